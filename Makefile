@@ -1,0 +1,46 @@
+# DuoTok. `make demo` sets up and runs the main job; `make test` runs the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip
+SONG   ?=
+OUT    ?= demo
+AUDIO  ?= ../shared/audio
+RUNS   ?= runs/mini
+
+.PHONY: help setup dev demo test lint types mini clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.core
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+setup: $(BIN)/.core  ## virtual environment with duotok
+dev: $(BIN)/.dev     ## the same plus tests, lint and the song generator
+
+demo: $(BIN)/.core   ## encode, decode and report on the bundled song, or on SONG=path
+	$(BIN)/duotok demo $(SONG) -o $(OUT)
+
+test: $(BIN)/.dev    ## the test suite
+	$(BIN)/python -m pytest
+
+lint: $(BIN)/.dev    ## ruff
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(BIN)/.dev   ## mypy, strict for the package
+	$(BIN)/mypy
+
+mini: $(BIN)/.dev    ## train the whole recipe from AUDIO= and the song generator into a bundle (hours, resumable)
+	$(BIN)/python -m duotok.training.mini --audio $(AUDIO) --runs $(RUNS)
+
+clean:
+	rm -rf $(VENV) demo

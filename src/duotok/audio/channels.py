@@ -1,0 +1,57 @@
+"""Any number of channels to one or two: surround folded with the ITU-R BS.775 weights, scaled never to clip."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+HALF = 0.5**0.5
+# What each named channel gives to left and right. The low-frequency effects channel is left out, as BS.775 does.
+GAINS: dict[str, tuple[float, float]] = {
+    "FL": (1.0, 0.0),
+    "FR": (0.0, 1.0),
+    "FC": (HALF, HALF),
+    "LFE": (0.0, 0.0),
+    "BL": (HALF, 0.0),
+    "BR": (0.0, HALF),
+    "SL": (HALF, 0.0),
+    "SR": (0.0, HALF),
+    "BC": (0.5, 0.5),
+    "FLC": (0.9, 0.4),
+    "FRC": (0.4, 0.9),
+    "DL": (1.0, 0.0),
+    "DR": (0.0, 1.0),
+}
+# Order in wav, flac and aiff when the file names none.
+WAVE_LAYOUTS: dict[int, tuple[str, ...]] = {
+    1: ("FC",),
+    2: ("FL", "FR"),
+    3: ("FL", "FR", "FC"),
+    4: ("FL", "FR", "BL", "BR"),
+    5: ("FL", "FR", "FC", "BL", "BR"),
+    6: ("FL", "FR", "FC", "LFE", "BL", "BR"),
+    7: ("FL", "FR", "FC", "LFE", "BC", "SL", "SR"),
+    8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"),
+}
+
+
+def stereo_weights(layout: tuple[str, ...]) -> NDArray[np.float32]:
+    """`[channels, 2]` weights; no side's weights sum to more than 1. Channels of unknown place go to both sides."""
+    weights = np.array([GAINS.get(name, (HALF, HALF)) for name in layout], dtype=np.float32)
+    largest = weights.sum(axis=0).max()
+    if largest == 0:  # nothing but effects channels
+        return np.full_like(weights, 1 / len(layout))
+    return weights / np.float32(max(1.0, largest))
+
+
+def remix(block: NDArray[np.float32], layout: tuple[str, ...], channels: int) -> NDArray[np.float32]:
+    """`[samples, n]` in `layout` to `[samples, channels]`, channels 1 or 2; a mono file becomes two equal channels."""
+    present = block.shape[1]
+    if channels not in (1, 2):
+        raise ValueError(f"channels must be 1 or 2, or None to keep the file's; got {channels}")
+    if present == channels:
+        return block
+    if present == 1:
+        return np.repeat(block, 2, axis=1)
+    stereo = block if present == 2 else block @ stereo_weights(layout)
+    return stereo if channels == 2 else stereo.mean(axis=1, keepdims=True, dtype=np.float32)

@@ -1,0 +1,294 @@
+"""Sound files as tensors: read, stream, probe, write, resample.
+
+libsndfile reads first (wav, flac, mp3, ogg, opus, aiff, ...); what it cannot open goes to PyAV, which brings its own
+ffmpeg (m4a, aac, webm, ...). Everything runs block by block, so a long file costs no more memory than a short one, and
+`read` is the concatenation of `stream`, so that the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duotok.audio.channels import remix
+from duotok.audio.decoders import open_decoder
+from duotok.errors import AudioError
+
+SAMPLE_RATE = 48_000
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".aif", ".aiff", ".aifc", ".caf"}
+    | {".w64", ".rf64", ".au", ".webm", ".wma", ".mka", ".m4b", ".alac", ".wv", ".ape"}
+)
+WRITE_SUFFIXES = (".wav", ".flac")
+# 120 dB over full scale: a file that holds this is not sound, and its power would overflow float32 further on.
+LARGEST_SAMPLE = 1e6
+WAV_LIMIT_BYTES = 4_000_000_000
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file says about itself. `n_samples` counts samples of one channel at the file's own `rate`.
+
+    `exact` is False where the container only states an estimate (some mp3, m4a, webm).
+    """
+
+    path: Path
+    rate: int
+    channels: int
+    n_samples: int
+    format: str
+    exact: bool = True
+
+    @property
+    def seconds(self) -> float:
+        return self.n_samples / self.rate
+
+
+def probe(path: str | Path) -> AudioInfo:
+    """Read the header of `path`. Raises AudioError when it is missing, empty or not audio."""
+    with open_decoder(Path(path)) as decoder:
+        return AudioInfo(
+            Path(path), decoder.rate, decoder.channels, decoder.n_samples, decoder.format, exact=decoder.exact
+        )
+
+
+def resampled_length(n_samples: int, from_rate: int, to_rate: int) -> int:
+    """Samples after resampling: `ceil(n_samples * to_rate / from_rate)`, in integers, so exact."""
+    return -(-n_samples * to_rate // from_rate)
+
+
+class Resampler:
+    """Streaming high-quality resampling of `[samples, channels]` blocks whose total length comes out exact."""
+
+    def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
+        self.from_rate, self.to_rate = from_rate, to_rate
+        self.taken = self.given = 0
+        self._soxr: Any = None
+        if from_rate != to_rate:
+            self._soxr = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
+
+    def push(self, block: Samples, last: bool = False) -> Samples:
+        """Feed `[samples, channels]`, get what is ready; `last=True` gives the rest, exact in length."""
+        self.taken += len(block)
+        if self._soxr is None:
+            self.given += len(block)
+            return block
+        out: Samples = self._soxr.resample_chunk(np.ascontiguousarray(block, dtype=np.float32), last=last)
+        target = resampled_length(self.taken, self.from_rate, self.to_rate)
+        out = out[: max(0, target - self.given)]
+        if last:
+            out = np.pad(out, ((0, target - self.given - len(out)), (0, 0)))
+        self.given += len(out)
+        return out
+
+
+def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Resample `[..., samples]` float32 with soxr HQ to exactly `ceil(samples * to_rate / from_rate)` samples."""
+    if from_rate <= 0 or to_rate <= 0:
+        raise ValueError(f"rates must be positive, got {from_rate} and {to_rate}")
+    if from_rate == to_rate:
+        return audio
+    flat = audio.detach().reshape(-1, audio.shape[-1]).float().cpu().numpy()
+    out = Resampler(from_rate, to_rate, flat.shape[0]).push(np.ascontiguousarray(flat.T), last=True)
+    return torch.from_numpy(np.ascontiguousarray(out.T)).reshape(*audio.shape[:-1], out.shape[0])
+
+
+def _check_samples(block: Samples, path: Path, before: int, rate: int) -> None:
+    peak = float(np.abs(block).max()) if block.size else 0.0
+    if peak <= LARGEST_SAMPLE:  # false for NaN as well
+        return
+    bad = ~(np.abs(block) <= LARGEST_SAMPLE).all(axis=1)
+    where = (before + int(np.argmax(bad))) / rate
+    raise AudioError(
+        f"{path}: samples that are no sound (NaN, infinite or absurdly large) at {where:.3f} s; export the file again"
+    )
+
+
+def stream(
+    path: str | Path,
+    rate: int = SAMPLE_RATE,
+    channels: int | None = None,
+    block_seconds: float = 30.0,
+    start: float = 0.0,
+    seconds: float | None = None,
+) -> Iterator[Tensor]:
+    """Yield `[channels, samples]` float32 blocks of `block_seconds` (the last one shorter) at `rate`.
+
+    Memory stays bounded. channels: None keeps the file's, 1 and 2 mix down (surround with the ITU weights) or
+    duplicate. `start` and `seconds` cut in the file's own time. Raises AudioError, naming file and mend, for anything
+    that cannot be read as sound.
+    """
+    path = Path(path)
+    if rate <= 0 or block_seconds <= 0 or start < 0 or (seconds is not None and seconds <= 0):
+        raise ValueError("rate, block_seconds and seconds must be positive, start must not be negative")
+    return _blocks(path, rate, channels, max(1, round(block_seconds * rate)), start, seconds)
+
+
+def _blocks(
+    path: Path, rate: int, channels: int | None, block: int, start: float, seconds: float | None
+) -> Iterator[Tensor]:
+    with open_decoder(path) as decoder:
+        first = round(start * decoder.rate)
+        count = None if seconds is None else max(1, round(seconds * decoder.rate))
+        out_channels = decoder.channels if channels is None else channels
+        resampler = Resampler(decoder.rate, rate, out_channels)
+        waiting: list[Samples] = []
+        held = 0
+        for chunk, last in _with_last(decoder.blocks(first, count)):
+            _check_samples(chunk, path, first + resampler.taken, decoder.rate)
+            if channels is not None:
+                chunk = remix(chunk, decoder.layout, channels)
+            ready = resampler.push(chunk, last=last)
+            waiting.append(ready)
+            held += len(ready)
+            while held >= block:
+                joined = np.concatenate(waiting)
+                yield _tensor(joined[:block])
+                waiting, held = [joined[block:]], held - block
+        if resampler.taken == 0:
+            if first:
+                raise AudioError(f"{path}: start = {start:g} s is past its end; choose an earlier start")
+            raise AudioError(f"{path}: contains no sound (0 samples); export the file again")
+        if held:
+            yield _tensor(np.concatenate(waiting))
+
+
+def _with_last(blocks: Iterator[Samples]) -> Iterator[tuple[Samples, bool]]:
+    previous: Samples | None = None
+    for block in blocks:
+        if previous is not None:
+            yield previous, False
+        previous = block
+    if previous is not None:
+        yield previous, True
+
+
+def _tensor(block: Samples) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(block.T, dtype=np.float32))
+
+
+def read(
+    path: str | Path,
+    rate: int = SAMPLE_RATE,
+    channels: int | None = None,
+    start: float = 0.0,
+    seconds: float | None = None,
+) -> Tensor:
+    """Read `path` whole, or `seconds` of it from `start`: `[channels, samples]` float32 at `rate`. See `stream`."""
+    return torch.cat(list(stream(path, rate, channels, start=start, seconds=seconds)), dim=1)
+
+
+class Writer:
+    """Write blocks of sound to a .wav (float32, or 16 bit) or .flac (24 bit) file, atomically.
+
+    The file appears under its name only when everything is written; if the block of the `with` statement fails, nothing
+    stays. Folders are made as needed. Raises AudioError when the place cannot be written.
+    """
+
+    def __init__(
+        self, path: str | Path, rate: int, channels: int, bits: int | None = None, n_samples: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        suffix = self.path.suffix.lower()
+        if suffix not in WRITE_SUFFIXES:
+            raise AudioError(f"{path}: cannot write '{suffix or 'no'}' files; name it .wav or .flac")
+        if bits not in (None, 16, 24, 32):
+            raise ValueError(f"bits must be 16, 24 or 32, got {bits}")
+        if suffix == ".wav":
+            kind, subtype = "WAV", {16: "PCM_16", 24: "PCM_24"}.get(bits or 32, "FLOAT")
+            if (n_samples or 0) * channels * (bits or 32) // 8 > WAV_LIMIT_BYTES:
+                kind = "RF64"  # what plain wav cannot count
+        else:
+            kind, subtype = "FLAC", "PCM_16" if bits == 16 else "PCM_24"
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.is_dir():
+                raise AudioError(f"{path}: is a folder; give a file name")
+            # Opened here, so that the reason is the system's own words and not "System error."
+            self._handle = open(self._temporary, "wb")  # noqa: SIM115
+            self._file: Any = soundfile.SoundFile(
+                self._handle, "w", samplerate=rate, channels=channels, format=kind, subtype=subtype
+            )
+        except (OSError, RuntimeError) as error:
+            self._discard()
+            raise _unwritable(self.path, error) from None
+
+    def write(self, audio: Tensor) -> None:
+        """Append `[channels, samples]`."""
+        try:
+            self._file.write(audio.detach().float().cpu().numpy().T)
+        except (OSError, RuntimeError) as error:
+            raise _unwritable(self.path, error) from None
+
+    def _discard(self) -> None:
+        if hasattr(self, "_handle"):
+            self._handle.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._file.close()
+            self._handle.close()
+            if kind is None:
+                os.replace(self._temporary, self.path)
+        except (OSError, RuntimeError) as error:
+            raise _unwritable(self.path, error) from None
+        finally:
+            self._discard()
+
+
+def _unwritable(path: Path, error: Exception) -> AudioError:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return AudioError(f"{path}: cannot be written (a folder in its path is a file); choose another place")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return AudioError(f"{path}: cannot be written ({reason}); choose another place")
+
+
+def write(path: str | Path, audio: Tensor, rate: int, bits: int | None = None) -> None:
+    """Write `[channels, samples]` or `[samples]` to .wav (float32 unless `bits=16`) or .flac (24 bit), atomically."""
+    audio = audio.unsqueeze(0) if audio.ndim == 1 else audio
+    if audio.ndim != 2:
+        raise ValueError(f"audio must be [channels, samples], got {list(audio.shape)}")
+    with Writer(path, rate, audio.shape[0], bits, audio.shape[1]) as writer:
+        writer.write(audio)
+
+
+def find_audio(folder: str | Path) -> list[Path]:
+    """All audio files under `folder` by suffix, sorted; hidden files and folders are left out."""
+    folder = Path(folder)
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def duration(n_samples: int, rate: int) -> str:
+    """`3:05.2` for people."""
+    seconds = n_samples / rate
+    minutes = math.floor(seconds / 60)
+    return f"{minutes}:{seconds - 60 * minutes:04.1f}"

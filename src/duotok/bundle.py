@@ -1,0 +1,302 @@
+"""A bundle: the folder that holds a whole model: `config.json`, safetensors weights, and a model card.
+
+    config.json                     what everything is made of (BundleConfig)
+    tokenizer.safetensors           sound to tokens
+    autoencoder.safetensors         latents to sound
+    dit.vocals.safetensors          tokens to latents, one for each track
+    dit.accompaniment.safetensors
+    separator.safetensors           a mix to its stems (left out where config.json has none)
+    README.md                       the model card
+
+Weights are loaded when they are first needed, so that encoding does not read the renderer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from duotok.audio.features import MEL_MEAN, MEL_STD
+from duotok.config import Config, parse
+from duotok.errors import BundleError, ConfigError
+from duotok.model.config import TokenizerConfig
+from duotok.model.tokenizer import Tokenizer
+from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
+from duotok.renderer.dit import DiT, DiTConfig
+from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
+from duotok.tokens import TRACKS, WindowPlan
+from duotok.tokens.file import write_atomically
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+PACKAGED = Path(__file__).parent / "bundles"
+
+
+class DiTConfigs(Config):
+    """One renderer for each track."""
+
+    vocals: DiTConfig = DiTConfig()
+    accompaniment: DiTConfig = DiTConfig()
+
+
+class CodecConfig(Config):
+    """How sound meets the models: what is fixed at training time, and the defaults of rendering."""
+
+    loudness: float = Field(default=-18.0, ge=-60, le=0, description="LUFS that the mix is brought to")
+    max_gain_db: float = Field(default=40.0, ge=0, description="no louder and no softer than this")
+    mel_mean: float = MEL_MEAN
+    mel_std: float = Field(default=MEL_STD, gt=0)
+    window: int = Field(default=500, gt=0, description="token frames of an encoder window")
+    context: int = Field(default=50, ge=0, description="frames discarded at every inner edge")
+    steps: int = Field(default=16, gt=0)
+    sampler: str = "dpmpp-2m"
+    temperature: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> CodecConfig:
+        if self.window <= 2 * self.context:
+            raise ValueError(f"window {self.window} must be over twice the context {self.context}")
+        return self
+
+    @property
+    def plan(self) -> WindowPlan:
+        return WindowPlan(self.window, self.context)
+
+
+class BundleConfig(Config):
+    """The `config.json` of a bundle."""
+
+    format_version: int = FORMAT_VERSION
+    name: str = "duotok"
+    codec: CodecConfig = CodecConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    dit: DiTConfigs = DiTConfigs()
+    separator: BSRoFormerConfig | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the weight files without their ending."""
+        names = ("tokenizer", "autoencoder", *(f"dit.{track}" for track in TRACKS))
+        return names if self.separator is None else (*names, "separator")
+
+
+def build(config: BundleConfig, part: str) -> nn.Module:
+    """One part of a bundle with random weights, in evaluation mode."""
+    module: nn.Module
+    if part == "tokenizer":
+        module = Tokenizer(config.tokenizer)
+    elif part == "autoencoder":
+        module = Autoencoder(config.autoencoder)
+    elif part == "separator" and config.separator is not None:
+        module = BSRoFormer(config.separator)
+    elif part.startswith("dit.") and part[4:] in TRACKS:
+        module = DiT(getattr(config.dit, part[4:]))
+    else:
+        raise BundleError(f"bundle '{config.name}' has no part '{part}'; it has {', '.join(config.parts)}")
+    return module.eval().requires_grad_(False)
+
+
+def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
+    """What gives tokens their meaning, in 64 hex digits: tokenizer weights and config, and the analysis settings.
+
+    values: the content of `config.json` as it was written, so that a key added to DuoTok later changes no hash. The
+    weights count as float32, so that the precision of storage alone does not either.
+    """
+    analysis = {key: values["codec"].get(key) for key in ("loudness", "max_gain_db", "mel_mean", "mel_std")}
+    settings = {"tokenizer": values["tokenizer"], "codec": analysis}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode())
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        value = tensor.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+        digest.update(f"\0{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _half(tensor: Tensor) -> Tensor:
+    # Vectors (norms, biases, statistics) cost nothing and matter most; what would overflow stays as it is.
+    if tensor.dtype != torch.float32 or tensor.ndim < 2 or bool((tensor.abs() >= 65_000).any()):
+        return tensor
+    return tensor.half()
+
+
+def write_bundle(
+    folder: str | Path, config: BundleConfig, modules: Mapping[str, nn.Module], card: str = "", half: bool = False
+) -> Path:
+    """Write a bundle; `modules` maps the names of `config.parts` to the trained modules.
+
+    half: store matrices as float16. The folder appears whole or not at all; a bundle already there is replaced.
+    Raises BundleError when a part is missing or the place cannot be written.
+    """
+    folder = Path(folder)
+    missing = [part for part in config.parts if part not in modules]
+    if missing:
+        raise BundleError(f"{folder}: bundle not written, these parts were not given: {', '.join(missing)}")
+    if folder.exists() and not folder.is_dir():
+        raise BundleError(f"{folder}: is a file; name a folder for the bundle")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+        raise BundleError(f"{folder}: holds other files and no bundle; name a new or an empty folder")
+    partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        partial.mkdir(parents=True)
+        for part in config.parts:
+            state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
+            data = save({k: _half(v) if half else v.clone() for k, v in state.items()})
+            write_atomically(partial / f"{part}.safetensors", data)
+        (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
+        text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
+        if folder.is_dir():
+            old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
+            folder.rename(old)
+            partial.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            partial.rename(folder)
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def find_bundle(name: str | Path, cache: str | Path | None = None) -> Path:
+    """The folder of a bundle: a local folder, the name of one that came with the package ("mini"), or `owner/name` on
+    the Hugging Face hub, fetched into its cache.
+    """
+    path = Path(name)
+    if (path / CONFIG_FILE).is_file():
+        return path
+    text = str(name)
+    simple = "/" not in text and "\\" not in text and text not in ("", ".", "..")
+    if simple and (PACKAGED / text / CONFIG_FILE).is_file():
+        return PACKAGED / text
+    if path.is_dir():
+        raise BundleError(f"{path}: no bundle, it has no {CONFIG_FILE}; name the folder that holds the weights")
+    if simple:
+        known = sorted(p.parent.name for p in PACKAGED.glob(f"*/{CONFIG_FILE}"))
+        hint = f"this package brings {', '.join(known)}" if known else "this package brings none; train one: make mini"
+        raise BundleError(f"{text}: no such bundle; name a folder or owner/name on the hub ({hint})")
+    if text.count("/") != 1 or text.startswith(("/", ".", "~")) or text.endswith("/"):
+        raise BundleError(f"{text}: no such folder; check the name")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors", "*.md"], cache_dir=cache))
+    except Exception as error:  # the hub client has dozens of kinds, all with pages of text
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise BundleError(f"{text}: no such folder, and not fetched from the hub ({reason}); check the name") from None
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """`config.json` as it stands. Raises BundleError when it cannot be read or is of another version."""
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
+        raise BundleError(f"{path}: cannot be read ({reason}); get the bundle again") from None
+    if not isinstance(values, dict) or not all(isinstance(values.get(k), dict) for k in ("codec", "tokenizer")):
+        raise BundleError(f"{path}: not the config of a DuoTok bundle; get the bundle again")
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(f"{path}: bundle format {version}, this DuoTok reads {FORMAT_VERSION}; update DuoTok")
+    return values
+
+
+def parse_config(values: dict[str, Any], path: Path) -> BundleConfig:
+    """Validate the values of `path`. Raises BundleError naming the key that is wrong."""
+    try:
+        return parse(BundleConfig, values, str(path))
+    except ConfigError as error:
+        raise BundleError(f"{error}; get the bundle again") from None
+
+
+class Bundle:
+    """An open bundle folder. Raises BundleError at once when a file is missing, on use when one is damaged."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.values = read_values(self.folder)
+        self.config = parse_config(self.values, self.folder / CONFIG_FILE)
+        self._loaded: dict[str, nn.Module] = {}
+        for part in self.config.parts:
+            path = self.weights(part)
+            if not path.is_file() or path.stat().st_size == 0:
+                raise BundleError(f"{path}: missing from the bundle; copy it there or get the bundle again")
+
+    def weights(self, part: str) -> Path:
+        return self.folder / f"{part}.safetensors"
+
+    @property
+    def card(self) -> str:
+        path = self.folder / CARD_FILE
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    def load(self, part: str) -> nn.Module:
+        """One part with its weights as float32, in evaluation mode; loaded once."""
+        if part not in self._loaded:
+            module = build(self.config, part)
+            load_weights(self.weights(part), module)
+            self._loaded[part] = module
+        return self._loaded[part]
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Load safetensors strictly into `module`, half precision widened. Raises BundleError in one line."""
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise BundleError(f"{path}: damaged weights ({reason}); get the bundle again") from None
+    wanted = module.state_dict()
+    problem = _difference(state, wanted)
+    if problem:
+        raise BundleError(f"{path}: weights do not fit {CONFIG_FILE} ({problem}); get the bundle again")
+    module.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()})
+
+
+def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    for name in sorted(wanted.keys() - state.keys()):
+        return f"'{name}' is missing"
+    for name in sorted(state.keys() - wanted.keys()):
+        return f"'{name}' is not known"
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            return f"'{name}' is {list(tensor.shape)}, not {list(wanted[name].shape)}"
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return f"'{name}' holds NaN or infinite values"
+    return ""
+
+
+def facts(bundle: Bundle) -> dict[str, Any]:
+    """What `duotok info` says of a bundle."""
+    tokenizer = bundle.load("tokenizer")
+    parts = {
+        part: {
+            "parameters": sum(p.numel() for p in bundle.load(part).parameters()),
+            "bytes": bundle.weights(part).stat().st_size,
+        }
+        for part in bundle.config.parts
+    }
+    return {
+        "name": bundle.config.name,
+        "folder": str(bundle.folder),
+        "model_hash": model_hash(bundle.values, tokenizer),
+        "bytes": sum(p["bytes"] for p in parts.values()),
+        "parts": parts,
+        "config": bundle.config.model_dump(mode="json"),
+    }

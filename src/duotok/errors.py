@@ -1,0 +1,25 @@
+"""Errors meant for people: one line that names the file or value, and the mend."""
+
+
+class DuoTokError(Exception):
+    """A user's mistake or a damaged input. The command line prints it in one line and exits with 1."""
+
+
+class AudioError(DuoTokError):
+    """Sound that cannot be read or written."""
+
+
+class TokenFileError(DuoTokError):
+    """A token file that is damaged, foreign or of another version."""
+
+
+class BundleError(DuoTokError):
+    """A model bundle that is incomplete, damaged or does not fit the tokens."""
+
+
+class ConfigError(DuoTokError):
+    """A configuration with an unknown key or a value out of range."""
+
+
+class MissingExtraError(DuoTokError):
+    """An optional dependency is not installed."""

@@ -1,0 +1,127 @@
+"""What a tokenizer is made of; every choice that the ablations vary is a key here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from duotok.config import Config
+from duotok.errors import ConfigError
+
+MEL_PER_FRAME = 4
+"""Mel frames (100 Hz) in a token frame (25 Hz): the x4 of down- and upsampling (paper-parameters 1 and 2)."""
+
+STEMS = ("vocals", "drums", "bass", "other")
+
+BS_ROFORMER_BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 3 + (30,)
+"""BS-RoFormer's bands up to 12 kHz at 44.1 kHz / n_fft 2048: bins 0..557 of 1025, what a 24 kHz student can see."""
+
+
+class TokenizerConfig(Config):
+    """The tokenizer of the paper, section 3; the defaults are the mini model (small, but complete in form)."""
+
+    # Encoder
+    n_mels: int = Field(default=128, gt=0)
+    downsampling: Literal["conv1d", "conv2d"] = Field(
+        default="conv1d", description="mel bins as channels (cheap on a CPU), or MusicFM's convolution over the picture"
+    )
+    conv_channels: int = Field(default=128, gt=0)
+    width: int = Field(default=192, gt=0)
+    heads: int = Field(default=6, gt=0)
+    lower_blocks: int = Field(default=4, ge=0)
+    upper_blocks: int = Field(default=4, ge=0)
+    ffn: int = Field(default=768, gt=0, description="hidden width of the feed-forward layers")
+    activation: Literal["gelu", "swiglu"] = "gelu"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    rope_base: float = Field(default=10_000.0, gt=1)
+
+    # Bottleneck, stage 2 (equation 1)
+    code_dim: int = Field(default=16, gt=0)
+    noise: Literal["replacement", "additive", "none"] = "replacement"
+    noise_at: Literal["bottleneck", "input"] = "bottleneck"
+    noise_probability: float = Field(default=0.2, ge=0, le=1)
+    noise_scale: float = Field(default=1.0, ge=0, description="times the features' own standard deviation")
+    noise_sigma: float | None = Field(default=None, ge=0, description="fixed sigma instead of feature statistics")
+
+    # Quantizer, stage 3 (equation 4)
+    codebook_size: int = Field(default=32_768, gt=1)
+    quantizer: Literal["simvq", "vq"] = "simvq"
+    map_bias: bool = True
+    basis_seed: int = 0
+    commitment: float = Field(default=0.25, ge=0)
+    vq_convention: Literal["paper", "legacy"] = Field(
+        default="paper", description="which term carries `commitment`: pull on the features, or (legacy) on the codes"
+    )
+    vq_norm: Literal["l2", "l1"] = "l2"
+    shared_codebook: bool = Field(default=False, description="one branch for both tracks (ablation)")
+
+    # Heads
+    head_blocks: int = Field(default=1, ge=0)
+    head_hidden: int = Field(default=64, gt=0, description="channels of the convolutions inside the heads")
+    chroma: int = Field(default=12, gt=0)
+    stems: tuple[str, ...] = STEMS
+    mask_head: bool = True
+    mask_bins: int = Field(default=128, gt=0)
+    mask_bands: tuple[int, ...] = Field(default=(8,) * 16, description="widths in bins; they sum to mask_bins")
+    mask_channels: int = Field(default=64, gt=0)
+    mask_hidden: int = Field(default=32, gt=0, description="hidden width of the estimator of one band")
+    text_head: bool = True
+    vocabulary: int = Field(default=64, gt=0, description="text classes without the blank, which comes last")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TokenizerConfig:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"width {self.width} must be heads x an even number; heads is {self.heads}")
+        if self.mask_head and sum(self.mask_bands) != self.mask_bins:
+            raise ValueError(f"mask_bands sum to {sum(self.mask_bands)}, mask_bins is {self.mask_bins}")
+        if len(set(self.stems)) != len(self.stems) or not self.stems:
+            raise ValueError(f"stems {self.stems} must be different names")
+        return self
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> TokenizerConfig:
+        """`mini`, `paper` or `tiny` (tests), with keys overridden. Raises ConfigError for another name."""
+        if name not in PRESETS:
+            raise ConfigError(f"tokenizer preset '{name}' is unknown; there are {', '.join(PRESETS)}")
+        return cls.model_validate({**PRESETS[name], **overrides})
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "mini": {},
+    # 24 x 1024 / 16 / 4096, bert-base-multilingual-cased lyrics, BS-RoFormer masks (paper-parameters 1-3).
+    "paper": {
+        "downsampling": "conv2d",
+        "conv_channels": 512,
+        "width": 1024,
+        "heads": 16,
+        "lower_blocks": 12,
+        "upper_blocks": 12,
+        "ffn": 4096,
+        "dropout": 0.1,
+        "head_blocks": 2,
+        "head_hidden": 512,
+        "mask_bins": 558,
+        "mask_bands": BS_ROFORMER_BANDS,
+        "mask_channels": 384,
+        "mask_hidden": 256,
+        "vocabulary": 119_547,
+    },
+    "tiny": {
+        "n_mels": 16,
+        "conv_channels": 16,
+        "width": 32,
+        "heads": 2,
+        "lower_blocks": 1,
+        "upper_blocks": 1,
+        "ffn": 64,
+        "code_dim": 4,
+        "codebook_size": 64,
+        "head_hidden": 16,
+        "mask_bins": 16,
+        "mask_bands": (2, 2, 4, 8),
+        "mask_channels": 16,
+        "mask_hidden": 8,
+        "vocabulary": 8,
+    },
+}

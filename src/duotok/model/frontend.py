@@ -1,0 +1,85 @@
+"""Downsampling x4: normalised log-mel at 100 Hz to the 25 Hz token frames (figure of stage 1, unspecified there).
+
+Two residual convolution blocks of stride 2 and a linear layer, as in MusicFM (conv2d). Norms act inside a time step
+and padding is zeroed before each convolution, so an item of a padded batch comes out as it does alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from duotok.model.config import MEL_PER_FRAME
+from duotok.model.transformer import frame_mask, silence_padding
+
+
+class ResidualConv1d(nn.Module):
+    """`[batch, 2 t, channels_in]` to `[batch, t, channels]`: a strided and a plain convolution beside a pooled skip."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.down = nn.Conv1d(channels_in, channels, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(channels)
+        self.conv = nn.Conv1d(channels, channels, 3, padding=1)
+        self.skip = nn.Linear(channels_in, channels)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """`mask [batch, t]` at the output rate; x must already be zero beyond its lengths."""
+        h = self.down(x.transpose(1, 2)).transpose(1, 2)
+        h = silence_padding(F.gelu(self.norm(h)), mask)
+        h = self.conv(h.transpose(1, 2)).transpose(1, 2)
+        skip = self.skip(x.reshape(x.shape[0], -1, 2, x.shape[2]).mean(2))
+        return silence_padding(skip + h, mask)
+
+
+class ResidualConv2d(nn.Module):
+    """The same over the picture: `[batch, channels_in, 2 t, 2 f]` to `[batch, channels, t, f]`; norm over channels."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels_in, channels, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.skip = nn.Conv2d(channels_in, channels, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        h = self.norm(self.down(x).permute(0, 2, 3, 1))
+        h = silence_padding(F.gelu(h), mask).permute(0, 3, 1, 2)
+        y = self.skip(F.avg_pool2d(x, 2)) + self.conv(h)
+        return silence_padding(y.permute(0, 2, 3, 1), mask).permute(0, 3, 1, 2)
+
+
+class Downsampling(nn.Module):
+    """`mel [batch, 4 * frames, n_mels]` to `[batch, frames, width]`."""
+
+    def __init__(self, n_mels: int, width: int, channels: int, kind: Literal["conv1d", "conv2d"] = "conv1d") -> None:
+        super().__init__()
+        if kind == "conv2d" and n_mels % 4:
+            raise ValueError(f"conv2d halves the mel bins twice; n_mels {n_mels} must be a multiple of 4")
+        self.kind, self.n_mels = kind, n_mels
+        self.first: nn.Module
+        self.second: nn.Module
+        if kind == "conv1d":
+            self.first, self.second = ResidualConv1d(n_mels, channels), ResidualConv1d(channels, channels)
+            self.out = nn.Linear(channels, width)
+        else:
+            self.first, self.second = ResidualConv2d(1, channels), ResidualConv2d(channels, channels)
+            self.out = nn.Linear(channels * (n_mels // 4), width)
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`lengths [batch]` in token frames. Raises ValueError for another shape than promised."""
+        if mel.dim() != 3 or mel.shape[2] != self.n_mels or mel.shape[1] % MEL_PER_FRAME or not mel.shape[1]:
+            raise ValueError(f"mel is {tuple(mel.shape)}; it must be [batch, 4 * frames, {self.n_mels}]")
+        frames = mel.shape[1] // MEL_PER_FRAME
+        fine = None if lengths is None else frame_mask(lengths * 4, frames * 4)
+        middle = None if lengths is None else frame_mask(lengths * 2, frames * 2)
+        coarse = frame_mask(lengths, frames)
+        x = silence_padding(mel, fine)
+        if self.kind == "conv2d":
+            x = self.second(self.first(x[:, None], middle), coarse)
+            x = x.permute(0, 2, 1, 3).flatten(2)
+        else:
+            x = self.second(self.first(x, middle), coarse)
+        return silence_padding(self.out(x), coarse)

@@ -1,0 +1,123 @@
+"""Losses of stages 2 and 3 (equations 2, 3 and 5). Frames beyond an item's length never count."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from duotok.config import Config
+from duotok.model.config import MEL_PER_FRAME
+from duotok.model.transformer import frame_mask
+
+
+class Stage2Weights(Config):
+    """Equation 2. The paper's weights are not published: ones, text loss per target token (paper-parameters 2)."""
+
+    mel: float = Field(default=1.0, ge=0)
+    chroma: float = Field(default=1.0, ge=0)
+    masks: float = Field(default=1.0, ge=0)
+    text: float = Field(default=1.0, ge=0)
+
+
+class Stage3Weights(Config):
+    """Equation 5; no mask head in stage 3."""
+
+    vq: float = Field(default=1.0, ge=0)
+    mel: float = Field(default=1.0, ge=0)
+    chroma: float = Field(default=1.0, ge=0)
+    text: float = Field(default=0.5, ge=0)
+
+
+def masked_l1(prediction: Tensor, target: Tensor, lengths: Tensor | None = None, items: Tensor | None = None) -> Tensor:
+    """Mean absolute error over valid frames: `[batch, 4 * frames, ...]` both, `lengths [batch]` in token frames.
+
+    `items [batch]` bool leaves out items without a target. With nothing to compare the result is 0, still in the graph.
+    """
+    gap = (prediction.float() - target.float()).abs().flatten(2).mean(2)
+    if lengths is None and items is None:
+        return gap.mean()
+    weight = torch.ones_like(gap)
+    if lengths is not None:
+        mask = frame_mask(lengths * MEL_PER_FRAME, gap.shape[1])
+        assert mask is not None
+        weight = weight * mask
+    if items is not None:
+        weight = weight * items[:, None]
+    return (gap * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def ctc(logits: Tensor, targets: Tensor, target_lengths: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """CTC on `logits [batch, frames, vocabulary + 1]` (blank last), each item's loss divided by its number of targets.
+
+    `targets [batch, longest]` padded with anything, `target_lengths [batch]`. Items without targets, and those whose
+    targets cannot fit into their frames, are left out; with none left the result is 0, still in the graph.
+    """
+    batch, frames, classes = logits.shape
+    if lengths is None:
+        lengths = torch.full((batch,), frames, device=logits.device, dtype=torch.long)
+    real = torch.arange(targets.shape[1], device=targets.device) < target_lengths[:, None]
+    # Between two equal targets CTC needs a blank, hence one frame more.
+    doubles = ((targets[:, 1:] == targets[:, :-1]) & real[:, 1:]).sum(1)
+    chosen = (target_lengths > 0) & (target_lengths + doubles <= lengths)
+    if not bool(chosen.any()):
+        return logits.float().sum() * 0.0
+    losses = F.ctc_loss(
+        logits[chosen].float().log_softmax(-1).transpose(0, 1),
+        torch.where(real, targets, 0)[chosen],
+        lengths[chosen],
+        target_lengths[chosen],
+        blank=classes - 1,
+        reduction="none",
+    )
+    return (losses / target_lengths[chosen]).mean()
+
+
+def _head_losses(
+    heads: dict[str, Tensor], targets: dict[str, Tensor], lengths: Tensor | None, names: tuple[str, ...]
+) -> dict[str, Tensor]:
+    losses: dict[str, Tensor] = {}
+    for name in names:
+        if name not in heads or name not in targets:
+            continue
+        if name == "text":
+            losses[name] = ctc(heads[name], targets["text"], targets["text_lengths"], lengths)
+        else:
+            losses[name] = masked_l1(heads[name], targets[name], lengths, targets.get(f"{name}_items"))
+    return losses
+
+
+def _weighted(losses: dict[str, Tensor], weights: Config) -> dict[str, Tensor]:
+    total = torch.stack([getattr(weights, name) * value for name, value in losses.items()]).sum()
+    return {"loss": total, **losses}
+
+
+def stage2_loss(
+    heads: dict[str, Tensor],
+    targets: dict[str, Tensor],
+    lengths: Tensor | None = None,
+    weights: Stage2Weights | None = None,
+) -> dict[str, Tensor]:
+    """Equation 2: `loss` and its parts.
+
+    `targets`: `mel`, `chroma`, `masks` shaped like the heads, `text [batch, longest]` with `text_lengths [batch]`. Any
+    may be missing; bool `mel_items`, `chroma_items`, `masks_items [batch]` say for which items a target holds.
+    """
+    losses = _head_losses(heads, targets, lengths, ("mel", "chroma", "masks", "text"))
+    return _weighted(losses, weights or Stage2Weights())
+
+
+def stage3_loss(
+    heads: dict[str, Tensor],
+    vq: dict[str, Tensor],
+    targets: dict[str, Tensor],
+    lengths: Tensor | None = None,
+    weights: Stage3Weights | None = None,
+) -> dict[str, Tensor]:
+    """Equation 5: `loss` and its parts; `vq` as Tokenizer.stage3 returns it, targets as in stage2_loss."""
+    losses = {"vq": vq["vq"], **_head_losses(heads, targets, lengths, ("mel", "chroma", "text"))}
+    return _weighted(losses, weights or Stage3Weights()) | {
+        "codebook": vq["codebook"],
+        "commitment": vq["commitment"],
+    }

@@ -1,0 +1,219 @@
+"""SimVQ (Zhu et al. 2411.02038; paper 3.3, equation 4): codes are a frozen random basis times a learned linear map.
+
+All codes move together when the map moves, so none dies. `PlainVQ` (each code its own parameter) is the ablation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHUNK = 64
+GROUP = 128
+
+
+@torch.no_grad()
+def nearest(z: Tensor, codes: Tensor, half_squares: Tensor | None = None) -> Tensor:
+    """Index of the code nearest to each row (L2, exact, lowest on ties): `z [n, dim]`, `codes [size, dim]` to `[n]`.
+
+    Maximises z.c - |c|^2 / 2 by matmul, `CHUNK` rows at a time so that scores stay in the cache. Both sides should be
+    roughly centred (see Quantizer.search): the products of far-off means would cost float precision.
+    """
+    size = codes.shape[0]
+    if half_squares is None:
+        half_squares = 0.5 * codes.square().sum(1)
+    columns = codes.T
+    group = GROUP if size % GROUP == 0 else size
+    chunk = CHUNK if z.device.type == "cpu" else 8192
+    found = []
+    for rows in torch.split(z, chunk):
+        scores = torch.addmm(half_squares, rows, columns, beta=-1)
+        # The best of each group, then the group, then the place in it: max vectorises, argmax over all codes does not.
+        grouped = scores.view(len(rows), -1, group)
+        best = grouped.amax(2).argmax(1)
+        inside = grouped[torch.arange(len(rows), device=z.device), best].argmax(1)
+        found.append(best * group + inside)
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.long, device=z.device)
+
+
+class VQOutput(NamedTuple):
+    """`codes [n]`; `z_q [n, dim]` their vectors, gradient to the map; `straight [n, dim]` z_q with z's gradient."""
+
+    codes: Tensor
+    z_q: Tensor
+    straight: Tensor
+
+
+def vq_loss(
+    z: Tensor,
+    z_q: Tensor,
+    commitment: float = 0.25,
+    convention: Literal["paper", "legacy"] = "paper",
+    norm: Literal["l2", "l1"] = "l2",
+) -> dict[str, Tensor]:
+    """Equation 4 over valid frames `z, z_q [n, dim]`: `vq` = codebook + commitment; mean over frames and dimensions.
+
+    "paper" (SimVQ's `legacy: false`): |sg(z) - z_q|^2 + beta |z - sg(z_q)|^2. "legacy" (VQGAN's slip): beta on the
+    other term. `norm` "l1" is MagiCodec's. `codebook` and `commitment` are returned without their weights.
+    """
+
+    def gap(a: Tensor, b: Tensor) -> Tensor:
+        return ((a - b).square() if norm == "l2" else (a - b).abs()).mean()
+
+    if z.numel() == 0:
+        zero = (z.sum() + z_q.sum()) * 0.0
+        return {"vq": zero, "codebook": zero, "commitment": zero}
+    codebook = gap(z.detach(), z_q)
+    pull = gap(z, z_q.detach())
+    total = codebook + commitment * pull if convention == "paper" else commitment * codebook + pull
+    return {"vq": total, "codebook": codebook, "commitment": pull}
+
+
+def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and lower Cholesky factor of the covariance of `z [n, dim]`, in float64."""
+    z = z.detach().double()
+    if z.dim() != 2 or len(z) < 2:
+        raise ValueError(f"features are {tuple(z.shape)}; at least two rows [n, dim] are needed")
+    mean = z.mean(0)
+    centred = z - mean
+    covariance = centred.T @ centred / len(z)
+    # A dead channel must not stop the factorisation; the floor is far below what float32 resolves.
+    floor = 1e-8 * covariance.diagonal().mean().clamp_min(1e-12)
+    return mean, torch.linalg.cholesky(covariance + floor * torch.eye(len(mean), dtype=z.dtype, device=z.device))
+
+
+class Quantizer(nn.Module):
+    """What both quantizers share: nearest code, straight-through, the table of code vectors cached in eval mode."""
+
+    size: int
+    dim: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache: tuple[tuple[object, ...], Tensor, Tensor, Tensor] | None = None
+
+    # What a subclass says about its codes: their vectors are `linear part [size, dim] + offset [dim]`.
+    def _linear_part(self) -> Tensor:
+        raise NotImplementedError
+
+    def _offset(self) -> Tensor:
+        raise NotImplementedError
+
+    def _lookup(self, codes: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _state(self) -> tuple[object, ...]:
+        tensors = [*self.parameters(), *self.buffers()]
+        return tuple((id(t), t._version, t.device, t.dtype) for t in tensors if not t.is_inference())
+
+    def train(self, mode: bool = True) -> Quantizer:
+        self._cache = None
+        super().train(mode)
+        return self
+
+    @torch.no_grad()
+    def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Code vectors less the offset, half their squares, the offset. Kept in eval mode until a parameter changes."""
+        version = self._state()
+        if self._cache is not None and self._cache[0] == version:
+            return self._cache[1:]
+        linear = self._linear_part().float()
+        tables = (linear, 0.5 * linear.square().sum(1), self._offset().float())
+        self._cache = None if self.training else (version, *tables)
+        return tables
+
+    @torch.no_grad()
+    def search(self, z: Tensor) -> Tensor:
+        """Nearest codes: `z [n, dim]` to int64 `[n]`."""
+        linear, half_squares, offset = self._tables()
+        return nearest(z.float() - offset, linear, half_squares)
+
+    def table(self) -> Tensor:
+        """All code vectors `[size, dim]`, detached."""
+        linear, _, offset = self._tables()
+        return linear + offset
+
+    def code_vectors(self, codes: Tensor) -> Tensor:
+        """Vectors of `codes [...]`: `[..., dim]`. Raises ValueError for a code outside the codebook."""
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.size):
+            raise ValueError(f"code {int(codes.min())}..{int(codes.max())} outside the codebook of {self.size}")
+        return self._lookup(codes)
+
+    def forward(self, z: Tensor) -> VQOutput:
+        """`z [n, dim]`: nearest codes, their vectors, and z + sg(z_q - z)."""
+        codes = self.search(z)
+        z_q = self._lookup(codes)
+        return VQOutput(codes, z_q, z + (z_q - z).detach())
+
+    def fit(self, z: Tensor, scale: float = 1.0) -> None:
+        raise NotImplementedError
+
+
+class SimVQ(Quantizer):
+    """Codes C W + b: C frozen `[size, dim]` ~ N(0, 1 / dim), W and b learned."""
+
+    basis: Tensor
+
+    def __init__(self, size: int = 32_768, dim: int = 16, bias: bool = True, seed: int = 0) -> None:
+        super().__init__()
+        self.size, self.dim = size, dim
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.randn(size, dim, generator=generator, device="cpu") * dim**-0.5
+        # Rounded once, so that a bundle in half precision holds the very same basis.
+        self.register_buffer("basis", basis.half().float())
+        self.map = nn.Linear(dim, dim, bias=bias)
+
+    def _linear_part(self) -> Tensor:
+        return F.linear(self.basis, self.map.weight)
+
+    def _offset(self) -> Tensor:
+        bias = self.map.bias
+        return torch.zeros(self.dim, device=self.basis.device) if bias is None else bias.detach()
+
+    def _lookup(self, codes: Tensor) -> Tensor:
+        vectors: Tensor = self.map(self.basis[codes])
+        return vectors
+
+    @torch.no_grad()
+    def fit(self, z: Tensor, scale: float = 1.0) -> None:
+        """Set the map so that the codes have the mean and `scale`^2 times the covariance of features `z [n, dim]`.
+
+        With cov(C) = A A^T and cov(z) = B B^T: W = A^-T B^T (scale), b = mean(z) - mean(C) W; without bias only the
+        covariance is matched. Raises ValueError for fewer than two rows.
+        """
+        mean, factor = _moments(z)
+        basis_mean, basis_factor = _moments(self.basis)
+        matrix = scale * torch.linalg.solve_triangular(basis_factor.T, factor.T, upper=True)
+        self.map.weight.copy_(matrix.T)
+        if self.map.bias is not None:
+            self.map.bias.copy_(mean - basis_mean @ matrix)
+
+
+class PlainVQ(Quantizer):
+    """Each code vector its own parameter (van den Oord et al. 1711.00937): the ablation of SimVQ."""
+
+    def __init__(self, size: int = 32_768, dim: int = 16, seed: int = 0) -> None:
+        super().__init__()
+        self.size, self.dim = size, dim
+        generator = torch.Generator().manual_seed(seed)
+        self.codebook = nn.Parameter(torch.randn(size, dim, generator=generator, device="cpu") * dim**-0.5)
+
+    def _linear_part(self) -> Tensor:
+        return self.codebook - self._offset()
+
+    def _offset(self) -> Tensor:
+        return self.codebook.detach().mean(0)
+
+    def _lookup(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self.codebook)
+
+    @torch.no_grad()
+    def fit(self, z: Tensor, scale: float = 1.0) -> None:
+        """Whiten the present codes and give them the mean and `scale`^2 times the covariance of `z [n, dim]`."""
+        mean, factor = _moments(z)
+        own_mean, own_factor = _moments(self.codebook)
+        white = torch.linalg.solve_triangular(own_factor, (self.codebook.double() - own_mean).T, upper=False)
+        self.codebook.copy_(mean + scale * (factor @ white).T)

@@ -1,0 +1,302 @@
+"""mel -> downsampling -> lower blocks -> bottleneck [noise | SimVQ of the track] -> upper blocks -> heads.
+
+One network, three uses (paper 3.1-3.3, figures of stages 1-3): stage 1 runs all blocks without a bottleneck; stage 2
+puts proj in, replacement noise, proj out in the middle; stage 3 freezes what lies below and gives each track its own
+proj in, SimVQ, proj out, routed hard by the known track.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from duotok.model.config import MEL_PER_FRAME, TokenizerConfig
+from duotok.model.frontend import Downsampling
+from duotok.model.heads import Heads
+from duotok.model.noise import FrameNoise
+from duotok.model.simvq import PlainVQ, Quantizer, SimVQ, vq_loss
+from duotok.model.transformer import Blocks, frame_mask
+from duotok.tokens import TRACKS
+
+Track = str | Tensor
+"""A track's name for the whole batch, or int64 `[batch]` with 0 = vocals, 1 = accompaniment."""
+
+PADDING_CODE = -1
+
+
+class Quantized(NamedTuple):
+    """`codes [batch, frames]`, features `z` before and `z_q` after (gradient to the map), `embedding` straight-through.
+
+    The last three are `[batch, frames, code_dim]`; `embedding` equals z_q in value and passes its gradient to z.
+    """
+
+    codes: Tensor
+    z: Tensor
+    z_q: Tensor
+    embedding: Tensor
+
+
+class ProjectionIn(nn.Module):
+    """Norm and linear layer down to the bottleneck: `[..., width]` to `[..., code_dim]`."""
+
+    def __init__(self, width: int, code_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, code_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(self.norm(x))
+        return out
+
+
+class Branch(nn.Module):
+    """What exists once for each track in stage 3."""
+
+    def __init__(self, config: TokenizerConfig, index: int) -> None:
+        super().__init__()
+        size, dim, seed = config.codebook_size, config.code_dim, config.basis_seed + index
+        self.projection_in = ProjectionIn(config.width, dim)
+        self.quantizer: Quantizer
+        if config.quantizer == "simvq":
+            self.quantizer = SimVQ(size, dim, bias=config.map_bias, seed=seed)
+        else:
+            self.quantizer = PlainVQ(size, dim, seed=seed)
+        self.projection_out = nn.Linear(dim, config.width)
+
+
+class Tokenizer(nn.Module):
+    """Everywhere: `mel` normalised log-mel `[batch, 4 * frames, n_mels]`, `lengths [batch]` in frames (None = full)."""
+
+    def __init__(self, config: TokenizerConfig | None = None) -> None:
+        super().__init__()
+        config = config or TokenizerConfig()
+        self.config = config
+        self.downsampling = Downsampling(config.n_mels, config.width, config.conv_channels, config.downsampling)
+        depth = config.lower_blocks + config.upper_blocks
+
+        def blocks(n: int) -> Blocks:
+            return Blocks(
+                n,
+                config.width,
+                config.heads,
+                config.ffn,
+                activation=config.activation,
+                dropout=config.dropout,
+                rope_base=config.rope_base,
+                depth=depth,
+            )
+
+        self.lower_blocks = blocks(config.lower_blocks)
+        self.projection_in = ProjectionIn(config.width, config.code_dim)
+        self.noise = FrameNoise(config.noise, config.noise_probability, config.noise_scale, config.noise_sigma)
+        self.projection_out = nn.Linear(config.code_dim, config.width)
+        self.branches = nn.ModuleList(Branch(config, i) for i in range(1 if config.shared_codebook else len(TRACKS)))
+        self.upper_blocks = blocks(config.upper_blocks)
+        self.upper_norm = nn.LayerNorm(config.width)
+        self.output = Heads(config)
+        self._lower_frozen = False
+
+    # -- the parts ---------------------------------------------------------------------------------------------------
+
+    def lower(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Downsampling and lower blocks, what stage 3 freezes: to hidden `[batch, frames, width]`, zero beyond lengths.
+
+        Raises ValueError for a mel of another shape or lengths outside 1..frames.
+        """
+        if lengths is not None:
+            frames = mel.shape[1] // MEL_PER_FRAME
+            if lengths.shape != mel.shape[:1] or int(lengths.min()) < 1 or int(lengths.max()) > frames:
+                raise ValueError(f"lengths {lengths.tolist()} must be {mel.shape[0]} numbers in 1..{frames}")
+        hidden: Tensor = self.lower_blocks(self.downsampling(mel, lengths), lengths)
+        return hidden
+
+    def upper(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Upper blocks and final norm: `[batch, frames, width]` to the same."""
+        out: Tensor = self.upper_norm(self.upper_blocks(x, lengths))
+        return out
+
+    def heads(
+        self, x: Tensor, lengths: Tensor | None = None, names: tuple[str, ...] | None = None
+    ) -> dict[str, Tensor]:
+        """Heads on `x [batch, frames, width]` from `upper`; `names` picks some of those there are.
+
+        mel `[batch, 4 * frames, n_mels]`, chroma `[batch, 4 * frames, 12]`, text `[batch, frames, vocabulary + 1]`
+        logits (blank last), masks `[batch, 4 * frames, stems, mask_bins]` in [0, 1]. Beyond lengths they mean nothing.
+        """
+        out: dict[str, Tensor] = self.output(x, lengths, names)
+        return out
+
+    @property
+    def blank(self) -> int:
+        """The CTC blank's class."""
+        return self.config.vocabulary
+
+    def branch(self, track: str) -> Branch:
+        """The stage-3 branch of a track by name. Raises ValueError for another name."""
+        return self._branch(self._index(track))
+
+    def _branch(self, index: int) -> Branch:
+        branch = self.branches[index]
+        assert isinstance(branch, Branch)
+        return branch
+
+    def _index(self, track: str) -> int:
+        if track not in TRACKS:
+            raise ValueError(f"track {track!r} is unknown; there are {' and '.join(TRACKS)}")
+        return 0 if self.config.shared_codebook else TRACKS.index(track)
+
+    def _routes(self, track: Track, batch: int) -> list[tuple[Branch, Tensor | None]]:
+        """Branches in use and the items of each (None = all)."""
+        if isinstance(track, str):
+            return [(self._branch(self._index(track)), None)]
+        if track.shape != (batch,) or track.is_floating_point():
+            raise ValueError(f"track is {tuple(track.shape)} {track.dtype}; it must be integers [{batch}]")
+        if batch and (int(track.min()) < 0 or int(track.max()) >= len(TRACKS)):
+            raise ValueError(f"track {track.tolist()}: 0 is vocals, 1 is accompaniment")
+        if self.config.shared_codebook:
+            return [(self._branch(0), None)]
+        routes: list[tuple[Branch, Tensor | None]] = []
+        for index in range(len(TRACKS)):
+            items = (track == index).nonzero()[:, 0]
+            if len(items) == batch:
+                return [(self._branch(index), None)]
+            if len(items):
+                routes.append((self._branch(index), items))
+        return routes
+
+    # -- stage 1 -----------------------------------------------------------------------------------------------------
+
+    def stage1(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """All blocks, no bottleneck: `[batch, frames, width]`. BestRQ calls it on corrupted mel (paper 3.1)."""
+        return self.upper(self.lower(mel, lengths), lengths)
+
+    # -- stage 2 -----------------------------------------------------------------------------------------------------
+
+    def stage2(
+        self, mel: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Through the shared bottleneck with noise (only while training) to all heads (paper 3.2, equation 1)."""
+        if self.config.noise_at == "input":
+            grouped = mel.reshape(mel.shape[0], -1, MEL_PER_FRAME * mel.shape[2])
+            mel = self.noise(grouped, lengths, generator).view_as(mel)
+        z = self.projection_in(self.lower(mel, lengths))
+        if self.config.noise_at == "bottleneck":
+            z = self.noise(z, lengths, generator)
+        return self.heads(self.upper(self.projection_out(z), lengths), lengths)
+
+    # -- stage 3 -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start_stage3(self) -> None:
+        """Duplicate the stage-2 projections into every branch and freeze the lower part."""
+        for index in range(len(self.branches)):
+            branch = self._branch(index)
+            branch.projection_in.load_state_dict(self.projection_in.state_dict())
+            branch.projection_out.load_state_dict(self.projection_out.state_dict())
+        self.freeze_lower()
+
+    def freeze_lower(self) -> None:
+        """No gradient in downsampling, lower blocks and the shared projections, and no dropout in them either."""
+        self._lower_frozen = True
+        for module in self._frozen():
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def _frozen(self) -> tuple[nn.Module, ...]:
+        return self.downsampling, self.lower_blocks, self.projection_in, self.projection_out
+
+    def train(self, mode: bool = True) -> Tokenizer:
+        super().train(mode)
+        if self._lower_frozen:
+            for module in self._frozen():
+                module.eval()
+        return self
+
+    def fit_quantizer(self, hidden: Tensor, track: str, lengths: Tensor | None = None, scale: float = 1.0) -> None:
+        """Start a track's codes at the mean and covariance of its bottleneck features; `hidden` from `lower`."""
+        branch = self.branch(track)
+        with torch.no_grad():
+            z = branch.projection_in(hidden)
+        mask = frame_mask(lengths, hidden.shape[1])
+        branch.quantizer.fit(z.flatten(0, 1) if mask is None else z[mask], scale)
+
+    def quantize(self, hidden: Tensor, track: Track) -> Quantized:
+        """Each item through its own track's proj in and quantizer: `hidden [batch, frames, width]`.
+
+        No computation of one track's items touches the other track's parameters. Codes at padded frames mean nothing.
+        """
+        batch = hidden.shape[0]
+        parts: list[tuple[Tensor | None, Quantized]] = []
+        for branch, items in self._routes(track, batch):
+            z = branch.projection_in(hidden if items is None else hidden[items])
+            codes, z_q, straight = branch.quantizer(z.flatten(0, 1))
+            parts.append((items, Quantized(codes.view(z.shape[:2]), z, z_q.view_as(z), straight.view_as(z))))
+        return Quantized(*(_merge([(items, part[k]) for items, part in parts], batch) for k in range(4)))
+
+    def project_out(self, embedding: Tensor, track: Track) -> Tensor:
+        """Each item through its own track's proj out: `[batch, frames, code_dim]` to `[batch, frames, width]`."""
+        routes = self._routes(track, embedding.shape[0])
+        return _merge(
+            [
+                (items, branch.projection_out(embedding if items is None else embedding[items]))
+                for branch, items in routes
+            ],
+            embedding.shape[0],
+        )
+
+    def stage3(
+        self, hidden: Tensor, track: Track, lengths: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Quantize `hidden [batch, frames, width]` (from `lower`, kept), then upper blocks and all heads but masks.
+
+        Returns heads, the losses of equation 4 over valid frames (`vq`, `codebook`, `commitment`) and the codes
+        `[batch, frames]` (-1 beyond lengths).
+        """
+        config = self.config
+        quantized = self.quantize(hidden, track)
+        mask = frame_mask(lengths, hidden.shape[1])
+        z, z_q, codes = quantized.z, quantized.z_q, quantized.codes
+        if mask is None:
+            z, z_q = z.flatten(0, 1), z_q.flatten(0, 1)
+        else:
+            z, z_q, codes = z[mask], z_q[mask], codes.masked_fill(~mask, PADDING_CODE)
+        losses = vq_loss(z, z_q, config.commitment, config.vq_convention, config.vq_norm)
+        x = self.upper(self.project_out(quantized.embedding, track), lengths)
+        return self.heads(x, lengths, ("mel", "chroma", "text")), losses, codes
+
+    # -- use ---------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, mel: Tensor, track: Track, lengths: Tensor | None = None) -> Tensor:
+        """Codes `[batch, frames]`, int64; -1 beyond an item's length. Call in eval mode."""
+        codes = self.quantize(self.lower(mel, lengths), track).codes
+        mask = frame_mask(lengths, codes.shape[1])
+        return codes if mask is None else codes.masked_fill(~mask, PADDING_CODE)
+
+    def code_vectors(self, codes: Tensor, track: Track) -> Tensor:
+        """Code vectors C W + b: `codes [batch, frames]` to `[batch, frames, code_dim]`. ValueError for a foreign code."""
+        parts = [
+            (items, branch.quantizer.code_vectors(codes if items is None else codes[items]))
+            for branch, items in self._routes(track, codes.shape[0])
+        ]
+        return _merge(parts, codes.shape[0])
+
+    def embeddings(self, codes: Tensor, track: Track) -> Tensor:
+        """Proj-out vectors: `codes [batch, frames]` to `[batch, frames, width]`."""
+        return self.project_out(self.code_vectors(codes, track), track)
+
+    def reconstruct(self, codes: Tensor, track: Track, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """What the heads say of `codes [batch, frames]`: see `heads`."""
+        return self.heads(self.upper(self.embeddings(codes, track), lengths), lengths)
+
+
+def _merge(parts: list[tuple[Tensor | None, Tensor]], batch: int) -> Tensor:
+    """Put each track's items back in their places along the batch."""
+    if len(parts) == 1 and parts[0][0] is None:
+        return parts[0][1]
+    order = torch.cat([items for items, _ in parts if items is not None])
+    back = torch.empty_like(order)
+    back[order] = torch.arange(batch, device=order.device)
+    return torch.cat([values for _, values in parts])[back]

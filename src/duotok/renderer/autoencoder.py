@@ -1,0 +1,150 @@
+"""The small spectral autoencoder: 48 kHz sound to 50 Hz x 64 latents and back by an inverse STFT.
+
+It stands where the paper has the ear-VAE (50 Hz, 64-d, 48 kHz). The encoder sees magnitudes only, so that a latent frame
+holds what a renderer can tell from tokens; the decoder predicts magnitude and phase of an STFT (100 Hz) from ConvNeXt blocks.
+Everything is convolutional: the receptive field is finite, so decoding in windows with context equals decoding whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from duotok.audio.features import POWER_FLOOR, PowerSpectrum, mel_filters
+from duotok.config import Config
+
+RATE = 48_000
+LATENT_HOP = 960
+
+
+class AutoencoderConfig(Config):
+    """Widths and depths; rates are fixed (48 kHz, latents at 50 Hz, spectra at 100 Hz)."""
+
+    latent_dim: int = 64
+    encoder_width: int = 192
+    encoder_blocks: tuple[int, int] = (3, 2)
+    decoder_width: int = 256
+    decoder_blocks: tuple[int, int] = (1, 7)
+    expansion: int = 3
+    kernel: int = 7
+    n_fft: int = 1920
+    hop: int = 480
+
+
+class ConvNeXt(nn.Module):
+    """Depthwise convolution over time, then a pointwise MLP, residual: `[batch, frames, width]`."""
+
+    def __init__(self, width: int, expansion: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, expansion * width)
+        self.down = nn.Linear(expansion * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.scale * self.down(F.gelu(self.up(self.norm(y))))
+
+
+class SpectralFeatures(nn.Module):
+    """ln mel power at 100 Hz in two resolutions (43 ms with 160 bands; twice 11 ms with 48): `[batch, samples]` to `[batch, frames, 256]`."""
+
+    long_filters: Tensor
+    short_filters: Tensor
+    width = 160 + 2 * 48
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.long, self.short = PowerSpectrum(2048, 480), PowerSpectrum(512, 240)
+        self.register_buffer("long_filters", mel_filters(RATE, 2048, 160), persistent=False)
+        self.register_buffer("short_filters", mel_filters(RATE, 512, 48), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        long = self.long(audio) @ self.long_filters
+        short = self.short(audio) @ self.short_filters
+        batch, frames, _ = long.shape
+        both = torch.cat([long, short.reshape(batch, frames, -1)], dim=-1)
+        return (both.clamp_min(POWER_FLOOR).log() + 2.0) / 4.0
+
+
+class Autoencoder(nn.Module):
+    """48 kHz mono sound and unit-variance latents."""
+
+    mean: Tensor
+    std: Tensor
+    window: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        enc, dec, kernel = config.encoder_width, config.decoder_width, config.kernel
+
+        def blocks(count: int, width: int) -> list[nn.Module]:
+            return [ConvNeXt(width, config.expansion, kernel) for _ in range(count)]
+
+        self.features = SpectralFeatures()
+        self.enter = nn.Linear(self.features.width, enc)
+        self.encode_fine = nn.Sequential(*blocks(config.encoder_blocks[0], enc))
+        self.pool = nn.Linear(2 * enc, enc)
+        self.encode_coarse = nn.Sequential(*blocks(config.encoder_blocks[1], enc), nn.LayerNorm(enc))
+        self.to_latent = nn.Linear(enc, config.latent_dim)
+        self.register_buffer("mean", torch.zeros(config.latent_dim))
+        self.register_buffer("std", torch.ones(config.latent_dim))
+        self.from_latent = nn.Conv1d(config.latent_dim, dec, 3, padding=1)
+        self.decode_coarse = nn.Sequential(*blocks(config.decoder_blocks[0], dec))
+        self.unpool = nn.Linear(dec, 2 * dec)
+        self.decode_fine = nn.Sequential(*blocks(config.decoder_blocks[1], dec), nn.LayerNorm(dec))
+        self.bins = config.n_fft // 2 + 1
+        self.to_spectrum = nn.Linear(dec, 2 * self.bins)
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+
+    @property
+    def receptive_field(self) -> int:
+        """Latent frames on each side that a decoded sample can depend on."""
+        reach = self.config.kernel // 2
+        coarse = 1 + self.config.decoder_blocks[0] * reach
+        fine = self.config.decoder_blocks[1] * reach + -(-self.config.n_fft // self.config.hop)
+        return coarse + -(-fine // 2) + 1
+
+    def raw_latents(self, audio: Tensor) -> Tensor:
+        """`[batch, 1, samples]` (a multiple of 960) to latents before standardisation `[batch, latent_frames, 64]`."""
+        x = self.encode_fine(self.enter(self.features(audio[:, 0])))
+        x = self.pool(x.reshape(x.shape[0], x.shape[1] // 2, -1))
+        latents: Tensor = self.to_latent(self.encode_coarse(x))
+        return latents
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """`[batch, 1, samples]` to unit-variance latents `[batch, ceil(samples / 960), 64]`."""
+        audio = F.pad(audio, (0, -audio.shape[-1] % LATENT_HOP))
+        return (self.raw_latents(audio) - self.mean) / self.std
+
+    def spectrum(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit-variance latents to log-magnitude and phase `[batch, spectral_frames, bins]` each."""
+        x = self.from_latent(latents.transpose(1, 2)).transpose(1, 2)
+        x = self.unpool(self.decode_coarse(x))
+        x = x.reshape(x.shape[0], 2 * latents.shape[1], -1)
+        log_magnitude, phase = self.to_spectrum(self.decode_fine(x)).chunk(2, dim=-1)
+        return log_magnitude, phase
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Unit-variance latents `[batch, latent_frames, 64]` to sound `[batch, 1, latent_frames * 960]`."""
+        log_magnitude, phase = self.spectrum(latents)
+        magnitude = log_magnitude.clamp(max=8.0).exp()
+        return self.synthesise(torch.polar(magnitude, phase)).unsqueeze(1)
+
+    def synthesise(self, spectrum: Tensor) -> Tensor:
+        """Inverse STFT by overlap-add, frame t centred on sample 480 (t + 0.5): `[batch, frames, bins]` to `[batch, samples]`."""
+        n_fft, hop = self.config.n_fft, self.config.hop
+        frames = torch.fft.irfft(spectrum, n=n_fft) * self.window
+        batch, count, _ = frames.shape
+        # Overlap-add as sums of shifted hop-sized pieces: n_fft is a multiple of hop.
+        pieces = frames.reshape(batch, count, n_fft // hop, hop)
+        total = frames.new_zeros(batch, count + n_fft // hop - 1, hop)
+        for k in range(n_fft // hop):
+            total = total + F.pad(pieces[:, :, k], (0, 0, k, n_fft // hop - 1 - k))
+        squares = self.window.square().reshape(n_fft // hop, hop).sum(0)
+        audio = (total / squares).reshape(batch, -1)
+        margin = (n_fft - hop) // 2
+        return audio[:, margin : margin + count * hop]

@@ -1,0 +1,113 @@
+"""What the DiT learns: from latents x0 and noise e, x_t = alpha x0 + sigma e; the output is the velocity of that path.
+
+Two objectives (paper section 3.4: v-prediction; rectified flow as the switch that stable-audio-tools also has):
+
+    "v"     alpha = cos(pi t / 2), sigma = sin(pi t / 2),   v = alpha e - sigma x0   (arXiv 2202.00512, appendix D)
+    "flow"  alpha = 1 - t,         sigma = t,               v = e - x0               (arXiv 2209.03003)
+
+t runs from 0 (clean) to 1 (pure noise).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Objective = Literal["v", "flow"]
+
+
+class VelocityModel(Protocol):
+    """A DiT, or anything that answers like one."""
+
+    def __call__(self, noisy: Tensor, t: Tensor, condition: Tensor, lengths: Tensor | None = None, /) -> Tensor: ...
+
+
+def alpha_sigma(t: Tensor, objective: Objective = "v") -> tuple[Tensor, Tensor]:
+    """Weights of latents and noise at time t, in the shape of t; alpha is exactly 0 at t = 1, sigma at t = 0."""
+    if objective == "flow":
+        return 1 - t, t.clone()
+    # cos(pi t / 2) as a sine: exactly 0 at t = 1, where the cosine of a rounded pi / 2 is not.
+    return torch.sin((1 - t) * (math.pi / 2)), torch.sin(t * (math.pi / 2))
+
+
+def _columns(values: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return values[0][:, None, None], values[1][:, None, None]
+
+
+def add_noise(latents: Tensor, noise: Tensor, t: Tensor, objective: Objective = "v") -> Tensor:
+    """x_t of latents and noise `[batch, latent_frames, latent_dim]` at t `[batch]`."""
+    alpha, sigma = _columns(alpha_sigma(t, objective))
+    return alpha * latents + sigma * noise
+
+
+def velocity(latents: Tensor, noise: Tensor, t: Tensor, objective: Objective = "v") -> Tensor:
+    """The target of the model at t `[batch]`."""
+    if objective == "flow":
+        return noise - latents
+    alpha, sigma = _columns(alpha_sigma(t, objective))
+    return alpha * noise - sigma * latents
+
+
+def clean(noisy: Tensor, v: Tensor, t: Tensor, objective: Objective = "v") -> Tensor:
+    """x0 from x_t and its velocity, t `[batch]`."""
+    alpha, sigma = _columns(alpha_sigma(t, objective))
+    return noisy - sigma * v if objective == "flow" else alpha * noisy - sigma * v
+
+
+def noise_of(noisy: Tensor, v: Tensor, t: Tensor, objective: Objective = "v") -> Tensor:
+    """The noise in x_t, from its velocity, t `[batch]`."""
+    alpha, sigma = _columns(alpha_sigma(t, objective))
+    return noisy + alpha * v if objective == "flow" else sigma * noisy + alpha * v
+
+
+def stratified_times(batch: int, generator: torch.Generator | None = None) -> Tensor:
+    """One t in each of `batch` equal parts of (0, 1), `[batch]`: uniform over steps, and even within every step."""
+    offsets = torch.rand(batch, generator=generator)
+    times = (torch.arange(batch) + offsets) / batch
+    return times.clamp(1e-4, 1 - 1e-4)
+
+
+def min_snr_weight(t: Tensor, gamma: float, objective: Objective = "v") -> Tensor:
+    """min-SNR-gamma (arXiv 2303.09556, section 3.4) for a loss on the velocity: min(SNR, gamma) sigma^2, `[batch]`.
+
+    The error of x0 is sigma times that of the velocity under both objectives, hence the sigma^2.
+    """
+    alpha, sigma = alpha_sigma(t, objective)
+    return torch.minimum(alpha**2, gamma * sigma**2)
+
+
+def masked_mean_square(error: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mean square over the real latent frames of each item: `[batch, latent_frames, latent_dim] -> [batch]`."""
+    square = error.square().mean(-1)
+    if lengths is None:
+        return square.mean(1)
+    valid = torch.arange(square.shape[1], device=square.device)[None, :] < lengths[:, None]
+    return (square * valid).sum(1) / lengths.clamp_min(1)
+
+
+def diffusion_loss(
+    model: VelocityModel,
+    latents: Tensor,
+    condition: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    t: Tensor,
+    noise: Tensor,
+    objective: Objective = "v",
+    min_snr: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The loss to minimise (a scalar) and the unweighted squared error of each item `[batch]`.
+
+    latents, noise: `[batch, latent_frames, latent_dim]`; condition: `[batch, frames, code_dim]`; lengths: real latent
+    frames, padding counts nowhere; t: `[batch]`; min_snr: gamma of the min-SNR weighting, None for none.
+    """
+    noisy = add_noise(latents, noise, t, objective)
+    error = model(noisy, t, condition, lengths) - velocity(latents, noise, t, objective)
+    each = masked_mean_square(error, lengths)
+    weight = torch.ones_like(each) if min_snr is None else min_snr_weight(t, min_snr, objective)
+    share = torch.ones_like(each) if lengths is None else lengths.to(each.dtype)
+    # Every real latent frame counts alike: an item that is mostly padding must not shout.
+    return (each * weight * share).sum() / share.sum().clamp_min(1), each.detach()

@@ -1,0 +1,59 @@
+"""Teacher masks for stage 2: what share of the sound each of the four stems holds, in time and frequency.
+
+BS-RoFormer's own masks are complex and unbounded; the student learns magnitude ratios |S_k| / sum_j |S_j| of the separated
+stems instead (paper-parameters.md section 2, "mask target"), in mono, on the frames that the tokenizer sees: 24 kHz, 100 Hz,
+frame t centred on sample 240 t + 120. Bands are either the 128 mel bands or the 1025 bins of the transform below them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from duotok.audio.features import ANALYSIS_RATE, MEL_HOP, POWER_FLOOR, LogMel
+from duotok.audio.io import resample
+from duotok.errors import AudioError
+from duotok.separation.bs_roformer import STEMS
+from duotok.separation.separator import Separator
+
+Grid = Literal["mel", "stft"]
+FRAMES_PER_TOKEN = 4
+BLOCK_FRAMES = 2_000  # 20 s of mel frames at a time: memory stays bounded
+
+
+def ratio_masks(stems: Tensor, sample_rate: int = 48_000, grid: Grid = "mel") -> Tensor:
+    """Magnitude ratio masks of `stems [stems, channels, samples]`: float16 `[stems, mel_frames, bands]` in [0, 1].
+
+    mel_frames is four times the number of 40 ms token frames (the sound is filled up with silence). Where the mix is audible
+    the masks of a band sum to one; they fade to zero below the floor of the log-mel, where no share can be told.
+    """
+    if stems.dim() != 3 or stems.shape[-1] == 0:
+        raise AudioError(f"teacher masks: stems of shape {tuple(stems.shape)}; give [stems, channels, samples]")
+    mono = stems.float().mean(1)
+    token_samples = sample_rate * FRAMES_PER_TOKEN * MEL_HOP // ANALYSIS_RATE
+    mono = resample(F.pad(mono, (0, -mono.shape[-1] % token_samples)), sample_rate, ANALYSIS_RATE)
+    mel = LogMel()
+    frames = mono.shape[-1] // MEL_HOP
+    padded = F.pad(mono, (mel.margin, mel.margin))
+    blocks = []
+    for first in range(0, frames, BLOCK_FRAMES):
+        last = min(first + BLOCK_FRAMES, frames)
+        power = mel.power(padded[:, first * MEL_HOP : last * MEL_HOP + 2 * mel.margin], margins=True)
+        magnitude = (power @ mel.filters if grid == "mel" else power).sqrt()
+        blocks.append((magnitude / (magnitude.sum(0, keepdim=True) + POWER_FLOOR**0.5)).half())
+    return torch.cat(blocks, dim=1)
+
+
+def teacher_masks(separator: Separator, audio: Tensor, grid: Grid = "mel") -> Tensor:
+    """Masks of a mix `audio [channels, samples]` as `separator` hears it: float16 `[4, mel_frames, bands]`, order STEMS.
+
+    Raises AudioError when the separator does not return the four stems.
+    """
+    missing = [stem for stem in STEMS if stem not in separator.stems]
+    if missing:
+        raise AudioError(f"teacher masks: the separator gives no {', '.join(missing)}; ask it for {', '.join(STEMS)}")
+    separated = separator.separate(audio)
+    return ratio_masks(torch.stack([separated[stem] for stem in STEMS]), separator.sample_rate, grid)

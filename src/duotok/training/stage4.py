@@ -1,0 +1,165 @@
+"""Stage 4: a latent diffusion decoder for one track (paper section 3.4, Table 8).
+
+The tokenizer and the autoencoder are done and frozen; a DiT learns to turn the code vectors of one track (25 Hz) into
+the autoencoder's latents of that track (50 Hz) by v-prediction. Vocals and accompaniment are two runs that share
+nothing. Latents and codes are computed once (`latent_data`), so that a step touches no audio. The weights that render
+are an exponential moving average of the trained ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from duotok.audio.io import write
+from duotok.renderer.diffusion import diffusion_loss, masked_mean_square, stratified_times
+from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.samplers import sample
+from duotok.training.engine import Stage, StageConfig
+from duotok.training.latent_data import LatentData, LatentRecording, crop, stack
+from duotok.training.pictures import compare_mels
+
+RATE = 48_000
+HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+HELD_OUT_CROPS = 8
+ENOUGH_SOUND = 0.25  # share of a crop's frames that must hold sound, where silence was not asked for
+
+
+class LatentDecoder(Protocol):
+    """The part of an autoencoder that `sample` needs."""
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+class Stage4Config(StageConfig):
+    track: Literal["vocals", "accompaniment"] = "vocals"
+    dit: DiTConfig = DiTConfig()
+    crop_frames: int = Field(default=128, gt=0, description="token frames of a crop, 40 ms each")
+    silence: float = Field(default=0.1, ge=0, le=1, description="share of crops that may be silent")
+    ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weights that render")
+    min_snr: float | None = Field(default=None, gt=0, description="gamma of the min-SNR weighting; null = none")
+    sample_steps: int = Field(default=16, gt=0)
+
+
+class Stage4(Stage):
+    def __init__(self, config: Stage4Config, data: LatentData, autoencoder: LatentDecoder | None = None) -> None:
+        """`autoencoder` turns latents into sound for `sample`; without one only the losses are reported."""
+        self.config: Stage4Config = config
+        self.name = f"stage4.{config.track}"
+        torch.manual_seed(config.seed)
+        self.vectors, self.autoencoder = data.vectors, autoencoder
+        self.train_set = data.recordings("train")
+        frames = np.array([recording.frames for recording in self.train_set], dtype=np.float64)
+        self.chances = frames / frames.sum()
+        self.dit = DiT(config.dit)
+        self.dit.standardise(self.vectors[self._codes_in_use()])
+        self.ema = copy.deepcopy(self.dit).requires_grad_(False)
+        self.modules = {"dit": self.dit, "ema": self.ema}
+        self.clips = stack(self._held_out_crops(data.recordings("held_out")))
+
+    def _codes_in_use(self, at_most: int = 100_000) -> Tensor:
+        """Codes of the training set, thinned evenly: code vectors count as often as they occur."""
+        thin = max(1, sum(recording.frames for recording in self.train_set) // at_most)
+        codes = np.concatenate([np.asarray(recording.codes[::thin]) for recording in self.train_set])
+        return torch.from_numpy(codes.astype(np.int64))
+
+    def _held_out_crops(self, recordings: list[LatentRecording]) -> list[tuple[Tensor, Tensor, int]]:
+        """Fixed crops, spread over the recordings, those with most sound first."""
+        size = self.config.crop_frames
+        each = -(-HELD_OUT_CROPS // len(recordings))
+        found = []
+        for recording in recordings:
+            starts = range(0, max(1, recording.frames - size + 1), size)
+            best = sorted(starts, key=lambda s: -recording.share_of_sound(s, size))[:each]
+            found.append([crop(recording, start, size) for start in sorted(best)])
+        ranked = [crops[i] for i in range(each) for crops in found if i < len(crops)]
+        return ranked[:HELD_OUT_CROPS]
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.config.seed, step))
+        size = self.config.crop_frames
+        crops = []
+        for _ in range(self.config.batch_size):
+            silence_will_do = rng.random() < self.config.silence
+            for _attempt in range(8):
+                recording = self.train_set[int(rng.choice(len(self.train_set), p=self.chances))]
+                start = int(rng.integers(0, max(1, recording.frames - size + 1)))
+                if silence_will_do or recording.share_of_sound(start, size) >= ENOUGH_SOUND:
+                    break
+            crops.append(crop(recording, start, size))
+        return stack(crops)
+
+    def _lengths(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """None when nothing is padded: attention without a mask is faster."""
+        full = bool((batch["lengths"] == batch["latents"].shape[1]).all())
+        return None if full else batch["lengths"]
+
+    def losses(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        latents = batch["latents"]
+        t, noise = stratified_times(len(latents)), torch.randn_like(latents)
+        loss, each = diffusion_loss(
+            self.dit, latents, self.vectors[batch["codes"]], self._lengths(batch),
+            t=t, noise=noise, objective=self.config.dit.objective, min_snr=self.config.min_snr,
+        )  # fmt: skip
+        late = (t > 0.5).to(each.dtype)
+        noisy, clean = (each * late).sum() / late.sum().clamp_min(1), (each * (1 - late)).sum() / (1 - late).sum().clamp_min(1)
+        return {"loss": loss, "noisy_half": noisy, "clean_half": clean}
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        for average, trained in zip(self.ema.parameters(), self.dit.parameters(), strict=True):
+            average.lerp_(trained, 1 - decay)
+
+    def _fixed_noise(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return torch.randn(self.clips["latents"].shape, generator=generator)
+
+    def _sampled(self, steps: int) -> Tensor:
+        return sample(
+            self.ema, self._fixed_noise(), self.vectors[self.clips["codes"]], steps,
+            lengths=self._lengths(self.clips), objective=self.config.dit.objective,
+        )  # fmt: skip
+
+    def held_out(self) -> dict[str, float]:
+        """`loss` of the average over a fixed grid of t (`loss_raw`: of the trained weights); `mse_N` after N steps.
+
+        Latents have unit variance: an `mse_1` of 1 says nothing was learned, and the gap from `mse_1` up to `mse_8` is
+        what sampling adds in detail that the codes do not determine.
+        """
+        latents, condition = self.clips["latents"], self.vectors[self.clips["codes"]]
+        lengths, noise = self._lengths(self.clips), self._fixed_noise()
+        result: dict[str, float] = {}
+        for name, model in (("loss", self.ema), ("loss_raw", self.dit)):
+            values = []
+            for value in HELD_OUT_TIMES:
+                t = torch.full((len(latents),), value)
+                loss, _ = diffusion_loss(
+                    model, latents, condition, lengths, t=t, noise=noise, objective=self.config.dit.objective
+                )
+                values.append(float(loss))
+            result[name] = float(np.mean(values))
+        for steps in (1, 8):
+            result[f"mse_{steps}"] = float(masked_mean_square(self._sampled(steps) - latents, lengths).mean())
+        return result
+
+    def sample(self, folder: Path) -> None:
+        """The first two held-out crops: true latents, one step and `sample_steps` steps, as sound and as mels."""
+        if self.autoencoder is None:
+            return
+        kinds = {"true": self.clips["latents"], "1_step": self._sampled(1)}
+        kinds[f"{self.config.sample_steps}_steps"] = self._sampled(self.config.sample_steps)
+        for index in range(min(2, len(self.clips["latents"]))):
+            real = int(self.clips["lengths"][index])
+            sounds = {}
+            for name, latents in kinds.items():
+                sound = self.autoencoder.decode(latents[index : index + 1, :real])[0]
+                write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), RATE)
+                sounds[name] = sound.mean(0)
+            compare_mels(folder / f"{index}.png", sounds, RATE)

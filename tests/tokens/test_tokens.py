@@ -1,0 +1,174 @@
+"""Frame counts, windows, and the token file: what goes in comes out, and nothing else gets in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duotok.errors import TokenFileError
+from duotok.tokens import FRAME_SAMPLES, DualTokens, WindowPlan, load, n_frames, save
+from duotok.tokens.file import from_bytes, to_bytes
+
+
+@st.composite
+def dual_tokens(draw: st.DrawFn) -> DualTokens:
+    samples = draw(st.integers(1, 40 * FRAME_SAMPLES))
+    sizes = draw(st.tuples(st.integers(1, 100_000), st.integers(1, 32_768)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    codes = [torch.from_numpy(rng.integers(0, size, n_frames(samples))) for size in sizes]
+    context = draw(st.integers(0, 60))
+    return DualTokens(
+        codes[0],
+        codes[1],
+        n_samples=samples,
+        gain_db=draw(st.floats(-40, 40)),
+        model_id=draw(st.text(max_size=20)),
+        model_hash=draw(st.text("0123456789abcdef", max_size=64)),
+        codebook_sizes=sizes,
+        plan=WindowPlan(2 * context + draw(st.integers(1, 1000)), context),
+        source=draw(st.text(max_size=30)),
+    )
+
+
+def example() -> DualTokens:
+    return DualTokens.from_codes([1, 2, 3], [4, 5, 32_767], model_id="tiny", model_hash="ab" * 32, source="song.wav")
+
+
+def test_every_remainder() -> None:
+    for remainder in range(FRAME_SAMPLES):
+        assert n_frames(7 * FRAME_SAMPLES + remainder) == 7 + (remainder > 0)
+    assert n_frames(1) == 1
+    with pytest.raises(ValueError):
+        n_frames(0)
+
+
+@given(frames=st.integers(1, 5000), window=st.integers(1, 700), context=st.integers(0, 80))
+def test_windows_cover_everything_once(frames: int, window: int, context: int) -> None:
+    if window <= 2 * context:
+        with pytest.raises(ValueError):
+            WindowPlan(window, context)
+        return
+    plan = WindowPlan(window, context).windows(frames)
+    kept = [frame for w in plan for frame in range(w.keep_start, w.keep_stop)]
+    assert kept == list(range(frames))
+    assert len({w.stop - w.start for w in plan}) == 1
+    for w in plan:
+        assert 0 <= w.start <= w.keep_start < w.keep_stop <= w.stop <= frames
+        assert w.keep_start == 0 or w.keep_start - w.start >= context
+        assert w.keep_stop == frames or w.stop - w.keep_stop >= context
+
+
+@settings(max_examples=60, deadline=None)
+@given(tokens=dual_tokens())
+def test_round_trip(tokens: DualTokens) -> None:
+    data = to_bytes(tokens)
+    back = from_bytes(data)
+    assert back == tokens
+    assert to_bytes(back) == data
+
+
+def test_file_round_trip(tmp_path: Path) -> None:
+    tokens = example()
+    tokens.save(tmp_path / "new" / "x.duotok")
+    assert DualTokens.load(tmp_path / "new" / "x.duotok") == tokens == load(tmp_path / "new" / "x.duotok")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["x.duotok"]
+
+
+def test_anyone_can_read_it_as_safetensors(tmp_path: Path) -> None:
+    save(example(), tmp_path / "x.duotok")
+    arrays = safetensors.numpy.load_file(tmp_path / "x.duotok")
+    assert arrays["vocals"].dtype == np.uint16 and arrays["accompaniment"].tolist() == [4, 5, 32_767]
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80, 0xFF])
+def test_every_flipped_byte_is_noticed(flip: int) -> None:
+    tokens = example()
+    data = to_bytes(tokens)
+    noticed = 0
+    for index in range(len(data)):
+        changed = data[:index] + bytes([data[index] ^ flip]) + data[index + 1 :]
+        try:
+            assert from_bytes(changed) == tokens  # a space in the padding may become another
+        except TokenFileError as error:
+            assert "\n" not in str(error)
+            noticed += 1
+    assert noticed > 0.95 * len(data)
+
+
+def test_every_truncation_is_noticed() -> None:
+    data = to_bytes(example())
+    for length in range(len(data)):
+        with pytest.raises(TokenFileError):
+            from_bytes(data[:length])
+    with pytest.raises(TokenFileError):
+        from_bytes(data + b"\0")
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.duotok"
+    other = safetensors.numpy.save({"weight": np.zeros(3)}, metadata={"format": "pt"})
+    bare = safetensors.numpy.save({"weight": np.zeros(3)})
+    for data in (b"", b"RIFF1234WAVE", b"\xff" * 100, other, bare, b"{}" * 50, b"\x02" + b"\0" * 7 + b"[]"):
+        path.write_bytes(data)
+        with pytest.raises(TokenFileError, match="not a DuoTok token file") as caught:
+            load(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(TokenFileError, match="No such file"):
+        load(tmp_path / "none.duotok")
+    with pytest.raises(TokenFileError, match="directory"):
+        load(tmp_path)
+
+
+def test_another_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duotok.tokens.file.FORMAT_VERSION", 7)
+    data = to_bytes(example())
+    monkeypatch.undo()
+    with pytest.raises(TokenFileError, match=r"version 7.*update"):
+        from_bytes(data)
+
+
+def test_parts_must_fit() -> None:
+    tokens = example()
+    for wrong in (
+        {"n_samples": 4 * FRAME_SAMPLES},
+        {"n_samples": 0},
+        {"vocals": torch.tensor([1, 2])},
+        {"vocals": torch.tensor([1, 2, 32_768])},
+        {"accompaniment": torch.tensor([1, -2, 3])},
+        {"accompaniment": torch.tensor([1.0, 2.0, 3.0])},
+        {"gain_db": float("nan")},
+        {"codebook_sizes": (0, 5)},
+    ):
+        with pytest.raises(ValueError):
+            replace(tokens, **wrong)
+
+
+def test_unwritable_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TokenFileError, match="cannot be written"):
+        save(example(), tmp_path / "file" / "x.duotok")
+    (tmp_path / "x.duotok").mkdir()
+    with pytest.raises(TokenFileError, match="cannot be written"):
+        save(example(), tmp_path / "x.duotok")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "x.duotok"]
+
+
+def test_no_pickle_on_the_load_path(tmp_path: Path) -> None:
+    save(example(), tmp_path / "x.duotok")
+    code = (
+        "import pickle, sys\n"
+        "def no(*a, **k): raise SystemExit('pickle was used')\n"
+        "from duotok.tokens import load\n"
+        "pickle.load = pickle.loads = pickle.Unpickler = no\n"
+        f"load({str(tmp_path / 'x.duotok')!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

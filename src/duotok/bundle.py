@@ -34,6 +34,7 @@ from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.render import RenderPlan
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.tokens import TRACKS, WindowPlan
 from duotok.tokens.file import write_atomically
@@ -63,6 +64,7 @@ class CodecConfig(Config):
     steps: int = Field(default=16, gt=0)
     sampler: str = "dpmpp-2m"
     temperature: float = Field(default=1.0, ge=0)
+    render: RenderPlan = RenderPlan()
 
     @model_validator(mode="after")
     def _fits(self) -> CodecConfig:

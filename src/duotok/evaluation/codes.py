@@ -1,7 +1,7 @@
 """How a codebook is used: utilization, entropy, and what a sample of this size could show at best.
 
-Counts are added up over files, so that hours of tokens cost one vector. Definitions: paper-parameters 7, equations 7 and
-17: H = -sum p_i log2 p_i over the unigram distribution, H_norm = H / log2 V.
+Counts are added up over files, so that hours of tokens cost one vector. Definitions: paper, equations 7 and 17:
+H = -sum p_i log2 p_i over the unigram distribution, H_norm = H / log2 V.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class UsageFacts:
-    """What was counted. Entropies in bits; the `uniform_` values are what ideal, uniform codes show in the same sample."""
+    """What was counted. Entropies in bits; the `uniform_` values: what ideal, uniform codes show in as many tokens."""
 
     tokens: int
     codebook_size: int
@@ -30,13 +30,12 @@ class UsageFacts:
     @property
     def note(self) -> str:
         """One honest sentence about the size of the sample."""
-        per_entry = self.tokens / self.codebook_size
-        if per_entry >= 10:
+        if self.uniform_utilization > 0.99 and self.uniform_normalized_entropy > 0.98:
             return f"{self.tokens:,} tokens for {self.codebook_size:,} entries: enough to judge the codebook."
         return (
-            f"{self.tokens:,} tokens for {self.codebook_size:,} entries are too few to judge the codebook: even perfectly "
-            f"uniform codes would show a utilization of {self.uniform_utilization:.3f} and a normalized entropy of "
-            f"{self.uniform_normalized_entropy:.3f} here."
+            f"{self.tokens:,} tokens for {self.codebook_size:,} entries are too few to judge the codebook: even "
+            f"perfectly uniform codes would show a utilization of {self.uniform_utilization:.3f} and a normalized "
+            f"entropy of {self.uniform_normalized_entropy:.3f} here."
         )
 
     def as_dict(self) -> dict[str, float | int | str]:
@@ -69,7 +68,7 @@ class CodeUsage:
         return self
 
     def histogram(self) -> Tensor:
-        """Share of the tokens that each code takes, most frequent first: float64 `[codebook_size]` (zeros when empty)."""
+        """Share of the tokens that each code takes, most frequent first: float64 `[codebook_size]`."""
         shares = self.counts.double() / max(1, self.tokens)
         return shares.sort(descending=True).values
 

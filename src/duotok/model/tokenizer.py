@@ -7,7 +7,7 @@ proj in, SimVQ, proj out, routed hard by the known track.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from duotok.model.config import MEL_PER_FRAME, TokenizerConfig
 from duotok.model.frontend import Downsampling
 from duotok.model.heads import Heads
 from duotok.model.noise import FrameNoise
-from duotok.model.simvq import PlainVQ, Quantizer, SimVQ, vq_loss
+from duotok.model.simvq import FIT_SCALE, PlainVQ, Quantizer, SimVQ, vq_loss
 from duotok.model.transformer import Blocks, frame_mask
 from duotok.tokens import TRACKS
 
@@ -214,13 +214,29 @@ class Tokenizer(nn.Module):
                 module.eval()
         return self
 
-    def fit_quantizer(self, hidden: Tensor, track: str, lengths: Tensor | None = None, scale: float = 1.0) -> None:
-        """Start a track's codes at the mean and covariance of its bottleneck features; `hidden` from `lower`."""
+    def fit_quantizer(
+        self,
+        hidden: Tensor,
+        track: str,
+        lengths: Tensor | None = None,
+        scale: float | None = None,
+        basis: Literal["random", "features"] = "random",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Start a track's codes where its bottleneck features are; `hidden [batch, frames, width]` from `lower`.
+
+        "random" keeps the random basis and sets the map to the features' mean and `scale`^2 (default 0.85) times their
+        covariance; "features" draws the basis itself from them, at least codebook_size frames: Quantizer.fit_features.
+        """
         branch = self.branch(track)
         with torch.no_grad():
             z = branch.projection_in(hidden)
         mask = frame_mask(lengths, hidden.shape[1])
-        branch.quantizer.fit(z.flatten(0, 1) if mask is None else z[mask], scale)
+        rows = z.flatten(0, 1) if mask is None else z[mask]
+        if basis == "random":
+            branch.quantizer.fit(rows, FIT_SCALE if scale is None else scale)
+        else:
+            branch.quantizer.fit_features(rows, 1.0 if scale is None else scale, generator=generator)
 
     def quantize(self, hidden: Tensor, track: Track) -> Quantized:
         """Each item through its own track's proj in and quantizer: `hidden [batch, frames, width]`.
@@ -276,7 +292,7 @@ class Tokenizer(nn.Module):
         return codes if mask is None else codes.masked_fill(~mask, PADDING_CODE)
 
     def code_vectors(self, codes: Tensor, track: Track) -> Tensor:
-        """Code vectors C W + b: `codes [batch, frames]` to `[batch, frames, code_dim]`. ValueError for a foreign code."""
+        """Code vectors C W + b: `codes [batch, frames]` to `[..., code_dim]`. ValueError if out of range."""
         parts = [
             (items, branch.quantizer.code_vectors(codes if items is None else codes[items]))
             for branch, items in self._routes(track, codes.shape[0])

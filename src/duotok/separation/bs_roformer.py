@@ -127,20 +127,15 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = F.rms_norm(x, (x.shape[-1],), self.gamma, 1e-6)
-        return normed
+        # written out: half the time of F.rms_norm on a CPU
+        return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * self.gamma
 
 
-def rotary(length: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines `[length, dim / 2]` of the rotary positions (theta 10,000)."""
+def rotary(length: int, dim: int, device: torch.device) -> Tensor:
+    """Unit complex numbers `[length, dim / 2]` that turn neighbouring pairs to their positions (theta 10,000)."""
     frequencies = 10_000.0 ** (-torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)
     angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-    return angles.cos(), angles.sin()
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    even, odd = x.view(*x.shape[:-1], -1, 2).unbind(-1)
-    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 class Block(nn.Module):
@@ -164,14 +159,15 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
         batch, length, _ = x.shape
         normed = self.norm(x)
-        qkv = self.to_qkv(normed).view(batch, length, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        queries, keys = _rotate(qkv[:2], cos, sin).unbind(0)
-        attended = F.scaled_dot_product_attention(queries, keys, qkv[2])
-        gates = self.to_gates(normed).sigmoid().transpose(1, 2).unsqueeze(-1)
-        x = x + self.dropout(self.to_out((attended * gates).transpose(1, 2).reshape(batch, length, -1)))
+        qkv = self.to_qkv(normed).view(batch, length, 3, self.heads, self.head_dim)
+        pairs = torch.view_as_complex(qkv[:, :, :2].view(batch, length, 2, self.heads, -1, 2))
+        queries, keys = torch.view_as_real(pairs * turns[:, None, None]).flatten(-2).transpose(1, 3).unbind(2)
+        attended = F.scaled_dot_product_attention(queries, keys, qkv[:, :, 2].transpose(1, 2)).transpose(1, 2)
+        gates = self.to_gates(normed).sigmoid().unsqueeze(-1)
+        x = x + self.dropout(self.to_out((attended * gates).flatten(-2)))
         output: Tensor = x + self.feedforward(x)
         return output
 
@@ -252,20 +248,30 @@ class MaskEstimator(nn.Module):
                     module.bias.zero_()
                     module.bias.view(shape)[:, :, 0, 0] = 2.0 / stems  # real part, times sigmoid(0)
 
+    def _values_first(self, linear: nn.Module, values: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias with the mask values as the slowest axis: the bands' outputs then join as long stretches."""
+        assert isinstance(linear, nn.Linear)
+        weight, bias = linear.weight, linear.bias
+        return weight.view(-1, values, weight.shape[1]).transpose(0, 1).flatten(0, 1), bias.view(-1, values).T.flatten()
+
     def forward(self, x: Tensor) -> Tensor:
         config = self.config
         batch, frames, bands, dim = x.shape
         flat = x.permute(2, 0, 1, 3).reshape(bands, batch * frames, dim)
         hidden = torch.baddbmm(self.hidden_bias, flat, self.hidden_weight).tanh()
         layers = []
-        for layer, part in enumerate(hidden.chunk(self.layers, dim=-1)):
+        for layer, parts in enumerate(hidden.chunk(self.layers, dim=-1)):
             pieces = [
-                self.outputs[layer * bands + band](part[band]).view(batch, frames, -1, config.channels, 2, 2, values)
-                for band, values in enumerate(self.values)
+                F.linear(part, *self._values_first(self.outputs[layer * bands + band], values)).view(
+                    batch, frames, values, -1, config.channels, 2, 2
+                )
+                for band, (part, values) in enumerate(zip(parts.unbind(0), self.values, strict=True))
             ]
-            layers.append(torch.cat(pieces, dim=-1))
-        value, gate = torch.cat(layers, dim=2).unbind(-2)  # [batch, frames, stems, channels, 2, values]
-        masks = (value * gate.sigmoid()).permute(0, 2, 3, 1, 5, 4)
+            layers.append(torch.cat(pieces, dim=2))
+        value, gate = torch.cat(layers, dim=3).unbind(
+            -1
+        )  # [batch, frames, values, stems, channels, real and imaginary]
+        masks = (value * gate.sigmoid()).permute(0, 3, 4, 1, 2, 5)
         complex_masks = torch.view_as_complex(masks.contiguous())
         if config.sum_to_mix:
             missing = 1.0 - complex_masks.sum(1, keepdim=True)
@@ -301,8 +307,8 @@ class BSRoFormer(nn.Module):
         along_bands = rotary(bands, self.config.head_dim, x.device)
         x = x.transpose(1, 2)  # [batch, bands, frames, dim]
         for time_block, band_block in zip(self.time_blocks, self.band_blocks, strict=True):
-            x = time_block(x.reshape(batch * bands, frames, dim), *along_time).view(batch, bands, frames, dim)
-            x = band_block(x.transpose(1, 2).reshape(batch * frames, bands, dim), *along_bands)
+            x = time_block(x.reshape(batch * bands, frames, dim), along_time).view(batch, bands, frames, dim)
+            x = band_block(x.transpose(1, 2).reshape(batch * frames, bands, dim), along_bands)
             x = x.view(batch, frames, bands, dim).transpose(1, 2)
         masks: Tensor = self.mask_estimator(self.final_norm(x).transpose(1, 2))
         return masks

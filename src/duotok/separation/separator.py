@@ -102,7 +102,7 @@ class MiniSeparator:
         if waiting.shape[-1]:
             yield self._run(waiting, tail, last=True)[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _run(self, mix: Tensor, tail: Tensor | None, last: bool) -> tuple[dict[str, Tensor], Tensor | None]:
         """One chunk `mix [2, samples]`, crossfaded with `tail`; its own overlap is held back unless `last`."""
         device = self.model.window.device

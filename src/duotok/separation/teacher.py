@@ -1,8 +1,9 @@
 """Teacher masks for stage 2: what share of the sound each of the four stems holds, in time and frequency.
 
-BS-RoFormer's own masks are complex and unbounded; the student learns magnitude ratios |S_k| / sum_j |S_j| of the separated
-stems instead (paper-parameters.md section 2, "mask target"), in mono, on the frames that the tokenizer sees: 24 kHz, 100 Hz,
-frame t centred on sample 240 t + 120. Bands are either the 128 mel bands or the 1025 bins of the transform below them.
+BS-RoFormer's own masks are complex and unbounded; the student learns magnitude ratios |S_k| / sum_j |S_j| of the
+separated stems instead (the paper, equation 3, speaks of soft masks only), in mono, on the frames that the tokenizer
+sees: 24 kHz, 100 Hz, frame t centred on sample 240 t + 120. Bands are either the 128 mel bands (magnitude: root of the
+band's energy) or the 1025 bins of the transform below them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ BLOCK_FRAMES = 2_000  # 20 s of mel frames at a time: memory stays bounded
 def ratio_masks(stems: Tensor, sample_rate: int = 48_000, grid: Grid = "mel") -> Tensor:
     """Magnitude ratio masks of `stems [stems, channels, samples]`: float16 `[stems, mel_frames, bands]` in [0, 1].
 
-    mel_frames is four times the number of 40 ms token frames (the sound is filled up with silence). Where the mix is audible
-    the masks of a band sum to one; they fade to zero below the floor of the log-mel, where no share can be told.
+    mel_frames is four times the number of 40 ms token frames (the sound is filled up with silence). Where the mix is
+    audible the masks of a band sum to one; they fade to zero below the floor of the log-mel, where shares mean nothing.
     """
     if stems.dim() != 3 or stems.shape[-1] == 0:
         raise AudioError(f"teacher masks: stems of shape {tuple(stems.shape)}; give [stems, channels, samples]")
@@ -48,7 +49,7 @@ def ratio_masks(stems: Tensor, sample_rate: int = 48_000, grid: Grid = "mel") ->
 
 
 def teacher_masks(separator: Separator, audio: Tensor, grid: Grid = "mel") -> Tensor:
-    """Masks of a mix `audio [channels, samples]` as `separator` hears it: float16 `[4, mel_frames, bands]`, order STEMS.
+    """Masks of a mix `audio [channels, samples]` as `separator` hears it: float16 `[4, mel_frames, bands]` (see STEMS).
 
     Raises AudioError when the separator does not return the four stems.
     """

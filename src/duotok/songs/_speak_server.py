@@ -25,11 +25,11 @@ PARAMETER_RATE, PARAMETER_PITCH, PARAMETER_RANGE = 1, 3, 4
 
 
 class _Id(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]  # noqa: RUF012
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
 
 
 class _Event(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("type", ctypes.c_int),
         ("unique", ctypes.c_uint),
         ("text_position", ctypes.c_int),

@@ -73,7 +73,9 @@ class Kit:
             x = x + self.click * np.exp(-t / 0.004) * _noise(rng, len(t), 1500, 9000, rate)
         elif piece in ("tom", "lowtom"):
             t = time(0.5)
-            x = self._thump(t, 140 if piece == "tom" else 95, 1.4, 0.16) + 0.1 * np.exp(-t / 0.05) * rng.standard_normal(len(t))
+            x = self._thump(t, 140 if piece == "tom" else 95, 1.4, 0.16) + 0.1 * np.exp(
+                -t / 0.05
+            ) * rng.standard_normal(len(t))
         elif piece == "snare":
             t = time(min(0.8, 6 * self.snare_decay))
             tone = self._thump(t, self.snare_hz, 1.5, 0.07) + 0.5 * self._thump(t, self.snare_hz * 1.62, 1.3, 0.05)
@@ -82,7 +84,7 @@ class Kit:
             x = (1 - self.snap) * tone + 1.6 * self.snap * wires
         elif piece in ("hat", "open", "ride", "crash"):
             last = {"hat": self.hat_decay, "open": 0.25, "ride": 0.5, "crash": 0.8}[piece] * rng.uniform(0.85, 1.15)
-            t = time(min(2.0, 5 * last))
+            t = time(5 * last)
             low = {"hat": 6500, "open": 6000, "ride": 4000, "crash": 3000}[piece]
             hiss = _noise(rng, len(t), low, 19000, rate)
             sos = signal.butter(2, low, "highpass", fs=rate, output="sos")

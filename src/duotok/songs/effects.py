@@ -1,4 +1,7 @@
-"""Effects on stereo samples [2, n] (some on [n]): filters, dynamics, saturation, echoes, rooms. All return new arrays."""
+"""Effects on stereo samples [2, n] (some on [n]): filters, dynamics, saturation, echoes, rooms.
+
+All return new arrays.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def _biquad(kind: str, hz: float, gain: float, q: float, rate: int) -> NDArray[n
     else:  # lowpass
         b = [(1 - c) / 2, 1 - c, (1 - c) / 2]
         d = [1 + alpha, -2 * c, 1 - alpha]
-    return np.array([*b, *d])[None] / d[0]
+    return np.asarray(np.array([*b, *d])[None] / d[0])
 
 
 def equalise(x: Any, bands: list[tuple[str, float, float, float]], rate: int) -> Samples:

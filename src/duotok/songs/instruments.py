@@ -34,7 +34,8 @@ def envelope(n: int, rate: int, held: float, attack: float, decay: float, sustai
 
 
 def wavetable(rng: Rng, shape: str, *, brightness: float = 0.5, unison: int = 1, attack: float = 0.005,
-              decay: float = 0.3, sustain: float = 0.6, release: float = 0.15, vibrato: float = 0.0) -> Sound:  # fmt: skip
+              decay: float = 0.3, sustain: float = 0.6, release: float = 0.15, vibrato: float = 0.0
+              ) -> Sound:  # fmt: skip
     """Subtractive and additive: a spectrum under a resonant low-pass that closes over the note.
 
     The filter is applied to the harmonics (exactly band-limited): an open and a closed table, cross-faded in time.
@@ -47,7 +48,7 @@ def wavetable(rng: Rng, shape: str, *, brightness: float = 0.5, unison: int = 1,
         "square": np.where(odd, 1.0 / harmonics, 0.0),
         "pulse": np.abs(np.sin(np.pi * harmonics * width)) / harmonics,
         "triangle": np.where(odd, 1.0 / harmonics**2.0, 0.0),
-        "organ": np.isin(harmonics, (1, 2, 3, 4, 6, 8, 10, 12, 16)) * rng.random(256) ** 1.5,
+        "organ": np.isin(harmonics, (1, 2, 3, 4, 6, 8, 10, 12, 16)) * np.maximum(rng.random(256) ** 1.5, harmonics == 1),
         "choir": 1.0 / harmonics**1.2,
         "reed": rng.uniform(0.3, 1.0, 256) / harmonics**0.8,
         "flute": np.where(harmonics == 1, 1.0, rng.uniform(0.1, 0.5, 256) / harmonics**1.8),
@@ -60,7 +61,8 @@ def wavetable(rng: Rng, shape: str, *, brightness: float = 0.5, unison: int = 1,
     steep, resonance = rng.choice([2, 4]), rng.choice([0.0, rng.uniform(0.5, 3.0)])
     sweep = rng.uniform(0.05, 0.8)
     detune = rng.uniform(0.04, 0.22)
-    spread = rng.uniform(-1, 1, unison) * (unison > 1)
+    spread = rng.uniform(-1, 1, unison)
+    spread -= spread.mean()
     rate_of_vibrato = rng.uniform(4.5, 6.5)
     chiff = rng.uniform(0.0, 0.12) if shape == "flute" else 0.0
     seed = int(rng.integers(2**31))
@@ -219,7 +221,9 @@ def random_sound(rng: Rng, name: str) -> Sound:
         return wavetable(rng, str(rng.choice(["saw", "pulse"])), brightness=u(0.4, 0.65), attack=u(0.06, 0.3),
                          sustain=0.9, release=u(0.2, 0.6), unison=int(rng.integers(3, 6)), vibrato=0.1)  # fmt: skip
     if name == "choir":
-        return wavetable(rng, "choir", brightness=0.7, attack=u(0.1, 0.3), sustain=0.9, release=0.4, unison=4, vibrato=0.2)
+        return wavetable(
+            rng, "choir", brightness=0.7, attack=u(0.1, 0.3), sustain=0.9, release=0.4, unison=4, vibrato=0.2
+        )
     if name in ("flute", "fiddle", "accordion"):
         shape = {"flute": "flute", "fiddle": "reed", "accordion": "reed"}[name]
         return wavetable(rng, shape, brightness=u(0.5, 0.8), attack=u(0.03, 0.08), sustain=0.9, vibrato=u(0.1, 0.35),
@@ -232,7 +236,9 @@ def random_sound(rng: Rng, name: str) -> Sound:
     if name == "sub":
         return wavetable(rng, "triangle", brightness=u(0.05, 0.3), decay=u(0.3, 2.0), sustain=0.5, release=0.08)
     if name == "synth":
-        return wavetable(rng, str(rng.choice(["saw", "pulse", "square"])), brightness=u(0.15, 0.5), decay=0.2, release=0.06)
+        return wavetable(
+            rng, str(rng.choice(["saw", "pulse", "square"])), brightness=u(0.15, 0.5), decay=0.2, release=0.06
+        )
     if name == "growl":
         return distort(wavetable(rng, "saw", brightness=u(0.3, 0.6), release=0.06), u(2, 6))
     if name == "square":

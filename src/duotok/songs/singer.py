@@ -10,9 +10,50 @@ from numpy.typing import NDArray
 Rng = np.random.Generator
 
 # Male variants speak with long vocal tracts, female ones with short ones; the rest is done by the envelope warp.
-MALE_VARIANTS = ("", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "klatt", "klatt2", "klatt4", "croak", "Alex")
-MALE_VARIANTS += ("adam", "Andy", "Denis", "Diogo", "Lee", "Mario", "Michael", "ed", "iven2", "marcelo", "miguel", "rob")
-FEMALE_VARIANTS = ("f1", "f2", "f3", "f4", "f5", "Annie", "steph", "linda", "aunty", "anika", "belinda", "Alicia")
+MALE_VARIANTS: tuple[str, ...] = (
+    "",
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m5",
+    "m6",
+    "m7",
+    "m8",
+    "klatt",
+    "klatt2",
+    "klatt4",
+    "croak",
+    "Alex",
+)
+MALE_VARIANTS += (
+    "adam",
+    "Andy",
+    "Denis",
+    "Diogo",
+    "Lee",
+    "Mario",
+    "Michael",
+    "ed",
+    "iven2",
+    "marcelo",
+    "miguel",
+    "rob",
+)
+FEMALE_VARIANTS: tuple[str, ...] = (
+    "f1",
+    "f2",
+    "f3",
+    "f4",
+    "f5",
+    "Annie",
+    "steph",
+    "linda",
+    "aunty",
+    "anika",
+    "belinda",
+    "Alicia",
+)
 FEMALE_VARIANTS += ("Andrea", "shelby", "steph2", "klatt3")
 VOICES = {  # language of the words -> espeak voices that speak it
     "en": ("en-us", "en-gb-x-rp", "en-gb-scotland", "en-029"),
@@ -40,7 +81,7 @@ FEMALE_SCALE = 1.14  # how much shorter the vocal tract of the female variants a
 
 @dataclass(frozen=True)
 class Singer:
-    """Everything the renderer needs to know of a voice. Frequencies in hertz, times in seconds, pitches in semitones."""
+    """All that the renderer needs to know of a voice. Frequencies in hertz, times in seconds, pitches in semitones."""
 
     register: str
     low: int
@@ -53,7 +94,10 @@ class Singer:
     tilt: float  # dB an octave above 1 kHz
     ring: tuple[float, float]  # singer's formant: hertz, dB
     breath: float  # 0 none .. 1 almost whispered
-    air: float  # dB a kilohertz that the envelope falls above espeak's 11 kHz
+    air: float  # dB a kilohertz that the envelope of noise falls above espeak's 11 kHz
+    sheen: tuple[float, float]  # least level of voiced sound at 4 kHz against its middle, dB; fall per octave above
+    upper: tuple[float, ...]  # dB of the formants at UPPER_AT, which espeak does not have
+    hiss: float  # dB on consonants without voice
     vibrato_rate: float
     vibrato_depth: float
     vibrato_delay: float
@@ -62,6 +106,7 @@ class Singer:
     drift: float  # slow random detuning
     dynamics: float  # dB between strong and weak notes
     legato: float  # 0 every note apart .. 1 joined
+    inhale: float  # how often a breath is heard before a phrase, 0..1
     growl: float  # subharmonic roughness, 0..1
 
     @property
@@ -70,6 +115,7 @@ class Singer:
 
 
 BEND_AT: NDArray[np.float64] = np.array([0.0, 500.0, 1500.0, 2700.0, 4200.0, 9000.0])
+UPPER_AT: NDArray[np.float64] = np.array([3300.0, 4300.0, 5600.0, 7200.0, 9000.0, 11500.0])
 COLOUR_AT: NDArray[np.float64] = np.array([0.0, 250.0, 600.0, 1200.0, 2200.0, 3500.0, 5500.0, 8000.0, 12000.0])
 
 
@@ -97,7 +143,10 @@ def random_singer(rng: Rng, language: str, register: str | None = None) -> Singe
         tilt=float(rng.uniform(-2.5, 1.5)),
         ring=(float(rng.uniform(2400, 3600)), float(rng.choice([0.0, rng.uniform(2, 10)]))),
         breath=float(rng.beta(1.3, 4.0)),
-        air=float(rng.uniform(1.2, 3.5)),
+        air=float(rng.uniform(0.4, 2.0)),
+        sheen=(float(rng.uniform(-19, 1)), float(rng.uniform(4, 13))),
+        upper=tuple(float(x) for x in rng.uniform(-4, 8, len(UPPER_AT))),
+        hiss=float(rng.uniform(0, 7)),
         vibrato_rate=float(rng.uniform(4.4, 6.8)),
         vibrato_depth=float(rng.uniform(0.5, 0.9) if loud_vibrato else rng.choice([0.0, 1.0], p=[0.15, 0.85]))
         * (1.0 if loud_vibrato else float(rng.uniform(0.1, 0.45))),
@@ -107,5 +156,6 @@ def random_singer(rng: Rng, language: str, register: str | None = None) -> Singe
         drift=float(rng.uniform(0.01, 0.07)),
         dynamics=float(rng.uniform(2, 9)),
         legato=float(rng.uniform(0.2, 1.0)),
+        inhale=float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.35, 0.65])),
         growl=float(rng.choice([0.0, rng.uniform(0.1, 0.5)], p=[0.85, 0.15])),
     )

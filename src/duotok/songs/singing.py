@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 
-from duotok.songs.singer import BEND_AT, COLOUR_AT, Rng, Singer
+from duotok.songs.singer import BEND_AT, COLOUR_AT, UPPER_AT, Rng, Singer
 from duotok.songs.spoken import FRAME, SpokenWord, Syllable, analyse, world
 
 SPEECH_RATE = 150  # words a minute: slow enough for clean vowels, fast enough for short consonants
@@ -92,6 +92,7 @@ def sing(notes: list[SungNote], singer: Singer, seconds: float, rate: int, rng: 
         noise[a:b] = word.noise[nearest]
         voiced[a:b] = word.voiced[nearest]
         gain[a:b] = _loudness(note, at, a, b, singer, i + 1 < len(notes) and notes[i + 1].start - note.end < 0.06)
+    _inhale(notes, places, singer, rng, envelope, gain)
     f0 = _pitch(notes, places, singer, frames, rng)
     # neighbouring words come from separate utterances: soften the seams between their envelopes
     envelope = uniform_filter1d(envelope, 3, axis=0)
@@ -110,6 +111,36 @@ def sing(notes: list[SungNote], singer: Singer, seconds: float, rate: int, rng: 
     result = np.zeros(count, np.float32)
     result[: min(count, len(samples))] = samples[:count]
     return result
+
+
+def _inhale(
+    notes: list[SungNote],
+    places: list[Placed],
+    singer: Singer,
+    rng: Rng,
+    envelope: NDArray[np.float32],
+    gain: NDArray[np.float64],
+) -> None:
+    """Breaths before phrases where there is time for one, written into the envelope and gain in place."""
+    if not notes or not singer.inhale:
+        return
+    hertz = np.linspace(0, 1, envelope.shape[1]) * 24000 / singer.formants
+    shape = -30.0 * (hertz / 9000) ** 2 - 18 * np.exp(-hertz / 500)
+    for centre, width in ((1500, 500), (2900, 700), (5200, 1500)):
+        shape = shape + 9 * np.exp(-(((hertz - centre) / width) ** 2))
+    reference = float(np.percentile(envelope[gain > 0.3].max(axis=1), 70)) if np.any(gain > 0.3) else 0.0
+    for i, (note, at) in enumerate(zip(notes, places, strict=True)):
+        free = at.onset - (places[i - 1].end if i else 0.0)
+        if not note.breath or free < 0.4 or rng.random() > singer.inhale:
+            continue
+        length = float(rng.uniform(0.18, min(0.5, free - 0.15)))
+        b = round((at.onset - float(rng.uniform(0.02, 0.1))) / FRAME)
+        a = b - round(length / FRAME)
+        if a < 0:
+            continue
+        level = shape - float(rng.uniform(38, 54))
+        envelope[a:b] = (reference + level * np.log(10) / 10).astype(np.float32)[None]
+        gain[a:b] = np.sin(np.pi * np.linspace(0.02, 0.98, b - a) ** 1.5)
 
 
 def _sources(syllable: Syllable, at: Placed, a: int, b: int, fresh: bool, last: bool) -> NDArray[np.float64]:
@@ -163,10 +194,11 @@ def _pitch(notes: list[SungNote], places: list[Placed], singer: Singer, frames: 
         curve = np.full(b - a, float(note.pitch))
         if i and not note.breath:
             previous = notes[i - 1].pitch
-            # the consonants already move: half of the way is gone when the vowel begins
-            curve += (previous - note.pitch) * 0.5 * np.exp(-np.maximum(time - at.vowel, -0.02) / singer.glide)
+            # the consonant already moves: most of the way is gone when the vowel begins; short notes hurry
+            slide = min(singer.glide, 0.12 * (note.end - note.start))
+            curve += (previous - note.pitch) * 0.35 * np.exp(-np.maximum(time - at.vowel, -0.02) / slide)
         elif singer.scoop:
-            curve -= singer.scoop * np.exp(-since / 0.04)
+            curve -= singer.scoop * np.exp(-since / min(0.04, 0.15 * (note.end - note.start)))
         grown = np.clip((since - singer.vibrato_delay) / 0.3, 0, 1)
         turn = 2 * np.pi * singer.vibrato_rate * since + rng.uniform(-0.3, 0.3)
         curve += singer.vibrato_depth * grown * np.sin(turn)
@@ -203,6 +235,25 @@ def warp(word: SpokenWord, singer: Singer, rate: int, size: int) -> NDArray[np.f
     above = np.maximum(source - top, 0) / 1000
     decibels = np.interp(hertz, COLOUR_AT, singer.colour) + singer.tilt * np.log2(np.maximum(hertz, 1000) / 1000)
     decibels += singer.ring[1] * np.exp(-(((hertz - singer.ring[0]) / 450) ** 2))
-    decibels -= singer.air * above
-    # warping keeps the envelope but stretches its area: keep the level of voices comparable
-    return np.asarray(moved + (decibels * np.log(10) / 10).astype(np.float32)[None], np.float32)
+    to_log = np.log(10) / 10
+    coloured = moved + (decibels * to_log).astype(np.float32)[None]
+    noisy = word.noise[:, None]
+    fading = np.where(noisy > 0.5, singer.hiss - singer.air * above[None], -4.0 * above[None])
+    coloured += (fading * to_log).astype(np.float32)
+    # espeak's vowels end near 4 kHz; sung ones go on with further formants, falling evenly
+    sheen = _sheen(hertz, singer)
+    middle = coloured[:, (hertz > 500) & (hertz < 2500)].mean(axis=1, keepdims=True)
+    upper = middle + np.asarray(sheen * to_log, np.float32)[None]
+    upper -= np.asarray(50 * to_log * np.clip((2500 - hertz) / 1000, 0, None), np.float32)[None]
+    return np.asarray(np.where(noisy < 0.5, np.logaddexp(coloured, upper), coloured), np.float32)
+
+
+def _sheen(hertz: NDArray[np.float64], singer: Singer) -> NDArray[np.float64]:
+    """The least level in dB of voiced sound above 2 kHz against its middle: a slope with formants on it."""
+    level, fall = singer.sheen
+    x = hertz / singer.formants
+    ripple = sum(
+        gain * np.exp(-(((x - centre) / (0.09 * centre)) ** 2))
+        for centre, gain in zip(UPPER_AT, singer.upper, strict=True)
+    )
+    return np.asarray(level - fall * np.log2(np.maximum(hertz, 500) / 4000) + ripple)

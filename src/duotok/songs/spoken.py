@@ -43,7 +43,9 @@ class SpokenWord:
 def is_vowel(ipa: str) -> bool:
     """Whether the phone can carry a note: its first letter, stress and length marks apart, is a vowel."""
     letters = [c for c in unicodedata.normalize("NFD", ipa) if unicodedata.category(c) in ("Ll", "Lo")]
-    return bool(letters) and (letters[0] in VOWELS or (letters[0] in "jw" and len(letters) > 1 and letters[1] in VOWELS))
+    return bool(letters) and (
+        letters[0] in VOWELS or (letters[0] in "jw" and len(letters) > 1 and letters[1] in VOWELS)
+    )
 
 
 def world() -> Any:

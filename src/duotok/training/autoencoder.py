@@ -146,7 +146,9 @@ class AutoencoderStage(Stage):
         result = {}
         for track, clips in self.clips.items():
             estimates = self.autoencoder.decode(self.autoencoder.encode(clips[:, None]))[:, 0]
-            result[f"mel_{track}"] = float(np.mean([mel_distance(e, c, RATE) for e, c in zip(estimates, clips, strict=True)]))
+            result[f"mel_{track}"] = float(
+                np.mean([mel_distance(e, c, RATE) for e, c in zip(estimates, clips, strict=True)])
+            )
         return result
 
     def sample(self, folder: Path) -> None:

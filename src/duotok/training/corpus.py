@@ -103,7 +103,15 @@ def sources(audio: Path) -> dict[str, dict[str, object]]:
         for path in find_audio(audio):
             if (path.parent / "song.json").is_file():
                 if path.stem in STEMS:
-                    add(f"generated/{path.parent.name}", "generated", path.stem, path, "CC0", "duotok songs", "generated")
+                    add(
+                        f"generated/{path.parent.name}",
+                        "generated",
+                        path.stem,
+                        path,
+                        "CC0",
+                        "duotok songs",
+                        "generated",
+                    )
                 continue
             song, stem = _song_and_stem(path)
             relative = str(path.parent.relative_to(audio) / song)
@@ -173,7 +181,9 @@ class Corpus:
     def __init__(self, cache: Path) -> None:
         table = Path(cache) / "recordings.jsonl"
         if not table.is_file():
-            raise DuoTokError(f"{cache}: no prepared recordings; run `python -m duotok.training.mini --audio FOLDER` first")
+            raise DuoTokError(
+                f"{cache}: no prepared recordings; run `python -m duotok.training.mini --audio FOLDER` first"
+            )
         self.cache = Path(cache)
         lines = table.read_text(encoding="utf-8").splitlines()
         self.all = sorted((Recording(**json.loads(line)) for line in lines), key=lambda r: r.id)

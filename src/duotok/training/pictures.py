@@ -24,7 +24,9 @@ def compare_mels(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
         mono = resample(sound[None], rate, ANALYSIS_RATE)[0]
         mono = torch.nn.functional.pad(mono, (0, -len(mono) % 240))
         picture = mel.denormalise(mel(mono)).T.numpy()
-        axis.imshow(picture, origin="lower", aspect="auto", vmin=-11.5, vmax=8, extent=(0, len(mono) / ANALYSIS_RATE, 0, 128))
+        axis.imshow(
+            picture, origin="lower", aspect="auto", vmin=-11.5, vmax=8, extent=(0, len(mono) / ANALYSIS_RATE, 0, 128)
+        )
         axis.set_title(name, fontsize=9)
         axis.set_ylabel("mel band")
     axes[-1, 0].set_xlabel("seconds")

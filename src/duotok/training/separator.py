@@ -1,8 +1,8 @@
 """The separator: a small BS-RoFormer learns to take random mixtures apart.
 
 Each batch is mixed anew from stems of the training recordings (`remix.py`). The loss is L1 on the waveform plus complex
-L1 on three short-time spectra, for vocals and accompaniment always, for drums, bass and other where they are known
-(after BS-RoFormer, arXiv:2309.02612; high bins weigh a little more than there, because the tokenizer hears mels).
+L1 on short-time spectra (three window lengths in turn), for vocals and accompaniment always, for drums, bass and other
+where they are known (after BS-RoFormer, arXiv:2309.02612; high bins weigh a little more, as the tokenizer hears mels).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SeparatorStageConfig(StageConfig):
 
 
 class SpectralError(nn.Module):
-    """Mean magnitude of the complex short-time spectra of an error signal, on several window lengths."""
+    """Mean magnitude of the complex short-time spectrum of an error signal, on one of several window lengths."""
 
     def __init__(self, tilt: float) -> None:
         super().__init__()
@@ -45,17 +45,16 @@ class SpectralError(nn.Module):
         frequencies = [torch.linspace(0, RATE / 2, n // 2 + 1) for n in SCALES]
         self.weights = [(f.clamp(100.0, 12_000.0) / 1000.0).pow(tilt) for f in frequencies]
 
-    def forward(self, error: Tensor) -> Tensor:
+    def forward(self, error: Tensor, scale: int) -> Tensor:
         """`error [signals, channels, samples]` -> `[signals]`. Linear: one transform of the difference is enough."""
-        total = error.new_zeros(error.shape[0])
-        for window, weight in zip(self.windows, self.weights, strict=True):
-            n_fft = window.numel()
-            flat = error.flatten(0, 1)
-            spectrum = torch.stft(flat, n_fft, n_fft // 2, window=window, center=True, return_complex=True)
-            # a root with a floor: the gradient of a complex magnitude at zero is not finite
-            size = (torch.view_as_real(spectrum).square().sum(-1) + 1e-10).sqrt()
-            total = total + (size * weight[:, None]).mean((1, 2)).view(error.shape[:2]).mean(1)
-        return total / len(SCALES)
+        window = self.windows[scale].to(error.device)
+        weight = self.weights[scale].to(error.device)
+        n_fft = window.numel()
+        flat = error.flatten(0, 1)
+        spectrum = torch.stft(flat, n_fft, n_fft // 2, window=window, center=True, return_complex=True)
+        # a root with a floor: the gradient of a complex magnitude at zero is not finite
+        size = (torch.view_as_real(spectrum).square().sum(-1) + 1e-10).sqrt()
+        return (size.mean(-1) * weight).mean(-1).view(error.shape[:2]).mean(1)
 
 
 class SeparatorStage(Stage):
@@ -109,17 +108,17 @@ class SeparatorStage(Stage):
     def losses(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         mix, stems, known = batch["mix"], batch["stems"], batch["known"]
         estimate = self.separator(mix)[:, self.order]
-        vocals = (estimate - stems)[:, 0]
+        vocals = estimate[:, 0] - stems[:, 0]
         # the accompaniment is everything but the vocals, whether its stems are known or not
         accompaniment = estimate[:, 1:].sum(1) - (mix - stems[:, 0])
         where = known[:, 1:].nonzero(as_tuple=True)
-        parts = (estimate - stems)[:, 1:][where]
+        parts = estimate[:, 1:][where] - stems[:, 1:][where]
         if self.config.model.sum_to_mix:
             accompaniment = accompaniment[:0]  # its error is that of the vocals, negated: nothing new to measure
         count = len(mix)
         errors = torch.cat((vocals, accompaniment, parts))
         distances = self.config.waveform_weight * errors.abs().mean((1, 2))
-        distances = distances + self.config.spectral_weight * self.spectral(errors)
+        distances = distances + self.config.spectral_weight * self.spectral(errors, step % len(SCALES))
         tracks = distances[: count + len(accompaniment)].mean()
         others = distances[count + len(accompaniment) :].sum() / (3 * count)
         with torch.no_grad():

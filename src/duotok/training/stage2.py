@@ -24,6 +24,7 @@ class Stage2Config(StageConfig):
     # The paper's 4:1:1:1; solo voices without lyrics share the vocal part.
     shares: dict[str, float] = {"mix": 4.0, "vocals": 0.5, "solo": 0.5, "accompaniment": 1.0, "instrumental": 1.0}
     pseudo_mix: float = Field(default=0.3, ge=0, le=1)
+    mask_seconds: float = Field(default=2400.0, ge=0, description="how much sound the teacher separates; 0 = no masks")
 
 
 class Stage2(Stage):

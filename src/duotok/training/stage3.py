@@ -26,8 +26,12 @@ class Stage3Config(StageConfig):
     # The paper's 5:4:1 (vocals : lyric-aligned : instrumental-only accompaniment). The mini corpus has 20 minutes of the
     # second and hours of the third, so its share of accompaniment is turned round.
     shares: dict[str, float] = {"vocals": 2.5, "solo": 2.5, "accompaniment": 1.5, "instrumental": 3.5}
-    upper_lr_scale: float = Field(default=0.3, gt=0, description="upper blocks and heads, relative to the quantizer's rate")
-    fit_batches: int = Field(default=24, ge=0, description="batches whose features the codebooks start from; 0 = random map")
+    upper_lr_scale: float = Field(
+        default=0.3, gt=0, description="upper blocks and heads, relative to the quantizer's rate"
+    )
+    fit_batches: int = Field(
+        default=24, ge=0, description="batches whose features the codebooks start from; 0 = random map"
+    )
     fit_scale: float = Field(default=1.0, gt=0)
 
 

@@ -41,6 +41,7 @@ class Stage4Config(StageConfig):
     track: Literal["vocals", "accompaniment"] = "vocals"
     dit: DiTConfig = DiTConfig()
     crop_frames: int = Field(default=128, gt=0, description="token frames of a crop, 40 ms each")
+    encoder_window: int = Field(default=256, gt=0, description="token frames of the windows that codes are made in")
     silence: float = Field(default=0.1, ge=0, le=1, description="share of crops that may be silent")
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weights that render")
     min_snr: float | None = Field(default=None, gt=0, description="gamma of the min-SNR weighting; null = none")
@@ -108,7 +109,10 @@ class Stage4(Stage):
             t=t, noise=noise, objective=self.config.dit.objective, min_snr=self.config.min_snr,
         )  # fmt: skip
         late = (t > 0.5).to(each.dtype)
-        noisy, clean = (each * late).sum() / late.sum().clamp_min(1), (each * (1 - late)).sum() / (1 - late).sum().clamp_min(1)
+        noisy, clean = (
+            (each * late).sum() / late.sum().clamp_min(1),
+            (each * (1 - late)).sum() / (1 - late).sum().clamp_min(1),
+        )
         return {"loss": loss, "noisy_half": noisy, "clean_half": clean}
 
     @torch.no_grad()
@@ -127,6 +131,7 @@ class Stage4(Stage):
             lengths=self._lengths(self.clips), objective=self.config.dit.objective,
         )  # fmt: skip
 
+    @torch.no_grad()
     def held_out(self) -> dict[str, float]:
         """`loss` of the average over a fixed grid of t (`loss_raw`: of the trained weights); `mse_N` after N steps.
 

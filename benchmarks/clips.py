@@ -1,0 +1,133 @@
+"""The recordings that benchmarks are taken on: held out, real, cut in a fixed way; or any folder of stem pairs."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from duotok.audio.io import AUDIO_SUFFIXES, find_audio, probe, read
+from duotok.errors import DuoTokError
+from duotok.tokens import SAMPLE_RATE, TRACKS
+from duotok.training.corpus import HELD_OUT_SONGS, sources, split_of
+
+EXCERPT = 30.0
+SHORTEST = 5.0
+# A stem of an excerpt is judged when it sounds this long: near-silence flatters every codec.
+SOUNDING_SECONDS = 5.0
+SOUNDING_DB = -50.0
+HEADLINE = ("dual", "validation")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An excerpt of a recording: `files` maps vocals, accompaniment (or mix) to files; missing stems are silent.
+
+    The accompaniment may be several files that are summed.
+    """
+
+    name: str
+    group: str
+    files: dict[str, tuple[Path, ...]]
+    start: float = 0.0
+    seconds: float = EXCERPT
+
+    def sounds(self) -> dict[str, Tensor]:
+        """`{name: [2, samples]}` at 48 kHz, equally long; without a mix file the mix is the sum of the stems."""
+        result = {}
+        for name, paths in self.files.items():
+            parts = [read(p, SAMPLE_RATE, 2, start=self.start, seconds=self.seconds) for p in paths]
+            n = min(p.shape[1] for p in parts)
+            result[name] = torch.stack([p[:, :n] for p in parts]).sum(0)
+        n = min(sound.shape[1] for sound in result.values())
+        result = {name: sound[:, :n] for name, sound in result.items()}
+        for track in TRACKS:
+            result.setdefault(track, torch.zeros(2, n))
+        result.setdefault("mix", result["vocals"] + result["accompaniment"])
+        return result
+
+
+def sounding_seconds(sound: Tensor) -> float:
+    """Seconds of `[channels, samples]` at 48 kHz above -50 dBFS, in steps of 0.1 s."""
+    step = SAMPLE_RATE // 10
+    mono = sound.mean(0)[: sound.shape[1] // step * step].reshape(-1, step)
+    return float((mono.square().mean(1) > 10 ** (SOUNDING_DB / 10)).sum()) / 10
+
+
+def judged(clip: Clip, sounds: dict[str, Tensor]) -> list[str]:
+    """Tracks of a clip that are measured: those it has, where they sound for 5 s (or most of a short clip)."""
+    needed = min(SOUNDING_SECONDS, 0.6 * sounds["mix"].shape[1] / SAMPLE_RATE)
+    return [track for track in TRACKS if track in clip.files and sounding_seconds(sounds[track]) >= needed]
+
+
+def _excerpts(name: str, group: str, files: dict[str, tuple[Path, ...]]) -> list[Clip]:
+    """Every 30 s of a recording from its beginning; a rest of 5 s or more counts."""
+    info = probe(next(iter(files.values()))[0])
+    starts = [EXCERPT * i for i in range(int(info.seconds // EXCERPT) + 1)]
+    return [
+        Clip(f"{name} {start:.0f} s", group, files, start, min(EXCERPT, info.seconds - start))
+        for start in starts
+        if info.seconds - start >= SHORTEST
+    ]
+
+
+def _middle(name: str, group: str, files: dict[str, tuple[Path, ...]]) -> Clip:
+    total = probe(next(iter(files.values()))[0]).seconds
+    return Clip(name, group, files, max(0.0, total / 2 - EXCERPT / 2), min(EXCERPT, total))
+
+
+def pairs(folder: Path) -> list[Clip]:
+    """30 s excerpts of every `NAME.vocals.EXT` with its `NAME.accompaniment.EXT` (`vocals.EXT`, `accompaniment.EXT` in
+    a folder of their own, too)."""
+    found: list[Clip] = []
+    for path in find_audio(folder):
+        if path.stem != "vocals" and not path.stem.endswith(".vocals"):
+            continue
+        stem = path.stem.removesuffix("vocals") + "accompaniment"
+        partner = next(
+            (path.with_name(stem + s) for s in sorted(AUDIO_SUFFIXES) if path.with_name(stem + s).is_file()), None
+        )
+        if partner is not None:
+            name = path.parent.name if path.stem == "vocals" else path.stem.removesuffix(".vocals")
+            found += _excerpts(name, "pairs", {"vocals": (path,), "accompaniment": (partner,)})
+    if not found:
+        raise DuoTokError(f"{folder}: no NAME.vocals.* with NAME.accompaniment.* in it")
+    return found
+
+
+def held_out(audio: Path) -> list[Clip]:
+    """The real recordings of `audio` (with INDEX.tsv) that no training sees.
+
+    dual: the songs held out by name; validation: true stems and solo vocals; instrumental, chant: the middle 30 s of
+    the recordings that the corpus holds out.
+    """
+    clips: list[Clip] = []
+    for song, entry in sources(audio).items():
+        kind, tracks = str(entry["kind"]), entry["tracks"]
+        assert isinstance(tracks, dict)
+        files = {stem: (path,) for stem, path in tracks.items() if stem in TRACKS}
+        if split_of(kind, song.split("/")[-1]) != "held_out":
+            continue
+        if kind == "dual" and song in HELD_OUT_SONGS and len(files) == 2:
+            clips += _excerpts(song, "dual", files)
+        elif kind in ("instrumental", "chant"):
+            clips.append(_middle(song.split("/")[-1], kind, files))
+    return clips + _validation(audio)
+
+
+def _validation(audio: Path) -> list[Clip]:
+    found: dict[str, dict[str, tuple[Path, ...]]] = {}
+    with (audio / "INDEX.tsv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            path = audio / row["path"]
+            if row["kind"] == "solo_vocals":
+                found[path.stem] = {"vocals": (path,)}
+            elif row["kind"] == "dual_track_eval":
+                song, _, stem = path.stem.rpartition(".")
+                group = "accompaniment" if stem in ("drums", "bass", "other", "accompaniment") else stem
+                files = found.setdefault(song, {})
+                files[group] = (*files.get(group, ()), path)
+    return [Clip(name, "validation", files) for name, files in found.items() if "vocals" in files]

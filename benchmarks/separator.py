@@ -1,0 +1,220 @@
+"""How well the separator does, in dB: SI-SDR of its estimates against the mix itself as estimate, and its speed.
+
+    python benchmarks/separator.py mini --audio ../shared/audio
+    python benchmarks/separator.py runs/mini/separator --audio ../shared/audio --json
+
+MODEL is a bundle (name or folder), a training run or a checkpoint of one. The clips are all songs below --audio whose
+vocals are known (`NAME.vocals.EXT` with `NAME.accompaniment.EXT`, or with drums, bass and other; further stems are
+looked up by NAME in the whole folder) and that were not trained on: held out by song, or marked evaluation-only in
+INDEX.tsv. The mix is the sum of the stems. Whole clips, block by block; decoding and scoring are not in the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duotok.audio.io import find_audio, stream
+from duotok.bundle import Bundle, find_bundle
+from duotok.config import parse
+from duotok.errors import DuoTokError
+from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
+from duotok.separation.separator import MiniSeparator
+from duotok.training.corpus import split_of
+from duotok.training.engine import latest, load_module
+
+RATE = 48_000
+NAMES = ("vocals", "accompaniment", "drums", "bass", "other")
+ADDENDS = ("drums", "bass", "other")
+
+
+def load_model(name: str) -> BSRoFormer:
+    """A separator out of a bundle, a run or a checkpoint."""
+    folder = Path(name)
+    if any(folder.glob("checkpoint-*")):
+        folder = latest(folder)
+    state = folder / "state.json"
+    if state.is_file():
+        values = json.loads(state.read_text(encoding="utf-8"))["config"]["model"]
+        model = BSRoFormer(parse(BSRoFormerConfig, values, str(state)))
+        load_module(folder / "separator.safetensors", model)
+        return model.eval()
+    module = Bundle(find_bundle(name)).load("separator")
+    assert isinstance(module, BSRoFormer)
+    return module
+
+
+@dataclass
+class Clip:
+    """A song with known stems."""
+
+    name: str
+    stems: dict[str, Path] = field(default_factory=dict)
+
+    def blocks(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """(mix, stems) block by block, all `[2, samples]`; ends with the shortest stem."""
+        names = list(self.stems)
+        for parts in zip(*(stream(self.stems[n], RATE, channels=2, block_seconds=10.0) for n in names), strict=False):
+            size = min(part.shape[-1] for part in parts)
+            sound = {name: part[:, :size] for name, part in zip(names, parts, strict=True)}
+            if "accompaniment" not in sound:
+                sound["accompaniment"] = torch.stack([sound[name] for name in ADDENDS]).sum(0)
+            elif {"drums", "bass"} <= sound.keys():
+                sound["other"] = sound["accompaniment"] - sound["drums"] - sound["bass"]
+            yield sound["vocals"] + sound["accompaniment"], sound
+
+
+def find_clips(audio: Path, everything: bool) -> list[Clip]:
+    """Songs with true vocals and accompaniment; those trained on only when `everything`."""
+    evaluation = set()
+    index = audio / "INDEX.tsv"
+    if index.is_file():
+        with index.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t")
+            evaluation = {Path(row["path"]).name for row in rows if row["use"] != "train"}
+    clips: dict[str, Clip] = {}
+    unseen = set()
+    for path in find_audio(audio):
+        name, _, stem = path.stem.rpartition(".")
+        if name and stem in NAMES:
+            clips.setdefault(name, Clip(name)).stems[stem] = path
+            if path.name in evaluation or split_of("dual", name) == "held_out":
+                unseen.add(name)
+    complete = [
+        clip
+        for clip in clips.values()
+        if "vocals" in clip.stems and ("accompaniment" in clip.stems or set(ADDENDS) <= clip.stems.keys())
+    ]
+    return [clip for clip in complete if everything or clip.name in unseen]
+
+
+class Score:
+    """SI-SDR over a whole clip from running sums: |e|^2, |t|^2 and <e, t>."""
+
+    def __init__(self) -> None:
+        self.sums = np.zeros(3)
+
+    def add(self, estimate: Tensor, target: Tensor) -> None:
+        e, t = estimate.double(), target.double()
+        self.sums += [float((e * e).sum()), float((t * t).sum()), float((e * t).sum())]
+
+    def decibels(self) -> float:
+        ee, tt, et = self.sums
+        if tt == 0:
+            return float("nan")
+        part = et * et / tt
+        return float(10 * np.log10((part + 1e-10) / (max(ee - part, 0.0) + 1e-10)))
+
+
+def measure(clip: Clip, separator: MiniSeparator) -> dict[str, object]:
+    """Scores of one clip: for each known stem the mix as estimate, the separator, and the difference."""
+    before: dict[str, Score] = {}
+    after: dict[str, Score] = {}
+    waiting: dict[str, Tensor] = {}
+    samples, busy = 0, 0.0
+
+    def mixes() -> Iterator[Tensor]:
+        nonlocal waiting, samples
+        for mix, sound in clip.blocks():
+            samples += mix.shape[-1]
+            for name, target in sound.items():
+                before.setdefault(name, Score()).add(mix, target)
+            waiting = {n: torch.cat((waiting[n], s), dim=-1) if n in waiting else s for n, s in sound.items()}
+            yield mix
+
+    class Timed:
+        """The separator's own time: what passes between asking for a block and handing it over is not counted."""
+
+        def __init__(self) -> None:
+            self.blocks, self.outside = iter(mixes()), 0.0
+
+        def __iter__(self) -> Timed:
+            return self
+
+        def __next__(self) -> Tensor:
+            start = time.perf_counter()
+            try:
+                return next(self.blocks)
+            finally:
+                self.outside += time.perf_counter() - start
+
+    source = Timed()
+    start = time.perf_counter()
+    scoring = 0.0
+    for pieces in separator.stream(source):
+        since = time.perf_counter()
+        size = pieces["vocals"].shape[-1]
+        for name, target in waiting.items():
+            after.setdefault(name, Score()).add(pieces[name], target[:, :size])
+        waiting = {name: target[:, size:] for name, target in waiting.items()}
+        scoring += time.perf_counter() - since
+    busy = time.perf_counter() - start - source.outside - scoring
+    seconds = samples / RATE
+    stems = {
+        name: {
+            "mix": round(before[name].decibels(), 2),
+            "separator": round(after[name].decibels(), 2),
+            "gain": round(after[name].decibels() - before[name].decibels(), 2),
+        }
+        for name in NAMES
+        if name in before
+    }
+    return {
+        "clip": clip.name,
+        "seconds": round(seconds, 1),
+        "real_time_factor": round(busy / seconds, 3),
+        "stems": stems,
+    }
+
+
+def table(results: list[dict[str, object]]) -> str:
+    """The scores as a markdown table."""
+    lines = ["| clip | stem | mix as estimate, dB | separator, dB | gain, dB |", "|---|---|---|---|---|"]
+    for result in results:
+        for stem, s in result["stems"].items():  # type: ignore[attr-defined]
+            lines.append(f"| {result['clip']} | {stem} | {s['mix']:.2f} | {s['separator']:.2f} | {s['gain']:+.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", help="bundle, run or checkpoint")
+    parser.add_argument("--audio", type=Path, required=True, help="folder with stems")
+    parser.add_argument("--all", action="store_true", help="also songs that were trained on")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--chunk", type=float, default=4.0, help="seconds")
+    parser.add_argument("--overlap", type=float, default=1.0, help="seconds")
+    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    try:
+        separator = MiniSeparator(load_model(options.model), NAMES, options.chunk, options.overlap)
+        clips = find_clips(options.audio, options.all)
+        if not clips:
+            raise DuoTokError(f"{options.audio}: no held-out song with known stems there; try --all")
+        results = [measure(clip, separator) for clip in clips]
+    except DuoTokError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        facts = {"model": options.model, "threads": options.threads, "chunk": options.chunk, "overlap": options.overlap}
+        print(json.dumps(facts | {"clips": results}, indent=1))
+    else:
+        print(table(results))
+        for result in results:
+            print(f"{result['clip']}: {result['seconds']} s at {result['real_time_factor']} of real time")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

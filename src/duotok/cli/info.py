@@ -1,0 +1,112 @@
+"""`duotok info`: what a token file, a bundle or a sound file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from duotok.cli.console import put_json
+from duotok.errors import DuoTokError
+
+
+def info(
+    what: Annotated[str, typer.Argument(metavar="FILE|BUNDLE", help="A token file, a bundle, or a sound file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Say what is in a token file or a bundle.
+
+    Damaged files are found out and named.
+
+    \b
+      duotok info song.duotok
+      duotok info song.duotok --json
+      duotok info mini                    the bundle that comes with the package
+      duotok info runs/mini/bundle
+      duotok info song.mp3                how DuoTok reads a sound file
+    """
+    path = Path(what)
+    if path.is_file():
+        from duotok.audio.io import AUDIO_SUFFIXES
+
+        facts = _sound(path) if path.suffix.lower() in AUDIO_SUFFIXES else _tokens(path)
+    elif path.suffix == ".duotok":
+        raise DuoTokError(f"{what}: no such file; check the name")
+    else:
+        facts = _bundle(what)
+    if as_json:
+        put_json(facts, indent=1)
+        return
+    for line in _lines(facts):
+        typer.echo(line)
+
+
+def _tokens(path: Path) -> dict[str, Any]:
+    import math
+
+    from duotok.tokens import FRAME_RATE, TRACKS, load
+
+    tokens = load(path)
+    tracks = {}
+    for track, size in zip(TRACKS, tokens.codebook_sizes, strict=True):
+        codes = tokens.track(track)
+        counts = codes.bincount()
+        share = counts[counts > 0].double() / len(codes)
+        tracks[track] = {
+            "codebook_size": size,
+            "different_codes": int((counts > 0).sum()),
+            "bits_per_second": round(FRAME_RATE * math.log2(size), 1),
+            "entropy_bits": round(float(-(share * share.log2()).sum()), 3),
+            "first_codes": codes[:8].tolist(),
+        }
+    return {
+        "kind": "token file",
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "source": tokens.source,
+        "seconds": round(tokens.seconds, 6),
+        "n_samples": tokens.n_samples,
+        "frames": tokens.n_frames,
+        "gain_db": round(tokens.gain_db, 3),
+        "model": tokens.model_id,
+        "model_hash": tokens.model_hash,
+        "window": tokens.plan.window,
+        "context": tokens.plan.context,
+        "tracks": tracks,
+    }
+
+
+def _bundle(name: str) -> dict[str, Any]:
+    from duotok.bundle import Bundle, facts, find_bundle
+
+    return {"kind": "bundle", **facts(Bundle(find_bundle(name)))}
+
+
+def _sound(path: Path) -> dict[str, Any]:
+    from duotok.audio.io import probe
+
+    found = probe(path)
+    return {
+        "kind": "sound",
+        "file": str(path),
+        "format": found.format,
+        "rate": found.rate,
+        "channels": found.channels,
+        "n_samples": found.n_samples,
+        "exact": found.exact,
+        "seconds": round(found.seconds, 6),
+    }
+
+
+def _lines(facts: dict[str, Any], depth: int = 0) -> list[str]:
+    lines = []
+    for key, value in facts.items():
+        label = "  " * depth + str(key).replace("_", " ")
+        if isinstance(value, dict):
+            lines += [label, *_lines(value, depth + 1)]
+        elif isinstance(value, list):
+            lines.append(f"{label:<24}{' '.join(map(str, value))}")
+        else:
+            lines.append(f"{label:<24}{value}")
+    return lines

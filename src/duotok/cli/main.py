@@ -1,0 +1,115 @@
+"""`duotok`: the commands, one file each. Nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from duotok import __version__
+from duotok.cli.console import say
+from duotok.errors import DuoTokError
+
+INTERRUPTED = 130
+
+# Command, the module that has it as a function of that name. Those whose room is not built are left out of the help.
+COMMANDS = {
+    "encode": "duotok.cli.encode",
+    "decode": "duotok.cli.decode",
+    "info": "duotok.cli.info",
+    "demo": "duotok.cli.demo",
+    "songs": "duotok.cli.songs",
+    "train": "duotok.cli.train",
+}
+
+
+class Group(TyperGroup):
+    """Turns a user's mistake into one line on stderr and exit code 1, and Ctrl-C into 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DuoTokError as error:
+            say(f"error: {' '.join(str(error).split())}")
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            say(f"error: {error.filename or 'system'}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            say("interrupted; what was finished is kept")
+            raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(1)
+
+
+HELP = """
+A song in, two time-aligned token streams out (vocals, accompaniment), 48 kHz music back.
+
+\b
+  duotok encode song.mp3 -o song.duotok     25 tokens a second for each track
+  duotok info song.duotok                   what is in it
+  duotok decode song.duotok -o song.wav     music again; --track vocals for one track
+  duotok demo song.mp3 -o report            all of it on one page, to hear and to see
+
+Each command has its own --help with examples.
+"""
+
+app = typer.Typer(
+    name="duotok",
+    cls=Group,
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"duotok {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    ours = logging.getLogger("duotok")
+    if not any(isinstance(handler, _Warnings) for handler in ours.handlers):
+        ours.addHandler(_Warnings(logging.WARNING))
+
+
+class _Warnings(logging.Handler):
+    """Our own warnings as single lines that do not break a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def _register() -> None:
+    for name, module in COMMANDS.items():
+        try:
+            function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            continue
+        app.command(name)(function)
+
+
+_register()
+
+
+def main() -> None:
+    """The entry point of the `duotok` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

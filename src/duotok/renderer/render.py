@@ -1,0 +1,270 @@
+"""Tokens' vectors to sound, for any length in bounded memory: windows of diffusion, then windows of decoding.
+
+The noise of a latent frame is a pure function of (seed, track, frame, step), so neighbouring windows denoise the same
+noise where they overlap and agree there: exactly when their context covers what all steps together can see, closely
+otherwise, and a crossfade hides the rest. Decoding discards as much context as the autoencoder's receptive field, and
+is exact always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from duotok.config import Config
+from duotok.errors import ConfigError
+from duotok.renderer.dit import LATENTS_PER_FRAME, DiT
+from duotok.renderer.samplers import sample
+
+LATENT_SAMPLES = 960  # 48 kHz samples of a latent frame
+NOISE_BLOCK = 1024  # latent frames drawn together; part of what a seed means, so it never changes
+Progress = Callable[[int, int], None]
+
+
+class LatentDecoder(Protocol):
+    """An autoencoder as rendering needs it."""
+
+    @property
+    def receptive_field(self) -> int:
+        """Latent frames on each side that a decoded sample can depend on."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """`[batch, latent_frames, latent_dim]` to `[batch, channels, 960 * latent_frames]`."""
+        ...
+
+
+class RenderPlan(Config):
+    """How a track is cut, in latent frames (20 ms). A window's context is computed and thrown away."""
+
+    window: int = Field(
+        default=512, gt=0, description="latent frames that the DiT sees at once, context included; even"
+    )
+    context: int = Field(default=64, ge=0, description="frames thrown away on each side; even")
+    crossfade: int = Field(default=32, ge=0, description="frames over which neighbours are blended; even")
+    decode_block: int = Field(default=500, gt=0, description="latent frames decoded at once, its context not counted")
+
+    @model_validator(mode="after")
+    def _fits(self) -> RenderPlan:
+        for name in ("window", "context", "crossfade"):
+            if getattr(self, name) % LATENTS_PER_FRAME:
+                raise ValueError(f"{name} {getattr(self, name)} must be even (2 latent frames a token)")
+        if self.hop < max(LATENTS_PER_FRAME, self.crossfade):
+            raise ValueError(f"window {self.window} leaves no room between context and crossfade; make it larger")
+        return self
+
+    @property
+    def hop(self) -> int:
+        """Latent frames from one window to the next."""
+        return self.window - 2 * self.context - self.crossfade
+
+
+@dataclass(frozen=True)
+class Window:
+    """Latent frames `[keep_start, keep_stop)` are kept of those computed, `[start, stop)`."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+
+def windows(total: int, plan: RenderPlan) -> Iterator[Window]:
+    """Windows over `total` latent frames; what they keep overlaps by `crossfade`. The last reaches back to be full."""
+    keep_start = 0
+    while True:
+        keep_stop = min(total, keep_start + plan.hop + plan.crossfade)
+        stop = min(total, keep_stop + plan.context)
+        start = max(0, min(keep_start - plan.context, total - plan.window))
+        yield Window(start - start % LATENTS_PER_FRAME, stop, keep_start, keep_stop)
+        if keep_stop == total:
+            return
+        keep_start += plan.hop
+
+
+def frame_noise(seed: int, track: str, start: int, stop: int, dim: int, step: int = 0) -> Tensor:
+    """Unit noise `[stop - start, dim]` of latent frames: a pure function of (seed, track, frame, step).
+
+    Step 0 is the noise that sampling starts from, step n + 1 what a stochastic sampler adds at its step n.
+    """
+    pieces = []
+    for block in range(start // NOISE_BLOCK, -(-stop // NOISE_BLOCK)):
+        name = f"{seed}/{track}/{step}/{block}".encode()
+        key = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") >> 1
+        drawn = torch.randn(NOISE_BLOCK, dim, generator=torch.Generator().manual_seed(key))
+        first = block * NOISE_BLOCK
+        pieces.append(drawn[max(0, start - first) : stop - first])
+    return torch.cat(pieces) if pieces else torch.zeros(0, dim)
+
+
+@torch.no_grad()
+def _window_latents(
+    dit: DiT, condition: Tensor, window: Window, steps: int, sampler: str, seed: int, temperature: float, track: str
+) -> Tensor:
+    device = next(dit.parameters()).device
+    start, stop, dim = window.start, window.stop, dit.config.latent_dim
+
+    def noise(step: int) -> Tensor:
+        return frame_noise(seed, track, start, stop, dim, step)[None].to(device)
+
+    vectors = condition[start // LATENTS_PER_FRAME : -(-stop // LATENTS_PER_FRAME)][None].to(device).float()
+    latents = sample(
+        dit, noise(0), vectors, steps, sampler, temperature=temperature, objective=dit.config.objective,
+        step_noise=lambda step: noise(step + 1),
+    )  # fmt: skip
+    return latents[0, window.keep_start - start : window.keep_stop - start]
+
+
+def latent_blocks(
+    dit: DiT,
+    condition: Tensor,
+    plan: RenderPlan | None = None,
+    steps: int = 16,
+    sampler: str = "dpmpp-2m",
+    seed: int = 0,
+    temperature: float = 1.0,
+    *,
+    track: str = "vocals",
+    progress: Progress | None = None,
+) -> Iterator[Tensor]:
+    """Latents of a whole track, in order, as blocks `[latent_frames, latent_dim]`; together 2 for each code vector.
+
+    condition: code vectors `[frames, code_dim]` of any length; progress(done, total) is called in latent frames. Memory
+    does not grow with the length. Raises ConfigError for an unknown sampler, steps < 1 or a negative temperature.
+    """
+    plan = plan or RenderPlan()
+    total = LATENTS_PER_FRAME * len(condition)
+    if not total:
+        return
+    waiting: Tensor | None = None  # the end of the window before, not yet blended
+    for window in windows(total, plan):
+        kept = _window_latents(dit, condition, window, steps, sampler, seed, temperature, track)
+        if waiting is not None:
+            size = min(len(waiting), len(kept))
+            weight = (torch.arange(size, device=kept.device) + 0.5)[:, None] / max(1, size)
+            blended = (1 - weight) * waiting[:size] + weight * kept[:size]
+            kept = torch.cat([blended, kept[size:]])
+        last = window.keep_stop == total
+        ready = len(kept) if last else len(kept) - plan.crossfade
+        waiting = kept[ready:]
+        if progress is not None:
+            progress(window.keep_stop if last else window.keep_stop - plan.crossfade, total)
+        yield kept[:ready]
+
+
+def latents(
+    dit: DiT,
+    condition: Tensor,
+    plan: RenderPlan | None = None,
+    steps: int = 16,
+    sampler: str = "dpmpp-2m",
+    seed: int = 0,
+    temperature: float = 1.0,
+    *,
+    track: str = "vocals",
+    progress: Progress | None = None,
+) -> Tensor:
+    """All of `latent_blocks` as one tensor `[2 frames, latent_dim]`."""
+    blocks = latent_blocks(dit, condition, plan, steps, sampler, seed, temperature, track=track, progress=progress)
+    empty = torch.zeros(0, dit.config.latent_dim, device=next(dit.parameters()).device)
+    return torch.cat([empty, *blocks])
+
+
+def decode_blocks(autoencoder: LatentDecoder, blocks: Iterable[Tensor], block: int = 500) -> Iterator[Tensor]:
+    """Sound `[channels, samples]` of latent blocks `[latent_frames, latent_dim]`, in order, on the CPU.
+
+    Equal to decoding all at once to float tolerance: every piece is decoded with the autoencoder's receptive field on
+    both sides, and only its middle of `block` latent frames is kept.
+    """
+    context = autoencoder.receptive_field
+    buffer: Tensor | None = None  # latents from `left` frames before the next one to be decoded
+    left = 0
+
+    @torch.no_grad()
+    def middle(held: Tensor, count: int) -> Tensor:
+        sound = autoencoder.decode(held[None, : left + count + context])[0]
+        return sound[:, left * LATENT_SAMPLES : (left + count) * LATENT_SAMPLES].cpu()
+
+    for piece in blocks:
+        buffer = piece if buffer is None else torch.cat([buffer, piece])
+        while len(buffer) >= left + block + context:
+            yield middle(buffer, block)
+            drop = max(0, left + block - context)
+            buffer, left = buffer[drop:], left + block - drop
+    while buffer is not None and len(buffer) > left:
+        count = min(block, len(buffer) - left)
+        yield middle(buffer, count)
+        drop = max(0, left + count - context)
+        buffer, left = buffer[drop:], left + count - drop
+
+
+def stream_track(
+    dit: DiT,
+    autoencoder: LatentDecoder,
+    condition_vectors: Tensor,
+    n_samples: int,
+    steps: int = 16,
+    sampler: str = "dpmpp-2m",
+    seed: int = 0,
+    temperature: float = 1.0,
+    progress: Progress | None = None,
+    *,
+    track: str = "vocals",
+    plan: RenderPlan | None = None,
+) -> Iterator[Tensor]:
+    """A track's sound as blocks `[channels, samples]` at 48 kHz, `n_samples` in all; see `render_track`."""
+    possible = len(condition_vectors) * LATENTS_PER_FRAME * LATENT_SAMPLES
+    if not 0 <= n_samples <= possible:
+        raise ConfigError(f"{n_samples} samples cannot be rendered from {len(condition_vectors)} frames (1920 each)")
+    plan = plan or RenderPlan()
+    blocks = latent_blocks(
+        dit, condition_vectors, plan, steps, sampler, seed, temperature, track=track, progress=progress
+    )
+    left = n_samples
+    for sound in decode_blocks(autoencoder, blocks, plan.decode_block):
+        if left:
+            yield sound[:, :left]
+        left -= min(left, sound.shape[1])
+
+
+def render_track(
+    dit: DiT,
+    autoencoder: LatentDecoder,
+    condition_vectors: Tensor,
+    n_samples: int,
+    steps: int = 16,
+    sampler: str = "dpmpp-2m",
+    seed: int = 0,
+    temperature: float = 1.0,
+    progress: Progress | None = None,
+    *,
+    track: str = "vocals",
+    plan: RenderPlan | None = None,
+) -> Tensor:
+    """A track's sound `[channels, n_samples]` at 48 kHz (`[1, 0]` when there is none).
+
+    condition_vectors: code vectors `[frames, code_dim]`; steps, sampler, temperature as in `samplers.sample`; seed and
+    track name the noise, so that the same call gives the same sound; progress(done, total) in latent frames. Raises
+    ConfigError when the frames cannot give `n_samples`, or for an unknown sampler, steps < 1 or a negative temperature.
+    """
+    pieces = stream_track(
+        dit,
+        autoencoder,
+        condition_vectors,
+        n_samples,
+        steps,
+        sampler,
+        seed,
+        temperature,
+        progress,
+        track=track,
+        plan=plan,
+    )
+    found = list(pieces)
+    return torch.cat(found, dim=1) if found else torch.zeros(1, 0)

@@ -1,0 +1,99 @@
+"""Hours of songs: a pool of processes, finished songs are not made again."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+
+@dataclass(frozen=True)
+class Made:
+    """One finished song: `skipped` if it was there already; `took` in seconds."""
+
+    seed: int
+    folder: Path
+    seconds: float
+    took: float
+    skipped: bool
+
+
+def song_folder(folder: Path, seed: int) -> Path:
+    return folder / f"song-{seed:08d}"
+
+
+def finished(folder: Path, seed: int, seconds: float, rate: int, format: str) -> bool:
+    """Whether the folder holds the whole song of that seed, length, rate and format (songs are put in place whole)."""
+    path = song_folder(folder, seed) / "song.json"
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    wanted = {"seed": seed, "rate": rate, "samples": round(seconds * rate), "files": format}
+    return isinstance(facts, dict) and all(facts.get(k) == v for k, v in wanted.items())
+
+
+def _make(seed: int, folder: Path, seconds: float, options: dict[str, object], saving: dict[str, object]) -> Made:
+    from duotok.songs.generate import generate
+
+    start = perf_counter()
+    song = generate(seed, seconds, **options)  # type: ignore[arg-type]
+    place = song.save(song_folder(folder, seed), **saving)  # type: ignore[arg-type]
+    return Made(seed, place, song.seconds, perf_counter() - start, False)
+
+
+def generate_many(
+    seeds: Iterable[int],
+    folder: str | Path,
+    workers: int = 2,
+    *,
+    seconds: float = 30.0,
+    rate: int = 48000,
+    vocals: bool = True,
+    soundfont: bool = False,
+    format: str = "flac",
+    tracks: tuple[str, ...] | None = None,
+    progress: Callable[[Made], None] | None = None,
+) -> list[Made]:
+    """Make the songs of the seeds in `folder`/song-SEED; those that are there already are skipped.
+
+    `progress` is called once a song, in the order in which they finish. A song's failure is raised after the songs
+    under way are done; calling again goes on where this stopped.
+    """
+    folder = Path(folder)
+    options: dict[str, object] = {"rate": rate, "vocals": vocals, "soundfont": soundfont}
+    saving: dict[str, object] = {"format": format, "tracks": tracks}
+    made: list[Made] = []
+
+    def done(one: Made) -> None:
+        made.append(one)
+        if progress is not None:
+            progress(one)
+
+    todo = []
+    for seed in dict.fromkeys(seeds):
+        if finished(folder, seed, seconds, rate, format):
+            done(Made(seed, song_folder(folder, seed), seconds, 0.0, True))
+        else:
+            todo.append(seed)
+            for left in folder.glob(f".{song_folder(folder, seed).name}.*"):  # of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
+    if workers <= 1 or len(todo) <= 1:
+        for seed in todo:
+            done(_make(seed, folder, seconds, options, saving))
+        return made
+    context = multiprocessing.get_context("spawn")  # forking a process with torch's threads in it can hang
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+        waiting = [pool.submit(_make, seed, folder, seconds, options, saving) for seed in todo]
+        try:
+            for future in as_completed(waiting):
+                done(future.result())
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return made

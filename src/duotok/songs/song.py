@@ -1,0 +1,179 @@
+"""A song with everything that is known about it, and how it is written to a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duotok.errors import AudioError
+
+STEMS = ("vocals", "drums", "bass", "other")  # also the order in which they are summed
+FORMATS = {"flac": ("FLAC", "PCM_24", 24), "flac16": ("FLAC", "PCM_16", 16), "wav": ("WAV", "PCM_24", 24)}
+FORMATS |= {"wav16": ("WAV", "PCM_16", 16), "opus": ("OGG", "OPUS", 16)}
+
+
+@dataclass(frozen=True)
+class Sung:
+    """One sung syllable on one note: seconds, MIDI pitch, phones (IPA)."""
+
+    start: float
+    end: float
+    pitch: float
+    phones: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A sung word with its times in seconds and its syllables."""
+
+    text: str
+    start: float
+    end: float
+    syllables: tuple[Sung, ...]
+
+
+@dataclass(frozen=True)
+class VocalNote:
+    """A note of the lead vocal: the vowel begins at `start`."""
+
+    start: float
+    end: float
+    pitch: float
+
+
+@dataclass(frozen=True)
+class ChordSpan:
+    start: float
+    end: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A beat; number 1 is the bar's first."""
+
+    time: float
+    number: int
+
+
+@dataclass
+class Song:
+    """A generated song: stems float32 [2, samples] whose sum, in the order of STEMS, is the mix."""
+
+    rate: int
+    stems: dict[str, NDArray[np.float32]]
+    words: list[Word]
+    notes: list[VocalNote]
+    chords: list[ChordSpan]
+    beats: list[Beat]
+    tags: list[str]
+    seed: int
+    tempo: float
+    key: str
+    language: str = "en"
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return float(self.stems["drums"].shape[1] / self.rate)
+
+    @property
+    def accompaniment(self) -> NDArray[np.float32]:
+        """drums + bass + other, [2, samples]."""
+        return self.stems["drums"] + self.stems["bass"] + self.stems["other"]
+
+    @property
+    def mix(self) -> NDArray[np.float32]:
+        """vocals + accompaniment, [2, samples]."""
+        return self.stems["vocals"] + self.accompaniment
+
+    @property
+    def lyrics(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    def facts(self) -> dict[str, Any]:
+        """What song.json holds."""
+        return {
+            "format": "duotok-song-1",
+            "seed": self.seed,
+            "rate": self.rate,
+            "samples": self.stems["drums"].shape[1],
+            "seconds": self.seconds,
+            "tempo": self.tempo,
+            "key": self.key,
+            "language": self.language,
+            "tags": self.tags,
+            "lyrics": self.lyrics,
+            "words": [asdict(w) for w in self.words],
+            "notes": [asdict(n) for n in self.notes],
+            "chords": [asdict(c) for c in self.chords],
+            "beats": [asdict(b) for b in self.beats],
+            "details": self.details,
+        }
+
+    def tracks(self, bits: int) -> dict[str, NDArray[np.int32]]:
+        """Stems, accompaniment and mix as whole numbers of `bits` bits, [2, samples].
+
+        The stems are quantised first and then summed, so that they add up to the mix to the last bit.
+        """
+        scale = 2 ** (bits - 1)
+        whole = {k: np.round(self.stems[k].astype(np.float64) * scale).astype(np.int32) for k in STEMS}
+        accompaniment = whole["drums"] + whole["bass"] + whole["other"]
+        whole |= {"accompaniment": accompaniment, "mix": whole["vocals"] + accompaniment}
+        top = max(int(np.abs(x).max(initial=0)) for x in whole.values())
+        if top >= scale:
+            raise AudioError(f"song {self.seed} clips ({top / scale:.2f} of full scale): scale its stems before saving")
+        return whole
+
+    def save(self, folder: str | Path, format: str = "flac", tracks: tuple[str, ...] | None = None) -> Path:
+        """Write mix, vocals, accompaniment and the stems (or only `tracks`) and song.json; all or nothing.
+
+        `format`: flac or wav (24 bit), flac16 or wav16, opus (lossy: small, and no longer summing exactly).
+        Raises AudioError for an unknown format or an unwritable folder.
+        """
+        import soundfile
+
+        if format not in FORMATS:
+            raise AudioError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
+        container, subtype, bits = FORMATS[format]
+        suffix = format.removesuffix("16")
+        folder = Path(folder)
+        whole = self.tracks(bits)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+                temporary = Path(name) / "song"
+                temporary.mkdir()
+                for track in tracks or tuple(whole):
+                    path = temporary / f"{track}.{suffix}"
+                    data = (whole[track] << (32 - bits)).T
+                    if subtype == "OPUS":
+                        floats = (whole[track].T / 2**15).astype(np.float32)
+                        _write_blocks(path, floats, self.rate, container, subtype)
+                    else:
+                        soundfile.write(path, data, self.rate, format=container, subtype=subtype)
+                text = json.dumps(self.facts() | {"files": format}, ensure_ascii=False, indent=1)
+                (temporary / "song.json").write_text(text, "utf-8")
+                if folder.exists():
+                    shutil.rmtree(folder)
+                os.replace(temporary, folder)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise AudioError(f"cannot write {folder}: {error}; choose another folder or make room") from error
+        return folder
+
+
+def _write_blocks(path: Path, data: NDArray[np.float32], rate: int, container: str, subtype: str) -> None:
+    import soundfile
+
+    # libsndfile's Opus encoder overflows its stack on one long write
+    with soundfile.SoundFile(path, "w", rate, data.shape[1], subtype, format=container) as file:
+        for at in range(0, len(data), rate):
+            file.write(data[at : at + rate])

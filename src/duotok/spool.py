@@ -1,0 +1,227 @@
+"""A song on its way to the encoder: from files or tensors to two mono tracks at 24 kHz, spooled to disk in one pass.
+
+However long the song is, memory holds a few blocks: sound is read, separated where stems are not given, measured
+(loudness of the mix) and resampled block by block; what the encoder needs lies in two temporary files without a name,
+which vanish with the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duotok.audio.channels import remix
+from duotok.audio.decoders import default_layout
+from duotok.audio.features import ANALYSIS_RATE
+from duotok.audio.io import LARGEST_SAMPLE, Resampler, probe, resample, resampled_length, stream
+from duotok.audio.loudness import LoudnessMeter
+from duotok.errors import AudioError
+from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS, n_frames
+
+log = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 10.0
+MONO_FRAME = FRAME_SAMPLES * ANALYSIS_RATE // SAMPLE_RATE
+# Lossy files of one song differ by some padding; more than this is worth a word.
+TOLERATED_SAMPLES = SAMPLE_RATE // 5
+
+Progress = Callable[[float], None]
+Pair = tuple[Tensor, Tensor]
+
+
+class Sound:
+    """A source at 48 kHz stereo: a file, or a tensor `[samples]` or `[channels, samples]` at `rate`."""
+
+    def __init__(self, source: str | Path | Tensor, rate: int = SAMPLE_RATE, name: str = "") -> None:
+        self._source = source if isinstance(source, Tensor) else Path(source)
+        self._rate = rate
+        if isinstance(source, Tensor):
+            self.name = name or "tensor"
+            if source.ndim not in (1, 2) or source.numel() == 0:
+                raise AudioError(f"{self.name}: sound of shape {list(source.shape)}; give [channels, samples]")
+            if not source.is_floating_point():
+                raise AudioError(f"{self.name}: {source.dtype} samples; give floats between -1 and 1")
+            if not float(source.abs().max()) <= LARGEST_SAMPLE:
+                raise AudioError(f"{self.name}: NaN, infinite or absurdly large samples; repair the sound first")
+            if rate <= 0:
+                raise AudioError(f"{self.name}: rate {rate}; give samples per second")
+        else:
+            self.name = str(source)
+
+    @property
+    def expected_samples(self) -> int:
+        """Samples at 48 kHz, as the file's header has it."""
+        if isinstance(self._source, Tensor):
+            return resampled_length(self._source.shape[-1], self._rate, SAMPLE_RATE)
+        info = probe(self._source)
+        return resampled_length(info.n_samples, info.rate, SAMPLE_RATE)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """float32 `[2, samples]` at 48 kHz, `BLOCK_SECONDS` each but the last."""
+        if not isinstance(self._source, Tensor):
+            yield from stream(self._source, SAMPLE_RATE, 2, BLOCK_SECONDS)
+            return
+        audio = self._source.detach().float().cpu()
+        audio = audio[None] if audio.ndim == 1 else audio
+        stereo = remix(audio.numpy().T, default_layout(audio.shape[0]), 2).T
+        whole = resample(torch.from_numpy(np.ascontiguousarray(stereo)), self._rate, SAMPLE_RATE)
+        size = round(BLOCK_SECONDS * SAMPLE_RATE)
+        for start in range(0, whole.shape[1], size):
+            yield whole[:, start : start + size]
+
+
+class StemSeparator(Protocol):
+    """What is asked of a separator (see `duotok.separation`); with a `stream` method long songs need little memory."""
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    def separate(self, audio: Tensor) -> dict[str, Tensor]: ...
+
+
+def _pad(block: Tensor, samples: int) -> Tensor:
+    return torch.nn.functional.pad(block, (0, samples - block.shape[1]))
+
+
+def _side_by_side(first: Sound, second: Sound, first_leads: bool) -> Iterator[Pair]:
+    """Blocks of two sounds together; the shorter is filled with silence, or `second` cut when `first_leads`."""
+    one, two = first.blocks(), second.blocks()
+    empty = torch.zeros(2, 0)
+    lengths = [0, 0]
+    while True:
+        a, b = next(one, empty), next(two, empty)
+        lengths[0] += a.shape[1]
+        lengths[1] += b.shape[1]
+        samples = a.shape[1] if first_leads else max(a.shape[1], b.shape[1])
+        if samples == 0:
+            break
+        yield _pad(a, samples), _pad(b, samples)
+    if abs(lengths[0] - lengths[1]) > TOLERATED_SAMPLES:
+        log.warning(
+            "%s and %s differ in length (%.2f s and %.2f s); are they of one song?",
+            first.name,
+            second.name,
+            lengths[0] / SAMPLE_RATE,
+            lengths[1] / SAMPLE_RATE,
+        )
+
+
+def _resampled(blocks: Iterable[Tensor], from_rate: int, to_rate: int) -> Iterator[Tensor]:
+    resampler = Resampler(from_rate, to_rate, 2)
+    for block in blocks:
+        yield torch.from_numpy(resampler.push(block.numpy().T).T)
+    yield torch.from_numpy(resampler.push(np.zeros((0, 2), np.float32), last=True).T)
+
+
+def _separated(mix: Sound, separator: StemSeparator) -> Iterator[Pair]:
+    """Vocals and accompaniment of a mix, block by block."""
+    rate = separator.sample_rate
+    blocks = mix.blocks() if rate == SAMPLE_RATE else _resampled(mix.blocks(), SAMPLE_RATE, rate)
+    pieces: Iterable[dict[str, Tensor]]
+    if hasattr(separator, "stream"):
+        pieces = separator.stream(blocks)
+    else:
+        pieces = [separator.separate(torch.cat(list(blocks), dim=1))]
+    back = [Resampler(rate, SAMPLE_RATE, 2) for _ in TRACKS]
+    for piece in pieces:
+        both = [
+            torch.from_numpy(resampler.push(piece[track].cpu().numpy().T).T)
+            for resampler, track in zip(back, TRACKS, strict=True)
+        ]
+        yield both[0], both[1]
+    if rate != SAMPLE_RATE:
+        rest = [torch.from_numpy(r.push(np.zeros((0, 2), np.float32), last=True).T) for r in back]
+        yield rest[0], rest[1]
+
+
+def tracks_of(
+    mix: Sound | None, vocals: Sound | None, accompaniment: Sound | None, separator: StemSeparator | None
+) -> Generator[Pair, None, None]:
+    """(vocals, accompaniment) blocks `[2, samples]` at 48 kHz from whatever is given: both stems; one and the mix (the
+    other is what the mix has beyond it); or the mix alone, separated. Raises AudioError when that does not suffice.
+    """
+    if vocals is not None and accompaniment is not None:
+        yield from _side_by_side(vocals, accompaniment, first_leads=False)
+    elif mix is None:
+        raise AudioError("no mix given: one stem alone does not make a song; give the mix, or both stems")
+    elif vocals is not None:
+        for whole, part in _side_by_side(mix, vocals, first_leads=True):
+            yield part, whole - part
+    elif accompaniment is not None:
+        for whole, part in _side_by_side(mix, accompaniment, first_leads=True):
+            yield whole - part, part
+    elif separator is None:
+        raise AudioError(f"{mix.name}: the bundle has no separator; give the stems (--vocals, --accompaniment)")
+    else:
+        yield from _separated(mix, separator)
+
+
+class Spool:
+    """Two mono tracks at 24 kHz on disk, filled once with `fill`, then read in windows of frames."""
+
+    def __init__(self) -> None:
+        self.n_samples = 0
+        self.loudness = float("-inf")
+        # Without a name from the start, so that nothing stays even after a kill.
+        self._files: list[IO[bytes]] = [tempfile.TemporaryFile(prefix="duotok-") for _ in TRACKS]  # noqa: SIM115
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files:
+            file.close()
+
+    @property
+    def frames(self) -> int:
+        return n_frames(self.n_samples)
+
+    def fill(
+        self, pairs: Iterable[Pair], limit: int | None = None, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Take (vocals, accompaniment) blocks `[2, samples]` at 48 kHz, at most `limit` samples of them."""
+        meter = LoudnessMeter(SAMPLE_RATE)
+        resamplers = [Resampler(SAMPLE_RATE, ANALYSIS_RATE, 1) for _ in TRACKS]
+        for pair in pairs:
+            if limit is not None:
+                pair = (pair[0][:, : limit - self.n_samples], pair[1][:, : limit - self.n_samples])
+            meter.push(pair[0] + pair[1])
+            self.n_samples += pair[0].shape[1]
+            for file, resampler, block in zip(self._files, resamplers, pair, strict=True):
+                self._put(file, resampler.push(block.mean(0, keepdim=True).numpy().T))
+            if progress is not None:
+                progress(self.n_samples)
+        # Silence up to the end of the last frame, as in training.
+        rest = np.zeros((-self.n_samples % FRAME_SAMPLES, 1), np.float32)
+        for file, resampler in zip(self._files, resamplers, strict=True):
+            self._put(file, resampler.push(rest, last=True))
+            file.flush()
+        self.loudness = meter.integrated()
+
+    def _put(self, file: IO[bytes], samples: NDArray[Any]) -> None:
+        try:
+            file.write(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
+        except OSError as error:
+            raise AudioError(
+                f"{tempfile.gettempdir()}: no room for temporary files ({error.strerror}); set TMPDIR to another place"
+            ) from None
+
+    def window(self, track: str, start: int, stop: int, margin: int) -> Tensor:
+        """Frames `[start, stop)` of a track with `margin` samples around them (zeros beyond the song): `[samples]`."""
+        file = self._files[TRACKS.index(track)]
+        first, last, end = start * MONO_FRAME - margin, stop * MONO_FRAME + margin, self.frames * MONO_FRAME
+        begin = max(0, first)
+        file.seek(4 * begin)
+        samples = np.frombuffer(file.read(4 * (min(last, end) - begin)), dtype=np.float32)
+        return torch.from_numpy(np.pad(samples, (begin - first, last - min(last, end))))

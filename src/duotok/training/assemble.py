@@ -1,0 +1,102 @@
+"""From a folder of runs to a bundle with its model card."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from duotok.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
+from duotok.errors import BundleError
+from duotok.tokens import TRACKS
+from duotok.training.corpus import Corpus
+from duotok.training.engine import checkpoints
+from duotok.training.loading import load_autoencoder, load_dit, load_separator, load_tokenizer, run_config
+
+MAX_BYTES = 32_000_000
+MEASUREMENTS = "measurements.md"
+
+
+def data_section(corpus: Corpus) -> str:
+    """What the weights were trained on: minutes by kind and licence, then every attribution."""
+    minutes: dict[tuple[str, str], float] = defaultdict(float)
+    credits: dict[tuple[str, str, str], float] = defaultdict(float)
+    for recording in corpus.recordings("train"):
+        minutes[recording.kind, recording.licence] += recording.seconds / 60
+        credits[recording.kind, recording.attribution, recording.licence] += recording.seconds / 60
+    rows = [f"| {kind} | {licence} | {value:.1f} |" for (kind, licence), value in sorted(minutes.items())]
+    lines = [f"- {kind}: {who} ({licence}), {value:.1f} min" for (kind, who, licence), value in sorted(credits.items())]
+    held = ", ".join(sorted(r.id for r in corpus.recordings("held_out")))
+    return "\n".join(
+        ["| kind | licence | minutes |", "|---|---|---|", *rows, "", "Attribution:", "", *lines, "", f"Held out, never trained on: {held}."]
+    )  # fmt: skip
+
+
+def model_card(runs: Path, corpus: Corpus, name: str, command: str) -> str:
+    """The card: data, licences, attribution, steps of every stage, measurements (RUNS/measurements.md), the command."""
+    steps = "\n".join(
+        f"| {run.name} | {int(checkpoints(run)[-1].name.split('-')[1])} |"
+        for run in sorted(runs.iterdir())
+        if run.is_dir() and checkpoints(run)
+    )
+    measured = runs / MEASUREMENTS
+    numbers = measured.read_text(encoding="utf-8") if measured.is_file() else "Not measured yet: run the benchmarks."
+    return f"""---
+license: apache-2.0
+library_name: duotok
+tags: [audio, music, tokenizer, codec]
+---
+# {name}
+
+A small dual-track music tokenizer: vocals and accompaniment, 25 tokens a second each, two codebooks of 32,768 entries
+(0.75 kbit/s), decoded to 48 kHz. Trained on a CPU with two cores; it shows that the chain works and is no match for a model of the paper's size.
+
+Weights: Apache-2.0 as far as the authors of this project can license them; the recordings below keep their own licences.
+
+## Made by
+
+    {command}
+
+| run | steps |
+|---|---|
+{steps}
+
+## Measured
+
+{numbers}
+
+## Data
+
+{data_section(corpus)}
+"""
+
+
+def assemble(
+    runs: Path, corpus: Corpus, folder: Path, name: str, command: str, codec: CodecConfig | None = None
+) -> Path:
+    """Collect the trained parts of `runs` into a bundle of half precision. Raises BundleError when it is over 32 MB."""
+    adapted = "adapt" if checkpoints(runs / "adapt") else "autoencoder"
+    tokenizer, autoencoder = load_tokenizer(runs), load_autoencoder(runs, adapted)
+    dits = {track: load_dit(runs, track) for track in TRACKS}
+    separator = load_separator(runs)
+    if codec is None:
+        # Windows as long as the crops that the stages were trained on.
+        window = int(run_config(runs / "stage3")["crop_frames"])
+        codec = CodecConfig(window=window, context=window // 8)
+    config = BundleConfig(
+        name=name,
+        codec=codec,
+        tokenizer=tokenizer.config,
+        autoencoder=autoencoder.config,
+        dit=DiTConfigs(**{track: dit.config for track, dit in dits.items()}),
+        separator=separator.config,
+    )
+    modules = {"tokenizer": tokenizer, "autoencoder": autoencoder, "separator": separator} | {
+        f"dit.{track}": dit for track, dit in dits.items()
+    }
+    written = write_bundle(folder, config, modules, model_card(runs, corpus, name, command), half=True)
+    size = sum(path.stat().st_size for path in written.iterdir())
+    if name == "duotok-mini" and size > MAX_BYTES:
+        raise BundleError(
+            f"{written}: {size / 1e6:.1f} MB, over the {MAX_BYTES / 1e6:.0f} MB a package may carry; make a part smaller"
+        )
+    return written

@@ -1,0 +1,54 @@
+"""Trained modules out of a folder of runs; each run keeps the config that built them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from duotok.config import parse
+from duotok.errors import ConfigError
+from duotok.model.config import TokenizerConfig
+from duotok.model.tokenizer import Tokenizer
+from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
+from duotok.renderer.dit import DiT, DiTConfig
+from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
+from duotok.training.engine import latest, load_module
+
+
+def run_config(run: Path) -> dict[str, Any]:
+    """The resolved config of a run's newest checkpoint. Raises ConfigError when the run has none."""
+    state: dict[str, Any] = json.loads((latest(run) / "state.json").read_text(encoding="utf-8"))
+    config = state["config"]
+    if not isinstance(config, dict):
+        raise ConfigError(f"{run}: state.json holds no config; train that stage again")
+    return config
+
+
+def load_separator(runs: Path) -> BSRoFormer:
+    run = runs / "separator"
+    module = BSRoFormer(parse(BSRoFormerConfig, run_config(run)["model"], str(run)))
+    load_module(latest(run) / "separator.safetensors", module)
+    return module.eval().requires_grad_(False)
+
+
+def load_autoencoder(runs: Path, run_name: str = "autoencoder") -> Autoencoder:
+    run = runs / run_name
+    module = Autoencoder(parse(AutoencoderConfig, run_config(run)["model"], str(run)))
+    load_module(latest(run) / "autoencoder.safetensors", module)
+    return module.eval().requires_grad_(False)
+
+
+def load_tokenizer(runs: Path, stage: str = "stage3") -> Tokenizer:
+    run = runs / stage
+    module = Tokenizer(parse(TokenizerConfig, run_config(run)["model"], str(run)))
+    load_module(latest(run) / "tokenizer.safetensors", module)
+    return module.eval().requires_grad_(False)
+
+
+def load_dit(runs: Path, track: str) -> DiT:
+    """The averaged weights of a track's renderer."""
+    run = runs / f"stage4.{track}"
+    module = DiT(parse(DiTConfig, run_config(run)["dit"], str(run)))
+    load_module(latest(run) / "ema.safetensors", module)
+    return module.eval().requires_grad_(False)

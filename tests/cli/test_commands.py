@@ -1,0 +1,186 @@
+"""encode, decode and info as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import Result
+from tests.tiny import song
+from typer.testing import CliRunner
+
+from duotok import __version__
+from duotok.audio import io
+from duotok.cli.main import app
+from duotok.tokens import DualTokens, load, n_frames
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def facts(result: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a.wav", "sub/b.flac", "sub/deep/c.wav"):
+        io.write(tmp_path / "music" / name, song(0.3), 48_000)
+    (tmp_path / "music" / "notes.txt").write_text("not a song")
+    return tmp_path / "music"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_help_teaches_quickly() -> None:
+    started = time.monotonic()
+    code = "import sys\nfrom duotok.cli.main import app\nprint('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+    assert time.monotonic() - started < 20  # 2 s on a machine that does nothing else
+    for command in ("encode", "decode", "info"):
+        text = run(command, "--help").stdout
+        assert f"  duotok {command} " in text
+    assert run("--version").stdout == f"duotok {__version__}\n"
+    assert "duotok encode song.mp3" in run("--help").stdout
+
+
+def test_song_to_tokens_to_sound(bundle: Path, tmp_path: Path) -> None:
+    audio = song(1.5)[:, :70_001]
+    io.write(tmp_path / "song.wav", audio, 48_000)
+    result = run("encode", tmp_path / "song.wav", "--model", bundle, "--json")
+    assert result.exit_code == 0, result.stderr
+    (said,) = facts(result)
+    assert said["status"] == "encoded" and said["frames"] == n_frames(70_001)
+    assert load(tmp_path / "song.duotok").n_samples == 70_001
+    for track in ("mix", "vocals", "accompaniment"):
+        out = tmp_path / f"{track}.wav"
+        result = run("decode", tmp_path / "song.duotok", "-o", out, "--track", track, "--model", bundle, "--steps", 1)
+        assert result.exit_code == 0, result.stderr
+        assert io.probe(out).n_samples == 70_001
+    parts = io.read(tmp_path / "vocals.wav") + io.read(tmp_path / "accompaniment.wav")
+    assert torch.allclose(io.read(tmp_path / "mix.wav"), parts, atol=1e-6)
+
+
+def test_given_stems(bundle: Path, tmp_path: Path) -> None:
+    voice, band = song(0.8), song(0.8, seed=1).roll(5000, 1)
+    for name, audio in [("v.wav", voice), ("a.wav", band), ("mix.wav", voice + band)]:
+        io.write(tmp_path / name, audio, 48_000)
+    v, a, mix, out = tmp_path / "v.wav", tmp_path / "a.wav", tmp_path / "mix.wav", tmp_path / "out"
+    result = run("encode", "--vocals", v, "--accompaniment", a, "-o", out / "both.duotok", "--model", bundle)
+    assert result.exit_code == 0, result.stderr
+    both = load(out / "both.duotok")
+    for option, stem in (("--vocals", v), ("--accompaniment", a)):
+        result = run("encode", mix, option, stem, "-o", out / "one.duotok", "--force", "--model", bundle)
+        assert result.exit_code == 0, result.stderr
+        assert (load(out / "one.duotok").stack() == both.stack()).float().mean() > 0.9
+    for wrong in (["--vocals", v], ["--vocals", v, "--accompaniment", a], [mix, v, "--vocals", v], []):
+        result = run("encode", *wrong, "--model", bundle)
+        assert result.exit_code == 1 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_folder_keeps_its_tree_and_resumes(bundle: Path, tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tokens"
+    dry = run("encode", tree, "-o", out, "--model", bundle, "--dry-run", "--json")
+    assert dry.exit_code == 0 and not out.exists()
+    assert {f["status"] for f in facts(dry)} == {"would encode"}
+    first = run("encode", tree, "-o", out, "--model", bundle)
+    assert first.exit_code == 0, first.stderr
+    assert names(out) == ["a.duotok", "sub/b.duotok", "sub/deep/c.duotok"]
+    assert "3 encoded" in first.stderr
+    before = {p: (out / p).stat().st_mtime_ns for p in names(out)}
+    (out / "sub/b.duotok").write_bytes((out / "sub/b.duotok").read_bytes()[:-1])
+    (out / "a.duotok").unlink()
+    second = run("encode", tree, "-o", out, "--model", bundle, "--json")
+    assert [f["status"] for f in facts(second)] == ["encoded", "encoded", "skipped"]
+    assert (out / "sub/deep/c.duotok").stat().st_mtime_ns == before["sub/deep/c.duotok"]
+    decoded = run("decode", out, "-o", tmp_path / "sound", "--track", "vocals", "--format", "flac", "--model", bundle)
+    assert decoded.exit_code == 0, decoded.stderr
+    assert names(tmp_path / "sound") == ["a.vocals.flac", "sub/b.vocals.flac", "sub/deep/c.vocals.flac"]
+    again = run("decode", out, "-o", tmp_path / "sound", "--track", "vocals", "--format", "flac", "--model", bundle)
+    assert again.exit_code == 0 and "3 skipped" in again.stderr and "--force" in again.stderr
+
+
+def test_tokens_of_another_model_are_not_done(bundle: Path, tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.duotok"
+    assert run("encode", tree / "a.wav", "-o", out, "--model", bundle).exit_code == 0
+    tokens = load(out)
+    DualTokens.from_codes(
+        tokens.vocals, tokens.accompaniment, n_samples=tokens.n_samples, model_hash="other", source="a.wav"
+    ).save(out)
+    (said,) = facts(run("encode", tree / "a.wav", "-o", out, "--model", bundle, "--json"))
+    assert said["status"] == "encoded"
+
+
+def test_songs_that_differ_in_their_ending_only(bundle: Path, tmp_path: Path) -> None:
+    for name in ("x.wav", "x.flac"):
+        io.write(tmp_path / "in" / name, song(0.1), 48_000)
+    assert run("encode", tmp_path / "in", "-o", tmp_path / "out", "--model", bundle).exit_code == 0
+    assert names(tmp_path / "out") == ["x.flac.duotok", "x.wav.duotok"]
+    result = run("encode", tmp_path / "in", tmp_path / "in/x.wav", "-o", tmp_path / "out", "--model", bundle)
+    assert result.exit_code == 1 and "would both become" in result.stderr
+
+
+def test_a_bad_file_does_not_stop_the_others(bundle: Path, tree: Path, tmp_path: Path) -> None:
+    (tree / "bad.wav").write_text("this is not sound")
+    result = run("encode", tree, "-o", tmp_path / "out", "--model", bundle, "--json")
+    assert result.exit_code == 1
+    assert [f["status"] for f in facts(result)] == ["encoded", "failed", "encoded", "encoded"]
+    assert "bad.wav: not audio" in result.stderr and "1 failed" in result.stderr
+    assert names(tmp_path / "out") == ["a.duotok", "sub/b.duotok", "sub/deep/c.duotok"]
+
+
+def test_info(bundle: Path, tree: Path, tmp_path: Path) -> None:
+    run("encode", tree / "a.wav", "-o", tmp_path / "a.duotok", "--model", bundle)
+    found = json.loads(run("info", tmp_path / "a.duotok", "--json").stdout)
+    assert found["frames"] == 8 and found["model"] == "tiny" and found["tracks"]["vocals"]["codebook_size"] == 64
+    assert "model hash" in run("info", tmp_path / "a.duotok").stdout
+    found = json.loads(run("info", bundle, "--json").stdout)
+    assert found["kind"] == "bundle" and found["name"] == "tiny" and set(found["parts"]) >= {"tokenizer", "dit.vocals"}
+    found = json.loads(run("info", tree / "a.wav", "--json").stdout)
+    assert (found["rate"], found["channels"], found["n_samples"]) == (48_000, 2, 14_400)
+    for wrong in ("none.duotok", "no-such-bundle"):
+        result = run("info", wrong)
+        assert result.exit_code == 1 and wrong in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_same_seed_same_file(bundle: Path, tree: Path, tmp_path: Path) -> None:
+    run("encode", tree / "a.wav", "-o", tmp_path / "a.duotok", "--model", bundle)
+    for name, seed in [("one", 1), ("two", 1), ("three", 2)]:
+        done = run("decode", tmp_path / "a.duotok", "-o", tmp_path / f"{name}.wav", "--seed", seed, "--model", bundle)
+        assert done.exit_code == 0
+    one, two, three = ((tmp_path / f"{n}.wav").read_bytes() for n in ("one", "two", "three"))
+    assert one == two != three
+
+
+def test_interrupt(bundle: Path, tmp_path: Path) -> None:
+    for index in range(60):
+        io.write(tmp_path / "in" / f"{index:03}.wav", song(1.0), 48_000)
+    code = "from duotok.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "encode", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, "--model", str(bundle)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*.duotok")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    done = names(tmp_path / "out")
+    assert 0 < len(done) < 60 and all(name.endswith(".duotok") and not name.startswith(".") for name in done)
+    for name in done:
+        load(tmp_path / "out" / name)

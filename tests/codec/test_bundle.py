@@ -1,0 +1,178 @@
+"""Bundles: written whole or not at all, read strictly, named by what they hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save_file
+from tests.tiny import song, tiny_bundle, tiny_config
+
+from duotok.bundle import Bundle, build, facts, find_bundle, write_bundle
+from duotok.codec import DuoTok
+from duotok.errors import BundleError
+
+
+def load_file(path: Path) -> dict[str, torch.Tensor]:
+    """Into memory: a file that is mapped must not be written over."""
+    return load(path.read_bytes())
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+
+
+def test_round_trip(model: DuoTok, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "new", card="# A card\n")
+    again = DuoTok.from_pretrained(tmp_path / "new")
+    assert again.config == model.config and again.model_hash == model.model_hash
+    tokens = model.encode(song(1.0))
+    assert again.encode(song(1.0)) == tokens
+    assert torch.equal(again.decode(tokens), model.decode(tokens))
+    assert (tmp_path / "new" / "README.md").read_text() == "# A card\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_half_precision(model: DuoTok, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "half", half=True)
+    model.save_pretrained(tmp_path / "full")
+    sizes = [sum(p.stat().st_size for p in (tmp_path / n).glob("*.safetensors")) for n in ("half", "full")]
+    assert sizes[0] < 0.75 * sizes[1]
+    half = DuoTok.from_pretrained(tmp_path / "half")
+    assert all(p.dtype == torch.float32 for p in half.tokenizer.parameters())
+    # Saved once more, the values are the same, so the model is.
+    half.save_pretrained(tmp_path / "again")
+    assert DuoTok.from_pretrained(tmp_path / "again").model_hash == half.model_hash != model.model_hash
+    assert load_file(tmp_path / "half" / "autoencoder.safetensors")["mean"].dtype == torch.float32
+
+
+def test_hash_is_of_the_tokenizer_only(copy: Path, model: DuoTok) -> None:
+    path = copy / "dit.vocals.safetensors"
+    save_file({k: v + 1 for k, v in load_file(path).items()}, path)
+    assert DuoTok.from_pretrained(copy).model_hash == model.model_hash
+    config = json.loads((copy / "config.json").read_text())
+    config["codec"]["loudness"] = -20.0
+    (copy / "config.json").write_text(json.dumps(config))
+    assert DuoTok.from_pretrained(copy).model_hash != model.model_hash
+
+
+def test_missing_weights_are_named(copy: Path) -> None:
+    for part in ("tokenizer", "autoencoder", "dit.vocals", "dit.accompaniment", "separator"):
+        path = copy / f"{part}.safetensors"
+        data = path.read_bytes()
+        path.unlink()
+        with pytest.raises(BundleError, match=f"{part}.safetensors: missing.*get the bundle again"):
+            DuoTok.from_pretrained(copy)
+        path.touch()
+        with pytest.raises(BundleError, match="missing"):
+            DuoTok.from_pretrained(copy)
+        path.write_bytes(data)
+    DuoTok.from_pretrained(copy)
+
+
+def test_damaged_weights(copy: Path) -> None:
+    path = copy / "tokenizer.safetensors"
+    data, state = path.read_bytes(), load_file(path)
+    first = sorted(state)[0]
+    cases: list[tuple[object, str]] = [
+        (data[: len(data) // 2], "damaged weights"),
+        (b"\x80\x04pickle", "damaged weights"),
+        ({**state, "more": torch.zeros(1)}, "'more' is not known"),
+        ({k: v for k, v in state.items() if k != first}, "is missing"),
+        ({**state, first: torch.zeros(1, 2, 3, 4)}, r"is \[1, 2, 3, 4\], not"),
+        ({**state, first: state[first] * float("nan")}, "NaN"),
+    ]
+    for content, words in cases:
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            save_file(content, path)
+        with pytest.raises(BundleError, match=words) as caught:
+            _ = DuoTok.from_pretrained(copy).tokenizer
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_config_is_validated(copy: Path) -> None:
+    path = copy / "config.json"
+    good = json.loads(path.read_text())
+    for change, words in [
+        ({"tokenizer": {**good["tokenizer"], "widht": 3}}, "unknown key 'tokenizer.widht'; did you mean 'width'"),
+        ({"codec": {**good["codec"], "window": 10, "context": 5}}, "window 10"),
+        ({"format_version": 9}, "bundle format 9"),
+        ({"format_version": None}, "bundle format None"),
+        ({"tokenizer": None}, "not the config of a DuoTok bundle"),
+    ]:
+        path.write_text(json.dumps({**good, **change}))
+        with pytest.raises(BundleError, match=words) as caught:
+            Bundle(copy)
+        assert "config.json" in str(caught.value) and "\n" not in str(caught.value)
+    path.write_text("{")
+    with pytest.raises(BundleError, match="not valid JSON"):
+        Bundle(copy)
+
+
+def test_finding(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_bundle(bundle) == bundle
+    with pytest.raises(BundleError, match="no such bundle"):
+        find_bundle("no-such-name")
+    with pytest.raises(BundleError, match=r"it has no config\.json"):
+        find_bundle(tmp_path)
+    with pytest.raises(BundleError, match="no such folder"):
+        find_bundle("/no/such/place")
+    asked: list[str] = []
+
+    def fetch(name: str, **_: object) -> str:
+        asked.append(name)
+        if name == "someone/else":
+            raise OSError("offline\nand more")
+        return str(bundle)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert find_bundle("someone/model") == bundle and asked == ["someone/model"]
+    with pytest.raises(BundleError, match="not fetched from the hub") as caught:
+        find_bundle("someone/else")
+    assert "\n" not in str(caught.value)
+
+
+def test_packaged_name(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duotok.bundle.PACKAGED", bundle.parent)
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)  # a folder of that name that is no bundle is not in the way
+    assert find_bundle("tiny") == bundle
+
+
+def test_writing_is_careful(bundle: Path, tmp_path: Path) -> None:
+    config = tiny_config()
+    modules = {part: build(config, part) for part in config.parts}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    (tmp_path / "file").touch()
+    for folder, words in [("mine", "holds other files"), ("file", "is a file"), ("file/x", "cannot be written")]:
+        with pytest.raises(BundleError, match=words):
+            write_bundle(tmp_path / folder, config, modules)
+    with pytest.raises(BundleError, match="autoencoder"):
+        write_bundle(tmp_path / "x", config, {"tokenizer": modules["tokenizer"]})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "mine"]
+    write_bundle(tmp_path / "new", config, modules)
+    write_bundle(tmp_path / "new", config, modules)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "mine", "new"]
+
+
+def test_without_separator(tmp_path: Path) -> None:
+    model = DuoTok.from_pretrained(tiny_bundle(tmp_path, separator=None))
+    from duotok.errors import AudioError
+
+    with pytest.raises(AudioError, match="no separator; give the stems"):
+        model.encode(song(0.5))
+    assert model.encode(vocals=song(0.5), accompaniment=song(0.5)).n_frames == 13
+
+
+def test_facts(bundle: Path) -> None:
+    found = facts(Bundle(bundle))
+    assert found["name"] == "tiny" and len(found["model_hash"]) == 64
+    assert found["parts"]["tokenizer"]["parameters"] > 0
+    json.dumps(found)

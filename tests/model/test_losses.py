@@ -1,0 +1,87 @@
+"""Losses: masks by length, CTC's corner cases, the sums of equations 2 and 5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from duotok.model import Stage2Weights, Stage3Weights, stage2_loss, stage3_loss
+from duotok.model.losses import ctc, masked_l1
+
+
+def test_l1_counts_valid_frames_and_items_only() -> None:
+    a, b = torch.zeros(2, 8, 3), torch.ones(2, 8, 3)
+    b[1] = 3.0
+    b[1, 4:] = 100.0
+    lengths = torch.tensor([2, 1])
+    assert float(masked_l1(a, b, lengths)) == pytest.approx((8 * 1 + 4 * 3) / 12)
+    assert float(masked_l1(a, b, lengths, torch.tensor([False, True]))) == pytest.approx(3.0)
+    nothing = masked_l1(a.requires_grad_(), b, lengths, torch.tensor([False, False]))
+    nothing.backward()
+    assert float(nothing.detach()) == 0.0
+
+
+def test_ctc_by_hand() -> None:
+    """One frame, one target: -log p. Two frames, one target: -log of the three ways."""
+    logits = torch.randn(1, 2, 3)
+    p = logits.softmax(-1)[0].double()
+    one = ctc(logits[:, :1], torch.tensor([[1]]), torch.tensor([1]))
+    assert float(one) == pytest.approx(float(-p[0, 1].log()), rel=1e-5)
+    two = ctc(logits, torch.tensor([[1]]), torch.tensor([1]))
+    ways = p[0, 1] * p[1, 1] + p[0, 1] * p[1, 2] + p[0, 2] * p[1, 1]
+    assert float(two) == pytest.approx(float(-ways.log()), rel=1e-5)
+
+
+def test_ctc_divides_by_each_items_targets() -> None:
+    logits, targets = torch.randn(2, 12, 6), torch.randint(0, 5, (2, 4))
+    lengths = torch.tensor([4, 2])
+    single = [float(ctc(logits[i : i + 1], targets[i : i + 1], lengths[i : i + 1])) for i in range(2)]
+    assert float(ctc(logits, targets, lengths)) == pytest.approx(sum(single) / 2, rel=1e-5)
+    raw = torch.nn.functional.ctc_loss(
+        logits[1:].log_softmax(-1).transpose(0, 1), targets[1:, :2], torch.tensor([12]), lengths[1:], 5, "sum"
+    )
+    assert single[1] == pytest.approx(float(raw) / 2, rel=1e-5)
+
+
+def test_ctc_ignores_empty_and_impossible_targets() -> None:
+    logits = torch.randn(4, 5, 6, requires_grad=True)
+    targets = torch.tensor([[1, 2, 0], [9, 9, 9], [3, 3, 3], [1, 2, 3]])
+    # Item 1 has no lyrics (its targets are rubbish), item 2 needs 5 frames but has 4, item 3 has 2 for 3 targets.
+    target_lengths, lengths = torch.tensor([2, 0, 3, 3]), torch.tensor([5, 5, 4, 2])
+    loss = ctc(logits, targets, target_lengths, lengths)
+    assert float(loss) == pytest.approx(float(ctc(logits[:1], targets[:1], target_lengths[:1], lengths[:1])), rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert bool(logits.grad[0].any()) and not bool(logits.grad[1:].any()) and bool(logits.grad.isfinite().all())
+    nothing = ctc(logits, targets, torch.zeros(4, dtype=torch.long))
+    nothing.backward()
+    assert float(nothing) == 0.0
+    empty = ctc(logits, torch.zeros(4, 0, dtype=torch.long), torch.zeros(4, dtype=torch.long))
+    assert float(empty) == 0.0
+
+
+def test_ctc_ignores_padded_frames() -> None:
+    logits, targets = torch.randn(2, 9, 6), torch.randint(0, 5, (2, 2))
+    lengths, n = torch.tensor([9, 5]), torch.tensor([2, 2])
+    other = logits.clone()
+    other[1, 5:] = 30.0
+    torch.testing.assert_close(ctc(logits, targets, n, lengths), ctc(other, targets, n, lengths))
+
+
+def test_stage_sums(targets: Callable[[int, int], dict[str, Tensor]]) -> None:
+    want = targets(2, 6)
+    heads = {k: torch.zeros_like(want[k]) for k in ("mel", "chroma", "masks")} | {"text": torch.randn(2, 6, 9)}
+    out = stage2_loss(heads, want, weights=Stage2Weights(mel=1, chroma=2, masks=3, text=0.5))
+    total = out["mel"] + 2 * out["chroma"] + 3 * out["masks"] + 0.5 * out["text"]
+    torch.testing.assert_close(out["loss"], total)
+    assert float(out["mel"]) == pytest.approx(float(want["mel"].abs().mean()), rel=1e-5)
+    one = torch.tensor(1.0)
+    vq = {"vq": one * 1.25, "codebook": one, "commitment": one}
+    out = stage3_loss(heads, vq, want, weights=Stage3Weights(vq=2))
+    torch.testing.assert_close(out["loss"], 2 * out["vq"] + out["mel"] + out["chroma"] + 0.5 * out["text"])
+    assert "masks" not in out
+    without = stage2_loss(heads, {"mel": want["mel"]})
+    assert set(without) == {"loss", "mel"}

@@ -1,0 +1,56 @@
+"""Replacement noise, equation 1: its rate, its deviation, whole frames, none in eval."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from duotok.model.noise import FrameNoise, channel_std
+
+
+def test_rate_and_deviation() -> None:
+    x = torch.randn(40, 200, 4) * torch.tensor([0.1, 1.0, 3.0, 10.0]) + 5.0
+    out = FrameNoise(probability=0.2, scale=1.5).train()(x)
+    changed = (out != x).any(-1)
+    assert abs(float(changed.float().mean()) - 0.2) < 0.02
+    assert torch.equal(out[~changed], x[~changed]), "frames are replaced whole or not at all"
+    noise = out[changed]
+    torch.testing.assert_close(noise.std(0), 1.5 * x.flatten(0, 1).std(0), rtol=0.1, atol=0)
+    assert float((noise.mean(0) / noise.std(0)).abs().max()) < 0.15, "replaced, not added: the mean of 5 is gone"
+
+
+def test_fixed_sigma_and_additive() -> None:
+    x = torch.randn(40, 200, 4) + 5.0
+    out = FrameNoise(probability=1.0, sigma=0.5).train()(x)
+    assert abs(float(out.std()) - 0.5) < 0.02 and abs(float(out.mean())) < 0.02
+    added = FrameNoise("additive", probability=1.0, sigma=0.5).train()(x)
+    assert abs(float((added - x).std()) - 0.5) < 0.02 and abs(float(added.mean()) - 5.0) < 0.05
+
+
+@pytest.mark.parametrize(
+    "noise", [FrameNoise().eval(), FrameNoise("none").train(), FrameNoise(probability=0.0).train()]
+)
+def test_no_noise(noise: FrameNoise) -> None:
+    x = torch.randn(2, 30, 4)
+    assert noise(x) is x
+
+
+def test_generator_repeats_and_gradient_stops_at_replaced_frames() -> None:
+    x = torch.randn(3, 50, 4, requires_grad=True)
+    noise = FrameNoise(probability=0.5).train()
+    out = noise(x, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(out, noise(x, generator=torch.Generator().manual_seed(3)))
+    out.sum().backward()
+    assert x.grad is not None
+    kept = (out == x).all(-1)
+    assert torch.equal(x.grad, kept[..., None].float().expand_as(x)), "sigma is detached"
+
+
+def test_padding_does_not_enter_the_statistics() -> None:
+    x = torch.randn(2, 40, 3)
+    lengths = torch.tensor([40, 11])
+    padded = x.clone()
+    padded[1, 11:] = 1e6
+    want = torch.cat([x[0], x[1, :11]]).std(0, correction=0)
+    torch.testing.assert_close(channel_std(padded, lengths), want)
+    torch.testing.assert_close(channel_std(x[:1], None), x[0].std(0, correction=0))

@@ -1,0 +1,173 @@
+"""The DiT: size, start, independence of items, receptive field, and that it can learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from duotok.config import load_config, parse
+from duotok.errors import ConfigError
+from duotok.renderer.diffusion import diffusion_loss, stratified_times
+from duotok.renderer.dit import PAPER, DiT, DiTConfig, attend, attention_mask, depthwise
+
+TINY = DiTConfig(
+    latent_dim=6,
+    condition_dim=4,
+    condition_width=8,
+    condition_kernel=3,
+    width=16,
+    heads=2,
+    blocks=2,
+    ffn_ratio=2.0,
+    conv_kernel=3,
+    time_dim=16,
+    attention_window=4,
+)
+
+
+def tiny(seed: int = 0, **changes: object) -> DiT:
+    """A DiT that is past its zero start."""
+    torch.manual_seed(seed)
+    dit = DiT(TINY.model_copy(update=changes))
+    with torch.no_grad():
+        for parameter in dit.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return dit.eval()
+
+
+def parameters(dit: DiT) -> int:
+    return sum(parameter.numel() for parameter in dit.parameters())
+
+
+def test_presets_have_their_size() -> None:
+    with torch.device("meta"):
+        assert 404e6 <= parameters(DiT(PAPER)) <= 407e6
+        assert 2.2e6 <= parameters(DiT(DiTConfig())) <= 2.8e6
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_new_dit_returns_zero(gated: bool) -> None:
+    torch.manual_seed(0)
+    dit = DiT(TINY.model_copy(update={"gated": gated}))
+    v = dit(torch.randn(2, 10, 6), torch.tensor([0.3, 0.9]), torch.randn(2, 5, 4))
+    assert v.shape == (2, 10, 6)
+    assert not v.any()
+
+
+@pytest.mark.parametrize("window", [4, None])
+@pytest.mark.parametrize("gated", [False, True])
+def test_batched_equals_single(window: int | None, gated: bool) -> None:
+    dit = tiny(attention_window=window, gated=gated)
+    lengths = [18, 7, 30]  # 7: the last token is half there
+    items = [(torch.randn(n, 6), torch.randn(-(-n // 2), 4)) for n in lengths]
+    noisy, condition = torch.randn(3, 30, 6), torch.randn(3, 15, 4)  # padding is not zero: it must not matter
+    for i, (x, c) in enumerate(items):
+        noisy[i, : len(x)], condition[i, : len(c)] = x, c
+    t = torch.tensor([0.2, 0.5, 1.0])
+    together = dit(noisy, t, condition, torch.tensor(lengths))
+    for i, (x, c) in enumerate(items):
+        alone = dit(x[None], t[i : i + 1], c[None])[0]
+        torch.testing.assert_close(together[i, : len(x)], alone, atol=1e-5, rtol=1e-5)
+        assert not together[i, len(x) :].any()
+
+
+def test_a_length_that_does_not_fit_is_named() -> None:
+    with pytest.raises(ValueError, match="12 latent frames need 6 code vectors, not 5"):
+        tiny()(torch.randn(1, 12, 6), torch.ones(1), torch.randn(1, 5, 4))
+
+
+def test_receptive_field_is_what_it_says() -> None:
+    dit = tiny()
+    reach = dit.receptive_field
+    assert reach is not None
+    frames, middle = 80, 40
+    noisy = torch.randn(1, frames, 6, requires_grad=True)
+    condition = torch.randn(1, frames // 2, 4, requires_grad=True)
+    dit(noisy, torch.tensor([0.5]), condition)[0, middle].sum().backward()
+    assert noisy.grad is not None and condition.grad is not None
+    seen = noisy.grad[0].abs().sum(1).nonzero()[:, 0]
+    seen_tokens = condition.grad[0].abs().sum(1).nonzero()[:, 0]
+    assert middle - reach <= int(seen.min()) < middle and middle < int(seen.max()) <= middle + reach
+    assert 2 * int(seen_tokens.min()) >= middle - reach - 1 and 2 * int(seen_tokens.max()) <= middle + reach
+    assert tiny(attention_window=None).receptive_field is None
+
+
+def test_chunked_attention_equals_dense() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 37, 8) for _ in range(3))
+    lengths = torch.tensor([37, 21])
+    valid = torch.arange(37)[None] < lengths[:, None]
+    mask = attention_mask(37, 5, valid, q.device)
+    dense = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(attend(q, k, v, mask, 5), dense)
+
+
+def test_depthwise_is_a_convolution_over_time() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 9, 4), torch.randn(4, 1, 1, 3), torch.randn(4)
+    expected = torch.nn.functional.conv1d(x.transpose(1, 2), weight[:, :, 0], bias, padding=1, groups=4).transpose(1, 2)
+    torch.testing.assert_close(depthwise(x, weight, bias), expected)
+
+
+def test_it_tells_the_two_halves_of_a_token_apart() -> None:
+    dit = tiny()
+    one = dit.condition(torch.randn(1, 1, 4).expand(1, 9, 4), None)[0]
+    assert not torch.allclose(one[8], one[9])  # both halves of token 4, amid equal tokens
+
+
+def test_standardise() -> None:
+    dit = tiny()
+    vectors = 5 + 3 * torch.randn(5000, 4)
+    dit.standardise(vectors)
+    x = (vectors - dit.condition.mean) * dit.condition.scale
+    torch.testing.assert_close(x.std(0), torch.ones(4))
+    torch.testing.assert_close(x.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("objective", ["v", "flow"])
+def test_it_overfits_one_batch(objective: str) -> None:
+    torch.manual_seed(0)
+    config = TINY.model_copy(update={"objective": objective, "width": 32, "heads": 2})
+    dit = DiT(config)
+    vectors, weights = torch.randn(4, 8, 4), torch.randn(4, 6)
+    latents = (vectors @ weights / 2).repeat_interleave(2, dim=1)
+    optimizer = torch.optim.AdamW(dit.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(200):
+        loss, _ = diffusion_loss(
+            dit, latents, vectors, t=stratified_times(4), noise=torch.randn_like(latents), objective=config.objective
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-20:]) / 20 < 0.2 * losses[0]
+
+
+def test_config_and_weights_round_trip(tmp_path: Path) -> None:
+    dit = tiny()
+    dit.standardise(torch.randn(50, 4))
+    again = DiT(parse(DiTConfig, DiTConfig.model_validate(TINY.model_dump()).model_dump(mode="json")))
+    save_file(dit.state_dict(), tmp_path / "dit.safetensors")
+    again.load_state_dict(load_file(tmp_path / "dit.safetensors"))
+    x, t, c = torch.randn(1, 8, 6), torch.tensor([0.4]), torch.randn(1, 4, 4)
+    assert torch.equal(dit(x, t, c), again.eval()(x, t, c))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"heads": 5}, "multiple of heads"), ({"conv_kernel": 4}, "must be odd"), ({"widht": 3}, "did you mean 'width'")],
+)
+def test_mistakes_in_the_config_are_named(change: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse(DiTConfig, change)
+
+
+def test_the_shipped_config_is_the_mini_preset() -> None:
+    from duotok.training.stage4 import Stage4Config
+
+    config = load_config(Stage4Config, Path(__file__).parents[2] / "configs" / "mini" / "stage4.yaml")
+    assert config.dit == DiTConfig()

@@ -1,0 +1,184 @@
+"""Chunked separation: exact sums and lengths for any remainder, streams equal to wholes, given stems."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from duotok.errors import AudioError, ConfigError
+from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
+from duotok.separation.measures import si_sdr
+from duotok.separation.separator import GivenStems, MiniSeparator, Separator
+
+CHUNK, OVERLAP, HOP = 960, 288, 96
+ALL = ("vocals", "accompaniment", "drums", "bass", "other")
+
+
+def model() -> BSRoFormer:
+    torch.manual_seed(0)
+    config = BSRoFormerConfig(
+        n_fft=288,
+        hop=HOP,
+        bands=(6, 19, 120),
+        groups=(1, 2, 16),
+        dim=8,
+        depth=1,
+        heads=2,
+        head_dim=4,
+        feedforward=8,
+        mask_hidden=4,
+    )
+    net = BSRoFormer(config)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return net
+
+
+def separator(stems: tuple[str, ...] = ALL) -> MiniSeparator:
+    result = MiniSeparator(model(), stems, chunk_seconds=CHUNK / 48_000, overlap_seconds=OVERLAP / 48_000)
+    assert (result.chunk, result.overlap) == (CHUNK, OVERLAP)
+    return result
+
+
+LENGTHS = [1, HOP - 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - OVERLAP, 2 * CHUNK - OVERLAP + 1, 5 * CHUNK + 17]
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+def test_lengths_and_sums(samples: int) -> None:
+    audio = torch.randn(2, samples)
+    stems = separator().separate(audio)
+    assert tuple(stems) == ALL
+    assert all(stem.shape == (2, samples) for stem in stems.values())
+    torch.testing.assert_close(stems["vocals"] + stems["accompaniment"], audio, atol=1e-6, rtol=0)
+    four = stems["vocals"] + stems["drums"] + stems["bass"] + stems["other"]
+    torch.testing.assert_close(four, audio, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+def test_a_model_that_passes_everything_gives_the_mix_back(samples: int) -> None:
+    net = model()
+    net.masks = lambda spectra: spectra.new_ones(1, 4, *spectra.shape[1:])  # type: ignore[method-assign]
+    audio = torch.randn(2, samples)
+    chunked = MiniSeparator(net, ("vocals",), CHUNK / 48_000, OVERLAP / 48_000)
+    torch.testing.assert_close(chunked.separate(audio)["vocals"], audio, atol=1e-4, rtol=0)
+
+
+def test_chunking_is_deterministic_and_causal_in_chunks() -> None:
+    """Two runs agree bit for bit, and what follows a chunk does not change what was settled before it."""
+    audio = torch.randn(2, 4 * CHUNK)
+    first, second = separator().separate(audio), separator().separate(audio)
+    longer = separator().separate(torch.cat((audio, torch.randn(2, CHUNK)), dim=-1))
+    settled = 3 * (CHUNK - OVERLAP)
+    for stem in ALL:
+        assert torch.equal(first[stem], second[stem])
+        assert torch.equal(first[stem][:, :settled], longer[stem][:, :settled])
+
+
+@pytest.mark.parametrize("block", [1, 100, CHUNK, 2500, 10_000])
+def test_streaming_equals_separating(block: int) -> None:
+    audio = torch.randn(2, 3 * CHUNK + 41 if block > 1 else CHUNK + 5)
+    sep = separator()
+    whole = sep.separate(audio)
+    pieces = list(sep.stream(iter(audio.split(block, dim=-1))))
+    for stem in ALL:
+        assert torch.equal(torch.cat([piece[stem] for piece in pieces], dim=-1), whole[stem])
+
+
+def test_streaming_holds_one_chunk() -> None:
+    taken = 0
+
+    def blocks() -> object:
+        nonlocal taken
+        for _ in range(50):
+            taken += 1
+            yield torch.randn(2, 200)
+
+    stream = separator().stream(blocks())  # type: ignore[arg-type]
+    piece = next(iter(stream))
+    assert piece["vocals"].shape[-1] == CHUNK - OVERLAP
+    assert taken == CHUNK // 200 + 1
+
+
+def test_silence_and_nothing() -> None:
+    sep = separator()
+    assert all(stem.abs().max() == 0.0 for stem in sep.separate(torch.zeros(2, 2 * CHUNK)).values())
+    assert all(stem.shape == (2, 0) for stem in sep.separate(torch.zeros(2, 0)).values())
+
+
+def test_mono_is_copied_to_both_channels() -> None:
+    mono = torch.randn(1, CHUNK + 50)
+    sep = separator()
+    once, twice = sep.separate(mono), sep.separate(mono.expand(2, -1))
+    assert all(torch.equal(once[stem], twice[stem]) for stem in ALL)
+
+
+def test_fewer_stems_are_the_same_stems() -> None:
+    audio = torch.randn(2, 2 * CHUNK)
+    tracks = separator(("accompaniment", "vocals")).separate(audio)
+    assert tuple(tracks) == ("accompaniment", "vocals")
+    whole = separator().separate(audio)
+    for stem, sound in tracks.items():
+        torch.testing.assert_close(sound, whole[stem], atol=1e-6, rtol=0)
+
+
+def test_the_given_tensor_is_left_alone() -> None:
+    audio = torch.randn(2, CHUNK * 2)
+    before = audio.clone()
+    separator().separate(audio)
+    assert torch.equal(audio, before)
+
+
+def test_bad_plans_and_shapes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="overlap"):
+        MiniSeparator(model(), chunk_seconds=1.0, overlap_seconds=0.8)
+    with pytest.raises(ConfigError, match="no stem 'guitar'"):
+        MiniSeparator(model(), ("guitar",))
+    with pytest.raises(AudioError, match="shape"):
+        separator().separate(torch.zeros(3, 100))
+
+
+def test_given_stems() -> None:
+    vocals, accompaniment = torch.randn(1, 500), torch.randn(2, 500)
+    mix = vocals + accompaniment
+    for given in (
+        {"vocals": vocals},
+        {"accompaniment": accompaniment},
+        {"vocals": vocals, "accompaniment": accompaniment},
+    ):
+        source = GivenStems(given)
+        assert isinstance(source, Separator)
+        stems = source.separate(mix)
+        assert source.stems == ("vocals", "accompaniment")
+        torch.testing.assert_close(stems["vocals"], vocals.expand(2, -1), atol=1e-6, rtol=0)
+        torch.testing.assert_close(stems["accompaniment"], accompaniment, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"drums": torch.zeros(2, 5)}, "neither"),
+        ({"vocals": torch.zeros(2, 5), "drums": torch.zeros(2, 6)}, "different"),
+    ],
+)
+def test_given_stems_that_do_not_fit(given: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        GivenStems(given)
+    with pytest.raises(AudioError, match="the mix has 7"):
+        GivenStems({"vocals": torch.zeros(2, 5)}).separate(torch.zeros(2, 7))
+
+
+def test_mini_separator_is_a_separator() -> None:
+    assert isinstance(separator(), Separator)
+
+
+def test_si_sdr() -> None:
+    torch.manual_seed(0)
+    target, noise = torch.randn(2, 4000), torch.randn(2, 4000)
+    noise = noise - (noise * target).sum() / target.square().sum() * target
+    noise = noise * target.norm() / noise.norm()
+    assert float(si_sdr(target + 0.1 * noise, target)) == pytest.approx(20.0, abs=1e-3)
+    assert float(si_sdr(3 * (target + 0.1 * noise), target)) == pytest.approx(20.0, abs=1e-3)
+    assert float(si_sdr(target, target)) > 80
+    assert torch.isfinite(si_sdr(torch.zeros(2, 10), torch.zeros(2, 10)))

@@ -57,6 +57,16 @@ def sounding_seconds(sound: Tensor) -> float:
     return float((mono.square().mean(1) > 10 ** (SOUNDING_DB / 10)).sum()) / 10
 
 
+def sounding_samples(sound: Tensor, margin: int = 3) -> Tensor:
+    """Which samples of `[channels, samples]` at 48 kHz belong to a sounding 0.1 s or lie within `margin` of one: bool."""
+    step = SAMPLE_RATE // 10
+    n = sound.shape[1]
+    mono = torch.nn.functional.pad(sound.mean(0), (0, -n % step)).reshape(-1, step)
+    loud = (mono.square().mean(1) > 10 ** (SOUNDING_DB / 10)).float()
+    near = torch.nn.functional.max_pool1d(loud[None], 2 * margin + 1, stride=1, padding=margin)[0] > 0
+    return near.repeat_interleave(step)[:n]
+
+
 def judged(clip: Clip, sounds: dict[str, Tensor]) -> list[str]:
     """Tracks of a clip that are measured: those it has, where they sound for 5 s (or most of a short clip)."""
     needed = min(SOUNDING_SECONDS, 0.6 * sounds["mix"].shape[1] / SAMPLE_RATE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,10 +75,8 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
                 raise ConfigError(f"override '{assignment}': '{parent}' is a value, not a group")
         value = yaml.safe_load(text)
         if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         node[last] = value
     return result
 

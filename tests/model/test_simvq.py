@@ -40,15 +40,15 @@ def test_search_survives_a_far_off_mean(quantizer: Quantizer) -> None:
 
 
 def test_search_is_fast_enough() -> None:
-    """1024 frames against 32768 x 16 on one thread: 0.04 s where quiet; the bound allows for a busy machine."""
+    """1024 frames against 32768 x 16 on one thread: 0.04 s of CPU where quiet, bounded at ten times that."""
     quantizer, z = SimVQ().eval(), torch.randn(1024, 16)
     quantizer.search(z)
     best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
+    for _ in range(3):
+        start = time.thread_time()
         quantizer.search(z)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.5
+        best = min(best, time.thread_time() - start)
+    assert best < 0.4
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -172,9 +172,10 @@ def test_the_eval_cache_follows_every_change() -> None:
 
 def test_codes_of_a_gaussian_are_used_evenly() -> None:
     """Why FIT_SCALE is below 1: on Gaussian features more codes are used, at less distortion."""
-    z, figures = torch.randn(6000, 12), {}
+    z, figures = torch.randn(3000, 12), {}
     for scale in (1.0, 0.85):
-        quantizer = SimVQ(2048, 12).eval()
+        # Another seed than the features', which would else be the basis itself.
+        quantizer = SimVQ(2048, 12, seed=7).eval()
         quantizer.fit(z, scale)
         codes = quantizer.search(z)
         figures[scale] = (len(codes.unique()), float((z - quantizer.table()[codes]).square().mean()))

@@ -5,7 +5,9 @@ import torch
 
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 
-TINY = AutoencoderConfig(encoder_width=16, encoder_blocks=(1, 1), decoder_width=16, decoder_blocks=(1, 1), n_fft=960, hop=480)
+TINY = AutoencoderConfig(
+    encoder_width=16, encoder_blocks=(1, 1), decoder_width=16, decoder_blocks=(1, 1), n_fft=960, hop=480
+)
 
 
 @pytest.fixture
@@ -40,7 +42,10 @@ def test_decoding_in_windows_equals_the_whole(autoencoder: Autoencoder):
     start, stop = 30, 50
     part = autoencoder.decode(latents[:, start - reach : stop + reach])
     torch.testing.assert_close(
-        part[..., reach * 960 : (reach + stop - start) * 960], whole[..., start * 960 : stop * 960], atol=1e-5, rtol=1e-4
+        part[..., reach * 960 : (reach + stop - start) * 960],
+        whole[..., start * 960 : stop * 960],
+        atol=1e-5,
+        rtol=1e-4,
     )
 
 

@@ -45,7 +45,9 @@ class Toy(Stage):
 
 
 def config(**changes: object) -> StageConfig:
-    return StageConfig.model_validate({"steps": 60, "batch_size": 16, "lr": 0.02, "warmup": 5, "save_every": 10, **changes})
+    return StageConfig.model_validate(
+        {"steps": 60, "batch_size": 16, "lr": 0.02, "warmup": 5, "save_every": 10, **changes}
+    )
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -72,7 +74,9 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path):
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path):
     train(Toy(config()), tmp_path / "whole")
-    child = subprocess.Popen([sys.executable, str(HERE), str(tmp_path / "killed")], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    child = subprocess.Popen(
+        [sys.executable, str(HERE), str(tmp_path / "killed")], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 60
     while len(checkpoints(tmp_path / "killed")) < 1 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -99,7 +99,8 @@ class LogMel(nn.Module):
 
     def forward(self, audio: Tensor, margins: bool = False) -> Tensor:
         mel = self.power(audio, margins) @ self.filters
-        return (mel.clamp_min(POWER_FLOOR).log() - self.mean) / self.std
+        normalised: Tensor = (mel.clamp_min(POWER_FLOOR).log() - self.mean) / self.std
+        return normalised
 
     def denormalise(self, mel: Tensor) -> Tensor:
         """Back to ln power."""

@@ -153,7 +153,7 @@ def random_singer(rng: Rng, language: str, register: str | None = None) -> Singe
         vibrato_delay=float(rng.uniform(0.08, 0.45)),
         glide=float(rng.uniform(0.012, 0.045)),
         scoop=float(rng.choice([0.0, rng.uniform(0.5, 2.5)])),
-        drift=float(rng.uniform(0.01, 0.07)),
+        drift=float(rng.uniform(0.01, 0.05)),
         dynamics=float(rng.uniform(2, 9)),
         legato=float(rng.uniform(0.2, 1.0)),
         inhale=float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.35, 0.65])),

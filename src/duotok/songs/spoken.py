@@ -14,6 +14,7 @@ from duotok.errors import MissingExtraError
 from duotok.songs.espeak import MEND, speak
 
 FRAME = 0.005  # seconds between analysis frames
+LOWEST = 68.0  # hertz; CheapTrick takes lower voices for unvoiced and shows their single pulses
 VOWELS = frozenset("aeiouyæɐɑɒɔəɚɛɜɝɪʊʌøœɨʉɯɤɵɶɘɞäöü")
 BUZZING = frozenset("zʒvðʑʐɣʁ")  # voiced, but mostly noise at the top
 
@@ -82,10 +83,13 @@ def split(phones: list[tuple[float, str]], end: float) -> list[Syllable]:
 def analyse(voice: str, text: str, rate: int, pitch: int) -> SpokenWord:
     """Speak a word and take it apart. Cached: songs repeat words, and voices return."""
     pw = world()
-    spoken = speak(voice, text, rate, pitch)
-    samples = np.concatenate([spoken.samples, np.zeros(int(0.03 * spoken.rate))])
-    f0, times = pw.dio(samples, spoken.rate, f0_floor=60, f0_ceil=500, frame_period=FRAME * 1000)
-    f0 = pw.stonemask(samples, f0, times, spoken.rate)
+    for higher in (0, 20, 40):
+        spoken = speak(voice, text, rate, min(pitch + higher, 99))
+        samples = np.concatenate([spoken.samples, np.zeros(int(0.03 * spoken.rate))])
+        f0, times = pw.dio(samples, spoken.rate, f0_floor=45, f0_ceil=500, frame_period=FRAME * 1000)
+        f0 = pw.stonemask(samples, f0, times, spoken.rate)
+        if np.any(f0) and np.median(f0[f0 > 0]) > LOWEST:
+            break
     power = pw.cheaptrick(samples, f0, times, spoken.rate)
     frames = len(f0)
     end = min(spoken.end / FRAME, frames - 2)

@@ -30,7 +30,10 @@ class AutoencoderStageConfig(StageConfig):
     scales_per_step: int = Field(default=3, ge=1, le=len(SCALES))
     latent_noise: float = Field(default=0.2, ge=0)
     silence: float = Field(default=0.05, ge=0, le=1, description="share of crops that may be quiet")
-    mix: dict[str, float] = {"dual": 0.25, "chant": 0.2, "speech": 0.05, "instrumental": 0.3, "song": 0.03, "sound": 0.02, "loop": 0.03, "generated": 0.12}  # fmt: skip
+    mix: dict[str, float] = {
+        "dual": 0.25, "chant": 0.2, "speech": 0.05, "instrumental": 0.3, "song": 0.03, "sound": 0.02, "loop": 0.03,
+        "generated": 0.12,
+    }  # fmt: skip
 
 
 class MultiScaleMel(nn.Module):

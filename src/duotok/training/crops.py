@@ -130,7 +130,7 @@ class CropBatches:
             "text_lengths": torch.tensor([len(t) for t in texts]),
         }
         if self.mask_bins:
-            result["masks"] = pad_stack(masks, rows).unflatten(-1, (4, self.mask_bins))
+            result["masks"] = pad_stack(masks, rows).view(size, rows, 4, self.mask_bins)
             result["masks_items"] = torch.tensor(has_masks)
         return result
 

@@ -12,7 +12,7 @@ import torch
 from rich.progress import track as progress
 from torch import Tensor
 
-from duotok.audio.features import ANALYSIS_RATE, MEL_HOP, MEL_STD, POWER_FLOOR, Chroma, LogMel
+from duotok.audio.features import ANALYSIS_RATE, MEL_HOP, MEL_MEAN, MEL_STD, POWER_FLOOR, Chroma, LogMel
 from duotok.audio.io import resample
 from duotok.training.corpus import RATE, Corpus, Recording
 
@@ -41,7 +41,7 @@ def feature_path(cache: Path, recording: Recording, track: str, name: str) -> Pa
 
 def tracks_of(recording: Recording) -> list[str]:
     """The tracks that the tokenizer is trained on; a song with both tracks also has its mix."""
-    tracks = [t for t in ("vocals", "accompaniment", "mix") if t in recording.tracks]
+    tracks: list[str] = [t for t in ("vocals", "accompaniment", "mix") if t in recording.tracks]
     if "vocals" in tracks and "accompaniment" in tracks and "mix" not in tracks:
         tracks.append("mix")
     return tracks
@@ -133,10 +133,9 @@ def read_features(source: Source, name: str, start: int, count: int) -> Tensor:
 
 def gain_mel(mel: Tensor, gain_db: float) -> Tensor:
     """Normalised log-mel as if the sound were `gain_db` louder; what is at the floor stays there when turned down."""
-    from duotok.audio.features import MEL_MEAN
-
     floor = (np.log(POWER_FLOOR) - MEL_MEAN) / MEL_STD
-    return (mel + gain_db * np.log(10) / 10 / MEL_STD).clamp_min(float(floor))
+    louder: Tensor = mel + gain_db * np.log(10) / 10 / MEL_STD
+    return louder.clamp_min(float(floor))
 
 
 def pad_stack(items: list[Tensor], rows: int) -> Tensor:

@@ -79,8 +79,8 @@ class Stage3(Stage):
             hidden = self.tokenizer.lower(batch["mel"], batch["lengths"])
         heads, vq, codes = self.tokenizer.stage3(hidden, batch["track"], batch["lengths"])
         losses = stage3_loss(heads, vq, batch, batch["lengths"], self.config.weights)
-        used = codes[codes >= 0].unique().numel() / max(1, int((codes >= 0).sum()))
-        return losses | {"distinct": torch.tensor(used)}
+        valid = codes[codes >= 0].tolist()
+        return losses | {"distinct": torch.tensor(len(set(valid)) / max(1, len(valid)))}
 
     def held_out(self) -> dict[str, float]:
         totals: dict[str, float] = {}

@@ -58,7 +58,7 @@ def sounding_seconds(sound: Tensor) -> float:
 
 
 def sounding_samples(sound: Tensor, margin: int = 3) -> Tensor:
-    """Which samples of `[channels, samples]` at 48 kHz belong to a sounding 0.1 s or lie within `margin` of one: bool."""
+    """Which samples of `[channels, samples]` at 48 kHz lie in a sounding 0.1 s or within `margin` of one: bool."""
     step = SAMPLE_RATE // 10
     n = sound.shape[1]
     mono = torch.nn.functional.pad(sound.mean(0), (0, -n % step)).reshape(-1, step)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from duotok.audio.features import POWER_FLOOR, PowerSpectrum, mel_filters
 from duotok.config import Config
+from duotok.renderer.dit import depthwise
 
 RATE = 48_000
 LATENT_HOP = 960
@@ -44,7 +45,8 @@ class ConvNeXt(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.3))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        assert self.depthwise.bias is not None
+        y = depthwise(x, self.depthwise.weight.unsqueeze(2), self.depthwise.bias)
         return x + self.scale * self.down(F.gelu(self.up(self.norm(y))))
 
 
@@ -53,7 +55,7 @@ class SpectralFeatures(nn.Module):
 
     long_filters: Tensor
     short_filters: Tensor
-    width = 160 + 2 * 48
+    width: int = 160 + 2 * 48
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import atexit
 import functools
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -66,7 +67,9 @@ class _Server:
         samples = np.frombuffer(self._read(process, 2 * head["samples"]), "<i2").astype(np.float64) / 32768
         if not hasattr(os, "fork"):
             self.close()
-        phones = tuple((ms / 1000, ipa) for ms, ipa in head["phones"] if ipa)
+        # marks such as (en) say that espeak-ng speaks a foreign word with another language's rules
+        named = [(ms / 1000, re.sub(r"\(.*?\)", "", ipa)) for ms, ipa in head["phones"]]
+        phones = tuple((start, ipa) for start, ipa in named if ipa)
         return Spoken(samples, head["rate"], phones, head["end"] / 1000)
 
     @staticmethod

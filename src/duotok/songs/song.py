@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -137,7 +136,8 @@ class Song:
         """Write mix, vocals, accompaniment and the stems (or only `tracks`) and song.json; all or nothing.
 
         `format`: flac or wav (24 bit), flac16 or wav16, opus (lossy: small, and no longer summing exactly).
-        Raises AudioError for an unknown format or an unwritable folder.
+        A song that is there is replaced. Raises AudioError for an unknown format or track, a folder that holds
+        something else, or one that cannot be written.
         """
         import soundfile
 
@@ -147,6 +147,11 @@ class Song:
         suffix = format.removesuffix("16")
         folder = Path(folder)
         whole = self.tracks(bits)
+        for track in tracks or ():
+            if track not in whole:
+                raise AudioError(f"track {track!r} is unknown: choose from {', '.join(whole)}")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "song.json").is_file():
+            raise AudioError(f"{folder} holds something else than a song: choose another folder")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
@@ -162,8 +167,8 @@ class Song:
                         soundfile.write(path, data, self.rate, format=container, subtype=subtype)
                 text = json.dumps(self.facts() | {"files": format}, ensure_ascii=False, indent=1)
                 (temporary / "song.json").write_text(text, "utf-8")
-                if folder.exists():
-                    shutil.rmtree(folder)
+                if folder.is_dir():
+                    os.replace(folder, Path(name) / "old")
                 os.replace(temporary, folder)
         except (OSError, soundfile.LibsndfileError) as error:
             raise AudioError(f"cannot write {folder}: {error}; choose another folder or make room") from error

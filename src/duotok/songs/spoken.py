@@ -87,6 +87,8 @@ def analyse(voice: str, text: str, rate: int, pitch: int) -> SpokenWord:
         spoken = speak(voice, text, rate, min(pitch + higher, 99))
         samples = np.concatenate([spoken.samples, np.zeros(int(0.03 * spoken.rate))])
         f0, times = pw.dio(samples, spoken.rate, f0_floor=45, f0_ceil=500, frame_period=FRAME * 1000)
+        if np.mean(f0 > 0) < 0.3:  # some voices hide their fundamental from DIO
+            f0, times = pw.harvest(samples, spoken.rate, f0_floor=45, f0_ceil=500, frame_period=FRAME * 1000)
         f0 = pw.stonemask(samples, f0, times, spoken.rate)
         if np.any(f0) and np.median(f0[f0 > 0]) > LOWEST:
             break

@@ -71,6 +71,9 @@ class Stage(ABC):
     def held_out(self) -> dict[str, float]:
         """Losses on recordings that are never trained on."""
 
+    def start(self) -> None:  # noqa: B027 - optional hook
+        """Called before the first step of a run, not when a run goes on."""
+
     def after_step(self, step: int) -> None:  # noqa: B027 - optional hook
         """Called after each optimizer step (EMA and the like)."""
 
@@ -210,7 +213,11 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
     scales = [float(group.pop("scale", 1.0)) for group in groups]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
     found = checkpoints(run)
-    first = load_checkpoint(found[-1], stage, optimizer) if found else 0
+    if found:
+        first = load_checkpoint(found[-1], stage, optimizer)
+    else:
+        first = 0
+        stage.start()
     log = Log(run, stage, first)
     if first:
         log.console.print(f"[bold]{stage.name}[/] goes on from step {first} ({found[-1].name})")

@@ -4,7 +4,7 @@ SimVQ and proj out, routed hard by the known track; upper blocks and heads train
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -32,7 +32,10 @@ class Stage3Config(StageConfig):
     fit_batches: int = Field(
         default=24, ge=0, description="batches whose features the codebooks start from; 0 = random map"
     )
-    fit_scale: float = Field(default=1.0, gt=0)
+    fit_basis: Literal["random", "features"] = Field(
+        default="random", description="keep the random basis and fit the map, or draw the frozen basis from feature frames"
+    )
+    fit_scale: float | None = Field(default=None, gt=0, description="spread of the codes; null = the quantizer's default")
 
 
 class Stage3(Stage):
@@ -47,12 +50,12 @@ class Stage3(Stage):
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops = CropBatches(corpus, "train", config.shares, config.crop_frames)
         self.held_out_crops = CropBatches(corpus, "held_out", config.shares, config.crop_frames)
-        if config.fit_batches:
-            self._fit()
 
     @torch.no_grad()
-    def _fit(self) -> None:
-        """Start each codebook at the mean and covariance of its track's features."""
+    def start(self) -> None:
+        """Start each codebook from its track's features: at their mean and covariance, or (`features`) at drawn frames."""
+        if not self.config.fit_batches:
+            return
         self.tokenizer.eval()
         hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
         for index in range(self.config.fit_batches):
@@ -62,7 +65,9 @@ class Stage3(Stage):
                 hidden[TRACKS[track]].append(item[:length])
         for name, rows in hidden.items():
             if rows:
-                self.tokenizer.fit_quantizer(torch.cat(rows)[None], name, scale=self.config.fit_scale)
+                self.tokenizer.fit_quantizer(
+                    torch.cat(rows)[None], name, scale=self.config.fit_scale, basis=self.config.fit_basis
+                )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         new = [p for p in self.tokenizer.branches.parameters() if p.requires_grad]

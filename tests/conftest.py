@@ -1,0 +1,23 @@
+"""What all tests share: one thread (small operations stall on a busy machine otherwise), and seeded randomness."""
+
+from __future__ import annotations
+
+import os
+import random
+
+# Before anything draws: no display is needed, and none is asked for.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state, alone or in company."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (libraries still draw from it)
+    torch.manual_seed(0)

@@ -1,0 +1,106 @@
+"""Songs on disk: exact sums, all or nothing, resume, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from duotok.errors import AudioError
+from duotok.songs import STEMS, Made, Song, generate, generate_many
+
+RATE = 24000
+
+
+@pytest.fixture(scope="module")
+def song() -> Song:
+    return generate(11, 5.0, rate=RATE, vocals=False)
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("flac", "flac"), ("flac16", "flac"), ("wav", "wav")])
+def test_saved_stems_sum_exactly(song: Song, tmp_path: Path, format: str, suffix: str) -> None:
+    folder = song.save(tmp_path / "song", format)
+    read = {p.stem: soundfile.read(p, dtype="int32")[0].astype(np.int64) for p in folder.glob(f"*.{suffix}")}
+    assert set(read) == {*STEMS, "accompaniment", "mix"}
+    np.testing.assert_array_equal(sum(read[name] for name in STEMS), read["mix"])
+    np.testing.assert_array_equal(read["vocals"] + read["accompaniment"], read["mix"])
+    bits = 16 if format == "flac16" else 24
+    assert np.abs(read["mix"].T / 2**31 - song.mix).max() <= 4 * 2.0**-bits
+    facts = json.loads((folder / "song.json").read_text("utf-8"))
+    assert facts["seed"] == 11 and facts["samples"] == song.mix.shape[1]
+    assert [p.name for p in tmp_path.iterdir()] == ["song"]
+
+
+def test_saving_replaces_the_whole_folder(song: Song, tmp_path: Path) -> None:
+    song.save(tmp_path / "song", "wav16")
+    song.save(tmp_path / "song", "flac", tracks=("mix",))
+    assert sorted(p.name for p in (tmp_path / "song").iterdir()) == ["mix.flac", "song.json"]
+
+
+def test_bad_saves_leave_nothing(song: Song, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="flac16"):
+        song.save(tmp_path / "song", "mp4")
+    with pytest.raises(AudioError, match="voice"):
+        song.save(tmp_path / "song", tracks=("voice",))
+    with pytest.raises(AudioError, match="something else"):
+        song.save(Path(__file__).parent)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(AudioError, match="file"):
+        song.save(blocked / "song")
+    loud = Song(**{**song.__dict__, "stems": {k: 30 * v for k, v in song.stems.items()}})
+    with pytest.raises(AudioError, match="clips"):
+        loud.save(tmp_path / "song")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_many_resumes(tmp_path: Path) -> None:
+    made: list[Made] = []
+    options = {"seconds": 4.0, "rate": RATE, "vocals": False}
+    generate_many([3, 4], tmp_path, workers=1, progress=made.append, **options)  # type: ignore[arg-type]
+    assert [one.skipped for one in made] == [False, False]
+    before = (tmp_path / "song-00000003" / "mix.flac").read_bytes()
+    (tmp_path / "song-00000004" / "song.json").write_text("{")  # damaged
+    (tmp_path / ".song-00000004.left").mkdir()  # of a killed run
+    made.clear()
+    generate_many([3, 4, 5], tmp_path, workers=1, progress=made.append, **options)  # type: ignore[arg-type]
+    assert {one.seed: one.skipped for one in made} == {3: True, 4: False, 5: False}
+    assert (tmp_path / "song-00000003" / "mix.flac").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"song-0000000{seed}" for seed in (3, 4, 5)]
+
+
+def test_processes_make_the_same_songs(tmp_path: Path) -> None:
+    options = {"seconds": 4.0, "rate": RATE, "vocals": False}
+    generate_many([6, 7], tmp_path / "two", workers=2, **options)  # type: ignore[arg-type]
+    generate_many([6], tmp_path / "one", workers=1, **options)  # type: ignore[arg-type]
+    for name in ("mix.flac", "song.json"):
+        one, two = (tmp_path / folder / "song-00000006" / name for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.testing import CliRunner
+
+    from duotok.cli.main import app
+
+    arguments = [
+        "songs",
+        "-o",
+        str(tmp_path / "s"),
+        "-n",
+        "1",
+        "--seconds",
+        "4",
+        "--rate",
+        "16000",
+        "--no-vocals",
+        "--json",
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["made"] == 1 and Path(facts["songs"][0], "song.json").is_file()
+    assert json.loads(CliRunner().invoke(app, arguments).stdout)["kept"] == 1

@@ -1,0 +1,171 @@
+"""The shape of the house: which room may import which, and what nobody may do."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "duotok"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+GROUND = {"errors", "config"}
+SOUND = GROUND | {"audio", "tokens"}
+PARTS = {"model", "renderer", "separation", "songs", "lyrics"}
+CODEC = {"spool", "bundle", "codec"}
+# Room -> what it may import besides itself. Downward only; the parts do not know each other.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "config": {"errors"},
+    "audio": GROUND,
+    "tokens": GROUND,
+    "model": SOUND,
+    "renderer": SOUND,
+    "separation": SOUND,
+    "songs": SOUND,
+    "lyrics": SOUND,
+    "spool": SOUND,
+    "bundle": SOUND | PARTS,
+    "codec": SOUND | PARTS | CODEC,
+    "evaluation": SOUND | PARTS | CODEC,
+    "training": SOUND | PARTS | CODEC | {"evaluation"},
+    "cli": SOUND | PARTS | CODEC | {"evaluation", "training"},
+    "__init__": {"codec", "tokens"},
+}
+# Not on every machine, slow, or broken: inside functions only, or not at all.
+LAZY = {
+    "pystoi",
+    "pyloudnorm",
+    "espeakng_loader",
+    "pyworld",
+    "matplotlib",
+    "tokenizers",
+    "huggingface_hub",
+    "transformers",
+}
+NEVER = {
+    "torchaudio",
+    "torchvision",
+    "librosa",
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+}
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(tree: ast.AST, top_level: bool = False) -> Iterator[str]:
+    """Full names of imported modules; with `top_level` only what importing the file itself imports."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide who imports whom"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        elif top_level and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        else:
+            yield from imports(node, top_level)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def name_of(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{name_of(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def problems(path: Path) -> Iterator[str]:
+    tree = parsed(path)
+    own = room(path)
+    allowed = MAY_IMPORT[own] | {own, "__version__"}
+    rooms = {p.stem if p.suffix else p.name for p in SOURCE.iterdir()}
+    for name in imports(tree):
+        parts = name.split(".")
+        if parts[0] == "duotok" and len(parts) > 1 and parts[1] in rooms and parts[1] not in allowed:
+            yield f"{own} imports {name}"
+        if parts[0] in NEVER or parts[0] in ("tests", "benchmarks"):
+            yield f"imports {name}"
+    for name in imports(tree, top_level=True):
+        if name.split(".")[0] in LAZY:
+            yield f"imports {name} at its top level"
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = name_of(node.func)
+        if called in ("torch.load", "torch.save", "torch.hub.load"):
+            yield f"line {node.lineno}: {called} (pickle); use safetensors"
+        if called in ("np.load", "numpy.load") and not any(
+            k.arg == "allow_pickle" and isinstance(k.value, ast.Constant) and k.value.value is False
+            for k in node.keywords
+        ):
+            yield f"line {node.lineno}: {called} without allow_pickle=False"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_file_keeps_to_its_room(path: Path) -> None:
+    assert list(problems(path)) == []
+
+
+def test_every_room_is_listed() -> None:
+    assert {room(path) for path in FILES} <= MAY_IMPORT.keys()
+
+
+def test_downward_only() -> None:
+    """The table itself has no circle: some order of the rooms puts every import below its importer."""
+    waiting = {name: allowed - {name} for name, allowed in MAY_IMPORT.items()}
+    waiting["bundle"] = waiting["bundle"] - {"codec"}
+    done: set[str] = set()
+    while waiting:
+        ready = {name for name, allowed in waiting.items() if allowed <= done}
+        assert ready, f"these import each other: {sorted(waiting)}"
+        done |= ready
+        for name in ready:
+            del waiting[name]
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("from duotok.training.engine import train", "model imports duotok.training.engine"),
+        ("import torch\ntorch.load('x')", "line 2: torch.load"),
+        ("import numpy as np\nnp.load('x')", "line 2: np.load without"),
+        ("def f():\n    import pickle", "imports pickle"),
+        ("import pyworld", "imports pyworld at its top level"),
+    ],
+)
+def test_the_test_sees(code: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("model", "training"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "model" / "bad.py"
+    path.write_text(code)
+    monkeypatch.setattr(f"{__name__}.SOURCE", tmp_path, raising=False)
+    monkeypatch.setitem(globals(), "SOURCE", tmp_path)
+    assert any(found.startswith(problem) for found in problems(path))
+
+
+def test_commands_import_nothing_heavy() -> None:
+    """`duotok --help` answers at once: the command line itself loads no torch and no plotting."""
+    code = (
+        "import sys, duotok.cli.main; print(*(m for m in ('torch', 'scipy', 'matplotlib', 'av') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

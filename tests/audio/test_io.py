@@ -182,6 +182,38 @@ def test_truncated_mp3(tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: 
     assert capfd.readouterr().err == ""  # libmpg123 likes to talk
 
 
+def test_damage_anywhere_is_an_audio_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    sources = [
+        put(tmp_path / name, tone(48_000, 0.2, 2), 48_000, **how)
+        for name, how in [("x.wav", {}), ("x.flac", {}), ("x.mp3", {}), ("x.ogg", {}), ("x.caf", {})]
+    ]
+    sources.append(write_m4a(tmp_path / "x.m4a", tone(48_000, 0.2, 2), 48_000))
+    refused = 0
+    for source in sources:
+        for _ in range(40):
+            data = bytearray(source.read_bytes())
+            for index in rng.integers(0, min(len(data), 300), 4):
+                data[index] = rng.integers(256)
+            path = tmp_path / f"damaged{source.suffix}"
+            path.write_bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.5 else data)
+            try:
+                assert io.read(path).shape[1] > 0
+            except AudioError as error:
+                assert "\n" not in str(error)
+                refused += 1
+    assert refused > 20
+
+
+def test_a_header_that_claims_1_hz(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.wav", tone(48_000), 48_000)
+    data = bytearray(path.read_bytes())
+    data[24:28] = (1).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="1 samples a second"):
+        io.read(path)
+
+
 @pytest.mark.parametrize("name", ["x.wav", "x.flac"])
 def test_write_and_read_back(tmp_path: Path, name: str) -> None:
     audio = torch.from_numpy(tone(48_000, 0.5, 2).T.copy())

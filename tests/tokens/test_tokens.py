@@ -83,6 +83,11 @@ def test_file_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["x.duotok"]
 
 
+def test_names_that_are_no_unicode() -> None:
+    tokens = replace(example(), source=b"caf\xe9.wav".decode("utf-8", "surrogateescape"))
+    assert from_bytes(to_bytes(tokens)) == tokens
+
+
 def test_anyone_can_read_it_as_safetensors(tmp_path: Path) -> None:
     save(example(), tmp_path / "x.duotok")
     arrays = safetensors.numpy.load_file(tmp_path / "x.duotok")

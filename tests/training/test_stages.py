@@ -26,7 +26,7 @@ SMALL = TokenizerConfig(
 )  # fmt: skip
 COMMON = {"steps": 12, "batch_size": 4, "lr": 3e-3, "warmup": 2, "crop_frames": 40, "model": SMALL, "save_every": 100}
 AUTOENCODER = AutoencoderStageConfig(
-    steps=12, batch_size=2, lr=2e-3, warmup=2, crop_seconds=0.4, scales_per_step=2,
+    steps=12, batch_size=2, lr=2e-3, warmup=2, crop_seconds=0.4, scales_per_step=2, held_out_seconds=1.0,
     model=AutoencoderConfig(encoder_width=16, encoder_blocks=(1, 1), decoder_width=16, decoder_blocks=(0, 1)),
 )  # fmt: skip
 

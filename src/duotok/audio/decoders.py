@@ -20,6 +20,8 @@ from duotok.errors import AudioError
 log = logging.getLogger(__name__)
 
 BLOCK = 1 << 16
+# A damaged header can state any rate; resampled from 1 Hz, a second of samples would fill the memory.
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_536_000
 UNKNOWN_LENGTH = 1 << 40  # libsndfile states 2**63 - 1 where it cannot tell
 
 Samples = NDArray[np.float32]
@@ -117,11 +119,12 @@ class SndfileDecoder:
         if self.exact and first >= self.n_samples:
             return
         done = 0
+        block_size = max(1024, BLOCK // -(-self.channels // 8))
         try:
             if first:
                 self._file.seek(first)
             while count is None or done < count:
-                size = BLOCK if count is None else min(BLOCK, count - done)
+                size = block_size if count is None else min(block_size, count - done)
                 block = self._read(size)
                 if len(block) == 0:
                     break
@@ -157,6 +160,9 @@ class AvDecoder:
             raise _Unreadable("no audio in it")
         self._stream = streams[0]
         context = self._stream.codec_context
+        if context is None:  # a codec that ffmpeg has no decoder for
+            self._container.close()
+            raise _Unreadable("no decoder for it")
         self.rate, self.channels = int(context.sample_rate or 0), int(context.channels or 0)
         if self.rate <= 0 or self.channels <= 0:
             self._container.close()
@@ -258,6 +264,8 @@ def open_decoder(path: Path) -> Iterator[Decoder]:
                 f"{path}: not audio that can be read, or damaged; use wav, flac, mp3, ogg, opus or m4a"
             ) from None
     try:
+        if not LOWEST_RATE <= decoder.rate <= HIGHEST_RATE:
+            raise AudioError(f"{path}: {decoder.rate} samples a second is no rate of sound; repair the file's header")
         yield decoder
     finally:
         decoder.close()

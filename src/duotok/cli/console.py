@@ -26,8 +26,8 @@ def say(text: str) -> None:
 
 
 def put_json(value: Any, indent: int | None = None) -> None:
-    """One JSON document to stdout."""
-    print(json.dumps(value, indent=indent, ensure_ascii=False), flush=True)
+    """One JSON document to stdout; in ASCII, so that no file name can be unprintable."""
+    print(json.dumps(value, indent=indent), flush=True)
 
 
 class Bars:

@@ -140,7 +140,7 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
     if facts["status"] == "failed":
         say(f"error: {facts['error']}")
     elif not as_json:
-        detail = ""
+        detail = "  already done; --force encodes again" if facts["status"] == "skipped" else ""
         if facts["status"] == "encoded":
             detail = (
                 f"  {facts['seconds']:.1f} s, {facts['frames']} frames, {facts['real_time_factor']:.2f} x real time"

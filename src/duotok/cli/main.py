@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -108,6 +110,9 @@ _register()
 
 def main() -> None:
     """The entry point of the `duotok` script."""
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):  # file names may hold what the terminal cannot show
+            output.reconfigure(errors="backslashreplace")
     app()
 
 

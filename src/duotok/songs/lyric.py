@@ -40,6 +40,9 @@ def line(rng: Rng, language: str, low: int, high: int, kind: str = "line") -> li
     for _ in range(8):
         pattern = str(rng.choice(words[kind]))
         text = re.sub(r"\{(\w+)\}", lambda m: str(rng.choice(words[m[1]])), pattern).split()
+        if language == "en":
+            following = [*text[1:], ""]
+            text = ["an" if w == "a" and n[:1] in "aeiou" and n else w for w, n in zip(text, following, strict=True)]
         count = sum(guess_syllables(w) for w in text)
         miss = max(low - count, count - high, 0)
         if miss < best_miss:

@@ -30,6 +30,7 @@ class AutoencoderStageConfig(StageConfig):
     scales_per_step: int = Field(default=3, ge=1, le=len(SCALES))
     latent_noise: float = Field(default=0.2, ge=0)
     silence: float = Field(default=0.05, ge=0, le=1, description="share of crops that may be quiet")
+    held_out_seconds: float = Field(default=5.0, gt=0.1)
     mix: dict[str, float] = {
         "dual": 0.25, "chant": 0.2, "speech": 0.05, "instrumental": 0.3, "song": 0.03, "sound": 0.02, "loop": 0.03,
         "generated": 0.12,
@@ -88,18 +89,21 @@ class AutoencoderStage(Stage):
         self.clips = self._held_out_clips(corpus)
 
     def _held_out_clips(self, corpus: Corpus) -> dict[str, Tensor]:
-        """Fixed loud excerpts of 5 s of held-out recordings, per track."""
+        """Fixed loud excerpts of held-out recordings, per track: `[clips, samples]`."""
         clips: dict[str, list[Tensor]] = {"vocals": [], "accompaniment": []}
+        wanted = int(self.config.held_out_seconds * RATE) // 960 * 960
         for recording in corpus.recordings("held_out", "dual", "chant", "instrumental"):
             for track in ("vocals", "accompaniment"):
                 if track in recording.tracks and len(clips[track]) < 6:
                     audio = recording.audio(track)
-                    size = min(5 * RATE, len(audio) // 960 * 960)
+                    if len(audio) < wanted:
+                        continue
+                    size = wanted
                     starts = np.linspace(0, len(audio) - size, 12).astype(int)
                     energy = [float(np.square(audio[s : s + size : 50].astype(np.float32)).mean()) for s in starts]
                     start = int(starts[int(np.argsort(energy)[len(energy) * 3 // 4])])
                     clips[track].append(self._load(audio[start : start + size], recording.gain_db))
-        return {track: torch.stack([c for c in found if len(c) == 5 * RATE]) for track, found in clips.items() if found}
+        return {track: torch.stack(found) for track, found in clips.items() if found}
 
     @staticmethod
     def _load(samples: np.ndarray, gain_db: float) -> Tensor:

@@ -101,17 +101,11 @@ def sources(audio: Path) -> dict[str, dict[str, object]]:
                 add(key, kind, stem or "mix", path, row["licence"], row["attribution"], row["source"])
     else:
         for path in find_audio(audio):
-            if (path.parent / "song.json").is_file():
+            song_file = path.parent / "song.json"
+            if song_file.is_file():
                 if path.stem in STEMS:
-                    add(
-                        f"generated/{path.parent.name}",
-                        "generated",
-                        path.stem,
-                        path,
-                        "CC0",
-                        "duotok songs",
-                        "generated",
-                    )
+                    key = f"generated/{path.parent.name}"
+                    add(key, "generated", path.stem, path, "CC0", "duotok songs", str(song_file.resolve()))
                 continue
             song, stem = _song_and_stem(path)
             relative = str(path.parent.relative_to(audio) / song)

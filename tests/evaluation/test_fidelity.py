@@ -1,0 +1,114 @@
+"""Distances against what is known by hand, and against another implementation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from duotok.evaluation.fidelity import DISTANCE_RATE, SCALES, mel_distance, si_sdr, stoi
+from duotok.evaluation.opus import opus
+
+
+def noise(
+    seconds: float = 1.0, rate: int = DISTANCE_RATE, channels: int = 1, level: float = 0.2, seed: int = 0
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return level * torch.randn(channels, round(seconds * rate), generator=generator)
+
+
+def by_librosa(a: Tensor, b: Tensor) -> float:
+    """The same definition (paper-parameters 6.2) with librosa's filters, in float64. (Its STFT costs 15 s of compiling.)"""
+    filters = pytest.importorskip("librosa").filters
+    total = 0.0
+    for n_fft in SCALES:
+        mel = filters.mel(sr=DISTANCE_RATE, n_fft=n_fft, n_mels=5 * n_fft // 32, htk=True, norm=None, dtype=np.float64)
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+        logs = []
+        for x in (a, b):
+            padded = np.pad(x[0].double().numpy(), n_fft // 2, mode="reflect")
+            frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 4] * window
+            logs.append(np.log(np.maximum(np.abs(np.fft.rfft(frames)) ** 2 @ mel.T, 1e-5)))
+        total += float(np.abs(logs[0] - logs[1]).mean())
+    return total / len(SCALES)
+
+
+def test_identical_is_zero() -> None:
+    sound = noise(channels=2)
+    assert mel_distance(sound, sound, DISTANCE_RATE) == 0.0
+    assert mel_distance(noise(rate=48_000), noise(rate=48_000), 48_000) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_agrees_with_librosa(seed: int) -> None:
+    a, b = noise(seed=seed), noise(seed=seed + 10, level=0.05)
+    a = a * torch.linspace(0, 1, a.shape[1])  # silence, too: the floor counts
+    assert mel_distance(a, b, DISTANCE_RATE) == pytest.approx(by_librosa(a, b), abs=2e-4)
+
+
+def test_a_gain_is_its_logarithm() -> None:
+    """Noise far above the floor, twice as loud: power times four everywhere, so the distance is ln 4."""
+    sound = noise(level=0.5)
+    assert mel_distance(2 * sound, sound, DISTANCE_RATE) == pytest.approx(math.log(4), abs=0.01)
+
+
+def test_symmetric_and_in_mono() -> None:
+    a, b = noise(channels=2), noise(channels=2, seed=5)
+    distance = mel_distance(a, b, DISTANCE_RATE)
+    assert distance > 0.1
+    assert distance == mel_distance(b, a, DISTANCE_RATE)
+    assert distance == pytest.approx(mel_distance(a.mean(0), b.mean(0, keepdim=True), DISTANCE_RATE))
+
+
+def test_si_sdr_known_values() -> None:
+    n = 48_000
+    t = torch.arange(n, dtype=torch.float64) / n
+    target = torch.sin(2 * math.pi * 100 * t)[None]
+    other = torch.sin(2 * math.pi * 200 * t)[None]  # orthogonal, of equal power
+    assert si_sdr(target + 0.1 * other, target) == pytest.approx(20.0, abs=1e-6)
+    assert si_sdr(target + other, target) == pytest.approx(0.0, abs=1e-6)
+    assert si_sdr(other, target) < -60
+    assert si_sdr(target, target) > 100
+
+
+@pytest.mark.parametrize("gain", [0.01, 3.0, -1.0])
+def test_si_sdr_ignores_scale_and_offset(gain: float) -> None:
+    target, error = noise(channels=2), noise(channels=2, seed=3, level=0.05)
+    reference = si_sdr(target + error, target)
+    assert reference == pytest.approx(20 * math.log10(0.2 / 0.05), abs=0.3)
+    assert si_sdr(gain * (target + error) + 0.2, target) == pytest.approx(reference, abs=1e-4)
+    assert si_sdr(target + error, abs(gain) * target) == pytest.approx(reference, abs=1e-4)
+
+
+def test_stoi_falls_with_noise() -> None:
+    pytest.importorskip("pystoi")
+    rate, n = 16_000, 32_000
+    t = torch.arange(n) / rate
+    voice = torch.sin(2 * math.pi * 3 * t).clamp_min(0) * torch.sin(2 * math.pi * 300 * t) + noise(
+        2.0, rate, level=0.01
+    )
+    values = [stoi(voice + noise(2.0, rate, level=level, seed=9), voice, rate) for level in (0.0, 0.1, 1.0)]
+    assert values[0] == pytest.approx(1.0, abs=1e-3)
+    assert values[0] > values[1] > values[2]
+
+
+def test_opus_is_aligned_and_at_its_rate() -> None:
+    rate = 48_000
+    t = torch.arange(3 * rate) / rate
+    glide = 0.3 * torch.sin(2 * math.pi * (200 * t + 60 * t**2)) * (0.6 + 0.4 * torch.sin(2 * math.pi * 3 * t))
+    sound = glide.expand(2, -1)
+    coded = opus(sound, 24_000)
+    assert coded.audio.shape == (1, 3 * rate)
+    assert 8 < coded.kbps < 40
+    assert si_sdr(coded.audio, sound[:1]) > 10
+    assert mel_distance(opus(sound, 6000).audio, sound, rate) < 2.5
+
+
+def test_opus_of_silence_and_of_little() -> None:
+    silence = opus(torch.zeros(1, 5000)).audio
+    assert silence.shape == (1, 5000) and float(silence.abs().max()) < 1e-3
+    assert opus(noise(0.001, 48_000)).audio.shape == (1, 48)

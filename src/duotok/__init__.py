@@ -3,7 +3,7 @@
 from duotok import DuoTok
 model = DuoTok.from_pretrained("mini")
 tokens = model.encode("song.mp3")
-audio = model.decode(tokens)                       # [2, samples] at 48 kHz
+audio = model.decode(tokens)                       # [channels, samples] at 48 kHz
 """
 
 from __future__ import annotations

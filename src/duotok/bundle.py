@@ -128,9 +128,9 @@ def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _half(tensor: Tensor) -> Tensor:
-    # Vectors (norms, biases, statistics) cost nothing and matter most; what would overflow stays as it is.
-    if tensor.dtype != torch.float32 or tensor.ndim < 2 or bool((tensor.abs() >= 65_000).any()):
+def _half(tensor: Tensor, learned: bool) -> Tensor:
+    # Statistics (buffers of one dimension) and what would overflow stay as they are.
+    if tensor.dtype != torch.float32 or not (learned or tensor.ndim > 1) or bool((tensor.abs() >= 65_000).any()):
         return tensor
     return tensor.half()
 
@@ -156,7 +156,8 @@ def write_bundle(
         partial.mkdir(parents=True)
         for part in config.parts:
             state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
-            data = save({k: _half(v) if half else v.clone() for k, v in state.items()})
+            learned = {name for name, _ in modules[part].named_parameters()}
+            data = save({k: _half(v, k in learned) if half else v.clone() for k, v in state.items()})
             write_atomically(partial / f"{part}.safetensors", data)
         (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
         text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from duotok.errors import ConfigError, DuoTokError
-from duotok.training.engine import Stage, StageConfig, checkpoints, latest, learning_rate, load_module, train
+from duotok.training.engine import Stage, StageConfig, checkpoints, latest, learning_rate, load_module, only_one, train
 
 HERE = Path(__file__)
 
@@ -77,7 +77,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path):
     child = subprocess.Popen(
         [sys.executable, str(HERE), str(tmp_path / "killed")], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(checkpoints(tmp_path / "killed")) < 1 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
@@ -116,6 +116,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
     with pytest.raises(DuoTokError, match="step 15"):
         train(Exploding(config()), tmp_path)
     assert latest(tmp_path).name == "checkpoint-00000010"
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path):
+    with only_one(tmp_path), pytest.raises(DuoTokError, match="another process"):
+        train(Toy(config()), tmp_path)
+    assert train(Toy(config()), tmp_path, stop_after=10)
 
 
 def test_learning_rate_warms_up_and_falls_to_the_floor():

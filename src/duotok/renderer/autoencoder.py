@@ -47,7 +47,8 @@ class ConvNeXt(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         assert self.depthwise.bias is not None
         y = depthwise(x, self.depthwise.weight.unsqueeze(2), self.depthwise.bias)
-        return x + self.scale * self.down(F.gelu(self.up(self.norm(y))))
+        out: Tensor = x + self.scale * self.down(F.gelu(self.up(self.norm(y))))
+        return out
 
 
 class SpectralFeatures(nn.Module):
@@ -147,6 +148,6 @@ class Autoencoder(nn.Module):
         for k in range(n_fft // hop):
             total = total + F.pad(pieces[:, :, k], (0, 0, k, n_fft // hop - 1 - k))
         squares = self.window.square().reshape(n_fft // hop, hop).sum(0)
-        audio = (total / squares).reshape(batch, -1)
+        audio: Tensor = (total / squares).reshape(batch, -1)
         margin = (n_fft - hop) // 2
         return audio[:, margin : margin + count * hop]

@@ -6,6 +6,7 @@ from (seed, step) before each step, so weights, optimizer and step number are th
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +197,6 @@ class Log:
         self.said, self.sums, self.count = now, {}, 0
 
 
-def _steps(first: int, last: int) -> Iterator[int]:
-    yield from range(first, last)
-
-
 def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, float]:
     """Train `stage` in folder `run`, going on from its newest checkpoint. Returns the last held-out losses.
 
@@ -208,6 +206,23 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
     if config.threads:
         torch.set_num_threads(config.threads)
     run.mkdir(parents=True, exist_ok=True)
+    with only_one(run):
+        return _train(stage, run, stop_after)
+
+
+@contextmanager
+def only_one(run: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system releases it when the process ends, however it ends."""
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DuoTokError(f"{run}: another process is training there; wait for it or choose other --runs") from None
+        yield
+
+
+def _train(stage: Stage, run: Path, stop_after: int | None) -> dict[str, float]:
+    config = stage.config
     (run / "config.json").write_text(json.dumps(config.model_dump(mode="json"), indent=1), encoding="utf-8")
     groups = stage.parameter_groups()
     scales = [float(group.pop("scale", 1.0)) for group in groups]
@@ -224,7 +239,7 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     held_out: dict[str, float] = {}
     last = min(config.steps, stop_after or config.steps)
-    for step in _steps(first, last):
+    for step in range(first, last):
         seed_step(config.seed, step)
         lr = learning_rate(config, step)
         for group, scale in zip(optimizer.param_groups, scales, strict=True):

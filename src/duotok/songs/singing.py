@@ -12,6 +12,7 @@ from duotok.songs.singer import BEND_AT, COLOUR_AT, UPPER_AT, Rng, Singer
 from duotok.songs.spoken import FRAME, SpokenWord, Syllable, analyse, world
 
 SPEECH_RATE = 150  # words a minute: slow enough for clean vowels, fast enough for short consonants
+LONGEST_CODA = 0.2  # seconds; espeak waits long before a last t
 SILENT = -27.0  # log power of silence in an envelope
 
 
@@ -146,7 +147,7 @@ def _inhale(
 def _sources(syllable: Syllable, at: Placed, a: int, b: int, fresh: bool, last: bool) -> NDArray[np.float64]:
     """For every frame a..b of the song the (fractional) frame of the spoken word that it takes."""
     vowel = max(a, round(at.vowel / FRAME))
-    coda = (syllable.end - syllable.vowel_end) if last else 0.0
+    coda = min(syllable.end - syllable.vowel_end, LONGEST_CODA / FRAME) if last else 0.0
     coda_frames = int(min(coda, 0.45 * max(b - vowel, 1)))
     parts = []
     if vowel > a:
@@ -256,4 +257,5 @@ def _sheen(hertz: NDArray[np.float64], singer: Singer) -> NDArray[np.float64]:
         gain * np.exp(-(((x - centre) / (0.09 * centre)) ** 2))
         for centre, gain in zip(UPPER_AT, singer.upper, strict=True)
     )
-    return np.asarray(level - fall * np.log2(np.maximum(hertz, 500) / 4000) + ripple)
+    air = np.maximum(hertz - 11000, 0) / 1000
+    return np.asarray(level - fall * np.log2(np.maximum(hertz, 500) / 4000) + ripple - air)

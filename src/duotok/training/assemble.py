@@ -7,6 +7,7 @@ from pathlib import Path
 
 from duotok.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
 from duotok.errors import BundleError
+from duotok.model.tokenizer import Tokenizer
 from duotok.tokens import TRACKS
 from duotok.training.corpus import Corpus
 from duotok.training.engine import checkpoints
@@ -70,12 +71,20 @@ Weights: Apache-2.0 as far as the authors of this project can license them; the 
 """
 
 
+def without_mask_head(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer less the head that stage 3 no longer has."""
+    smaller = Tokenizer(tokenizer.config.model_copy(update={"mask_head": False}))
+    state = tokenizer.state_dict()
+    smaller.load_state_dict({name: state[name] for name in smaller.state_dict()})
+    return smaller.eval()
+
+
 def assemble(
     runs: Path, corpus: Corpus, folder: Path, name: str, command: str, codec: CodecConfig | None = None
 ) -> Path:
     """Collect the trained parts of `runs` into a bundle of half precision. Raises BundleError when it is over 32 MB."""
     adapted = "adapt" if checkpoints(runs / "adapt") else "autoencoder"
-    tokenizer, autoencoder = load_tokenizer(runs), load_autoencoder(runs, adapted)
+    tokenizer, autoencoder = without_mask_head(load_tokenizer(runs)), load_autoencoder(runs, adapted)
     dits = {track: load_dit(runs, track) for track in TRACKS}
     separator = load_separator(runs)
     if codec is None:

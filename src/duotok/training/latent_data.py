@@ -48,18 +48,27 @@ def write_code_vectors(data: Path, track: str, vectors: Tensor) -> None:
     _write(data / f"code_vectors.{track}.npy", vectors.detach().float().cpu().numpy())
 
 
-def write_recording(
-    data: Path, split: str, recording: str, track: str, latents: Tensor, codes: Tensor, levels: Tensor | None = None
+def write_latents(
+    data: Path, split: str, recording: str, track: str, latents: Tensor, levels: Tensor | None = None
 ) -> None:
-    """Store one track: latents `[latent_frames, latent_dim]`, codes `[frames]`, levels `[frames]` from `frame_levels`.
-
-    The latents are written last: a recording counts as done when they are there.
-    """
+    """Store latents `[latent_frames, latent_dim]` and levels `[frames]` (from `frame_levels`) of one track."""
     folder = data / split / recording
-    _write(folder / f"{track}.codes.npy", codes.cpu().numpy().astype(np.int32))
     if levels is not None:
         _write(folder / f"{track}.levels.npy", levels.cpu().numpy().astype(np.float16))
     _write(folder / f"{track}.latents.npy", latents.detach().cpu().numpy().astype(np.float16))
+
+
+def write_codes(data: Path, split: str, recording: str, track: str, codes: Tensor) -> None:
+    """Store codes `[frames]` of one track."""
+    _write(data / split / recording / f"{track}.codes.npy", codes.cpu().numpy().astype(np.int32))
+
+
+def write_recording(
+    data: Path, split: str, recording: str, track: str, latents: Tensor, codes: Tensor, levels: Tensor | None = None
+) -> None:
+    """Store codes, levels and latents of one track."""
+    write_codes(data, split, recording, track, codes)
+    write_latents(data, split, recording, track, latents, levels)
 
 
 def _read(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ def run_config(run: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{run}: state.json holds no config; train that stage again")
     return config
+
+
+def fingerprint(run: Path, module: str) -> str:
+    """Names the newest weights of a run: checkpoint and the start of their SHA-256."""
+    path = latest(run) / f"{module}.safetensors"
+    return f"{path.parent.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 def load_separator(runs: Path) -> BSRoFormer:

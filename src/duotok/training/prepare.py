@@ -17,7 +17,7 @@ from duotok.separation.teacher import teacher_masks
 from duotok.tokens import TRACKS
 from duotok.training.corpus import RATE, Corpus, Recording
 from duotok.training.features import FRAME_SAMPLES, MEL_PER_FRAME, feature_path, load_array, load_mono, save_array
-from duotok.training.latent_data import frame_levels, write_code_vectors, write_recording
+from duotok.training.latent_data import frame_levels, write_code_vectors, write_codes, write_latents
 
 TEACHER_STEMS = ("vocals", "drums", "bass", "other")
 MASK_KINDS = ("dual", "song", "generated")
@@ -59,43 +59,50 @@ def compute_masks(corpus: Corpus, model: BSRoFormer, seconds: float) -> None:
         left -= stop / RATE
 
 
-@torch.no_grad()
-def encode_recording(
-    autoencoder: Autoencoder, tokenizer: Tokenizer, corpus: Corpus, recording: Recording, track: str, window: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents `[2 frames, 64]`, codes `[frames]` and levels of one track. Codes are made in plain windows of `window` frames."""
-    audio = load_mono(recording, track)
-    audio = torch.nn.functional.pad(audio, (0, -len(audio) % FRAME_SAMPLES))
-    context, block = 16 * LATENT_HOP, BLOCK_SECONDS * RATE
-    latents = []
-    for start in range(0, len(audio), block):
-        first, last = max(0, start - context), min(len(audio), start + block + context)
-        part = autoencoder.encode(audio[None, None, first:last])[0]
-        begin = (start - first) // LATENT_HOP
-        latents.append(part[begin : begin + min(block, len(audio) - start) // LATENT_HOP])
-    mel = torch.from_numpy(load_array(feature_path(corpus.cache, recording, track, "mel")).astype("float32"))
-    codes = [
-        tokenizer.encode(mel[None, s : s + window * MEL_PER_FRAME], track)[0]
-        for s in range(0, len(mel), window * MEL_PER_FRAME)
-    ]
-    return torch.cat(latents), torch.cat(codes), frame_levels(audio)
+def jobs_for(corpus: Corpus) -> list[tuple[Recording, str]]:
+    """Every vocals and accompaniment track that the renderers learn from."""
+    return [(r, track) for r in corpus.all for track in TRACKS if track in r.tracks and r.kind != "sound"]
+
+
+def _todo(data: Path, corpus: Corpus, name: str, made_by: str) -> list[tuple[Recording, str]]:
+    """Jobs whose file is missing; all of them when the files there were made by other weights."""
+    stamp = data / f"{name}.made_by"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") != made_by:
+        for path in data.rglob(f"*.{name}.npy"):
+            path.unlink()
+    data.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(made_by, encoding="utf-8")
+    return [(r, t) for r, t in jobs_for(corpus) if not (data / r.split / r.id / f"{t}.{name}.npy").is_file()]
 
 
 @torch.no_grad()
-def compute_latents(corpus: Corpus, autoencoder: Autoencoder, tokenizer: Tokenizer, data: Path, window: int) -> None:
-    """Latents and codes of every recording's vocals and accompaniment for stage 4; done ones are kept."""
+def compute_latents(corpus: Corpus, autoencoder: Autoencoder, data: Path, made_by: str) -> None:
+    """Latents `[2 frames, 64]` and levels of every track, in blocks of 30 s with context; done ones are kept.
+
+    made_by: names the weights; latents of other weights are made anew.
+    """
     autoencoder.eval()
+    context, block = 16 * LATENT_HOP, BLOCK_SECONDS * RATE
+    for recording, track in progress(_todo(data, corpus, "latents", made_by), description="latents"):
+        audio = load_mono(recording, track)
+        audio = torch.nn.functional.pad(audio, (0, -len(audio) % FRAME_SAMPLES))
+        latents = []
+        for start in range(0, len(audio), block):
+            first, last = max(0, start - context), min(len(audio), start + block + context)
+            part = autoencoder.encode(audio[None, None, first:last])[0]
+            begin = (start - first) // LATENT_HOP
+            latents.append(part[begin : begin + min(block, len(audio) - start) // LATENT_HOP])
+        write_latents(data, recording.split, recording.id, track, torch.cat(latents), frame_levels(audio))
+
+
+@torch.no_grad()
+def compute_codes(corpus: Corpus, tokenizer: Tokenizer, data: Path, window: int, made_by: str) -> None:
+    """Code vectors of both tracks, and codes `[frames]` of every track in plain windows of `window` frames; as compute_latents."""
     tokenizer.eval()
     for track in TRACKS:
         write_code_vectors(data, track, tokenizer.branch(track).quantizer.table())
-    jobs = [
-        (recording, track)
-        for recording in corpus.all
-        for track in TRACKS
-        if track in recording.tracks
-        and recording.kind != "sound"
-        and not (data / recording.split / recording.id / f"{track}.latents.npy").is_file()
-    ]
-    for recording, track in progress(jobs, description="latents and codes"):
-        latents, codes, levels = encode_recording(autoencoder, tokenizer, corpus, recording, track, window)
-        write_recording(data, recording.split, recording.id, track, latents, codes, levels)
+    for recording, track in progress(_todo(data, corpus, "codes", made_by), description="codes"):
+        mel = torch.from_numpy(load_array(feature_path(corpus.cache, recording, track, "mel")).astype("float32"))
+        step = window * MEL_PER_FRAME
+        codes = [tokenizer.encode(mel[None, s : s + step], track)[0] for s in range(0, len(mel), step)]
+        write_codes(data, recording.split, recording.id, track, torch.cat(codes))

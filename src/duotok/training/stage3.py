@@ -33,9 +33,12 @@ class Stage3Config(StageConfig):
         default=24, ge=0, description="batches whose features the codebooks start from; 0 = random map"
     )
     fit_basis: Literal["random", "features"] = Field(
-        default="random", description="keep the random basis and fit the map, or draw the frozen basis from feature frames"
+        default="random",
+        description="keep the random basis and fit the map, or draw the frozen basis from feature frames",
     )
-    fit_scale: float | None = Field(default=None, gt=0, description="spread of the codes; null = the quantizer's default")
+    fit_scale: float | None = Field(
+        default=None, gt=0, description="spread of the codes; null = the quantizer's default"
+    )
 
 
 class Stage3(Stage):

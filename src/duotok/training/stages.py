@@ -100,15 +100,18 @@ def _stage3(config: Path, overrides: list[str], runs: Path, corpus: Corpus) -> S
 def _stage4(config: Path, overrides: list[str], runs: Path, corpus: Corpus) -> Stage:
     from duotok.training.features import compute_features
     from duotok.training.latent_data import LatentData
-    from duotok.training.loading import load_autoencoder, load_tokenizer
-    from duotok.training.prepare import compute_latents
+    from duotok.training.loading import fingerprint, load_autoencoder, load_tokenizer
+    from duotok.training.prepare import compute_codes, compute_latents
     from duotok.training.stage4 import Stage4, Stage4Config
 
     parsed = load_config(Stage4Config, config, overrides)
     compute_features(corpus)
     autoencoder = load_autoencoder(runs)
-    compute_latents(corpus, autoencoder, load_tokenizer(runs, "stage3"), latents_folder(runs), parsed.encoder_window)
-    return Stage4(parsed, LatentData(latents_folder(runs), parsed.track), autoencoder)
+    data = latents_folder(runs)
+    compute_latents(corpus, autoencoder, data, fingerprint(runs / "autoencoder", "autoencoder"))
+    made_by = f"{fingerprint(runs / 'stage3', 'tokenizer')} window {parsed.encoder_window}"
+    compute_codes(corpus, load_tokenizer(runs, "stage3"), data, parsed.encoder_window, made_by)
+    return Stage4(parsed, LatentData(data, parsed.track), autoencoder)
 
 
 def _adapt(config: Path, overrides: list[str], runs: Path, corpus: Corpus) -> Stage:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,7 @@ def make(song: DemoSong, model: DuoTok, settings: Settings, progress: Progress |
         vocals=sounds["vocals"], accompaniment=sounds["accompaniment"], progress=lambda f: note("encoding", f)
     )
     times["encoding"] = time.perf_counter() - began
+    tokens = replace(tokens, source=source.name)
     began = time.perf_counter()
     decoded = {
         track: model.decode(

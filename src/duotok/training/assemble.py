@@ -15,6 +15,11 @@ from duotok.training.loading import load_autoencoder, load_dit, load_separator, 
 
 MAX_BYTES = 32_000_000
 MEASUREMENTS = "measurements.md"
+NOTES = "notes.md"
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def data_section(corpus: Corpus) -> str:
@@ -33,14 +38,14 @@ def data_section(corpus: Corpus) -> str:
 
 
 def model_card(runs: Path, corpus: Corpus, name: str, command: str) -> str:
-    """The card: data, licences, attribution, steps of every stage, measurements (RUNS/measurements.md), the command."""
+    """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command."""
     steps = "\n".join(
         f"| {run.name} | {int(checkpoints(run)[-1].name.split('-')[1])} |"
         for run in sorted(runs.iterdir())
         if run.is_dir() and checkpoints(run)
     )
-    measured = runs / MEASUREMENTS
-    numbers = measured.read_text(encoding="utf-8") if measured.is_file() else "Not measured yet: run the benchmarks."
+    notes = _read(runs / NOTES)
+    numbers = _read(runs / MEASUREMENTS) or "Not measured yet: run the benchmarks."
     return f"""---
 license: apache-2.0
 library_name: duotok
@@ -60,6 +65,8 @@ Weights: Apache-2.0 as far as the authors of this project can license them; the 
 | run | steps |
 |---|---|
 {steps}
+
+{notes}
 
 ## Measured
 
@@ -91,6 +98,11 @@ def assemble(
         # Windows as long as the crops that the stages were trained on.
         window = int(run_config(runs / "stage3")["crop_frames"])
         codec = CodecConfig(window=window, context=window // 8)
+        if checkpoints(runs / "adapt"):
+            # The sampler that the decoder was adapted to is the one to render with.
+            adapt = run_config(runs / "adapt")
+            chosen = {"steps": adapt["sampler_steps"], "sampler": adapt["sampler"], "temperature": adapt["temperature"]}
+            codec = codec.model_copy(update=chosen)
     config = BundleConfig(
         name=name,
         codec=codec,

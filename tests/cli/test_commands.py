@@ -159,8 +159,9 @@ def test_same_seed_same_file(bundle: Path, tree: Path, tmp_path: Path) -> None:
     for name, seed in [("one", 1), ("two", 1), ("three", 2)]:
         done = run("decode", tmp_path / "a.duotok", "-o", tmp_path / f"{name}.wav", "--seed", seed, "--model", bundle)
         assert done.exit_code == 0
-    one, two, three = ((tmp_path / f"{n}.wav").read_bytes() for n in ("one", "two", "three"))
-    assert one == two != three
+    # Samples, not bytes: libsndfile stamps the time of writing into float files.
+    one, two, three = (io.read(tmp_path / f"{n}.wav") for n in ("one", "two", "three"))
+    assert torch.equal(one, two) and not torch.equal(one, three)
 
 
 def test_interrupt(bundle: Path, tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_interrupt(bundle: Path, tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list((tmp_path / "out").glob("*.duotok")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

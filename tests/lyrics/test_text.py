@@ -39,7 +39,9 @@ def test_a_missing_bert_vocabulary_is_named(tmp_path: Path):
 def test_bert_word_pieces_from_a_vocabulary_file(tmp_path: Path):
     pytest.importorskip("tokenizers", reason="word pieces need the tokenizers package")
     path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sing", "##ing", "song"]), encoding="utf-8")
+    path.write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sing", "##ing", "song"]), encoding="utf-8"
+    )
     vocabulary = BertVocabulary(path)
     assert vocabulary.size == 8
     assert vocabulary.encode("singing song") == [5, 6, 7]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from pathlib import Path
 from typing import Protocol
@@ -68,5 +69,5 @@ class BertVocabulary:
 
 def greedy_ctc(classes: list[int], blank: int) -> list[int]:
     """Best path to labels: repeats merged, blanks dropped."""
-    labels = [c for c, before in zip(classes, [blank, *classes[:-1]], strict=True) if c != before]
-    return [c for c in labels if c != blank]
+    merged = [label for label, _ in itertools.groupby(classes)]
+    return [label for label in merged if label != blank]

@@ -18,8 +18,8 @@ RECIPE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("stage1", ()),
     ("stage2", ()),
     ("stage3", ()),
-    ("stage4", ("track=vocals",)),
     ("stage4", ("track=accompaniment",)),
+    ("stage4", ("track=vocals", "start_from={runs}/stage4.accompaniment")),
     ("adapt", ()),
 )
 
@@ -59,7 +59,8 @@ def make_mini(options: argparse.Namespace) -> Path:
     corpus = Corpus(runs / "cache")
     for name, overrides in RECIPE:
         extra = [] if options.steps is None else [f"steps={options.steps}"]
-        stage = build_stage(name, options.configs / f"{name}.yaml", [*overrides, *extra], runs, corpus)
+        chosen = [override.format(runs=runs) for override in overrides]
+        stage = build_stage(name, options.configs / f"{name}.yaml", [*chosen, *extra], runs, corpus)
         train(stage, runs / stage.name)
     bundle = options.bundle or runs / "bundle"
     assemble(runs, corpus, bundle, options.name, f"make mini AUDIO={options.audio[0]}")

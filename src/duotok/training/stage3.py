@@ -36,6 +36,10 @@ class Stage3Config(StageConfig):
         default="random",
         description="keep the random basis and fit the map, or draw the frozen basis from feature frames",
     )
+    refit_steps: tuple[int, ...] = Field(
+        default=(),
+        description="fit again after these steps: codes that the moving features left behind come back into use",
+    )
     fit_scale: float | None = Field(
         default=None, gt=0, description="spread of the codes; null = the quantizer's default"
     )
@@ -54,15 +58,21 @@ class Stage3(Stage):
         self.train_crops = CropBatches(corpus, "train", config.shares, config.crop_frames)
         self.held_out_crops = CropBatches(corpus, "held_out", config.shares, config.crop_frames)
 
-    @torch.no_grad()
     def start(self) -> None:
+        if self.config.fit_batches:
+            self.fit(0)
+
+    def after_step(self, step: int) -> None:
+        if step + 1 in self.config.refit_steps:
+            self.fit(step + 1)
+
+    @torch.no_grad()
+    def fit(self, step: int) -> None:
         """Start each codebook from its track's features: at their mean and covariance, or (`features`) at drawn frames."""
-        if not self.config.fit_batches:
-            return
         self.tokenizer.eval()
         hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
         for index in range(self.config.fit_batches):
-            batch = self.train_crops.batch((self.config.seed, 9, index), self.config.batch_size)
+            batch = self.train_crops.batch((self.config.seed, 9, step, index), self.config.batch_size)
             found = self.tokenizer.lower(batch["mel"], batch["lengths"])
             for item, length, track in zip(found, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):
                 hidden[TRACKS[track]].append(item[:length])

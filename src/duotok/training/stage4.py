@@ -21,7 +21,7 @@ from duotok.audio.io import write
 from duotok.renderer.diffusion import diffusion_loss, masked_mean_square, stratified_times
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.renderer.samplers import sample
-from duotok.training.engine import Stage, StageConfig
+from duotok.training.engine import Stage, StageConfig, latest, load_module
 from duotok.training.latent_data import LatentData, LatentRecording, crop, stack
 from duotok.training.pictures import compare_mels
 
@@ -46,6 +46,9 @@ class Stage4Config(StageConfig):
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weights that render")
     min_snr: float | None = Field(default=None, gt=0, description="gamma of the min-SNR weighting; null = none")
     sample_steps: int = Field(default=16, gt=0)
+    start_from: Path | None = Field(
+        default=None, description="run of the other track whose averaged weights to start from"
+    )
 
 
 class Stage4(Stage):
@@ -63,6 +66,13 @@ class Stage4(Stage):
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.modules = {"dit": self.dit, "ema": self.ema}
         self.clips = stack(self._held_out_crops(data.recordings("held_out")))
+
+    def start(self) -> None:
+        """Start from the other track's renderer, if asked for; from then on the two share nothing."""
+        if self.config.start_from is not None:
+            load_module(latest(self.config.start_from) / "ema.safetensors", self.dit)
+            self.dit.standardise(self.vectors[self._codes_in_use()])
+            self.ema.load_state_dict(self.dit.state_dict())
 
     def _codes_in_use(self, at_most: int = 100_000) -> Tensor:
         """Codes of the training set, thinned evenly: code vectors count as often as they occur."""

@@ -1,4 +1,4 @@
-"""Pictures that training and reports show: mels side by side."""
+"""Pictures that training shows: mels one below the other."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from duotok.audio.features import ANALYSIS_RATE, LogMel
+from duotok.audio.features import ANALYSIS_RATE, MEL_RATE, LogMel
 from duotok.audio.io import resample
 
 
-def compare_mels(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
-    """Write a PNG with the log-mel of each sound (`[samples]` at `rate`) below the other, on one colour scale."""
+def show_mels(path: Path, mels: dict[str, Tensor]) -> None:
+    """Write a PNG of normalised log-mels `[mel_frames, 128]`, one below the other on one colour scale."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    mel = LogMel()
-    figure, axes = plt.subplots(len(sounds), 1, figsize=(10, 2.4 * len(sounds)), squeeze=False, sharex=True)
-    for axis, (name, sound) in zip(axes[:, 0], sounds.items(), strict=True):
-        mono = resample(sound[None], rate, ANALYSIS_RATE)[0]
-        mono = torch.nn.functional.pad(mono, (0, -len(mono) % 240))
-        picture = mel.denormalise(mel(mono)).T.numpy()
+    figure, axes = plt.subplots(len(mels), 1, figsize=(10, 2.4 * len(mels)), squeeze=False, sharex=True)
+    for axis, (name, mel) in zip(axes[:, 0], mels.items(), strict=True):
+        picture = LogMel().denormalise(mel).T.numpy()
         axis.imshow(
-            picture, origin="lower", aspect="auto", vmin=-11.5, vmax=8, extent=(0, len(mono) / ANALYSIS_RATE, 0, 128)
+            picture, origin="lower", aspect="auto", vmin=-11.5, vmax=8, extent=(0, len(mel) / MEL_RATE, 0, len(picture))
         )
         axis.set_title(name, fontsize=9)
         axis.set_ylabel("mel band")
@@ -33,3 +30,13 @@ def compare_mels(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)
+
+
+def compare_mels(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
+    """Write a PNG with the log-mel of each sound (`[samples]` at `rate`)."""
+    mel = LogMel()
+    mels = {}
+    for name, sound in sounds.items():
+        mono = resample(sound[None], rate, ANALYSIS_RATE)[0]
+        mels[name] = mel(torch.nn.functional.pad(mono, (0, -len(mono) % 240)))
+    show_mels(path, mels)

@@ -15,6 +15,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.training.corpus import Corpus
 from duotok.training.crops import CropBatches
 from duotok.training.engine import Stage, StageConfig, latest, load_module
+from duotok.training.pictures import show_mels
 
 
 class Stage2Config(StageConfig):
@@ -56,3 +57,10 @@ class Stage2(Stage):
             for name, value in self.losses(batch, 0).items():
                 totals[name] = totals.get(name, 0.0) + float(value) / 6
         return totals
+
+    def sample(self, folder: Path) -> None:
+        """Mel of held-out crops as it is and as the mel head tells it."""
+        batch = self.held_out_crops.batch((12, 0), 3)
+        heads = self.tokenizer.stage2(batch["mel"], batch["lengths"])
+        for index in range(len(batch["mel"])):
+            show_mels(folder / f"{index}.png", {"true": batch["mel"][index], "mel head": heads["mel"][index]})

@@ -17,6 +17,7 @@ from duotok.tokens import TRACKS
 from duotok.training.corpus import Corpus
 from duotok.training.crops import CropBatches
 from duotok.training.engine import Stage, StageConfig, latest, load_module
+from duotok.training.pictures import show_mels
 
 
 class Stage3Config(StageConfig):
@@ -115,3 +116,12 @@ class Stage3(Stage):
                 codes[TRACKS[track]].update(valid)
                 frames[TRACKS[track]] += len(valid)
         return totals | {f"distinct_{name}": len(codes[name]) / max(1, frames[name]) for name in TRACKS}
+
+    def sample(self, folder: Path) -> None:
+        """Mel of held-out crops as it is and as the mel head tells it from tokens."""
+        batch = self.held_out_crops.batch((13, 0), 4)
+        hidden = self.tokenizer.lower(batch["mel"], batch["lengths"])
+        heads, _, _ = self.tokenizer.stage3(hidden, batch["track"], batch["lengths"])
+        for index, track in enumerate(batch["track"].tolist()):
+            mels = {f"true ({TRACKS[track]})": batch["mel"][index], "from tokens": heads["mel"][index]}
+            show_mels(folder / f"{index}.png", mels)

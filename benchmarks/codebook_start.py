@@ -1,0 +1,74 @@
+"""How well codebooks start: use and distortion of stage-3 starts on train and held-out bottleneck features.
+
+    python -m benchmarks.codebook_start --runs runs/mini
+
+Needs a trained stage 2. Distortion is the share of the features' variance that quantization loses before any training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from duotok.model.tokenizer import Tokenizer
+from duotok.tokens import TRACKS
+from duotok.training.corpus import Corpus
+from duotok.training.crops import CropBatches
+from duotok.training.loading import load_tokenizer
+from duotok.training.stage3 import Stage3Config
+
+STARTS = (("random", 1.0), ("random", 0.85), ("random", 0.7), ("features", 1.0))
+
+
+@torch.no_grad()
+def gather(tokenizer: Tokenizer, corpus: Corpus, split: str, batches: int) -> dict[str, Tensor]:
+    """Hidden frames `[n, width]` of each track."""
+    crops = CropBatches(corpus, split, Stage3Config.model_fields["shares"].default, 256)
+    hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
+    for index in range(batches):
+        batch = crops.batch((17, index), 6)
+        found = tokenizer.lower(batch["mel"], batch["lengths"])
+        for item, length, track in zip(found, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):
+            hidden[TRACKS[track]].append(item[:length])
+    return {name: torch.cat(rows) for name, rows in hidden.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/mini"), help="folder of runs with stage2 and cache")
+    parser.add_argument("--batches", type=int, default=60, help="training batches of 6 x 10 s to fit on")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    corpus, tokenizer = Corpus(options.runs / "cache"), load_tokenizer(options.runs, "stage2")
+    tokenizer.start_stage3()
+    tokenizer.eval()
+    features = {
+        split: gather(tokenizer, corpus, split, n) for split, n in (("train", options.batches), ("held_out", 10))
+    }
+    rows = []
+    for basis, scale in STARTS:
+        for track in TRACKS:
+            tokenizer.fit_quantizer(features["train"][track][None], track, scale=scale, basis=basis)  # type: ignore[arg-type]
+            for split, hidden in features.items():
+                with torch.no_grad():
+                    q = tokenizer.quantize(hidden[track][None], track)
+                z = q.z[0]
+                lost = float((q.z - q.z_q).square().sum() / (z - z.mean(0)).square().sum())
+                rows.append(
+                    {"start": basis, "scale": scale, "track": track, "split": split, "frames": len(z),
+                     "distinct": len(q.codes.unique()), "distortion": round(lost, 5)}
+                )  # fmt: skip
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return
+    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(map(str, row.values())) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -84,10 +84,10 @@ def balance(rng: Rng, stems: dict[str, Samples], rate: int, details: dict[str, o
 
 
 def _limit(stems: dict[str, Samples], gain: float, rate: int) -> Samples:
-    """Gain [n] that keeps the mix and every stem below the ceiling: the smallest needed nearby, smoothed."""
-    mix = stems["vocals"] + (stems["drums"] + stems["bass"] + stems["other"])
-    top = np.abs(mix).max(axis=0)
-    for stem in stems.values():
+    """Gain [n] that keeps the mix, the accompaniment and every stem below the ceiling: the smallest needed nearby, smoothed."""
+    accompaniment = stems["drums"] + stems["bass"] + stems["other"]
+    top = np.abs(stems["vocals"] + accompaniment).max(axis=0)
+    for stem in (accompaniment, *stems.values()):
         np.maximum(top, np.abs(stem).max(axis=0), out=top)
     top *= np.float32(gain)
     hop = 32

@@ -7,8 +7,9 @@ SONG   ?=
 OUT    ?= demo
 AUDIO  ?= ../shared/audio
 RUNS   ?= runs/mini
+LM     ?= runs/lm
 
-.PHONY: help setup dev demo test lint types mini clean
+.PHONY: help setup dev demo test lint types mini lm clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -41,6 +42,13 @@ types: $(BIN)/.dev   ## mypy, strict for the package
 
 mini: $(BIN)/.dev    ## train the whole recipe from AUDIO= and the song generator into a bundle (hours, resumable)
 	$(BIN)/python -m duotok.training.mini --audio $(AUDIO) --runs $(RUNS)
+
+lm: $(BIN)/.dev      ## train a small language model on tokens of the bundled model, from AUDIO= and generated songs (resumable)
+	$(BIN)/duotok songs -n 120 -o $(LM)/songs --workers 2 --format opus
+	$(BIN)/duotok data prepare --work $(LM)/work --corpus songs=$(LM)/songs \
+	  --corpus $(if $(wildcard $(AUDIO)/INDEX.tsv),index,folder)=$(AUDIO)
+	$(BIN)/duotok pack $(LM)/work -o $(LM)/tokens.parquet --solo
+	$(BIN)/duotok train lm -c configs/lm/mini.yaml --set data=$(abspath $(LM))/tokens.parquet --runs $(LM)
 
 clean:
 	rm -rf $(VENV) demo

@@ -12,7 +12,8 @@ import yaml
 from benchmarks.paper_step import STAGES as PAPER_STEPS
 from benchmarks.paper_step import paper_config
 
-from duotok.config import layers, load_config, read_yaml
+from duotok.config import layers, load_config, parse, read_yaml
+from duotok.lm.comparison_config import ComparisonConfig
 from duotok.lm.stage import LMStageConfig
 from duotok.lyrics.text import BERT_ENTRIES, BERT_NAME, CharacterVocabulary
 from duotok.model.bestrq import BestRQ
@@ -30,7 +31,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 PARTS = ("paper/tokenizer.yaml",)
 """What others extend; no stage of its own."""
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
-STAGES = [name for name in FILES if name not in PARTS]
+COMPARISONS = [name for name in FILES if name.startswith("comparisons/")]
+STAGES = [name for name in FILES if name not in (*PARTS, *COMPARISONS)]
 PAPER_STAGES = [name for name in STAGES if name.startswith("paper/")]
 ABLATIONS = [name for name in FILES if name.startswith("ablations/")]
 
@@ -56,6 +58,16 @@ def parameters(module: torch.nn.Module, trained: bool = False) -> int:
 @pytest.mark.parametrize("name", STAGES)
 def test_parses(name: str) -> None:
     assert isinstance(config(name), StageConfig)
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons_parse(name: str) -> None:
+    """Also the language model's settings in them, which are checked with the tokens only."""
+    found = load_config(ComparisonConfig, CONFIGS / name)
+    settings = parse(LMStageConfig, {**found.lm, "data": "tokens.parquet"}, name)
+    assert found.compared_with in found.tokenizers
+    assert len(found.seeds) >= 3
+    assert settings.seconds >= 1.5 * max(found.corruption.shifts if found.corruption else (0,))
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -5,8 +5,11 @@
     autoencoder.safetensors         latents to sound
     dit.vocals.safetensors          tokens to latents, one for each track
     dit.accompaniment.safetensors
-    separator.safetensors           a mix to its stems (left out where config.json has none)
+    separator.safetensors           a mix to its stems
     README.md                       the model card
+
+The renderer (autoencoder and both dit) and the separator are left out where `config.json` has null for them: a bundle of a
+tokenizer alone encodes and cannot decode.
 
 Weights are loaded when they are first needed, so that encoding does not read the renderer.
 """
@@ -84,15 +87,26 @@ class BundleConfig(Config):
     name: str = "duotok"
     codec: CodecConfig = CodecConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    dit: DiTConfigs = DiTConfigs()
+    autoencoder: AutoencoderConfig | None = AutoencoderConfig()
+    dit: DiTConfigs | None = DiTConfigs()
     separator: BSRoFormerConfig | None = None
+
+    @model_validator(mode="after")
+    def _whole_renderer(self) -> BundleConfig:
+        if (self.autoencoder is None) != (self.dit is None):
+            raise ValueError("autoencoder and dit make the renderer together; give both, or null for both")
+        return self
+
+    @property
+    def renders(self) -> bool:
+        """Whether tokens can be decoded to sound."""
+        return self.dit is not None
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the weight files without their ending."""
-        names = ("tokenizer", "autoencoder", *(f"dit.{track}" for track in TRACKS))
-        return names if self.separator is None else (*names, "separator")
+        renderer = ("autoencoder", *(f"dit.{track}" for track in TRACKS)) if self.renders else ()
+        return ("tokenizer", *renderer, *(() if self.separator is None else ("separator",)))
 
 
 def build(config: BundleConfig, part: str) -> nn.Module:
@@ -100,11 +114,11 @@ def build(config: BundleConfig, part: str) -> nn.Module:
     module: nn.Module
     if part == "tokenizer":
         module = Tokenizer(config.tokenizer)
-    elif part == "autoencoder":
+    elif part == "autoencoder" and config.autoencoder is not None:
         module = Autoencoder(config.autoencoder)
     elif part == "separator" and config.separator is not None:
         module = BSRoFormer(config.separator)
-    elif part.startswith("dit.") and part[4:] in TRACKS:
+    elif config.dit is not None and part.startswith("dit.") and part[4:] in TRACKS:
         module = DiT(getattr(config.dit, part[4:]))
     else:
         raise BundleError(f"bundle '{config.name}' has no part '{part}'; it has {', '.join(config.parts)}")

@@ -276,6 +276,10 @@ class DuoTok:
             raise ConfigError(
                 f"steps {steps}, temperature {temperature} is too low; steps start at 1, temperature at 0"
             )
+        if not self.config.renders:
+            raise BundleError(
+                f"model '{self.model_id}' has no renderer, it only encodes; train stage 4 and bundle it without --tokens-only"
+            )
         self.check(tokens)
         names = TRACKS if track == "mix" else (track,)
         parts = dict.fromkeys(names, 0.0)

@@ -412,6 +412,9 @@ def test_index_held_out_is_an_option(tmp_path: Path) -> None:
     assert (
         read("index", tmp_path, held_out="perhaps, Potassium", validation="0")["dual/Potassium"].split == "validation"
     )
+    found = read("index", tmp_path, held_out="perhaps,Potassium", held_out_test="Potassium", validation="0")
+    assert found["dual/Potassium"].split == "test"
+    assert found["songs/perhaps"].split == "validation"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -289,6 +290,63 @@ def test_trains_for_real_from_the_command_line(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, [*command, "--set", "lm.lr=1"])
     assert wrong.exit_code == 1
     assert "was run with lr = 0.0001, the config says 1.0" in wrong.stderr
+
+
+def half(run: Run) -> Scorer:
+    """`Toy` for other processes, and something to say."""
+    print(f"{run.tokenizer} {run.config.seed} in {os.getpid()}", flush=True)
+    return Toy()(run)
+
+
+def failing(run: Run) -> Scorer:
+    raise ConfigError(f"{run.tokenizer}: broken")
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    """In two processes everything is as in one; each run keeps its own log."""
+    path, told = setup(tmp_path, seeds=[0], **ALL), []
+    alone = as_json(Comparison(path, tmp_path / "alone").go(half))
+    out = tmp_path / "out"
+    result = Comparison(path, out).go(half, told.append, workers=2)
+    assert as_json(result) == alone
+    logs = [file.read_text().split() for file in sorted(out.rglob("log.txt"))]
+    assert len(logs) == 4
+    assert all(int(log[-1]) != os.getpid() for log in logs)
+    assert told[-1].endswith(" s, 0 to go")
+    assert Comparison(path, out).go(failing, workers=2).songs == 7, "nothing is left to do"
+    with pytest.raises(ConfigError, match="broken"):
+        Comparison(path, tmp_path / "broken").go(failing, workers=2)
+
+
+def test_groups_of_songs(tmp_path: Path) -> None:
+    """A group has the figures that its songs have alone; together all groups have every song."""
+
+    def named(songs: list[Song]) -> list[Song]:
+        return [replace(s, id=f"{'real' if i % 2 else 'made'}/{s.id}") for i, s in enumerate(songs)]
+
+    def uneven(run: Run) -> Scorer:
+        def score(songs: Sequence[Song]) -> list[SongScore]:
+            real = [Toy(0.75)(run)([song]) if song.id.startswith("real") else Toy(0.5)(run)([song]) for song in songs]
+            return [score for of_song in real for score in of_song]
+
+        return score
+
+    groups = {"recordings": ["real"], "all": ["real", "made"]}
+    path = setup(tmp_path, named, groups=groups, intervals={**QUICK, "level": 0.7}, tokens="sub")
+    (tmp_path / "sub").mkdir()
+    write_tokens(tmp_path / "sub" / "fine.parquet", FINE, named(make_songs(FINE)))
+    (tmp_path / "coarse.parquet").rename(tmp_path / "sub" / "coarse.parquet")
+    result = Comparison(path, tmp_path / "out").go(uneven)
+    found = result.groups["parallel"]
+    assert [group.songs for group in found.values()] == [3, 7]
+    assert found["recordings"].values["fine"]["average.cnbpt"].value == pytest.approx(0.75)
+    assert found["recordings"].differences["coarse"]["average.cnbpt"].value == pytest.approx(0.25)
+    assert found["all"].values["fine"] == result.values["parallel"]["fine"]
+    text = as_markdown(result)
+    assert "recordings: cnBPT of 3 songs | against fine" in text
+    assert "| coarse | 1.000 [1.000, 1.000] | +0.250 [+0.250, +0.250] |" in text
+    with pytest.raises(MetricError, match=r"group 'none' \(nowhere\) has 0 songs"):
+        Comparison(path, tmp_path / "out", ["groups={none: [nowhere]}"])
 
 
 def test_scorer_keeps_songs_whole(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ import torch
 import yaml
 from tests.training.small import AUTOENCODER, COMMON, DIT, TOKENIZER, make
 
+from duotok.codec import DuoTok
 from duotok.corpora.store import ShardStore
-from duotok.errors import ConfigError
+from duotok.errors import BundleError, ConfigError
+from duotok.training.assemble import assemble
 from duotok.training.engine import train
 from duotok.training.latent_data import latent_segments
+from duotok.training.loading import load_tokenizer
 from duotok.training.stages import Needs, build_stage
 
 
@@ -107,3 +110,23 @@ def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
     assert model.decode(tokens, steps=1).shape[-1] == 48_000
     card = (tmp_path / "out" / "README.md").read_text()
     assert "index/Potassium" in card and "song (generated)" in card
+
+
+def test_a_bundle_of_tokens_only(needs: Needs, tmp_path: Path):
+    """Before stage 4 a tokenizer can be tried: it encodes as the whole bundle would, and says why it cannot decode."""
+    made = assemble(needs.runs, needs.store, tmp_path / "tokens", "early", "test", tokens_only=True)
+    assert {path.name for path in made.iterdir()} == {
+        "README.md", "config.json", "separator.safetensors", "tokenizer.safetensors",
+    }  # fmt: skip
+    model = DuoTok.from_pretrained(made)
+    tokenizer = load_tokenizer(needs.runs)
+    sound = 0.1 * torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
+    tokens = model.encode(vocals=sound, accompaniment=sound)
+    assert tokens.n_frames == 25
+    for name, value in model.tokenizer.state_dict().items():
+        assert torch.allclose(value, tokenizer.state_dict()[name], atol=1e-6, rtol=1e-3), name
+    assert model.embeddings(tokens)["vocals"].shape == (25, tokenizer.config.width)
+    with pytest.raises(BundleError, match=r"model 'early' has no renderer.*train stage 4"):
+        model.decode(tokens)
+    with pytest.raises(ConfigError, match="stage4"):
+        assemble(needs.runs, needs.store, tmp_path / "whole", "whole", "test")

@@ -15,6 +15,7 @@ def bundle(
     data: Annotated[Path, typer.Option(help="Folder of `duotok data prepare` that the runs were trained on: licences and attributions.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="The model's name, as token files will know it.")] = "duotok",
+    tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Of stage 3 alone: it encodes and cannot decode.")] = False,
 ) -> None:  # fmt: skip
     """Collect the trained parts of RUNS into a bundle of half precision with its model card.
 
@@ -23,11 +24,13 @@ def bundle(
 
     \b
       duotok bundle --runs runs/mine --data work -o my-bundle --name my-duotok
+      duotok bundle --runs runs/mine --data work -o tokens --tokens-only     before stage 4: for `duotok pack`
     """
     from duotok.corpora.store import ShardStore
     from duotok.training.assemble import assemble
 
     store = ShardStore(data / "shards", data / "derived")
-    written = assemble(runs, store, out, name, f"duotok bundle --runs {runs} --data {data} -o {out} --name {name}")
+    command = f"duotok bundle --runs {runs} --data {data} -o {out} --name {name}"
+    written = assemble(runs, store, out, name, command + " --tokens-only" * tokens_only, tokens_only=tokens_only)
     size = sum(path.stat().st_size for path in written.iterdir())
     say(f"{written}: {size / 1e6:.1f} MB")

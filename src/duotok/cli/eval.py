@@ -29,6 +29,7 @@ def lm(
     config: Annotated[Path, typer.Argument(help="YAML that describes the comparison (docs/lm.md).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs, the table and the pictures.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set lm.steps=100.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Runs trained side by side; what each says is in log.txt of its folder.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and list the runs; train and write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The table as one JSON document on stdout.")] = False,
 ) -> None:  # fmt: skip
@@ -39,7 +40,7 @@ def lm(
 
     \b
       duotok eval lm comparison.yaml -o results --dry-run
-      duotok eval lm comparison.yaml -o results
+      duotok eval lm comparison.yaml -o results --workers 4
       duotok eval lm comparison.yaml -o trial --set lm.steps=50 --set 'seeds=[0]'
 
     \b
@@ -61,7 +62,7 @@ def lm(
         for folder, todo in plan.items() if not as_json else ():
             typer.echo(f"{folder}: {', '.join(todo) if todo else 'done'}")
         return
-    result = comparison.go(train_and_score, say)
+    result = comparison.go(train_and_score, say, workers)
     written = write(result, output)
     put_json(json_of(result), indent=1) if as_json else typer.echo(as_markdown(result))
     say("written: " + ", ".join(map(str, written)))

@@ -72,14 +72,15 @@ class Index(Corpus):
         ),
     )
     options: ClassVar[Mapping[str, Option]] = {
-        "held_out": Option("Potassium", "songs, with commas, that go to validation whatever their hash says")
+        "held_out": Option("Potassium", "songs, with commas, that go to validation whatever their hash says"),
+        "held_out_test": Option("", "songs, with commas, that go to test; stronger than held_out"),
     }
 
     def recordings(self) -> Iterator[Recording]:
         """`use` train is split into train and validation by song, evaluation-only is test; a song in both is test."""
         index = self.root / "INDEX.tsv"
         songs = self._songs(index)
-        held_out = self.option_list("held_out")
+        held_out, tested = self.option_list("held_out"), self.option_list("held_out_test")
         kept = {song.identity for song in songs if any(row["use"] != "train" for row in song.rows.values())}
         languages = _languages(self.root)
         for song in songs:
@@ -89,6 +90,7 @@ class Index(Corpus):
                 shares = self.number("validation"), 0.0
                 split = split_by_identity(song.identity, int(self.number("seed")), *shares)
                 split = "validation" if song.identity in held_out else split
+                split = "test" if song.identity in tested else split
             lyrics = self._lyrics(song) if kind in ("song", "music") else ""
             stems = {stem: str(self.root / row["path"]) for stem, row in song.rows.items()}
             yield Recording(

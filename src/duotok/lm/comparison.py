@@ -70,6 +70,16 @@ class Result:
     differences: dict[str, dict[str, Intervals]]
     costs: dict[str, dict[str, list[Cost]]]
     contexts: dict[str, dict[str, list[Point]]]
+    groups: dict[str, dict[str, Group]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the songs. values: by tokenizer; differences: to the reference, paired."""
+
+    songs: int
+    values: dict[str, Intervals]
+    differences: dict[str, Intervals]
 
 
 Runner = Callable[[Run], Scorer]
@@ -84,9 +94,11 @@ class Comparison:
     """
 
     def __init__(self, path: str | Path, folder: str | Path, overrides: Sequence[str] = ()) -> None:
+        self.given = Path(path), Path(folder), tuple(overrides)
         self.config = load_config(ComparisonConfig, path, list(overrides))
         self.folder = Path(folder)
-        self.corpora = {name: TokenCorpus(Path(path).parent / place) for name, place in self.config.tokenizers.items()}
+        tokens = Path(path).parent / self.config.tokens
+        self.corpora = {name: TokenCorpus(tokens / place) for name, place in self.config.tokenizers.items()}
         self.rows = check_same(self.corpora)
         self.runs = [
             self._run(name, protocol, seed, str(path))
@@ -127,6 +139,8 @@ class Comparison:
             parts["corruption"] = self._long()
         if self.config.context is not None:
             parts["context"] = self._whole(max(self.config.context.seconds))
+        for name, corpora in self.config.groups.items():
+            parts[f"group '{name}' ({', '.join(corpora)})"] = self._of(corpora)
         for name, chosen in parts.items():
             found = len({self._unit(moment) for moment in chosen})
             if found < least:
@@ -154,6 +168,10 @@ class Comparison:
             for i, row in enumerate(self.rows)
             if row.split == self.config.split and row.seconds >= least
         ]
+
+    def _of(self, corpora: Sequence[str]) -> list[Moment]:
+        """Pieces of the songs of some corpora: what their ids begin with."""
+        return [moment for moment in self.moments if self.rows[moment.row].of.partition("/")[0] in corpora]
 
     def _songs(self, run: Run, chosen: Sequence[Moment]) -> list[Song]:
         return cut(run.corpus, self.config.split, self.rows, chosen)
@@ -200,22 +218,38 @@ class Comparison:
         path = run.folder / f"{name}.safetensors"
         return path.is_file() and load_scores(path)[1] == json.loads(json.dumps(self._facts(run, name)))
 
-    def go(self, runner: Runner, report: Report = lambda _: None) -> Result:
-        """Train and score what is not there yet, then put everything together. Stopped, it goes on where it was."""
-        for number, run in enumerate(self.runs, 1):
+    def go(self, runner: Runner, report: Report = lambda _: None, workers: int = 1) -> Result:
+        """Train and score what is not there yet, then put everything together. Stopped, it goes on where it was.
+
+        workers: runs side by side, each in a process of its own (then `runner` is a function of a module).
+        """
+        missing = []
+        for number, run in enumerate(self.runs):
             todo = self.todo(run)
-            title = f"{number}/{len(self.runs)} {run.tokenizer}, {run.protocol_name}, seed {run.config.seed}"
-            report(f"{title}: {f'{len(todo)} to score' if todo else 'done'}")
-            if not todo:
-                continue
-            write_atomically(
-                run.folder / "settings.json", json.dumps(run.settings(), indent=1, sort_keys=True).encode()
-            )
-            scorer = runner(run)
-            for name in todo:
-                scores = scorer(self.tasks(run)[name]())
-                save_scores(run.folder / f"{name}.safetensors", scores, self._facts(run, name))
+            report(f"{self.title(number)}: {f'{len(todo)} to score' if todo else 'done'}")
+            missing += [number] if todo else []
+        if workers > 1 and len(missing) > 1:
+            from duotok.lm.comparison_workers import side_by_side
+
+            side_by_side(self, missing, runner, report, workers)
+        else:
+            for number in missing:
+                report(self.title(number))
+                self.do(number, runner)
         return self.result()
+
+    def title(self, number: int) -> str:
+        run = self.runs[number]
+        return f"{number + 1}/{len(self.runs)} {run.tokenizer}, {run.protocol_name}, seed {run.config.seed}"
+
+    def do(self, number: int, runner: Runner) -> None:
+        """Train and score what one run lacks."""
+        run = self.runs[number]
+        todo = self.todo(run)
+        write_atomically(run.folder / "settings.json", json.dumps(run.settings(), indent=1, sort_keys=True).encode())
+        scorer = runner(run)
+        for name in todo:
+            save_scores(run.folder / f"{name}.safetensors", scorer(self.tasks(run)[name]()), self._facts(run, name))
 
     # What was scored, put together.
 
@@ -247,7 +281,7 @@ class Comparison:
         result = Result(
             config, {name: corpus.identity for name, corpus in self.corpora.items()}, books,
             len({self._unit(moment) for moment in self.moments}),
-            sum(moment.stop - moment.start for moment in self.moments) / 3600, {}, {}, {}, {},
+            sum(moment.stop - moment.start for moment in self.moments) / 3600, {}, {}, {}, {}, {},
         )  # fmt: skip
         for protocol in config.protocols:
             runs = {name: self._measured(name, protocol, "scores", entropies[name]) for name in self.corpora}
@@ -257,11 +291,25 @@ class Comparison:
                 for name in runs
                 if name != config.compared_with
             }
+            result.groups[protocol] = {
+                group: self._group(corpora, protocol, entropies) for group, corpora in config.groups.items()
+            }
             if config.corruption is not None and protocol != "parallel":
                 result.costs[protocol] = {name: self._costs(name, protocol, entropies[name]) for name in self.corpora}
             if config.context is not None and protocol == config.context.protocol:
                 result.contexts[protocol] = {name: self._curve(name, entropies[name]) for name in self.corpora}
         return result
+
+    def _group(self, corpora: Sequence[str], protocol: str, entropies: Mapping[str, Mapping[str, float]]) -> Group:
+        chosen, resampling = self._of(corpora), self.config.intervals.resampling()
+        keep = {moment.id(self.rows) for moment in chosen}
+        runs = {name: self._measured(name, protocol, "scores", entropies[name], keep) for name in self.corpora}
+        reference = self.config.compared_with
+        return Group(
+            len({self._unit(moment) for moment in chosen}),
+            {name: estimate(of, resampling) for name, of in runs.items()},
+            {name: difference(of, runs[reference], resampling) for name, of in runs.items() if name != reference},
+        )
 
     def _books(self, run: Run) -> dict[str, tuple[Unigram, ...]]:
         """Code counts of the evaluation set, the same for all protocols."""

@@ -68,13 +68,15 @@ class Bootstrap(Config):
 
 
 class ComparisonConfig(Config):
-    """tokenizers: name -> packed tokens, relative to the config; lm: settings of the language model, the same for all.
+    """tokenizers: name -> packed tokens, relative to the folder `tokens`, and that to the config; lm: settings of the language
+    model, the same for all. groups: name -> corpora (what the songs' ids begin with), whose songs get figures of their own.
 
     protocols: `parallel`, or `SOURCE-to-TARGET` by the names of two streams. corruption, context: left out unless there;
     `{}` takes the defaults. checkpoint: which one of a run is scored, `best` on validation songs, or `last`.
     """
 
     tokenizers: dict[str, str] = Field(min_length=1)
+    tokens: str = ""
     reference: str = ""
     lm: dict[str, Any]
     checkpoint: Literal["best", "last"] = "best"
@@ -84,6 +86,7 @@ class ComparisonConfig(Config):
     batch_size: int = Field(default=8, gt=0, description="pieces that are scored at once")
     corruption: Corruptions | None = None
     context: Contexts | None = None
+    groups: dict[str, tuple[str, ...]] = {}
     intervals: Bootstrap = Bootstrap()
 
     @field_validator("tokenizers", mode="before")

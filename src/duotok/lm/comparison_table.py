@@ -62,6 +62,8 @@ def as_markdown(result: Result) -> str:
             lines += _differences(result, protocol)
         if len(values) > 1:
             lines.append("")
+        if result.groups[protocol]:
+            lines += _groups_of_songs(result, protocol)
     for protocol, costs in result.costs.items():
         rows = [[name, *(_percent(cost.percent) for cost in found)] for name, found in costs.items()]
         header = ["tokenizer", *(str(cost.corruption) for cost in next(iter(costs.values())))]
@@ -120,6 +122,23 @@ def _differences(result: Result, protocol: str) -> list[str]:
                 rows.append([name, group, f"{gap:+}", _known(entropy, "+"), _verdict(gap)])
     title = f"Against {reference}, paired over songs; below 0 is easier to predict."
     return [title, "", *_table(["tokenizer", "stream", "cnBPT", "enBPT", "by cnBPT"], rows)]
+
+
+def _groups_of_songs(result: Result, protocol: str) -> list[str]:
+    """cnBPT (of the average, or of the one stream) for each group of songs, and what it differs from the reference by."""
+    groups = result.groups[protocol]
+    rows = []
+    for name, found in result.values[protocol].items():
+        key = f"{_groups(found)[-1]}.cnbpt"
+        row = [name]
+        for group in groups.values():
+            gap = group.differences.get(name, {}).get(key)
+            row += [str(group.values[name][key]), "-" if gap is None else f"{gap:+}"]
+        rows.append(row)
+    header = ["tokenizer"]
+    for name, group in groups.items():
+        header += [f"{name}: cnBPT of {group.songs} songs", f"against {result.config.compared_with}"]
+    return ["By groups of songs, mean over streams.", "", *_table(header, rows), ""]
 
 
 def _verdict(gap: Interval) -> str:
@@ -181,6 +200,17 @@ def as_json(result: Result) -> dict[str, Any]:
         "codecs": {name: codec.as_json() for name, codec in result.codecs.items()},
         "values": {p: {n: _listed(found) for n, found in of.items()} for p, of in result.values.items()},
         "differences": {p: {n: _listed(found) for n, found in of.items()} for p, of in result.differences.items()},
+        "groups": {
+            p: {
+                g: {
+                    "songs": group.songs,
+                    "values": {n: _listed(found) for n, found in group.values.items()},
+                    "differences": {n: _listed(found) for n, found in group.differences.items()},
+                }
+                for g, group in of.items()
+            }
+            for p, of in result.groups.items()
+        },
         "corruption": {
             p: {n: {str(c.corruption): _triple(c.percent) for c in found} for n, found in of.items()}
             for p, of in result.costs.items()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
 
 from duotok.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
 from duotok.corpora.store import ShardStore
 from duotok.errors import BundleError
 from duotok.model.tokenizer import Tokenizer
+from duotok.renderer.dit import DiT
 from duotok.tokens import TRACKS
 from duotok.training.checkpoint import checkpoints
 from duotok.training.loading import load_autoencoder, load_dit, load_separator, load_tokenizer, run_config
@@ -44,7 +48,7 @@ def data_section(store: ShardStore) -> str:
     )  # fmt: skip
 
 
-def model_card(runs: Path, store: ShardStore, name: str, command: str) -> str:
+def model_card(runs: Path, store: ShardStore, name: str, command: str, tokens_only: bool = False) -> str:
     """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command."""
     steps = "\n".join(
         f"| {run.name} | {int(checkpoints(run)[-1].name.split('-')[1])} |"
@@ -52,6 +56,7 @@ def model_card(runs: Path, store: ShardStore, name: str, command: str) -> str:
         if run.is_dir() and checkpoints(run)
     )
     notes = _read(runs / NOTES)
+    decoded = "without a renderer: it encodes and cannot decode" if tokens_only else "decoded to 48 kHz"
     numbers = _read(runs / MEASUREMENTS) or "Not measured yet: run the benchmarks."
     return f"""---
 license: apache-2.0
@@ -61,7 +66,7 @@ tags: [audio, music, tokenizer, codec]
 # {name}
 
 A small dual-track music tokenizer: vocals and accompaniment, 25 tokens a second each, two codebooks of 32,768 entries
-(0.75 kbit/s), decoded to 48 kHz. Trained on a CPU with two cores; it shows that the chain works and is no match for a model of the paper's size.
+(0.75 kbit/s), {decoded}. Trained on a CPU with two cores; it shows that the chain works and is no match for a model of the paper's size.
 
 Weights: Apache-2.0 as far as the authors of this project can license them; the recordings below keep their own licences.
 
@@ -94,37 +99,44 @@ def without_mask_head(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def assemble(
-    runs: Path, store: ShardStore, folder: Path, name: str, command: str, codec: CodecConfig | None = None
+    runs: Path,
+    store: ShardStore,
+    folder: Path,
+    name: str,
+    command: str,
+    codec: CodecConfig | None = None,
+    tokens_only: bool = False,
 ) -> Path:
-    """Collect the trained parts of `runs` into a bundle of half precision. Raises BundleError when it is over 32 MB."""
-    adapted = "adapt" if checkpoints(runs / "adapt") else "autoencoder"
-    tokenizer, autoencoder = without_mask_head(load_tokenizer(runs)), load_autoencoder(runs, adapted)
-    dits = {track: load_dit(runs, track) for track in TRACKS}
-    separator = load_separator(runs)
-    if codec is None:
-        # Windows as long as the crops that the stages were trained on.
-        window = int(run_config(runs / "stage3")["crops"]["frames"])
-        codec = CodecConfig(window=window, context=window // 8)
-        if checkpoints(runs / "adapt"):
-            # The sampler that the decoder was adapted to is the one to render with.
-            adapt = run_config(runs / "adapt")
-            chosen = {"steps": adapt["sampler_steps"], "sampler": adapt["sampler"], "temperature": adapt["temperature"]}
-            codec = codec.model_copy(update=chosen)
-    config = BundleConfig(
-        name=name,
-        codec=codec,
-        tokenizer=tokenizer.config,
-        autoencoder=autoencoder.config,
-        dit=DiTConfigs(**{track: dit.config for track, dit in dits.items()}),
-        separator=separator.config,
-    )
-    modules = {"tokenizer": tokenizer, "autoencoder": autoencoder, "separator": separator} | {
-        f"dit.{track}": dit for track, dit in dits.items()
-    }
-    written = write_bundle(folder, config, modules, model_card(runs, store, name, command), half=True)
+    """Collect the trained parts of `runs` into a bundle of half precision.
+
+    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one. Raises ConfigError when a
+    run is missing, BundleError when duotok-mini is over 32 MB.
+    """
+    modules: dict[str, nn.Module] = {"tokenizer": without_mask_head(load_tokenizer(runs))}
+    if not tokens_only:
+        modules["autoencoder"] = load_autoencoder(runs, "adapt" if checkpoints(runs / "adapt") else "autoencoder")
+        modules |= {f"dit.{track}": load_dit(runs, track) for track in TRACKS}
+    if not tokens_only or checkpoints(runs / "separator"):
+        modules["separator"] = load_separator(runs)
+    parts: dict[str, Any] = {key: module.config for key, module in modules.items() if not key.startswith("dit.")}
+    dits = None if tokens_only else DiTConfigs(**{t: cast(DiT, modules[f"dit.{t}"]).config for t in TRACKS})
+    codec = codec or _codec_config(runs)
+    config = BundleConfig(name=name, codec=codec, dit=dits, **{"autoencoder": None, **parts})
+    written = write_bundle(folder, config, modules, model_card(runs, store, name, command, tokens_only), half=True)
     size = sum(path.stat().st_size for path in written.iterdir())
     if name == "duotok-mini" and size > MAX_BYTES:
         raise BundleError(
             f"{written}: {size / 1e6:.1f} MB, over the {MAX_BYTES / 1e6:.0f} MB a package may carry; make a part smaller"
         )
     return written
+
+
+def _codec_config(runs: Path) -> CodecConfig:
+    """Windows as long as the crops that the stages were trained on, and the sampler that the decoder was adapted to."""
+    window = int(run_config(runs / "stage3")["crops"]["frames"])
+    codec = CodecConfig(window=window, context=window // 8)
+    if not checkpoints(runs / "adapt"):
+        return codec
+    adapt = run_config(runs / "adapt")
+    chosen = {"steps": adapt["sampler_steps"], "sampler": adapt["sampler"], "temperature": adapt["temperature"]}
+    return codec.model_copy(update=chosen)

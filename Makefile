@@ -47,7 +47,7 @@ lm: $(BIN)/.dev      ## train a small language model on tokens of the bundled mo
 	$(BIN)/duotok songs -n 120 -o $(LM)/songs --workers 2 --format opus
 	$(BIN)/duotok data prepare --work $(LM)/work --corpus songs=$(LM)/songs \
 	  --corpus $(if $(wildcard $(AUDIO)/INDEX.tsv),index,folder)=$(AUDIO)
-	$(BIN)/duotok pack $(LM)/work -o $(LM)/tokens.parquet --solo
+	$(BIN)/duotok pack $(LM)/work -o $(LM)/tokens.parquet --solo train --solo validation
 	$(BIN)/duotok train lm -c configs/lm/mini.yaml --set data=$(abspath $(LM))/tokens.parquet --runs $(LM)
 
 clean:

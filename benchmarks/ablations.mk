@@ -70,14 +70,14 @@ $(OUT)/%/.stage3: $(OUT)/%/.stage2
 
 $(ALL:%=$(TOKENS)/%.parquet): $(TOKENS)/%.parquet: $(OUT)/%/.stage3
 	$(DUOTOK) bundle --runs $(OUT)/$* --data $(WORK) -o $(OUT)/$*/bundle --name $* --tokens-only
-	$(DUOTOK) pack $(WORK) -o $@ --model $(OUT)/$*/bundle --solo
+	$(DUOTOK) pack $(WORK) -o $@ --model $(OUT)/$*/bundle --solo train --solo validation
 
 $(TOKENS)/duotok-mini.parquet: $(OUT)/.data
-	$(DUOTOK) pack $(WORK) -o $@ --model mini --solo
+	$(DUOTOK) pack $(WORK) -o $@ --model mini --solo train --solo validation
 
 $(OUT)/.dac: $(OUT)/.data
 	$(BIN)/python -m benchmarks.dac --data $(WORK) --runs $(OUT)/base -o $(OUT)/dac --set steps=$(DAC)
 	touch $@
 
 $(TOKENS)/dac.parquet: $(OUT)/.dac
-	$(DUOTOK) pack $(WORK) -o $@ --model transformers:$(OUT)/dac --solo
+	$(DUOTOK) pack $(WORK) -o $@ --model transformers:$(OUT)/dac --solo train --solo validation

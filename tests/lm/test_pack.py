@@ -92,10 +92,11 @@ def test_stretches_are_encoded_as_one_sound(shards: Path, codec: DuoTok) -> None
 
 def test_instrumentals_have_silent_vocals(shards: Path, codec: DuoTok, tmp_path: Path) -> None:
     store = ShardStore(shards)
-    (band,) = (s for s in stretches(store, ("train",), solo=True) if s.recording == "tiny/band")
+    (band,) = (s for s in stretches(store, ("train",), solo=("train",)) if s.recording == "tiny/band")
     assert band.tracks == ("accompaniment",)
+    assert all(s.tracks == TRACKS for s in stretches(store, ("train",), solo=("validation", "test")))
     assert not module._sound(store, band, "vocals").any() and module._sound(store, band, "accompaniment").any()
-    done = pack_shards(codec, store, tmp_path / "tokens.parquet", ("train",), solo=True)
+    done = pack_shards(codec, store, tmp_path / "tokens.parquet", ("train",), solo=("train",))
     assert (done.songs, done.left_out) == (3, 0)
 
 

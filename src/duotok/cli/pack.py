@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from duotok.cli.console import open_model, put_json, say
+from duotok.cli.console import put_json, say
 from duotok.errors import ConfigError
 
 
 def pack(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="WORK of `duotok data`, shards (a folder or a URL), or a folder of .duotok files.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The packed corpus, e.g. tokens.parquet.")],
-    model: Annotated[str, typer.Option(help="Encodes shards: a bundle's name, folder, or owner/name on the hub.")] = "mini",
+    model: Annotated[str, typer.Option(help="Encodes shards: a bundle's name, folder, owner/name on the hub; or transformers:FOLDER.")] = "mini",
+    codebooks: Annotated[int | None, typer.Option(min=1, help="With transformers: the first so many codebooks; all by default.")] = None,
+    mix: Annotated[bool, typer.Option("--mix", help="With transformers: one stream of the mix, not one a track.")] = False,
     split: Annotated[list[str] | None, typer.Option(help="train, validation, test: only these shards; of token files, what they all are.")] = None,
-    solo: Annotated[bool, typer.Option("--solo", help="Of shards also instrumentals and solo voices; their other track is silence.")] = False,
+    solo: Annotated[list[str] | None, typer.Option("--solo", help="Of these shards (train, validation, test) also instrumentals and solo voices; their other track is silence.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Windows that are encoded at once; more than 1 pays on a GPU.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT when it holds something else.")] = False,
@@ -31,7 +33,9 @@ def pack(
 
     \b
       duotok pack WORK -o tokens.parquet                     every song of WORK/shards, encoded by duotok-mini
+      duotok pack WORK -o tokens.parquet --solo train --solo validation    more to learn from: bands and voices alone
       duotok pack s3://bucket/shards -o tokens.parquet --model bundles/large --device cuda --batch-size 16
+      duotok pack WORK -o dac.parquet --model transformers:models/dac_44khz --codebooks 4
       duotok encode music/ -o tokens/ && duotok pack tokens/ -o tokens.parquet
     """
     from duotok.cli.files import check_writable
@@ -42,8 +46,10 @@ def pack(
         (str(p) for p in (place / "shards", place) if (p / "shards.json").is_file()), None
     )  # fmt: skip
     if shards is not None:
-        facts = _from_shards(shards, out, model, split, solo, device, batch_size, force, dry_run)
+        facts = _from_shards(shards, out, model, codebooks, mix, split, solo, device, batch_size, force, dry_run)
     elif place.is_dir():
+        if codebooks is not None or mix:
+            raise ConfigError(f"{source}: token files are encoded already; leave --codebooks and --mix out")
         facts = _from_files(place, out, split, force, dry_run)
     else:
         raise ConfigError(f"{source}: no such folder; name WORK, a folder of shards, or one of .duotok files")
@@ -53,37 +59,42 @@ def pack(
         say(", ".join(f"{name}: {n:,}" if isinstance(n, int) else f"{name}: {n}" for name, n in facts.items()))
 
 
-def _splits(split: list[str] | None) -> tuple[Any, ...]:
+def _splits(option: str, names: list[str] | None) -> tuple[Any, ...]:
     from duotok.corpora.types import SPLITS
 
-    unknown = [name for name in split or () if name not in SPLITS]
+    unknown = [name for name in names or () if name not in SPLITS]
     if unknown:
-        raise ConfigError(f"--split {unknown[0]} is unknown; there are {', '.join(SPLITS)}")
-    return tuple(split or SPLITS)
+        raise ConfigError(f"{option} {unknown[0]} is unknown; there are {', '.join(SPLITS)}")
+    return tuple(names or ())
 
 
 def _from_shards(
     shards: str,
     out: Path,
     model: str,
+    codebooks: int | None,
+    mix: bool,
     split: list[str] | None,
-    solo: bool,
+    solo: list[str] | None,
     device: str,
     batch_size: int,
     force: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
+    from duotok.codecs import open_codec
     from duotok.corpora.store import ShardStore
+    from duotok.corpora.types import SPLITS
     from duotok.lm.pack import pack_shards, stretches
     from duotok.tokens import FRAME_RATE
 
-    splits = _splits(split)
+    splits, alone = _splits("--split", split) or SPLITS, _splits("--solo", solo)
     store = ShardStore(shards)
     if dry_run:
-        found = stretches(store, splits, solo)
+        found = stretches(store, splits, alone)
         seconds = sum(stretch.frames for stretch in found) / FRAME_RATE
         return {"would encode": len(found), "seconds": round(seconds, 2)}
-    done = pack_shards(open_model(model, device), store, out, splits, solo, batch_size, force)
+    codec = open_codec(model, device, codebooks, ("mix",) if mix else None)
+    done = pack_shards(codec, store, out, splits, alone, batch_size, force)
     return {
         "packed": str(out), "songs": done.songs, "frames": done.frames, "kept": done.kept,
         "segments left out": done.left_out,
@@ -98,5 +109,5 @@ def _from_files(folder: Path, out: Path, split: list[str] | None, force: bool, d
         raise ConfigError("--split: token files are all of one split; name one, or none")
     if dry_run:
         return {"would pack": sum(1 for _ in folder.rglob(f"*{SUFFIX}"))}
-    done = pack_tokens(folder, out, _splits(split)[0] if split else None, force=force)
+    done = pack_tokens(folder, out, _splits("--split", split)[0] if split else None, force=force)
     return {"packed": str(out), "songs": done.songs, "frames": done.frames}

@@ -1,8 +1,10 @@
-"""Sound or token files into one packed corpus, resumable: finished songs wait as .duotok files in PATH.parts.
+"""Sound or token files into one packed corpus, resumable: finished songs wait in PATH.parts, as .duotok files, or as
+safetensors of another codec.
 
 From shards, a row is a stretch: segments of a recording that follow each other without a gap are joined, sound first, and
 encoded as one. A gap (silence and scraps that no segment covers) begins a new row, with its `start_frame`: tokens on the two
-sides of a cut are no neighbours, and no model may learn that they are.
+sides of a cut are no neighbours, and no model may learn that they are. Rows and their ids follow from the shards alone, so that
+all codecs have the same; `start_frame` is in frames of the codec.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,14 +24,19 @@ from rich.console import Console
 from rich.progress import track as progress
 from torch import Tensor
 
+from duotok.audio.io import resampled_length
 from duotok.codec import DuoTok
+from duotok.codecs import Codec
+from duotok.codecs.bundled import BundleCodec
+from duotok.codecs.file import SUFFIX as CODEC_SUFFIX
+from duotok.codecs.file import load_tokens, save_tokens
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.store import ShardStore, track_parts
 from duotok.corpora.types import SPLITS, Split
 from duotok.errors import DuoTokError, TokenFileError
-from duotok.lm.corpus import Song, TokenCorpus, write_tokens
+from duotok.lm.corpus import Codes, Song, TokenCorpus, write_tokens
 from duotok.lm.streams import CodecIdentity, codec_identity, tokens_identity
-from duotok.tokens import FRAME_SAMPLES, SUFFIX, TRACKS, DualTokens
+from duotok.tokens import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, SUFFIX, TRACKS, DualTokens
 
 T = TypeVar("T")
 SOLO = {"instrumental": "accompaniment", "voice": "vocals"}
@@ -38,7 +45,10 @@ SOLO = {"instrumental": "accompaniment", "voice": "vocals"}
 
 @dataclass(frozen=True)
 class Stretch:
-    """Segments (indices into a store, in the order of time) that follow each other in one recording."""
+    """Segments (indices into a store, in the order of time) that follow each other in one recording.
+
+    start_frame, frames: at 25 Hz, as shards have it.
+    """
 
     recording: str
     start_frame: int
@@ -56,7 +66,8 @@ class Stretch:
 
     @property
     def file(self) -> str:
-        return hashlib.sha256(self.id.encode()).hexdigest()[:32] + SUFFIX
+        """Name of its part, without the ending."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:32]
 
     @property
     def source(self) -> str:
@@ -73,16 +84,16 @@ class Packed:
     left_out: int
 
 
-def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: bool = False) -> list[Stretch]:
+def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequence[Split] = ()) -> list[Stretch]:
     """All stretches that have vocals and accompaniment, split by split, each in the order of recordings and time.
 
-    solo: instrumentals and solo voices as well; their other track is silence.
+    solo: of these splits instrumentals and solo voices as well; their other track is silence.
     """
     columns = ("recording", "start_frame", "frames", "corpus", "identity", "stems", "sha256")
     found: list[Stretch] = []
     for split in splits:
         indices = store.where(split, needs=TRACKS)
-        for kind, track in SOLO.items() if solo else ():
+        for kind, track in SOLO.items() if split in solo else ():
             indices = np.union1d(indices, store.where(split, kinds=(kind,), needs=(track,)))
         rows = store.segments.values(indices, *columns) if len(indices) else []
         order = sorted(range(len(rows)), key=lambda i: (rows[i]["recording"], rows[i]["start_frame"]))
@@ -110,11 +121,11 @@ def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: bool = 
 
 
 def pack_shards(
-    model: DuoTok,
+    model: DuoTok | Codec,
     store: ShardStore,
     path: Path,
     splits: Sequence[Split] = SPLITS,
-    solo: bool = False,
+    solo: Sequence[Split] = (),
     batch_size: int = 1,
     force: bool = False,
 ) -> Packed:
@@ -128,29 +139,68 @@ def pack_shards(
         raise TokenFileError(
             f"{store.ranges.url}: no segment has both {' and '.join(TRACKS)}; separate the mixes first"
         )
+    model = model.model if isinstance(model, BundleCodec) else model
     identity = codec_identity(model)
+    frames = {s.id: _frames(model, s) for s in wanted}
     source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in wanted]).encode()).hexdigest()
     if _is_there(path, identity, source, force):
-        return Packed(len(wanted), sum(s.frames for s in wanted), len(wanted), left_out)
+        return Packed(len(wanted), sum(frames.values()), len(wanted), left_out)
     parts = path.with_name(f"{path.name}.parts")
     kept = 0
     for stretch in _shown(wanted, "encoding"):
-        place = parts / stretch.file
-        if _finished(place, model, stretch):
+        if _finished(parts, model, stretch):
             kept += 1
             continue
         sound = {track: _sound(store, stretch, track) for track in TRACKS}
-        tokens = model.encode(**sound, batch_size=batch_size)  # type: ignore[arg-type]
-        dataclasses.replace(tokens, source=stretch.source).save(place)
+        _encode(parts, model, stretch, sound, batch_size)
 
     def songs() -> Iterator[Song]:
-        for stretch in wanted:
-            codes = _codes(DualTokens.load(parts / stretch.file))
-            yield Song(stretch.id, stretch.split, codes, stretch.identity, stretch.recording, stretch.start_frame)
+        for s in wanted:
+            start = identity.frames(s.start_frame / FRAME_RATE)
+            song = Song(s.id, s.split, _read(parts, model, s), s.identity, s.recording, start)
+            if song.frames != frames[s.id]:
+                raise TokenFileError(
+                    f"{parts}: song '{s.id}' has {song.frames} frames, not {frames[s.id]}; remove the folder"
+                )
+            yield song
 
     count = write_tokens(path, identity, songs(), source)
     shutil.rmtree(parts, ignore_errors=True)
-    return Packed(count, sum(s.frames for s in wanted), kept, left_out)
+    return Packed(count, sum(frames.values()), kept, left_out)
+
+
+def _frames(model: DuoTok | Codec, stretch: Stretch) -> int:
+    """Frames of the codec in a stretch."""
+    return model.n_frames(resampled_length(stretch.frames * FRAME_SAMPLES, SAMPLE_RATE, model.sample_rate))
+
+
+def _encode(parts: Path, model: DuoTok | Codec, stretch: Stretch, sound: Mapping[str, Tensor], batch_size: int) -> None:
+    if isinstance(model, DuoTok):
+        tokens = model.encode(**sound, batch_size=batch_size)  # type: ignore[arg-type]
+        dataclasses.replace(tokens, source=stretch.source).save(parts / (stretch.file + SUFFIX))
+    else:
+        found = model.encode(vocals=sound["vocals"], accompaniment=sound["accompaniment"], batch_size=batch_size)
+        save_tokens(parts / (stretch.file + CODEC_SUFFIX), found, model, stretch.source)
+
+
+def _finished(parts: Path, model: DuoTok | Codec, stretch: Stretch) -> bool:
+    """Whether an earlier run has encoded these very sounds with this very codec."""
+    try:
+        if isinstance(model, DuoTok):
+            tokens = DualTokens.load(parts / (stretch.file + SUFFIX))
+            return tokens.model_hash == model.model_hash and tokens.source == stretch.source
+        found, header = load_tokens(parts / (stretch.file + CODEC_SUFFIX))
+    except TokenFileError:
+        return False
+    same = {**header, "model_hash": model.model_hash, "source": stretch.source} == header
+    return same and set(found) == {stream.name for stream in model.streams}
+
+
+def _read(parts: Path, model: DuoTok | Codec, stretch: Stretch) -> dict[str, Codes]:
+    if isinstance(model, DuoTok):
+        return _codes(DualTokens.load(parts / (stretch.file + SUFFIX)))
+    found, _ = load_tokens(parts / (stretch.file + CODEC_SUFFIX))
+    return {stream: codes.numpy().astype(np.int32) for stream, codes in found.items()}
 
 
 def _sound(store: ShardStore, stretch: Stretch, track: str) -> Tensor:
@@ -159,16 +209,8 @@ def _sound(store: ShardStore, stretch: Stretch, track: str) -> Tensor:
     return torch.cat([store.audio(index, track, channels=2) for index in stretch.segments], dim=1)
 
 
-def _codes(tokens: DualTokens) -> dict[str, np.ndarray]:
+def _codes(tokens: DualTokens) -> dict[str, Codes]:
     return {track: tokens.track(track).numpy()[None].astype(np.int32) for track in TRACKS}
-
-
-def _finished(place: Path, model: DuoTok, stretch: Stretch) -> bool:
-    try:
-        tokens = DualTokens.load(place)
-    except TokenFileError:
-        return False
-    return tokens.model_hash == model.model_hash and tokens.source == stretch.source
 
 
 def pack_tokens(

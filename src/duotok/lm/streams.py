@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from duotok.errors import TokenFileError
 
 if TYPE_CHECKING:
-    from duotok.codec import DuoTok
+    from duotok.codecs import Described
     from duotok.tokens import DualTokens
 
 SPECIALS = 3
@@ -102,8 +102,8 @@ class CodecIdentity:
             raise TokenFileError(f"{name}: tokens of {other}, wanted are those of {self}; pack with that codec")
 
 
-def codec_identity(codec: DuoTok) -> CodecIdentity:
-    """The identity of a whole model."""
+def codec_identity(codec: Described) -> CodecIdentity:
+    """The identity of any codec: a `DuoTok`, or what `duotok.codecs` opens."""
     streams = tuple(Stream(s.name, tuple(s.codebook_sizes)) for s in codec.streams)
     return CodecIdentity(codec.model_id, codec.model_hash, codec.frame_rate, codec.sample_rate, streams)
 

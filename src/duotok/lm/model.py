@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -89,6 +90,8 @@ class MultiStreamLM(nn.Module):
         body.embed_tokens = None  # never used; DDP would wait for its gradient
         body.norm = nn.Identity()
         self.body = body
+        arguments = inspect.signature(body.forward).parameters
+        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"  # transformers before 5.24
         mark = torch.tensor(list(bytes.fromhex(codec.fingerprint)), dtype=torch.uint8)
         self.register_buffer(MARK, mark)
         self.register_load_state_dict_pre_hook(_check_mark)
@@ -110,7 +113,8 @@ class MultiStreamLM(nn.Module):
 
     def hidden(self, tokens: Tensor, cache: DynamicCache | None = None) -> Tensor:
         """States `[batch, steps, hidden]` before the last norm. cache: holds the steps before these, and these from then on."""
-        found = self.body(inputs_embeds=self.inputs(tokens), past_key_values=cache, use_cache=cache is not None)
+        remembered = {} if cache is None else {self._cache_argument: cache}
+        found = self.body(inputs_embeds=self.inputs(tokens), use_cache=cache is not None, **remembered)
         return cast(Tensor, found.last_hidden_state)
 
     def logits(self, hidden: Tensor) -> list[Tensor]:

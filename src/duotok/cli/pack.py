@@ -18,7 +18,7 @@ def pack(
     codebooks: Annotated[int | None, typer.Option(min=1, help="With transformers: the first so many codebooks; all by default.")] = None,
     mix: Annotated[bool, typer.Option("--mix", help="With transformers: one stream of the mix, not one a track.")] = False,
     split: Annotated[list[str] | None, typer.Option(help="train, validation, test: only these shards; of token files, what they all are.")] = None,
-    solo: Annotated[list[str] | None, typer.Option("--solo", help="A split whose instrumentals and solo voices come too, their other track silent.")] = None,
+    solo: Annotated[list[str] | None, typer.Option("--solo", help="A split whose bands and voices without the other track come too.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Windows that are encoded at once; more than 1 pays on a GPU.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT when it holds something else.")] = False,

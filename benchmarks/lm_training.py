@@ -56,8 +56,8 @@ def operations(stage: LMStage, items: int) -> float:
     c, steps = stage.config.model, stage.length + 1
     width = c.hidden // c.heads
     layer = c.hidden * (2 * c.hidden + 2 * c.kv_heads * width + 3 * c.ffn) + 2 * c.hidden * steps / 2
-    join = len(stage.lm.sizes) * c.hidden**2
-    heads = sum((size + 3) * c.hidden for size in stage.lm.sizes)
+    join = len(stage.lm.sizes) * c.code_width * c.hidden * (1 if c.embedding is None else 2)  # in, and out again
+    heads = sum((size + 3) * c.code_width for size in stage.lm.sizes)
     return 3 * 2 * items * steps * (c.layers * layer + join + heads)
 
 

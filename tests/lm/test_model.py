@@ -67,6 +67,29 @@ def test_step_by_step_with_a_cache_is_the_same() -> None:
             torch.testing.assert_close(cached, whole, atol=1e-5, rtol=1e-4)
 
 
+def test_narrow_codes_are_the_same_model_with_factored_tables_and_heads() -> None:
+    """Tables, W_in and heads of a model with narrow codes, multiplied out, are those of a wide one."""
+    torch.manual_seed(1)
+    narrow, wide = MultiStreamLM(TINY.model_copy(update={"embedding": 5}), MIXED).eval(), model(MIXED)
+    assert [table.weight.shape[1] for table in narrow.inputs.tables] == [5, 5, 5]
+    wide.body.load_state_dict(narrow.body.state_dict())
+    with torch.no_grad():
+        for k in range(3):
+            columns = narrow.inputs.join.weight[:, 5 * k : 5 * k + 5]
+            wide.inputs.tables[k].weight.copy_(narrow.inputs.tables[k].weight @ columns.T)
+            wide.outputs.heads[k].weight.copy_(narrow.outputs.heads[k].weight @ narrow.outputs.narrow[k].weight)
+            wide.outputs.heads[k].bias.copy_(narrow.outputs.heads[k].bias)
+        wide.inputs.join.weight.copy_(torch.eye(16).repeat(1, 3))
+    z = tokens(MIXED)
+    for found, wanted in zip(narrow(z), wide(z), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    mask = torch.ones_like(z, dtype=torch.bool)
+    for mine, other in zip(narrow.losses(z, z, mask), wide.losses(z, z, mask), strict=True):
+        torch.testing.assert_close(mine.nats, other.nats)
+    state = narrow.hidden(z)
+    assert torch.equal(narrow.logits(state, [2])[0], narrow.logits(state)[2])
+
+
 @pytest.mark.parametrize("chunk", [1, 1 << 24])
 def test_losses_in_chunks_are_cross_entropy(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(heads.CHUNK, "cpu", chunk)  # 64 rows at a time, or all
@@ -153,6 +176,13 @@ def test_parameters_of_the_presets(preset: str, body: int) -> None:
     assert sum(p.numel() for p in lm.parameters()) == body + rest
 
 
+def test_the_compact_preset_fits_beside_the_bundle() -> None:
+    """In half precision, with the bundle's 31.2 MB, below 45 MB."""
+    with torch.device("meta"):
+        lm = MultiStreamLM(LMConfig.model_validate({"preset": "compact"}), PAPER)
+    assert 2 * sum(p.numel() for p in lm.parameters()) < 13.4e6
+
+
 def test_a_preset_fills_in_what_is_not_given() -> None:
     config = LMConfig.model_validate({"preset": "100m", "layers": 2})
     assert (config.hidden, config.layers, config.ffn) == (768, 2, 3072)
@@ -160,7 +190,7 @@ def test_a_preset_fills_in_what_is_not_given() -> None:
     assert (config.rope_theta, config.rms_eps) == (1e6, 1e-6)
     for name in PRESETS:
         assert LMConfig.model_validate({"preset": name}).preset == name
-    with pytest.raises(ValueError, match="preset 'huge' is unknown; there are mini, 100m, 1b"):
+    with pytest.raises(ValueError, match="preset 'huge' is unknown; there are mini, compact, 100m, 1b"):
         LMConfig.model_validate({"preset": "huge"})
 
 

@@ -11,6 +11,8 @@ from duotok.config import Config
 PRESETS: dict[str, dict[str, Any]] = {
     # For two cores: nine tenths of its work are the two heads of 32,768 codes.
     "mini": {"hidden": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 512},
+    # Fits beside the bundled model: codes as vectors of 32, so that most of it is not tables and heads.
+    "compact": {"hidden": 192, "layers": 5, "heads": 6, "kv_heads": 3, "ffn": 576, "embedding": 32},
     # The model behind the published baseline rows (paper-parameters 6.1).
     "100m": {"hidden": 768, "layers": 10, "heads": 12, "kv_heads": 2, "ffn": 3072},
     # "Qwen2-1B" is no official size: Qwen2-1.5B's layers, 22 of its 28, are the nearest to 10^9.
@@ -27,6 +29,11 @@ class LMConfig(Config):
     heads: int = Field(gt=0)
     kv_heads: int = Field(gt=0)
     ffn: int = Field(gt=0)
+    embedding: int | None = Field(
+        default=None,
+        gt=0,
+        description="width of a code's vector in the tables and of what the heads read; null is hidden",
+    )
     rope_theta: float = Field(default=1e6, gt=1)
     rms_eps: float = Field(default=1e-6, gt=0)
 
@@ -39,6 +46,10 @@ class LMConfig(Config):
         if name not in PRESETS:
             raise ValueError(f"preset '{name}' is unknown; there are {', '.join(PRESETS)}")
         return {**PRESETS[name], **values, "preset": name}
+
+    @property
+    def code_width(self) -> int:
+        return self.hidden if self.embedding is None else self.embedding
 
     @model_validator(mode="after")
     def _consistent(self) -> LMConfig:

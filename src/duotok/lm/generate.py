@@ -193,9 +193,8 @@ class _Work:
 
     def logits(self, state: Tensor, frame: int) -> dict[int, Tensor]:
         """Of the columns that are not given at this frame: `[rows, V_k + 3]` each."""
-        outputs = self.lm.model.outputs
-        normed = outputs.norm(state)
-        return {k: outputs.heads[k](normed).float() for k in self.scored if frame >= self.have[k]}
+        wanted = [k for k in self.scored if frame >= self.have[k]]
+        return {k: found.float() for k, found in zip(wanted, self.lm.model.logits(state, wanted), strict=True)}
 
     def over(self, logits: dict[int, Tensor], frame: int) -> list[bool]:
         """Which songs end before this frame. EOS is one event that all heads speak of: its probability is their mean."""

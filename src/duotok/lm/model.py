@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -24,10 +25,11 @@ MARK = "codec_mark"
 class Inputs(nn.Module):
     """x_t = W_in [E_1(z_t^1) || ... || E_K(z_t^K)] (equation 24). PAD is the zero vector: a stream that is not there."""
 
-    def __init__(self, sizes: tuple[int, ...], hidden: int) -> None:
+    def __init__(self, sizes: tuple[int, ...], config: LMConfig) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(n + SPECIALS, hidden, padding_idx=n + 2) for n in sizes)
-        self.join = nn.Linear(len(sizes) * hidden, hidden, bias=False)
+        width = config.code_width
+        self.tables = nn.ModuleList(nn.Embedding(n + SPECIALS, width, padding_idx=n + 2) for n in sizes)
+        self.join = nn.Linear(len(sizes) * width, config.hidden, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 `[batch, steps, K]` -> `[batch, steps, hidden]`."""
@@ -36,21 +38,33 @@ class Inputs(nn.Module):
 
 
 class Outputs(nn.Module):
-    """The last norm and one head for each codebook. Everything goes through `forward`, which is where FSDP gathers weights."""
+    """The last norm and one head for each codebook, behind a projection of its own where codes are narrower than the model.
 
-    def __init__(self, sizes: tuple[int, ...], hidden: int, norm: nn.Module) -> None:
+    Everything goes through `forward`, which is where FSDP gathers weights.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], config: LMConfig, norm: nn.Module) -> None:
         super().__init__()
-        self.sizes = sizes
+        self.sizes, width = sizes, config.code_width
         self.norm = norm
-        self.heads = nn.ModuleList(nn.Linear(hidden, n + SPECIALS) for n in sizes)
+        self.narrow = nn.ModuleList(
+            nn.Identity() if config.embedding is None else nn.Linear(config.hidden, width, bias=False) for _ in sizes
+        )
+        self.heads = nn.ModuleList(nn.Linear(width, n + SPECIALS) for n in sizes)
 
     def forward(
-        self, hidden: Tensor, targets: Tensor | None = None, mask: Tensor | None = None, score: bool = False
+        self,
+        hidden: Tensor,
+        targets: Tensor | None = None,
+        mask: Tensor | None = None,
+        score: bool = False,
+        only: Sequence[int] | None = None,
     ) -> Any:
-        """hidden `[batch, steps, hidden]` -> logits, losses or scores; see MultiStreamLM."""
+        """hidden `[..., hidden]` -> logits (of the codebooks `only`), losses or scores; see MultiStreamLM."""
         if targets is None or mask is None:
             normed = self.norm(hidden)
-            return [head(normed) for head in self.heads]
+            chosen = range(len(self.heads)) if only is None else only
+            return [self.heads[k](self.narrow[k](normed)) for k in chosen]
         any_stream = mask.any(-1)
         normed, targets, mask = self.norm(hidden[any_stream]), targets[any_stream], mask[any_stream]
         found = []
@@ -58,7 +72,7 @@ class Outputs(nn.Module):
             rows = mask[:, k]
             of_stream = normed if bool(rows.all()) else normed[rows]
             work = head_scores if score else head_loss
-            found.append(work(of_stream, cast(nn.Linear, head), targets[rows, k], self.sizes[k]))
+            found.append(work(self.narrow[k](of_stream), cast(nn.Linear, head), targets[rows, k], self.sizes[k]))
         return found
 
 
@@ -85,8 +99,8 @@ class MultiStreamLM(nn.Module):
                 use_cache=False, pad_token_id=None, bos_token_id=None, eos_token_id=None, attn_implementation="sdpa",
             )
         )  # fmt: skip
-        self.inputs = Inputs(self.sizes, config.hidden)
-        self.outputs = Outputs(self.sizes, config.hidden, body.norm)
+        self.inputs = Inputs(self.sizes, config)
+        self.outputs = Outputs(self.sizes, config, body.norm)
         body.embed_tokens = None  # never used; DDP would wait for its gradient
         body.norm = nn.Identity()
         self.body = body
@@ -117,9 +131,9 @@ class MultiStreamLM(nn.Module):
         found = self.body(inputs_embeds=self.inputs(tokens), use_cache=cache is not None, **remembered)
         return cast(Tensor, found.last_hidden_state)
 
-    def logits(self, hidden: Tensor) -> list[Tensor]:
-        """K tensors `[..., V_k + 3]` from states `[..., hidden]`."""
-        return cast(list[Tensor], self.outputs(hidden))
+    def logits(self, hidden: Tensor, only: Sequence[int] | None = None) -> list[Tensor]:
+        """K tensors `[..., V_k + 3]` from states `[..., hidden]`; those of the codebooks `only`, if given."""
+        return cast(list[Tensor], self.outputs(hidden, only=only))
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
         """K tensors of logits `[batch, steps, V_k + 3]`: step t tells of step t + 1."""

@@ -73,8 +73,9 @@ class LMStage(Stage):
         self.name = "lm" if config.protocol == "parallel" else f"lm.{config.source}-to-{config.target}"
         torch.manual_seed(config.seed)
         self.lm = MultiStreamLM(config.model, codec)
-        for k, head in enumerate(self.lm.outputs.heads):
-            head.requires_grad_(k in self.protocol.scored)  # what is never asked has nothing to learn
+        for part in (self.lm.outputs.heads, self.lm.outputs.narrow):
+            for k, layer in enumerate(part):
+                layer.requires_grad_(k in self.protocol.scored)  # what is never asked has nothing to learn
         self.modules = {"lm": self.lm}
         self.blocks = self.lm.blocks
 

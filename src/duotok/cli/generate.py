@@ -21,8 +21,8 @@ SECONDS = 30.0
 
 
 def generate(
-    lm: Annotated[Path, typer.Option(help="The language model: the folder of a training run, or an exported one.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="NAME.wav or NAME.flac, NAME.duotok beside it; NAME.duotok for tokens alone.")],
+    lm: Annotated[str, typer.Option(help="The language model: folder of a training run, exported folder, or the package's own.")] = "mini",
     song: Annotated[Path | None, typer.Option("--continue", help="A song that goes on: sound or .duotok.")] = None,
     vocals: Annotated[Path | None, typer.Option(help="A song whose vocals get a new accompaniment: sound or .duotok.")] = None,
     accompaniment: Annotated[Path | None, typer.Option(help="A song whose accompaniment gets new vocals: sound or .duotok.")] = None,
@@ -47,6 +47,7 @@ def generate(
     encoded first; the given tokens stay as they are. With --count the files are NAME.seed-N.wav; --seed N makes that one again.
 
     \b
+      duotok generate -o new.wav --seconds 30 --seed 1                       the small model of the package
       duotok generate --lm runs/lm -o new.wav --seconds 30 --seed 1
       duotok generate --lm runs/lm -o new.wav --count 4 --temperature 0.8 --top-k 100
       duotok generate --lm runs/lm --continue song.duotok --keep 10 --seconds 40 -o longer.wav
@@ -139,7 +140,7 @@ def _targets(out: Path, seeds: list[int], force: bool) -> list[tuple[Path, Path]
     return found
 
 
-def _check_task(language: LanguageModel, name: Path, what: str) -> None:
+def _check_task(language: LanguageModel, name: str, what: str) -> None:
     """A track-to-track model can do one thing; a parallel one follows whatever is given."""
     protocol = language.protocol
     if protocol.name == "track_to_track" and what != protocol.source:
@@ -148,7 +149,7 @@ def _check_task(language: LanguageModel, name: Path, what: str) -> None:
         )
 
 
-def _check_codec(language: LanguageModel, name: Path, codec: DuoTok, model: str) -> None:
+def _check_codec(language: LanguageModel, name: str, codec: DuoTok, model: str) -> None:
     from duotok.lm.streams import codec_identity
 
     wanted, found = language.protocol.codec, codec_identity(codec)

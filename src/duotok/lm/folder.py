@@ -22,7 +22,7 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor
 
-from duotok.bundle import CARD_FILE, CONFIG_FILE, load_weights
+from duotok.bundle import CARD_FILE, CONFIG_FILE, PACKAGED, load_weights
 from duotok.config import Config, parse
 from duotok.errors import ConfigError, DuoTokError
 from duotok.lm.config import LMConfig
@@ -34,6 +34,8 @@ from duotok.training.checkpoint import best_so_far, read_state
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
+PACKAGED_LM = "lm"
+"""Folder inside a bundle of the package."""
 CHOSEN = ("steps", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "betas", "eps", "clip", "seed")
 
 
@@ -61,14 +63,30 @@ class LanguageModel:
     source: Path
 
 
-def open_lm(path: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
-    """The model of an exported folder, or the best one of a training run (or of one of its checkpoints).
+def find_lm(name: str | Path) -> Path:
+    """A folder, or that of the language model that came with the package in the bundle of this name ("mini").
 
-    Raises ConfigError when there is neither, or a model of another kind, BundleError for damaged weights.
+    Raises ConfigError when there is neither.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise ConfigError(f"{path}: no such folder; name the folder of a training run, or an exported language model")
+    if Path(name).is_dir():
+        return Path(name)
+    packaged = PACKAGED / str(name) / PACKAGED_LM
+    if len(Path(name).parts) == 1 and (packaged / WEIGHTS_FILE).is_file():
+        return packaged
+    known = sorted(path.parts[-3] for path in PACKAGED.glob(f"*/{PACKAGED_LM}/{WEIGHTS_FILE}"))
+    came = f"; with the package came {', '.join(known)}" if known else ""
+    raise ConfigError(
+        f"{name}: no such folder; name the folder of a training run, or an exported language model{came}"
+    )
+
+
+def open_lm(path: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
+    """The model of an exported folder, the best one of a training run (or of one of its checkpoints), or the packaged one by
+    the name of its bundle.
+
+    Raises ConfigError when there is none, or a model of another kind, BundleError for damaged weights.
+    """
+    path = find_lm(path)
     if not (path / WEIGHTS_FILE).is_file():  # a run has a config.json too
         trained = load_lm(path, device=device)
         return LanguageModel(trained.model, trained.protocol, trained.config.seconds, trained.checkpoint)
@@ -157,7 +175,7 @@ def card(config: FolderConfig, model: MultiStreamLM) -> str:
             "codec": f"{codec.name}, {codec.frame_rate:g} frames a second, {codec.sample_rate:,} Hz",
             "codec hash": f"`{codec.hash}`",
             "streams": streams,
-            "model": f"Qwen2, {c.hidden} x {c.layers}, {sum(p.numel() for p in model.parameters()):,} parameters",
+            "model": f"Qwen2, {c.hidden} x {c.layers}, codes of {c.code_width}, {sum(p.numel() for p in model.parameters()):,} parameters",
             "pieces": f"{config.seconds:g} s",
             "training": ", ".join(f"{key} {value}" for key, value in facts.items()),
         }.items()),

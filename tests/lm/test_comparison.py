@@ -17,11 +17,10 @@ from typer.testing import CliRunner
 
 from duotok.cli.main import app
 from duotok.errors import ConfigError
-from duotok.lm.comparison import Comparison, Run, train_and_score
+from duotok.lm.comparison import Comparison, Run, Scorer, train_and_score
 from duotok.lm.comparison_corpora import Row, moments
 from duotok.lm.comparison_table import as_json, as_markdown, write
 from duotok.lm.corpus import Song, write_tokens
-from duotok.lm.corruption import Scorer
 from duotok.lm.metrics import MetricError
 from duotok.lm.scores import SongScore
 from duotok.lm.streams import CodecIdentity, Stream
@@ -76,7 +75,7 @@ class Toy:
         self.runs.append(f"{run.tokenizer} {run.protocol_name} {run.config.seed}")
         share = self.share if run.tokenizer == "fine" else 1.0
 
-        def score(songs: Sequence[Song]) -> list[SongScore]:
+        def score(songs: Sequence[Song], last: int | None = None) -> list[SongScore]:
             found = []
             for song in songs:
                 for k in run.protocol.scored:
@@ -325,7 +324,7 @@ def test_groups_of_songs(tmp_path: Path) -> None:
         return [replace(s, id=f"{'real' if i % 2 else 'made'}/{s.id}") for i, s in enumerate(songs)]
 
     def uneven(run: Run) -> Scorer:
-        def score(songs: Sequence[Song]) -> list[SongScore]:
+        def score(songs: Sequence[Song], last: int | None = None) -> list[SongScore]:
             real = [Toy(0.75)(run)([song]) if song.id.startswith("real") else Toy(0.5)(run)([song]) for song in songs]
             return [score for of_song in real for score in of_song]
 

@@ -63,6 +63,16 @@ def test_batched_equals_single(protocol: object) -> None:
     close(score_songs(lm, given, protocol, seconds=1.0, shortest=0.3, batch_size=7), single)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("protocol", [PARALLEL, TO_BAND])
+def test_the_last_frames_alone_have_the_scores_that_they_have_among_all(protocol: object) -> None:
+    lm, given = model(), songs()
+    whole = score_songs(lm, given, protocol, seconds=9.0, shortest=0.3)  # type: ignore[arg-type]
+    found = score_songs(lm, given, protocol, seconds=9.0, shortest=0.3, last=7)  # type: ignore[arg-type]
+    ends = [replace(s, **{n: getattr(s, n)[-7:] for n in ("bits", "ranks", "codes")}) for s in whole]
+    close(found, ends)
+    assert all(len(s.bits) == 7 for s in found)
+
+
 def test_only_the_target_is_scored_and_not_its_prefix() -> None:
     given = song("a", 60)
     scores = score_songs(model(), [given], TO_BAND, seconds=1.0, shortest=0.4)

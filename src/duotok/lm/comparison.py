@@ -14,21 +14,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from duotok.config import load_config, parse
 from duotok.errors import ConfigError
+from duotok.lm import protocols
 from duotok.lm.comparison_config import FREE, ComparisonConfig
 from duotok.lm.comparison_corpora import Moment, check_same, cut, moments
-from duotok.lm.context import Point, curve, tails, windows
+from duotok.lm.context import Point, curve, tails, target_frames, windows
 from duotok.lm.corpus import Song, TokenCorpus
-from duotok.lm.corruption import Corruption, Cost, Scorer, corrupt, costs, mismatched
+from duotok.lm.corruption import Corruption, Cost, corrupt, costs, mismatched
 from duotok.lm.intervals import Intervals, difference, estimate, minimum_songs
 from duotok.lm.metrics import Measured, MetricError, measure
 from duotok.lm.pieces import check_lengths
-from duotok.lm.protocols import Protocol, protocol_by_name
 from duotok.lm.scores import SongScore, load_scores, save_scores
 from duotok.lm.stage import LMStageConfig
 from duotok.lm.streams import CodecIdentity
@@ -43,7 +43,7 @@ class Run:
     tokenizer: str
     corpus: TokenCorpus
     protocol_name: str
-    protocol: Protocol
+    protocol: protocols.Protocol
     config: LMStageConfig
     checkpoint: Literal["best", "last"]
     batch_size: int
@@ -80,6 +80,12 @@ class Group:
     songs: int
     values: dict[str, Intervals]
     differences: dict[str, Intervals]
+
+
+class Scorer(Protocol):
+    """Scores the target tokens of songs with one trained model, or only the `last` so many frames of each; time runs forward."""
+
+    def __call__(self, songs: Sequence[Song], last: int | None = None) -> list[SongScore]: ...
 
 
 Runner = Callable[[Run], Scorer]
@@ -119,7 +125,7 @@ class Comparison:
         kind = "track_to_track" if second else "parallel"
         values = {**self.config.lm, **streams, "data": corpus.path, "codec": codec, "protocol": kind, "seed": seed}
         config = parse(LMStageConfig, values, f"{source}: lm")
-        found = protocol_by_name(codec, kind, config.source, config.target, config.prefix_seconds)
+        found = protocols.protocol_by_name(codec, kind, config.source, config.target, config.prefix_seconds)
         check_lengths(found, config.seconds, config.shortest)
         missing = [split for split in ("train", "validation", self.config.split) if split not in corpus.counts]
         if missing:
@@ -204,6 +210,12 @@ class Comparison:
         songs = self._songs(run, self._whole(max(lengths.seconds)))
         return windows(songs, run.protocol.codec.frame_rate, seconds, lengths.seconds, lengths.target, lengths.blocks)
 
+    def _last(self, run: Run, name: str) -> int | None:
+        """Of how many frames at the end of each piece the scores are wanted; None: of all."""
+        if self.config.context is None or not name.startswith("context/"):
+            return None
+        return target_frames(run.protocol.codec.frame_rate, self.config.context.target)
+
     def _facts(self, run: Run, name: str) -> dict[str, Any]:
         part = name.partition("/")[0]
         own = getattr(self.config, part).model_dump(mode="json") if part in ("corruption", "context") else {}
@@ -249,7 +261,8 @@ class Comparison:
         write_atomically(run.folder / "settings.json", json.dumps(run.settings(), indent=1, sort_keys=True).encode())
         scorer = runner(run)
         for name in todo:
-            save_scores(run.folder / f"{name}.safetensors", scorer(self.tasks(run)[name]()), self._facts(run, name))
+            scores = scorer(self.tasks(run)[name](), self._last(run, name))
+            save_scores(run.folder / f"{name}.safetensors", scores, self._facts(run, name))
 
     # What was scored, put together.
 
@@ -372,13 +385,13 @@ def train_and_score(run: Run) -> Scorer:
     device = "cuda" if torch.cuda.is_available() and run.config.device != "cpu" else "cpu"
     trained = load_lm(run.folder, newest=run.checkpoint == "last", device=device)
 
-    def score(songs: Sequence[Song]) -> list[SongScore]:
+    def score(songs: Sequence[Song], last: int | None = None) -> list[SongScore]:
         # Already cut: longer than any, so that each stays one piece, whatever its frames were rounded to.
         rate = run.protocol.codec.frame_rate
         longest, shortest = max(song.frames for song in songs), min(song.frames for song in songs)
         return score_songs(
             trained.model, songs, trained.protocol,
-            seconds=(longest + 1) / rate, shortest=shortest / rate, batch_size=run.batch_size,
+            seconds=(longest + 1) / rate, shortest=shortest / rate, batch_size=run.batch_size, last=last,
         )  # fmt: skip
 
     return score

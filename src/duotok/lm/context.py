@@ -25,6 +25,11 @@ BLOCKS = 4
 """Blocks of a song at most; they are spread over it."""
 
 
+def target_frames(frame_rate: float, target: float = TARGET) -> int:
+    """Frames that are scored of every window, at least one."""
+    return max(1, round(target * frame_rate))
+
+
 def block_ends(frames: int, longest: int, target: int, blocks: int = BLOCKS) -> list[int]:
     """Where the blocks of a song of `frames` end: each has `longest` frames before its end, none shares a target frame."""
     room = frames - longest
@@ -53,7 +58,7 @@ def windows(
     result = []
     for song in songs:
         frames = next(iter(song.tokens.values())).shape[1]
-        for end in block_ends(frames, longest, max(1, round(target * frame_rate)), blocks):
+        for end in block_ends(frames, longest, target_frames(frame_rate, target), blocks):
             tokens = {stream: codes[:, end - length : end] for stream, codes in song.tokens.items()}
             result.append(replace(song, id=f"{song.id}@{end}", tokens=tokens))
     if not result:
@@ -66,7 +71,7 @@ def tails(scores: Iterable[SongScore], frame_rate: float, target: float = TARGET
 
     Raises MetricError when fewer tokens than that were scored (a prefix that reaches into the target).
     """
-    frames = max(1, round(target * frame_rate))
+    frames = target_frames(frame_rate, target)
     result = []
     for score in scores:
         if len(score.bits) < frames:

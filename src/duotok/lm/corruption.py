@@ -20,10 +20,6 @@ from duotok.lm.metrics import Measured, MetricError
 
 if TYPE_CHECKING:
     from duotok.lm.corpus import Song
-    from duotok.lm.scores import SongScore
-
-Scorer = Callable[[Sequence["Song"]], "list[SongScore]"]
-"""Scores the target tokens of songs with one trained model and protocol; time runs forward in each score."""
 
 Kind = Literal["shift", "mask", "mismatch"]
 Codes = NDArray[np.int32]

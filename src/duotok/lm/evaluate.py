@@ -57,12 +57,14 @@ def score_songs(
     seconds: float = SECONDS,
     shortest: float = SHORTEST,
     batch_size: int = 8,
+    last: int | None = None,
     out: Path | None = None,
 ) -> list[SongScore]:
     """One SongScore for each song and codebook that the protocol asks for, in the order of songs and codebooks.
 
     Songs are cut by `pieces`; scores of a song's pieces follow each other in time. Songs too short for one piece are left
-    out. out: a folder that keeps finished songs (one file each), so that a stopped evaluation goes on.
+    out. last: only so many frames at the end of each piece are scored (the model sees all of it).
+    out: a folder that keeps finished songs (one file each), so that a stopped evaluation goes on.
     Raises TokenFileError for tokens that the model cannot have, ConfigError for pieces that the protocol leaves nothing of,
     DuoTokError when `out` holds scores of anything else.
     """
@@ -74,7 +76,7 @@ def score_songs(
     if out is not None:
         store = _Folder(out, {
             "model": fingerprint(model), "codec": model.codec.as_json(), **protocol.describe(), "seconds": seconds,
-            "shortest": shortest, "songs": _digest(songs),
+            "shortest": shortest, "songs": _digest(songs), **({} if last is None else {"last": last}),
         })  # fmt: skip
     found: dict[int, list[SongScore]] = {}
     todo = []
@@ -86,7 +88,7 @@ def score_songs(
     was_training = model.training
     model.eval()
     try:
-        for index, scores in _score(model, songs, protocol, todo, batch_size):
+        for index, scores in _score(model, songs, protocol, todo, batch_size, last):
             found[index] = scores
             if store is not None:
                 store.save(index, scores)
@@ -122,7 +124,12 @@ def joined(scores: Sequence[SongScore], songs: Sequence[Song]) -> list[SongScore
 
 
 def _score(
-    model: MultiStreamLM, songs: Sequence[Song], protocol: Protocol, todo: Sequence[Piece], batch_size: int
+    model: MultiStreamLM,
+    songs: Sequence[Song],
+    protocol: Protocol,
+    todo: Sequence[Piece],
+    batch_size: int,
+    last: int | None,
 ) -> Iterator[tuple[int, list[SongScore]]]:
     """(number of a song, its scores) as soon as all of its pieces are done."""
     done: dict[int, list[tuple[int, list[SongScore]]]] = {}
@@ -133,7 +140,7 @@ def _score(
             group = sorted(todo[first : first + GROUP * batch_size], key=lambda p: p.start - p.stop)
             for start in range(0, len(group), batch_size):
                 part = group[start : start + batch_size]
-                for piece, scores in zip(part, score_pieces(model, songs, protocol, part), strict=True):
+                for piece, scores in zip(part, score_pieces(model, songs, protocol, part, last), strict=True):
                     done.setdefault(piece.song, []).append((piece.start, scores))
                 progress.advance(task, len(part))
             for index in [index for index, parts in done.items() if len(parts) == wanted[index]]:
@@ -148,13 +155,16 @@ def _behind_each_other(parts: Sequence[SongScore]) -> SongScore:
 
 
 def score_pieces(
-    model: MultiStreamLM, songs: Sequence[Song], protocol: Protocol, part: Sequence[Piece]
+    model: MultiStreamLM, songs: Sequence[Song], protocol: Protocol, part: Sequence[Piece], last: int | None = None
 ) -> list[list[SongScore]]:
-    """Scores of one batch of pieces: for each piece, one SongScore for each codebook that is asked for."""
+    """Scores of one batch of pieces: for each piece, one SongScore for each codebook that is asked for, of the `last` frames
+    that it asks for, or of all."""
     examples = [protocol.example(piece.tokens(songs)) for piece in part]
     inputs, targets, mask = batched(examples, model.codec)
     sizes = targets.new_tensor(model.sizes)
     mask &= targets < sizes  # EOS is learned, but it is no code: it has no place in the figures
+    if last is not None:
+        mask &= mask.flip(1).cumsum(1).flip(1) <= last
     scores = model.scores(*(value.to(model.device) for value in (inputs, targets, mask)))
     columns = model.codec.columns
     result: list[list[SongScore]] = [[] for _ in part]

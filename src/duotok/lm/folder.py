@@ -75,9 +75,7 @@ def find_lm(name: str | Path) -> Path:
         return packaged
     known = sorted(path.parts[-3] for path in PACKAGED.glob(f"*/{PACKAGED_LM}/{WEIGHTS_FILE}"))
     came = f"; with the package came {', '.join(known)}" if known else ""
-    raise ConfigError(
-        f"{name}: no such folder; name the folder of a training run, or an exported language model{came}"
-    )
+    raise ConfigError(f"{name}: no such folder; name the folder of a training run, or an exported language model{came}")
 
 
 def open_lm(path: str | Path, device: str | torch.device = "cpu") -> LanguageModel:

@@ -1,4 +1,4 @@
-# Does each part of the recipe make tokens easier to predict? The mini ablations of issue-sized honesty, from audio to the table:
+# Does each part of the recipe make tokens easier to predict? The mini ablations, from audio to the table (docs/lm.md):
 #
 #   make -f benchmarks/ablations.mk -j2 AUDIO=../shared/audio OUT=runs/ablations
 #
@@ -12,9 +12,8 @@ STAGE1  ?= 400
 STAGE2  ?= 1000
 STAGE3  ?= 900
 REFIT   ?= 721
-DAC     ?= 1500
+DAC     ?= 1000
 SET     ?=
-CONFIG  ?= configs/comparisons/ablations.yaml
 
 DUOTOK  := $(BIN)/duotok
 WORK    := $(OUT)/work
@@ -31,7 +30,8 @@ train = $(DUOTOK) train $(1) -c $(2) --data $(WORK) --runs $(OUT)/$(3)
 .PHONY: all tokens
 .SECONDARY:
 all: tokens
-	$(DUOTOK) eval lm $(CONFIG) -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) $(SET)
+	$(DUOTOK) eval lm configs/comparisons/ablations.yaml -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) $(SET)
+	$(DUOTOK) eval lm configs/comparisons/conditional.yaml -o $(OUT)/conditional --workers 2 --set tokens=$(abspath $(TOKENS)) $(SET)
 
 tokens: $(ALL:%=$(TOKENS)/%.parquet) $(TOKENS)/duotok-mini.parquet $(TOKENS)/dac.parquet
 

@@ -28,10 +28,10 @@ from duotok.training.stage import StageConfig
 from duotok.training.stages import NAMES, config_class
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-PARTS = ("paper/tokenizer.yaml",)
+PARTS = ("paper/tokenizer.yaml", "comparisons/base.yaml")
 """What others extend; no stage of its own."""
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
-COMPARISONS = [name for name in FILES if name.startswith("comparisons/")]
+COMPARISONS = [name for name in FILES if name.startswith("comparisons/") and name not in PARTS]
 STAGES = [name for name in FILES if name not in (*PARTS, *COMPARISONS)]
 PAPER_STAGES = [name for name in STAGES if name.startswith("paper/")]
 ABLATIONS = [name for name in FILES if name.startswith("ablations/")]

@@ -11,8 +11,8 @@ from duotok.config import Config
 PRESETS: dict[str, dict[str, Any]] = {
     # For two cores: nine tenths of its work are the two heads of 32,768 codes.
     "mini": {"hidden": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 512},
-    # Fits beside the bundled model: codes as vectors of 32, so that most of it is not tables and heads.
-    "compact": {"hidden": 192, "layers": 5, "heads": 6, "kv_heads": 3, "ffn": 576, "embedding": 32},
+    # mini with codes as vectors of 32: a third of the size, so that it fits beside the bundled model.
+    "compact": {"hidden": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 512, "embedding": 32},
     # The model behind the published baseline rows (paper-parameters 6.1).
     "100m": {"hidden": 768, "layers": 10, "heads": 12, "kv_heads": 2, "ffn": 3072},
     # "Qwen2-1B" is no official size: Qwen2-1.5B's layers, 22 of its 28, are the nearest to 10^9.

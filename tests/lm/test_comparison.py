@@ -118,6 +118,8 @@ def test_whole(tmp_path: Path) -> None:
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "out").glob("*.png"))
     told = json.loads((tmp_path / "out" / "table.json").read_text())
     assert told == json.loads(json.dumps(as_json(result)))
+    # The codes are drawn evenly, and each few times: frequencies tell nothing.
+    assert all(0.95 < book["cnbpt_by_frequency"] < 1.3 for book in told["codebooks"])
     text = as_markdown(result)
     assert "| coarse | average | +0.500 [+0.500, +0.500]" in text
     assert "| coarse | 12.5 Hz, 16 + 8, 0.09 | vocals |" in text

@@ -265,3 +265,17 @@ def test_miller_madow_is_nearer_to_the_truth() -> None:
     )
     assert abs(np.mean(corrected) - truth) < 0.3 * abs(np.mean(plain) - truth)
     assert max(corrected) <= truth
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=60))
+def test_bits_by_frequency(codes: list[int]) -> None:
+    """Known frequencies cost the entropy; nothing learned costs a uniform guess; others cost more than the entropy."""
+    own = count(np.array(codes), 8)
+    assert own.bits_by_frequency(own, prior=1e-9) == pytest.approx(own.entropy(), abs=1e-6)
+    nothing = Unigram(np.zeros(8, np.int64))
+    assert own.bits_by_frequency(nothing) == pytest.approx(3)
+    other = count(np.array([0, 0, 1, 5]), 8)
+    by_hand = [-math.log2((other.counts[code] + 0.5) / (4 + 4)) for code in codes]
+    assert own.bits_by_frequency(other) == pytest.approx(sum(by_hand) / len(codes))
+    assert own.bits_by_frequency(other) >= own.entropy() - 1e-9
+    assert math.isnan(nothing.bits_by_frequency(own))

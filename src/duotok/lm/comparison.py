@@ -16,13 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from duotok.config import load_config, parse
 from duotok.errors import ConfigError
 from duotok.lm import protocols
 from duotok.lm.comparison_config import FREE, ComparisonConfig
-from duotok.lm.comparison_corpora import Moment, check_same, cut, moments
+from duotok.lm.comparison_corpora import Moment, check_same, counted, cut, moments
 from duotok.lm.context import Point, curve, tails, target_frames, windows
 from duotok.lm.corpus import Song, TokenCorpus
 from duotok.lm.corruption import Corruption, Cost, corrupt, costs, mismatched
@@ -32,7 +30,7 @@ from duotok.lm.pieces import check_lengths
 from duotok.lm.scores import SongScore, load_scores, save_scores
 from duotok.lm.stage import LMStageConfig
 from duotok.lm.streams import CodecIdentity
-from duotok.lm.unigram import Unigram, by_stream, count
+from duotok.lm.unigram import Unigram
 from duotok.tokens.file import write_atomically
 
 
@@ -59,11 +57,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything that the table and the pictures show. Keys: protocol, then tokenizer; differences: to the reference."""
+    """Everything that the table and the pictures show. Keys: protocol, then tokenizer; differences: to the reference.
+
+    books: code counts of the scored songs, learned: of the training songs.
+    """
 
     config: ComparisonConfig
     codecs: dict[str, CodecIdentity]
     books: dict[str, dict[str, tuple[Unigram, ...]]]
+    learned: dict[str, dict[str, tuple[Unigram, ...]]]
     songs: int
     hours: float
     values: dict[str, dict[str, Intervals]]
@@ -286,13 +288,15 @@ class Comparison:
     def result(self) -> Result:
         """The result of runs that are all done. Raises TokenFileError when one is not."""
         config, resampling = self.config, self.config.intervals.resampling()
-        books = {run.tokenizer: self._books(run) for run in self.runs if run.config.seed == config.seeds[0]}
+        first = {run.tokenizer: run for run in self.runs if run.config.seed == config.seeds[0]}
+        books = {name: counted(run.corpus, self._songs(run, self.moments)) for name, run in first.items()}
+        learned = {name: counted(corpus, corpus.songs("train")) for name, corpus in self.corpora.items()}
         entropies = {
             name: {stream: sum(u.entropy() for u in own) / len(own) for stream, own in of.items()}
             for name, of in books.items()
         }
         result = Result(
-            config, {name: corpus.identity for name, corpus in self.corpora.items()}, books,
+            config, {name: corpus.identity for name, corpus in self.corpora.items()}, books, learned,
             len({self._unit(moment) for moment in self.moments}),
             sum(moment.stop - moment.start for moment in self.moments) / 3600, {}, {}, {}, {}, {},
         )  # fmt: skip
@@ -323,16 +327,6 @@ class Comparison:
             {name: estimate(of, resampling) for name, of in runs.items()},
             {name: difference(of, runs[reference], resampling) for name, of in runs.items() if name != reference},
         )
-
-    def _books(self, run: Run) -> dict[str, tuple[Unigram, ...]]:
-        """Code counts of the evaluation set, the same for all protocols."""
-        songs = self._songs(run, self.moments)
-        return by_stream({
-            (column.stream, column.codebook): count(
-                np.concatenate([song.tokens[column.stream][column.codebook] for song in songs]), column.size
-            )
-            for column in run.corpus.identity.columns
-        })  # fmt: skip
 
     def _costs(self, name: str, protocol: str, entropies: Mapping[str, float]) -> list[Cost]:
         assert self.config.corruption is not None

@@ -53,6 +53,14 @@ class Unigram:
         """H_norm = H / log2 V (equation 17)."""
         return self.entropy(miller_madow) / math.log2(self.size)
 
+    def bits_by_frequency(self, learned: Unigram, prior: float = 0.5) -> float:
+        """Bits a token when each costs what its frequency among the `learned` ones says, with `prior` tokens of every code
+        added (Krichevsky and Trofimov's half): what a model without memory would reach. NaN without tokens."""
+        if not self.tokens:
+            return math.nan
+        share = (learned.counts + prior) / (learned.tokens + prior * learned.size)
+        return float(-(self.counts * np.log2(share)).sum() / self.tokens)
+
     def uniform(self) -> tuple[float, float]:
         """What ideal, uniform codes would show in as many tokens: (utilization, normalized entropy)."""
         from duotok.evaluation.codes import expected_entropy, expected_utilization

@@ -5,8 +5,10 @@
     duotok pack WORK -o dac.parquet --model transformers:FOLDER
 
 The architecture, its quantizer and its loss weights are DAC's (mel 15, codebook 1, commitment 0.25); 24 kHz to 25 frames a second,
-four codebooks of 1,024 (1 kbit/s a track). No discriminators: they would cost more than two cores have. FOLDER is what
-`DacModel.save_pretrained` writes, with safetensors.
+four codebooks of 1,024 (1 kbit/s a track). Three things are not: no discriminators, which would cost more than two cores have; every convolution
+starts with an output of unit deviation (with DAC's 0.02 next to nothing passes the quantizer's projections, and the decoder learns
+to do without); and the first steps leave the codebooks out, which then start from features, as EnCodec's do (with DAC's random
+start one or two codes of 1,024 were in use). FOLDER is what `DacModel.save_pretrained` writes, with safetensors.
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ from duotok.training.autoencoder import AUDIBLE
 from duotok.training.checkpoint import best, load_module
 from duotok.training.engine import train
 from duotok.training.sounds import TrackComponent, TrackMixture, span, torch_rng
-from duotok.training.stage import Batch, Stage, StageConfig, means_over
+from duotok.training.stage import Batch, Stage, StageConfig, to_device
 
 CONFIG = Path(__file__).parent / "dac.yaml"
 SCALES = (64, 128, 256, 512, 1024, 2048)
 HELD_OUT_BATCHES = 4
+SOUND = 0.1
+"""Deviation of samples at the loudness of the shards, about."""
 
 
 class DacStageConfig(StageConfig):
@@ -51,6 +55,8 @@ class DacStageConfig(StageConfig):
     silence: float = Field(default=0.05, ge=0, le=1, description="share of crops that may be quiet")
     scales_per_step: int = Field(default=3, ge=1, le=len(SCALES))
     mel_weight: float = Field(default=15.0, gt=0)
+    continuous_steps: int = Field(default=300, ge=0, description="before these the codebooks are left out")
+    fit_batches: int = Field(default=40, gt=0, description="whose features the codebooks start from")
     mixture: dict[str, TrackComponent]
 
 
@@ -90,15 +96,72 @@ class DacStage(Stage):
         return {"audio": torch.stack(crops), "ids": ids}
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        return self._losses(batch, step, step >= self.config.continuous_steps)
+
+    def _losses(self, batch: Batch, step: int, quantized: bool) -> dict[str, Tensor]:
         audio = batch["audio"]
-        made = self.dac(audio[:, None])
-        for book, codes in zip(self.used, made.audio_codes.unbind(1), strict=True):
-            book += torch.bincount(codes.flatten().cpu(), minlength=len(book))
-        estimate = made.audio_values.reshape(len(audio), -1)
+        hidden = self.dac.encoder(audio[:, None])
+        if quantized:
+            hidden, codes, _, commitment, codebook = self.dac.quantizer(hidden)
+            quantizer = (self.dac.config.commitment_loss_weight * commitment + codebook).mean()
+            for book, of_book in zip(self.used, codes.unbind(1), strict=True):
+                book += torch.bincount(of_book.flatten().cpu(), minlength=len(book))
+        else:
+            hidden, quantizer = self._without_codebooks(hidden), hidden.new_zeros(())
+        estimate = self.dac.decoder(hidden)[:, 0]
         shorter = min(estimate.shape[-1], audio.shape[-1])
         distance = self._distance(estimate[:, :shorter], audio[:, :shorter], step)
-        quantizer = made.loss.mean()
         return {"loss": self.config.mel_weight * distance + quantizer, "mel": distance, "vq": quantizer}
+
+    def _without_codebooks(self, hidden: Tensor) -> Tensor:
+        """What the quantizer would make if each of its codebooks had every vector."""
+        residual, made = hidden, torch.zeros_like(hidden)
+        for quantizer in self.dac.quantizer.quantizers:
+            part = quantizer.out_proj(quantizer.in_proj(residual))
+            residual, made = residual - part, made + part
+        return made
+
+    def start(self) -> None:
+        self.even_out()
+        if not self.config.continuous_steps:
+            self.fit()
+
+    def after_step(self, step: int) -> None:
+        if step + 1 == self.config.continuous_steps:
+            self.fit()
+
+    @torch.no_grad()
+    def even_out(self) -> None:
+        """Scale each convolution, in the order of the signal, to an output of deviation 1 (LSUV); the last one to that of sound."""
+        last = self.dac.decoder.conv2
+
+        def scale(module: torch.nn.Module, _: Any, output: Tensor) -> Tensor:
+            factor = (SOUND if module is last else 1.0) / output.std().clamp_min(1e-6)
+            module.weight *= factor
+            module.bias.zero_()
+            return (output - output.mean((0, 2), keepdim=True)) * factor
+
+        convolutions = (torch.nn.Conv1d, torch.nn.ConvTranspose1d)
+        hooks = [m.register_forward_hook(scale) for m in self.dac.modules() if isinstance(m, convolutions)]
+        audio = self._batch("train", self.config.steps, range(self.config.batch_size))["audio"].to(self.device)
+        self.dac.decoder(self._without_codebooks(self.dac.encoder(audio[:, None])))
+        for hook in hooks:
+            hook.remove()
+
+    @torch.no_grad()
+    def fit(self) -> None:
+        """Start each codebook at frames of what it will have to code, drawn without replacement."""
+        self.dac.eval()
+        items = range(self.config.batch_size)
+        batches = [self._batch("train", self.config.steps + 1 + index, items)["audio"] for index in range(self.config.fit_batches)]
+        residual = torch.cat([self.dac.encoder(audio[:, None].to(self.device)) for audio in batches])
+        drawn = torch.Generator().manual_seed(self.config.seed)
+        for quantizer in self.dac.quantizer.quantizers:
+            frames = quantizer.in_proj(residual).transpose(1, 2).flatten(0, 1)
+            chosen = torch.randperm(len(frames), generator=drawn)[: len(quantizer.codebook.weight)]
+            quantizer.codebook.weight[: len(chosen)] = frames[chosen.to(frames.device)]
+            residual = residual - quantizer(residual)[0]
+        self.dac.train()
 
     def _distance(self, estimate: Tensor, target: Tensor, step: int) -> Tensor:
         """DAC's mel loss, log10 and summed over the scales, from a few of them drawn anew each step."""
@@ -117,7 +180,12 @@ class DacStage(Stage):
         return (power @ self.filters[n_fft].to(audio.device)).clamp_min(POWER_FLOOR).log10()
 
     def held_out(self) -> dict[str, float]:
-        found = means_over(self, lambda step, items: self._batch("validation", step, items), HELD_OUT_BATCHES)
+        """With the codebooks, also while training leaves them out."""
+        found: dict[str, float] = {}
+        for index in range(HELD_OUT_BATCHES):
+            batch = to_device(self._batch("validation", index, range(self.config.batch_size)), self.device)
+            for name, value in self._losses(batch, 0, quantized=True).items():
+                found[name] = found.get(name, 0.0) + float(value) / HELD_OUT_BATCHES
         self.used.zero_()
         return found
 

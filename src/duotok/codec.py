@@ -361,6 +361,12 @@ class DuoTok:
             for track in TRACKS
         }
 
+    @torch.inference_mode()
+    def codebook_vectors(self) -> dict[str, list[Tensor]]:
+        """The vectors of all codes of each track, one table `[codes, code_dim]` a codebook."""
+        every = torch.arange(self.config.tokenizer.codebook_size, device=self.device)[None]
+        return {track: [self.tokenizer.code_vectors(every, track)[0].float().cpu()] for track in TRACKS}
+
 
 def _known(track: str) -> str:
     if track not in TRACKS:

@@ -61,6 +61,10 @@ class BundleCodec:
         """As `DuoTok.embeddings`."""
         return self.model.embeddings(self._dual(tokens))
 
+    def codebook_vectors(self) -> dict[str, list[Tensor]]:
+        """As `DuoTok.codebook_vectors`."""
+        return self.model.codebook_vectors()
+
     def _dual(self, tokens: Mapping[str, Tensor]) -> DualTokens:
         frames = check_tokens(self, tokens)
         known = tokens if isinstance(tokens, Tokens) else Tokens(tokens)

@@ -82,6 +82,10 @@ class Codec(Described, Protocol):
         """Post-quantization vectors of each stream: float32 `[frames, width]`."""
         ...
 
+    def codebook_vectors(self) -> dict[str, list[Tensor]]:
+        """What every code of each stream stands for, one table `[codes, width]` a codebook, up to a constant."""
+        ...
+
 
 def check_tokens(codec: Described, tokens: Mapping[str, Tensor]) -> int:
     """How many frames `tokens` have. Raises BundleError when they cannot be those of `codec`: other streams or shapes, codes

@@ -199,6 +199,19 @@ class TransformersCodec:
             for track in self.tracks
         }
 
+    @torch.inference_mode()
+    def codebook_vectors(self) -> dict[str, list[Tensor]]:
+        """What each code adds to the sum that the quantizer makes, less what code 0 adds: `[codes, width]` a codebook."""
+        size = self.shape.codebook_size
+        codes = torch.zeros(1, self.codebooks, size, dtype=torch.int64, device=self.device)
+        nothing = self.family.vectors(self.model, codes[..., :1])
+        tables = []
+        for k in range(self.codebooks):
+            one = codes.clone()
+            one[0, k] = torch.arange(size, device=self.device)
+            tables.append((self.family.vectors(self.model, one) - nothing)[0].T.float().cpu())
+        return dict.fromkeys(self.tracks, tables)
+
 
 def _plan(shape: Shape, family: Family) -> WindowPlan:
     """Windows of 20 s, and the family's context."""

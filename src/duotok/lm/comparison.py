@@ -20,7 +20,7 @@ from duotok.config import load_config, parse
 from duotok.errors import ConfigError
 from duotok.lm import protocols
 from duotok.lm.comparison_config import FREE, ComparisonConfig
-from duotok.lm.comparison_corpora import Moment, check_same, counted, cut, moments
+from duotok.lm.comparison_corpora import Moment, check_same, cut, moments
 from duotok.lm.context import Point, curve, tails, target_frames, windows
 from duotok.lm.corpus import Song, TokenCorpus
 from duotok.lm.corruption import Corruption, Cost, corrupt, costs, mismatched
@@ -30,7 +30,7 @@ from duotok.lm.pieces import check_lengths
 from duotok.lm.scores import SongScore, load_scores, save_scores
 from duotok.lm.stage import LMStageConfig
 from duotok.lm.streams import CodecIdentity
-from duotok.lm.unigram import Unigram
+from duotok.lm.unigram import Unigram, count_songs
 from duotok.tokens.file import write_atomically
 
 
@@ -289,8 +289,8 @@ class Comparison:
         """The result of runs that are all done. Raises TokenFileError when one is not."""
         config, resampling = self.config, self.config.intervals.resampling()
         first = {run.tokenizer: run for run in self.runs if run.config.seed == config.seeds[0]}
-        books = {name: counted(run.corpus, self._songs(run, self.moments)) for name, run in first.items()}
-        learned = {name: counted(corpus, corpus.songs("train")) for name, corpus in self.corpora.items()}
+        books = {name: count_songs(run.corpus.identity, self._songs(run, self.moments)) for name, run in first.items()}
+        learned = {name: count_songs(corpus.identity, corpus.songs("train")) for name, corpus in self.corpora.items()}
         entropies = {
             name: {stream: sum(u.entropy() for u in own) / len(own) for stream, own in of.items()}
             for name, of in books.items()

@@ -1,4 +1,4 @@
-"""That several packed corpora hold the same songs, which moments of them are scored (the same ones for all), code counts."""
+"""That several packed corpora hold the same songs, and which moments of them are scored: the same ones for all."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
 from duotok.corpora.types import Split
 from duotok.lm.corpus import Song, TokenCorpus
 from duotok.lm.metrics import MetricError
-from duotok.lm.unigram import Unigram, by_stream, count
 
 
 class Row(NamedTuple):
@@ -121,13 +118,3 @@ def cut(corpus: TokenCorpus, split: Split, rows: Sequence[Row], chosen: Sequence
         tokens = {stream: codes[:, start:stop] for stream, codes in song.tokens.items()}
         result.append(replace(song, id=moment.id(rows), tokens=tokens))
     return result
-
-
-def counted(corpus: TokenCorpus, songs: Sequence[Song]) -> dict[str, tuple[Unigram, ...]]:
-    """Code counts of songs of a corpus, the same for all protocols."""
-    return by_stream({
-        (column.stream, column.codebook): count(
-            np.concatenate([song.tokens[column.stream][column.codebook] for song in songs]), column.size
-        )
-        for column in corpus.identity.columns
-    })  # fmt: skip

@@ -1,7 +1,8 @@
 """Packed tokens: one Parquet file of songs, the codec that made them in its metadata, so that no two can be mixed up.
 
 Columns: id, split, identity, recording, start_frame, n_frames, and one list<int32> for each codebook, named STREAM.CODEBOOK.
-A row is a song, or a stretch of one where the shards leave something out (see `pack.py`).
+A row is a song, or a stretch of one where the shards leave something out (see `pack.py`). The metadata may hold the vectors of
+all codes as well (`start.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from duotok.corpora.types import SPLITS, Split
 from duotok.errors import DuoTokError, MissingExtraError, TokenFileError
+from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KEY = b"duotok"
+VECTORS = b"duotok-vectors"
 ROWS = 64  # songs in a row group: what is read at a time
 Codes = NDArray[np.int32]
 
@@ -87,17 +92,19 @@ def check_song(codec: CodecIdentity, song: Song, name: str) -> None:
         raise TokenFileError(f"{start}: frames of its streams: {found}; they must be equally many, at least one")
 
 
-def write_tokens(path: str | Path, identity: CodecIdentity, songs: Iterable[Song], source: str = "") -> int:
+def write_tokens(
+    path: str | Path, identity: CodecIdentity, songs: Iterable[Song], source: str = "", vectors: Vectors | None = None
+) -> int:
     """Pack songs, atomically and in bounded memory; returns how many. Songs of a split are best given together.
 
-    source: what the tokens were made from, for `TokenCorpus.source`. Raises TokenFileError for tokens that cannot be this
+    source: what the tokens were made from, for `TokenCorpus.source`; vectors: of all codes, for `TokenCorpus.vectors`.
+    Raises TokenFileError for tokens that cannot be this
     codec's, streams of unequal length, an id that comes twice, or no songs.
     """
     pa, pq = _arrow()
     path = Path(path)
-    schema = _schema(identity).with_metadata(
-        {KEY: json.dumps({"format": FORMAT, "codec": identity.as_json(), "source": source}).encode()}
-    )
+    facts = {KEY: json.dumps({"format": FORMAT, "codec": identity.as_json(), "source": source}).encode()}
+    schema = _schema(identity).with_metadata(facts | ({VECTORS: safetensors.numpy.save(vectors)} if vectors else {}))
     plain = [column.name for column in identity.columns]
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     seen: set[str] = set()
@@ -194,6 +201,17 @@ class TokenCorpus:
         """sha256 of the file."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @functools.cached_property
+    def vectors(self) -> Vectors | None:
+        """Principal components of all code vectors, by column; None where they were not packed. Raises TokenFileError."""
+        data = (self._file.schema_arrow.metadata or {}).get(VECTORS)
+        try:
+            return None if data is None else safetensors.numpy.load(data)
+        except SafetensorError:
+            raise TokenFileError(
+                f"{self.path}: its code vectors are damaged; make it again with: duotok pack"
+            ) from None
 
     def seconds(self, split: Split) -> float:
         """How much there is of a split."""

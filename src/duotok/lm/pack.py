@@ -35,6 +35,7 @@ from duotok.corpora.store import ShardStore, track_parts
 from duotok.corpora.types import SPLITS, Split
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm.corpus import Codes, Song, TokenCorpus, write_tokens
+from duotok.lm.start import Vectors, principal
 from duotok.lm.streams import CodecIdentity, codec_identity, tokens_identity
 from duotok.tokens import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, SUFFIX, TRACKS, DualTokens
 
@@ -143,7 +144,11 @@ def pack_shards(
     identity = codec_identity(model)
     frames = {s.id: _frames(model, s) for s in wanted}
     source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in wanted]).encode()).hexdigest()
+    vectors = code_vectors(model)
     if _is_there(path, identity, source, force):
+        before = TokenCorpus(path)
+        if before.vectors is None:  # packed by an earlier version
+            write_tokens(path, identity, (s for split in before.counts for s in before.songs(split)), source, vectors)
         return Packed(len(wanted), sum(frames.values()), len(wanted), left_out)
     parts = path.with_name(f"{path.name}.parts")
     kept = 0
@@ -164,9 +169,18 @@ def pack_shards(
                 )
             yield song
 
-    count = write_tokens(path, identity, songs(), source)
+    count = write_tokens(path, identity, songs(), source, vectors)
     shutil.rmtree(parts, ignore_errors=True)
     return Packed(count, sum(frames.values()), kept, left_out)
+
+
+def code_vectors(model: DuoTok | Codec) -> Vectors:
+    """What the codec knows of each of its codes, by column."""
+    return {
+        f"{stream}.{k}": principal(table)
+        for stream, tables in model.codebook_vectors().items()
+        for k, table in enumerate(tables)
+    }
 
 
 def _frames(model: DuoTok | Codec, stretch: Stretch) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from duotok.lm.evaluate import score_pieces
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.pieces import SHORTEST, Piece, check_lengths, pieces
 from duotok.lm.protocols import PREFIX_SECONDS, Name, Protocol, batched, protocol_by_name
+from duotok.lm.start import start_from_codec
 from duotok.lm.streams import CodecIdentity
+from duotok.lm.unigram import count_songs
 from duotok.random import ItemRandom
 from duotok.training.checkpoint import best, latest, load_module, read_state
 from duotok.training.stage import Batch, Stage, StageConfig
@@ -45,6 +47,10 @@ class LMStageConfig(StageConfig):
         default=None, description="the only codec whose tokens will do; filled in from data"
     )
     model: LMConfig = Field(default=LMConfig.model_validate({}), description="e.g. {preset: 100m}")
+    tables: Literal["random", "codec"] = Field(
+        default="random",
+        description="what codes start as; codec: the quantizer's vectors, for little data (not the paper's)",
+    )
     protocol: Name = "parallel"
     source: str = Field(default="vocals", description="track_to_track: what is given")
     target: str = Field(default="accompaniment", description="track_to_track: what is predicted")
@@ -73,6 +79,13 @@ class LMStage(Stage):
         self.name = "lm" if config.protocol == "parallel" else f"lm.{config.source}-to-{config.target}"
         torch.manual_seed(config.seed)
         self.lm = MultiStreamLM(config.model, codec)
+        if config.tables == "codec":
+            if corpus.vectors is None:
+                raise ConfigError(
+                    f"{corpus.path}: packed without code vectors; pack from shards, or take tables: random"
+                )
+            seen = count_songs(codec, corpus.songs("train"))
+            start_from_codec(self.lm, corpus.vectors, {c.name: seen[c.stream][c.codebook] for c in codec.columns})
         for part in (self.lm.outputs.heads, self.lm.outputs.narrow):
             for k, layer in enumerate(part):
                 layer.requires_grad_(k in self.protocol.scored)  # what is never asked has nothing to learn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from duotok.lm.corpus import Song
     from duotok.lm.scores import SongScore
+    from duotok.lm.streams import CodecIdentity
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ def unigrams(scores: Iterable[SongScore]) -> dict[str, tuple[Unigram, ...]]:
         key = (score.stream, score.codebook)
         found[key] = found[key] + counts if key in found else counts
     return by_stream({key: Unigram(counts) for key, counts in found.items()})
+
+
+def count_songs(codec: CodecIdentity, songs: Sequence[Song]) -> dict[str, tuple[Unigram, ...]]:
+    """Counts of all tokens of some songs, by stream, one for each codebook in order."""
+    return by_stream({
+        (column.stream, column.codebook): count(
+            np.concatenate([song.tokens[column.stream][column.codebook] for song in songs]), column.size
+        )
+        for column in codec.columns
+    })  # fmt: skip
 
 
 def by_stream(books: Mapping[tuple[str, int], Unigram]) -> dict[str, tuple[Unigram, ...]]:

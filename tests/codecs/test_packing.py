@@ -22,7 +22,7 @@ from duotok.corpora.store import ShardStore
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm import pack as module
 from duotok.lm.comparison_corpora import check_same
-from duotok.lm.corpus import TokenCorpus
+from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.pack import Stretch, pack_shards
 from duotok.lm.streams import codec_identity
 from duotok.tokens import TRACKS
@@ -45,6 +45,25 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
+def test_tokens_of_an_earlier_version_get_vectors(
+    shards: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path, codec = ShardStore(shards), tmp_path / "tokens.parquet", DuoTok.from_pretrained(bundle)
+    pack_shards(codec, store, path)
+    packed = TokenCorpus(path)
+    songs = [song for split in packed.counts for song in packed.songs(split)]
+    write_tokens(path, packed.identity, songs, packed.source)  # as it was before there were vectors
+    assert TokenCorpus(path).vectors is None
+    monkeypatch.setattr(DuoTok, "encode", lambda *_, **__: pytest.fail("encoded again"))
+    pack_shards(codec, store, path)
+    after = TokenCorpus(path)
+    assert after.vectors is not None and packed.vectors is not None
+    assert all(np.array_equal(after.vectors[name], packed.vectors[name]) for name in packed.vectors)
+    found = [song for split in after.counts for song in after.songs(split)]
+    for mine, other in zip(found, songs, strict=True):
+        assert mine.id == other.id and all(np.array_equal(mine.tokens[t], other.tokens[t]) for t in TRACKS)
+
+
 def test_shards_become_the_tokens_of_their_sound(shards: Path, dac: Path, tmp_path: Path) -> None:
     store, path, codec = ShardStore(shards), tmp_path / "dac.parquet", open_codec(f"transformers:{dac}", codebooks=2)
     done = pack_shards(codec, store, path)
@@ -56,6 +75,8 @@ def test_shards_become_the_tokens_of_their_sound(shards: Path, dac: Path, tmp_pa
     tokens = codec.encode(**{track: store.audio(index, track, channels=2) for track in TRACKS})
     assert all(np.array_equal(song.tokens[track], tokens[track].numpy()) for track in TRACKS)
     assert song.frames == -(-43 * 1920 * 11_025 // 48_000 // 128) and list(tmp_path.iterdir()) == [path]
+    vectors = packed.vectors
+    assert vectors is not None and {v.shape for v in vectors.values()} == {(16, 3)}  # codebook_dim
     again = pack_shards(codec, store, path)
     assert (again.songs, again.frames, again.kept) == (3, done.frames, 3)
     with pytest.raises(DuoTokError, match="holds other tokens"):

@@ -246,3 +246,16 @@ def test_tokens_of_something_else_are_refused(codecs: dict[str, TransformersCode
             codec.embeddings(tokens)
     with pytest.raises(ConfigError, match="track 'drums' does not exist"):
         codec.decode({"vocals": codes, "accompaniment": codes}, "drums")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_of_all_codes_add_up_to_what_the_quantizer_makes(folders: dict[str, Path], kind: str) -> None:
+    codec = TransformersCodec.from_pretrained(folders[kind], codebooks=3)
+    tables = codec.codebook_vectors()
+    assert list(tables) == list(TRACKS) and all(len(of) == 3 for of in tables.values())
+    codes = torch.randint(SIZE, (3, 7))
+    nothing = codec.embeddings(dict.fromkeys(TRACKS, torch.zeros(3, 1, dtype=torch.int64)))["vocals"]
+    wanted = codec.embeddings(dict.fromkeys(TRACKS, codes))["vocals"]
+    found = torch.stack([table[row] for table, row in zip(tables["vocals"], codes, strict=True)]).sum(0)
+    torch.testing.assert_close(nothing + found, wanted, atol=1e-5, rtol=1e-4)
+    assert all(len(table.unique(dim=0)) > 2 for table in tables["vocals"])

@@ -12,7 +12,7 @@ STAGE1  ?= 400
 STAGE2  ?= 1000
 STAGE3  ?= 900
 REFIT   ?= 721
-DAC     ?= 1000
+DAC     ?= 600
 SET     ?=
 
 DUOTOK  := $(BIN)/duotok

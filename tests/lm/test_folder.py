@@ -57,6 +57,25 @@ def test_what_is_in_it(run: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["lm"]
 
 
+def test_notes_close_the_card(run: Path, tmp_path: Path) -> None:
+    exported = export_lm(run, tmp_path / "lm", notes="## Data\n\nNobody's.\n")
+    assert (exported / "README.md").read_text().endswith("```\n\n## Data\n\nNobody's.\n")
+
+
+def test_the_package_s_own_by_name(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "PACKAGED", tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"^tiny: no such folder; name the folder of a training run, or an exported language model$"
+    ):
+        open_lm("tiny")
+    exported = export_lm(run, tmp_path / "tiny" / folders.PACKAGED_LM)
+    assert open_lm("tiny").source == exported
+    with pytest.raises(ConfigError, match=r"^other: no such folder; .*; with the package came tiny$"):
+        open_lm("other")
+    with pytest.raises(ConfigError, match="no such folder"):
+        open_lm("tiny/lm")  # a path, not a name
+
+
 def test_half_precision(run: Path, tmp_path: Path) -> None:
     exact, half = export_lm(run, tmp_path / "exact"), export_lm(run, tmp_path / "half", half=True)
     sizes = [(path / "model.safetensors").stat().st_size for path in (exact, half)]

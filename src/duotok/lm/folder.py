@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
 PACKAGED_LM = "lm"
 """Folder inside a bundle of the package."""
-CHOSEN = ("steps", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "betas", "eps", "clip", "seed")
+CHOSEN = ("tables", "steps", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "betas", "eps", "clip", "seed")
 
 
 class FolderConfig(Config):
@@ -109,10 +109,10 @@ def _read(path: Path) -> FolderConfig:
     return parse(FolderConfig, values, str(path))
 
 
-def export_lm(run: str | Path, folder: str | Path, half: bool = False) -> Path:
+def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: str = "") -> Path:
     """Write the best model of a run (or one of its checkpoints) as a folder to share; it appears whole or not at all.
 
-    half: store weights as float16. Raises ConfigError when there is no model, DuoTokError when `folder` holds something or
+    half: store weights as float16; notes: markdown at the end of the card, e.g. `data_section` of `training/assemble.py`. Raises ConfigError when there is no model, DuoTokError when `folder` holds something or
     cannot be written.
     """
     trained, folder = load_lm(run), Path(folder)
@@ -126,7 +126,7 @@ def export_lm(run: str | Path, folder: str | Path, half: bool = False) -> Path:
         (partial / WEIGHTS_FILE).write_bytes(save(state))
         text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        (partial / CARD_FILE).write_text(card(config, trained.model), encoding="utf-8")
+        (partial / CARD_FILE).write_text(card(config, trained.model, notes), encoding="utf-8")
         os.replace(partial, folder)
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
@@ -155,7 +155,7 @@ def _stored(value: Tensor, half: bool) -> Tensor:
     return value.half() if small else value.clone()
 
 
-def card(config: FolderConfig, model: MultiStreamLM) -> str:
+def card(config: FolderConfig, model: MultiStreamLM, notes: str = "") -> str:
     """What the folder holds, for people."""
     codec, c = config.codec, config.model
     streams = ", ".join(f"{s.name} ({' x '.join(f'{n:,}' for n in s.sizes)} codes)" for s in codec.streams)
@@ -180,4 +180,4 @@ def card(config: FolderConfig, model: MultiStreamLM) -> str:
         "It speaks the tokens of that codec only; those of another are refused.",
         f"```\nduotok generate --lm THIS_FOLDER --model BUNDLE_OF_{codec.name} {asked}-o out.wav\n```",
     ]  # fmt: skip
-    return "\n\n".join(lines) + "\n"
+    return "\n\n".join([*lines, *([notes.strip()] if notes else [])]) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,13 +28,15 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def data_section(store: ShardStore) -> str:
-    """What the weights were trained on: minutes by kind and licence, then every attribution."""
+def data_section(store: ShardStore, only: Collection[str] | None = None) -> str:
+    """What the weights were trained on: minutes by kind and licence, then every attribution. only: of these recordings."""
     minutes: dict[tuple[str, str], float] = defaultdict(float)
     credits: dict[tuple[str, str, str], float] = defaultdict(float)
     held: set[str] = set()
     for stored in store.segments:
         segment = stored.segment
+        if only is not None and segment.recording not in only:
+            continue
         if segment.split != "train":
             held.add(segment.recording)
             continue
@@ -42,10 +45,10 @@ def data_section(store: ShardStore) -> str:
         credits[kind, segment.attribution, segment.licence] += segment.seconds / 60
     rows = [f"| {kind} | {licence} | {value:.1f} |" for (kind, licence), value in sorted(minutes.items())]
     lines = [f"- {kind}: {who} ({licence}), {value:.1f} min" for (kind, who, licence), value in sorted(credits.items())]
+    kept_out = [f"Never trained on (validation and test): {', '.join(sorted(held))}."] if held else []
     return "\n".join(
-        ["| kind | licence | minutes |", "|---|---|---|", *rows, "", "Attribution:", "", *lines, "",
-         f"Never trained on (validation and test): {', '.join(sorted(held))}."]
-    )  # fmt: skip
+        ["| kind | licence | minutes |", "|---|---|---|", *rows, "", "Attribution:", "", *lines, "", *kept_out]
+    )
 
 
 def model_card(runs: Path, store: ShardStore, name: str, command: str, tokens_only: bool = False) -> str:

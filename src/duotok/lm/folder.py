@@ -112,7 +112,8 @@ def _read(path: Path) -> FolderConfig:
 def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: str = "") -> Path:
     """Write the best model of a run (or one of its checkpoints) as a folder to share; it appears whole or not at all.
 
-    half: store weights as float16; notes: markdown at the end of the card, e.g. `data_section` of `training/assemble.py`. Raises ConfigError when there is no model, DuoTokError when `folder` holds something or
+    half: store weights as float16; notes: markdown at the end of the card, e.g. `data_section` of `training/assemble.py`.
+    Raises ConfigError when there is no model, DuoTokError when `folder` holds something or
     cannot be written.
     """
     trained, folder = load_lm(run), Path(folder)

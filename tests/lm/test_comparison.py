@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
-from duotok.errors import ConfigError
+from duotok.errors import ConfigError, DuoTokError
 from duotok.lm.comparison import Comparison, Run, Scorer, train_and_score
 from duotok.lm.comparison_corpora import Row, moments
 from duotok.lm.comparison_table import as_json, as_markdown, write
@@ -69,6 +70,7 @@ class Toy:
 
     def __init__(self, share: float = 0.5) -> None:
         self.runs: list[str] = []
+        self.lasts: dict[str, set[int | None]] = {"whole": set(), "windows": set()}
         self.share = share
 
     def __call__(self, run: Run) -> Scorer:
@@ -76,6 +78,7 @@ class Toy:
         share = self.share if run.tokenizer == "fine" else 1.0
 
         def score(songs: Sequence[Song], last: int | None = None) -> list[SongScore]:
+            self.lasts["windows" if any("@" in song.id for song in songs) else "whole"].add(last)
             found = []
             for song in songs:
                 for k in run.protocol.scored:
@@ -97,6 +100,9 @@ def test_whole(tmp_path: Path) -> None:
     toy = Toy()
     result = comparison.go(toy)
     assert len(toy.runs) == len(set(toy.runs)) == 2 * 2 * 2
+    assert toy.lasts == {"whole": {None}, "windows": {round(2.5 * 25), round(2.5 * 12.5)}}, (
+        "of windows the target alone"
+    )
     for protocol in ("parallel", "vocals-to-accompaniment"):
         assert result.values[protocol]["fine"]["average.cnbpt"].value == pytest.approx(0.5)
         assert result.values[protocol]["coarse"]["average.cnbpt"].value == pytest.approx(1)
@@ -300,7 +306,17 @@ def half(run: Run) -> Scorer:
 
 
 def failing(run: Run) -> Scorer:
-    raise ConfigError(f"{run.tokenizer}: broken")
+    """The first run fails at once; the others take their time, and leave a trace."""
+    if run.tokenizer == "fine" and run.config.seed == 0:
+        raise ConfigError("broken")
+    time.sleep(0.5)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "begun").touch()
+    return Toy()(run)
+
+
+def dying(run: Run) -> Scorer:
+    os._exit(9)
 
 
 def test_side_by_side(tmp_path: Path) -> None:
@@ -315,8 +331,21 @@ def test_side_by_side(tmp_path: Path) -> None:
     assert all(int(log[-1]) != os.getpid() for log in logs)
     assert told[-1].endswith(" s, 0 to go")
     assert Comparison(path, out).go(failing, workers=2).songs == 7, "nothing is left to do"
-    with pytest.raises(ConfigError, match="broken"):
-        Comparison(path, tmp_path / "broken").go(failing, workers=2)
+
+
+def test_an_error_begins_no_other_run(tmp_path: Path) -> None:
+    out, told = tmp_path / "out", list[str]()
+    comparison = Comparison(setup(tmp_path, seeds=[0, 1, 2], protocols=["parallel"]), out)
+    place = r"1/6 fine, parallel, seed 0 \(log: .*fine/parallel/seed-0/log.txt\)"
+    with pytest.raises(ConfigError, match=f"{place}: broken"):
+        comparison.go(failing, told.append, workers=2)
+    assert "ConfigError: broken" in (out / "runs/fine/parallel/seed-0/log.txt").read_text()
+    time.sleep(1)
+    assert len(list(out.rglob("begun"))) == len(list(out.rglob("scores.safetensors"))) == 1, (
+        "the one beside it was let finish"
+    )
+    with pytest.raises(DuoTokError, match="its process died, as when memory runs out; take fewer --workers"):
+        Comparison(tmp_path / "comparison.yaml", tmp_path / "dead").go(dying, workers=2)
 
 
 def test_groups_of_songs(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@
     python -m benchmarks.dac --data WORK --runs RUNS -o FOLDER --set steps=20
     duotok pack WORK -o dac.parquet --model transformers:FOLDER
 
-The architecture, its quantizer and its loss weights are DAC's (mel 15, codebook 1, commitment 0.25); 24 kHz to 25 frames a second,
-four codebooks of 1,024 (1 kbit/s a track). Three things are not: no discriminators, which would cost more than two cores have; every convolution
-starts with an output of unit deviation (with DAC's 0.02 next to nothing passes the quantizer's projections, and the decoder learns
-to do without); and the first steps leave the codebooks out, which then start from features, as EnCodec's do (with DAC's random
-start one or two codes of 1,024 were in use). FOLDER is what `DacModel.save_pretrained` writes, with safetensors.
+The architecture, its quantizer and its loss weights are DAC's (mel 15, codebook 1, commitment 0.25); 24 kHz to 25 frames a
+second, four codebooks of 1,024 (1 kbit/s a track). Three things are not: no discriminators, which would cost more than two cores
+have; convolutions start scaled towards outputs of unit deviation, one after the other (with DAC's 0.02 next to nothing passes the
+quantizer's projections, and the decoder learns to do without); and the first steps leave the codebooks out, which then start from
+features, as EnCodec's do (with DAC's random start one or two codes of 1,024 were in use). FOLDER is what
+`DacModel.save_pretrained` writes, with safetensors.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class DacStage(Stage):
 
     @torch.no_grad()
     def even_out(self) -> None:
-        """Scale each convolution, in the order of the signal, to an output of deviation 1 (LSUV); the last one to that of sound."""
+        """Scale each convolution, in the order of the signal, towards an output of deviation 1, the last one to that of sound."""
         last = self.dac.decoder.conv2
 
         def scale(module: torch.nn.Module, _: Any, output: Tensor) -> Tensor:
@@ -153,7 +154,10 @@ class DacStage(Stage):
         """Start each codebook at frames of what it will have to code, drawn without replacement."""
         self.dac.eval()
         items = range(self.config.batch_size)
-        batches = [self._batch("train", self.config.steps + 1 + index, items)["audio"] for index in range(self.config.fit_batches)]
+        batches = [
+            self._batch("train", self.config.steps + 1 + index, items)["audio"]
+            for index in range(self.config.fit_batches)
+        ]
         residual = torch.cat([self.dac.encoder(audio[:, None].to(self.device)) for audio in batches])
         drawn = torch.Generator().manual_seed(self.config.seed)
         for quantizer in self.dac.quantizer.quantizers:

@@ -252,6 +252,13 @@ class DuoTok:
                 f"{self.model_id} ({self.model_hash[:8]}); give the bundle that made them, or encode the song again"
             )
 
+    def check_renders(self) -> None:
+        """Raises BundleError when tokens cannot be decoded: a bundle of a tokenizer alone."""
+        if not self.config.renders:
+            raise BundleError(
+                f"model '{self.model_id}' has no renderer, it only encodes; train stage 4 and bundle it without --tokens-only"
+            )
+
     def decode_blocks(
         self,
         tokens: DualTokens,
@@ -276,10 +283,7 @@ class DuoTok:
             raise ConfigError(
                 f"steps {steps}, temperature {temperature} is too low; steps start at 1, temperature at 0"
             )
-        if not self.config.renders:
-            raise BundleError(
-                f"model '{self.model_id}' has no renderer, it only encodes; train stage 4 and bundle it without --tokens-only"
-            )
+        self.check_renders()
         self.check(tokens)
         names = TRACKS if track == "mix" else (track,)
         parts = dict.fromkeys(names, 0.0)

@@ -415,6 +415,8 @@ def test_index_held_out_is_an_option(tmp_path: Path) -> None:
     found = read("index", tmp_path, held_out="perhaps,Potassium", held_out_test="Potassium", validation="0")
     assert found["dual/Potassium"].split == "test"
     assert found["songs/perhaps"].split == "validation"
+    with pytest.raises(CorpusError, match="held_out_test 'Potasium' is no song of it"):
+        read("index", tmp_path, held_out_test="Potasium")
 
 
 @pytest.mark.parametrize(

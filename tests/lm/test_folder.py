@@ -70,6 +70,9 @@ def test_the_package_s_own_by_name(run: Path, tmp_path: Path, monkeypatch: pytes
         open_lm("tiny")
     exported = export_lm(run, tmp_path / "tiny" / folders.PACKAGED_LM)
     assert open_lm("tiny").source == exported
+    (tmp_path / "here" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert open_lm("tiny").source == exported, "a folder of that name which holds no model"
     with pytest.raises(ConfigError, match=r"^other: no such folder; .*; with the package came tiny$"):
         open_lm("other")
     with pytest.raises(ConfigError, match="no such folder"):

@@ -103,6 +103,9 @@ def test_vectors_survive_their_file(tmp_path: Path) -> None:
     found = TokenCorpus(path)
     assert found.vectors is not None and found.vectors.keys() == own.keys()
     assert all(np.array_equal(found.vectors[name], own[name]) for name in own)
+    write_tokens(path, CODEC, songs(), vectors={name: np.asfortranarray(table) for name, table in own.items()})
+    turned = TokenCorpus(path).vectors
+    assert turned is not None and all(np.array_equal(turned[name], own[name]) for name in own)
     assert TokenCorpus(corpus(tmp_path)).vectors is None
     pyarrow = pytest.importorskip("pyarrow.parquet")
     write_tokens(path, CODEC, songs(), vectors=own)

@@ -8,7 +8,10 @@ import pytest
 import torch
 import yaml
 from tests.training.small import AUTOENCODER, COMMON, DIT, TOKENIZER, make
+from typer.testing import CliRunner
 
+from duotok.audio.io import write as write_sound
+from duotok.cli.main import app
 from duotok.codec import DuoTok
 from duotok.corpora.store import ShardStore
 from duotok.errors import BundleError, ConfigError
@@ -97,11 +100,6 @@ def test_a_run_that_the_stage_needs_is_named(needs: Needs, tmp_path: Path):
 
 
 def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
-    from typer.testing import CliRunner
-
-    from duotok.cli.main import app
-    from duotok.codec import DuoTok
-
     arguments = ["bundle", "--runs", str(needs.runs), "--data", str(data), "-o", str(tmp_path / "out"), "--name", "t"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
@@ -128,5 +126,17 @@ def test_a_bundle_of_tokens_only(needs: Needs, tmp_path: Path):
     assert model.embeddings(tokens)["vocals"].shape == (25, tokenizer.config.width)
     with pytest.raises(BundleError, match=r"model 'early' has no renderer.*train stage 4"):
         model.decode(tokens)
-    with pytest.raises(ConfigError, match="stage4"):
-        assemble(needs.runs, needs.store, tmp_path / "whole", "whole", "test")
+    card = (made / "README.md").read_text()
+    size = tokenizer.config.codebook_size
+    assert f"a codebook each of {size:,} entries" in card and "it encodes and cannot decode" in card
+    tokens.save(tmp_path / "song.duotok")
+    for command in (
+        ["decode", "song.duotok", "-o", "x.wav"],
+        ["demo", "--vocals", "a.wav", "--accompaniment", "a.wav", "-o", "x"],
+    ):
+        write_sound(tmp_path / "a.wav", sound, 48_000)
+        words = [str(tmp_path / word) if "." in word or word == "x" else word for word in command]
+        done = CliRunner().invoke(app, [*words, "--model", str(made)])
+        assert done.exit_code == 1 and "has no renderer" in done.stderr, done.output
+        assert not list(tmp_path.glob("x*"))
+    assert CliRunner().invoke(app, ["info", str(made)]).exit_code == 0

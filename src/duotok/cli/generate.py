@@ -58,6 +58,7 @@ def generate(
     from duotok.lm.generate import check_given, windows
     from duotok.lm.generate import generate as make
     from duotok.lm.sampling import Sampling
+    from duotok.tokens import SUFFIX
 
     given = {"song": song, "vocals": vocals, "accompaniment": accompaniment}
     chosen = [(what, path) for what, path in given.items() if path is not None]
@@ -75,6 +76,8 @@ def generate(
     _check_task(language, lm, what)
     codec = open_model(model, device)
     _check_codec(language, lm, codec, model)
+    if out.suffix.lower() != SUFFIX:
+        codec.check_renders()
 
     with progress_bars(2 + count) as bars:
         tokens = None if source is None else _tokens(codec, source, what if stem else "", dry_run, bars)

@@ -28,8 +28,8 @@ def pack(
     """Pack the tokens of many songs, with the codec's identity, into one Parquet file.
 
     From shards, every song that has vocals and accompaniment is encoded (mixes must be separated before: `duotok data
-    separate`); stopped, the same command goes on. From token
-    files, folders named train, validation and test say the split; otherwise a song's name decides it.
+    separate`); stopped, the same command goes on.
+    From token files, folders named train, validation and test say the split; otherwise a song's name decides it.
 
     \b
       duotok pack WORK -o tokens.parquet                     every song of WORK/shards, encoded by duotok-mini

@@ -82,6 +82,10 @@ class Index(Corpus):
         songs = self._songs(index)
         held_out, tested = self.option_list("held_out"), self.option_list("held_out_test")
         kept = {song.identity for song in songs if any(row["use"] != "train" for row in song.rows.values())}
+        if unknown := sorted({*tested} - {song.identity for song in songs}):
+            raise CorpusError(
+                f"{index}: held_out_test '{unknown[0]}' is no song of it; write names without folder and ending"
+            )
         languages = _languages(self.root)
         for song in songs:
             kind, path = self._kind(song, index), self.root / song.first["path"]

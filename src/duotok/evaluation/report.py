@@ -176,6 +176,7 @@ def make(song: DemoSong, model: DuoTok, settings: Settings, progress: Progress |
     note: Progress = progress or (lambda _what, _fraction: None)
     source = song.mix or song.vocals
     assert source is not None
+    model.check_renders()
     info = probe(source)
     note("reading", 0.0)
     sounds, given, separation = _sounds(song, settings, model, note)

@@ -197,7 +197,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Every figure as [value, low, high]; null where it is not defined."""
+    """Every figure as [value, low, high]; null where it is not defined. Unigram entropies (enbpt) are those of all songs, also
+    in groups."""
     return {
         "config": result.config.model_dump(mode="json"),
         "songs": result.songs,

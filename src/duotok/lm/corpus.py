@@ -104,6 +104,9 @@ def write_tokens(
     pa, pq = _arrow()
     path = Path(path)
     facts = {KEY: json.dumps({"format": FORMAT, "codec": identity.as_json(), "source": source}).encode()}
+    vectors = {
+        name: np.ascontiguousarray(table) for name, table in (vectors or {}).items()
+    }  # files hold rows as they lie
     schema = _schema(identity).with_metadata(facts | ({VECTORS: safetensors.numpy.save(vectors)} if vectors else {}))
     plain = [column.name for column in identity.columns]
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -212,6 +215,14 @@ class TokenCorpus:
             raise TokenFileError(
                 f"{self.path}: its code vectors are damaged; make it again with: duotok pack"
             ) from None
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether `vectors` can be had."""
+        try:
+            return self.vectors is not None
+        except TokenFileError:
+            return False
 
     def seconds(self, split: Split) -> float:
         """How much there is of a split."""

@@ -30,7 +30,7 @@ from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import Name, Protocol, protocol_by_name
 from duotok.lm.stage import TrainedLM, load_lm
 from duotok.lm.streams import CodecIdentity
-from duotok.training.checkpoint import best_so_far, read_state
+from duotok.training.checkpoint import best_so_far, checkpoints, read_state
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -68,10 +68,12 @@ def find_lm(name: str | Path) -> Path:
 
     Raises ConfigError when there is neither.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    packaged = PACKAGED / str(name) / PACKAGED_LM
-    if len(Path(name).parts) == 1 and (packaged / WEIGHTS_FILE).is_file():
+    path, packaged = Path(name), PACKAGED / str(name) / PACKAGED_LM
+    named = len(path.parts) == 1 and (packaged / WEIGHTS_FILE).is_file()
+    # A folder that happens to be called like a bundle is no language model yet.
+    if path.is_dir() and (not named or (path / WEIGHTS_FILE).is_file() or checkpoints(path)):
+        return path
+    if named:
         return packaged
     known = sorted(path.parts[-3] for path in PACKAGED.glob(f"*/{PACKAGED_LM}/{WEIGHTS_FILE}"))
     came = f"; with the package came {', '.join(known)}" if known else ""
@@ -113,8 +115,7 @@ def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: st
     """Write the best model of a run (or one of its checkpoints) as a folder to share; it appears whole or not at all.
 
     half: store weights as float16; notes: markdown at the end of the card, e.g. `data_section` of `training/assemble.py`.
-    Raises ConfigError when there is no model, DuoTokError when `folder` holds something or
-    cannot be written.
+    Raises ConfigError when there is no model, DuoTokError when `folder` holds something or cannot be written.
     """
     trained, folder = load_lm(run), Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):

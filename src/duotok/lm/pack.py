@@ -144,11 +144,11 @@ def pack_shards(
     identity = codec_identity(model)
     frames = {s.id: _frames(model, s) for s in wanted}
     source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in wanted]).encode()).hexdigest()
-    vectors = code_vectors(model)
     if _is_there(path, identity, source, force):
         before = TokenCorpus(path)
-        if before.vectors is None:  # packed by an earlier version
-            write_tokens(path, identity, (s for split in before.counts for s in before.songs(split)), source, vectors)
+        if not before.has_vectors:  # packed by an earlier version, or damaged
+            songs_before = (song for split in before.counts for song in before.songs(split))
+            write_tokens(path, identity, songs_before, source, code_vectors(model))
         return Packed(len(wanted), sum(frames.values()), len(wanted), left_out)
     parts = path.with_name(f"{path.name}.parts")
     kept = 0
@@ -169,7 +169,7 @@ def pack_shards(
                 )
             yield song
 
-    count = write_tokens(path, identity, songs(), source, vectors)
+    count = write_tokens(path, identity, songs(), source, code_vectors(model))
     shutil.rmtree(parts, ignore_errors=True)
     return Packed(count, sum(frames.values()), kept, left_out)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duotok.lm.unigram import Unigram
 
 Vectors = dict[str, NDArray[np.float16]]
-"""Name of a column (STREAM.CODEBOOK) -> `[codes, width]`: see `principal`."""
+"""Name of a column (STREAM.CODEBOOK) -> `[codes, width]`, in units of the largest deviation: see `principal`."""
 
 MOST = 64
 """Principal components that are kept of wide vectors."""
@@ -40,7 +40,7 @@ def principal(table: Tensor, most: int = MOST) -> NDArray[np.float16]:
     found = (left * scales)[:, : min(most, rank)]
     # in units of the largest deviation: float16 has no room for very small ones
     deviation = found.square().mean(0).sqrt().max().clamp_min(1e-30)
-    return np.ascontiguousarray((found / deviation).numpy(), dtype=np.float16)  # files hold rows as they lie
+    return cast(NDArray[np.float16], (found / deviation).numpy().astype(np.float16))
 
 
 @torch.no_grad()

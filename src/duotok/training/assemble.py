@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
@@ -12,9 +13,10 @@ from torch import nn
 from duotok.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
 from duotok.corpora.store import ShardStore
 from duotok.errors import BundleError
+from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.dit import DiT
-from duotok.tokens import TRACKS
+from duotok.tokens import FRAME_RATE, TRACKS
 from duotok.training.checkpoint import checkpoints
 from duotok.training.loading import load_autoencoder, load_dit, load_separator, load_tokenizer, run_config
 from duotok.training.remix import GENERATED
@@ -51,7 +53,9 @@ def data_section(store: ShardStore, only: Collection[str] | None = None) -> str:
     )
 
 
-def model_card(runs: Path, store: ShardStore, name: str, command: str, tokens_only: bool = False) -> str:
+def model_card(
+    runs: Path, store: ShardStore, name: str, command: str, tokenizer: TokenizerConfig, tokens_only: bool = False
+) -> str:
     """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command."""
     steps = "\n".join(
         f"| {run.name} | {int(checkpoints(run)[-1].name.split('-')[1])} |"
@@ -59,6 +63,8 @@ def model_card(runs: Path, store: ShardStore, name: str, command: str, tokens_on
         if run.is_dir() and checkpoints(run)
     )
     notes = _read(runs / NOTES)
+    books = "one codebook for both" if tokenizer.shared_codebook else "a codebook each"
+    kbps = FRAME_RATE * len(TRACKS) * math.log2(tokenizer.codebook_size) / 1000
     decoded = "without a renderer: it encodes and cannot decode" if tokens_only else "decoded to 48 kHz"
     numbers = _read(runs / MEASUREMENTS) or "Not measured yet: run the benchmarks."
     return f"""---
@@ -68,8 +74,8 @@ tags: [audio, music, tokenizer, codec]
 ---
 # {name}
 
-A small dual-track music tokenizer: vocals and accompaniment, 25 tokens a second each, two codebooks of 32,768 entries
-(0.75 kbit/s), {decoded}. Trained on a CPU with two cores; it shows that the chain works and is no match for a model of the paper's size.
+A small dual-track music tokenizer: vocals and accompaniment, 25 tokens a second each, {books} of {tokenizer.codebook_size:,} entries
+({kbps:.3g} kbit/s), {decoded}. Trained on a CPU with two cores; it shows that the chain works and is no match for a model of the paper's size.
 
 Weights: Apache-2.0 as far as the authors of this project can license them; the recordings below keep their own licences.
 
@@ -115,7 +121,8 @@ def assemble(
     tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one. Raises ConfigError when a
     run is missing, BundleError when duotok-mini is over 32 MB.
     """
-    modules: dict[str, nn.Module] = {"tokenizer": without_mask_head(load_tokenizer(runs))}
+    tokenizer = without_mask_head(load_tokenizer(runs))
+    modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
     if not tokens_only:
         modules["autoencoder"] = load_autoencoder(runs, "adapt" if checkpoints(runs / "adapt") else "autoencoder")
         modules |= {f"dit.{track}": load_dit(runs, track) for track in TRACKS}
@@ -125,7 +132,9 @@ def assemble(
     dits = None if tokens_only else DiTConfigs(**{t: cast(DiT, modules[f"dit.{t}"]).config for t in TRACKS})
     codec = codec or _codec_config(runs)
     config = BundleConfig(name=name, codec=codec, dit=dits, **{"autoencoder": None, **parts})
-    written = write_bundle(folder, config, modules, model_card(runs, store, name, command, tokens_only), half=True)
+    written = write_bundle(
+        folder, config, modules, model_card(runs, store, name, command, tokenizer.config, tokens_only), half=True
+    )
     size = sum(path.stat().st_size for path in written.iterdir())
     if name == "duotok-mini" and size > MAX_BYTES:
         raise BundleError(

@@ -24,12 +24,15 @@ class Sampling:
     """temperature: 0 is the model's first guess, 1 the model as it is; top_k: only the k likeliest codes, 0 is all; top_p: of
     those, only the likeliest ones that together have this probability, 1 is all.
 
+    By default hardly anything is cut: over 32,768 codes the chances of sounds lie on thousands of codes and that of silence on one,
+    so a small k or p makes silence.
+
     Raises ConfigError for values that mean nothing.
     """
 
-    temperature: float = 0.9
-    top_k: int = 200
-    top_p: float = 0.95
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 0.99
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

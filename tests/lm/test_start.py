@@ -40,6 +40,8 @@ def test_principal_components_keep_distances() -> None:
     wanted, got = torch.cdist(plane, plane), torch.cdist(found, found)
     torch.testing.assert_close(got / got.max(), wanted / wanted.max(), atol=2e-3, rtol=0)
     assert principal(torch.randn(500, 100)).shape == (500, 64)
+    among = torch.randn(1, 40) * 1e3 + torch.randn(50, 3) @ torch.randn(3, 40)  # as float32 sums leave it
+    assert principal(among).shape == (50, 3)
     assert principal(torch.ones(4, 8)).shape == (4, 1) and not principal(torch.ones(4, 8)).any()
 
 
@@ -63,6 +65,7 @@ def test_codes_that_are_alike_start_alike() -> None:
         )
         chances = torch.tensor([(1.5 if code < 7 else 0.5) / 17 for code in range(20)])
         torch.testing.assert_close(head.bias[:20], chances.log())
+        torch.testing.assert_close(head.bias[20:], torch.full((3,), math.log(0.5 / 17)))
     assert torch.equal(lm.state_dict()["body.layers.0.mlp.up_proj.weight"], before["body.layers.0.mlp.up_proj.weight"])
 
 

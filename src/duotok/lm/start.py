@@ -6,6 +6,7 @@ Not the paper's: there every code starts as a random vector and the corpus tells
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -36,7 +37,8 @@ def principal(table: Tensor, most: int = MOST) -> NDArray[np.float16]:
     centred = table.detach().cpu().double()
     centred = centred - centred.mean(0)
     left, scales, _ = torch.linalg.svd(centred, full_matrices=False)
-    rank = max(1, int((scales > 1e-6 * scales[0]).sum())) if scales[0] > 0 else 1
+    # Below that lies the rounding of float32 sums, which whitening would blow up.
+    rank = max(1, int((scales > 1e-4 * scales[0]).sum())) if scales[0] > 0 else 1
     found = (left * scales)[:, : min(most, rank)]
     # in units of the largest deviation: float16 has no room for very small ones
     deviation = found.square().mean(0).sqrt().max().clamp_min(1e-30)
@@ -65,3 +67,4 @@ def start_from_codec(
         head.weight[: column.size, :width] += SHARPNESS * white[:, :width].to(head.weight)
         counts = seen[column.name].counts + 0.5
         head.bias[: column.size] = torch.from_numpy(np.log(counts / counts.sum())).to(head.bias)
+        head.bias[column.size :] = math.log(0.5 / counts.sum())  # SOS, EOS and PAD as a code that never came

@@ -19,8 +19,14 @@ from duotok.cli.main import app
 ROOT = SOURCE.parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS, *sorted((ROOT / "configs").rglob("*.md"))]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 MODULES = {"duotok": ROOT / "src", "benchmarks": ROOT}
+
+
+def targets(makefile: Path) -> set[str]:
+    return set(re.findall(r"^([a-z]+):", makefile.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+TARGETS = targets(ROOT / "Makefile")
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,18 @@ def module_of(words: list[str]) -> tuple[str, list[str]] | None:
 def problems(words: list[str], complete: bool) -> Iterator[str]:
     """What is wrong with one command. `complete`: it is written out, so it must have what the command requires."""
     if words[0] == "make":
-        yield from (f"make {word}: no such target" for word in words[1:] if word.islower() and word not in TARGETS)
+        known, rest = TARGETS, words[1:]
+        if "-f" in rest[:-1]:
+            file = rest.pop(rest.index("-f") + 1)
+            if not (ROOT / file).is_file():
+                yield f"make -f {file}: no such file"
+                return
+            known = targets(ROOT / file)
+        yield from (
+            f"make {word}: no such target"
+            for word in rest
+            if word[:1].islower() and word not in known and "=" not in word
+        )
     if words[0] in ("duotok", ".venv/bin/duotok"):
         yield from of_duotok(words[1:], complete)
     elif (found := module_of(words)) is not None:
@@ -228,6 +245,8 @@ def test_the_rooms_are_drawn_as_they_are() -> None:
         ("x && python -m benchmarks.nothing", "python -m benchmarks.nothing: no such module"),
         ("python -m benchmarks.fidelity --audio a --loud", "python -m benchmarks.fidelity --loud: no such option"),
         ("make tea", "make tea: no such target"),
+        ("make -f benchmarks/tea.mk -j2 OUT=x", "make -f benchmarks/tea.mk: no such file"),
+        ("make -f benchmarks/ablations.mk tea", "make tea: no such target"),
         ("duotok train stage1 -c configs/mini/stage9.yaml", "configs/mini/stage9.yaml: no such file"),
         ("duotok decode a -o b --track vocals; duotok data list   -> a table", None),
     ],

@@ -34,7 +34,7 @@ def generate(
     count: Annotated[int, typer.Option(min=1, help="So many candidates at once, with seeds that count on from --seed.")] = 1,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest code; 1: as the model says.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Only the k likeliest codes; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Only the likeliest codes that together have this probability; 1: all.")] = 0.99,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest codes that together have this probability; 1: all.")] = 1.0,
     model: Annotated[str, typer.Option(help="The bundle whose tokens the language model learned: a name, folder, or owner/name.")] = "mini",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are already there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be made; make and write nothing.")] = False,

@@ -24,15 +24,15 @@ class Sampling:
     """temperature: 0 is the model's first guess, 1 the model as it is; top_k: only the k likeliest codes, 0 is all; top_p: of
     those, only the likeliest ones that together have this probability, 1 is all.
 
-    By default hardly anything is cut: over 32,768 codes the chances of sounds lie on thousands of codes and that of silence on one,
-    so a small k or p makes silence.
+    By default nothing is cut: over 32,768 codes the chances of sounds lie on thousands of codes and that of silence on one, so a
+    small k or p makes silence, and sorting so many codes takes as long as a small model itself.
 
     Raises ConfigError for values that mean nothing.
     """
 
     temperature: float = 1.0
     top_k: int = 0
-    top_p: float = 0.99
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

@@ -3,7 +3,7 @@
 #   make -f benchmarks/ablations.mk -j2 AUDIO=../shared/audio OUT=runs/ablations
 #
 # Resumable: every step goes on where it was stopped. One shared stage 1; stages 2 and 3 as configs/ablations/README.md says;
-# all with the same steps, data and seeds. `-n` shows the commands. Needs `make dev`; on two cores about two hours.
+# all with the same steps, data and seeds. `-n` shows the commands. Needs `make dev`. Its targets ran one by one; in one go from nothing it was not run.
 AUDIO   ?= ../shared/audio
 OUT     ?= runs/ablations
 BIN     ?= .venv/bin

@@ -11,15 +11,16 @@ from duotok.tokens import TRACKS
 
 
 class ProjectionIn(nn.Module):
-    """Norm and linear layer down to the bottleneck: `[..., width]` to `[..., code_dim]`."""
+    """Norm and linear layer down to the bottleneck, if asked for a second norm there: `[..., width]` to `[..., code_dim]`."""
 
-    def __init__(self, width: int, code_dim: int) -> None:
+    def __init__(self, width: int, code_dim: int, normed: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, code_dim)
+        self.code_norm = nn.LayerNorm(code_dim, elementwise_affine=False) if normed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(self.norm(x))
+        out: Tensor = self.code_norm(self.linear(self.norm(x)))
         return out
 
 
@@ -29,7 +30,7 @@ class Branch(nn.Module):
     def __init__(self, config: TokenizerConfig, index: int) -> None:
         super().__init__()
         size, dim, seed = config.codebook_size, config.code_dim, config.basis_seed + index
-        self.projection_in = ProjectionIn(config.width, dim)
+        self.projection_in = ProjectionIn(config.width, dim, config.bottleneck_norm)
         self.quantizer: Quantizer
         if config.quantizer == "simvq":
             self.quantizer = SimVQ(size, dim, bias=config.map_bias, seed=seed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +25,9 @@ from duotok.renderer.render import latents as render_latents
 from duotok.tokens import TRACKS
 from duotok.training.arrays import load_array, save_array
 from duotok.training.autoencoder import AutoencoderStage, AutoencoderStageConfig
+from duotok.training.checkpoint import checkpoints, latest, load_module
 from duotok.training.latent_data import LatentSegment, latent_segments
-from duotok.training.loading import load_autoencoder, load_dit, load_vectors
+from duotok.training.loading import device_of, load_dit, load_vectors
 from duotok.training.stage import Batch
 
 
@@ -39,6 +39,8 @@ class AdaptConfig(AutoencoderStageConfig):
     temperature: float = Field(default=1.0, ge=0)
 
 
+ADVERSARIAL = "adversarial"
+"""The run of the decoder that discriminators have taught."""
 ENOUGH_SOUND = 0.2  # share of a segment's frames that must hold sound
 
 
@@ -61,7 +63,7 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
     """Render segments (recordings in turn) until `seconds` are reached for each track; done ones are kept."""
     found: list[Excerpt] = []
     for track in TRACKS:
-        dit, vectors = load_dit(runs, track), load_vectors(runs, track)
+        dit, vectors = load_dit(runs, track).to(device_of(config)), load_vectors(runs, track)
         least = int(config.crop_seconds * 25) + 1
         by_recording: dict[str, list[LatentSegment]] = {}
         for segment in latent_segments(store, split, track, least):
@@ -80,7 +82,7 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
                     dit, vectors[codes], steps=config.sampler_steps, sampler=config.sampler,
                     temperature=config.temperature, seed=len(found), track=track,
                 )  # fmt: skip
-                save_array(path, rendered.half().numpy())
+                save_array(path, rendered.half().cpu().numpy())
             found.append(Excerpt(segment, load_array(path)))
             left -= segment.sound.seconds
     if not found:
@@ -89,24 +91,20 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
 
 
 class Adapt(AutoencoderStage):
-    name = "adapt"
-
     def __init__(self, config: AdaptConfig, store: ShardStore, runs: Path) -> None:
-        super().__init__(config, store)
+        super().__init__(config, store, "adapt")
         self.adapt: AdaptConfig = config
-        trained = load_autoencoder(runs)
-        self.autoencoder.load_state_dict(trained.state_dict())
-        for part in self._encoder():
-            part.requires_grad_(False)
+        self.runs = runs
+        self.freeze_encoder()
         self.excerpts = render_excerpts(store, runs, config, "train", config.rendered_seconds)
         self.fixed = render_excerpts(store, runs, config, "validation", 120.0)
 
-    def _encoder(self) -> list[torch.nn.Module]:
-        a = self.autoencoder
-        return [a.features, a.enter, a.encode_fine, a.pool, a.encode_coarse, a.to_latent]
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.autoencoder.parameters() if p.requires_grad]}]
+    def start(self) -> None:
+        """From the decoder that discriminators have taught where there is one, with these discriminators."""
+        run = self.runs / (ADVERSARIAL if checkpoints(self.runs / ADVERSARIAL) else "autoencoder")
+        load_module(latest(run) / "autoencoder.safetensors", self.autoencoder)
+        if self.discriminators is not None and (latest(run) / "discriminators.safetensors").is_file():
+            load_module(latest(run) / "discriminators.safetensors", self.discriminators)
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         frames = int(self.config.crop_seconds * RATE) // LATENT_HOP
@@ -130,9 +128,7 @@ class Adapt(AutoencoderStage):
         estimate = self.autoencoder.decode(batch["latents"])[:, 0]
         # The outer 100 ms lack the context that rendering gives them.
         edge = 5 * LATENT_HOP
-        mel = self.mel.to(estimate.device)
-        distance, convergence = mel(estimate[:, edge:-edge], batch["audio"][:, edge:-edge], self._scales(step))
-        return {"loss": distance + 0.5 * convergence, "mel": distance, "convergence": convergence}
+        return self.reconstruction(estimate[:, edge:-edge], batch["audio"][:, edge:-edge], step)
 
     def held_out(self) -> dict[str, float]:
         values: dict[str, list[float]] = {}

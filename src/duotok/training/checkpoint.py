@@ -93,9 +93,17 @@ def _moments(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[st
 
 
 def save_checkpoint(
-    run: Path, stage: Stage, optimizer: torch.optim.Optimizer, step: int, scaler: dict[str, Any] | None = None
+    run: Path,
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    scaler: dict[str, Any] | None = None,
+    seconds: float = 0.0,
 ) -> Path:
-    """Write step `step` of a run; every process calls it. A kill or a full disk at any moment leaves the last good one."""
+    """Write step `step` of a run; every process calls it. A kill or a full disk at any moment leaves the last good one.
+
+    seconds: how long the run has trained in all, what a run by time goes on from.
+    """
     target, partial = run / f"checkpoint-{step:08d}", run / f".partial-{step:08d}"
     problem = _try(lambda: _empty(partial)) if rank() == 0 else ""
     barrier()
@@ -111,7 +119,7 @@ def save_checkpoint(
         problem = problem or _try(lambda: save_file(values, partial / "optimizer.safetensors"))
         state = {
             "format": FORMAT, "stage": stage.name, "step": step, "processes": world(), "scaler": scaler or {},
-            "config": stage.config.model_dump(mode="json"),
+            "seconds": round(seconds, 3), "config": stage.config.model_dump(mode="json"),
         }  # fmt: skip
         text = json.dumps(state, indent=1)
         problem = problem or _try(lambda: (partial / "state.json").write_text(text, encoding="utf-8"))
@@ -217,17 +225,18 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
             prefix = f"{names[id(parameter)]}/"
             values = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
             if values:
-                optimizer.state[parameter] = {key: _like(key, value, parameter) for key, value in values.items()}
+                fused = bool(group.get("fused"))
+                optimizer.state[parameter] = {key: _like(key, value, parameter, fused) for key, value in values.items()}
     generators = path / f"random.{rank():04d}.safetensors"
     if generators.is_file():  # a run that goes on with more processes has none for the new ones
         restore_generators(generators)
     return state
 
 
-def _like(key: str, value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment where its parameter is; the step counter stays on the CPU, as AdamW wants it."""
+def _like(key: str, value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
+    """A moment where its parameter is; the step counter stays on the CPU, unless AdamW is fused."""
     if key == "step":
-        return value
+        return value.to(parameter.device) if fused else value
     return cut(value.to(parameter.device), parameter)
 
 

@@ -135,7 +135,7 @@ class Trial(Run):
         self._set_rate(step)
         self._backward([batch], step)
         middle = self._now()
-        self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
+        self._clip()
         self.optimizer.step()
         self.stage.after_step(step)
         return middle - began, self._now() - middle

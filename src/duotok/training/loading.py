@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from duotok.config import parse
@@ -18,6 +19,7 @@ from duotok.renderer.dit import DiT, DiTConfig
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.training.checkpoint import latest, load_module
 from duotok.training.latent_data import condition_vectors
+from duotok.training.stage import StageConfig
 
 
 def run_config(run: Path) -> dict[str, Any]:
@@ -27,6 +29,11 @@ def run_config(run: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{run}: state.json holds no config; train that stage again")
     return config
+
+
+def device_of(config: StageConfig) -> torch.device:
+    """Where a stage's arrays are derived: where it trains."""
+    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def fingerprint(run: Path, module: str) -> str:

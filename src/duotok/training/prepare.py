@@ -21,6 +21,10 @@ from duotok.training.sounds import Sound
 MEL_PER_FRAME = 4
 
 
+def device_of(module: torch.nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
 @dataclass(frozen=True)
 class Masks:
     """The frozen teacher's masks of a segment's mix: float16 `[4 * frames, stems * bins]`."""
@@ -68,8 +72,8 @@ class Latents:
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
-        audio = Sound(self.store, index).mono(track)
-        return self.autoencoder.encode(audio[None, None])[0].half().numpy()
+        audio = Sound(self.store, index).mono(track).to(device_of(self.autoencoder))
+        return self.autoencoder.encode(audio[None, None])[0].half().cpu().numpy()
 
 
 def compute_latents(store: ShardStore, autoencoder: Autoencoder, made_by: str) -> None:
@@ -95,9 +99,10 @@ class Codes:
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
         mel = torch.from_numpy(np.asarray(self.store.rows(index, track, "mel"), dtype=np.float32))
+        mel = mel.to(device_of(self.tokenizer))
         step = self.window * MEL_PER_FRAME
         codes = [self.tokenizer.encode(mel[None, s : s + step], track)[0] for s in range(0, len(mel), step)]
-        return torch.cat(codes)[:, None].numpy().astype(np.int32)
+        return torch.cat(codes)[:, None].cpu().numpy().astype(np.int32)
 
 
 def compute_codes(store: ShardStore, tokenizer: Tokenizer, window: int, made_by: str) -> None:

@@ -9,6 +9,7 @@ are an exponential moving average of the trained ones.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,8 +22,8 @@ from torch import Tensor
 from duotok.audio.io import write
 from duotok.corpora.store import ShardStore
 from duotok.distributed import share
-from duotok.renderer.diffusion import diffusion_loss, masked_mean_square, stratified_times
-from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.diffusion import VelocityModel, diffusion_loss, masked_mean_square, stratified_times
+from duotok.renderer.dit import DiT, DiTConfig, guided
 from duotok.renderer.samplers import sample
 from duotok.training.checkpoint import latest, load_module
 from duotok.training.latent_data import LatentSegment, crop, latent_segments, stack
@@ -50,6 +51,9 @@ class Stage4Config(StageConfig):
     silence: float = Field(default=0.1, ge=0, le=1, description="share of crops that may be silent")
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weights that render")
     min_snr: float | None = Field(default=None, gt=0, description="gamma of the min-SNR weighting; null = none")
+    condition_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="share of items that are not told their codes, where dit.unconditional"
+    )
     si_snr: float = Field(default=0.0, ge=0, description="weight of SI-SNR on the estimated latents; v1 only, 0 = v2")
     sample_steps: int = Field(default=16, gt=0)
     start_from: Path | None = Field(
@@ -129,9 +133,14 @@ class Stage4(Stage):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         latents, t = batch["latents"], batch["times"]
-        noise = self.draws(batch).normal(*latents.shape[1:])
+        draws = self.draws(batch)
+        noise = draws.normal(*latents.shape[1:])
+        model: VelocityModel = self.dit
+        if self.config.dit.unconditional:
+            dropped = draws.uniform(1)[:, 0] < self.config.condition_dropout
+            model = functools.partial(self.dit, dropped=dropped)
         loss, each = diffusion_loss(
-            self.dit, latents, self._condition(batch), self._lengths(batch), t=t, noise=noise,
+            model, latents, self._condition(batch), self._lengths(batch), t=t, noise=noise,
             objective=self.config.dit.objective, min_snr=self.config.min_snr, si_snr=self.config.si_snr,
         )  # fmt: skip
         late = (t > 0.5).to(each.dtype)
@@ -158,7 +167,7 @@ class Stage4(Stage):
 
     def _sampled(self, steps: int) -> Tensor:
         return sample(
-            self.ema, self._fixed_noise(), self._condition(self._fixed()), steps,
+            guided(self.ema), self._fixed_noise(), self._condition(self._fixed()), steps,
             lengths=self._lengths(self.clips), objective=self.config.dit.objective,
         )  # fmt: skip
 

@@ -61,10 +61,10 @@ CONFIGS = Path("configs/mini")
 HELD_OUT, TEST = "held_out.txt", "test.txt"
 
 
-def names_in(path: Path) -> str:
-    """The names that a list holds, with commas; nothing where there is no list."""
+def names_in(path: Path) -> list[str]:
+    """The names that a list holds; none where there is no list."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return ",".join(line for line in lines if line and not line.startswith("#"))
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def corpora_of(folders: Sequence[Path], configs: Path = CONFIGS) -> tuple[list[str], list[str]]:
@@ -85,9 +85,11 @@ def corpora_of(folders: Sequence[Path], configs: Path = CONFIGS) -> tuple[list[s
         taken = any(text.startswith(f"{name}=") for text in chosen)
         alias = f"{name}{number}" if taken else name
         chosen.append(f"{alias}:{name}={folder}" if taken else f"{name}={folder}")
-        if name == "index" and held_out:
-            settings += [f"{alias}.held_out={held_out}", f"{alias}.validation=0"]
-            settings += [f"{alias}.held_out_test={test}"] if test else []
+        if name == "index":
+            listed = (folder / "INDEX.tsv").read_text(encoding="utf-8")
+            here = [[name for name in names if f"/{name}." in listed] for names in (held_out, test)]
+            settings += [f"{alias}.held_out={','.join(here[0])}", f"{alias}.validation=0"]
+            settings += [f"{alias}.held_out_test={','.join(here[1])}"]
     return chosen, settings
 
 

@@ -168,7 +168,7 @@ class DuoTok:
         used.
         """
         sounds = [
-            None if source is None else Sound(source, rate, name)
+            None if source is None else Sound(source, rate, name, self.config.codec.highpass_hz)
             for source, name in ((audio, "audio"), (vocals, "vocals"), (accompaniment, "accompaniment"))
         ]
         mix, voice, band = sounds

@@ -99,6 +99,14 @@ def test_a_run_that_the_stage_needs_is_named(needs: Needs, tmp_path: Path):
         build_stage("stage2", write(tmp_path, "stage2", values), [], alone)
 
 
+def test_a_stage_hears_what_the_one_before_it_heard(needs: Needs, tmp_path: Path):
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "teacher": "mini", "mask_seconds": 0}
+    config = write(tmp_path, "stage2", values)
+    with pytest.raises(ConfigError, match=r"crops.highpass_hz = 15, but .*stage1 learned behind 10 Hz"):
+        build_stage("stage2", config, ["crops.highpass_hz=15"], needs)
+    build_stage("stage2", config, [], needs)
+
+
 def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
     arguments = ["bundle", "--runs", str(needs.runs), "--data", str(data), "-o", str(tmp_path / "out"), "--name", "t"]
     done = CliRunner().invoke(app, arguments)

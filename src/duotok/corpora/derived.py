@@ -125,10 +125,10 @@ class DerivedArrays:
             return {}
         return {index: self.rows(index, track, name) for index in found.starts}
 
-    def has(self, index: int, track: str, name: str) -> bool:
-        """Whether `rows` can give it."""
+    def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
+        """Whether `rows` can give it (made_by: as made by that)."""
         found = self.open(self.store.segments[index].shard, track, name)
-        return found is not None and index in found.starts
+        return found is not None and index in found.starts and made_by in (None, found.made_by)
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
         """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when not there."""

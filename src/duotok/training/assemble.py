@@ -18,7 +18,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.dit import DiT
 from duotok.tokens import FRAME_RATE, TRACKS
 from duotok.training.checkpoint import checkpoints
-from duotok.training.loading import load_autoencoder, load_dit, load_separator, load_tokenizer, run_config
+from duotok.training.loading import load_autoencoder, load_dit, load_separator, load_tokenizer, run_config, run_highpass
 from duotok.training.remix import GENERATED
 
 MAX_BYTES = 32_000_000
@@ -144,9 +144,10 @@ def assemble(
 
 
 def _codec_config(runs: Path) -> CodecConfig:
-    """Windows as long as the crops that the stages were trained on, and the sampler that the decoder was adapted to."""
+    """Windows as long as the crops that the stages were trained on, the high-pass that stood before them, and the sampler
+    that the decoder was adapted to."""
     window = int(run_config(runs / "stage3")["crops"]["frames"])
-    codec = CodecConfig(window=window, context=window // 8)
+    codec = CodecConfig(window=window, context=window // 8, highpass_hz=run_highpass(runs / "stage3"))
     if not checkpoints(runs / "adapt"):
         return codec
     adapt = run_config(runs / "adapt")

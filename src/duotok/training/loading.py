@@ -36,6 +36,11 @@ def device_of(config: StageConfig) -> torch.device:
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def run_highpass(run: Path) -> float:
+    """The high-pass of the front end that a run of stages 1 to 3 was trained behind, in Hz; 0 for runs from before it."""
+    return float(run_config(run)["crops"].get("highpass_hz", 0.0))
+
+
 def fingerprint(run: Path, module: str) -> str:
     """Names the newest weights of a run: checkpoint and the start of their SHA-256."""
     path = latest(run) / f"{module}.safetensors"

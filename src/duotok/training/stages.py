@@ -67,7 +67,7 @@ def _stage1(config: Any, needs: Needs) -> Stage:
     from duotok.training.stage1 import Stage1
 
     if config.store_features:
-        derive_features(needs.store, workers=needs.workers)
+        derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
     return Stage1(config, needs.store)
 
 
@@ -76,12 +76,28 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     from duotok.training.prepare import compute_masks
     from duotok.training.stage2 import Stage2
 
+    _same_front_end(config, needs.runs / "stage1")
     if config.store_features:
-        derive_features(needs.store, workers=needs.workers)
+        derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
     if config.model.mask_head and config.mask_seconds:
         teacher, made_by = _teacher(config, needs.runs)
         compute_masks(needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by)
     return Stage2(config, needs.store, needs.runs / "stage1")
+
+
+def _same_front_end(config: Any, before: Path) -> None:
+    """A stage hears what the one before it heard. Raises ConfigError."""
+    from duotok.training.checkpoint import checkpoints
+    from duotok.training.loading import run_highpass
+
+    if not checkpoints(before):
+        return  # the stage itself says so
+    learned = run_highpass(before)
+    if learned != config.crops.highpass_hz:
+        raise ConfigError(
+            f"crops.highpass_hz = {config.crops.highpass_hz:g}, but {before} learned behind {learned:g} Hz; "
+            f"set crops.highpass_hz={learned:g}, or train that stage again"
+        )
 
 
 def _teacher(config: Any, runs: Path) -> tuple[Separator, str]:
@@ -103,20 +119,21 @@ def _stage3(config: Any, needs: Needs) -> Stage:
     from duotok.corpora.features import derive_features
     from duotok.training.stage3 import Stage3
 
+    _same_front_end(config, needs.runs / "stage2")
     if config.store_features:
-        derive_features(needs.store, workers=needs.workers)
+        derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
     return Stage3(config, needs.store, needs.runs / "stage2")
 
 
 def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.corpora.features import derive_features
     from duotok.training.latent_data import condition_vectors
-    from duotok.training.loading import device_of, fingerprint, load_autoencoder, load_tokenizer
+    from duotok.training.loading import device_of, fingerprint, load_autoencoder, load_tokenizer, run_highpass
     from duotok.training.prepare import compute_codes, compute_latents
     from duotok.training.stage4 import Stage4
 
     runs, store = needs.runs, needs.store
-    derive_features(store, workers=needs.workers)
+    derive_features(store, workers=needs.workers, highpass_hz=run_highpass(runs / "stage3"))
     device = device_of(config)
     autoencoder = load_autoencoder(runs)
     compute_latents(store, autoencoder.to(device), fingerprint(runs / "autoencoder", "autoencoder"))

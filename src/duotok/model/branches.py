@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from duotok.model.config import TokenizerConfig
 from duotok.model.simvq import PlainVQ, Quantizer, SimVQ
@@ -11,7 +12,10 @@ from duotok.tokens import TRACKS
 
 
 class ProjectionIn(nn.Module):
-    """Norm and linear layer down to the bottleneck: `[..., width]` to `[..., code_dim]`."""
+    """Norm and linear layer down to the bottleneck: `[..., width]` to `[..., code_dim]`, always in float32.
+
+    What comes out is compared with 32,768 codes: half precision here would decide many a near tie.
+    """
 
     def __init__(self, width: int, code_dim: int) -> None:
         super().__init__()
@@ -19,8 +23,10 @@ class ProjectionIn(nn.Module):
         self.linear = nn.Linear(width, code_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(self.norm(x))
-        return out
+        norm, linear = self.norm, self.linear
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+            return F.linear(x, linear.weight.float(), linear.bias.float())
 
 
 class Branch(nn.Module):

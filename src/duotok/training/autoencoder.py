@@ -120,7 +120,7 @@ class AutoencoderStage(Stage):
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         audio = batch["audio"]
         raw = self.autoencoder.raw_latents(audio[:, None])
-        self._follow(raw.detach(), step)
+        self._follow(raw.detach().float(), step)
         latents = (raw - self.autoencoder.mean) / self.autoencoder.std
         # Soft bound: nothing is gained by outliers that diffusion would have to reach.
         bound = (latents.abs() - 4).clamp_min(0).square().mean()

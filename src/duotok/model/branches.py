@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from duotok.model.config import TokenizerConfig
 from duotok.model.simvq import PlainVQ, Quantizer, SimVQ
@@ -11,7 +12,11 @@ from duotok.tokens import TRACKS
 
 
 class ProjectionIn(nn.Module):
-    """Norm and linear layer down to the bottleneck, if asked for a second norm there: `[..., width]` to `[..., code_dim]`."""
+    """Norm and linear layer down to the bottleneck, always in float32: `[..., width]` to `[..., code_dim]`.
+
+    What comes out is compared with 32,768 codes: half precision here would decide many a near tie. normed: a second layer
+    norm, without weights, behind the linear layer.
+    """
 
     def __init__(self, width: int, code_dim: int, normed: bool = False) -> None:
         super().__init__()
@@ -20,8 +25,11 @@ class ProjectionIn(nn.Module):
         self.code_norm = nn.LayerNorm(code_dim, elementwise_affine=False) if normed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.code_norm(self.linear(self.norm(x)))
-        return out
+        norm, linear = self.norm, self.linear
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+            out: Tensor = self.code_norm(F.linear(x, linear.weight.float(), linear.bias.float()))
+            return out
 
 
 class Branch(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.render import RenderPlan
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.training.checkpoint import latest, load_module
 from duotok.training.latent_data import condition_vectors
@@ -62,6 +64,25 @@ def load_dit(runs: Path, track: str) -> DiT:
     module = DiT(parse(DiTConfig, run_config(run)["dit"], str(run)))
     load_module(latest(run) / "ema.safetensors", module)
     return module.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the renderer of a track is to be used, as its stage 4 was told."""
+
+    steps: int
+    sampler: str
+    temperature: float
+    render: RenderPlan
+
+
+def load_sampling(runs: Path, track: str) -> Sampling:
+    """Out of the config of RUNS/stage4.TRACK; keys that it lacks have their defaults."""
+    from duotok.training.stage4 import Stage4Config
+
+    run = runs / f"stage4.{track}"
+    config = parse(Stage4Config, run_config(run), str(run))
+    return Sampling(config.sample_steps, config.sampler, config.temperature, config.render)
 
 
 def load_vectors(runs: Path, track: str) -> Tensor:

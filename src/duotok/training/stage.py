@@ -59,6 +59,8 @@ class Stage(ABC):
     """Where the modules are; the engine sets it before the first step."""
     idle_parameters: bool = False
     """Whether a step may leave trained parameters without a gradient (a track that no item of a process belongs to)."""
+    padding: float | None = None
+    """Share of padding in a batch, where a stage knows it without drawing one."""
     blocks: tuple[type[nn.Module], ...] = ()
     """Classes whose instances are sharded as units under FSDP."""
 

@@ -19,7 +19,7 @@ from duotok.corpora.store import ShardStore
 from duotok.errors import BundleError, ConfigError
 from duotok.training.adapt import AdaptConfig, render_excerpts
 from duotok.training.assemble import assemble, codec_config
-from duotok.training.checkpoint import latest
+from duotok.training.checkpoint import latest, seal
 from duotok.training.engine import train
 from duotok.training.latent_data import latent_segments
 from duotok.training.loading import load_tokenizer
@@ -124,7 +124,7 @@ def test_a_bundle_has_one_sampler(needs: Needs, tmp_path: Path):
     state = latest(runs / "stage4.vocals") / "state.json"
     told = json.loads(state.read_text())
     told["config"]["sample_steps"] = 50
-    state.write_text(json.dumps(told))
+    state.write_text(json.dumps(seal({name: value for name, value in told.items() if name != "seal"})))
     with pytest.raises(ConfigError, match=r"steps is 50 in stage4.vocals and 3 in stage4.accompaniment.*--set steps="):
         codec_config(runs)
     assert codec_config(runs, overrides=["steps=7"]).steps == 7

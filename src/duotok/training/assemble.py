@@ -19,7 +19,7 @@ from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.dit import DiT
 from duotok.tokens import FRAME_RATE, TRACKS
-from duotok.training.checkpoint import checkpoints
+from duotok.training.checkpoint import best, checkpoints
 from duotok.training.loading import (
     load_autoencoder,
     load_dit,
@@ -67,7 +67,7 @@ def model_card(
 ) -> str:
     """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command."""
     steps = "\n".join(
-        f"| {run.name} | {int(checkpoints(run)[-1].name.split('-')[1])} |"
+        f"| {run.name} | {int(best(run).name.split('-')[1])} |"
         for run in sorted(runs.iterdir())
         if run.is_dir() and checkpoints(run)
     )

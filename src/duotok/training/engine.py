@@ -23,14 +23,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from duotok.distributed import alone, rank, total, world
+from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError, MissingExtraError
 from duotok.training.checkpoint import (
+    BEST,
+    barrier,
     best_so_far,
-    checkpoints,
+    every_checkpoint,
     latest,
     load_checkpoint,
     load_module,
+    newest_whole,
     save_checkpoint,
+    seal,
     write_text,
 )
 from duotok.training.logs import Log
@@ -187,14 +192,28 @@ class Run:
         self.main = accelerator.is_main_process
         self.device = stage.device = accelerator.device
         self._prepare()
-        found = checkpoints(run)
-        state = load_checkpoint(found[-1], stage, self.plain) if found else {"step": 0}
+        damaged: list[str] = []
+        found = newest_whole(run, damaged.append)
+        state = load_checkpoint(found, stage, self.plain) if found else {"step": 0}
         self.first = int(state["step"])
         if accelerator.scaler is not None and state.get("scaler"):
             accelerator.scaler.load_state_dict(state["scaler"])
         self.batches = Batches(stage, world(), rank())
         self.log = Log(run, stage.name, self.first, self.config.steps) if self.main else None
+        if damaged:
+            barrier()  # everybody has looked
+        if self.main and damaged:
+            barred = [path for path in every_checkpoint(run) if found is None or path > found]
+            for path in barred:  # out of the way of what is written next, and of later stages; not deleted
+                put(path, path.with_name(f"damaged-{path.name}"))
+        if self.log is not None:
+            for problem in damaged:
+                self.log.note(f"{problem.split('; ')[0]}: goes on from the one before")
         self.best = best_so_far(run)
+        if self.best.get("figure") != self.config.best:
+            self.best = {}
+            if self.main:
+                (run / BEST).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         """The stage on its device, copied (DDP) or cut (FSDP) over the processes, and its optimizer."""
@@ -321,15 +340,19 @@ class Run:
         if self.log is not None:
             self.log.note(f"held out at {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in held_out.items()))
             self.log.write(done, "held_out", **held_out)
+        if self.config.best is None:
+            return False
+        if held_out and self.config.best not in held_out and self.log is not None:
+            self.log.note(f"best: there is no figure {self.config.best}, so the newest checkpoint is what will be used")
         value = held_out.get(self.config.best)
         return value is not None and value < self.best.get("value", float("inf"))
 
     def _save(self, done: int, improved: bool, held_out: dict[str, float]) -> None:
         scaler = self.accelerator.scaler
-        if improved:
+        if improved and self.config.best is not None:
             self.best = {"step": done, "figure": self.config.best, "value": held_out[self.config.best]}
             if self.main:  # named first: forgetting old ones must spare it
-                write_text(self.run / "best.json", json.dumps(self.best))
+                write_text(self.run / BEST, json.dumps(seal(self.best)))
         save_checkpoint(self.run, self.stage, self.plain, done, scaler.state_dict() if scaler is not None else None)
 
     def _sample(self, done: int) -> None:

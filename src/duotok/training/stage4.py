@@ -26,7 +26,7 @@ from duotok.renderer.diffusion import diffusion_loss, masked_mean_square, strati
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.renderer.render import RenderPlan
 from duotok.renderer.samplers import sample
-from duotok.training.checkpoint import latest, load_module
+from duotok.training.checkpoint import best, load_module
 from duotok.training.latent_data import LATENTS_PER_FRAME, LatentStretch, crop, latent_stretches, padding, stack
 from duotok.training.pictures import compare_mels
 from duotok.training.sounds import torch_rng
@@ -88,7 +88,7 @@ class Stage4(Stage):
     def start(self) -> None:
         """Start from the other track's renderer, if asked for; from then on the two share nothing."""
         if self.config.start_from is not None:
-            load_module(latest(self.config.start_from) / "ema.safetensors", self.dit)
+            load_module(best(self.config.start_from) / "ema.safetensors", self.dit)
             self.dit.standardise(self.vectors[self._codes_in_use()])
             self.ema.load_state_dict(self.dit.state_dict())
 

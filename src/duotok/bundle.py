@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD
 from duotok.config import Config, parse
+from duotok.durable import put
 from duotok.errors import BundleError, ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
@@ -184,13 +185,7 @@ def write_bundle(
         (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
         text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        if folder.is_dir():
-            old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.rename(folder)
+        put(partial, folder)
     except OSError as error:
         raise BundleError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
     finally:

@@ -173,6 +173,7 @@ def _step(cost: Cost) -> list[tuple[str, Any]]:
     rows = [
         ("items", f"{cost.items:,} over {cost.processes} process" + ("es" if cost.processes > 1 else "")),
         ("token frames", f"{cost.frames:,.0f} ({seconds / 60:,.1f} min of sound)"),
+        ("padding, share of a batch", f"{cost.padding:.1%}"),
         ("FLOPs forward", _big(cost.forward)),
         ("FLOPs backward", _big(cost.backward)),
         ("FLOPs in all steps", _big(cost.flops * cost.steps)),

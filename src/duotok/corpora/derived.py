@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import functools
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from duotok.corpora.types import FRAME_SAMPLES, CorpusError
+from duotok.durable import put
 
 if TYPE_CHECKING:
     from duotok.corpora.store import ShardStore
@@ -326,8 +326,8 @@ class _Output:
             self.file.flush()
             written.write_text(json.dumps(stamp), encoding="utf-8")
             place.unlink(missing_ok=True)
-            os.replace(self.partial, self.path)
-            os.replace(written, place)
+            put(self.partial, self.path)
+            put(written, place)
         except OSError as error:
             written.unlink(missing_ok=True)
             raise CorpusError(f"{self.path}: not written ({error.strerror}); nothing is lost, go on later") from None

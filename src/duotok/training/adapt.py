@@ -1,7 +1,7 @@
 """Adaptation of the decoder to its renderer: the encoder is frozen, the decoder learns to turn rendered latents into sound.
 
 What the diffusion renders from tokens is smoother than true latents. The decoder that finishes the autoencoder therefore sees
-both: true latents with noise, and latents rendered from tokens once beforehand with the bundle's default sampler. Not in the paper, whose
+both: true latents with noise, and latents rendered from tokens once beforehand as stage 4's config says. Not in the paper, whose
 autoencoder is a finished one; the latents' meaning does not change, so the renderers stay valid.
 """
 
@@ -25,18 +25,15 @@ from duotok.renderer.render import latents as render_latents
 from duotok.tokens import TRACKS
 from duotok.training.arrays import load_array, save_array
 from duotok.training.autoencoder import AutoencoderStage, AutoencoderStageConfig
-from duotok.training.checkpoint import checkpoints, latest, load_module
+from duotok.training.checkpoint import best, checkpoints, load_module
 from duotok.training.latent_data import LatentSegment, latent_segments
-from duotok.training.loading import device_of, load_dit, load_vectors
+from duotok.training.loading import device_of, load_dit, load_sampling, load_vectors
 from duotok.training.stage import Batch
 
 
 class AdaptConfig(AutoencoderStageConfig):
     rendered_share: float = Field(default=0.7, ge=0, le=1, description="share of crops whose latents are rendered")
     rendered_seconds: float = Field(default=3600, gt=0, description="sound to render beforehand, for each track")
-    sampler_steps: int = Field(default=8, gt=0)
-    sampler: str = "dpmpp-2m"
-    temperature: float = Field(default=1.0, ge=0)
 
 
 ADVERSARIAL = "adversarial"
@@ -64,6 +61,7 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
     found: list[Excerpt] = []
     for track in TRACKS:
         dit, vectors = load_dit(runs, track).to(device_of(config)), load_vectors(runs, track)
+        chosen = load_sampling(runs, track)
         least = int(config.crop_seconds * 25) + 1
         by_recording: dict[str, list[LatentSegment]] = {}
         for segment in latent_segments(store, split, track, least):
@@ -79,8 +77,8 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
             if not path.is_file():
                 codes = torch.from_numpy(segment.codes().astype(np.int64))
                 rendered = render_latents(
-                    dit, vectors[codes], steps=config.sampler_steps, sampler=config.sampler,
-                    temperature=config.temperature, seed=len(found), track=track,
+                    dit, vectors[codes], chosen.render, chosen.steps, chosen.sampler, len(found),
+                    chosen.temperature, track=track,
                 )  # fmt: skip
                 save_array(path, rendered.half().cpu().numpy())
             found.append(Excerpt(segment, load_array(path)))
@@ -102,9 +100,9 @@ class Adapt(AutoencoderStage):
     def start(self) -> None:
         """From the decoder that discriminators have taught where there is one, with these discriminators."""
         run = self.runs / (ADVERSARIAL if checkpoints(self.runs / ADVERSARIAL) else "autoencoder")
-        load_module(latest(run) / "autoencoder.safetensors", self.autoencoder)
-        if self.discriminators is not None and (latest(run) / "discriminators.safetensors").is_file():
-            load_module(latest(run) / "discriminators.safetensors", self.discriminators)
+        load_module(best(run) / "autoencoder.safetensors", self.autoencoder)
+        if self.discriminators is not None and (best(run) / "discriminators.safetensors").is_file():
+            load_module(best(run) / "discriminators.safetensors", self.discriminators)
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         frames = int(self.config.crop_seconds * RATE) // LATENT_HOP

@@ -27,7 +27,7 @@ from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.autoencoder import LATENT_HOP, RATE, Autoencoder, AutoencoderConfig
 from duotok.tokens import TRACKS
 from duotok.training.adversary import AdversaryConfig, Discriminators, judge
-from duotok.training.checkpoint import latest, load_module
+from duotok.training.checkpoint import best, load_module
 from duotok.training.pictures import compare_mels
 from duotok.training.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
 from duotok.training.stage import Batch, Stage, StageConfig
@@ -107,7 +107,7 @@ class AutoencoderStage(Stage):
 
     def start(self) -> None:
         if self.config.start_from is not None:
-            load_module(latest(self.config.start_from) / "autoencoder.safetensors", self.autoencoder)
+            load_module(best(self.config.start_from) / "autoencoder.safetensors", self.autoencoder)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [{"params": [p for p in self.autoencoder.parameters() if p.requires_grad]}]

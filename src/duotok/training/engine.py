@@ -23,15 +23,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from duotok.distributed import alone, rank, total, world
+from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError, MissingExtraError
 from duotok.training.budget import Budget
 from duotok.training.checkpoint import (
+    BEST,
+    barrier,
     best_so_far,
-    checkpoints,
+    every_checkpoint,
     latest,
     load_checkpoint,
     load_module,
+    newest_whole,
     save_checkpoint,
+    seal,
     write_text,
 )
 from duotok.training.logs import Log
@@ -195,8 +200,9 @@ class Run:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high" if self.config.tf32 else "highest")
         self._prepare()
-        found = checkpoints(run)
-        state = load_checkpoint(found[-1], stage, self.plain) if found else {"step": 0}
+        damaged: list[str] = []
+        found = newest_whole(run, damaged.append)
+        state = load_checkpoint(found, stage, self.plain) if found else {"step": 0}
         self.first = int(state["step"])
         if accelerator.scaler is not None and state.get("scaler"):
             accelerator.scaler.load_state_dict(state["scaler"])
@@ -204,7 +210,20 @@ class Run:
         self.batches = Batches(stage, world(), rank())
         steps = None if self.budget.timed else self.config.steps
         self.log = Log(run, stage.name, self.first, steps) if self.main else None
+        if damaged:
+            barrier()  # everybody has looked
+        if self.main and damaged:
+            barred = [path for path in every_checkpoint(run) if found is None or path > found]
+            for path in barred:  # out of the way of what is written next, and of later stages; not deleted
+                put(path, path.with_name(f"damaged-{path.name}"))
+        if self.log is not None:
+            for problem in damaged:
+                self.log.note(f"{problem.split('; ')[0]}: goes on from the one before")
         self.best = best_so_far(run)
+        if self.best.get("figure") != self.config.best:
+            self.best = {}
+            if self.main:
+                (run / BEST).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         """The stage on its device, copied (DDP) or cut (FSDP) over the processes, and its optimizer."""
@@ -349,7 +368,7 @@ class Run:
         crops = {key: value for key, value in config.items() if key.startswith("crop_")}
         crops |= {"crops.frames": config["crops"]["frames"]} if "crops" in config else {}
         shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
-        kept = checkpoints(self.run)
+        kept = every_checkpoint(self.run)
         there = f"{kept[-1].name} is kept" if kept else "there is no checkpoint yet"
         return DuoTokError(
             f"{self.run}: the GPU is out of memory at step {step}; raise accumulate ({self.config.accumulate}), lower "
@@ -380,15 +399,19 @@ class Run:
         if self.log is not None:
             self.log.note(f"held out at {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in held_out.items()))
             self.log.write(done, "held_out", **held_out)
+        if self.config.best is None:
+            return False
+        if held_out and self.config.best not in held_out and self.log is not None:
+            self.log.note(f"best: there is no figure {self.config.best}, so the newest checkpoint is what will be used")
         value = held_out.get(self.config.best)
         return value is not None and value < self.best.get("value", float("inf"))
 
     def _save(self, done: int, improved: bool, held_out: dict[str, float]) -> None:
         scaler = self.accelerator.scaler
-        if improved:
+        if improved and self.config.best is not None:
             self.best = {"step": done, "figure": self.config.best, "value": held_out[self.config.best]}
             if self.main:  # named first: forgetting old ones must spare it
-                write_text(self.run / "best.json", json.dumps(self.best))
+                write_text(self.run / BEST, json.dumps(seal(self.best)))
         scaling = scaler.state_dict() if scaler is not None else None
         save_checkpoint(self.run, self.stage, self.plain, done, scaling, self.budget.used)
 

@@ -53,7 +53,10 @@ class StageConfig(Config):
     )
     save_every: int = Field(default=250, gt=0)
     keep: int = Field(default=2, gt=0, description="newest checkpoints that stay; the best one stays besides")
-    best: str = Field(default="loss", description="held-out figure (lower is better) that decides which one is best")
+    best: str | None = Field(
+        default="loss",
+        description="held-out figure (lower is better) whose best checkpoint later stages and bundles use; null: the newest",
+    )
     held_out_every: int = Field(default=500, gt=0)
     sample_every: int = Field(default=1000, gt=0)
     loader_workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0 = in the trainer")
@@ -71,6 +74,8 @@ class Stage(ABC):
     """Where the modules are; the engine sets it before the first step."""
     idle_parameters: bool = False
     """Whether a step may leave trained parameters without a gradient (a track that no item of a process belongs to)."""
+    padding: float | None = None
+    """Share of padding in a batch, where a stage knows it without drawing one."""
     blocks: tuple[type[nn.Module], ...] = ()
     """Classes whose instances are sharded as units under FSDP."""
 

@@ -18,7 +18,7 @@ from duotok.model.losses import Stage2Weights, stage2_loss
 from duotok.model.tokenizer import Tokenizer
 from duotok.model.transformer import Block
 from duotok.random import ItemRandom
-from duotok.training.checkpoint import latest, load_module
+from duotok.training.checkpoint import best, load_module
 from duotok.training.pictures import show_mels
 from duotok.training.stage import Batch, Stage, means_over, to_device
 from duotok.training.stage1 import CropStageConfig
@@ -55,7 +55,7 @@ class Stage2(Stage):
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
         if stage1 is not None:
-            load_module(latest(stage1) / "tokenizer.safetensors", self.tokenizer, only=PRETRAINED)
+            load_module(best(stage1) / "tokenizer.safetensors", self.tokenizer, only=PRETRAINED)
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")

@@ -20,7 +20,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.model.transformer import Block
 from duotok.random import item_seed
 from duotok.tokens import TRACKS
-from duotok.training.checkpoint import latest, load_module
+from duotok.training.checkpoint import best, load_module
 from duotok.training.pictures import show_mels
 from duotok.training.stage import Batch, Stage, means_over, to_device
 from duotok.training.stage1 import CropStageConfig
@@ -71,7 +71,7 @@ class Stage3(Stage):
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
         if stage2 is not None:
-            load_module(latest(stage2) / "tokenizer.safetensors", self.tokenizer, only=ADAPTED)
+            load_module(best(stage2) / "tokenizer.safetensors", self.tokenizer, only=ADAPTED)
         self.tokenizer.start_stage3(config.freeze)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")

@@ -130,7 +130,10 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"override '{assignment}': '{parent}' is a value, not a group")
-        value = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"override '{assignment}': '{text}' is no YAML value; quote it") from None
         if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
             with contextlib.suppress(ValueError):
                 value = float(value)

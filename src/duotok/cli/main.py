@@ -32,7 +32,7 @@ COMMANDS = {
     "bundle": "duotok.cli.bundle",
 }
 # Groups of commands, the module that has each as `app`.
-GROUPS = {"data": "duotok.cli.data", "eval": "duotok.cli.eval"}
+GROUPS = {"data": "duotok.cli.data", "kit": "duotok.cli.kit", "eval": "duotok.cli.eval"}
 
 
 class Group(TyperGroup):

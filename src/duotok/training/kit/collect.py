@@ -1,0 +1,114 @@
+"""The newest checkpoints of runs as pieces with hashes, for the way back through a narrow door. Standard library only.
+
+For each run a folder gets RUN.001, RUN.002 ... (a tar that was cut) and, when these are whole, RUN.json. `duotok kit join`
+checks and joins them: `join.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from duotok.training.kit.pieces import cut, entries, write_text
+from duotok.training.kit.start import read
+
+FORMAT = 1
+STATE = "optimizer.safetensors"
+ALONGSIDE = ("best.json", "config.json", "log.jsonl")
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `60MiB`, `1.5GB` or `1000`. Raises ValueError that says so."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", text)
+    unit = UNITS.get((match[2] or "B").upper()) if match else None
+    try:
+        size = int(float(match[1]) * unit) if match and unit else 0
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise ValueError(f"size '{text}': write it as 60MiB, 1.5GB or a number of bytes")
+    return size
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted(path for path in run.glob("checkpoint-*") if (path / "state.json").is_file())
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def chosen(run: Path, weights_only: bool) -> list[str]:
+    """Files of a run, relative to it, that its newest and its best checkpoint need."""
+    newest = checkpoints(run)[-1]
+    best = read(run / "best.json").get("step")
+    folders = {newest.name, *([f"checkpoint-{best:08d}"] if best is not None else [])}
+    found = [
+        f"{folder}/{path.name}"
+        for folder in sorted(folders)
+        for path in sorted((run / folder).iterdir() if (run / folder).is_dir() else ())
+        if not (weights_only and (path.name == STATE or path.name.startswith("random.")))
+    ]
+    return [*found, *(name for name in ALONGSIDE if (run / name).is_file())]
+
+
+def pack(run: Path, folder: Path, size: int, weights_only: bool = False) -> dict[str, Any]:
+    """Write a run's newest and best checkpoint, its config and log into `folder` as pieces of at most `size` bytes.
+
+    weights_only: leaves out optimizer and generators. A run that trains meanwhile does not disturb. Returns RUN.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{run.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        held = _hold(run, partial / "files", weights_only)
+        (partial / "pieces").mkdir()
+        made = cut(((name, partial / "files" / name) for name in held), partial / "pieces", f"{run.name}.", size)
+        facts = {
+            "format": FORMAT, "run": run.name, "step": max(step_of(path) for path in checkpoints(partial / "files")),
+            "resumable": not weights_only, "pieces": made, "files": entries(partial / "files", held),
+        }  # fmt: skip
+        (folder / f"{run.name}.json").unlink(missing_ok=True)
+        for old in folder.glob(f"{run.name}.*"):
+            if re.fullmatch(r"\d{3,}", old.suffix[1:]) and old.stem == run.name:
+                old.unlink()
+        for piece in made:
+            os.replace(partial / "pieces" / piece["name"], folder / piece["name"])
+        write_text(folder / f"{run.name}.json", json.dumps(facts, indent=1) + "\n")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return facts
+
+
+def _hold(run: Path, place: Path, weights_only: bool) -> list[str]:
+    """Links (copies, where there are none) of the chosen files in `place`: the trainer may delete its own meanwhile."""
+    for attempt in range(5):
+        shutil.rmtree(place, ignore_errors=True)
+        names = chosen(run, weights_only)
+        try:
+            for name in names:
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                _link(run / name, place / name)
+            return names
+        except FileNotFoundError:  # the trainer has a newer checkpoint by now
+            if attempt == 4:
+                raise
+    raise AssertionError
+
+
+def _link(source: Path, target: Path) -> None:
+    if source.name in ALONGSIDE:  # these grow
+        shutil.copyfile(source, target)
+        return
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,137 @@
+"""What goes into a kit, file by file: name in the kit, and where it comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duotok
+from duotok.corpora import catalog
+from duotok.errors import ConfigError, DuoTokError
+from duotok.training.kit import collect
+
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file of the kit: a file here, or a text."""
+
+    name: str
+    source: Path | str
+
+    @property
+    def size(self) -> int:
+        return self.source.stat().st_size if isinstance(self.source, Path) else len(self.source.encode())
+
+
+def tree(folder: Path, name: str) -> Iterator[Item]:
+    """All files of a folder under another name, but hidden ones and caches."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
+            yield Item(f"{name}/{'/'.join(parts)}", path)
+
+
+def code(bundle: bool) -> Iterator[Item]:
+    """The package as it is here; with the packaged model only where something needs it, without its language model."""
+    for item in tree(Path(duotok.__file__).parent, "code/duotok"):
+        parts = item.name.split("/")
+        if parts[2] == "bundles" and (not bundle or "lm" in parts):
+            continue
+        yield item
+
+
+def shards(work: Path) -> Iterator[Item]:
+    """The shards of a WORK. Raises ConfigError when they are not there or not finished."""
+    folder = work / "shards"
+    if not (folder / "shards.json").is_file():
+        state = "not finished" if folder.is_dir() else "missing"
+        raise ConfigError(
+            f"{folder}: {state}; run `duotok data prepare --work {work}` first, or name recordings by --corpus"
+        )
+    return tree(folder, "shards")
+
+
+def recordings(
+    corpora: Sequence[str], settings: Sequence[str], licences: Sequence[str]
+) -> tuple[list[Item], list[str]]:
+    """The files of corpora, and the `--corpus` that read them in the kit.
+
+    Of sound only what a recording of an allowed licence uses; everything else that lies with it, as adapters read many
+    kinds of tables and lyrics. Raises CorpusError as the catalog does, ConfigError for sound that lies elsewhere.
+    """
+    from duotok.audio.io import AUDIO_SUFFIXES
+
+    opened = catalog.open_corpora(corpora, settings)
+    listed = catalog.build(opened, licences).recordings
+    used: dict[str, set[str]] = {}
+    for recording in listed:
+        used.setdefault(recording.corpus, set()).update(os.path.normpath(path) for path in recording.audio.values())
+    items: list[Item] = []
+    words: list[str] = []
+    for corpus in opened:
+        wanted = used.get(corpus.name, set())
+        outside = next((path for path in sorted(wanted) if not Path(path).is_relative_to(corpus.root)), None)
+        if outside is not None:
+            raise ConfigError(
+                f"{outside}: not below {corpus.root}, so a kit cannot take it along; make shards and name them by --data"
+            )
+        works = {table.parent for table in corpus.root.rglob(catalog.TABLE)}
+        for item in tree(corpus.root, f"audio/{corpus.name}"):
+            path = corpus.root / item.name.split("/", 2)[2]
+            if works.intersection(path.parents) or (
+                path.suffix.lower() in AUDIO_SUFFIXES and os.path.normpath(path) not in wanted
+            ):
+                continue
+            items.append(item)
+        words += ["--corpus", f"{corpus.name}:{corpus.info.name}={{kit}}/audio/{corpus.name}"]
+    return items, words
+
+
+def runs(folder: Path) -> Iterator[Item]:
+    """Newest and best checkpoint of each run in a folder RUNS. Raises ConfigError when there is none."""
+    found = [run for run in sorted(folder.iterdir()) if collect.checkpoints(run)] if folder.is_dir() else []
+    if not found:
+        raise ConfigError(f"--runs {folder}: no run with a checkpoint in it")
+    for run in found:
+        for name in collect.chosen(run, weights_only=False):
+            yield Item(f"runs/{run.name}/{name}", run / name)
+
+
+def included(paths: Sequence[Path]) -> Iterator[Item]:
+    """Further files and folders, in `extra/`. Raises ConfigError for one that is missing or there twice."""
+    names: set[str] = set()
+    for path in paths:
+        name = path.resolve().name
+        if not path.exists():
+            raise ConfigError(f"--include {path}: no such file or folder")
+        if name in names:
+            raise ConfigError(f"--include {path}: there is another '{name}'; rename one")
+        names.add(name)
+        yield from tree(path, f"extra/{name}") if path.is_dir() else [Item(f"extra/{name}", path)]
+
+
+def groups(items: Iterable[Item]) -> dict[str, int]:
+    """Bytes of the kit's parts, the largest first: what a person can leave out."""
+    sums: dict[str, int] = {}
+    for item in items:
+        parts = item.name.split("/")
+        key = "/".join(parts[:2]) if len(parts) > 1 and parts[0] in ("audio", "runs", "wheels", "extra") else parts[0]
+        sums[key] = sums.get(key, 0) + item.size
+    return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
+
+
+def check_size(items: Sequence[Item], limit: int) -> int:
+    """Bytes in all. Raises DuoTokError that names the largest parts when it is over the limit."""
+    sums = groups(items)
+    total = sum(sums.values())
+    if total > limit:
+        largest = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in list(sums.items())[:5])
+        raise DuoTokError(
+            f"the kit would have {total / 2**20:.1f} MiB, over --max-size {limit / 2**20:.1f} MiB; its largest parts: {largest}; "
+            "leave some out or raise --max-size"
+        )
+    return total

@@ -1,0 +1,229 @@
+"""A kit: code, configs, data and wheels in one folder with one script (docs/kit.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from duotok.config import Config, override, parse
+from duotok.corpora.segments import SegmentConfig
+from duotok.errors import ConfigError, DuoTokError
+from duotok.training.kit import contents, start
+from duotok.training.kit.contents import Item
+from duotok.training.kit.pieces import cut, entries
+from duotok.training.kit.plan import FILE, Plan, Training
+from duotok.training.kit.trainings import plan_trainings
+from duotok.training.kit.wheels import Resolver, Sources, Target, Wheel, from_list, parse_have
+
+FORMAT = 1
+SCRIPT = "run.py"
+SPARE = 1 << 19  # bytes of a part's size that are left for the script and PARTS.json beside it
+TELLS = """# A training kit of DuoTok
+
+    python run.py --workers 16            set up, prepare, train; again after a stop: it goes on
+    python run.py --status                what is done
+    python run.py --collect FOLDER        the newest checkpoints, in pieces with hashes, for the way back
+    python run.py duotok COMMAND ...      any command of DuoTok in the kit's environment
+    python run.py --help                  everything else
+
+It needs no network. Everything is written into the folder `out` beside the script, or into another one (`--out FOLDER`).
+{trainings}
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What goes into a kit.
+
+    stages, configs, minutes, overrides: see `plan_trainings`; data: WORK whose shards come along; corpora, settings, licences:
+    as `duotok data prepare` takes them; prepare: further arguments of that command; songs: generated there; runs: RUNS
+    whose checkpoints come along; have: see `parse_have`; target: None brings no wheels.
+    """
+
+    stages: Sequence[str] = ()
+    configs: Path = Path("configs/mini")
+    minutes: Sequence[str] = ()
+    overrides: Sequence[str] = ()
+    data: Path | None = None
+    corpora: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    licences: Sequence[str] = ()
+    separator: str = "mini"
+    segment: Sequence[str] = ()
+    songs: int = 0
+    runs: Path | None = None
+    include: Sequence[Path] = ()
+    bundle: bool = False
+    target: Target | None = None
+    extras: Sequence[str] = ()
+    have: Sequence[str] = ()
+    requirement: Path | None = None
+    sources: Sources = field(default_factory=Sources)
+    max_size: int = 2 << 30
+    part_size: int | None = None
+
+
+def make_kit(
+    folder: Path, options: Options, class_of: Callable[[str], type[Config]], known: Sequence[str], tell: Callable[[str], None]
+) -> dict[str, Any]:  # fmt: skip
+    """Write a kit into `folder`, which appears whole or not at all; returns its facts. Raises DuoTokError.
+
+    class_of: the config of a stage; known: the stages. A kit that is there already is replaced, anything else is not.
+    """
+    _check_place(folder)
+    if options.part_size is not None and options.part_size < 4 * SPARE:
+        raise ConfigError(f"--part-size {options.part_size} bytes: at least {4 * SPARE // 2**20} MiB")
+    items, plan = gather(options, class_of, known)
+    contents.check_size(items, options.max_size)  # before wheels are fetched
+    partial = folder.absolute().parent / f".{folder.name}.{os.getpid()}.partial"
+    try:
+        with tempfile.TemporaryDirectory(prefix="duotok-wheels-") as place:
+            wheels, requires = _wheels(options, Path(place), tell)
+            plan = _with_wheels(plan, wheels, requires, options.target)
+            items += [Item(f"wheels/{wheel.path.name}", wheel.path) for wheel in wheels]
+            items += [Item(FILE, plan.text()), Item(contents.README, _readme(plan))]
+            items.append(Item(SCRIPT, Path(start.__file__)))
+            size, sums = contents.check_size(items, options.max_size), contents.groups(items)
+            tell(f"{folder}: {len(items):,} files, {size / 2**20:.1f} MiB")
+            manifest = _copy(items, partial)
+        facts = {"folder": str(folder), "files": len(items), "bytes": size, "groups": sums}
+        facts |= {"seal": manifest["seal"], "wheels": [wheel.path.name for wheel in wheels], "parts": []}
+        if options.part_size is not None:
+            facts["parts"] = _cut(partial, manifest, options.part_size - SPARE)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, folder)
+    except OSError as error:
+        raise DuoTokError(f"{error.filename or folder}: {error.strerror}; nothing was written") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return facts
+
+
+def gather(
+    options: Options, class_of: Callable[[str], type[Config]], known: Sequence[str]
+) -> tuple[list[Item], Plan]:  # fmt: skip
+    """Everything but the wheels, and what is to be done. Raises DuoTokError for what does not fit together."""
+    brought = list(contents.runs(options.runs)) if options.runs is not None else []
+    trainings, configs, parsed = plan_trainings(
+        options.stages, options.configs, options.minutes, options.overrides, class_of, known,
+        sorted({item.name.split("/")[1] for item in brought}),
+    )  # fmt: skip
+    prepared = bool(options.corpora or options.songs)
+    if options.data is not None and prepared:
+        raise ConfigError("--data brings shards, --corpus and --songs are prepared there; give one or the other")
+    if any(training.stage != "lm" for training in trainings) and options.data is None and not prepared:
+        raise ConfigError("--stages without data: name shards by --data WORK, or recordings by --corpus NAME=FOLDER")
+    if (options.settings or options.licences) and not options.corpora:
+        raise ConfigError("--set and --licences are about --corpus, and there is none")
+    data, prepare = _data(options)
+    bundle = options.bundle or _needs_bundle(options, parsed.values(), prepared)
+    items = [*contents.code(bundle), *configs, *data, *brought, *contents.included(options.include)]
+    shards = "shards" if options.data is not None else ""
+    return items, Plan(trainings=tuple(trainings), shards=shards, prepare=tuple(prepare), songs=options.songs)
+
+
+def _data(options: Options) -> tuple[list[Item], list[str]]:
+    """Files of data, and the arguments that prepare them there."""
+    if options.data is not None:
+        return list(contents.shards(options.data)), []
+    if not (options.corpora or options.songs):
+        return [], []
+    parse(SegmentConfig, override({}, list(options.segment)), "--segment")
+    items, words = (
+        contents.recordings(options.corpora, options.settings, options.licences) if options.corpora else ([], [])
+    )
+    if options.songs:
+        words += ["--corpus", "generated:songs={out}/songs"]
+    for setting in options.settings:
+        words += ["--set", setting]
+    for setting in options.segment:
+        words += ["--segment", setting]
+    if options.licences:
+        words += ["--licences", ",".join(options.licences)]
+    return items, [*words, "--separator", options.separator]
+
+
+def _needs_bundle(options: Options, configs: Any, prepared: bool) -> bool:
+    return (prepared and options.separator == "mini") or any(getattr(c, "teacher", "") == "mini" for c in configs)
+
+
+def _wheels(options: Options, place: Path, tell: Callable[[str], None]) -> tuple[list[Wheel], list[str]]:
+    """The wheels, and every distribution that the kit counts on, those that are there already included."""
+    if options.target is None:
+        return [], []
+    have = parse_have(options.have)
+    if options.requirement is not None:
+        wheels = from_list(options.requirement, options.target, place, options.sources)
+        return wheels, sorted({*have, *(wheel.name for wheel in wheels)})
+    extras = ["train", *(["songs"] if options.songs else []), *options.extras]
+    resolver = Resolver(options.target, have, place, options.sources, tell)
+    wheels = resolver.resolve(list(dict.fromkeys(extras)))
+    return wheels, sorted({*resolver.used, *(wheel.name for wheel in wheels)})
+
+
+def _with_wheels(plan: Plan, wheels: Sequence[Wheel], requires: Sequence[str], target: Target | None) -> Plan:
+    if target is None:
+        return plan
+    names = tuple(f"wheels/{wheel.path.name}" for wheel in wheels)
+    return replace(
+        plan, python=target.python, system=target.system, machine=target.machine, wheels=names, requires=tuple(requires)
+    )
+
+
+def _readme(plan: Plan) -> str:
+    def line(training: Training) -> str:
+        return f"    {training.run}" + (f", {training.minutes:g} minutes" if training.minutes is not None else "")
+
+    told = "\n".join(["", "It trains, in this order:", "", *(line(training) for training in plan.trainings)])
+    return TELLS.format(trainings=told if plan.trainings else "")
+
+
+def _check_place(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file; name a folder for the kit")
+    ours = (start.MANIFEST, start.PARTS)
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in ours):
+        raise ConfigError(f"{folder}: holds other files and no kit; name a new or an empty folder")
+    if (folder / "out").exists():
+        raise ConfigError(
+            f"{folder}: the kit has run there, in {folder / 'out'}; move that away, or name another folder"
+        )
+
+
+def _copy(items: Sequence[Item], folder: Path) -> dict[str, Any]:
+    """Write the files and the list of their hashes."""
+    for item in items:
+        path = folder / item.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(item.source, Path):
+            shutil.copyfile(item.source, path)
+        else:
+            path.write_text(item.source, encoding="utf-8")
+    files = entries(folder, sorted(item.name for item in items))
+    manifest = {"format": FORMAT, "seal": start.seal(files), "files": files}
+    (folder / start.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _cut(folder: Path, manifest: dict[str, Any], size: int) -> list[str]:
+    """Turn the files in `folder` into parts of at most `size` bytes, with the script beside them."""
+    names = [entry["name"] for entry in manifest["files"]] + [start.MANIFEST]
+    whole = folder.with_name(f"{folder.name}.whole")
+    try:
+        os.replace(folder, whole)
+        folder.mkdir()
+        parts = cut(((name, whole / name) for name in names), folder, "part-", size)
+        table = {"format": FORMAT, "kit": manifest["seal"], "parts": parts}
+        (folder / start.PARTS).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        shutil.copyfile(whole / SCRIPT, folder / SCRIPT)
+        shutil.copyfile(whole / contents.README, folder / contents.README)
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+    return [part["name"] for part in parts]

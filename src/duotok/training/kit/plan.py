@@ -1,0 +1,95 @@
+"""What a kit is to do: `kit.json`, written where it is made, read where it runs. Python's standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = "kit.json"
+FORMAT = 1
+PLACES = ("kit", "out", "work", "runs")
+"""What may stand in braces in the kit's arguments: its own folder, OUT, OUT/work and OUT/runs there."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of `duotok train`. run: the folder it has in RUNS; stage: the command's word; config: file in the kit;
+    minutes: its budget of time, None where the config's steps decide.
+    """
+
+    run: str
+    stage: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """python: "3.12", system and machine as `platform` names them, empty for any; requires: distributions
+    that must be there before anything begins; wheels: files of the kit to install; shards: folder of the kit that holds shards, empty where data are
+    prepared there; prepare: arguments of `duotok data prepare` but WORK and workers; songs: how many are generated there.
+    """
+
+    trainings: tuple[Training, ...] = ()
+    python: str = ""
+    system: str = ""
+    machine: str = ""
+    requires: tuple[str, ...] = ()
+    wheels: tuple[str, ...] = ()
+    shards: str = ""
+    prepare: tuple[str, ...] = ()
+    songs: int = 0
+
+    def text(self) -> str:
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
+
+
+def read_plan(kit: Path) -> Plan:
+    """The plan of a kit; its file was checked before."""
+    values: dict[str, Any] = json.loads((kit / FILE).read_text(encoding="utf-8"))
+    values.pop("format")
+    values["trainings"] = tuple(_training(row) for row in values["trainings"])
+    for name in ("requires", "wheels", "prepare"):
+        values[name] = tuple(values[name])
+    return Plan(**values)
+
+
+def _training(row: dict[str, Any]) -> Training:
+    return Training(**{**row, "overrides": tuple(row["overrides"])})
+
+
+def meant(assignments: Sequence[str], training: Training, trainings: Sequence[Training]) -> list[str]:
+    """Which of `[RUN.]KEY=VALUE` are for one of the trainings, as KEY=VALUE. RUN: a run or a stage; without it all are meant."""
+    own = (training.run, training.stage)  # the longer name first
+    others = {name for other in trainings for name in (other.run, other.stage)} - {*own}
+    found = []
+    for assignment in assignments:
+        if any(assignment.startswith(f"{name}.") for name in others):
+            continue
+        name = next((name for name in own if assignment.startswith(f"{name}.")), None)
+        found.append(assignment if name is None else assignment.removeprefix(f"{name}."))
+    return found
+
+
+def budget(minutes: Sequence[str], training: Training) -> float | None:
+    """The last of `[RUN=]M` that is for a training. Raises ValueError for what is no number of minutes above 0."""
+    found = training.minutes
+    for text in minutes:
+        name, equals, value = text.rpartition("=")
+        number = float(value)
+        if not 0 < number < float("inf"):
+            raise ValueError(text)
+        if not equals or name in (training.run, training.stage):
+            found = number
+    return found
+
+
+def stray(minutes: Sequence[str], trainings: Sequence[Training]) -> str:
+    """The first of `[RUN=]M` that names no training; empty if there is none."""
+    known = {name for training in trainings for name in (training.run, training.stage)}
+    return next((text for text in minutes if "=" in text and text.rpartition("=")[0] not in known), "")

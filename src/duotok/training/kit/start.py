@@ -1,0 +1,157 @@
+"""The script `run.py` of a kit: it checks every file, then hands over to the kit's own code. Python's standard library only.
+
+Beside the parts of a kit that was cut up it checks and joins them first. See README.md in this folder, or docs/kit.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MANIFEST, PARTS = "MANIFEST.json", "PARTS.json"
+TAKE_VALUES = ("-o", "--out", "--python", "--collect")  # options whose value may be any word
+NEEDS = (3, 11, 4)  # the first Python whose tarfile refuses what would leave its folder
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty when it cannot be read as one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def damage(folder: Path, files: Sequence[Mapping[str, Any]]) -> str:
+    """Which of `files` (`name`, `bytes`, `sha256`) are missing from `folder` or damaged, in one line; empty if none is."""
+    missing, broken = [], []
+    for entry in files:
+        path = folder / str(entry["name"])
+        if not path.is_file():
+            missing.append(str(entry["name"]))
+        elif path.stat().st_size != entry["bytes"] or digest(path) != entry["sha256"]:
+            broken.append(str(entry["name"]))
+    told = [f"{_some(names)} {'is' if len(names) == 1 else 'are'} {state}" for names, state in
+            ((missing, "missing"), (broken, "damaged")) if names]  # fmt: skip
+    return f"{folder}: {' and '.join(told)} (of {len(files)})" if told else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def seal(files: Sequence[Mapping[str, Any]]) -> str:
+    """What names a list of files with its content: SHA-256 over names, lengths and hashes."""
+    lines = "".join(f"{entry['name']}\0{entry['bytes']}\0{entry['sha256']}\n" for entry in files)
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+
+
+class Joined(io.RawIOBase):
+    """Several files as one stream."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths, self.file = list(paths), io.BytesIO()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            count = self.file.readinto(buffer)
+            if count or not self.paths:
+                return count
+            self.file.close()
+            self.file = self.paths.pop(0).open("rb")  # type: ignore[assignment]
+
+
+def unpack(pieces: Sequence[Path], folder: Path) -> None:
+    """Write the files of a tar that was cut into pieces into `folder`, which is new. Nothing leaves the folder."""
+    folder.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BufferedReader(Joined(pieces)), mode="r|") as tar:
+        tar.extractall(folder, filter="data")
+
+
+def join(here: Path, out: Path, parts: Mapping[str, Any]) -> Path:
+    """OUT/kit from the parts in `here`; they are not needed again after that."""
+    kit, partial = out / "kit", out / ".kit.partial"
+    if read(kit / MANIFEST).get("seal") == parts["kit"]:
+        return kit
+    problem = damage(here, parts["parts"])
+    if problem:
+        sys.exit(f"error: {problem}; bring them again, then run the same command")
+    shutil.rmtree(partial, ignore_errors=True)
+    unpack([here / entry["name"] for entry in parts["parts"]], partial)
+    shutil.rmtree(kit, ignore_errors=True)
+    os.replace(partial, kit)
+    print(f"{kit}: joined from {len(parts['parts'])} parts", flush=True)
+    return kit
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The script's own options, and the command behind them: `duotok ...` or `python ...`, or nothing."""
+    for number, word in enumerate(arguments):
+        if word in ("duotok", "python") and (number == 0 or arguments[number - 1] not in TAKE_VALUES):
+            return list(arguments[:number]), list(arguments[number:])
+    return list(arguments), []
+
+
+def place(arguments: Sequence[str], here: Path) -> Path:
+    """The folder OUT of the arguments; beside the script unless they name one."""
+    words = split(arguments)[0]
+    for number, word in enumerate(words):
+        if word in ("-o", "--out") and number + 1 < len(words):
+            return Path(words[number + 1]).expanduser().absolute()
+        if word.startswith("--out="):
+            return Path(word.removeprefix("--out=")).expanduser().absolute()
+    return here / "out"
+
+
+def main() -> int:
+    here, arguments = Path(__file__).resolve().parent, sys.argv[1:]
+    if sys.version_info < NEEDS:
+        sys.exit(
+            f"error: this is Python {sys.version.split()[0]}; run the script with {'.'.join(map(str, NEEDS))} or newer"
+        )
+    out = place(arguments, here)
+    parts = read(here / PARTS)
+    if parts:
+        kit = join(here, out, parts)
+        os.execv(sys.executable, [sys.executable, str(kit / "run.py"), "--out", str(out), *arguments])
+    manifest = read(here / MANIFEST)
+    if not manifest:
+        sys.exit(f"error: {here / MANIFEST} is missing or damaged; bring it again, then run the same command")
+    if "--status" not in arguments:
+        told = damage(here, manifest["files"])
+        if not told and seal(manifest["files"]) != manifest["seal"]:
+            told = f"{here / MANIFEST} is damaged"
+        if told:
+            sys.exit(f"error: {told}; bring them again, then run the same command")
+    sys.path.insert(0, str(here / "code"))
+    from duotok.training.kit.steps import run
+
+    return run(here, out, arguments)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(
+            f"error: {error.filename or 'system'}: {error.strerror or error}; mend that and run the same command again"
+        )
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run the same command again to go on")

@@ -1,0 +1,90 @@
+"""Which trainings a kit does: names into stages, configs and overrides, checked before anything is packed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from duotok.config import Config, override, parse, read_yaml
+from duotok.errors import ConfigError
+from duotok.tokens import TRACKS
+from duotok.training.kit.contents import Item
+from duotok.training.kit.plan import PLACES, Training, budget, meant, stray
+
+# Run -> the runs whose checkpoints it starts from.
+NEEDS = {
+    "stage2": ("stage1",),
+    "stage3": ("stage2",),
+    "stage4.vocals": ("stage3", "autoencoder"),
+    "stage4.accompaniment": ("stage3", "autoencoder"),
+    "adapt": ("stage3", "autoencoder", "stage4.vocals", "stage4.accompaniment"),
+}
+
+
+def named(stages: Sequence[str], known: Sequence[str]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Run, stage and first overrides of each name; `stage4` stands for both tracks. Raises ConfigError."""
+    found: list[tuple[str, str, tuple[str, ...]]] = []
+    for name in stages:
+        stage, _, track = name.partition(".")
+        if stage not in known or (track and (stage != "stage4" or track not in TRACKS)):
+            names = [*known, *(f"stage4.{track}" for track in TRACKS)]
+            near = difflib.get_close_matches(name, names, 1)
+            raise ConfigError(
+                f"--stages {name}: there are {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+            )
+        if stage == "stage4":
+            found += [(f"stage4.{one}", stage, (f"track={one}",)) for one in ([track] if track else TRACKS)]
+        else:
+            found.append((name, stage, ()))
+    runs = [run for run, _, _ in found]
+    twice = next((run for run in runs if runs.count(run) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--stages: {twice} is there twice")
+    return found
+
+
+def plan_trainings(
+    stages: Sequence[str], configs: Path, minutes: Sequence[str], overrides: Sequence[str],
+    class_of: Callable[[str], type[Config]], known: Sequence[str], brought: Sequence[str],
+) -> tuple[list[Training], list[Item], dict[str, Config]]:  # fmt: skip
+    """The trainings in order, their configs as files of the kit (without `extends`), and these configs as they are read.
+
+    minutes: `[RUN=]M`; overrides: `[RUN.]KEY=VALUE`; brought: runs that come along. Raises ConfigError for an unknown stage,
+    a missing or wrong config, and a stage whose earlier stages are neither trained before it nor brought.
+    """
+    bare = [Training(run, stage, f"configs/{run}.yaml", first) for run, stage, first in named(stages, known)]
+    if wrong := stray(minutes, bare):
+        raise ConfigError(f"--minutes {wrong}: no such training; there are {', '.join(t.run for t in bare) or 'none'}")
+    trainings, items, parsed = [], [], {}
+    there = set(brought)
+    for training in bare:
+        lost = [need for need in NEEDS.get(training.run, ()) if need not in there]
+        if lost:
+            raise ConfigError(
+                f"{training.run} needs {', '.join(lost)}: name it before in --stages, or bring its checkpoint by --runs RUNS"
+            )
+        there.add(training.run)
+        try:
+            span = budget(minutes, training)
+        except ValueError:
+            raise ConfigError(f"--minutes {' '.join(minutes)}: write minutes above 0, or RUN=MINUTES") from None
+        chosen = [*training.overrides, *meant(overrides, training, bare)]
+        source = configs / f"{training.stage}.yaml"
+        if not source.is_file():
+            raise ConfigError(f"{source}: no such file; --configs names a folder with one YAML for each stage")
+        values: dict[str, Any] = read_yaml(source)
+        parsed[training.run] = parse(class_of(training.stage), override(values, [_as_path(text) for text in chosen]), str(source))
+        items.append(Item(training.config, yaml.safe_dump(values, sort_keys=False)))
+        trainings.append(Training(training.run, training.stage, training.config, tuple(chosen), span))
+    return trainings, items, parsed
+
+
+def _as_path(text: str) -> str:
+    """An override with `{runs}` and the like, which are known only there, as a path that can be checked here."""
+    for place in PLACES:
+        text = text.replace(f"{{{place}}}", place)
+    return text

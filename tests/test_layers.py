@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "duotok"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"errors", "config", "distributed", "durable", "random"}
+GROUND = {"errors", "config", "distributed", "durable", "random", "seals"}
 SOUND = GROUND | {"audio", "tokens"}
 PARTS = {"model", "renderer", "separation", "songs", "lyrics"}
 CODEC = {"spool", "bundle", "codec"}
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "distributed": set(),
     "durable": set(),
+    "seals": {"durable"},
     "random": set(),
     "config": {"errors"},
     "audio": GROUND,

@@ -17,9 +17,10 @@ from duotok.cli.main import app
 from duotok.codec import DuoTok
 from duotok.corpora.store import ShardStore
 from duotok.errors import BundleError, ConfigError
+from duotok.seals import seal
 from duotok.training.adapt import AdaptConfig, render_excerpts
 from duotok.training.assemble import assemble, codec_config
-from duotok.training.checkpoint import latest, seal
+from duotok.training.checkpoint import latest
 from duotok.training.engine import train
 from duotok.training.latent_data import latent_segments
 from duotok.training.loading import load_tokenizer

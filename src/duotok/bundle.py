@@ -43,6 +43,7 @@ from duotok.renderer.render import RenderPlan
 from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.tokens import TRACKS, WindowPlan
+from duotok.tokens.dual import LARGEST_GAIN_DB
 from duotok.tokens.file import write_atomically
 
 FORMAT_VERSION = 1
@@ -63,7 +64,7 @@ class CodecConfig(Config):
     """How sound meets the models: what is fixed at training time, and the defaults of rendering."""
 
     loudness: float = Field(default=-18.0, ge=-60, le=0, description="LUFS that the mix is brought to")
-    max_gain_db: float = Field(default=40.0, ge=0, description="no louder and no softer than this")
+    max_gain_db: float = Field(default=40.0, ge=0, le=LARGEST_GAIN_DB, description="no louder and no softer than this")
     mel_mean: float = MEL_MEAN
     mel_std: float = Field(default=MEL_STD, gt=0)
     window: int = Field(default=500, gt=0, description="token frames of an encoder window")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,22 @@ from duotok.durable import sha256
 
 
 def read_json(text: str | bytes) -> Any:
-    """`json.loads` that raises ValueError for every text that is no JSON, one that is nested without end as well."""
+    """`json.loads` that raises ValueError for every text that is no JSON: nested without end, NaN, infinite as well."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
 
 
 def _seal(values: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +257,58 @@ def test_find_audio(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert io.find_audio(tmp_path) == [tmp_path / "a.MP3", tmp_path / "b" / "x.wav"]
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from duotok.audio.io import write
+from duotok.corpora.stem_files import StemWriter
+from duotok.songs.song import Song
+
+sound = torch.rand(2, 480_000, generator=torch.Generator().manual_seed(0)) - 0.5
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # as a disk that is full after so many bytes
+path = Path(sys.argv[1])
+try:
+    if path.suffix == ".stems":
+        with StemWriter(path.with_suffix(""), 2) as writer:
+            writer.write(sound, sound)
+    else:
+        write(path, sound, 48_000, bits=int(sys.argv[2]) or None)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("bits", [0, 16])
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.stems"])
+def test_a_full_disk_is_told_in_one_line(name: str, bits: int, tmp_path: Path) -> None:
+    """No traceback of the writer, none of the callbacks below it, and nothing half-written."""
+    command = [sys.executable, "-c", FULL, str(tmp_path / name), str(bits)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "File too large" in done.stdout and len(done.stdout.splitlines()) == 1, done.stdout
+    assert ("AudioError" in done.stdout) or name == "x.stems"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "ending", ["au", "snd", "gsm", "ul", "al", "sw", "ub", "sln", "g722", "g729", "302", "vox", "raw"]
+)
+def test_a_name_makes_no_sound_of_any_bytes(ending: str, tmp_path: Path) -> None:
+    """Formats without a header are guessed from the ending alone: refused, whatever is in the file."""
+    noise = np.random.default_rng(0).integers(0, 256, 60_000, dtype=np.uint8).tobytes()
+    for data in (b"The quick brown fox jumps over the lazy dog. " * 1000, noise, bytes(60_000)):
+        path = tmp_path / f"x.{ending}"
+        path.write_bytes(data)
+        for use in (io.probe, io.read):
+            with pytest.raises(AudioError, match="not audio that can be read"):
+                use(path)
+
+
+def test_a_true_au_file_is_read(tmp_path: Path) -> None:
+    sound = np.linspace(-0.5, 0.5, 4800)
+    soundfile.write(tmp_path / "x.au", sound, 48_000, format="AU", subtype="FLOAT")
+    assert torch.allclose(io.read(tmp_path / "x.au")[0], torch.from_numpy(sound).float())
+    soundfile.write(tmp_path / "y.gsm", sound, 48_000, format="WAV")
+    assert io.read(tmp_path / "y.gsm").shape == (1, 4800)  # the bytes count, not the name

@@ -1,6 +1,7 @@
 """How close decoded sound is to what went in, with true stems in, on recordings that no training saw.
 
-Seven-scale mel distance at 24 kHz (lower is closer) and, for vocals, STOI (higher is better), of
+Seven-scale mel distance at 24 kHz (lower is closer), sounds brought to -14 LUFS before they are compared, as mean over clips
+and standard deviation, and, for vocals, STOI (higher is better), of
   tokens       encoded and decoded again with the settings given
   ceiling      autoencoder only: true latents to sound; what perfect tokens and a perfect renderer would reach
   Opus         6 kbit/s mono, VBR, 20 ms, aligned, on the very same clips in the same run
@@ -29,7 +30,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.clips import HEADLINE, Clip, held_out, judged, pairs, sounding_samples
-from benchmarks.output import conditions, mean, parser, show, table
+from benchmarks.output import conditions, deviation, mean, parser, show, table
 from duotok.codec import DuoTok
 from duotok.errors import MissingExtraError
 from duotok.evaluation.fidelity import mel_distance, stoi
@@ -119,6 +120,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             for codec, figures in {"tokens": ours, **others}.items():
                 entry[codec] = {key: mean([f[key] for f in figures]) for key in ("mel", "mel_sounding", "stoi")}
+                entry[codec]["mel_deviation"] = deviation([f["mel"] for f in figures])
             for key in ("mel", "mel_sounding"):
                 entry[f"closer_{key}"] = sum(f[key] < g[key] for f, g in zip(ours, others["opus"], strict=True))
             result.append(entry)
@@ -132,8 +134,9 @@ def _overview(means: list[dict[str, Any]]) -> str:
     lines = []
     for m in means:
         line = [m["group"], m["track"], m["setting"]]
-        for key in ("mel", "mel_sounding"):
-            line += [*(m[codec][key] for codec in CODECS), f"{m[f'closer_{key}']} of {m['clips']}"]
+        spread = [f"{m[codec]['mel']:.3g} ± {m[codec]['mel_deviation']:.2g}" for codec in CODECS]
+        line += [*spread, f"{m['closer_mel']} of {m['clips']}"]
+        line += [*(m[codec]["mel_sounding"] for codec in CODECS), f"{m['closer_mel_sounding']} of {m['clips']}"]
         lines.append([*line, *(m[codec]["stoi"] for codec in CODECS), m["opus_kbps"]])
     return table(head, lines)
 

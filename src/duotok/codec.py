@@ -217,11 +217,14 @@ class DuoTok:
             )
 
     def _gain(self, loudness: float) -> float:
-        """dB that bring `loudness` (LUFS) to the bundle's; 0 for silence."""
+        """dB that bring `loudness` (LUFS) to the bundle's, in hundredths; 0 for silence.
+
+        Rounded, so that the last bits of a separator's sum, which depend on the number of threads, move no token.
+        """
         if not math.isfinite(loudness):
             return 0.0
         limit = self.config.codec.max_gain_db
-        return min(limit, max(-limit, self.config.codec.loudness - loudness))
+        return round(min(limit, max(-limit, self.config.codec.loudness - loudness)), 2)
 
     @torch.inference_mode()
     def _encode_windows(

@@ -44,7 +44,7 @@ for name in json.loads(sys.argv[1]):
 print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "lost": lost}))
 """
 TRIED = """
-import torch, accelerate, duotok.corpora.prepare, duotok.training.engine
+import torch, accelerate, duotok.cli.main, duotok.corpora.prepare, duotok.training.engine
 gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
 print("torch", torch.__version__ + ",", ", ".join(gpus) or "no GPU")
 """
@@ -206,7 +206,7 @@ class Work:
         self.python = shutil.which(options.python)
         if self.python is None:
             raise KitError(f"--python {options.python}: no such program")
-        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(self._path())}
+        self.environment = {"COLUMNS": "150", **os.environ, "PYTHONPATH": os.pathsep.join(self._path())}
 
     def _path(self) -> list[str]:
         inherited = os.environ.get("PYTHONPATH")
@@ -227,8 +227,11 @@ class Work:
         return bool(read(self.out / "state.json").get(step, {}).get("asked") == asked)
 
     def _note(self, step: str, asked: str, seconds: float) -> None:
+        self._put(step, {"asked": asked, "seconds": round(seconds, 1)})
+
+    def _put(self, key: str, value: dict[str, Any]) -> None:
         state = read(self.out / "state.json")
-        state[step] = {"asked": asked, "seconds": round(seconds, 1)}
+        state[key] = value
         write_text(self.out / "state.json", json.dumps(state, indent=1) + "\n")
 
     def packages(self) -> None:
@@ -293,13 +296,17 @@ class Work:
         return found
 
     def check(self) -> None:
-        """Whether the packages can be imported, which a missing system library would prevent; tells torch and GPUs."""
+        """Whether the packages can be imported, which a missing system library would prevent; tells torch and GPUs. Once."""
+        asked, began = fingerprint(self.python, self.hashes), time.monotonic()
+        if self._done("imports", asked) and not self.options.check:
+            return
         done = subprocess.run([str(self.python), "-c", TRIED], env=self.environment, capture_output=True, text=True)
         if done.returncode:
             raise KitError(
                 f"the packages cannot be imported ({_last_line(done.stderr)}); see `run.py python -c 'import torch'`"
             )
         say(f"packages: {done.stdout.strip()}")
+        self._note("imports", asked, time.monotonic() - began)
 
     def hand_over(self, command: Sequence[str]) -> int:
         """Run `duotok ...` or `python ...` in the kit's environment."""
@@ -363,6 +370,7 @@ class Work:
         command = [str(self.python), "-m", *launcher, "duotok", *filled]
         say(f"{step}: duotok {' '.join(filled)}")
         began, last = time.monotonic(), ""
+        self._put("now", {"step": step, "since": time.time()})
         with log.open("ab") as file, subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_dies_with_us
         ) as child:  # fmt: skip
@@ -407,16 +415,19 @@ def status(out: Path, chosen: Sequence[Training], as_json: bool) -> None:
             "minutes": training.minutes,
             **{key: line[key] for key in ("loss", "rate") if key in line},
         }
+    running = busy(out)
     facts = {
         "out": str(out),
-        "running": busy(out),
+        "running": running,
+        "now": state.get("now", {}).get("step") if running else None,
         **{step: state.get(step, {}).get("seconds") for step in ("packages", "songs", "data")},
         "trainings": rows,
     }
     if as_json:
         say(json.dumps(facts, indent=1))
         return
-    say(f"{out}: {'at work' if facts['running'] else 'not running'}")
+    since = (time.time() - state["now"]["since"]) / 60 if running and "now" in state else 0.0
+    say(f"{out}: " + (f"at work, {facts['now'] or 'packages'} for {since:.1f} minutes" if running else "not running"))
     for step in ("packages", "songs", "data"):
         if step in state:
             say(f"{step:<24}done in {state[step]['seconds'] / 60:.1f} minutes")

@@ -77,7 +77,9 @@ def plan_trainings(
         if not source.is_file():
             raise ConfigError(f"{source}: no such file; --configs names a folder with one YAML for each stage")
         values: dict[str, Any] = read_yaml(source)
-        parsed[training.run] = parse(class_of(training.stage), override(values, [_as_path(text) for text in chosen]), str(source))
+        parsed[training.run] = parse(
+            class_of(training.stage), override(values, [_as_path(text) for text in chosen]), str(source)
+        )
         items.append(Item(training.config, yaml.safe_dump(values, sort_keys=False)))
         trainings.append(Training(training.run, training.stage, training.config, tuple(chosen), span))
     return trainings, items, parsed

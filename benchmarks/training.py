@@ -2,14 +2,17 @@
 
     python -m benchmarks.training                                  CPU, fp32, 2 blocks, 10 s crops; goal 70 %
     python -m benchmarks.training --stages stage2 --profile        with the table of where the time goes
-    python -m benchmarks.training --device cuda --blocks 24 --frames 750 --items 8      bf16; goal 40 %
+    python -m benchmarks.training --device cuda                    bf16, 24 blocks, 30 s crops, as many items as fit; goal 40 %
+    python -m benchmarks.training --device cuda --items 2          what the paper gives each of its 64 GPUs
 
-The products and the steps take turns, and the share is the median over the turns. On a machine that others use, count the
-seconds that the process was running instead: --clock cpu --threads 1. Operations are counted (duotok.training.counting), a
-multiply-add as two; spectra, norms and the optimizer count as nothing done, so small batches look worse: update_seconds is
-the optimizer's part. Batches are noise; reading data is not part of it (benchmarks.loader). gigabytes: what two steps take
-beside the weights, seen (on Linux) and counted. The last table: a step of the mini configs, and the seconds from
-starting Python to the end of the first step.
+mfu: operations a second over those that the maker of the GPU states for dense bf16 products (known by its name, or
+--peak); share: over those of large products in this run. The products and the steps take turns, and the share is the
+median over the turns. On a machine that others use, count the seconds that the process was running instead: --clock cpu
+--threads 1. Operations are counted (duotok.training.counting), a multiply-add as two; spectra, norms and the optimizer
+count as nothing done, so small batches look worse: update_seconds is the optimizer's part. Batches are noise; reading
+data is not part of it (benchmarks.loader). gigabytes: the most that two steps take beside the weights, seen (on Linux)
+and counted as `duotok train STAGE --dry-run` counts; memory_ratio: seen over counted, weights included in both. The last
+table: a step of the mini configs, and the seconds from starting Python to the end of the first step.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from duotok.model.config import TokenizerConfig
 from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.renderer.dit import PAPER
 from duotok.separation.bs_roformer import BSRoFormerConfig
-from duotok.training.cost import Trial, matmul_rate, memory_of
+from duotok.training.cost import SHARE_OF_MEMORY, Trial, free_memory, matmul_rate, memory_of
 from duotok.training.counting import count
 from duotok.training.engine import join
 from duotok.training.stage import StageConfig
@@ -48,6 +51,12 @@ from duotok.training.stages import config_class
 from duotok.training.synthetic import SKETCHES, sketch
 
 FRAMES_A_SECOND = 25
+MOST_ITEMS = 64
+PEAKS = {
+    "B200": 2250.0, "H200": 989.4, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.4, "H800": 989.4, "A100": 312.0,
+    "A800": 312.0, "L40S": 362.0, "L40": 181.0, "L4": 121.0, "A10G": 70.0, "A10": 125.0, "A40": 149.7, "A6000": 154.8,
+}  # fmt: skip
+"""Dense bf16 products with fp32 sums, 1e12 operations a second, from the makers' data sheets; the first name that fits."""
 FIRST_STEP = """
 import sys, time
 from duotok.config import load_config
@@ -65,11 +74,11 @@ print(time.monotonic())
 """
 
 
-def paper_config(name: str, options: Any) -> StageConfig:
+def paper_config(name: str, items: int, options: Any) -> StageConfig:
     """A stage of the paper's shapes with some of its blocks."""
     gpu = options.device == "cuda"
     common = {
-        "steps": 1000, "batch_size": options.items, "lr": 1e-4, "device": options.device,
+        "steps": 1000, "batch_size": items, "lr": 1e-4, "device": options.device,
         "precision": "bf16" if gpu else "fp32", "compile": options.compile,
     }  # fmt: skip
     half = options.blocks // 2
@@ -96,8 +105,28 @@ def paper_config(name: str, options: Any) -> StageConfig:
     return config_class(name).model_validate({**common, **own})
 
 
+def peak_of(device: str, stated: float | None) -> float | None:
+    """Operations a second that are stated for a GPU of this name; None where nobody says so."""
+    if stated is None:
+        stated = next((rate for name, rate in PEAKS.items() if name in device), None)
+    return None if stated is None else stated * 1e12
+
+
+def fitting(name: str, options: Any) -> int:
+    """As many items as the dry run's count puts into SHARE_OF_MEMORY of what is free."""
+
+    def need(items: int) -> int:
+        config = paper_config(name, items, options)
+        counted, outline = count(lambda: sketch(name, config), items, config.precision, options.device == "cuda")
+        return sum(memory_of(outline, counted).values())
+
+    one, two = need(1), need(2)
+    room = SHARE_OF_MEMORY * free_memory(torch.device(options.device)) - one
+    return max(1, min(MOST_ITEMS, 1 + int(room / max(1, two - one))))
+
+
 def measure(name: str, config: StageConfig, options: Any) -> dict[str, Any]:
-    """Seconds and share of the matmul rate of one stage's step."""
+    """Seconds, share of the matmul rate and of the stated peak, and memory of one stage's step."""
     on_gpu = options.device == "cuda" or not getattr(getattr(config, "model", None), "dropout", 0.0)
     counted, outline = count(lambda: sketch(name, config), config.batch_size, config.precision, on_gpu)
     cost = memory_of(outline, counted)
@@ -117,8 +146,10 @@ def measure(name: str, config: StageConfig, options: Any) -> dict[str, Any]:
         rates.append(matmul_rate(trial.device, dtype, clock=clock))
     near = [(a + b) / 2 for a, b in itertools.pairwise(rates)]
     steps = [sum(turn) for turn in turns]
+    peak = peak_of(torch.cuda.get_device_name() if options.device == "cuda" else "cpu", options.peak)
     result = {
         "stage": name,
+        "items": config.batch_size,
         "parameters": sum(p.numel() for p in trial.parameters if p.requires_grad),
         "tera_flop": counted.flops / 1e12,
         "seconds": statistics.median(steps),
@@ -129,8 +160,10 @@ def measure(name: str, config: StageConfig, options: Any) -> dict[str, Any]:
         "share_without_update": statistics.median(
             counted.flops / (work * r) for (work, _), r in zip(turns, near, strict=True)
         ),
+        "mfu": None if peak is None else counted.flops / statistics.median(steps) / peak,
         "gigabytes": taken / 1e9,
         "counted_gigabytes": (sum(cost.values()) - weights) / 1e9,
+        "memory_ratio": (taken + weights) / sum(cost.values()),
     }
     if options.profile:
         result["profile"] = profile(trial, batch, options)
@@ -190,11 +223,12 @@ def main() -> None:
     assert __doc__ is not None
     options_of = parser(__doc__)
     options_of.add_argument("--stages", nargs="+", choices=list(SKETCHES), default=list(SKETCHES))
+    options_of.add_argument("--blocks", type=int, help="Transformer blocks (default: 2, on a GPU the paper's 24)")
     options_of.add_argument(
-        "--blocks", type=int, default=2, help="Transformer blocks (default %(default)s; the paper: 24)"
+        "--frames", type=int, help="token frames of a crop (default: 250, on a GPU the paper's 750)"
     )
-    options_of.add_argument("--frames", type=int, default=250, help="token frames of a crop (default %(default)s)")
-    options_of.add_argument("--items", type=int, default=1, help="items of a batch (default %(default)s)")
+    options_of.add_argument("--items", type=int, help="items of a batch (default: 1, on a GPU as many as fit)")
+    options_of.add_argument("--peak", type=float, help="1e12 operations a second that the device is said to reach")
     options_of.add_argument("--dropout", type=float, help="other than the paper preset's")
     options_of.add_argument(
         "--clock",
@@ -209,25 +243,38 @@ def main() -> None:
     options_of.add_argument("--mini", type=Path, default=Path("configs/mini"), help="folder of the mini configs")
     options_of.add_argument("--only", choices=("paper", "mini"), help="one of the two tables")
     options = options_of.parse_args()
+    gpu = options.device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        sys.exit(f"error: --device cuda: torch {torch.__version__} sees no GPU")
+    options.blocks = options.blocks or (24 if gpu else 2)
+    options.frames = options.frames or (750 if gpu else 250)
     torch.set_num_threads(options.threads)
-    rows = []
+    rows, failed = [], []
     for name in () if options.only == "mini" else options.stages:
-        rows.append(measure(name, paper_config(name, options), options))
-        print(f"{name}: {rows[-1]['share']:.0%} of the matmul rate", file=sys.stderr)
-        if options.device == "cuda":
+        items = options.items or (fitting(name, options) if gpu else 1)
+        try:
+            rows.append(measure(name, paper_config(name, items, options), options))
+            print(f"{name}: {rows[-1]['share']:.0%} of the matmul rate", file=sys.stderr)
+        except torch.OutOfMemoryError:
+            failed.append(f"{name}: {items} items do not fit into the GPU's memory; give fewer --items")
+            print(failed[-1], file=sys.stderr)
+        if gpu:
+            gc.collect()
             torch.cuda.empty_cache()
     small: list[dict[str, Any]] = []
     for name in () if options.only == "paper" else options.stages:
         with contextlib.suppress(ConfigError):
             small.append(mini(name, options.mini, options))
-    device = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    device = torch.cuda.get_device_name() if gpu else "cpu"
+    options.peak = (peak_of(device, options.peak) or 0.0) / 1e12 or None
     conditions = {
         "date": date.today().isoformat(), "torch": torch.__version__, "device": device, "threads": options.threads,
         "cpus": os.cpu_count(), "load_average": round(os.getloadavg()[0], 2), "clock": options.clock, "blocks": options.blocks,
-        "frames": options.frames, "items": options.items, "repeat": options.repeat,
+        "frames": options.frames, "repeat": options.repeat, "peak_tera_flop_a_second": options.peak,
     }  # fmt: skip
-    columns = ("stage", "parameters", "tera_flop", "seconds", "update_seconds", "tera_flop_a_second",
-               "matmul_tera_flop_a_second", "share", "share_without_update", "gigabytes", "counted_gigabytes")  # fmt: skip
+    columns = ("stage", "items", "parameters", "tera_flop", "seconds", "update_seconds", "tera_flop_a_second",
+               "matmul_tera_flop_a_second", "share", "share_without_update", "mfu", "gigabytes", "counted_gigabytes",
+               "memory_ratio")  # fmt: skip
     tables = [table(columns, [[row[c] for c in columns] for row in rows])] if rows else []
     if small:
         tables.append(
@@ -239,7 +286,10 @@ def main() -> None:
     for row in (*rows, *small):
         if "profile" in row:
             tables.append(f"{row['stage']}:\n" + table(("operation", "calls", "share"), row["profile"]))
-    show({"conditions": conditions, "paper": rows, "mini": small}, tables, options.json)
+    tables += failed
+    show({"conditions": conditions, "paper": rows, "mini": small, "failed": failed}, tables, options.json)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,20 @@
 """What all tests share: one thread (small operations stall on a busy machine otherwise), and seeded randomness."""
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import os
 import random
+import sys
+from pathlib import Path
+
+# The suite tests this checkout, whatever is installed: here, and in every process that a test starts.
+ROOT = Path(__file__).resolve().parents[1]
+for folder in (ROOT, ROOT / "src"):
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    sys.path.insert(0, str(folder))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 
 # Before anything draws: no display is needed, and none is asked for.
 os.environ.setdefault("MPLBACKEND", "Agg")

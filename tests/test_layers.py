@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "duotok"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"errors", "config", "distributed", "random"}
+GROUND = {"errors", "config", "distributed", "durable", "random"}
 SOUND = GROUND | {"audio", "tokens"}
 PARTS = {"model", "renderer", "separation", "songs", "lyrics"}
 CODEC = {"spool", "bundle", "codec"}
@@ -21,6 +21,7 @@ CODEC = {"spool", "bundle", "codec"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "distributed": set(),
+    "durable": set(),
     "random": set(),
     "config": {"errors"},
     "audio": GROUND,
@@ -138,6 +139,8 @@ def problems(path: Path) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         called = name_of(node.func)
+        if own != "durable" and called in ("os.replace", "os.rename"):
+            yield f"line {node.lineno}: {called}; use durable.put, which waits for the disk"
         if called in ("torch.load", "torch.save", "torch.hub.load") and not converts(path, called, node):
             yield f"line {node.lineno}: {called} (pickle); use safetensors"
         if called in ("np.load", "numpy.load") and not any(
@@ -173,6 +176,7 @@ def test_downward_only() -> None:
     [
         ("from duotok.training.engine import train", "model imports duotok.training.engine"),
         ("import torch\ntorch.load('x')", "line 2: torch.load"),
+        ("import os\nos.replace('x', 'y')", "line 2: os.replace; use durable.put"),
         ("import numpy as np\nnp.load('x')", "line 2: np.load without"),
         ("def f():\n    import pickle", "imports pickle"),
         ("import pyworld", "imports pyworld at its top level"),

@@ -30,8 +30,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from duotok.audio.features import MEL_MEAN, MEL_STD
+from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD
 from duotok.config import Config, parse
+from duotok.durable import put
 from duotok.errors import BundleError, ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
@@ -60,6 +61,12 @@ class CodecConfig(Config):
 
     loudness: float = Field(default=-18.0, ge=-60, le=0, description="LUFS that the mix is brought to")
     max_gain_db: float = Field(default=40.0, ge=0, description="no louder and no softer than this")
+    highpass_hz: float = Field(
+        default=HIGHPASS_HZ,
+        ge=0,
+        le=100,
+        description="high-pass before everything; 0, or no such key in a bundle: none",
+    )
     mel_mean: float = MEL_MEAN
     mel_std: float = Field(default=MEL_STD, gt=0)
     window: int = Field(default=500, gt=0, description="token frames of an encoder window")
@@ -132,6 +139,8 @@ def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
     weights count as float32, so that the precision of storage alone does not either.
     """
     analysis = {key: values["codec"].get(key) for key in ("loudness", "max_gain_db", "mel_mean", "mel_std")}
+    if values["codec"].get("highpass_hz"):  # bundles from before there was one keep their hash
+        analysis["highpass_hz"] = values["codec"]["highpass_hz"]
     settings = {"tokenizer": values["tokenizer"], "codec": analysis}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode())
     for name, tensor in sorted(tokenizer.state_dict().items()):
@@ -176,13 +185,7 @@ def write_bundle(
         (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
         text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        if folder.is_dir():
-            old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.rename(folder)
+        put(partial, folder)
     except OSError as error:
         raise BundleError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
     finally:
@@ -235,7 +238,13 @@ def read_values(folder: Path) -> dict[str, Any]:
 
 
 def parse_config(values: dict[str, Any], path: Path) -> BundleConfig:
-    """Validate the values of `path`. Raises BundleError naming the key that is wrong."""
+    """Validate the values of `path`. Raises BundleError naming the key that is wrong.
+
+    A bundle without `codec.highpass_hz` was trained before there was one, and has none.
+    """
+    codec = values.get("codec")
+    if isinstance(codec, dict):
+        values = {**values, "codec": {"highpass_hz": 0.0, **codec}}
     try:
         return parse(BundleConfig, values, str(path))
     except ConfigError as error:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 CHOICES = (*TRACKS, "mix")
 Source = str | Path | Tensor
 Progress = Callable[[float], None]
+PRECISIONS = ("fp32", "bf16")
 
 
 class Stream(NamedTuple):
@@ -49,6 +50,7 @@ class DuoTok:
     """A whole model. Make one with `from_pretrained`, or from trained modules with `from_modules`.
 
     separator: what splits a mix; the bundle's own unless something else with `sample_rate` and `separate` is set.
+    precision: what the blocks of the tokenizer run in while encoding, "fp32" or "bf16" (faster on a GPU).
     """
 
     sample_rate = SAMPLE_RATE
@@ -60,9 +62,12 @@ class DuoTok:
         load: Callable[[str], nn.Module],
         values: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
+        precision: str = "fp32",
     ) -> None:
         """`load(part)` gives a part by its name in `config.parts`; `values` is `config.json` as written."""
-        self.config = config
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision '{precision}' does not exist; choose {', '.join(PRECISIONS)}")
+        self.config, self.precision = config, precision
         self.device = torch.device(device)
         self._load = load
         self._values = config.model_dump(mode="json") if values is None else values
@@ -72,13 +77,16 @@ class DuoTok:
         self.mel = LogMel(config.codec.mel_mean, config.codec.mel_std).to(self.device)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = "mini", device: str | torch.device = "cpu") -> DuoTok:
+    def from_pretrained(
+        cls, name: str | Path = "mini", device: str | torch.device = "cpu", precision: str = "fp32"
+    ) -> DuoTok:
         """Open a bundle: "mini" (comes with the package), a folder, or `owner/name` on the Hugging Face hub.
 
-        Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged.
+        Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged,
+        ConfigError for a precision that does not exist.
         """
         bundle = Bundle(find_bundle(name))
-        return cls(bundle.config, bundle.load, bundle.values, device)
+        return cls(bundle.config, bundle.load, bundle.values, device, precision)
 
     @classmethod
     def from_modules(cls, config: BundleConfig, modules: Mapping[str, nn.Module]) -> DuoTok:
@@ -168,7 +176,7 @@ class DuoTok:
         used.
         """
         sounds = [
-            None if source is None else Sound(source, rate, name)
+            None if source is None else Sound(source, rate, name, self.config.codec.highpass_hz)
             for source, name in ((audio, "audio"), (vocals, "vocals"), (accompaniment, "accompaniment"))
         ]
         mix, voice, band = sounds
@@ -229,7 +237,8 @@ class DuoTok:
             )
             mel = self.mel((sound * gain).to(self.device), margins=True)
             routes = torch.arange(len(TRACKS), device=self.device).repeat(len(batch))
-            codes = self.tokenizer.encode(mel, routes).cpu()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                codes = self.tokenizer.encode(mel, routes).cpu()
             for row, window in enumerate(batch):
                 keep = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 for index in range(len(TRACKS)):

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duotok.audio.channels import remix
+from duotok.audio.channels import Upright, remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.features import ANALYSIS_RATE
+from duotok.audio.highpass import HighPass
 from duotok.audio.io import LARGEST_SAMPLE, Resampler, probe, resample, resampled_length, stream
 from duotok.audio.loudness import LoudnessMeter
 from duotok.errors import AudioError
@@ -39,11 +40,16 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Sound:
-    """A source at 48 kHz stereo: a file, or a tensor `[samples]` or `[channels, samples]` at `rate`."""
+    """A source at 48 kHz stereo: a file, or a tensor `[samples]` or `[channels, samples]` at `rate`.
 
-    def __init__(self, source: str | Path | Tensor, rate: int = SAMPLE_RATE, name: str = "") -> None:
+    It goes through a high-pass at `highpass_hz`, and its channels stand upright (`duotok.audio.channels.Upright`).
+    """
+
+    def __init__(
+        self, source: str | Path | Tensor, rate: int = SAMPLE_RATE, name: str = "", highpass_hz: float = 0.0
+    ) -> None:
         self._source = source if isinstance(source, Tensor) else Path(source)
-        self._rate = rate
+        self._rate, self._highpass_hz = rate, highpass_hz
         if isinstance(source, Tensor):
             self.name = name or "tensor"
             if source.ndim not in (1, 2) or source.numel() == 0:
@@ -67,6 +73,19 @@ class Sound:
 
     def blocks(self) -> Iterator[Tensor]:
         """float32 `[2, samples]` at 48 kHz, `BLOCK_SECONDS` each but the last."""
+        through, upright = HighPass(self._highpass_hz, SAMPLE_RATE), Upright()
+        for block in self._raw():
+            yield upright.push(through.push(block))
+        if upright.turned:
+            log.warning(
+                "%s: one channel is the other one turned over (correlation %.2f); it was turned back, or the two would "
+                "cancel each other",
+                self.name,
+                upright.lowest,
+            )
+
+    def _raw(self) -> Iterator[Tensor]:
+        """The same as the source has it."""
         if not isinstance(self._source, Tensor):
             yield from stream(self._source, SAMPLE_RATE, 2, BLOCK_SECONDS)
             return
@@ -122,10 +141,36 @@ def _resampled(blocks: Iterable[Tensor], from_rate: int, to_rate: int) -> Iterat
     yield torch.from_numpy(resampler.push(np.zeros((0, 2), np.float32), last=True).T)
 
 
+class _Polarity:
+    """Blocks with the sign with which a separator is to hear them: the first clear sample of the left channel is positive.
+
+    A separator is no odd function; so a song and its negative would not be taken apart alike.
+    """
+
+    CLEAR = 0.01
+
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
+        self._blocks = blocks
+        self.sign = 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for block in self._blocks:
+            if not self.sign and block.numel():
+                left = block[0] if block[0].any() else block[1]
+                clear = left.abs() > min(self.CLEAR, float(left.abs().max()) / 2)
+                self.sign = float(left[clear.int().argmax()].sign()) if clear.any() else 0.0
+            yield block if self.sign >= 0 else -block
+
+    def undo(self, block: Tensor) -> Tensor:
+        """What came of such blocks, with the sign of the source."""
+        return block if self.sign >= 0 else -block
+
+
 def _separated(mix: Sound, separator: StemSeparator) -> Iterator[Pair]:
     """Vocals and accompaniment of a mix, block by block."""
     rate = separator.sample_rate
-    blocks = mix.blocks() if rate == SAMPLE_RATE else _resampled(mix.blocks(), SAMPLE_RATE, rate)
+    signed = _Polarity(mix.blocks())
+    blocks: Iterable[Tensor] = signed if rate == SAMPLE_RATE else _resampled(signed, SAMPLE_RATE, rate)
     pieces: Iterable[dict[str, Tensor]]
     if hasattr(separator, "stream"):
         pieces = separator.stream(blocks)
@@ -137,10 +182,10 @@ def _separated(mix: Sound, separator: StemSeparator) -> Iterator[Pair]:
             torch.from_numpy(resampler.push(piece[track].cpu().numpy().T).T)
             for resampler, track in zip(back, TRACKS, strict=True)
         ]
-        yield both[0], both[1]
+        yield signed.undo(both[0]), signed.undo(both[1])
     if rate != SAMPLE_RATE:
         rest = [torch.from_numpy(r.push(np.zeros((0, 2), np.float32), last=True).T) for r in back]
-        yield rest[0], rest[1]
+        yield signed.undo(rest[0]), signed.undo(rest[1])
 
 
 def tracks_of(

@@ -170,6 +170,7 @@ def test_settings_that_do_not_exist(bundle: Path, tmp_path: Path) -> None:
     base = ["decode", tmp_path / "x.duotok", "-o", tmp_path / "y.wav", "--model", bundle]
     refused(run(*base, "--sampler", "euler"), "sampler 'euler'", "dpmpp-2m")
     refused(run(*base, "--device", "cuda:99"), "cuda:99", "--device cpu")
+    refused(run("encode", tmp_path / "x.wav", "--model", bundle, "--precision", "fp7"), "fp7", "fp32, bf16")
     assert run(*base, "--steps", 0).exit_code == 2
     assert run(*base, "--track", "drums").exit_code == 2
     assert not (tmp_path / "y.wav").exists()

@@ -46,18 +46,25 @@ def sound(key: str, stem: str, frames: int, channels: int = 2) -> np.ndarray:
 def make_shards(
     folder: Path, segments: list[Segment], per_shard: int = 4, seed: int = 0, channels: dict[str, int] | None = None
 ) -> Path:
-    """Write the sound of each segment (a whole recording each), scan it, and make `folder` of shards by the real writer.
+    """Write the sound of each recording (silence between its segments), scan it, and make `folder` of shards by the real writer.
 
     channels: stem -> channels of its file (2).
     """
     work = folder.with_name(f"{folder.name}-work")
     recordings = []
+    of: dict[str, list[Segment]] = {}
     for item in segments:
-        assert item.start_frame == 0
+        of.setdefault(item.recording, []).append(item)
+    for parts in of.values():
+        item = parts[0]
         audio = {stem: work / "sources" / item.recording / f"{stem}.flac" for stem in item.stems}
         for stem, path in audio.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            samples = sound(item.key, stem, item.frames, (channels or {}).get(stem, 2))
+            count = (channels or {}).get(stem, 2)
+            samples = np.zeros((max(p.start_frame + p.frames for p in parts) * FRAME_SAMPLES, count), np.int16)
+            for part in parts:
+                start = part.start_frame * FRAME_SAMPLES
+                samples[start : start + part.frames * FRAME_SAMPLES] = sound(part.key, stem, part.frames, count)
             soundfile.write(path, samples, RATE, subtype="PCM_16")
         files = {stem: str(path) for stem, path in audio.items()}
         recordings.append(Recording(item.recording, item.corpus, item.kind, item.split, item.identity, files))

@@ -67,6 +67,14 @@ class Corpus:
         return run_shards(self.segments, self.recordings, work, engine or LocalEngine(1), **options)
 
 
+def test_a_channel_that_is_turned_over_is_turned_back(tmp_path: Path) -> None:
+    stereo = tone(2.0)
+    soundfile.write(tmp_path / "stereo.wav", stereo, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "turned.wav", stereo * [1, -1], RATE, subtype="FLOAT")
+    kept = cut(tmp_path / "turned.wav", 0.0, len(stereo), 5, 20)
+    assert np.array_equal(kept, cut(tmp_path / "stereo.wav", 0.0, len(stereo), 5, 20)) and kept.any()
+
+
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     return tmp_path / "work"

@@ -327,3 +327,34 @@ def test_paper_preset_counts_parameters() -> None:
     assert all(p.is_meta for p in blocks)
     assert abs(sum(p.numel() for p in blocks) / 1e6 - 302) < 1
     assert tokenizer.branches[0].quantizer.basis.shape == (32768, 16)
+
+
+def test_half_precision_leaves_the_last_projection_and_the_search_in_float32() -> None:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(TokenizerConfig.preset("tiny")).eval()
+    mel = torch.randn(2, 80, 16)
+    seen: list[Tensor] = []
+    hook = tokenizer.lower_blocks.register_forward_hook(lambda module, given, made: seen.append(made))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        codes = tokenizer.encode(mel, "vocals")
+    hook.remove()
+    hidden = seen[0]
+    assert hidden.dtype is torch.float32  # the sum over blocks is never rounded
+    assert not torch.equal(hidden, hidden.bfloat16().float())
+    with torch.no_grad():
+        assert torch.equal(codes, tokenizer.quantize(hidden, "vocals").codes)
+        half = tokenizer.lower_blocks.blocks[0].attention.qkv
+        with torch.autocast("cpu", torch.bfloat16):
+            assert half(hidden).dtype is torch.bfloat16
+            assert tokenizer.branch("vocals").projection_in(hidden).dtype is torch.float32
+
+
+def test_encoding_asks_for_true_float32_where_tf32_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from duotok.model.precision import full_precision
+
+    asked: list[str] = []
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    with full_precision(torch.device("cuda")):
+        assert asked == ["highest"]
+    assert asked == ["highest", "high"]

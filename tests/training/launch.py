@@ -17,7 +17,6 @@ def start(script: Path, *arguments: str, processes: int = 2) -> list[subprocess.
     common = {
         **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
     }  # fmt: skip
     return [
         subprocess.Popen(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from duotok.errors import ConfigError, DuoTokError
 from duotok.random import ItemRandom
-from duotok.training.checkpoint import best, checkpoints, generator_state, restore_generators
+from duotok.training.checkpoint import best, best_so_far, checkpoints, generator_state, restore_generators, seal
 from duotok.training.engine import Stage, StageConfig, latest, load_module, only_one, train
 from duotok.training.schedule import learning_rate
 from duotok.training.stage import Batch
@@ -106,7 +106,8 @@ def test_a_half_written_checkpoint_is_not_used(tmp_path: Path):
 def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path):
     train(Toy(config()), tmp_path, stop_after=10)
     state = latest(tmp_path) / "state.json"
-    state.write_text(json.dumps({**json.loads(state.read_text()), "stage": "other"}))
+    values = {name: value for name, value in json.loads(state.read_text()).items() if name != "seal"}
+    state.write_text(json.dumps(seal({**values, "stage": "other"})))
     with pytest.raises(ConfigError, match="of other, not of toy"):
         train(Toy(config()), tmp_path)
 
@@ -151,6 +152,19 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path: Path):
     train(Worsening(config(held_out_every=10, keep=2)), tmp_path)
     assert [p.name[-2:] for p in checkpoints(tmp_path)] == ["20", "50", "60"]
     assert best(tmp_path).name == "checkpoint-00000020"
+    train(Worsening(config(held_out_every=10, keep=2, best=None)), tmp_path / "newest")
+    assert best(tmp_path / "newest").name == "checkpoint-00000060"
+
+
+def test_a_best_of_another_figure_does_not_count(tmp_path: Path):
+    class Two(Toy):
+        def held_out(self) -> dict[str, float]:
+            return {"small": 0.5, "large": 7.0}
+
+    train(Two(config(held_out_every=10, best="small")), tmp_path, stop_after=30)
+    assert best_so_far(tmp_path)["figure"] == "small"
+    train(Two(config(held_out_every=10, best="large")), tmp_path)
+    assert best_so_far(tmp_path) == {"step": 40, "figure": "large", "value": 7.0}
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """From earlier runs to the arrays of later stages: masks of the teacher, latents and codes, made once and again when weights change."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from tests.training.small import AUTOENCODER, COMMON, DIT, TOKENIZER, make
 from typer.testing import CliRunner
 
 from duotok.audio.io import write as write_sound
+from duotok.bundle import Bundle
 from duotok.cli.main import app
 from duotok.codec import DuoTok
 from duotok.corpora.store import ShardStore
 from duotok.errors import BundleError, ConfigError
-from duotok.training.assemble import assemble
+from duotok.training.adapt import AdaptConfig, render_excerpts
+from duotok.training.assemble import assemble, codec_config
+from duotok.training.checkpoint import latest, seal
 from duotok.training.engine import train
 from duotok.training.latent_data import latent_segments
 from duotok.training.loading import load_tokenizer
@@ -63,7 +67,8 @@ def test_bins_of_no_grid_are_refused(needs: Needs, tmp_path: Path):
 def stage4_values() -> dict[str, object]:
     return dict(
         steps=2, batch_size=2, lr=1e-3, warmup=1, crop_frames=16, encoder_window=40, device="cpu", log_every=1,
-        dit=DIT.model_dump(mode="json"),
+        dit=DIT.model_dump(mode="json"), sample_steps=3, sampler="ddim", temperature=0.5,
+        render={"window": 96, "context": 16, "crossfade": 8},
     )  # fmt: skip
 
 
@@ -74,7 +79,7 @@ def test_stage4_and_adapt_follow_from_what_is_trained(needs: Needs, tmp_path: Pa
         train(stage, needs.runs / stage.name)
     segment = latent_segments(needs.store, "train", "vocals")[0]
     assert segment.latents().shape == (2 * segment.frames, 64) and segment.codes().shape == (segment.frames,)
-    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "sampler_steps": 2, "steps": 2}
+    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2}
     adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], needs)
     losses = train(adapt, needs.runs / "adapt")
     assert {"true_vocals", "rendered_vocals", "rendered_accompaniment", "loss"} <= losses.keys()
@@ -99,15 +104,53 @@ def test_a_run_that_the_stage_needs_is_named(needs: Needs, tmp_path: Path):
         build_stage("stage2", write(tmp_path, "stage2", values), [], alone)
 
 
+def test_a_stage_hears_what_the_one_before_it_heard(needs: Needs, tmp_path: Path):
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "teacher": "mini", "mask_seconds": 0}
+    config = write(tmp_path, "stage2", values)
+    with pytest.raises(ConfigError, match=r"crops.highpass_hz = 15, but .*stage1 learned behind 10 Hz"):
+        build_stage("stage2", config, ["crops.highpass_hz=15"], needs)
+    build_stage("stage2", config, [], needs)
+
+
 def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
     arguments = ["bundle", "--runs", str(needs.runs), "--data", str(data), "-o", str(tmp_path / "out"), "--name", "t"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     model = DuoTok.from_pretrained(tmp_path / "out")
+    codec = Bundle(tmp_path / "out").config.codec  # as stage 4 was told
+    assert (codec.steps, codec.sampler, codec.temperature, codec.render.window) == (3, "ddim", 0.5, 96)
     tokens = model.encode(vocals=torch.randn(2, 48_000) / 9, accompaniment=torch.randn(2, 48_000) / 9)
     assert model.decode(tokens, steps=1).shape[-1] == 48_000
     card = (tmp_path / "out" / "README.md").read_text()
     assert "index/Potassium" in card and "song (generated)" in card
+
+
+def test_a_bundle_has_one_sampler(needs: Needs, tmp_path: Path):
+    """Two runs of stage 4 that were told different things are refused by name, until the user says which."""
+    runs = tmp_path / "runs"
+    shutil.copytree(needs.runs, runs)
+    state = latest(runs / "stage4.vocals") / "state.json"
+    told = json.loads(state.read_text())
+    told["config"]["sample_steps"] = 50
+    state.write_text(json.dumps(seal({name: value for name, value in told.items() if name != "seal"})))
+    with pytest.raises(ConfigError, match=r"steps is 50 in stage4.vocals and 3 in stage4.accompaniment.*--set steps="):
+        codec_config(runs)
+    assert codec_config(runs, overrides=["steps=7"]).steps == 7
+
+
+def test_adapt_renders_as_stage_4_was_told(needs: Needs, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def render(dit: object, vectors: torch.Tensor, *settings: object, **more: object) -> torch.Tensor:
+        seen.append(settings)
+        return torch.zeros(2 * len(vectors), 64)
+
+    monkeypatch.setattr("duotok.training.adapt.render_latents", render)
+    monkeypatch.setattr("duotok.training.adapt.rendered_folder", lambda runs: runs / "rendered-elsewhere")
+    values = AUTOENCODER.model_dump() | {"rendered_seconds": 1.0}
+    render_excerpts(needs.store, needs.runs, AdaptConfig.model_validate(values), "train", 1.0)
+    plan, steps, sampler, _, temperature = seen[0]
+    assert (plan.window, steps, sampler, temperature) == (96, 3, "ddim", 0.5)
 
 
 def test_a_bundle_of_tokens_only(needs: Needs, tmp_path: Path):

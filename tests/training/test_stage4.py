@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -90,10 +91,10 @@ def test_an_item_is_a_function_of_its_place(coded: ShardStore) -> None:
 def test_crops_prefer_sound_but_keep_some_silence(coded: ShardStore) -> None:
     def silent(share: float) -> float:
         stage = make(coded, silence=share)
-        segment = stage.train_set[0]
-        quiet = np.arange(segment.frames + 1) * 0
+        stretch = stage.train_set[0]
+        quiet = np.arange(stretch.frames + 1) * 0
         quiet[-12:] = np.arange(12)  # sound in the last frames only
-        half = type(segment)(segment.sound, segment.track, quiet)
+        half = dataclasses.replace(stretch, counts=quiet)
         stage.train_set, stage.chances = [half], np.ones(1)
         starts = [int(name.split()[-1]) for step in range(40) for name in stage.batch(step, range(3))["ids"]]
         return float(np.mean([half.share_of_sound(start, 8) == 0 for start in starts]))

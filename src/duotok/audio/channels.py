@@ -1,9 +1,12 @@
-"""Any number of channels to one or two: surround folded with the ITU-R BS.775 weights, scaled never to clip."""
+"""Any number of channels to one or two: surround folded with the ITU-R BS.775 weights, scaled never to clip; a channel
+that is turned over against its fellow is turned back, so that their sum is not what is left of both."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 HALF = 0.5**0.5
 # What each named channel gives to left and right. The low-frequency effects channel is left out, as BS.775 does.
@@ -55,3 +58,53 @@ def remix(block: NDArray[np.float32], layout: tuple[str, ...], channels: int) ->
         return np.repeat(block, 2, axis=1)
     stereo = block if present == 2 else block @ stereo_weights(layout)
     return stereo if channels == 2 else stereo.mean(axis=1, keepdims=True, dtype=np.float32)
+
+
+TURNED = -0.2
+"""Correlation of left and right below which their difference is the music and their sum a residue of it."""
+FADE = 480
+
+
+def correlation(stereo: Tensor) -> float:
+    """Correlation of the two channels of `[2, samples]`, -1 to 1; 0 where one is silent."""
+    left, right = stereo.double() - stereo.double().mean(dim=1, keepdim=True)
+    power = float(left.square().sum() * right.square().sum())
+    return float(left @ right) / power**0.5 if power > 0 else 0.0
+
+
+class Upright:
+    """Turns the right channel over where it is the left one's negative: `[2, samples]` blocks in, the same out.
+
+    A block (some seconds) that correlates below `TURNED` is turned, one above `-TURNED` is not, one between goes on as
+    the block before it; turns fade over `FADE` samples. `turned` tells whether any block was, `lowest` the lowest
+    correlation that was met.
+    """
+
+    def __init__(self) -> None:
+        self.turned = False
+        self.lowest = 0.0
+        self._sign = 1.0
+        self._begun = False
+
+    def push(self, block: Tensor) -> Tensor:
+        """The next block, upright."""
+        if block.shape[0] != 2 or block.shape[1] == 0:
+            return block
+        found, before = correlation(block), self._sign
+        if found < TURNED:
+            self._sign, self.turned, self.lowest = -1.0, True, min(self.lowest, found)
+        elif found > -TURNED:
+            self._sign = 1.0
+        begun, self._begun = self._begun, True
+        if self._sign == before == 1.0:
+            return block
+        gains = torch.full((block.shape[1],), self._sign)
+        if begun and self._sign != before:
+            fade = min(FADE, len(gains))
+            gains[:fade] = torch.linspace(before, self._sign, fade)
+        return torch.stack([block[0], block[1] * gains])
+
+
+def upright(stereo: Tensor) -> Tensor:
+    """A whole `[2, samples]` (or any other number of channels, as it is) with its right channel turned back if need be."""
+    return Upright().push(stereo)

@@ -21,6 +21,8 @@ POWER_FLOOR = 1e-5
 # Mean and standard deviation of ln(mel power) over the training corpus at -18 LUFS (`python -m duotok.training.statistics`).
 MEL_MEAN = -2.5
 MEL_STD = 4.8
+# What is below goes before everything else: it is not heard, but it is in the lowest bands.
+HIGHPASS_HZ = 10.0
 
 
 def mel_filters(rate: int, n_fft: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from duotok.audio.channels import remix
 from duotok.audio.decoders import open_decoder
+from duotok.durable import put
 from duotok.errors import AudioError
 
 SAMPLE_RATE = 48_000
@@ -254,7 +255,7 @@ class Writer:
             self._file.close()
             self._handle.close()
             if kind is None:
-                os.replace(self._temporary, self.path)
+                put(self._temporary, self.path)
         except (OSError, RuntimeError) as error:
             raise _unwritable(self.path, error) from None
         finally:

@@ -15,6 +15,7 @@ def bundle(
     data: Annotated[Path, typer.Option(help="Folder of `duotok data prepare` that the runs were trained on: licences and attributions.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="The model's name, as token files will know it.")] = "duotok",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override what stage 4 says of rendering: --set steps=50.")] = None,
     tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Of stage 3 alone: it encodes and cannot decode.")] = False,
 ) -> None:  # fmt: skip
     """Collect the trained parts of RUNS into a bundle of half precision with its model card.
@@ -31,6 +32,7 @@ def bundle(
 
     store = ShardStore(data / "shards", data / "derived")
     command = f"duotok bundle --runs {runs} --data {data} -o {out} --name {name}"
-    written = assemble(runs, store, out, name, command + " --tokens-only" * tokens_only, tokens_only=tokens_only)
+    command += "".join(f" --set {text}" for text in overrides or []) + " --tokens-only" * tokens_only
+    written = assemble(runs, store, out, name, command, tokens_only, overrides or [])
     size = sum(path.stat().st_size for path in written.iterdir())
     say(f"{written}: {size / 1e6:.1f} MB")

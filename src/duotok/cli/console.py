@@ -72,8 +72,9 @@ def progress_bars(total: int) -> Iterator[Bars]:
             _bars.remove(progress)
 
 
-def open_model(name: str, device: str) -> DuoTok:
-    """The model of a bundle on a device. Raises BundleError, or ConfigError for a device that is not there."""
+def open_model(name: str, device: str, precision: str = "fp32") -> DuoTok:
+    """The model of a bundle on a device. Raises BundleError, or ConfigError for a device that is not there or a
+    precision that does not exist."""
     import torch
 
     from duotok.codec import DuoTok
@@ -84,4 +85,4 @@ def open_model(name: str, device: str) -> DuoTok:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split()).split(". ")[0][:100]
         raise ConfigError(f"device '{device}': not usable here ({reason}); use --device cpu") from None
-    return DuoTok.from_pretrained(name, device)
+    return DuoTok.from_pretrained(name, device, precision)

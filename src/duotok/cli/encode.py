@@ -37,6 +37,9 @@ def encode(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a song on stdout.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Windows of 20 s at once; more than 1 pays on a GPU.")] = 1,
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16: faster on a GPU; some tokens come out otherwise (docs/tokens.md).")
+    ] = "fp32",
 ) -> None:
     """Turn songs into token files.
 
@@ -76,7 +79,7 @@ def encode(
     planned = targets(jobs, out, SUFFIX)
     for _, target in planned:
         check_writable(target)
-    codec = open_model(model, device)
+    codec = open_model(model, device, precision)
 
     counts = {"encoded": 0, "skipped": 0, "failed": 0, "would encode": 0}
     with progress_bars(len(planned)) as bars:

@@ -23,6 +23,8 @@ def train(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set steps=100.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that derive arrays before the first step.")] = 1,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop with a checkpoint after this many steps in all.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.001, help="Train so long, not for the config's steps; schedules follow.")] = None,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Derive the arrays that the stage needs, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print parameters, memory, FLOPs, speed and days; train and write nothing.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="How many processes a dry run should plan for.")] = 1,
     measure: Annotated[float, typer.Option(min=0, help="Seconds that a dry run takes steps, three at least.")] = 10.0,
@@ -38,6 +40,7 @@ def train(
     \b
       duotok train stage1 --config configs/paper/stage1.yaml --dry-run --processes 64
       duotok train stage1 --config configs/mini/stage1.yaml --data WORK --runs runs/mini
+      duotok train stage1 --config configs/mini/stage1.yaml --data WORK --minutes 90
       torchrun --nproc-per-node 8 -m duotok train stage1 -c configs/paper/stage1.yaml --data WORK
     """
     from duotok.config import load_config
@@ -45,10 +48,11 @@ def train(
     from duotok.errors import ConfigError
     from duotok.training.stages import config_class
 
+    overrides = [*(overrides or []), *([f"minutes={minutes}"] if minutes is not None else [])]
     if stage == "lm":
-        _language_model(config, overrides or [], runs, stop_after, dry_run, as_json)
+        _language_model(config, overrides, runs, stop_after, dry_run, as_json)
         return
-    parsed = load_config(config_class(stage), config, overrides or [])  # a wrong key is told before data are opened
+    parsed = load_config(config_class(stage), config, overrides)  # a wrong key is told before data are opened
     if dry_run:
         from dataclasses import replace
 
@@ -67,6 +71,9 @@ def train(
 
     with join(parsed).main_process_first():  # the first process derives, the others find it done
         built = _build(stage, parsed, data, shards, runs, workers)
+    if prepare:
+        typer.echo(f"{built.name}: all that it needs is in {data / 'derived'}")
+        return
     losses = run_training(built, runs / built.name, stop_after)
     if rank() == 0:
         put_json(losses) if as_json else typer.echo(f"{built.name}: done, in {runs / built.name}")
@@ -166,6 +173,7 @@ def _step(cost: Cost) -> list[tuple[str, Any]]:
     rows = [
         ("items", f"{cost.items:,} over {cost.processes} process" + ("es" if cost.processes > 1 else "")),
         ("token frames", f"{cost.frames:,.0f} ({seconds / 60:,.1f} min of sound)"),
+        ("padding, share of a batch", f"{cost.padding:.1%}"),
         ("FLOPs forward", _big(cost.forward)),
         ("FLOPs backward", _big(cost.backward)),
         ("FLOPs in all steps", _big(cost.flops * cost.steps)),

@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import functools
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from duotok.corpora.types import FRAME_SAMPLES, CorpusError
+from duotok.durable import put
 
 if TYPE_CHECKING:
     from duotok.corpora.store import ShardStore
@@ -125,10 +125,10 @@ class DerivedArrays:
             return {}
         return {index: self.rows(index, track, name) for index in found.starts}
 
-    def has(self, index: int, track: str, name: str) -> bool:
-        """Whether `rows` can give it."""
+    def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
+        """Whether `rows` can give it (made_by: as made by that)."""
         found = self.open(self.store.segments[index].shard, track, name)
-        return found is not None and index in found.starts
+        return found is not None and index in found.starts and made_by in (None, found.made_by)
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
         """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when not there."""
@@ -326,8 +326,8 @@ class _Output:
             self.file.flush()
             written.write_text(json.dumps(stamp), encoding="utf-8")
             place.unlink(missing_ok=True)
-            os.replace(self.partial, self.path)
-            os.replace(written, place)
+            put(self.partial, self.path)
+            put(written, place)
         except OSError as error:
             written.unlink(missing_ok=True)
             raise CorpusError(f"{self.path}: not written ({error.strerror}); nothing is lost, go on later") from None

@@ -1,6 +1,7 @@
 """The derived arrays that follow from the sound alone: samples, log-mel, chroma, levels.
 
-Mel and chroma are those of the mono sum at the recording's gain to -18 LUFS, on the token frames. Beyond the ends of a
+Mel and chroma are those of the mono sum at the recording's gain to -18 LUFS, behind the high-pass of the front end, on the
+token frames. Beyond the ends of a
 segment lies silence, as at the ends of a file: a segment knows nothing of its neighbours.
 """
 
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duotok.audio.features import ANALYSIS_RATE, MEL_MEAN, MEL_STD, POWER_FLOOR, Chroma, LogMel
+from duotok.audio.features import ANALYSIS_RATE, HIGHPASS_HZ, MEL_MEAN, MEL_STD, POWER_FLOOR, Chroma, LogMel
+from duotok.audio.highpass import highpass
 from duotok.audio.io import resample
 from duotok.corpora.derived import derive, derive_many
 from duotok.corpora.store import ShardStore
@@ -21,31 +23,39 @@ from duotok.corpora.types import FRAME_SAMPLES, RATE, STEMS
 
 TRACKS = ("vocals", "accompaniment", "mix")
 NAMES = ("mel", "chroma", "levels")
-MADE_BY = f"duotok features 1, mel {MEL_MEAN} {MEL_STD} {POWER_FLOOR}"
 LOW_SAMPLES = FRAME_SAMPLES * ANALYSIS_RATE // RATE
-# The chroma window reaches 2.01 frames beyond a frame, the resampler's filter a few milliseconds more.
-CONTEXT = 4
+# The chroma window reaches 2.01 frames beyond a frame, the resampler's filter a few milliseconds more; the high-pass
+# remembers a beginning that was not there for some 0.3 s.
+CONTEXT = 12
 BLOCK = 250
 """Frames at a time: 10 s of spectra are 32 MB."""
+
+
+def made_by(highpass_hz: float = HIGHPASS_HZ) -> str:
+    """What names the arrays that are derived behind a high-pass at `highpass_hz`."""
+    cut = f", high-pass {highpass_hz:g}" if highpass_hz else ""
+    return f"duotok features 1, mel {MEL_MEAN} {MEL_STD} {POWER_FLOOR}{cut}"
 
 
 class Features:
     """Computes mel, chroma, levels of any part of a segment's track: what `store.rows` would give if it were stored.
 
-    The last few stems are kept at 24 kHz, so that the mix costs no second decoding. Torch inference only.
+    highpass_hz: of the front end, 0 for none. The last few stems are kept at 24 kHz, so that the mix costs no second
+    decoding. Torch inference only.
     """
 
-    def __init__(self, store: ShardStore) -> None:
-        self.store = store
+    def __init__(self, store: ShardStore, highpass_hz: float = HIGHPASS_HZ) -> None:
+        self.store, self.highpass_hz = store, highpass_hz
         self.modules: dict[str, LogMel | Chroma] = {"mel": LogMel(), "chroma": Chroma()}
         self._low = functools.lru_cache(maxsize=8)(self._resampled)
 
-    def __reduce__(self) -> tuple[type[Features], tuple[ShardStore]]:
-        return (Features, (self.store,))
+    def __reduce__(self) -> tuple[type[Features], tuple[ShardStore, float]]:
+        return (Features, (self.store, self.highpass_hz))
 
     def _resampled(self, index: int, stem: str, start: int, frames: int) -> Tensor:
-        """Mono `[frames x 960]` of a stored stem at 24 kHz."""
-        return resample(self.store.audio(index, stem, start, frames, channels=1), RATE, ANALYSIS_RATE)[0]
+        """Mono `[frames x 960]` of a stored stem at 24 kHz, behind the high-pass."""
+        sound = highpass(self.store.audio(index, stem, start, frames, channels=1), self.highpass_hz, RATE)
+        return resample(sound, RATE, ANALYSIS_RATE)[0]
 
     @torch.inference_mode()
     def rows(
@@ -94,10 +104,15 @@ def samples(store: ShardStore, index: int, stem: str) -> np.ndarray:
 
 
 def derive_features(
-    store: ShardStore, tracks: Sequence[str] = TRACKS, select: Sequence[int] | None = None, workers: int = 1
+    store: ShardStore,
+    tracks: Sequence[str] = TRACKS,
+    select: Sequence[int] | None = None,
+    workers: int = 1,
+    highpass_hz: float = HIGHPASS_HZ,
 ) -> None:
-    """Fill mel, chroma and levels of the tracks; what is done stays."""
-    derive_many(store, NAMES, Features(store), tracks=tracks, made_by=MADE_BY, select=select, workers=workers)
+    """Fill mel, chroma and levels of the tracks behind a high-pass at `highpass_hz`; what is done so stays."""
+    made = Features(store, highpass_hz)
+    derive_many(store, NAMES, made, tracks=tracks, made_by=made_by(highpass_hz), select=select, workers=workers)
 
 
 def derive_samples(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from duotok.corpora.engines import Engine, Function, JobError, LocalEngine, Outcome, RayEngine, engine, no_space
+from duotok.durable import put
 
 __all__ = [
     "Engine", "JobError", "LocalEngine", "Outcome", "Pending", "RayEngine", "Results", "Unit", "atomic_write",
@@ -219,7 +220,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     try:
         with open(partial, "wb") as file:
             yield file
-        os.replace(partial, path)
+        put(partial, path)
     except OSError as error:
         if no_space(error):
             raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from duotok.corpora.types import CorpusError
+from duotok.durable import put
 from duotok.errors import MissingExtraError
 
 WAITS = (0.5, 2.0, 8.0)
@@ -106,7 +107,7 @@ class Ranges:
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(data)
-            os.replace(partial, kept)
+            put(partial, kept)
         except OSError as error:  # a full cache disk must not stop a run that can do without
             partial.unlink(missing_ok=True)
             warnings.warn(f"{kept.parent}: nothing more is cached ({_reason(error)})", stacklevel=2)

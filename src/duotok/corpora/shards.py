@@ -21,6 +21,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from duotok.audio.channels import upright
 from duotok.audio.io import probe, stream
 from duotok.corpora.files import local, sha256
 from duotok.corpora.jobs import Engine, JobError, Pending, Results, Unit, atomic_write, pending, run_units
@@ -134,8 +135,8 @@ def _write_segment(tar: tarfile.TarFile, segment: dict[str, Any], payload: dict[
 def cut(path: Path, start: float, length: int, start_frame: int, frames: int) -> NDArray[np.int16]:
     """`[frames x 1920, channels]` at 48 kHz from token frame `start_frame` of a recording; zeros beyond its end.
 
-    start: where the recording begins in its file, in seconds; length: the recording's samples at 48 kHz. Raises AudioError
-    when the file ends before that.
+    start: where the recording begins in its file, in seconds; length: the recording's samples at 48 kHz. A channel that is
+    turned over against the other is turned back. Raises AudioError when the file ends before that.
     """
     before = min(SETTLE, start_frame)
     begin = (start_frame - before) * FRAME_SAMPLES
@@ -150,7 +151,7 @@ def cut(path: Path, start: float, length: int, start_frame: int, frames: int) ->
     if sound.shape[1] < wanted:
         raise AudioError(f"{path}: shorter than when it was scanned; run the scan again")
     out = np.zeros((frames * FRAME_SAMPLES, sound.shape[0]), np.int16)
-    kept = sound[:, before * FRAME_SAMPLES : wanted]
+    kept = upright(sound)[:, before * FRAME_SAMPLES : wanted]
     out[: kept.shape[1]] = (kept * 32768.0).round_().clamp_(-32768, 32767).to(torch.int16).T.numpy()
     return out
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from duotok.corpora.engines import no_space
+from duotok.durable import put
 from duotok.errors import AudioError, ConfigError
 
 RATE = 48_000
@@ -216,7 +217,7 @@ class StemWriter:
                     partial.stat()  # gone if another run swept here: its stems must stay then
                 remove_stems(self.folder)
                 for track, path in stem_files(self.folder, self.extension).items():
-                    os.replace(self._partial[track], path)
+                    put(self._partial[track], path)
         except OSError as error:
             failed.append(error)
         finally:

@@ -334,9 +334,9 @@ class ShardStore:
 
     # derived arrays
 
-    def has(self, index: int, track: str, name: str) -> bool:
-        """Whether `rows` can give the derived array `name`."""
-        return self.derived is not None and self.derived.has(index, track, name)
+    def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
+        """Whether `rows` can give the derived array `name` (made_by: as made by that)."""
+        return self.derived is not None and self.derived.has(index, track, name, made_by)
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
         """Rows of a derived array of one segment: memory-mapped, read-only. Raises CorpusError when it is not there."""

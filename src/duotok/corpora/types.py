@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from duotok.durable import put
 from duotok.errors import DuoTokError
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def write_table(path: Path, items: Sequence[R], cls: type[R]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
+        put(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from duotok.corpora.types import SPLITS, Split
+from duotok.durable import put
 from duotok.errors import DuoTokError, MissingExtraError, TokenFileError
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
@@ -133,7 +134,7 @@ def write_tokens(
                 writer.write_table(pa.table(columns, schema=schema))
         if not seen:
             raise TokenFileError(f"{path}: no songs to pack")
-        os.replace(partial, path)
+        put(partial, path)
     except OSError as error:
         raise DuoTokError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
     finally:

@@ -10,7 +10,6 @@ No pickle, no optimizer, no paths of the machine that trained it.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from duotok.bundle import CARD_FILE, CONFIG_FILE, PACKAGED, load_weights
 from duotok.config import Config, parse
+from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
 from duotok.lm.config import LMConfig
 from duotok.lm.model import MultiStreamLM
@@ -129,7 +129,7 @@ def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: st
         text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
         (partial / CARD_FILE).write_text(card(config, trained.model, notes), encoding="utf-8")
-        os.replace(partial, folder)
+        put(partial, folder)
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
     finally:

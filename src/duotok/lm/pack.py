@@ -31,6 +31,7 @@ from duotok.codecs.bundled import BundleCodec
 from duotok.codecs.file import SUFFIX as CODEC_SUFFIX
 from duotok.codecs.file import load_tokens, save_tokens
 from duotok.corpora.base import split_by_identity
+from duotok.corpora.neighbours import joined
 from duotok.corpora.store import ShardStore, track_parts
 from duotok.corpora.types import SPLITS, Split
 from duotok.errors import DuoTokError, TokenFileError
@@ -96,17 +97,9 @@ def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequenc
         indices = store.where(split, needs=TRACKS)
         for kind, track in SOLO.items() if split in solo else ():
             indices = np.union1d(indices, store.where(split, kinds=(kind,), needs=(track,)))
-        rows = store.segments.values(indices, *columns) if len(indices) else []
-        order = sorted(range(len(rows)), key=lambda i: (rows[i]["recording"], rows[i]["start_frame"]))
-        runs: list[list[int]] = []
-        end: tuple[str, list[str], int] | None = None
-        for i in order:
-            row = rows[i]
-            if end != (row["recording"], row["stems"], row["start_frame"]):
-                runs.append([])
-            runs[-1].append(i)
-            end = (row["recording"], row["stems"], row["start_frame"] + row["frames"])
-        for run in runs:
+        values = store.segments.values(indices, *columns) if len(indices) else []
+        rows = dict(zip(indices.tolist(), values, strict=True))
+        for run in joined(store, indices):
             first, parts = rows[run[0]], [rows[i] for i in run]
             stems = track_parts(tuple(first["stems"]))
             tracks = tuple(track for track in TRACKS if track in stems)
@@ -114,7 +107,7 @@ def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequenc
             found.append(
                 Stretch(
                     first["recording"], first["start_frame"], f"{first['corpus']}/{first['identity']}", split, tracks,
-                    tuple(int(indices[i]) for i in run), sum(row["frames"] for row in parts),
+                    tuple(run), sum(row["frames"] for row in parts),
                     hashlib.sha256(json.dumps(hashes).encode()).hexdigest(),
                 )
             )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from duotok.model.config import TokenizerConfig
 from duotok.model.simvq import PlainVQ, Quantizer, SimVQ
@@ -11,16 +12,24 @@ from duotok.tokens import TRACKS
 
 
 class ProjectionIn(nn.Module):
-    """Norm and linear layer down to the bottleneck: `[..., width]` to `[..., code_dim]`."""
+    """Norm and linear layer down to the bottleneck, always in float32: `[..., width]` to `[..., code_dim]`.
 
-    def __init__(self, width: int, code_dim: int) -> None:
+    What comes out is compared with 32,768 codes: half precision here would decide many a near tie. normed: a second layer
+    norm, without weights, behind the linear layer.
+    """
+
+    def __init__(self, width: int, code_dim: int, normed: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, code_dim)
+        self.code_norm = nn.LayerNorm(code_dim, elementwise_affine=False) if normed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(self.norm(x))
-        return out
+        norm, linear = self.norm, self.linear
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+            out: Tensor = self.code_norm(F.linear(x, linear.weight.float(), linear.bias.float()))
+            return out
 
 
 class Branch(nn.Module):
@@ -29,7 +38,7 @@ class Branch(nn.Module):
     def __init__(self, config: TokenizerConfig, index: int) -> None:
         super().__init__()
         size, dim, seed = config.codebook_size, config.code_dim, config.basis_seed + index
-        self.projection_in = ProjectionIn(config.width, dim)
+        self.projection_in = ProjectionIn(config.width, dim, config.bottleneck_norm)
         self.quantizer: Quantizer
         if config.quantizer == "simvq":
             self.quantizer = SimVQ(size, dim, bias=config.map_bias, seed=seed)

@@ -42,6 +42,12 @@ class TokenizerConfig(Config):
     noise_at: Literal["bottleneck", "input"] = "bottleneck"
     noise_probability: float = Field(default=0.2, ge=0, le=1)
     noise_scale: float = Field(default=1.0, ge=0, description="times the features' own standard deviation")
+    noise_covariance: Literal["diagonal", "full"] = Field(
+        default="diagonal", description="each channel's own spread, or the features' whole covariance"
+    )
+    bottleneck_norm: bool = Field(
+        default=False, description="layer norm of the features in the bottleneck: every frame has the same energy"
+    )
     noise_sigma: float | None = Field(default=None, ge=0, description="fixed sigma instead of feature statistics")
 
     # Quantizer, stage 3 (equation 4)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from duotok.config import Config
-from duotok.distributed import share
+from duotok.distributed import share, total, world
 from duotok.model.config import MEL_PER_FRAME
 from duotok.model.transformer import frame_mask
 
@@ -28,6 +28,12 @@ class Stage2Weights(Config):
         default=0.0,
         ge=0,
         description="pull of the bottleneck towards 0 (MagiCodec's |z|^2), so that sigma keeps meaning",
+    )
+
+    decorrelation: float = Field(
+        default=0.0,
+        ge=0,
+        description="pull of the bottleneck's covariance towards the identity, so that all its dimensions speak",
     )
 
 
@@ -62,6 +68,29 @@ def mean_square(features: Tensor, lengths: Tensor | None = None) -> Tensor:
     mask = frame_mask(lengths, square.shape[1])
     weight = torch.ones_like(square) if mask is None else mask.to(square.dtype)
     return (square * weight).sum() / share(weight.sum())
+
+
+def covariance_gap(features: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Mean square of (covariance - identity), per channel: `features [batch, frames, dim]`, `lengths [batch]`.
+
+    After VICReg's variance and covariance terms (arXiv 2105.04906), as one. The moments are those of all processes.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        x = features.float()
+        mask = frame_mask(lengths, x.shape[1])
+        weight = torch.ones_like(x[..., 0]) if mask is None else mask.to(x.dtype)
+        count = total(weight.sum()).clamp_min(1.0)
+        mean = _everywhere((x * weight[..., None]).sum((0, 1))) / count
+        centred = ((x - mean) * weight[..., None]).flatten(0, 1)
+        covariance = _everywhere(centred.T @ centred) / count
+        gap = (covariance - torch.eye(x.shape[2], device=x.device)).square().sum() / x.shape[2]
+        # DDP takes the mean of the processes' gradients, of which each knows only its own frames' part
+        return gap + (world() - 1) * (gap - gap.detach())
+
+
+def _everywhere(value: Tensor) -> Tensor:
+    """The sum over processes in value; its gradient goes to this process's part."""
+    return value + (total(value.detach()) - value.detach())
 
 
 def ctc(logits: Tensor, targets: Tensor, target_lengths: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -126,6 +155,8 @@ def stage2_loss(
     losses = _head_losses(heads, targets, lengths, ("mel", "chroma", "masks", "text"))
     if weights.latent_norm:
         losses["latent_norm"] = mean_square(heads["z"], lengths)
+    if weights.decorrelation:
+        losses["decorrelation"] = covariance_gap(heads["z"], lengths)
     return _weighted(losses, weights)
 
 

@@ -1,7 +1,9 @@
 """Replacement noise, equation 1: h~_t = (1 - m_t) h_t + m_t eps_t, m_t ~ Bernoulli(p), eps_t ~ N(0, sigma^2 I).
 
 sigma is "estimated from feature statistics" (paper 3.2): here each channel's own standard deviation over the valid
-frames of the whole batch, detached, times `scale`. What comes after learns not to rely on any single frame.
+frames of the whole batch, detached, times `scale`. What comes after learns not to rely on any single frame. Where the
+channels move together such noise lies off the data and is easily told from it; `covariance: full` draws it with the
+features' whole covariance instead.
 """
 
 from __future__ import annotations
@@ -31,6 +33,25 @@ def channel_std(x: Tensor, lengths: Tensor | None) -> Tensor:
     return (total(squares) / count).sqrt()
 
 
+def covariance_root(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Lower Cholesky factor of the channels' covariance over the valid frames of all processes, detached.
+
+    `x [batch, frames, channels]` to `[channels, channels]`.
+    """
+    x = x.detach().float()
+    mask = frame_mask(lengths, x.shape[1])
+    rows = (x if mask is None else x * mask[..., None]).flatten(0, 1)
+    real = torch.tensor(float(len(rows)), device=x.device) if mask is None else mask.sum().float()
+    sums = total(torch.cat([rows.sum(0), real[None]]))
+    count = sums[-1].clamp_min(1.0)
+    mean = sums[:-1] / count
+    # padded rows are zero: take their share of the mean's square back out
+    outer = total((rows - mean).T @ (rows - mean) - (len(rows) - real) * torch.outer(mean, mean)) / count
+    floor = 1e-5 * outer.diagonal().mean() + 1e-8
+    root: Tensor = torch.linalg.cholesky(outer + floor * torch.eye(len(mean), device=x.device))
+    return root
+
+
 class FrameNoise(nn.Module):
     """Noise on whole frames. `replacement` is the paper's; `additive` (h + m eps) and `none` are the controls."""
 
@@ -40,16 +61,27 @@ class FrameNoise(nn.Module):
         probability: float = 0.2,
         scale: float = 1.0,
         sigma: float | None = None,
+        covariance: Literal["diagonal", "full"] = "diagonal",
     ) -> None:
         super().__init__()
         self.kind, self.probability, self.scale, self.sigma = kind, probability, scale, sigma
+        self.covariance = covariance
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, random: Random = None) -> Tensor:
         """`x [batch, frames, channels]` to the same; unchanged in eval mode. `random` makes the draw repeatable."""
         if not self.training or self.kind == "none" or self.probability == 0.0:
             return x
-        std = channel_std(x, lengths) * self.scale if self.sigma is None else self.sigma
         chosen = uniform(random, tuple(x.shape[:2]), lengths, x.device) < self.probability
-        noise = (normal(random, tuple(x.shape), lengths, x.device) * std).to(x.dtype)
+        noise = self.draw(x, lengths, random).to(x.dtype)
         changed = noise if self.kind == "replacement" else x + noise
         return torch.where(chosen[..., None], changed, x)
+
+    def draw(self, x: Tensor, lengths: Tensor | None = None, random: Random = None) -> Tensor:
+        """What would stand in place of every frame of `x [batch, frames, channels]`."""
+        unit = normal(random, tuple(x.shape), lengths, x.device)
+        if self.sigma is not None:
+            return unit * self.sigma
+        with torch.autocast(x.device.type, enabled=False):
+            if self.covariance == "full":
+                return self.scale * unit @ covariance_root(x, lengths).T
+            return unit * channel_std(x, lengths) * self.scale

@@ -19,6 +19,7 @@ from duotok.model.draws import Random
 from duotok.model.frontend import Downsampling
 from duotok.model.heads import Heads
 from duotok.model.noise import FrameNoise
+from duotok.model.precision import full_precision
 from duotok.model.simvq import FIT_SCALE, vq_loss
 from duotok.model.transformer import Blocks, frame_mask
 from duotok.tokens import TRACKS
@@ -64,8 +65,10 @@ class Tokenizer(nn.Module):
             )
 
         self.lower_blocks = blocks(config.lower_blocks)
-        self.projection_in = ProjectionIn(config.width, config.code_dim)
-        self.noise = FrameNoise(config.noise, config.noise_probability, config.noise_scale, config.noise_sigma)
+        self.projection_in = ProjectionIn(config.width, config.code_dim, config.bottleneck_norm)
+        self.noise = FrameNoise(
+            config.noise, config.noise_probability, config.noise_scale, config.noise_sigma, config.noise_covariance
+        )
         self.projection_out = nn.Linear(config.code_dim, config.width)
         self.branches = nn.ModuleList(Branch(config, i) for i in range(1 if config.shared_codebook else len(TRACKS)))
         self.router = Router(config.width) if config.routing == "soft" else None
@@ -304,8 +307,13 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, mel: Tensor, track: Track, lengths: Tensor | None = None) -> Tensor:
-        """Codes `[batch, frames]`, int64; -1 beyond an item's length. Call in eval mode."""
-        codes = self.quantize(self.lower(mel, lengths), track).codes
+        """Codes `[batch, frames]`, int64; -1 beyond an item's length. Call in eval mode.
+
+        Under autocast the blocks run in half precision; the sum over them, proj in and the search stay in float32.
+        """
+        hidden = self.lower(mel, lengths)
+        with full_precision(hidden.device):
+            codes = self.quantize(hidden, track).codes
         mask = frame_mask(lengths, codes.shape[1])
         return codes if mask is None else codes.masked_fill(~mask, PADDING_CODE)
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duotok.model.precision import stream_dtype
+
 
 def frame_mask(lengths: Tensor | None, frames: int) -> Tensor | None:
     """`[batch, frames]`, true inside each item's length; None (no padding anywhere) stays None."""
@@ -145,7 +147,9 @@ class Blocks(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         mask = frame_mask(lengths, x.shape[1])
         keys = None if mask is None else mask[:, None, None, :]
-        tables = self.rotary.tables(x.shape[1], x.device, x.dtype)
+        kept, product = stream_dtype(x)
+        x = x.to(kept)
+        tables = self.rotary.tables(x.shape[1], x.device, product)
         for block in self.blocks:
             x = block(x, tables, keys)
         return silence_padding(x, mask)

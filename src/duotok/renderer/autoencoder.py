@@ -7,7 +7,10 @@ Everything is convolutional: the receptive field is finite, so decoding in windo
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,56 +23,103 @@ LATENT_HOP = 960
 
 
 class AutoencoderConfig(Config):
-    """Widths and depths; rates are fixed (48 kHz, latents at 50 Hz, spectra at 100 Hz)."""
+    """Widths and depths; rates are fixed (48 kHz, latents at 50 Hz, spectra at 100 Hz). The defaults are the small model."""
 
-    latent_dim: int = 64
-    encoder_width: int = 192
-    encoder_blocks: tuple[int, int] = (3, 2)
-    decoder_width: int = 256
-    decoder_blocks: tuple[int, int] = (1, 7)
-    expansion: int = 3
-    kernel: int = 7
-    n_fft: int = 1920
-    hop: int = 480
+    latent_dim: int = Field(default=64, gt=0)
+    low_bands: int = Field(
+        default=0,
+        ge=0,
+        description="bands up to 3 kHz that the encoder sees through a window of 85 ms besides; 0 = none",
+    )
+    encoder_width: int = Field(default=192, gt=0)
+    encoder_blocks: tuple[int, int] = Field(default=(3, 2), description="at 100 Hz, at 50 Hz")
+    decoder_width: int = Field(default=256, gt=0)
+    decoder_blocks: tuple[int, int] = Field(default=(1, 7), description="at 50 Hz, at 100 Hz")
+    expansion: int = Field(default=3, gt=0)
+    kernel: int = Field(default=7, gt=0, description="frames of the depthwise convolutions; odd")
+    activation: Literal["gelu", "snake"] = Field(
+        default="gelu", description="snake: x + sin^2(a x) / a with a learned a (arXiv 2006.08195)"
+    )
+    output: Literal["angle", "vector"] = Field(
+        default="angle", description="phase as an angle, or as the direction of a vector of two outputs"
+    )
+    n_fft: int = Field(default=1920, gt=0, description="window of the inverse STFT; a multiple of hop")
+    hop: int = Field(default=480, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> AutoencoderConfig:
+        if self.n_fft % self.hop or self.n_fft < 2 * self.hop or (self.n_fft - self.hop) % 2:
+            raise ValueError(
+                f"n_fft {self.n_fft} must be an even number of samples over, and a multiple of, hop {self.hop}"
+            )
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} must be odd")
+        return self
+
+
+class Snake(nn.Module):
+    """x + sin^2(a x) / a, a learned for each channel: periodic, so that harmonics come easily."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.log_rate = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rate = self.log_rate.exp()
+        return x + torch.sin(rate * x).square() / rate
 
 
 class ConvNeXt(nn.Module):
     """Depthwise convolution over time, then a pointwise MLP, residual: `[batch, frames, width]`."""
 
-    def __init__(self, width: int, expansion: int, kernel: int) -> None:
+    def __init__(self, width: int, expansion: int, kernel: int, activation: Literal["gelu", "snake"] = "gelu") -> None:
         super().__init__()
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, expansion * width)
+        self.activation: nn.Module = nn.GELU() if activation == "gelu" else Snake(expansion * width)
         self.down = nn.Linear(expansion * width, width)
         self.scale = nn.Parameter(torch.full((width,), 0.3))
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.depthwise.bias is not None
         y = depthwise(x, self.depthwise.weight.unsqueeze(2), self.depthwise.bias)
-        out: Tensor = x + self.scale * self.down(F.gelu(self.up(self.norm(y))))
+        out: Tensor = x + self.scale * self.down(self.activation(self.up(self.norm(y))))
         return out
 
 
 class SpectralFeatures(nn.Module):
-    """ln mel power at 100 Hz in two resolutions (43 ms with 160 bands; twice 11 ms with 48): `[batch, samples]` to `[batch, frames, 256]`."""
+    """ln mel power at 100 Hz: `[batch, samples]` to `[batch, frames, width]`.
+
+    43 ms with 160 bands, twice 11 ms with 48, and if asked for 85 ms with `low_bands` bands up to 3 kHz, where 43 ms do
+    not tell the harmonics of a low note apart.
+    """
 
     long_filters: Tensor
     short_filters: Tensor
-    width: int = 160 + 2 * 48
+    low_filters: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, low_bands: int = 0) -> None:
         super().__init__()
+        self.low_bands = low_bands
+        self.width = 160 + 2 * 48 + low_bands
         self.long, self.short = PowerSpectrum(2048, 480), PowerSpectrum(512, 240)
         self.register_buffer("long_filters", mel_filters(RATE, 2048, 160), persistent=False)
         self.register_buffer("short_filters", mel_filters(RATE, 512, 48), persistent=False)
+        if low_bands:
+            self.low = PowerSpectrum(4096, 480)
+            self.register_buffer("low_filters", mel_filters(RATE, 4096, low_bands, f_max=3000.0), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        long = self.long(audio) @ self.long_filters
-        short = self.short(audio) @ self.short_filters
-        batch, frames, _ = long.shape
-        both = torch.cat([long, short.reshape(batch, frames, -1)], dim=-1)
-        return (both.clamp_min(POWER_FLOOR).log() + 2.0) / 4.0
+        with torch.autocast(audio.device.type, enabled=False):
+            audio = audio.float()
+            long = self.long(audio) @ self.long_filters
+            short = self.short(audio) @ self.short_filters
+            batch, frames, _ = long.shape
+            parts = [long, short.reshape(batch, frames, -1)]
+            if self.low_bands:
+                parts.append(self.low(audio) @ self.low_filters)
+            return (torch.cat(parts, dim=-1).clamp_min(POWER_FLOOR).log() + 2.0) / 4.0
 
 
 class Autoencoder(nn.Module):
@@ -85,9 +135,9 @@ class Autoencoder(nn.Module):
         enc, dec, kernel = config.encoder_width, config.decoder_width, config.kernel
 
         def blocks(count: int, width: int) -> list[nn.Module]:
-            return [ConvNeXt(width, config.expansion, kernel) for _ in range(count)]
+            return [ConvNeXt(width, config.expansion, kernel, config.activation) for _ in range(count)]
 
-        self.features = SpectralFeatures()
+        self.features = SpectralFeatures(config.low_bands)
         self.enter = nn.Linear(self.features.width, enc)
         self.encode_fine = nn.Sequential(*blocks(config.encoder_blocks[0], enc))
         self.pool = nn.Linear(2 * enc, enc)
@@ -100,7 +150,7 @@ class Autoencoder(nn.Module):
         self.unpool = nn.Linear(dec, 2 * dec)
         self.decode_fine = nn.Sequential(*blocks(config.decoder_blocks[1], dec), nn.LayerNorm(dec))
         self.bins = config.n_fft // 2 + 1
-        self.to_spectrum = nn.Linear(dec, 2 * self.bins)
+        self.to_spectrum = nn.Linear(dec, (2 if config.output == "angle" else 3) * self.bins)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
 
     @property
@@ -123,19 +173,27 @@ class Autoencoder(nn.Module):
         audio = F.pad(audio, (0, -audio.shape[-1] % LATENT_HOP))
         return (self.raw_latents(audio) - self.mean) / self.std
 
-    def spectrum(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit-variance latents to log-magnitude and phase `[batch, spectral_frames, bins]` each."""
+    def encoder(self) -> list[nn.Module]:
+        """The parts that make latents; the others turn them into sound."""
+        return [self.features, self.enter, self.encode_fine, self.pool, self.encode_coarse, self.to_latent]
+
+    def spectrum(self, latents: Tensor) -> Tensor:
+        """Unit-variance latents to the complex STFT `[batch, spectral_frames, bins]`."""
         x = self.from_latent(latents.transpose(1, 2)).transpose(1, 2)
         x = self.unpool(self.decode_coarse(x))
         x = x.reshape(x.shape[0], 2 * latents.shape[1], -1)
-        log_magnitude, phase = self.to_spectrum(self.decode_fine(x)).chunk(2, dim=-1)
-        return log_magnitude, phase
+        x = self.decode_fine(x)
+        with torch.autocast(x.device.type, enabled=False):  # a phase in half precision is heard
+            parts = self.to_spectrum(x.float()).chunk(2 if self.config.output == "angle" else 3, dim=-1)
+        magnitude = parts[0].clamp(max=8.0).exp()
+        if self.config.output == "angle":
+            return torch.polar(magnitude, parts[1])
+        size = torch.rsqrt(parts[1].square() + parts[2].square() + 1e-6)
+        return torch.complex(magnitude * parts[1] * size, magnitude * parts[2] * size)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unit-variance latents `[batch, latent_frames, 64]` to sound `[batch, 1, latent_frames * 960]`."""
-        log_magnitude, phase = self.spectrum(latents)
-        magnitude = log_magnitude.clamp(max=8.0).exp()
-        return self.synthesise(torch.polar(magnitude, phase)).unsqueeze(1)
+        return self.synthesise(self.spectrum(latents)).unsqueeze(1)
 
     def synthesise(self, spectrum: Tensor) -> Tensor:
         """Inverse STFT by overlap-add, frame t centred on sample 480 (t + 0.5): `[batch, frames, bins]` to `[batch, samples]`."""

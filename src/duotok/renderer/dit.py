@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duotok.config import Config
+from duotok.renderer.diffusion import VelocityModel
 
 LATENTS_PER_FRAME = 2  # 50 Hz latents over 25 Hz tokens
 
@@ -41,6 +42,14 @@ class DiTConfig(Config):
     time_dim: int = Field(default=128, gt=0, description="width of the timestep features and their MLP")
     attention_window: int | None = Field(default=64, gt=0, description="latent frames seen on each side; null = all")
     objective: Literal["v", "flow"] = Field(default="v", description="what the output is; see diffusion.py")
+    unconditional: bool = Field(
+        default=False, description="it also learned without its condition, so that rendering can be guided"
+    )
+    guidance: float = Field(
+        default=1.0,
+        ge=0,
+        description="classifier-free guidance of rendering (arXiv 2207.12598); 1 = none, and half the cost",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> DiTConfig:
@@ -51,6 +60,10 @@ class DiTConfig(Config):
                 raise ValueError(f"{name} {getattr(self, name)} must be odd")
         if self.time_dim % 2:
             raise ValueError(f"time_dim {self.time_dim} must be even")
+        if self.guidance != 1.0 and not self.unconditional:
+            raise ValueError(
+                f"guidance {self.guidance} needs a model that learned without its condition; train with unconditional: true"
+            )
         return self
 
     @property
@@ -125,9 +138,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolution over time, one filter for each channel: `x [batch, frames, width]`, `weight [width, 1, 1, kernel]`.
 
-    Written as a 2-d convolution on the transposed view: its strides are channels-last, which is faster on a CPU
+    On a CPU written as a 2-d convolution on the transposed view: its strides are channels-last, which is faster there
     than the 1-d convolution, forwards and backwards.
     """
+    if x.is_cuda:
+        weight = weight.squeeze(2)
+        return F.conv1d(x.transpose(1, 2), weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[2]).transpose(
+            1, 2
+        )
     y = F.conv2d(x.transpose(1, 2).unsqueeze(2), weight, bias, padding=(0, weight.shape[-1] // 2), groups=x.shape[2])
     return y.squeeze(2).transpose(1, 2)
 
@@ -168,15 +186,19 @@ class Condition(nn.Module):
         self.linear = nn.Linear(config.condition_dim, width)
         self.context = nn.Conv1d(config.condition_dim, width, config.condition_kernel, padding="same")
         self.phases = nn.Linear(width, LATENTS_PER_FRAME * width)
+        if config.unconditional:
+            self.nothing = nn.Parameter(torch.zeros(width))
 
-    def forward(self, vectors: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, vectors: Tensor, valid: Tensor | None, dropped: Tensor | None = None) -> Tensor:
+        """dropped: bool `[batch]`, items that are told nothing."""
         x = (vectors - self.mean) * self.scale
         if valid is not None:
             x = x * valid[..., None]
         batch, frames, _ = x.shape
         local: Tensor = self.phases(F.silu(self.context(x.transpose(1, 2)).transpose(1, 2)))
         local = local.reshape(batch, LATENTS_PER_FRAME * frames, -1)
-        return local + torch.repeat_interleave(self.linear(x), LATENTS_PER_FRAME, dim=1)
+        told = local + torch.repeat_interleave(self.linear(x), LATENTS_PER_FRAME, dim=1)
+        return told if dropped is None else torch.where(dropped[:, None, None], self.nothing.to(told.dtype), told)
 
 
 class Block(nn.Module):
@@ -257,12 +279,15 @@ class DiT(nn.Module):
         self.condition.mean.copy_(vectors.float().mean(0))
         self.condition.scale.copy_(1 / vectors.float().std(0).clamp_min(1e-4))
 
-    def forward(self, noisy: Tensor, t: Tensor, condition: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, noisy: Tensor, t: Tensor, condition: Tensor, lengths: Tensor | None = None, dropped: Tensor | None = None
+    ) -> Tensor:
         """Velocity `[batch, latent_frames, latent_dim]`, zero beyond `lengths`.
 
         noisy: `[batch, latent_frames, latent_dim]`; t: `[batch]` in [0, 1], 1 is pure noise; condition:
         `[batch, frames, condition_dim]` with 2 latent frames a frame (the last may be half); lengths: real latent
-        frames `[batch]`, None when all are. An item's result does not depend on its padding or on the rest of the
+        frames `[batch]`, None when all are; dropped: bool `[batch]`, items that are not told their condition.
+        An item's result does not depend on its padding or on the rest of the
         batch. Raises ValueError when latents and condition are not of one length.
         """
         frames, tokens = noisy.shape[1], condition.shape[1]
@@ -274,9 +299,27 @@ class DiT(nn.Module):
         mask = attention_mask(frames, self.config.attention_window, valid, noisy.device)
         cos, sin = rotary(frames, self.config.width // self.config.heads, noisy.device)
         modulation = self.modulation(self.time(t)).view(-1, 6, self.config.width)
-        conditioned = self.condition(condition, token_valid)[:, :frames]
+        conditioned = self.condition(condition, token_valid, dropped)[:, :frames]
         x = self.enter(torch.cat([noisy, conditioned], dim=-1))
         for block in self.blocks:
             x = block(x, modulation, mask, valid, cos, sin)
         v: Tensor = self.leave(self.norm(x))
         return v if valid is None else v * valid[..., None]
+
+
+def guided(dit: DiT) -> VelocityModel:
+    """The renderer with its guidance: v = v_nothing + guidance (v_condition - v_nothing), both in one batch."""
+    scale = dit.config.guidance
+    if scale == 1.0:
+        return dit
+
+    def velocity(noisy: Tensor, t: Tensor, condition: Tensor, lengths: Tensor | None = None) -> Tensor:
+        batch = len(noisy)
+        dropped = torch.arange(2 * batch, device=noisy.device) >= batch
+        lengths = None if lengths is None else lengths.repeat(2)
+        both = dit(noisy.repeat(2, 1, 1), t.repeat(2), condition.repeat(2, 1, 1), lengths, dropped)
+        told, nothing = both.chunk(2)
+        result: Tensor = nothing + scale * (told - nothing)
+        return result
+
+    return velocity

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from duotok.config import Config
 from duotok.errors import ConfigError
-from duotok.renderer.dit import LATENTS_PER_FRAME, DiT
+from duotok.renderer.dit import LATENTS_PER_FRAME, DiT, guided
 from duotok.renderer.samplers import sample
 
 LATENT_SAMPLES = 960  # 48 kHz samples of a latent frame
@@ -115,7 +115,7 @@ def _window_latents(
 
     vectors = condition[start // LATENTS_PER_FRAME : -(-stop // LATENTS_PER_FRAME)][None].to(device).float()
     latents = sample(
-        dit, noise(0), vectors, steps, sampler, temperature=temperature, objective=dit.config.objective,
+        guided(dit), noise(0), vectors, steps, sampler, temperature=temperature, objective=dit.config.objective,
         step_noise=lambda step: noise(step + 1),
     )  # fmt: skip
     return latents[0, window.keep_start - start : window.keep_stop - start]

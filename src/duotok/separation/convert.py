@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
 
 WRAPPERS = ("state_dict", "model_state_dict", "state", "model")
@@ -89,7 +90,7 @@ def convert(source: Path, target: Path) -> int:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata=metadata or None)
-        os.replace(partial, target)
+        put(partial, target)
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another place") from None
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from duotok.durable import put
 from duotok.errors import AudioError
 
 STEMS = ("vocals", "drums", "bass", "other")  # also the order in which they are summed
@@ -167,9 +167,7 @@ class Song:
                         soundfile.write(path, data, self.rate, format=container, subtype=subtype)
                 text = json.dumps(self.facts() | {"files": format}, ensure_ascii=False, indent=1)
                 (temporary / "song.json").write_text(text, "utf-8")
-                if folder.is_dir():
-                    os.replace(folder, Path(name) / "old")
-                os.replace(temporary, folder)
+                put(temporary, folder)
         except (OSError, soundfile.LibsndfileError) as error:
             raise AudioError(f"cannot write {folder}: {error}; choose another folder or make room") from error
         return folder

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from duotok.durable import put
 from duotok.errors import TokenFileError
 from duotok.tokens.dual import FRAME_RATE, SAMPLE_RATE, TRACKS, DualTokens, WindowPlan
 
@@ -137,7 +138,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
-        os.replace(temporary, path)
+        put(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

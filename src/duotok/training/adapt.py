@@ -1,7 +1,7 @@
 """Adaptation of the decoder to its renderer: the encoder is frozen, the decoder learns to turn rendered latents into sound.
 
 What the diffusion renders from tokens is smoother than true latents. The decoder that finishes the autoencoder therefore sees
-both: true latents with noise, and latents rendered from tokens once beforehand with the bundle's default sampler. Not in the paper, whose
+both: true latents with noise, and latents rendered from tokens once beforehand as stage 4's config says. Not in the paper, whose
 autoencoder is a finished one; the latents' meaning does not change, so the renderers stay valid.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,19 +25,19 @@ from duotok.renderer.render import latents as render_latents
 from duotok.tokens import TRACKS
 from duotok.training.arrays import load_array, save_array
 from duotok.training.autoencoder import AutoencoderStage, AutoencoderStageConfig
+from duotok.training.checkpoint import best, checkpoints, load_module
 from duotok.training.latent_data import LatentSegment, latent_segments
-from duotok.training.loading import load_autoencoder, load_dit, load_vectors
+from duotok.training.loading import device_of, load_dit, load_sampling, load_vectors
 from duotok.training.stage import Batch
 
 
 class AdaptConfig(AutoencoderStageConfig):
     rendered_share: float = Field(default=0.7, ge=0, le=1, description="share of crops whose latents are rendered")
     rendered_seconds: float = Field(default=3600, gt=0, description="sound to render beforehand, for each track")
-    sampler_steps: int = Field(default=8, gt=0)
-    sampler: str = "dpmpp-2m"
-    temperature: float = Field(default=1.0, ge=0)
 
 
+ADVERSARIAL = "adversarial"
+"""The run of the decoder that discriminators have taught."""
 ENOUGH_SOUND = 0.2  # share of a segment's frames that must hold sound
 
 
@@ -61,7 +60,8 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
     """Render segments (recordings in turn) until `seconds` are reached for each track; done ones are kept."""
     found: list[Excerpt] = []
     for track in TRACKS:
-        dit, vectors = load_dit(runs, track), load_vectors(runs, track)
+        dit, vectors = load_dit(runs, track).to(device_of(config)), load_vectors(runs, track)
+        chosen = load_sampling(runs, track)
         least = int(config.crop_seconds * 25) + 1
         by_recording: dict[str, list[LatentSegment]] = {}
         for segment in latent_segments(store, split, track, least):
@@ -77,10 +77,10 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
             if not path.is_file():
                 codes = torch.from_numpy(segment.codes().astype(np.int64))
                 rendered = render_latents(
-                    dit, vectors[codes], steps=config.sampler_steps, sampler=config.sampler,
-                    temperature=config.temperature, seed=len(found), track=track,
+                    dit, vectors[codes], chosen.render, chosen.steps, chosen.sampler, len(found),
+                    chosen.temperature, track=track,
                 )  # fmt: skip
-                save_array(path, rendered.half().numpy())
+                save_array(path, rendered.half().cpu().numpy())
             found.append(Excerpt(segment, load_array(path)))
             left -= segment.sound.seconds
     if not found:
@@ -89,24 +89,20 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
 
 
 class Adapt(AutoencoderStage):
-    name = "adapt"
-
     def __init__(self, config: AdaptConfig, store: ShardStore, runs: Path) -> None:
-        super().__init__(config, store)
+        super().__init__(config, store, "adapt")
         self.adapt: AdaptConfig = config
-        trained = load_autoencoder(runs)
-        self.autoencoder.load_state_dict(trained.state_dict())
-        for part in self._encoder():
-            part.requires_grad_(False)
+        self.runs = runs
+        self.freeze_encoder()
         self.excerpts = render_excerpts(store, runs, config, "train", config.rendered_seconds)
         self.fixed = render_excerpts(store, runs, config, "validation", 120.0)
 
-    def _encoder(self) -> list[torch.nn.Module]:
-        a = self.autoencoder
-        return [a.features, a.enter, a.encode_fine, a.pool, a.encode_coarse, a.to_latent]
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.autoencoder.parameters() if p.requires_grad]}]
+    def start(self) -> None:
+        """From the decoder that discriminators have taught where there is one, with these discriminators."""
+        run = self.runs / (ADVERSARIAL if checkpoints(self.runs / ADVERSARIAL) else "autoencoder")
+        load_module(best(run) / "autoencoder.safetensors", self.autoencoder)
+        if self.discriminators is not None and (best(run) / "discriminators.safetensors").is_file():
+            load_module(best(run) / "discriminators.safetensors", self.discriminators)
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         frames = int(self.config.crop_seconds * RATE) // LATENT_HOP
@@ -130,9 +126,7 @@ class Adapt(AutoencoderStage):
         estimate = self.autoencoder.decode(batch["latents"])[:, 0]
         # The outer 100 ms lack the context that rendering gives them.
         edge = 5 * LATENT_HOP
-        mel = self.mel.to(estimate.device)
-        distance, convergence = mel(estimate[:, edge:-edge], batch["audio"][:, edge:-edge], self._scales(step))
-        return {"loss": distance + 0.5 * convergence, "mel": distance, "convergence": convergence}
+        return self.reconstruction(estimate[:, edge:-edge], batch["audio"][:, edge:-edge], step)
 
     def held_out(self) -> dict[str, float]:
         values: dict[str, list[float]] = {}

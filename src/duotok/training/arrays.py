@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from duotok.durable import put
+
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write an `.npy` atomically."""
@@ -15,7 +17,7 @@ def save_array(path: Path, array: np.ndarray) -> None:
     try:
         with partial.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-        os.replace(partial, path)
+        put(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

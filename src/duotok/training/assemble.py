@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
 from duotok.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
+from duotok.config import override, parse
 from duotok.corpora.store import ShardStore
-from duotok.errors import BundleError
+from duotok.errors import BundleError, ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.dit import DiT
 from duotok.tokens import FRAME_RATE, TRACKS
-from duotok.training.checkpoint import checkpoints
-from duotok.training.loading import load_autoencoder, load_dit, load_separator, load_tokenizer, run_config
+from duotok.training.checkpoint import best, checkpoints
+from duotok.training.loading import (
+    load_autoencoder,
+    load_dit,
+    load_sampling,
+    load_separator,
+    load_tokenizer,
+    run_config,
+    run_highpass,
+)
 from duotok.training.remix import GENERATED
 
 MAX_BYTES = 32_000_000
@@ -58,7 +68,7 @@ def model_card(
 ) -> str:
     """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command."""
     steps = "\n".join(
-        f"| {run.name} | {int(checkpoints(run)[-1].name.split('-')[1])} |"
+        f"| {run.name} | {int(best(run).name.split('-')[1])} |"
         for run in sorted(runs.iterdir())
         if run.is_dir() and checkpoints(run)
     )
@@ -113,12 +123,13 @@ def assemble(
     folder: Path,
     name: str,
     command: str,
-    codec: CodecConfig | None = None,
     tokens_only: bool = False,
+    overrides: Sequence[str] = (),
 ) -> Path:
     """Collect the trained parts of `runs` into a bundle of half precision.
 
-    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one. Raises ConfigError when a
+    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one; overrides: of the codec's
+    config, as `--set` has them. Raises ConfigError when a
     run is missing, BundleError when duotok-mini is over 32 MB.
     """
     tokenizer = without_mask_head(load_tokenizer(runs))
@@ -130,7 +141,7 @@ def assemble(
         modules["separator"] = load_separator(runs)
     parts: dict[str, Any] = {key: module.config for key, module in modules.items() if not key.startswith("dit.")}
     dits = None if tokens_only else DiTConfigs(**{t: cast(DiT, modules[f"dit.{t}"]).config for t in TRACKS})
-    codec = codec or _codec_config(runs)
+    codec = codec_config(runs, not tokens_only, overrides)
     config = BundleConfig(name=name, codec=codec, dit=dits, **{"autoencoder": None, **parts})
     written = write_bundle(
         folder, config, modules, model_card(runs, store, name, command, tokenizer.config, tokens_only), half=True
@@ -143,12 +154,21 @@ def assemble(
     return written
 
 
-def _codec_config(runs: Path) -> CodecConfig:
-    """Windows as long as the crops that the stages were trained on, and the sampler that the decoder was adapted to."""
+def codec_config(runs: Path, renders: bool = True, overrides: Sequence[str] = ()) -> CodecConfig:
+    """Windows and high-pass of the crops that stage 3 was trained on, the sampler that stage 4 was told, then `overrides`.
+
+    Raises ConfigError where the two runs of stage 4 were told different things: a bundle has one sampler.
+    """
     window = int(run_config(runs / "stage3")["crops"]["frames"])
-    codec = CodecConfig(window=window, context=window // 8)
-    if not checkpoints(runs / "adapt"):
-        return codec
-    adapt = run_config(runs / "adapt")
-    chosen = {"steps": adapt["sampler_steps"], "sampler": adapt["sampler"], "temperature": adapt["temperature"]}
-    return codec.model_copy(update=chosen)
+    values: dict[str, Any] = {"window": window, "context": window // 8, "highpass_hz": run_highpass(runs / "stage3")}
+    if renders:
+        vocals, accompaniment = (asdict(load_sampling(runs, track)) for track in TRACKS)
+        named = {assignment.partition("=")[0].split(".")[0] for assignment in overrides}
+        for name in vocals:
+            if vocals[name] != accompaniment[name] and name not in named:
+                raise ConfigError(
+                    f"{runs}: {name} is {vocals[name]} in stage4.vocals and {accompaniment[name]} in stage4.accompaniment, "
+                    f"a bundle has one; say which: --set {name}=..."
+                )
+        values |= vocals | {"render": vocals["render"].model_dump()}
+    return parse(CodecConfig, override(values, list(overrides)), f"{runs}: codec of the bundle")

@@ -1,7 +1,9 @@
 """The latent autoencoder: reconstruct sound under multi-resolution spectral losses, latents kept at unit variance.
 
 Losses: the seven-scale log-mel distance of the evaluation carried over to 48 kHz (a random choice of scales each step keeps
-a step cheap), plus a spectral-convergence term on one scale. Latents get a little noise, so that the decoder forgives a renderer.
+a step cheap), plus a spectral-convergence term. Latents get a little noise, so that the decoder forgives a renderer. With
+`adversary`, discriminators judge the sound as well: a second run, `adversarial`, starts from the first one's weights and
+leaves the encoder as it is, so that renderers may learn its latents meanwhile.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,8 @@ from duotok.distributed import total, world
 from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.autoencoder import LATENT_HOP, RATE, Autoencoder, AutoencoderConfig
 from duotok.tokens import TRACKS
+from duotok.training.adversary import AdversaryConfig, Discriminators, judge
+from duotok.training.checkpoint import best, load_module
 from duotok.training.pictures import compare_mels
 from duotok.training.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
 from duotok.training.stage import Batch, Stage, StageConfig
@@ -39,6 +44,8 @@ class AutoencoderStageConfig(StageConfig):
     silence: float = Field(default=0.05, ge=0, le=1, description="share of crops that may be quiet")
     held_out_seconds: float = Field(default=5.0, gt=0.1)
     held_out_clips: int = Field(default=6, ge=1, description="of each track")
+    adversary: AdversaryConfig | None = Field(default=None, description="discriminators; null = reconstruction alone")
+    start_from: Path | None = Field(default=None, description="run whose weights to start from; its latents are kept")
     mixture: dict[str, TrackComponent] = {
         "vocals": TrackComponent(weight=9, types=("vocals",), track="vocals", optional=True),
         "speech": TrackComponent(weight=1, kinds=("speech",), track="vocals", optional=True),
@@ -77,17 +84,43 @@ class MultiScaleMel(nn.Module):
 
 
 class AutoencoderStage(Stage):
-    name = "autoencoder"
-
-    def __init__(self, config: AutoencoderStageConfig, store: ShardStore) -> None:
+    def __init__(self, config: AutoencoderStageConfig, store: ShardStore, name: str = "autoencoder") -> None:
         self.config: AutoencoderStageConfig = config
+        self.name = name
         torch.manual_seed(config.seed)
         self.autoencoder = Autoencoder(config.model)
         self.modules = {"autoencoder": self.autoencoder}
+        if config.start_from is not None:
+            self.freeze_encoder()
+        self.discriminators: Discriminators | None = None
+        if config.adversary is not None:
+            self.discriminators = self.modules["discriminators"] = Discriminators(config.adversary)
         self.mel = MultiScaleMel()
         self.store = store
         self.size = int(config.crop_seconds * RATE) // LATENT_HOP * LATENT_HOP
         self.clips = self._held_out_clips(store)
+
+    def freeze_encoder(self) -> None:
+        """Latents keep their meaning: only the decoder learns."""
+        for part in self.autoencoder.encoder():
+            part.requires_grad_(False)
+
+    def start(self) -> None:
+        if self.config.start_from is not None:
+            load_module(best(self.config.start_from) / "autoencoder.safetensors", self.autoencoder)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.autoencoder.parameters() if p.requires_grad]}]
+        if self.discriminators is not None and self.config.adversary is not None:
+            a = self.config.adversary
+            mine = {
+                "params": list(self.discriminators.parameters()),
+                "scale": a.lr_scale,
+                "betas": a.betas,
+                "clip": a.clip,
+            }
+            groups.append(mine)
+        return groups
 
     @cached_property
     def crops(self) -> TrackMixture:
@@ -119,16 +152,35 @@ class AutoencoderStage(Stage):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         audio = batch["audio"]
-        raw = self.autoencoder.raw_latents(audio[:, None])
-        self._follow(raw.detach(), step)
+        with torch.set_grad_enabled(self.config.start_from is None and torch.is_grad_enabled()):
+            raw = self.autoencoder.raw_latents(audio[:, None]).float()
+        if self.config.start_from is None:
+            self._follow(raw.detach(), step)
         latents = (raw - self.autoencoder.mean) / self.autoencoder.std
         # Soft bound: nothing is gained by outliers that diffusion would have to reach.
         bound = (latents.abs() - 4).clamp_min(0).square().mean()
         draws = self.draws(batch)
         noise = draws.uniform(1, 1) * self.config.latent_noise
         estimate = self.autoencoder.decode(latents + noise * draws.normal(*latents.shape[1:]))[:, 0]
-        distance, convergence = self.mel.to(audio.device)(estimate, audio, self._scales(step))
-        return {"loss": distance + 0.5 * convergence + bound, "mel": distance, "convergence": convergence}
+        return self.reconstruction(estimate, audio, step, bound)
+
+    def reconstruction(
+        self, estimate: Tensor, audio: Tensor, step: int, bound: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Losses of decoded against true sound `[batch, samples]`, and of the discriminators where there are some."""
+        with torch.autocast(audio.device.type, enabled=False):
+            distance, convergence = self.mel.to(audio.device)(estimate.float(), audio, self._scales(step))
+        losses = {"loss": distance + 0.5 * convergence, "mel": distance, "convergence": convergence}
+        if bound is not None:
+            losses["loss"] = losses["loss"] + bound
+        adversary = self.config.adversary
+        if adversary is not None and self.discriminators is not None and self.discriminators.training:
+            found = judge(self.discriminators, estimate, audio)
+            ready = 1.0 if step >= adversary.warmup else 0.0
+            mine = adversary.weight * found["adversarial"] + adversary.feature_weight * found["matching"]
+            losses["loss"] = losses["loss"] + ready * mine + found["discrimination"]
+            losses |= found
+        return losses
 
     @torch.no_grad()
     def _follow(self, raw: Tensor, step: int) -> None:

@@ -4,12 +4,13 @@ RUN/checkpoint-00001000/
     MODULE.safetensors        one file for each module of the stage
     optimizer.safetensors     moments by parameter name
     random.0000.safetensors   generators of each process
-    state.json                stage, step (also the loader's position), config, processes, scaler
+    state.json                stage, step (also the loader's position), config, processes, scaler, sha256 of all files, seal
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -25,15 +26,36 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from duotok.distributed import rank, total, world
+from duotok.durable import put, sha256
 from duotok.errors import ConfigError, DuoTokError
 from duotok.training.stage import Stage
 
-FORMAT = 2
+FORMAT = 3
+BEST = "best.json"
+MEND = "delete that checkpoint to go on from the one before"
+UNSEALED = 2  # the format before seals: read, as far as it can be read
+
+
+class Damaged(DuoTokError):
+    """A checkpoint, or a file of it, that is not as it was written."""
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
+    """Complete checkpoints of a run, oldest first; those whose `state.json` is damaged are none."""
+    return [path for path in every_checkpoint(run) if not _damaged_state(path)]
+
+
+def every_checkpoint(run: Path) -> list[Path]:
+    """Folders of checkpoints, oldest first, whatever is in them."""
     return sorted(p for p in run.glob("checkpoint-*") if (p / "state.json").is_file())
+
+
+def _damaged_state(path: Path) -> str:
+    try:
+        read_state(path)
+    except DuoTokError as error:
+        return str(error)
+    return ""
 
 
 def latest(run: Path) -> Path:
@@ -45,18 +67,38 @@ def latest(run: Path) -> Path:
 
 
 def best(run: Path) -> Path:
-    """The checkpoint with the best held-out figure, the newest where none was measured."""
+    """The checkpoint that what comes afterwards uses: that of the best figure, the newest where `best` names none."""
     found = best_so_far(run)
     return run / f"checkpoint-{found['step']:08d}" if found else latest(run)
 
 
 def best_so_far(run: Path) -> dict[str, Any]:
-    """`step`, `figure` and `value` of the best checkpoint; empty when there is none (killed before it was whole)."""
+    """`step`, `figure` and `value` of the best checkpoint; empty when there is none: it, or the file, is not whole."""
     try:
-        found: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = unseal(json.loads((run / BEST).read_text(encoding="utf-8")), {"step", "figure", "value"})
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
-    return found if (run / f"checkpoint-{found['step']:08d}" / "state.json").is_file() else {}
+    known = type(found["step"]) is int and isinstance(found["figure"], str) and isinstance(found["value"], int | float)
+    return found if known and run / f"checkpoint-{found['step']:08d}" in checkpoints(run) else {}
+
+
+def _seal(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def seal(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with `seal`: a hash of all the rest."""
+    return {**values, "seal": _seal(values)}
+
+
+def unseal(values: Any, names: set[str]) -> dict[str, Any]:
+    """What was sealed; or, as it was before seals, exactly `names` without one. Raises ValueError for anything else."""
+    if not isinstance(values, dict):
+        raise ValueError("no mapping")
+    rest = {name: value for name, value in values.items() if name != "seal"}
+    if values.get("seal") != _seal(rest) and values.keys() != names:
+        raise ValueError("the seal is broken")
+    return rest
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,7 +106,7 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        put(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -93,9 +135,17 @@ def _moments(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[st
 
 
 def save_checkpoint(
-    run: Path, stage: Stage, optimizer: torch.optim.Optimizer, step: int, scaler: dict[str, Any] | None = None
+    run: Path,
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    scaler: dict[str, Any] | None = None,
+    seconds: float = 0.0,
 ) -> Path:
-    """Write step `step` of a run; every process calls it. A kill or a full disk at any moment leaves the last good one."""
+    """Write step `step` of a run; every process calls it. A kill or a full disk at any moment leaves the last good one.
+
+    seconds: how long the run has trained in all, what a run by time goes on from.
+    """
     target, partial = run / f"checkpoint-{step:08d}", run / f".partial-{step:08d}"
     problem = _try(lambda: _empty(partial)) if rank() == 0 else ""
     barrier()
@@ -109,23 +159,29 @@ def save_checkpoint(
     values = _moments(optimizer, parameter_names(stage))
     if rank() == 0:
         problem = problem or _try(lambda: save_file(values, partial / "optimizer.safetensors"))
+    problem = _anyone(problem)  # from here on all files are there
+    if rank() == 0 and not problem:
         state = {
             "format": FORMAT, "stage": stage.name, "step": step, "processes": world(), "scaler": scaler or {},
-            "config": stage.config.model_dump(mode="json"),
+            "seconds": round(seconds, 3), "config": stage.config.model_dump(mode="json"),
         }  # fmt: skip
-        text = json.dumps(state, indent=1)
-        problem = problem or _try(lambda: (partial / "state.json").write_text(text, encoding="utf-8"))
+        problem = _try(lambda: _finish(partial, target, state))
     problem = _anyone(problem)
     if problem:
         if rank() == 0:
             shutil.rmtree(partial, ignore_errors=True)
         raise DuoTokError(f"{target}: checkpoint not written ({problem}); the last good one is kept")
     if rank() == 0:
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
         forget_old(run, stage.config.keep)
     barrier()
     return target
+
+
+def _finish(partial: Path, target: Path, state: dict[str, Any]) -> None:
+    hashes = {path.name: sha256(path) for path in sorted(partial.glob("*.safetensors"))}
+    text = json.dumps(seal({**state, "sha256": hashes}), indent=1)
+    (partial / "state.json").write_text(text, encoding="utf-8")
+    put(partial, target)
 
 
 def _empty(folder: Path) -> None:
@@ -171,12 +227,59 @@ def parameter_names(stage: Stage) -> dict[int, str]:
     return {id(p): f"{name}.{key}" for name, module in stage.modules.items() for key, p in module.named_parameters()}
 
 
+def check_file(path: Path) -> None:
+    """Raises Damaged unless a file of a checkpoint has the hash that `state.json` beside it says."""
+    if not (path.parent / "state.json").is_file():
+        return
+    wanted = read_state(path.parent).get("sha256", {}).get(path.name)
+    if wanted is not None and path.is_file() and sha256(path) != wanted:
+        raise Damaged(f"{path}: damaged (other bytes than were written); {MEND}")
+
+
+def check(path: Path) -> None:
+    """Raises Damaged unless all of a checkpoint is as it was written."""
+    state = read_state(path)
+    for name in state.get("sha256", {}):
+        if not (path / name).is_file():
+            raise Damaged(f"{path / name}: missing; {MEND}")
+        check_file(path / name)
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise Damaged(f"{file}: damaged ({error}); {MEND}") from None
+
+
+def newest_whole(run: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is as it was written; None where there are none. `tell` hears of damaged ones.
+
+    Raises Damaged when there are some, and none is whole.
+    """
+    found = every_checkpoint(run)
+    problem = ""
+    for path in reversed(found):
+        try:
+            check(path)
+        except Damaged as error:
+            problem = str(error)
+            tell(problem)
+        else:
+            return path
+    if problem:
+        raise Damaged(
+            f"{run}: none of {len(found)} checkpoints is whole ({problem.split('; ')[0]}); begin again with another --runs"
+        )
+    return None
+
+
 def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> None:
     """Load one module of a checkpoint strictly. Raises ConfigError when it is missing or of another architecture.
 
     only: children that come from the file; the others keep what they have, so that they may be of another form.
     """
     try:
+        check_file(path)
         state = load_file(path)
         own = module.state_dict()
         if only:
@@ -189,15 +292,23 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
         reason = str(error).splitlines()[-1].strip()
         raise ConfigError(f"{path}: weights of another architecture ({reason})") from None
     except SafetensorError as error:
-        raise DuoTokError(f"{path}: damaged ({error}); delete that checkpoint to go on from the one before") from None
+        raise Damaged(f"{path}: damaged ({error}); {MEND}") from None
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """`state.json` of a checkpoint."""
+    """`state.json` of a checkpoint. Raises Damaged when it is not as it was written."""
+    place = path / "state.json"
     try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DuoTokError(f"{path}/state.json: cannot be read ({error})") from None
+        values = json.loads(place.read_text(encoding="utf-8"))
+        names = {"format", "stage", "step", "processes", "scaler", "config"}
+        state = unseal(values, names)
+        if not names <= state.keys() or ("sha256" in state) != (state["format"] != UNSEALED):
+            raise ValueError(f"format {state.get('format')}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Damaged(f"{place}: damaged ({reason}); {MEND}") from None
+    if state["format"] not in (UNSEALED, FORMAT):
+        raise Damaged(f"{place}: a checkpoint of format {state['format']}, this DuoTok reads {FORMAT}; update DuoTok")
     return state
 
 
@@ -211,23 +322,25 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
     for name, module in stage.modules.items():
         load_module(path / f"{name}.safetensors", module)
     names = parameter_names(stage)
+    check_file(path / "optimizer.safetensors")
     found = load_file(path / "optimizer.safetensors")
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             prefix = f"{names[id(parameter)]}/"
             values = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
             if values:
-                optimizer.state[parameter] = {key: _like(key, value, parameter) for key, value in values.items()}
+                fused = bool(group.get("fused"))
+                optimizer.state[parameter] = {key: _like(key, value, parameter, fused) for key, value in values.items()}
     generators = path / f"random.{rank():04d}.safetensors"
     if generators.is_file():  # a run that goes on with more processes has none for the new ones
         restore_generators(generators)
     return state
 
 
-def _like(key: str, value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment where its parameter is; the step counter stays on the CPU, as AdamW wants it."""
+def _like(key: str, value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
+    """A moment where its parameter is; the step counter stays on the CPU, unless AdamW is fused."""
     if key == "step":
-        return value
+        return value.to(parameter.device) if fused else value
     return cut(value.to(parameter.device), parameter)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from duotok.corpora.types import FRAME_SAMPLES
 from duotok.errors import ConfigError
+from duotok.model.config import MEL_PER_FRAME
 from duotok.training.counting import Counted, count
 from duotok.training.engine import Batches, Run, join, seed_step
 from duotok.training.stage import Batch, Stage, StageConfig
@@ -55,6 +56,8 @@ class Cost:
     """Bytes by what they are for."""
     items: int
     frames: float
+    padding: float
+    """Share of a batch's frames that hold no sound: items are shorter than a crop."""
     forward: int
     backward: int
     speed: Speed
@@ -108,6 +111,16 @@ def memory_of(stage: Stage, counted: Counted) -> dict[str, int]:
     }
 
 
+def padding_of(stage: Stage, batch: Batch) -> float:
+    """Share of padding: of all that a stage may draw where it knows (stage 4), of this batch otherwise."""
+    if stage.padding is not None:
+        return stage.padding
+    if "lengths" not in batch:
+        return 0.0
+    items, rows = batch["mel"].shape[:2]
+    return 1.0 - frames_of(batch) * MEL_PER_FRAME / float(items * rows)
+
+
 def frames_of(batch: Batch) -> float:
     """Token frames (40 ms) of sound in a batch, without padding."""
     if "codes" in batch:
@@ -135,7 +148,7 @@ class Trial(Run):
         self._set_rate(step)
         self._backward([batch], step)
         middle = self._now()
-        self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
+        self._clip()
         self.optimizer.step()
         self.stage.after_step(step)
         return middle - began, self._now() - middle
@@ -224,14 +237,15 @@ def estimate(
     memory = memory_of(outline, counted)
     few = range(min(config.batch_size, 8))
     measured = real or outline
-    frames = frames_of(measured.batch(0, few)) * config.batch_size / len(few)
+    drawn = measured.batch(0, few)
+    frames = frames_of(drawn) * config.batch_size / len(few)
     notes = [] if real is not None else ["batches are noise of full length; true ones can be shorter"]
     if processes > 1:
         notes.append(f"the time is that of one of {processes} processes, without what they send each other")
     speed, more = _speed(name, config, real, counted, memory, each, seconds)
     return Cost(
         outline.name, config.steps, processes, parameters_by_part(outline), memory, config.batch_size, frames,
-        counted.forward * parts, counted.backward * parts, speed, [*notes, *more],
+        padding_of(measured, drawn), counted.forward * parts, counted.backward * parts, speed, [*notes, *more],
     )  # fmt: skip
 
 

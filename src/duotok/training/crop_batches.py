@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from duotok.audio.features import MEL_MEAN, MEL_STD, POWER_FLOOR
+from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD, POWER_FLOOR
 from duotok.config import Config
-from duotok.corpora.features import Features
+from duotok.corpora.features import Features, made_by
 from duotok.corpora.mixture import Component, Mixture
 from duotok.corpora.store import ShardStore, Stored
 from duotok.corpora.types import SampleType, Split
@@ -50,6 +50,12 @@ class CropConfig(Config):
     """What a stage can choose about its crops."""
 
     frames: int = Field(default=256, ge=5, description="token frames of a crop; a shorter segment is taken whole")
+    highpass_hz: float = Field(
+        default=HIGHPASS_HZ,
+        ge=0,
+        le=100,
+        description="of the front end: before mel and chroma; the bundle's encoder does the same",
+    )
     gain_std_db: float = Field(default=3.0, ge=0)
     pseudo_mix: PseudoMix = PseudoMix()
     vocabulary: str = Field(
@@ -91,7 +97,8 @@ class CropBatches:
     ) -> None:  # fmt: skip
         self.store, self.seed, self.batch_size, self.config = store, seed, batch_size, config
         self.mixture = Mixture(store, split, mixture, seed)
-        self.features = Features(store)
+        self.features = Features(store, config.highpass_hz)
+        self.made_by = made_by(config.highpass_hz)
         self.vocabulary = vocabulary(config.vocabulary)
         pseudo = config.pseudo_mix
         self.pools: dict[str, np.ndarray] = {}
@@ -168,7 +175,7 @@ class CropBatches:
 
     def _features(self, index: int, track: str, start: int, count: int) -> tuple[Tensor, Tensor]:
         names = ("mel", "chroma")
-        if all(self.store.has(index, track, name) for name in names):
+        if all(self.store.has(index, track, name, self.made_by) for name in names):
             first, rows = MEL_PER_FRAME * start, MEL_PER_FRAME * count
             found = {name: self.store.rows(index, track, name, first, rows) for name in names}
         else:

@@ -23,18 +23,24 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from duotok.distributed import alone, rank, total, world
+from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError, MissingExtraError
+from duotok.training.budget import Budget
 from duotok.training.checkpoint import (
+    BEST,
+    barrier,
     best_so_far,
-    checkpoints,
+    every_checkpoint,
     latest,
     load_checkpoint,
     load_module,
+    newest_whole,
     save_checkpoint,
+    seal,
     write_text,
 )
 from duotok.training.logs import Log
-from duotok.training.schedule import learning_rate
+from duotok.training.schedule import learning_rate, timed_rate
 from duotok.training.stage import Batch, Stage, StageConfig, to_device
 from duotok.training.watch import Watch, stop
 
@@ -100,6 +106,10 @@ def shard(trained: Trained, blocks: tuple[type[nn.Module], ...], precision: str)
             fully_shard(module, mp_policy=policy)
     fully_shard(trained, mp_policy=policy)
     return trained
+
+
+ENDLESS = 2**40
+"""Steps of a run that goes by the clock."""
 
 
 class Batches(Dataset[list[Batch]]):
@@ -183,22 +193,42 @@ class Run:
 
     def __init__(self, stage: Stage, run: Path, accelerator: Accelerator, stop_after: int | None) -> None:
         self.stage, self.run, self.accelerator, self.config = stage, run, accelerator, stage.config
-        self.last = min(self.config.steps, stop_after or self.config.steps)
+        timed = self.config.minutes is not None
+        self.last = stop_after or ENDLESS if timed else min(self.config.steps, stop_after or self.config.steps)
         self.main = accelerator.is_main_process
         self.device = stage.device = accelerator.device
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if self.config.tf32 else "highest")
         self._prepare()
-        found = checkpoints(run)
-        state = load_checkpoint(found[-1], stage, self.plain) if found else {"step": 0}
+        damaged: list[str] = []
+        found = newest_whole(run, damaged.append)
+        state = load_checkpoint(found, stage, self.plain) if found else {"step": 0}
         self.first = int(state["step"])
         if accelerator.scaler is not None and state.get("scaler"):
             accelerator.scaler.load_state_dict(state["scaler"])
+        self.budget.go_on(float(state.get("seconds", 0.0)))
         self.batches = Batches(stage, world(), rank())
-        self.log = Log(run, stage.name, self.first, self.config.steps) if self.main else None
+        steps = None if self.budget.timed else self.config.steps
+        self.log = Log(run, stage.name, self.first, steps) if self.main else None
+        if damaged:
+            barrier()  # everybody has looked
+        if self.main and damaged:
+            barred = [path for path in every_checkpoint(run) if found is None or path > found]
+            for path in barred:  # out of the way of what is written next, and of later stages; not deleted
+                put(path, path.with_name(f"damaged-{path.name}"))
+        if self.log is not None:
+            for problem in damaged:
+                self.log.note(f"{problem.split('; ')[0]}: goes on from the one before")
         self.best = best_so_far(run)
+        if self.best.get("figure") != self.config.best:
+            self.best = {}
+            if self.main:
+                (run / BEST).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         """The stage on its device, copied (DDP) or cut (FSDP) over the processes, and its optimizer."""
         config, trained = self.config, Trained(self.stage)
+        self.budget = Budget(config.steps, config.minutes, config.checks)
         if config.sharding == "fsdp" and world() > 1:
             self.trained = shard(trained.to(self.device), self.stage.blocks, config.precision)
         else:
@@ -207,12 +237,15 @@ class Run:
             self.trained = self.accelerator.prepare_model(trained)
         groups = self.stage.parameter_groups()
         self.scales = [float(group.pop("scale", 1.0)) for group in groups]
+        clips = [group.pop("clip", None) for group in groups]
         self.plain = torch.optim.AdamW(
             groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay,
-            fused=self.device.type == "cpu",  # one pass over the weights; a GPU's default is as good
+            fused=config.sharding == "none",  # one pass over the weights
         )  # fmt: skip
         self.optimizer = self.accelerator.prepare_optimizer(self.plain)
-        self.parameters = [p for group in self.plain.param_groups for p in group["params"]]
+        own = [(group["params"], clip) for group, clip in zip(self.plain.param_groups, clips, strict=True)]
+        self.parameters = [p for parameters, clip in own if clip is None for p in parameters]
+        self.clipped_apart = [(parameters, float(clip)) for parameters, clip in own if clip is not None]
 
     def go(self) -> dict[str, float]:
         stage, config = self.stage, self.config
@@ -241,43 +274,73 @@ class Run:
         )  # fmt: skip
 
     def _steps(self) -> dict[str, float]:
-        stage, config = self.stage, self.config
+        stage, config, budget = self.stage, self.config, self.budget
         loader, watch, sums = self._loader(), Watch(config.explode), Sums()
         held_out: dict[str, float] = {}
-        for step in range(self.first, self.last):
+        done, ending = (
+            self.first,
+            self.first >= self.last or (budget.timed and self.first > 0 and budget.over(self.first)),
+        )
+        while not ending:
+            step = done
             before = time.monotonic()
             parts = next(loader)
             waited = time.monotonic() - before
             seed_step(config.seed, step)
+            stage.share = budget.share(step)
             lr = self._set_rate(step)
             losses = self._backward(parts, step)
-            logging = (step + 1) % config.log_every == 0 or step + 1 == self.last
+            done = step + 1
+            budget.tick()
+            ending = done >= self.last or budget.over(done)
+            logging = done % config.log_every == 0 or ending
             norms = self._norms() if logging else {}
-            norm = self.accelerator.clip_grad_norm_(self.parameters, config.clip)
-            self._check(watch, step, lr, losses, norm, parts)
+            norm = self._clip()
+            if done % config.check_every == 0 or logging:
+                self._check(watch, step, lr, losses, norm, parts)
             self.optimizer.step()
             stage.after_step(step)
             sums.add({**losses, "gradient": _local(norm)}, waited)
             figures = None
             if logging:
-                figures = sums.means() | stage.report() | norms
+                figures = sums.means() | stage.report() | norms | self._speed(sums)
                 sums = Sums()
             if self.log is not None:
-                self.log.step(step + 1, figures, lr)
-            done = step + 1
-            improved = False
-            if done % config.held_out_every == 0 or done == self.last:
+                self.log.step(done, figures, lr, budget.minutes_left())
+            looked, improved = time.monotonic(), False
+            if ending or budget.due(done, config.held_out_every):
                 held_out = evaluate(stage)
                 improved = self._compare(done, held_out)
-            if done % config.save_every == 0 or done == self.last or improved:
+            if ending or improved or budget.due(done, config.save_every):
                 self._save(done, improved, held_out)
-            if done % config.sample_every == 0 or done == self.last:
+            if ending or budget.due(done, config.sample_every):
                 self._sample(done)
+            if budget.timed and not ending and budget.due(done, config.save_every):
+                budget.checked(time.monotonic() - looked)
+        if budget.timed and self.log is not None and done == self.first + 1:
+            self.log.note(f"minutes {config.minutes:g} are over after one step; give it more to learn anything")
         return held_out
+
+    def _clip(self) -> Any:
+        """Limit the gradients; their norm before that, less that of the groups with a limit of their own."""
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
+        for parameters, limit in self.clipped_apart:
+            nn.utils.clip_grad_norm_(parameters, limit)
+        return norm
+
+    def _speed(self, sums: Sums) -> dict[str, float]:
+        """Items a second of all processes since the last figures, and on a GPU the most memory that was in use."""
+        figures = {"items_per_second": self.config.batch_size * sums.count / max(1e-9, time.monotonic() - sums.since)}
+        if self.device.type == "cuda":
+            figures["memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
+        return figures
 
     def _set_rate(self, step: int) -> float:
         c = self.config
-        lr = learning_rate(step, peak=c.lr, warmup=c.warmup, steps=c.steps, floor=c.floor)
+        if self.budget.timed:
+            lr = timed_rate(step, self.budget.share(step), peak=c.lr, warmup=c.warmup, floor=c.floor)
+        else:
+            lr = learning_rate(step, peak=c.lr, warmup=c.warmup, steps=c.steps, floor=c.floor)
         for group, scale in zip(self.plain.param_groups, self.scales, strict=True):
             group["lr"] = lr * scale
         return lr
@@ -291,11 +354,26 @@ class Run:
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.trained):
-                losses = self.trained(to_device(part, self.device), step)
-                self.accelerator.backward(losses["loss"] / len(parts))
+                try:
+                    losses = self.trained(to_device(part, self.device), step)
+                    self.accelerator.backward(losses["loss"] / len(parts))
+                except torch.OutOfMemoryError:
+                    raise self._out_of_memory(step) from None
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
         return sums
+
+    def _out_of_memory(self, step: int) -> DuoTokError:
+        config = self.config.model_dump()
+        crops = {key: value for key, value in config.items() if key.startswith("crop_")}
+        crops |= {"crops.frames": config["crops"]["frames"]} if "crops" in config else {}
+        shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
+        kept = every_checkpoint(self.run)
+        there = f"{kept[-1].name} is kept" if kept else "there is no checkpoint yet"
+        return DuoTokError(
+            f"{self.run}: the GPU is out of memory at step {step}; raise accumulate ({self.config.accumulate}), lower "
+            f"batch_size ({self.config.batch_size}){shorter}; {there}"
+        )
 
     def _norms(self) -> dict[str, float]:
         """Gradient norms by part, before clipping."""
@@ -321,16 +399,21 @@ class Run:
         if self.log is not None:
             self.log.note(f"held out at {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in held_out.items()))
             self.log.write(done, "held_out", **held_out)
+        if self.config.best is None:
+            return False
+        if held_out and self.config.best not in held_out and self.log is not None:
+            self.log.note(f"best: there is no figure {self.config.best}, so the newest checkpoint is what will be used")
         value = held_out.get(self.config.best)
         return value is not None and value < self.best.get("value", float("inf"))
 
     def _save(self, done: int, improved: bool, held_out: dict[str, float]) -> None:
         scaler = self.accelerator.scaler
-        if improved:
+        if improved and self.config.best is not None:
             self.best = {"step": done, "figure": self.config.best, "value": held_out[self.config.best]}
             if self.main:  # named first: forgetting old ones must spare it
-                write_text(self.run / "best.json", json.dumps(self.best))
-        save_checkpoint(self.run, self.stage, self.plain, done, scaler.state_dict() if scaler is not None else None)
+                write_text(self.run / BEST, json.dumps(seal(self.best)))
+        scaling = scaler.state_dict() if scaler is not None else None
+        save_checkpoint(self.run, self.stage, self.plain, done, scaling, self.budget.used)
 
     def _sample(self, done: int) -> None:
         if not self.main and self.config.sharding == "none":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from duotok.config import parse
@@ -15,44 +16,55 @@ from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.render import RenderPlan
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
-from duotok.training.checkpoint import latest, load_module
+from duotok.training.checkpoint import best, load_module, read_state
 from duotok.training.latent_data import condition_vectors
+from duotok.training.stage import StageConfig
 
 
 def run_config(run: Path) -> dict[str, Any]:
-    """The resolved config of a run's newest checkpoint. Raises ConfigError when the run has none."""
-    state: dict[str, Any] = json.loads((latest(run) / "state.json").read_text(encoding="utf-8"))
-    config = state["config"]
+    """The resolved config of a run's best checkpoint. Raises ConfigError when the run has none."""
+    config = read_state(best(run))["config"]
     if not isinstance(config, dict):
         raise ConfigError(f"{run}: state.json holds no config; train that stage again")
     return config
 
 
+def device_of(config: StageConfig) -> torch.device:
+    """Where a stage's arrays are derived: where it trains."""
+    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def run_highpass(run: Path) -> float:
+    """The high-pass of the front end that a run of stages 1 to 3 was trained behind, in Hz; 0 for runs from before it."""
+    return float(run_config(run)["crops"].get("highpass_hz", 0.0))
+
+
 def fingerprint(run: Path, module: str) -> str:
-    """Names the newest weights of a run: checkpoint and the start of their SHA-256."""
-    path = latest(run) / f"{module}.safetensors"
+    """Names the weights of a run that are used: checkpoint and the start of their SHA-256."""
+    path = best(run) / f"{module}.safetensors"
     return f"{path.parent.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 def load_separator(runs: Path) -> BSRoFormer:
     run = runs / "separator"
     module = BSRoFormer(parse(BSRoFormerConfig, run_config(run)["model"], str(run)))
-    load_module(latest(run) / "separator.safetensors", module)
+    load_module(best(run) / "separator.safetensors", module)
     return module.eval().requires_grad_(False)
 
 
 def load_autoencoder(runs: Path, run_name: str = "autoencoder") -> Autoencoder:
     run = runs / run_name
     module = Autoencoder(parse(AutoencoderConfig, run_config(run)["model"], str(run)))
-    load_module(latest(run) / "autoencoder.safetensors", module)
+    load_module(best(run) / "autoencoder.safetensors", module)
     return module.eval().requires_grad_(False)
 
 
 def load_tokenizer(runs: Path, stage: str = "stage3") -> Tokenizer:
     run = runs / stage
     module = Tokenizer(parse(TokenizerConfig, run_config(run)["model"], str(run)))
-    load_module(latest(run) / "tokenizer.safetensors", module)
+    load_module(best(run) / "tokenizer.safetensors", module)
     return module.eval().requires_grad_(False)
 
 
@@ -60,8 +72,27 @@ def load_dit(runs: Path, track: str) -> DiT:
     """The averaged weights of a track's renderer."""
     run = runs / f"stage4.{track}"
     module = DiT(parse(DiTConfig, run_config(run)["dit"], str(run)))
-    load_module(latest(run) / "ema.safetensors", module)
+    load_module(best(run) / "ema.safetensors", module)
     return module.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the renderer of a track is to be used, as its stage 4 was told."""
+
+    steps: int
+    sampler: str
+    temperature: float
+    render: RenderPlan
+
+
+def load_sampling(runs: Path, track: str) -> Sampling:
+    """Out of the config of RUNS/stage4.TRACK; keys that it lacks have their defaults."""
+    from duotok.training.stage4 import Stage4Config
+
+    run = runs / f"stage4.{track}"
+    config = parse(Stage4Config, run_config(run), str(run))
+    return Sampling(config.sample_steps, config.sampler, config.temperature, config.render)
 
 
 def load_vectors(runs: Path, track: str) -> Tensor:

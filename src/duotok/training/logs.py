@@ -14,9 +14,9 @@ LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Log:
-    """Opened by the first process only. `first` and `total`: the steps of this run."""
+    """Opened by the first process only. `first` and `total`: the steps of this run; None when it goes by the clock."""
 
-    def __init__(self, run: Path, name: str, first: int, total: int) -> None:
+    def __init__(self, run: Path, name: str, first: int, total: int | None) -> None:
         self.path, self.name, self.first, self.total = run / "log.jsonl", name, first, total
         self.console = Console(stderr=True)
         self.started, self.said = time.monotonic(), 0.0
@@ -42,8 +42,8 @@ class Log:
                 if isinstance(value, int | float):
                     self.board.add_scalar(f"{kind}/{key}", value, step)
 
-    def step(self, step: int, figures: dict[str, float] | None, lr: float) -> None:
-        """Progress after each step; `figures` (means since the last ones) every `log_every` steps."""
+    def step(self, step: int, figures: dict[str, float] | None, lr: float, left: float | None = None) -> None:
+        """Progress after each step; `figures` (means since the last ones) every `log_every` steps; left: minutes."""
         now = time.monotonic()
         if figures is not None:
             rate = (step - self.first) / max(1e-9, now - self.started)
@@ -51,8 +51,10 @@ class Log:
             text = "  ".join(f"{k} {v:.4g}" for k, v in figures.items() if not k.startswith("gradient."))
             self.progress.update(self.task, figures=f"{rate:.2f}/s  {text}")
             if self.progress.disable and (now - self.said > LINE_EVERY or step == self.total):
-                left = (self.total - step) / max(rate, 1e-9) / 60
-                self.note(f"{step}/{self.total}  {rate:.2f} steps/s  {left:.1f} min left  lr {lr:.1e}  {text}")
+                if self.total is not None:
+                    left = (self.total - step) / max(rate, 1e-9) / 60
+                of = "" if self.total is None else f"/{self.total}"
+                self.note(f"{step}{of}  {rate:.2f} steps/s  {left or 0:.1f} min left  lr {lr:.1e}  {text}")
                 self.said = now
         self.progress.update(self.task, completed=step)
 

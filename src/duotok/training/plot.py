@@ -21,7 +21,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values."""
 
 LOGGED = "log.jsonl"
-NOT_LOSSES = {"lr", "rate", "seconds", "waiting", "gradient"}
+NOT_LOSSES = {"lr", "rate", "seconds", "waiting", "gradient", "items_per_second", "memory_gb"}
 PARTS = 8  # gradient norms drawn, the largest
 COLUMNS = 3
 STYLES = ("-", "--", ":", "-.")

@@ -16,9 +16,12 @@ from duotok.renderer.autoencoder import Autoencoder
 from duotok.separation.separator import Separator
 from duotok.separation.teacher import BINS, Grid, teacher_masks
 from duotok.tokens import TRACKS
+from duotok.training.latent_data import LATENTS_PER_FRAME, Stretch, places
 from duotok.training.sounds import Sound
 
-MEL_PER_FRAME = 4
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 @dataclass(frozen=True)
@@ -59,48 +62,72 @@ def _scatter(store: ShardStore, index: int) -> tuple[int, str]:
     return zlib.crc32(key.encode()), key
 
 
+CONTEXT = 25
+"""Token frames of neighbouring sound on each side of a segment, as far as there are any: more than a latent depends on."""
+
+
 @dataclass(frozen=True)
 class Latents:
-    """The autoencoder's latents of a track: float16 `[2 * frames, latent_dim]`."""
+    """The autoencoder's latents of a track: float16 `[2 * frames, latent_dim]`.
 
-    store: ShardStore
+    A segment with neighbours is heard with them, so that no latent at a joint knows of the cut.
+    """
+
     autoencoder: Autoencoder
+    places: dict[str, dict[int, tuple[Stretch, int]]]
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
-        audio = Sound(self.store, index).mono(track)
-        return self.autoencoder.encode(audio[None, None])[0].half().numpy()
+        stretch, start = self.places[track][index]
+        frames = int(stretch.store.frames[index])
+        first, stop = max(0, start - CONTEXT), min(stretch.frames, start + frames + CONTEXT)
+        audio = stretch.mono(first, stop - first).to(device_of(self.autoencoder))
+        latents = self.autoencoder.encode(audio[None, None])[0]
+        skip = LATENTS_PER_FRAME * (start - first)
+        return latents[skip : skip + LATENTS_PER_FRAME * frames].half().cpu().numpy()
+
+
+def _places(store: ShardStore) -> dict[str, dict[int, tuple[Stretch, int]]]:
+    """Of both tracks, all segments that renderers learn from."""
+    return {track: places(store, track, "train", "validation") for track in TRACKS}
 
 
 def compute_latents(store: ShardStore, autoencoder: Autoencoder, made_by: str) -> None:
-    """Latents of both tracks of every segment that is music or singing."""
-    made = Latents(store, autoencoder.eval())
-    derive(store, "latents", made, tracks=TRACKS, made_by=made_by, select=rendered(store))
-
-
-def rendered(store: ShardStore) -> list[int]:
-    """Segments that renderers learn from: all that have a track of their own, sounds and test recordings apart."""
-    kinds = ("song", "music", "instrumental", "voice", "speech")
-    return [i for i in store.select("train", "validation", kinds=kinds) if {*TRACKS} & {*store.tracks(i)}]
+    """Latents of both tracks of every segment that renderers learn from."""
+    found = _places(store)
+    made = Latents(autoencoder.eval(), found)
+    for track in TRACKS:
+        derive(store, "latents", made, tracks=(track,), made_by=f"{made_by} joined", select=sorted(found[track]))
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes of a track in plain windows of `window` frames: int32 `[frames, 1]`."""
+    """Codes of a track in plain windows of `window` frames over its stretch: int32 `[frames, 1]`.
 
-    store: ShardStore
+    A window goes over the joints between segments; it is encoded once for each segment that it touches.
+    """
+
     tokenizer: Tokenizer
     window: int
+    places: dict[str, dict[int, tuple[Stretch, int]]]
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
-        mel = torch.from_numpy(np.asarray(self.store.rows(index, track, "mel"), dtype=np.float32))
-        step = self.window * MEL_PER_FRAME
-        codes = [self.tokenizer.encode(mel[None, s : s + step], track)[0] for s in range(0, len(mel), step)]
-        return torch.cat(codes)[:, None].numpy().astype(np.int32)
+        stretch, start = self.places[track][index]
+        frames = int(stretch.store.frames[index])
+        found = []
+        for low in range(start - start % self.window, start + frames, self.window):
+            count = min(self.window, stretch.frames - low)
+            mel = torch.from_numpy(np.asarray(stretch.rows("mel", low, count), dtype=np.float32))
+            found.append(self.tokenizer.encode(mel[None].to(device_of(self.tokenizer)), track)[0])
+        skip = start % self.window
+        return torch.cat(found)[skip : skip + frames, None].cpu().numpy().astype(np.int32)
 
 
 def compute_codes(store: ShardStore, tokenizer: Tokenizer, window: int, made_by: str) -> None:
     """Codes of both tracks of every segment that `compute_latents` covers."""
-    made = Codes(store, tokenizer.eval(), window)
-    derive(store, "codes", made, tracks=TRACKS, made_by=f"{made_by} window {window}", select=rendered(store))
+    found = _places(store)
+    made = Codes(tokenizer.eval(), window, found)
+    stamp = f"{made_by} window {window} joined"
+    for track in TRACKS:
+        derive(store, "codes", made, tracks=(track,), made_by=stamp, select=sorted(found[track]))

@@ -22,6 +22,14 @@ class StageConfig(Config):
     """What every stage can be told. Learning rate: linear warm-up, then half a cosine down to `floor` x `lr`."""
 
     steps: int = Field(gt=0, description="optimizer steps in all")
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="train by time instead: schedules follow the share of these minutes, steps is not looked at",
+    )
+    checks: int = Field(
+        default=4, gt=0, description="with minutes: how often, evenly spaced, to take held-out figures, save and sample"
+    )
     batch_size: int = Field(gt=0, description="items of one optimizer step, over all processes")
     accumulate: int = Field(default=1, gt=0, description="parts that a process cuts its share of a batch into")
     lr: float = Field(gt=0)
@@ -33,15 +41,22 @@ class StageConfig(Config):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: bool = Field(default=True, description="on a GPU, matrix products that are left in fp32 may round to TF32")
     compile: bool = Field(default=False, description="torch.compile: slow first step, faster ones after it on a GPU")
     sharding: Literal["none", "fsdp"] = Field(default="none", description="fsdp: for models too large for one device")
     explode: float = Field(
         default=20.0, ge=0, description="stop when the loss stays above this many medians; 0 = never"
     )
     log_every: int = Field(default=10, gt=0)
+    check_every: int = Field(
+        default=1, gt=0, description="steps from one look at the loss to the next; each makes a GPU wait"
+    )
     save_every: int = Field(default=250, gt=0)
     keep: int = Field(default=2, gt=0, description="newest checkpoints that stay; the best one stays besides")
-    best: str = Field(default="loss", description="held-out figure (lower is better) that decides which one is best")
+    best: str | None = Field(
+        default="loss",
+        description="held-out figure (lower is better) whose best checkpoint later stages and bundles use; null: the newest",
+    )
     held_out_every: int = Field(default=500, gt=0)
     sample_every: int = Field(default=1000, gt=0)
     loader_workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0 = in the trainer")
@@ -59,11 +74,17 @@ class Stage(ABC):
     """Where the modules are; the engine sets it before the first step."""
     idle_parameters: bool = False
     """Whether a step may leave trained parameters without a gradient (a track that no item of a process belongs to)."""
+    padding: float | None = None
+    """Share of padding in a batch, where a stage knows it without drawing one."""
     blocks: tuple[type[nn.Module], ...] = ()
     """Classes whose instances are sharded as units under FSDP."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for AdamW; each may carry `scale`, a factor on the learning rate."""
+        """Groups for AdamW.
+
+        Each may carry its own `betas` and `weight_decay`, `scale` (a factor on the learning rate) and `clip` (the largest
+        norm of its own gradients; those of groups without one are clipped together). So two groups can be two optimizers.
+        """
         return [{"params": [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]}]
 
     @abstractmethod
@@ -86,6 +107,9 @@ class Stage(ABC):
 
     def after_step(self, step: int) -> None:  # noqa: B027 - optional hook
         """Called after each optimizer step (EMA and the like)."""
+
+    share: float = 0.0
+    """How much of the run is done, 0 to 1; the engine sets it before each step. Schedules of a stage follow it."""
 
     def report(self) -> dict[str, float]:
         """More figures for the log, e.g. how many codes were used since the last call."""

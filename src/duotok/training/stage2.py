@@ -13,10 +13,12 @@ from torch import Tensor
 
 from duotok.corpora.mixture import Component
 from duotok.corpora.store import ShardStore
+from duotok.model.health import effective_rank, noise_detectability
 from duotok.model.losses import Stage2Weights, stage2_loss
 from duotok.model.tokenizer import Tokenizer
 from duotok.model.transformer import Block
-from duotok.training.checkpoint import latest, load_module
+from duotok.random import ItemRandom
+from duotok.training.checkpoint import best, load_module
 from duotok.training.pictures import show_mels
 from duotok.training.stage import Batch, Stage, means_over, to_device
 from duotok.training.stage1 import CropStageConfig
@@ -53,7 +55,7 @@ class Stage2(Stage):
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
         if stage1 is not None:
-            load_module(latest(stage1) / "tokenizer.safetensors", self.tokenizer, only=PRETRAINED)
+            load_module(best(stage1) / "tokenizer.safetensors", self.tokenizer, only=PRETRAINED)
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
@@ -66,7 +68,22 @@ class Stage2(Stage):
         return stage2_loss(heads, batch, batch["lengths"], self.config.weights)
 
     def held_out(self) -> dict[str, float]:
-        return means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES)
+        """Losses, and the health of the bottleneck: `effective_rank` of its features, `noise_told` from them by a linear test."""
+        return means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES) | self._health()
+
+    def _health(self) -> dict[str, float]:
+        rows, noise = [], []
+        for index in range(HELD_OUT_BATCHES):
+            batch = to_device(self.held_out_crops.batch(index, range(self.config.batch_size)), self.device)
+            z = self.tokenizer.projection_in(self.tokenizer.lower(batch["mel"], batch["lengths"])).float()
+            drawn = self.tokenizer.noise.draw(z, batch["lengths"], ItemRandom(batch["seeds"], self.device))
+            mask = torch.arange(z.shape[1], device=z.device) < batch["lengths"][:, None]
+            rows.append(z[mask])
+            noise.append(drawn[mask])
+        return {
+            "effective_rank": effective_rank(torch.cat(rows)),
+            "noise_told": noise_detectability(torch.cat(rows), torch.cat(noise)),
+        }
 
     def sample(self, folder: Path) -> None:
         """Mel of held-out crops as it is and as the mel head tells it."""

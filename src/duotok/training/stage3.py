@@ -20,7 +20,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.model.transformer import Block
 from duotok.random import item_seed
 from duotok.tokens import TRACKS
-from duotok.training.checkpoint import latest, load_module
+from duotok.training.checkpoint import best, load_module
 from duotok.training.pictures import show_mels
 from duotok.training.stage import Batch, Stage, means_over, to_device
 from duotok.training.stage1 import CropStageConfig
@@ -53,6 +53,9 @@ class Stage3Config(CropStageConfig):
         default=(),
         description="fit again after these steps: codes that the moving features left behind come back into use",
     )
+    refit_at: tuple[float, ...] = Field(
+        default=(), description="the same by shares of the run, for one that lasts so many minutes"
+    )
     fit_scale: float | None = Field(
         default=None, gt=0, description="spread of the codes; null = the quantizer's default"
     )
@@ -68,10 +71,11 @@ class Stage3(Stage):
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
         if stage2 is not None:
-            load_module(latest(stage2) / "tokenizer.safetensors", self.tokenizer, only=ADAPTED)
+            load_module(best(stage2) / "tokenizer.safetensors", self.tokenizer, only=ADAPTED)
         self.tokenizer.start_stage3(config.freeze)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
+        self.refitted: int | None = None  # how many of refit_at are past; a run that goes on does not repeat them
         self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
 
     def start(self) -> None:
@@ -79,8 +83,10 @@ class Stage3(Stage):
             self.fit(0)
 
     def after_step(self, step: int) -> None:
-        if step + 1 in self.config.refit_steps:
+        passed = sum(self.share >= share for share in self.config.refit_at)
+        if step + 1 in self.config.refit_steps or passed > (passed if self.refitted is None else self.refitted):
             self.fit(step + 1)
+        self.refitted = passed
 
     @torch.no_grad()
     def fit(self, step: int) -> None:

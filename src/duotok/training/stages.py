@@ -41,12 +41,33 @@ def _autoencoder(config: Any, needs: Needs) -> Stage:
     return AutoencoderStage(config, needs.store)
 
 
+def _adversarial(config: Any, needs: Needs) -> Stage:
+    from duotok.corpora.features import derive_samples
+    from duotok.training.autoencoder import AutoencoderStage
+
+    if config.adversary is None:
+        raise ConfigError("adversarial: the config has no `adversary`; see configs/mini/adversarial.yaml")
+    derive_samples(needs.store, workers=needs.workers)
+    start = config.start_from or needs.runs / "autoencoder"
+    chosen = {"start_from": start, "model": _autoencoder_model(start)}
+    return AutoencoderStage(config.model_copy(update=chosen), needs.store, "adversarial")
+
+
+def _autoencoder_model(run: Path) -> Any:
+    """The shape of a trained autoencoder: stages that go on from it do not say it again."""
+    from duotok.config import parse
+    from duotok.renderer.autoencoder import AutoencoderConfig
+    from duotok.training.loading import run_config
+
+    return parse(AutoencoderConfig, run_config(run)["model"], str(run))
+
+
 def _stage1(config: Any, needs: Needs) -> Stage:
     from duotok.corpora.features import derive_features
     from duotok.training.stage1 import Stage1
 
     if config.store_features:
-        derive_features(needs.store, workers=needs.workers)
+        derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
     return Stage1(config, needs.store)
 
 
@@ -55,12 +76,28 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     from duotok.training.prepare import compute_masks
     from duotok.training.stage2 import Stage2
 
+    _same_front_end(config, needs.runs / "stage1")
     if config.store_features:
-        derive_features(needs.store, workers=needs.workers)
+        derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
     if config.model.mask_head and config.mask_seconds:
         teacher, made_by = _teacher(config, needs.runs)
         compute_masks(needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by)
     return Stage2(config, needs.store, needs.runs / "stage1")
+
+
+def _same_front_end(config: Any, before: Path) -> None:
+    """A stage hears what the one before it heard. Raises ConfigError."""
+    from duotok.training.checkpoint import checkpoints
+    from duotok.training.loading import run_highpass
+
+    if not checkpoints(before):
+        return  # the stage itself says so
+    learned = run_highpass(before)
+    if learned != config.crops.highpass_hz:
+        raise ConfigError(
+            f"crops.highpass_hz = {config.crops.highpass_hz:g}, but {before} learned behind {learned:g} Hz; "
+            f"set crops.highpass_hz={learned:g}, or train that stage again"
+        )
 
 
 def _teacher(config: Any, runs: Path) -> tuple[Separator, str]:
@@ -68,10 +105,12 @@ def _teacher(config: Any, runs: Path) -> tuple[Separator, str]:
     from duotok.separation.bs_roformer import STEMS
     from duotok.separation.choose import separator_by_name, separator_stamp
     from duotok.separation.separator import MiniSeparator
-    from duotok.training.loading import fingerprint, load_separator
+    from duotok.training.loading import device_of, fingerprint, load_separator
 
     if config.teacher == "trained":
-        return MiniSeparator(load_separator(runs), stems=STEMS), fingerprint(runs / "separator", "separator")
+        return MiniSeparator(load_separator(runs).to(device_of(config)), stems=STEMS), fingerprint(
+            runs / "separator", "separator"
+        )
     given = {"weights": config.teacher_weights}
     return separator_by_name(config.teacher, **given, stems=STEMS), separator_stamp(config.teacher, **given)
 
@@ -80,24 +119,27 @@ def _stage3(config: Any, needs: Needs) -> Stage:
     from duotok.corpora.features import derive_features
     from duotok.training.stage3 import Stage3
 
+    _same_front_end(config, needs.runs / "stage2")
     if config.store_features:
-        derive_features(needs.store, workers=needs.workers)
+        derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
     return Stage3(config, needs.store, needs.runs / "stage2")
 
 
 def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.corpora.features import derive_features
     from duotok.training.latent_data import condition_vectors
-    from duotok.training.loading import fingerprint, load_autoencoder, load_tokenizer
+    from duotok.training.loading import device_of, fingerprint, load_autoencoder, load_tokenizer, run_highpass
     from duotok.training.prepare import compute_codes, compute_latents
     from duotok.training.stage4 import Stage4
 
     runs, store = needs.runs, needs.store
-    derive_features(store, workers=needs.workers)
+    derive_features(store, workers=needs.workers, highpass_hz=run_highpass(runs / "stage3"))
+    device = device_of(config)
     autoencoder = load_autoencoder(runs)
-    compute_latents(store, autoencoder, fingerprint(runs / "autoencoder", "autoencoder"))
+    compute_latents(store, autoencoder.to(device), fingerprint(runs / "autoencoder", "autoencoder"))
     tokenizer = load_tokenizer(runs, "stage3")
-    compute_codes(store, tokenizer, config.encoder_window, fingerprint(runs / "stage3", "tokenizer"))
+    compute_codes(store, tokenizer.to(device), config.encoder_window, fingerprint(runs / "stage3", "tokenizer"))
+    autoencoder, tokenizer = autoencoder.cpu(), tokenizer.cpu()
     vectors = condition_vectors(tokenizer, config.track, config.dit.condition)
     return Stage4(config, store, vectors, autoencoder)
 
@@ -105,7 +147,8 @@ def _stage4(config: Any, needs: Needs) -> Stage:
 def _adapt(config: Any, needs: Needs) -> Stage:
     from duotok.training.adapt import Adapt
 
-    return Adapt(config, needs.store, needs.runs)
+    chosen = {"model": _autoencoder_model(needs.runs / "autoencoder")}
+    return Adapt(config.model_copy(update=chosen), needs.store, needs.runs)
 
 
 BUILDERS: dict[str, tuple[str, str, Callable[[Any, Needs], Stage]]] = {
@@ -116,6 +159,7 @@ BUILDERS: dict[str, tuple[str, str, Callable[[Any, Needs], Stage]]] = {
     "stage2": ("stage2", "Stage2Config", _stage2),
     "stage3": ("stage3", "Stage3Config", _stage3),
     "stage4": ("stage4", "Stage4Config", _stage4),
+    "adversarial": ("autoencoder", "AutoencoderStageConfig", _adversarial),
     "adapt": ("adapt", "AdaptConfig", _adapt),
 }
 NAMES = tuple(BUILDERS)

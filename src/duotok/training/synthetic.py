@@ -77,7 +77,7 @@ class SyntheticStore(ShardStore):
     def _sound(self, index: int, stem: str, start: int, frames: int, channels: int | None) -> np.ndarray:
         return np.resize(self.noise, (frames * FRAME_SAMPLES, channels or 2))
 
-    def has(self, index: int, track: str, name: str) -> bool:
+    def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
         return name in self.widths
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:

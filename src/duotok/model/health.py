@@ -1,0 +1,46 @@
+"""How much of the bottleneck speaks, and whether replacement noise looks like it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def effective_rank(features: Tensor) -> float:
+    """Exponential of the entropy of the covariance's eigenvalues: `features [rows, dim]` to 1 .. dim.
+
+    O. Roy and M. Vetterli, "The effective rank" (EUSIPCO 2007), on the covariance. Raises ValueError for under two rows.
+    """
+    if features.dim() != 2 or len(features) < 2:
+        raise ValueError(f"features are {list(features.shape)}; at least two rows [rows, dim] are needed")
+    values = torch.linalg.eigvalsh(torch.cov(features.detach().double().T)).clamp_min(0)
+    shares = values / values.sum().clamp_min(1e-300)
+    shares = shares[shares > 0]
+    return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+def noise_detectability(features: Tensor, noise: Tensor) -> float:
+    """How well the Mahalanobis distance tells noise from features: area under the ROC curve, 0.5 (not at all) to 1.
+
+    Both `[rows, dim]`; distance under the features' own mean and covariance. A value below 0.5 (noise nearer to the middle
+    than the data) is turned round.
+    """
+    x, y = features.detach().double(), noise.detach().double()
+    covariance = torch.cov(x.T).reshape(x.shape[1], x.shape[1])
+    floor = (
+        1e-9
+        * covariance.diagonal().mean().clamp_min(1e-12)
+        * torch.eye(len(covariance), dtype=x.dtype, device=x.device)
+    )
+    root = torch.linalg.cholesky(covariance + floor)
+
+    def distance(rows: Tensor) -> Tensor:
+        white: Tensor = torch.linalg.solve_triangular(root, (rows - x.mean(0)).T, upper=False)
+        return white.square().sum(0)
+
+    true, false = distance(x), distance(y)
+    ranks = torch.searchsorted(true.sort().values, false, right=True).double() + torch.searchsorted(
+        true.sort().values, false, right=False
+    )
+    area = float(ranks.mean() / (2 * len(true)))
+    return max(area, 1 - area)

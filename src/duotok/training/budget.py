@@ -1,0 +1,72 @@
+"""How long a run lasts: so many steps, or so many minutes of this machine's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from duotok.distributed import rank, total, world
+
+
+class Budget:
+    """What share of a run is done, and when the next look at it is due.
+
+    Counted in steps, everything is a function of the step. Counted in minutes, the clock decides: schedules follow the
+    share of the time that is used, held-out figures and checkpoints come at `checks` evenly spaced moments, and the run
+    ends early enough for the last of them. All processes go by the clock of the first.
+    """
+
+    def __init__(
+        self, steps: int, minutes: float | None = None, checks: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.steps, self.minutes, self.checks, self.clock = steps, minutes, checks, clock
+        self.reserve = 0.0
+        self.go_on(0.0)
+
+    def go_on(self, used: float) -> None:
+        """Start the clock; `used` seconds were trained before."""
+        self.used, self.started = used, self.clock() - used
+        self._checked = int(self.share(0) * self.checks) if self.timed else 0
+
+    @property
+    def timed(self) -> bool:
+        return self.minutes is not None
+
+    def tick(self) -> None:
+        """Read the clock, once a step."""
+        if self.minutes is None:
+            return
+        now = self.clock() - self.started
+        self.used = now if world() == 1 else float(total(torch.tensor(now if rank() == 0 else 0.0)))
+
+    def share(self, step: int) -> float:
+        """How much of the run is done before step `step`, 0 to 1."""
+        if self.minutes is None:
+            return min(1.0, step / self.steps)
+        return min(1.0, self.used / (60 * self.minutes))
+
+    def over(self, done: int) -> bool:
+        """Whether the run ends after `done` steps."""
+        if self.minutes is None:
+            return done >= self.steps
+        return self.used >= 60 * self.minutes - self.reserve
+
+    def due(self, done: int, every: int) -> bool:
+        """Whether something that comes `every` so many steps (or at the next moment of `checks`) comes after `done` steps.
+
+        With minutes the answer is the same until `checked` is called.
+        """
+        if self.minutes is None:
+            return done % every == 0
+        return int(self.share(done) * self.checks) > self._checked
+
+    def checked(self, took: float) -> None:
+        """A look at the run took so many seconds: the last one must fit as well."""
+        self.reserve = max(self.reserve, took)
+        self._checked = int(self.share(0) * self.checks) if self.minutes is not None else 0
+
+    def minutes_left(self) -> float | None:
+        """None when steps are counted."""
+        return None if self.minutes is None else max(0.0, self.minutes - self.used / 60)

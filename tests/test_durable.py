@@ -1,0 +1,91 @@
+"""What takes a name is on the disk before, and its folder knows the name after: shown on the calls to the system."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import tiny_bundle
+
+from duotok import durable
+from duotok.audio.io import write
+from duotok.corpora.jobs import atomic_write
+from duotok.tokens import DualTokens
+from duotok.training.arrays import save_array
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """fsync and replace in the order in which they come, with the names of the files."""
+    seen: list[tuple[str, str]] = []
+    sync, replace = os.fsync, os.replace
+
+    def spied_sync(handle: int) -> None:
+        seen.append(("fsync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        sync(handle)
+
+    def spied_replace(source: Path, target: Path) -> None:
+        seen.append(("replace", Path(target).name))
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", spied_sync)
+    monkeypatch.setattr("os.replace", spied_replace)
+    return seen
+
+
+def some_bytes(path: Path) -> None:
+    with atomic_write(path) as file:
+        file.write(b"x")
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "song.duotok": lambda path: DualTokens.from_codes([1, 2], [3, 4]).save(path),
+    "song.wav": lambda path: write(path, torch.zeros(1, 100), 48_000),
+    "array.npy": lambda path: save_array(path, np.zeros(3)),
+    "anything": some_bytes,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_is_on_the_disk_before_it_has_its_name(name: str, calls: list[tuple[str, str]], tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    renamed = calls.index(("replace", name))
+    before, after = calls[:renamed], calls[renamed + 1 :]
+    assert any(call == "fsync" and name in file for call, file in before)
+    assert ("fsync", tmp_path.name) in after
+
+
+def test_of_a_folder_every_file_is(calls: list[tuple[str, str]], tmp_path: Path) -> None:
+    folder = tiny_bundle(tmp_path)
+    before = calls[: calls.index(("replace", folder.name))]
+    assert {path.name for path in folder.iterdir()} <= {file for call, file in before if call == "fsync"}
+    assert calls[-1] == ("fsync", tmp_path.name)
+
+
+def test_a_folder_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    durable.put(tmp_path / "new", tmp_path / "old")
+    assert [p.name for p in tmp_path.iterdir()] == ["old"] and [p.name for p in (tmp_path / "old").iterdir()] == ["new"]
+
+
+def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    replace = os.replace
+
+    def fails(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", fails)
+    with pytest.raises(OSError, match="No space"):
+        durable.put(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old" / "old").is_file()

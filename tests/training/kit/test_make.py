@@ -81,7 +81,7 @@ def test_code_configs_and_recordings_come_along(configs: Path, music: Path, tmp_
     ]  # fmt: skip
     assert plan.prepare == (
         "--corpus", "index:index={kit}/audio/index", "--set", "index.validation=0.5", "--segment", "whole_seconds=1",
-        "--licences", "public-domain", "--separator", "none",
+        "--licences", "public-domain", "--separator", "none", "--shard-segments", "256",
     )  # fmt: skip
 
 

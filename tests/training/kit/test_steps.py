@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from tests.training.kit.wheel_maker import make_wheel
 from tests.training.small import stage1_config, stage2_config
 
 from duotok.errors import ConfigError, DuoTokError
-from duotok.training.kit import wheels
+from duotok.training.kit import trainers, wheels
 from duotok.training.kit.collect import pack
 from duotok.training.kit.join import join_results
 from duotok.training.kit.make import Options, make_kit
 from duotok.training.kit.plan import FILE, Training, meant, read_plan
+from duotok.training.kit.steps import Work
+from duotok.training.kit.trainers import CommandError
 from duotok.training.kit.wheels import Sources, Target
 from duotok.training.stages import NAMES, config_class
 
@@ -36,7 +39,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 def started(kit: Path, *words: object) -> subprocess.Popen[str]:
     # The tests' own PYTHONPATH would bring the checkout's duotok; the kit's must be what runs.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, str(kit / "run.py"), *map(str, words)]
+    command = [sys.executable, str(kit / "run.py"), "--workers", "1", *map(str, words)]
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=kit.parent
     )
@@ -261,27 +264,70 @@ def test_mistakes_are_told_in_one_line(
 def test_overrides_reach_the_runs_they_name() -> None:
     vocals, other = Training("stage4.vocals", "stage4", "a"), Training("stage4.accompaniment", "stage4", "b")
     first = Training("stage1", "stage1", "c")
-    given = ["steps=3", "stage4.lr=1", "stage4.vocals.lr=2", "stage1.crops.frames=7", "crops.frames=9"]
+    given = ["all.steps=3", "stage4.lr=1", "stage4.vocals.lr=2", "stage1.crops.frames=7", "crops.frames=9"]
     everything = [first, vocals, other]
     assert meant(given, vocals, everything) == ["steps=3", "lr=1", "lr=2", "crops.frames=9"]
     assert meant(given, other, everything) == ["steps=3", "lr=1", "crops.frames=9"]
     assert meant(given, first, everything) == ["steps=3", "crops.frames=7", "crops.frames=9"]
 
 
-def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The words of `duotok train`, told by a kit whose package is replaced by one that repeats them."""
-    kit = make(tmp_path / "kit", stages=["stage1"], configs=configs, data=data, minutes=["stage1=2.5"])
+def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path) -> None:
+    kit = make(
+        tmp_path / "kit", stages=["stage1"], configs=configs, data=data, minutes=["stage1=2.5"], overrides=["steps=3"]
+    )
     plan = read_plan(kit)
-    assert plan.trainings[0].minutes == 2.5
-    from argparse import Namespace
-
-    from duotok.training.kit.steps import Work
-
-    said: list[tuple[str, ...]] = []
-    monkeypatch.setattr(Work, "_command", lambda self, step, asked, *words: said.append(words))
     work = Work(kit, tmp_path / "out", plan, Namespace(python=sys.executable, workers=3))
-    work.train(plan.trainings[0])
-    assert said == [
-        ("train", "stage1", "-c", "{kit}/configs/stage1.yaml", "--data", "{work}", "--runs", "{runs}", "--shards", "{kit}/shards",
-         "--minutes", "2.5", "--workers", "3")
+    assert work.words(plan.trainings[0]) == [
+        "train", "stage1", "-c", "{kit}/configs/stage1.yaml", "--data", "{work}", "--runs", "{runs}", "--shards", "{kit}/shards",
+        "--minutes", "2.5", "--set", "steps=3",
     ]  # fmt: skip
+
+
+def paced(begun: list[str], fails: str = "") -> tuple[Callable[[Training], Any], ...]:
+    """`arrays`, `begin` and `end` of `side_by_side` over children that are over after a few looks."""
+
+    class Fake:
+        def __init__(self, what: str, run: str) -> None:
+            self.what, self.run, self.looks, self.process = what, run, 0, Namespace(terminate=lambda: None)
+            begun.append(f"{what} {run}")
+
+        def ended(self, name: str) -> bool:
+            self.looks += 1
+            return self.looks > (5 if self.what == "begin" else 1)
+
+        def check(self, name: str) -> float:
+            if self.what == "begin" and self.run == fails:
+                raise CommandError(f"{name} broke")
+            return 0.0
+
+    def end(training: Training, child: Any) -> None:
+        begun.append(f"end {training.run}")
+
+    return lambda t: Fake("arrays", t.run), lambda t: Fake("begin", t.run), end
+
+
+def test_side_by_side_each_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainers, "POLL", 0.0)
+    runs = [Training(name, name, "") for name in ("separator", "autoencoder", "stage1", "stage2")]
+    told: list[str] = []
+    trainers.side_by_side(runs, 3, *paced(told))
+    assert [line for line in told if line.startswith("arrays")] == [f"arrays {t.run}" for t in runs]
+    assert told.index("arrays stage2") > max(told.index("end stage1"), told.index("end separator"))
+    assert told.index("begin autoencoder") < told.index("end separator")  # side by side
+    assert all(told.index(f"arrays {t.run}") < told.index(f"begin {t.run}") < told.index(f"end {t.run}") for t in runs)
+    for here, what in enumerate(told):  # arrays of one training at a time
+        if what.startswith("arrays"):
+            assert all(f"begin {name.split()[1]}" in told[:here] for name in told[:here] if name.startswith("arrays"))
+    one: list[str] = []
+    trainers.side_by_side(runs, 1, *paced(one))
+    assert [line for line in one if line.startswith("end")] == [f"end {t.run}" for t in runs]
+    assert all(one[3 * n].startswith("arrays") and one[3 * n + 2].startswith("end") for n in range(4))
+
+
+def test_side_by_side_what_fails_stops_what_would_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainers, "POLL", 0.0)
+    runs = [Training(name, name, "") for name in ("autoencoder", "stage1", "stage2")]
+    told: list[str] = []
+    with pytest.raises(CommandError, match="stage1 broke"):
+        trainers.side_by_side(runs, 2, *paced(told, fails="stage1"))
+    assert "end autoencoder" in told and not any("stage2" in line for line in told)

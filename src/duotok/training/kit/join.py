@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit.collect import ALONGSIDE, checkpoints, step_of
 from duotok.training.kit.start import damage, digest, read, unpack
@@ -60,10 +60,10 @@ def _join(facts: dict[str, Any], folder: Path, runs: Path) -> dict[str, Any]:
         run.mkdir(parents=True, exist_ok=True)
         for checkpoint in checkpoints(partial):
             if not (run / checkpoint.name).exists():
-                os.replace(checkpoint, run / checkpoint.name)
+                put(checkpoint, run / checkpoint.name)
         for name in ALONGSIDE:
             if (partial / name).is_file():
-                os.replace(partial / name, run / name)
+                put(partial / name, run / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return {"run": str(facts["run"]), "step": facts["step"], "folder": str(run), "resumable": facts["resumable"]}

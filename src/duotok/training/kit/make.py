@@ -13,6 +13,7 @@ from typing import Any
 
 from duotok.config import Config, override, parse
 from duotok.corpora.segments import SegmentConfig
+from duotok.corpora.shards import SHARD_SEGMENTS
 from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit import contents, start
 from duotok.training.kit.contents import Item
@@ -56,6 +57,7 @@ class Options:
     licences: Sequence[str] = ()
     separator: str = "mini"
     segment: Sequence[str] = ()
+    shard_segments: int = SHARD_SEGMENTS
     songs: int = 0
     runs: Path | None = None
     include: Sequence[Path] = ()
@@ -147,7 +149,7 @@ def _data(options: Options) -> tuple[list[Item], list[str]]:
         words += ["--segment", setting]
     if options.licences:
         words += ["--licences", ",".join(options.licences)]
-    return items, [*words, "--separator", options.separator]
+    return items, [*words, "--separator", options.separator, "--shard-segments", str(options.shard_segments)]
 
 
 def _needs_bundle(options: Options, configs: Any, prepared: bool) -> bool:

@@ -233,6 +233,10 @@ def test_a_damaged_or_missing_file_or_part_is_named(tmp_path: Path) -> None:
     code, told = run(kit, "--check")
     assert code == 1
     assert told.startswith(f"error: {kit}: kit.json is missing and code/duotok/errors.py is damaged (of ")
+    manifest = json.loads((kit / "MANIFEST.json").read_text())
+    left = [entry for entry in manifest["files"] if not entry["name"].startswith(("kit.json", "code/"))]
+    (kit / "MANIFEST.json").write_text(json.dumps({**manifest, "files": left}))  # it says nothing of the two any more
+    assert "MANIFEST.json is damaged" in run(kit, "--check")[1]
     (kit / "MANIFEST.json").write_text("{")
     assert "MANIFEST.json is missing or damaged" in run(kit)[1]
 
@@ -304,6 +308,13 @@ def paced(begun: list[str], fails: str = "") -> tuple[Callable[[Training], Any],
         begun.append(f"end {training.run}")
 
     return lambda t: Fake("arrays", t.run), lambda t: Fake("begin", t.run), end
+
+
+def test_what_a_run_waits_for() -> None:
+    everything = ["separator", "autoencoder", "stage1", "stage2", "stage3", "stage4.vocals"]
+    assert trainers.waits_for("stage2", everything) == {"stage1", "separator"}  # the teacher is trained first
+    assert trainers.waits_for("stage4.vocals", everything) == {"stage3", "autoencoder"}
+    assert trainers.waits_for("stage2", ["stage3"]) == trainers.waits_for("stage1", everything) == set()
 
 
 def test_side_by_side_each_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def test_killed_in_the_middle_it_goes_on_and_the_results_come_back(configs: Path
     results, runs = tmp_path / "results", tmp_path / "runs"
     code, told = run(kit, "--out", out, "--collect", results, "--piece-size", "50KB")
     assert code == 0, told
-    pieces = sorted(results.glob("stage1.0*"))
+    pieces = sorted(results.glob("results.0*"))
     assert len(pieces) > 2 and all(path.stat().st_size <= 50_000 for path in pieces)
     assert [(row["run"], row["step"]) for row in join_results(results, runs)] == [("stage1", reached + 3)]
     source, copy = (place / "stage1" / f"checkpoint-{reached + 3:08d}" for place in (out / "runs", runs))
@@ -131,7 +131,7 @@ def collected(run: Path, folder: Path, steps: Sequence[int], size: int = 2000) -
             (checkpoint / name).write_bytes(os.urandom(3000))
         (checkpoint / "state.json").write_text("{}")
     (run / "best.json").write_text(json.dumps({"step": steps[0], "figure": "loss", "value": 1.0}))
-    pack(run, folder, size)
+    pack(run.parent, [run.name], folder, size)
     return folder
 
 
@@ -141,11 +141,22 @@ def test_newest_and_best_are_packed_and_old_pieces_go(tmp_path: Path) -> None:
     join_results(results, tmp_path / "runs")
     held = {path.name for path in (tmp_path / "runs" / "stage1").iterdir()}
     assert held == {"checkpoint-00000001", "checkpoint-00000003", "best.json"}
-    facts = pack(tmp_path / "there" / "stage1", results, 2000, weights_only=True)
+    facts = pack(tmp_path / "there", ["stage1"], results, 2000, weights_only=True)
     assert len(list(results.iterdir())) < many and not facts["resumable"]
     assert join_results(results, tmp_path / "light")[0]["resumable"] is False
     files = {path.name for path in (tmp_path / "light" / "stage1" / "checkpoint-00000003").iterdir()}
     assert files == {"model.safetensors", "state.json"}
+
+
+def test_several_runs_travel_in_one_set(tmp_path: Path) -> None:
+    for name in ("stage1", "stage2", "stage4.vocals"):
+        collected(tmp_path / "there" / name, tmp_path / "results", [2])
+    facts = pack(tmp_path / "there", ["stage2", "stage4.vocals"], tmp_path / "results", 1 << 20)
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"results.001", "results.json"}
+    assert facts["steps"] == {"stage2": 2, "stage4.vocals": 2}
+    join_results(tmp_path / "results", tmp_path / "runs", ["stage4.vocals"])
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["stage4.vocals"]
+    assert [row["run"] for row in join_results(tmp_path / "results", tmp_path / "runs")] == ["stage2", "stage4.vocals"]
 
 
 def test_joining_overwrites_nothing_else(tmp_path: Path) -> None:
@@ -167,13 +178,13 @@ def test_joining_overwrites_nothing_else(tmp_path: Path) -> None:
 def test_results_that_are_damaged_or_incomplete_are_named(tmp_path: Path) -> None:
     results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3])
     for change, state in ((lambda path: path.write_bytes(b"x" * 2000), "damaged"), (Path.unlink, "missing")):
-        change(results / "stage1.002")
-        with pytest.raises(DuoTokError, match=rf"stage1\.002 is {state}"):
+        change(results / "results.002")
+        with pytest.raises(DuoTokError, match=rf"results\.002 is {state}"):
             join_results(results, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
-    with pytest.raises(ConfigError, match=r"no stage7\.json; it has stage1"):
+    with pytest.raises(ConfigError, match="no run 'stage7' in it; it has stage1"):
         join_results(results, tmp_path / "runs", ["stage7"])
-    for empty, message in ((tmp_path / "none", "no such folder"), (tmp_path, "no results there")):
+    for empty, message in ((tmp_path / "none", "no such folder"), (tmp_path, "no readable results.json there")):
         with pytest.raises(ConfigError, match=message):
             join_results(empty, tmp_path / "runs")
 

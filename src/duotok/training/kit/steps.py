@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from duotok.durable import put
 from duotok.training.kit import collect
 from duotok.training.kit.pieces import write_text
 from duotok.training.kit.plan import Plan, Training, budget, meant, read_plan, stray
@@ -170,10 +171,11 @@ def _collect(out: Path, chosen: Sequence[Training], options: argparse.Namespace)
     names = [training.run for training in chosen if collect.checkpoints(out / "runs" / training.run)]
     if not names:
         raise KitError(f"{out / 'runs'}: no checkpoint of {', '.join(t.run for t in chosen)} yet")
-    for name in names:
-        packed = collect.pack(out / "runs" / name, Path(options.collect), size, options.weights_only)
-        size_of = sum(piece["bytes"] for piece in packed["pieces"]) / 2**20
-        say(f"{name}: step {packed['step']:,}, {len(packed['pieces'])} pieces, {size_of:.1f} MiB")
+    packed = collect.pack(out / "runs", names, Path(options.collect), size, options.weights_only)
+    for name, step in packed["steps"].items():
+        say(f"{name}: step {step:,}")
+    total = sum(piece["bytes"] for piece in packed["pieces"]) / 2**20
+    say(f"{options.collect}: {len(packed['pieces'])} pieces and {collect.TABLE}, {total:.1f} MiB")
 
 
 @contextlib.contextmanager
@@ -258,7 +260,7 @@ class Work:
                 shutil.rmtree(partial, ignore_errors=True)
                 self._pip(partial)
                 shutil.rmtree(target, ignore_errors=True)
-                os.replace(partial, target)
+                put(partial, target)
                 self._note("packages", asked, time.monotonic() - began)
         lost = self._ask(FOUND, json.dumps(plan.requires))["lost"]
         if lost:
@@ -400,7 +402,7 @@ class Work:
                 shutil.rmtree(partial, ignore_errors=True)
                 shutil.copytree(source, partial)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(partial, target)
+                put(partial, target)
 
     def _command(self, step: str, asked: str, *words: str) -> None:
         """Run `duotok WORDS`, show what it says and keep it in OUT/logs. Raises CommandError when it fails."""

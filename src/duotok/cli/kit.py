@@ -47,6 +47,7 @@ def make(
     licences: Annotated[str, typer.Option(metavar="CLASSES", help="Licence classes that may in, with commas; all if not given.")] = "",
     separator: Annotated[str, typer.Option(help="Of recordings that are prepared there: mini, or none.")] = "mini",
     cut: Annotated[list[str] | None, typer.Option("--segment", metavar="KEY=VALUE", help="How to cut them; see `duotok data segment`.")] = None,
+    shard_segments: Annotated[int, typer.Option(min=1, help="Segments in a shard; arrays are derived shard by shard.")] = 256,
     songs: Annotated[int, typer.Option(min=0, help="Songs to generate there besides.")] = 0,
     runs: Annotated[Path | None, typer.Option(help="RUNS whose newest checkpoints come along, to go on or start from.")] = None,
     include: Annotated[list[Path] | None, typer.Option(help="A further file or folder; it is in KIT/extra.")] = None,
@@ -93,7 +94,8 @@ def make(
         raise ConfigError(str(error)) from None
     options = Options(
         stages=_names(stages), configs=configs, minutes=minutes or (), overrides=overrides or (), data=data,
-        corpora=corpora or (), settings=settings or (), licences=_names(licences), separator=separator, segment=cut or (),
+        corpora=corpora or (), settings=settings or (), licences=_names(licences),
+        separator=separator, segment=cut or (), shard_segments=shard_segments,
         songs=songs, runs=runs, include=include or (), bundle=bundle, target=Target(python, platform) if wheels else None,
         extras=_names(extra), have=have or (), requirement=requirement,
         sources=Sources(find_links or (), no_index, constraint), max_size=limit, part_size=part,

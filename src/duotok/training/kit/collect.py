@@ -1,7 +1,7 @@
 """The newest checkpoints of runs as pieces with hashes, for the way back through a narrow door. Standard library only.
 
-For each run a folder gets RUN.001, RUN.002 ... (a tar that was cut) and, when these are whole, RUN.json. `duotok kit join`
-checks and joins them: `join.py`.
+A folder gets results.001, results.002 ... (one tar of all runs that was cut) and, when these are whole, results.json. `duotok
+kit join` checks and joins them: `join.py`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from duotok.durable import put
 from duotok.training.kit.pieces import cut, entries, write_text
 from duotok.training.kit.start import read
 
 FORMAT = 1
+NAME, TABLE = "results", "results.json"
 STATE = "optimizer.safetensors"
 ALONGSIDE = ("best.json", "config.json", "log.jsonl")
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -58,29 +61,33 @@ def chosen(run: Path, weights_only: bool) -> list[str]:
     return [*found, *(name for name in ALONGSIDE if (run / name).is_file())]
 
 
-def pack(run: Path, folder: Path, size: int, weights_only: bool = False) -> dict[str, Any]:
-    """Write a run's newest and best checkpoint, its config and log into `folder` as pieces of at most `size` bytes.
+def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only: bool = False) -> dict[str, Any]:
+    """Write newest and best checkpoint, config and log of runs into `folder` as pieces of at most `size` bytes.
 
-    weights_only: leaves out optimizer and generators. A run that trains meanwhile does not disturb. Returns RUN.json.
+    weights_only: leaves out optimizer and generators. A run that trains meanwhile does not disturb. What an earlier call wrote
+    there is replaced. Returns results.json: `steps` of each run, `pieces`, `files`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{run.name}.partial"
+    partial = folder / f".{NAME}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        held = _hold(run, partial / "files", weights_only)
+        held = [
+            f"{name}/{file}" for name in names for file in _hold(runs / name, partial / "files" / name, weights_only)
+        ]
         (partial / "pieces").mkdir()
-        made = cut(((name, partial / "files" / name) for name in held), partial / "pieces", f"{run.name}.", size)
+        made = cut(((name, partial / "files" / name) for name in held), partial / "pieces", f"{NAME}.", size)
         facts = {
-            "format": FORMAT, "run": run.name, "step": max(step_of(path) for path in checkpoints(partial / "files")),
-            "resumable": not weights_only, "pieces": made, "files": entries(partial / "files", held),
+            "format": FORMAT, "resumable": not weights_only, "pieces": made,
+            "steps": {name: step_of(checkpoints(partial / "files" / name)[-1]) for name in names},
+            "files": entries(partial / "files", held),
         }  # fmt: skip
-        (folder / f"{run.name}.json").unlink(missing_ok=True)
-        for old in folder.glob(f"{run.name}.*"):
-            if re.fullmatch(r"\d{3,}", old.suffix[1:]) and old.stem == run.name:
+        (folder / TABLE).unlink(missing_ok=True)
+        for old in folder.glob(f"{NAME}.*"):
+            if old.suffix[1:].isdigit():
                 old.unlink()
         for piece in made:
-            os.replace(partial / "pieces" / piece["name"], folder / piece["name"])
-        write_text(folder / f"{run.name}.json", json.dumps(facts, indent=1) + "\n")
+            put(partial / "pieces" / piece["name"], folder / piece["name"])
+        write_text(folder / TABLE, json.dumps(facts, indent=1) + "\n")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts

@@ -13,6 +13,8 @@ from typing import Any
 
 from duotok.config import Config, override, parse
 from duotok.corpora.segments import SegmentConfig
+from duotok.corpora.shards import SHARD_SEGMENTS
+from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit import contents, start
 from duotok.training.kit.contents import Item
@@ -56,6 +58,7 @@ class Options:
     licences: Sequence[str] = ()
     separator: str = "mini"
     segment: Sequence[str] = ()
+    shard_segments: int = SHARD_SEGMENTS
     songs: int = 0
     runs: Path | None = None
     include: Sequence[Path] = ()
@@ -98,7 +101,7 @@ def make_kit(
             facts["parts"] = _cut(partial, manifest, options.part_size - SPARE)
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, folder)
+        put(partial, folder)
     except OSError as error:
         raise DuoTokError(f"{error.filename or folder}: {error.strerror}; nothing was written") from None
     finally:
@@ -147,7 +150,7 @@ def _data(options: Options) -> tuple[list[Item], list[str]]:
         words += ["--segment", setting]
     if options.licences:
         words += ["--licences", ",".join(options.licences)]
-    return items, [*words, "--separator", options.separator]
+    return items, [*words, "--separator", options.separator, "--shard-segments", str(options.shard_segments)]
 
 
 def _needs_bundle(options: Options, configs: Any, prepared: bool) -> bool:
@@ -217,7 +220,7 @@ def _cut(folder: Path, manifest: dict[str, Any], size: int) -> list[str]:
     names = [entry["name"] for entry in manifest["files"]] + [start.MANIFEST]
     whole = folder.with_name(f"{folder.name}.whole")
     try:
-        os.replace(folder, whole)
+        put(folder, whole)
         folder.mkdir()
         parts = cut(((name, whole / name) for name in names), folder, "part-", size)
         table = {"format": FORMAT, "kit": manifest["seal"], "parts": parts}

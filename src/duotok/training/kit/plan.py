@@ -64,8 +64,8 @@ def _training(row: dict[str, Any]) -> Training:
 
 
 def meant(assignments: Sequence[str], training: Training, trainings: Sequence[Training]) -> list[str]:
-    """Which of `[RUN.]KEY=VALUE` are for one of the trainings, as KEY=VALUE. RUN: a run or a stage; without it all are meant."""
-    own = (training.run, training.stage)  # the longer name first
+    """Which of `[RUN.]KEY=VALUE` are for one of the trainings, as KEY=VALUE. RUN: a run or a stage; `all` and none mean all."""
+    own = (training.run, training.stage, "all")  # the longer name first
     others = {name for other in trainings for name in (other.run, other.stage)} - {*own}
     found = []
     for assignment in assignments:

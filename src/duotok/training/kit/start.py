@@ -96,7 +96,7 @@ def join(here: Path, out: Path, parts: Mapping[str, Any]) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     unpack([here / entry["name"] for entry in parts["parts"]], partial)
     shutil.rmtree(kit, ignore_errors=True)
-    os.replace(partial, kit)
+    partial.rename(kit)  # whether it reached the disk is seen by its hashes
     print(f"{kit}: joined from {len(parts['parts'])} parts", flush=True)
     return kit
 

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -28,10 +26,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from duotok.durable import put
 from duotok.training.kit import collect
 from duotok.training.kit.pieces import write_text
 from duotok.training.kit.plan import Plan, Training, budget, meant, read_plan, stray
 from duotok.training.kit.start import MANIFEST, read, split
+from duotok.training.kit.trainers import POLL, Child, CommandError, dies_with_us, side_by_side
 
 FOUND = """
 import importlib.metadata as found, json, platform, sys
@@ -44,7 +44,7 @@ for name in json.loads(sys.argv[1]):
 print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "lost": lost}))
 """
 TRIED = """
-import torch, accelerate, duotok.corpora.prepare, duotok.training.engine
+import torch, accelerate, duotok.cli.main, duotok.corpora.prepare, duotok.training.engine
 gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
 print("torch", torch.__version__ + ",", ", ".join(gpus) or "no GPU")
 """
@@ -80,6 +80,13 @@ def arguments_of(plan: Plan) -> argparse.ArgumentParser:
         default=[],
         metavar="[RUN.]KEY=VALUE",
         help="override a key of the configs; repeatable",
+    )
+    add(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train up to N runs side by side, each when what it needs is over",
     )
     add("--processes", type=int, default=1, metavar="N", help="train with N processes, one for each GPU")
     add("--device", metavar="DEVICE", help="of the separator that prepares data: cpu or cuda")
@@ -119,16 +126,17 @@ def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
                 kit_at_work.packages()
             return kit_at_work.hand_over(command)
         with only_one(out):
+            kit_at_work.begin()
             kit_at_work.packages()
             kit_at_work.check()
             if options.check:
                 return 0
             kit_at_work.songs()
             kit_at_work.data()
-            for training in () if options.prepare_only else chosen:
-                kit_at_work.train(training)
+            if not options.prepare_only:
+                kit_at_work.train_all(chosen)
         say("all done" if chosen and not options.prepare_only else "ready")
-    except (KitError, ValueError) as error:
+    except (KitError, CommandError, ValueError) as error:
         say(f"error: {error}", sys.stderr)
         return 1
     return 0
@@ -163,10 +171,11 @@ def _collect(out: Path, chosen: Sequence[Training], options: argparse.Namespace)
     names = [training.run for training in chosen if collect.checkpoints(out / "runs" / training.run)]
     if not names:
         raise KitError(f"{out / 'runs'}: no checkpoint of {', '.join(t.run for t in chosen)} yet")
-    for name in names:
-        packed = collect.pack(out / "runs" / name, Path(options.collect), size, options.weights_only)
-        size_of = sum(piece["bytes"] for piece in packed["pieces"]) / 2**20
-        say(f"{name}: step {packed['step']:,}, {len(packed['pieces'])} pieces, {size_of:.1f} MiB")
+    packed = collect.pack(out / "runs", names, Path(options.collect), size, options.weights_only)
+    for name, step in packed["steps"].items():
+        say(f"{name}: step {step:,}")
+    total = sum(piece["bytes"] for piece in packed["pieces"]) / 2**20
+    say(f"{options.collect}: {len(packed['pieces'])} pieces and {collect.TABLE}, {total:.1f} MiB")
 
 
 @contextlib.contextmanager
@@ -206,7 +215,7 @@ class Work:
         self.python = shutil.which(options.python)
         if self.python is None:
             raise KitError(f"--python {options.python}: no such program")
-        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(self._path())}
+        self.environment = {"COLUMNS": "150", **os.environ, "PYTHONPATH": os.pathsep.join(self._path())}
 
     def _path(self) -> list[str]:
         inherited = os.environ.get("PYTHONPATH")
@@ -227,9 +236,16 @@ class Work:
         return bool(read(self.out / "state.json").get(step, {}).get("asked") == asked)
 
     def _note(self, step: str, asked: str, seconds: float) -> None:
+        self._put(step, {"asked": asked, "seconds": round(seconds, 1)})
+
+    def _put(self, key: str, value: dict[str, Any]) -> None:
         state = read(self.out / "state.json")
-        state[step] = {"asked": asked, "seconds": round(seconds, 1)}
+        state[key] = value
         write_text(self.out / "state.json", json.dumps(state, indent=1) + "\n")
+
+    def begin(self) -> None:
+        """Nothing runs yet, whatever a killed run.py has left."""
+        self._put("now", {})
 
     def packages(self) -> None:
         """The kit's wheels in OUT/packages, and whether everything is there that the kit counts on."""
@@ -244,7 +260,7 @@ class Work:
                 shutil.rmtree(partial, ignore_errors=True)
                 self._pip(partial)
                 shutil.rmtree(target, ignore_errors=True)
-                os.replace(partial, target)
+                put(partial, target)
                 self._note("packages", asked, time.monotonic() - began)
         lost = self._ask(FOUND, json.dumps(plan.requires))["lost"]
         if lost:
@@ -293,19 +309,23 @@ class Work:
         return found
 
     def check(self) -> None:
-        """Whether the packages can be imported, which a missing system library would prevent; tells torch and GPUs."""
+        """Whether the packages can be imported, which a missing system library would prevent; tells torch and GPUs. Once."""
+        asked, began = fingerprint(self.python, self.hashes), time.monotonic()
+        if self._done("imports", asked) and not self.options.check:
+            return
         done = subprocess.run([str(self.python), "-c", TRIED], env=self.environment, capture_output=True, text=True)
         if done.returncode:
             raise KitError(
                 f"the packages cannot be imported ({_last_line(done.stderr)}); see `run.py python -c 'import torch'`"
             )
         say(f"packages: {done.stdout.strip()}")
+        self._note("imports", asked, time.monotonic() - began)
 
     def hand_over(self, command: Sequence[str]) -> int:
         """Run `duotok ...` or `python ...` in the kit's environment."""
         words = [self._fill(word) for word in command[1:]]
         words = ["-m", "duotok", *words] if command[0] == "duotok" else words
-        return subprocess.run([str(self.python), *words], env=self.environment, preexec_fn=_dies_with_us).returncode
+        return subprocess.run([str(self.python), *words], env=self.environment, preexec_fn=dies_with_us).returncode
 
     def songs(self) -> None:
         """Generated songs in OUT/songs."""
@@ -326,9 +346,22 @@ class Work:
                 "data", asked, "data", "prepare", "--work", "{work}", "--workers", str(self.options.workers), *words
             )
 
-    def train(self, training: Training) -> None:
-        """One run of `duotok train`, from its newest checkpoint to its end."""
-        self._bring(training)
+    def train_all(self, trainings: Sequence[Training]) -> None:
+        """Every training from its newest checkpoint to its end, in order or side by side."""
+        self._bring()
+        if self.options.parallel > 1:
+            left = [training for training in trainings if not self._trained(training)]
+            side_by_side(left, self.options.parallel, self._arrays, self._begin, self._end)
+            return
+        for training in trainings:
+            if not self._trained(training):
+                child = self._begin(training)
+                while not child.ended():
+                    time.sleep(POLL)
+                self._end(training, child)
+
+    def words(self, training: Training) -> list[str]:
+        """`duotok train` for a training, with places in braces."""
         words = ["train", training.stage, "-c", f"{{kit}}/{training.config}", "--data", "{work}", "--runs", "{runs}"]
         if self.plan.shards:
             words += ["--shards", f"{{kit}}/{self.plan.shards}"]
@@ -336,13 +369,31 @@ class Work:
             words += ["--minutes", f"{training.minutes:g}"]
         for override in training.overrides:
             words += ["--set", override]
-        asked = fingerprint(words, self.hashes[training.config])
-        if self._done(training.run, asked) and collect.checkpoints(self.out / "runs" / training.run):
-            say(f"{training.run}: done before")
-            return
-        self._command(training.run, asked, *words, "--workers", str(self.options.workers))
+        return words
 
-    def _bring(self, training: Training) -> None:
+    def _asked(self, training: Training) -> str:
+        return fingerprint(self.words(training), self.hashes[training.config])
+
+    def _trained(self, training: Training) -> bool:
+        done = self._done(training.run, self._asked(training))
+        if done and collect.checkpoints(self.out / "runs" / training.run):
+            say(f"{training.run}: done before")
+            return True
+        return False
+
+    def _arrays(self, training: Training) -> Child:
+        return self._start(f"{training.run}.arrays", [*self.words(training), *self._workers(), "--prepare"])
+
+    def _begin(self, training: Training) -> Child:
+        return self._start(training.run, [*self.words(training), *self._workers()], self.options.processes)
+
+    def _end(self, training: Training, child: Child) -> None:
+        self._over(training.run, self._asked(training), child)
+
+    def _workers(self) -> list[str]:
+        return ["--workers", str(self.options.workers)]
+
+    def _bring(self) -> None:
         """Checkpoints of earlier runs that came along take their place in OUT/runs, where none is yet."""
         brought = self.kit / "runs"
         for source in sorted(brought.iterdir()) if brought.is_dir() else ():
@@ -351,40 +402,29 @@ class Work:
                 shutil.rmtree(partial, ignore_errors=True)
                 shutil.copytree(source, partial)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(partial, target)
+                put(partial, target)
 
     def _command(self, step: str, asked: str, *words: str) -> None:
-        """Run `duotok WORDS`, show what it says and keep it in OUT/logs. Raises KitError when it fails."""
-        log = self.out / "logs" / f"{step}.log"
-        log.parent.mkdir(exist_ok=True)
+        """Run `duotok WORDS`, show what it says and keep it in OUT/logs. Raises CommandError when it fails."""
+        child = self._start(step, words)
+        while not child.ended():
+            time.sleep(POLL)
+        self._over(step, asked, child)
+
+    def _start(self, step: str, words: Sequence[str], processes: int = 1) -> Child:
         filled = [self._fill(word) for word in words]
-        several = step in {t.run for t in self.plan.trainings} and self.options.processes > 1
-        launcher = ["torch.distributed.run", "--nproc-per-node", str(self.options.processes), "-m"] if several else []
-        command = [str(self.python), "-m", *launcher, "duotok", *filled]
+        launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
         say(f"{step}: duotok {' '.join(filled)}")
-        began, last = time.monotonic(), ""
-        with log.open("ab") as file, subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_dies_with_us
-        ) as child:  # fmt: skip
-            assert child.stdout is not None
-            for line in child.stdout:
-                file.write(line)
-                file.flush()
-                sys.stdout.buffer.write(line)
-                sys.stdout.flush()
-                last = line.decode(errors="replace").strip() or last
-        if child.returncode:
-            raise KitError(f"{step} ended with {child.returncode}: {last.removeprefix('error: ')} (all of it: {log})")
-        took = time.monotonic() - began
+        self._put("now", {**read(self.out / "state.json").get("now", {}), step: time.time()})
+        command = [str(self.python), "-m", *launcher, "duotok", *filled]
+        return Child(command, self.environment, self.out / "logs" / f"{step}.log")
+
+    def _over(self, step: str, asked: str, child: Child) -> None:
+        took = child.check(step)
         self._note(step, asked, took)
+        now = read(self.out / "state.json").get("now", {})
+        self._put("now", {name: since for name, since in now.items() if name not in (step, f"{step}.arrays")})
         say(f"{step}: done in {took / 60:.1f} minutes")
-
-
-def _dies_with_us() -> None:
-    """In a child on Linux: be killed when run.py is, so that no trainer goes on unseen and holds the run's lock."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _last_line(text: str) -> str:
@@ -407,16 +447,19 @@ def status(out: Path, chosen: Sequence[Training], as_json: bool) -> None:
             "minutes": training.minutes,
             **{key: line[key] for key in ("loss", "rate") if key in line},
         }
+    running = busy(out)
     facts = {
         "out": str(out),
-        "running": busy(out),
+        "running": running,
+        "now": sorted(state.get("now", {})) if running else [],
         **{step: state.get(step, {}).get("seconds") for step in ("packages", "songs", "data")},
         "trainings": rows,
     }
     if as_json:
         say(json.dumps(facts, indent=1))
         return
-    say(f"{out}: {'at work' if facts['running'] else 'not running'}")
+    work = [f"{step} for {(time.time() - since) / 60:.1f} minutes" for step, since in state.get("now", {}).items()]
+    say(f"{out}: " + (f"at work, {', '.join(work) or 'packages'}" if running else "not running"))
     for step in ("packages", "songs", "data"):
         if step in state:
             say(f"{step:<24}done in {state[step]['seconds'] / 60:.1f} minutes")
@@ -427,7 +470,8 @@ def status(out: Path, chosen: Sequence[Training], as_json: bool) -> None:
 def _progress(row: dict[str, Any]) -> str:
     if row["checkpoint"] is None and row["step"] is None:
         return "not begun"
-    told = f"step {row['step'] or 0:,}" + (f" of {row['steps']:,}" if row["steps"] else "")
+    told = f"step {row['step'] or 0:,}" + (f" of {row['steps']:,}" if row["steps"] and row["minutes"] is None else "")
+    told += f" in {row['minutes']:g} minutes" if row["minutes"] is not None else ""
     told += "" if row["checkpoint"] is None else f", checkpoint {row['checkpoint']:,}"
     told += "".join(f", {key} {row[key]:.4g}" for key in ("loss", "rate") if key in row)
     return ("done: " if row["done"] else "under way: ") + told

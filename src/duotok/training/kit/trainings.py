@@ -14,15 +14,7 @@ from duotok.errors import ConfigError
 from duotok.tokens import TRACKS
 from duotok.training.kit.contents import Item
 from duotok.training.kit.plan import PLACES, Training, budget, meant, stray
-
-# Run -> the runs whose checkpoints it starts from.
-NEEDS = {
-    "stage2": ("stage1",),
-    "stage3": ("stage2",),
-    "stage4.vocals": ("stage3", "autoencoder"),
-    "stage4.accompaniment": ("stage3", "autoencoder"),
-    "adapt": ("stage3", "autoencoder", "stage4.vocals", "stage4.accompaniment"),
-}
+from duotok.training.kit.trainers import NEEDS
 
 
 def named(stages: Sequence[str], known: Sequence[str]) -> list[tuple[str, str, tuple[str, ...]]]:

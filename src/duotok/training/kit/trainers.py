@@ -1,0 +1,127 @@
+"""The commands of a kit as processes of their own: their words kept and shown, several side by side where they may.
+
+Python's standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from duotok.training.kit.plan import Training
+
+# Run -> the runs whose checkpoints it starts from; and what else it waits for where both are trained.
+NEEDS = {
+    "stage2": ("stage1",),
+    "stage3": ("stage2",),
+    "stage4.vocals": ("stage3", "autoencoder"),
+    "stage4.accompaniment": ("stage3", "autoencoder"),
+    "adversarial": ("autoencoder",),
+    "adapt": ("stage3", "autoencoder", "stage4.vocals", "stage4.accompaniment"),
+}
+BESIDES = {"stage2": ("separator",), "adapt": ("adversarial",)}
+POLL = 0.2  # seconds
+
+
+class CommandError(Exception):
+    """A command that ended badly, in one line."""
+
+
+class Child:
+    """A command whose words go into a log file, from where they are shown. On Linux it is killed when this process is."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log, self.began, self.last = log, time.monotonic(), ""
+        with log.open("ab") as file:
+            self.reader = log.open("rb")
+            self.reader.seek(0, 2)
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT, preexec_fn=dies_with_us
+            )
+
+    def show(self, name: str = "") -> None:
+        """What it said since the last call; with a name before each line where several run."""
+        for line in self.reader.read().decode(errors="replace").splitlines():
+            if line.strip():
+                self.last = line.strip()
+                print(f"{name}{': ' if name else ''}{line}", flush=True)
+
+    def ended(self, name: str = "") -> bool:
+        over = self.process.poll() is not None
+        self.show(name)
+        if over:
+            self.reader.close()
+        return over
+
+    def check(self, name: str) -> float:
+        """Seconds that it took. Raises CommandError when it failed."""
+        if self.process.returncode:
+            said = self.last.removeprefix("error: ") or "it said nothing"
+            raise CommandError(f"{name} ended with {self.process.returncode}: {said} (all of it: {self.log})")
+        return time.monotonic() - self.began
+
+
+def dies_with_us() -> None:
+    """In a child on Linux: be killed when run.py is, so that no trainer goes on unseen and holds the run's lock."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def waits_for(run: str, among: Iterable[str]) -> set[str]:
+    """The runs `among` these that must be over before `run` begins."""
+    return {*NEEDS.get(run, ()), *BESIDES.get(run, ())} & {*among}
+
+
+def side_by_side(
+    trainings: Sequence[Training], parallel: int, arrays: Callable[[Training], Child], begin: Callable[[Training], Child | None],
+    end: Callable[[Training, Child], None],
+) -> None:  # fmt: skip
+    """Train `parallel` at a time, each as soon as what it needs is over.
+
+    arrays: starts what derives a training's arrays, of which only one runs at a time; begin: starts the training, None when
+    it was done before. When one fails those that run are let finish. Raises CommandError then.
+    """
+    waiting = list(trainings)
+    running: dict[str, tuple[Training, Child, bool]] = {}  # True: still deriving arrays
+    failed: list[str] = []
+    try:
+        while waiting or running:
+            for training in _ready(waiting, running.keys()):
+                deriving = any(state for _, _, state in running.values())
+                if failed or deriving or len(running) >= parallel:
+                    break
+                running[training.run] = (training, arrays(training), True)
+                waiting.remove(training)
+            for run, (training, child, deriving) in list(running.items()):
+                if not child.ended(run):
+                    continue
+                del running[run]
+                try:
+                    child.check(run)
+                except CommandError as error:
+                    failed.append(str(error))
+                    print(f"{run}: failed, the others go on to their end", flush=True)
+                    continue
+                if not deriving:
+                    end(training, child)
+                elif (started := begin(training)) is not None:
+                    running[run] = (training, started, False)
+            if failed and not running:
+                raise CommandError("; ".join(failed))
+            time.sleep(POLL)
+    finally:
+        for _, child, _ in running.values():
+            child.process.terminate()
+
+
+def _ready(waiting: Sequence[Training], running: Collection[str]) -> list[Training]:
+    open_runs = {*running, *(training.run for training in waiting)}
+    return [training for training in waiting if not waits_for(training.run, open_runs)]

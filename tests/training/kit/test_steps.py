@@ -1,0 +1,355 @@
+"""A kit at work: `run.py` as a user starts it, in processes of their own, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from tests.training.kit.wheel_maker import make_wheel
+from tests.training.small import stage1_config, stage2_config
+
+from duotok.errors import ConfigError, DuoTokError
+from duotok.training.kit import trainers, wheels
+from duotok.training.kit.collect import pack
+from duotok.training.kit.join import join_results
+from duotok.training.kit.make import Options, make_kit
+from duotok.training.kit.plan import FILE, Training, meant, read_plan
+from duotok.training.kit.steps import Work
+from duotok.training.kit.trainers import CommandError
+from duotok.training.kit.wheels import Sources, Target
+from duotok.training.stages import NAMES, config_class
+
+MIXTURE = {"all": {"weight": 1}}
+HERE = f"{ {'Darwin': 'macos'}.get(platform.system(), platform.system().lower()) }-{platform.machine()}"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def started(kit: Path, *words: object) -> subprocess.Popen[str]:
+    # The tests' own PYTHONPATH would bring the checkout's duotok; the kit's must be what runs.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, str(kit / "run.py"), "--workers", "1", *map(str, words)]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=kit.parent
+    )
+
+
+def run(kit: Path, *words: object) -> tuple[int, str]:
+    child = started(kit, *words)
+    told, _ = child.communicate(timeout=300)
+    return child.returncode, told
+
+
+def until(found: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, "never came"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> Path:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    for name, config in (("stage1", stage1_config), ("stage2", stage2_config)):
+        values = config(mixture=MIXTURE, save_every=1).model_dump(mode="json")
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def make(folder: Path, **options: Any) -> Path:
+    make_kit(folder, Options(**options), config_class, NAMES, lambda text: None)
+    return folder
+
+
+def checkpoints(out: Path, run: str) -> list[str]:
+    return sorted(path.name for path in (out / "runs" / run).glob("checkpoint-*"))
+
+
+def test_killed_in_the_middle_it_goes_on_and_the_results_come_back(configs: Path, data: Path, tmp_path: Path) -> None:
+    shards = {"configs": configs, "data": data}
+    kit, out = (
+        make(tmp_path / "kit", stages=["stage1"], part_size=4 << 20, overrides=["steps=400"], **shards),
+        tmp_path / "out",
+    )
+    child = started(kit, "--out", out)
+    until(lambda: len(checkpoints(out, "stage1")) >= 2)
+    assert "at work, stage1" in run(kit, "--out", out, "--status")[1]
+    assert "another run.py is at work there" in run(kit, "--out", out)[1]
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    reached = int(checkpoints(out, "stage1")[-1][-8:])
+    assert 2 <= reached < 400
+    for part in kit.glob("part-*"):  # they were joined and are not needed any more
+        part.unlink()
+    code, told = run(kit, "--out", out, "--set", f"stage1.steps={reached + 3}")
+    assert code == 0, told
+    assert "goes on from step" in told and "stage1: done in" in told and told.endswith("all done\n")
+    assert checkpoints(out, "stage1")[-1] == f"checkpoint-{reached + 3:08d}"
+    code, told = run(kit, "--out", out, "--set", f"stage1.steps={reached + 3}")
+    assert code == 0 and "stage1: done before" in told
+    facts = json.loads(run(kit, "--out", out, "--status", "--json")[1])
+    row = facts["trainings"]["stage1"]
+    assert row["done"] and row["checkpoint"] == row["step"] == row["steps"] == reached + 3 and not facts["running"]
+    code, told = run(kit, "--out", out, "--set", "accumulate=3")
+    assert code == 1 and "Traceback" not in told and str(out / "logs" / "stage1.log") in told
+    assert told.splitlines()[-1].startswith("error: stage1 ended with 1: batch_size 4 cannot be shared")
+
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    code, told = run(kit, "--out", out, "--collect", results, "--piece-size", "50KB")
+    assert code == 0, told
+    pieces = sorted(results.glob("results.0*"))
+    assert len(pieces) > 2 and all(path.stat().st_size <= 50_000 for path in pieces)
+    assert [(row["run"], row["step"]) for row in join_results(results, runs)] == [("stage1", reached + 3)]
+    source, copy = (place / "stage1" / f"checkpoint-{reached + 3:08d}" for place in (out / "runs", runs))
+    assert {p.name: p.read_bytes() for p in source.iterdir()} == {p.name: p.read_bytes() for p in copy.iterdir()}
+
+    # What came back goes along again, and the next stage starts from it.
+    second = make(tmp_path / "second", stages=["stage2"], runs=runs, overrides=["steps=1", "mask_seconds=0"], **shards)
+    code, told = run(second)
+    assert code == 0, told
+    assert checkpoints(second / "out", "stage2") == ["checkpoint-00000001"]
+
+
+def collected(run: Path, folder: Path, steps: Sequence[int], size: int = 2000) -> Path:
+    """A run with checkpoints of noise, packed."""
+    for step in steps:
+        checkpoint = run / f"checkpoint-{step:08d}"
+        checkpoint.mkdir(parents=True)
+        for name in ("model.safetensors", "optimizer.safetensors", "random.0000.safetensors"):
+            (checkpoint / name).write_bytes(os.urandom(3000))
+        (checkpoint / "state.json").write_text("{}")
+    (run / "best.json").write_text(json.dumps({"step": steps[0], "figure": "loss", "value": 1.0}))
+    pack(run.parent, [run.name], folder, size)
+    return folder
+
+
+def test_newest_and_best_are_packed_and_old_pieces_go(tmp_path: Path) -> None:
+    results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [1, 2, 3])
+    many = len(list(results.iterdir()))
+    join_results(results, tmp_path / "runs")
+    held = {path.name for path in (tmp_path / "runs" / "stage1").iterdir()}
+    assert held == {"checkpoint-00000001", "checkpoint-00000003", "best.json"}
+    facts = pack(tmp_path / "there", ["stage1"], results, 2000, weights_only=True)
+    assert len(list(results.iterdir())) < many and not facts["resumable"]
+    assert join_results(results, tmp_path / "light")[0]["resumable"] is False
+    files = {path.name for path in (tmp_path / "light" / "stage1" / "checkpoint-00000003").iterdir()}
+    assert files == {"model.safetensors", "state.json"}
+
+
+def test_several_runs_travel_in_one_set(tmp_path: Path) -> None:
+    for name in ("stage1", "stage2", "stage4.vocals"):
+        collected(tmp_path / "there" / name, tmp_path / "results", [2])
+    facts = pack(tmp_path / "there", ["stage2", "stage4.vocals"], tmp_path / "results", 1 << 20)
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"results.001", "results.json"}
+    assert facts["steps"] == {"stage2": 2, "stage4.vocals": 2}
+    join_results(tmp_path / "results", tmp_path / "runs", ["stage4.vocals"])
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["stage4.vocals"]
+    assert [row["run"] for row in join_results(tmp_path / "results", tmp_path / "runs")] == ["stage2", "stage4.vocals"]
+
+
+def test_joining_overwrites_nothing_else(tmp_path: Path) -> None:
+    results, runs = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3]), tmp_path / "runs"
+    join_results(results, runs)
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.safetensors")}
+    assert join_results(results, runs)[0]["step"] == 3  # the same again changes nothing
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*.safetensors")} == before
+    weights = runs / "stage1" / "checkpoint-00000003" / "model.safetensors"
+    weights.write_bytes(b"other")
+    with pytest.raises(DuoTokError, match="is there with another content"):
+        join_results(results, runs)
+    assert weights.read_bytes() == b"other"
+    (runs / "stage1" / "checkpoint-00000003").rename(runs / "stage1" / "checkpoint-00000004")
+    with pytest.raises(DuoTokError, match="is at step 4 already, the results at 3"):
+        join_results(results, runs)
+
+
+def test_results_that_are_damaged_or_incomplete_are_named(tmp_path: Path) -> None:
+    results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3])
+    for change, state in ((lambda path: path.write_bytes(b"x" * 2000), "damaged"), (Path.unlink, "missing")):
+        change(results / "results.002")
+        with pytest.raises(DuoTokError, match=rf"results\.002 is {state}"):
+            join_results(results, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ConfigError, match="no run 'stage7' in it; it has stage1"):
+        join_results(results, tmp_path / "runs", ["stage7"])
+    for empty, message in ((tmp_path / "none", "no such folder"), (tmp_path, "no readable results.json there")):
+        with pytest.raises(ConfigError, match=message):
+            join_results(empty, tmp_path / "runs")
+
+
+def test_wheels_are_installed_once_and_what_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "own_requirements", lambda extras: [Requirement("alpha"), Requirement("numpy")])
+    make_wheel(tmp_path / "index", "alpha", "1.5")
+    options = {"target": Target(PYTHON, HERE), "sources": Sources([str(tmp_path / "index")], no_index=True)}
+    kit = make(tmp_path / "kit", have=["numpy"], **options)
+    show = ("python", "-c", "import alpha; print(alpha.__file__, alpha.VERSION)")
+    code, told = run(kit, *show)
+    assert code == 0 and told.splitlines()[-1] == f"{kit}/out/packages/alpha.py 1.5", told
+    assert "installing" in told and "installing" not in run(kit, *show)[1]
+    code, told = run(kit, "duotok", "--version")
+    assert (code, told.split()[0]) == (0, "duotok")
+
+    make_wheel(tmp_path / "index", "alpha", "1.6")  # a newer kit over the same OUT
+    assert (
+        run(make(tmp_path / "newer", have=["numpy"], **options), "-o", kit / "out", *show)[1]
+        .splitlines()[-1]
+        .endswith("1.6")
+    )
+
+    other = make(tmp_path / "other", have=["numpy", "alpha"], **options)
+    code, told = run(other)
+    assert code == 1 and told == (
+        f"error: this Python ({sys.executable}) lacks alpha, and the kit has no wheel of it; make the kit without naming it in "
+        "--have, or name a Python that has it with --python\n"
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [("python", "3.99"), ("machine", "pdp11")])
+def test_wheels_of_another_python_or_machine_are_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str
+) -> None:
+    from duotok.training.kit import start
+    from duotok.training.kit.pieces import entries
+
+    monkeypatch.setattr(wheels, "own_requirements", lambda extras: [Requirement("alpha")])
+    make_wheel(tmp_path / "index", "alpha", "1.5")
+    kit = make(tmp_path / "kit", target=Target(PYTHON, HERE), sources=Sources([str(tmp_path / "index")], no_index=True))
+    values = json.loads((kit / FILE).read_text())
+    (kit / FILE).write_text(json.dumps({**values, key: value}))
+    files = entries(kit, [entry["name"] for entry in start.read(kit / start.MANIFEST)["files"]])
+    (kit / start.MANIFEST).write_text(json.dumps({"format": 1, "seal": start.seal(files), "files": files}))
+    code, told = run(kit, "--check")
+    assert code == 1 and told.startswith("error: the kit's wheels are for ") and value in told and told.count("\n") == 1
+
+
+def test_a_damaged_or_missing_file_or_part_is_named(tmp_path: Path) -> None:
+    kit = make(tmp_path / "kit")
+    path = kit / "code" / "duotok" / "errors.py"
+    path.write_text(path.read_text().replace("a", "b", 1))
+    (kit / "kit.json").unlink()
+    code, told = run(kit, "--check")
+    assert code == 1
+    assert told.startswith(f"error: {kit}: kit.json is missing and code/duotok/errors.py is damaged (of ")
+    manifest = json.loads((kit / "MANIFEST.json").read_text())
+    left = [entry for entry in manifest["files"] if not entry["name"].startswith(("kit.json", "code/"))]
+    (kit / "MANIFEST.json").write_text(json.dumps({**manifest, "files": left}))  # it says nothing of the two any more
+    assert "MANIFEST.json is damaged" in run(kit, "--check")[1]
+    (kit / "MANIFEST.json").write_text("{")
+    assert "MANIFEST.json is missing or damaged" in run(kit)[1]
+
+    (tmp_path / "noise").write_bytes(os.urandom(5 << 20))
+    parts = make(tmp_path / "parts", include=[tmp_path / "noise"], part_size=2 << 20)
+    (parts / "part-002").unlink()
+    code, told = run(parts, "-o", tmp_path / "out")
+    assert code == 1 and f"{parts}: part-002 is missing" in told and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--stages", "stage3"), "--stages stage3: this kit has stage1"),
+        (("--minutes", "stage3=5"), "--minutes stage3=5: this kit has stage1"),
+        (("--minutes", "-1"), "write minutes above 0"),
+        (("--collect", "results"), "no checkpoint of stage1 yet"),
+        (("--python", "python9"), "--python python9: no such program"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    configs: Path, data: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    kit = make(tmp_path / "kit", stages=["stage1"], configs=configs, data=data)
+    code, told = run(kit, *words)
+    assert code == 1 and message in told and told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_overrides_reach_the_runs_they_name() -> None:
+    vocals, other = Training("stage4.vocals", "stage4", "a"), Training("stage4.accompaniment", "stage4", "b")
+    first = Training("stage1", "stage1", "c")
+    given = ["all.steps=3", "stage4.lr=1", "stage4.vocals.lr=2", "stage1.crops.frames=7", "crops.frames=9"]
+    everything = [first, vocals, other]
+    assert meant(given, vocals, everything) == ["steps=3", "lr=1", "lr=2", "crops.frames=9"]
+    assert meant(given, other, everything) == ["steps=3", "lr=1", "crops.frames=9"]
+    assert meant(given, first, everything) == ["steps=3", "crops.frames=7", "crops.frames=9"]
+
+
+def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path) -> None:
+    kit = make(
+        tmp_path / "kit", stages=["stage1"], configs=configs, data=data, minutes=["stage1=2.5"], overrides=["steps=3"]
+    )
+    plan = read_plan(kit)
+    work = Work(kit, tmp_path / "out", plan, Namespace(python=sys.executable, workers=3))
+    assert work.words(plan.trainings[0]) == [
+        "train", "stage1", "-c", "{kit}/configs/stage1.yaml", "--data", "{work}", "--runs", "{runs}", "--shards", "{kit}/shards",
+        "--minutes", "2.5", "--set", "steps=3",
+    ]  # fmt: skip
+
+
+def paced(begun: list[str], fails: str = "") -> tuple[Callable[[Training], Any], ...]:
+    """`arrays`, `begin` and `end` of `side_by_side` over children that are over after a few looks."""
+
+    class Fake:
+        def __init__(self, what: str, run: str) -> None:
+            self.what, self.run, self.looks, self.process = what, run, 0, Namespace(terminate=lambda: None)
+            begun.append(f"{what} {run}")
+
+        def ended(self, name: str) -> bool:
+            self.looks += 1
+            return self.looks > (5 if self.what == "begin" else 1)
+
+        def check(self, name: str) -> float:
+            if self.what == "begin" and self.run == fails:
+                raise CommandError(f"{name} broke")
+            return 0.0
+
+    def end(training: Training, child: Any) -> None:
+        begun.append(f"end {training.run}")
+
+    return lambda t: Fake("arrays", t.run), lambda t: Fake("begin", t.run), end
+
+
+def test_what_a_run_waits_for() -> None:
+    everything = ["separator", "autoencoder", "stage1", "stage2", "stage3", "stage4.vocals"]
+    assert trainers.waits_for("stage2", everything) == {"stage1", "separator"}  # the teacher is trained first
+    assert trainers.waits_for("stage4.vocals", everything) == {"stage3", "autoencoder"}
+    assert trainers.waits_for("stage2", ["stage3"]) == trainers.waits_for("stage1", everything) == set()
+
+
+def test_side_by_side_each_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainers, "POLL", 0.0)
+    runs = [Training(name, name, "") for name in ("separator", "autoencoder", "stage1", "stage2")]
+    told: list[str] = []
+    trainers.side_by_side(runs, 3, *paced(told))
+    assert [line for line in told if line.startswith("arrays")] == [f"arrays {t.run}" for t in runs]
+    assert told.index("arrays stage2") > max(told.index("end stage1"), told.index("end separator"))
+    assert told.index("begin autoencoder") < told.index("end separator")  # side by side
+    assert all(told.index(f"arrays {t.run}") < told.index(f"begin {t.run}") < told.index(f"end {t.run}") for t in runs)
+    for here, what in enumerate(told):  # arrays of one training at a time
+        if what.startswith("arrays"):
+            assert all(f"begin {name.split()[1]}" in told[:here] for name in told[:here] if name.startswith("arrays"))
+    one: list[str] = []
+    trainers.side_by_side(runs, 1, *paced(one))
+    assert [line for line in one if line.startswith("end")] == [f"end {t.run}" for t in runs]
+    assert all(one[3 * n].startswith("arrays") and one[3 * n + 2].startswith("end") for n in range(4))
+
+
+def test_side_by_side_what_fails_stops_what_would_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainers, "POLL", 0.0)
+    runs = [Training(name, name, "") for name in ("autoencoder", "stage1", "stage2")]
+    told: list[str] = []
+    with pytest.raises(CommandError, match="stage1 broke"):
+        trainers.side_by_side(runs, 2, *paced(told, fails="stage1"))
+    assert "end autoencoder" in told and not any("stage2" in line for line in told)

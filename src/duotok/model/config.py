@@ -23,8 +23,10 @@ class TokenizerConfig(Config):
 
     # Encoder
     n_mels: int = Field(default=128, gt=0)
-    downsampling: Literal["conv1d", "conv2d"] = Field(
-        default="conv1d", description="mel bins as channels (cheap on a CPU), or MusicFM's convolution over the picture"
+    downsampling: Literal["conv1d", "pyramid", "separable", "conv2d"] = Field(
+        default="conv1d",
+        description="mel bins as channels; or convolutions over the picture: few channels first and more later, "
+        "depthwise separable ones, or MusicFM's, which cost most of the encoder",
     )
     conv_channels: int = Field(default=128, gt=0)
     width: int = Field(default=192, gt=0)

@@ -100,8 +100,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mini": {},
     # 24 x 1024 / 16 / 4096, bert-base-multilingual-cased lyrics, BS-RoFormer masks (paper-parameters 1-3).
     "paper": {
-        "downsampling": "conv2d",
-        "conv_channels": 512,
+        "downsampling": "conv1d",
+        "conv_channels": 1024,
         "width": 1024,
         "heads": 16,
         "lower_blocks": 12,

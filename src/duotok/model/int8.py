@@ -58,6 +58,8 @@ def int8_encoder(tokenizer: Tokenizer) -> Tokenizer:
     """
     quick = copy.copy(tokenizer)
     quick._modules = dict(tokenizer._modules)
-    linear: dict[int, Any] = {id(m): Int8Linear(m) for m in tokenizer.lower_blocks.modules() if isinstance(m, nn.Linear)}
+    linear: dict[int, Any] = {
+        id(m): Int8Linear(m) for m in tokenizer.lower_blocks.modules() if isinstance(m, nn.Linear)
+    }
     quick.lower_blocks = copy.deepcopy(tokenizer.lower_blocks, linear)
     return quick

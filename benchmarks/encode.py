@@ -61,8 +61,8 @@ class Encoder:
     def __init__(self, name: str, run: Callable[[], Any], streams: int, parameters: int, counts: bool = True) -> None:
         self.name, self.streams, self.parameters = name, streams, parameters
         self.run = torch.inference_mode()(run)
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counted:
-            self.run()
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counted:
+            run()  # in inference mode the counter breaks normalised weights
         self.flops = counted.get_total_flops() if counts else None
 
 

@@ -157,6 +157,9 @@ def _every_clip(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--pairs", type=Path, help="a folder of stem pairs instead of the held-out recordings")
+    arguments.add_argument(
+        "--on", choices=("tuning", "test"), default="test", help="which held-out recordings (default: %(default)s)"
+    )
     arguments.add_argument("--groups", nargs="+", help="only these: dual validation instrumental chant")
     arguments.add_argument("--limit", type=int, help="only the first N clips of each group")
     arguments.add_argument("--steps", type=int, nargs="+", default=[None], help="default: the bundle's")
@@ -168,7 +171,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = DuoTok.from_pretrained(options.model, options.device)
     settings: list[Setting] = list(product(options.steps, options.sampler, options.temperature))
-    clips = pairs(options.pairs) if options.pairs else held_out(options.audio)
+    clips = pairs(options.pairs) if options.pairs else held_out(options.audio, options.on)
     if options.groups:
         clips = [clip for clip in clips if clip.group in options.groups]
     if options.limit:

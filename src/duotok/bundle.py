@@ -23,7 +23,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD
+from duotok.compact import SCALE, compact, expand
 from duotok.config import Config, parse
 from duotok.durable import put, sha256
 from duotok.errors import BundleError, ConfigError
@@ -50,6 +51,7 @@ FORMAT_VERSION = 1
 SEAL = "duotok bundle --seal"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+Storage = Literal["float32", "float16", "int8"]
 PACKAGED = Path(__file__).parent / "bundles"
 
 
@@ -155,6 +157,13 @@ def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _stored(state: dict[str, Tensor], learned: set[str], storage: Storage) -> dict[str, Tensor]:
+    if storage == "float32":
+        return {name: value.clone() for name, value in state.items()}
+    small = compact(state, learned) if storage == "int8" else state
+    return {name: value if name.endswith(SCALE) else _half(value, name in learned) for name, value in small.items()}
+
+
 def _half(tensor: Tensor, learned: bool) -> Tensor:
     # Statistics (buffers of one dimension) and what would overflow stay as they are.
     if tensor.dtype != torch.float32 or not (learned or tensor.ndim > 1) or bool((tensor.abs() >= 65_000).any()):
@@ -163,11 +172,15 @@ def _half(tensor: Tensor, learned: bool) -> Tensor:
 
 
 def write_bundle(
-    folder: str | Path, config: BundleConfig, modules: Mapping[str, nn.Module], card: str = "", half: bool = False
+    folder: str | Path,
+    config: BundleConfig,
+    modules: Mapping[str, nn.Module],
+    card: str = "",
+    storage: Storage = "float32",
 ) -> Path:
     """Write a bundle; `modules` maps the names of `config.parts` to the trained modules.
 
-    half: store matrices as float16. The folder appears whole or not at all; a bundle already there is replaced.
+    storage: of the matrices; int8 has a scale for each row (compact.py), other large tensors are float16 then. The folder appears whole or not at all; a bundle already there is replaced.
     Raises BundleError when a part is missing or the place cannot be written.
     """
     folder = Path(folder)
@@ -184,7 +197,7 @@ def write_bundle(
         for part in config.parts:
             state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
             learned = {name for name, _ in modules[part].named_parameters()}
-            data = save({k: _half(v, k in learned) if half else v.clone() for k, v in state.items()})
+            data = save(_stored(state, learned, storage))
             write_atomically(partial / f"{part}.safetensors", data)
         (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
         _write_sealed(partial, config.model_dump(mode="json"), list(config.parts))
@@ -366,10 +379,10 @@ class Bundle:
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Load safetensors strictly into `module`, half precision widened. Raises BundleError in one line."""
+    """Load safetensors strictly into `module`, smaller storage widened. Raises BundleError in one line."""
     try:
-        state: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
+        state: dict[str, Tensor] = expand(load_file(path))
+    except (OSError, SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise BundleError(f"{path}: damaged weights ({reason}); get the bundle again") from None
     wanted = module.state_dict()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
-from duotok.bundle import Bundle, BundleConfig, find_bundle, model_hash, write_bundle
+from duotok.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash, write_bundle
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
@@ -101,9 +101,9 @@ class DuoTok:
             raise BundleError(f"model '{config.name}': these parts were not given: {', '.join(missing)}")
         return cls(config, lambda part: modules[part])
 
-    def save_pretrained(self, folder: str | Path, card: str = "", half: bool = False) -> Path:
-        """Write a bundle folder; `half` stores matrices as float16. Raises BundleError when it cannot be written."""
-        return write_bundle(folder, self.config, {p: self._part(p) for p in self.config.parts}, card, half)
+    def save_pretrained(self, folder: str | Path, card: str = "", storage: Storage = "float32") -> Path:
+        """Write a bundle folder, its matrices stored so. Raises BundleError when it cannot be written."""
+        return write_bundle(folder, self.config, {p: self._part(p) for p in self.config.parts}, card, storage)
 
     def _part(self, name: str) -> nn.Module:
         if name not in self._parts:

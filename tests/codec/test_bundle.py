@@ -42,7 +42,7 @@ def test_round_trip(model: DuoTok, tmp_path: Path) -> None:
 
 
 def test_half_precision(model: DuoTok, tmp_path: Path) -> None:
-    model.save_pretrained(tmp_path / "half", half=True)
+    model.save_pretrained(tmp_path / "half", storage="float16")
     model.save_pretrained(tmp_path / "full")
     sizes = [sum(p.stat().st_size for p in (tmp_path / n).glob("*.safetensors")) for n in ("half", "full")]
     assert sizes[0] < 0.75 * sizes[1]

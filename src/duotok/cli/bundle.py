@@ -19,7 +19,7 @@ def bundle(
     tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Of stage 3 alone: it encodes and cannot decode.")] = False,
     seal: Annotated[Path | None, typer.Option("--seal", metavar="FOLDER", help="Instead: vouch for a bundle that was changed.")] = None,
 ) -> None:  # fmt: skip
-    """Collect the trained parts of RUNS into a bundle of half precision with its model card.
+    """Collect the trained parts of RUNS into a bundle of eight bits a weight with its model card.
 
     Needs separator, autoencoder (or adapt), stage3 and stage4 of both tracks. RUNS/notes.md and RUNS/measurements.md go
     into the card. What `duotok encode --model FOLDER` and DuoTok.from_pretrained(FOLDER) then open.

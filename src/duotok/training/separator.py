@@ -120,7 +120,7 @@ class SeparatorStage(Stage):
         """SI-SDR of both tracks in dB, and how much better than the mix itself (`loss`: minus that), chunk by chunk."""
         separator = MiniSeparator(self.separator)
         values: dict[str, list[float]] = {}
-        for mix, vocals in ((m.to(self.device), v.to(self.device)) for m, v in self.clips):
+        for mix, vocals in self.clips:  # the separator takes each chunk to its device and back
             estimates = separator.separate(mix)
             for track, true in (("vocals", vocals), ("accompaniment", mix - vocals)):
                 before, after = float(si_sdr(mix, true)), float(si_sdr(estimates[track], true))
@@ -134,7 +134,7 @@ class SeparatorStage(Stage):
         """The first held-out excerpt: mix, true vocals, both tracks, the model's stems; sound and picture."""
         for mix, vocals in self.clips[:1]:
             separator = MiniSeparator(self.separator, ("vocals", "accompaniment", "drums", "bass", "other"))
-            estimates = {name: e.cpu() for name, e in separator.separate(mix.to(self.device)).items()}
+            estimates = {name: e.cpu() for name, e in separator.separate(mix).items()}
             sounds = {"mix": mix, "vocals.true": vocals, **estimates}
             for name, sound in sounds.items():
                 write(folder / f"{name}.flac", sound.clamp(-1, 1), RATE)

@@ -1,0 +1,85 @@
+"""Adversarial fine-tuning: each side learns from its own terms alone, the encoder stays, and it resumes to the bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training.small import AUTOENCODER
+
+from duotok.corpora.store import ShardStore
+from duotok.training.adversary import AdversaryConfig, Discriminators, judge
+from duotok.training.autoencoder import AutoencoderStage
+from duotok.training.checkpoint import latest, load_module
+from duotok.training.engine import train
+
+SMALL = AdversaryConfig(windows=(512, 256), channels=4, warmup=1)
+
+
+def sounds() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 4800, generator=generator) * 0.1, torch.randn(2, 4800, generator=generator) * 0.1
+
+
+def test_each_side_learns_from_its_own_terms() -> None:
+    torch.manual_seed(0)
+    discriminators = Discriminators(SMALL)
+    estimate, target = sounds()
+    estimate.requires_grad_(True)
+    found = judge(discriminators, estimate, target)
+    (found["adversarial"] + found["matching"]).backward(retain_graph=True)
+    assert estimate.grad is not None and bool(estimate.grad.any())
+    assert all(p.grad is None for p in discriminators.parameters())
+    estimate.grad = None
+    found["discrimination"].backward()
+    assert estimate.grad is None
+    assert all(p.grad is not None for p in discriminators.parameters())
+
+
+def test_discriminators_learn_to_tell_and_the_matching_falls_for_the_truth() -> None:
+    torch.manual_seed(0)
+    discriminators = Discriminators(SMALL)
+    estimate, target = sounds()
+    smooth = torch.nn.functional.avg_pool1d(estimate[:, None], 9, 1, 4)[:, 0]
+    optimizer = torch.optim.Adam(discriminators.parameters(), 2e-3)
+    first = float(judge(discriminators, smooth, target)["discrimination"])
+    for _ in range(30):
+        optimizer.zero_grad()
+        judge(discriminators, smooth, target)["discrimination"].backward()
+        optimizer.step()
+    told = judge(discriminators, smooth, target)
+    assert float(told["discrimination"]) < 0.7 * first
+    assert float(judge(discriminators, target, target)["matching"]) == 0.0 < float(told["matching"])
+
+
+def stage(store: ShardStore, start: Path, **changes: object) -> AutoencoderStage:
+    config = AUTOENCODER.model_copy(update={"adversary": SMALL, "start_from": start, "steps": 6, **changes})
+    return AutoencoderStage(config, store, "adversarial")
+
+
+@pytest.fixture(scope="module")
+def trained(store: ShardStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "autoencoder"
+    train(AutoencoderStage(AUTOENCODER.model_copy(update={"steps": 3}), store), run)
+    return run
+
+
+def test_the_encoder_stays_and_the_decoder_moves(store: ShardStore, trained: Path, tmp_path: Path) -> None:
+    made = stage(store, trained)
+    train(made, tmp_path)
+    before = AutoencoderStage(AUTOENCODER, store).autoencoder
+    load_module(latest(trained) / "autoencoder.safetensors", before)
+    old, new = before.state_dict(), made.autoencoder.state_dict()
+    decoder = ("from_latent", "decode_", "unpool", "to_spectrum")
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert moved and all(name.startswith(decoder) for name in moved), sorted(moved)[:5]
+
+
+def test_stopped_and_resumed_equals_uninterrupted(store: ShardStore, trained: Path, tmp_path: Path) -> None:
+    train(stage(store, trained), tmp_path / "whole")
+    train(stage(store, trained), tmp_path / "parts", stop_after=3)
+    train(stage(store, trained), tmp_path / "parts")
+    from safetensors.torch import load_file
+
+    for name in ("autoencoder", "discriminators", "optimizer"):
+        a, b = (load_file(latest(tmp_path / run) / f"{name}.safetensors") for run in ("whole", "parts"))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name

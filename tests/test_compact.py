@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_refused(damage: str) -> None:
         small["wide" + SCALE] = small["wide" + SCALE][:3]
     else:
         small["wide"] = small["wide"].float()
-    with pytest.raises(ValueError, match="wide|other"):
+    with pytest.raises(ValueError, match=r"wide|other"):
         expand(small)
 
 

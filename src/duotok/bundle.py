@@ -180,7 +180,8 @@ def write_bundle(
 ) -> Path:
     """Write a bundle; `modules` maps the names of `config.parts` to the trained modules.
 
-    storage: of the matrices; int8 has a scale for each row (compact.py), other large tensors are float16 then. The folder appears whole or not at all; a bundle already there is replaced.
+    storage: of the matrices; int8 has a scale for each row (compact.py), other large tensors are float16 then. The folder
+    appears whole or not at all; a bundle already there is replaced.
     Raises BundleError when a part is missing or the place cannot be written.
     """
     folder = Path(folder)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from duotok.model import Stage2Weights, Stage3Weights, Tokenizer, stage2_loss, stage3_loss
-from duotok.model.losses import ctc, masked_l1, mean_square
+from duotok.model.losses import covariance_gap, ctc, masked_l1, mean_square
 
 
 def test_l1_counts_valid_frames_and_items_only() -> None:
@@ -103,3 +103,21 @@ def test_latent_norm_pulls_the_bottleneck(build: Callable[..., Tokenizer]) -> No
 def test_no_target_at_all_is_named() -> None:
     with pytest.raises(ValueError, match="no head that is switched on has a target"):
         stage2_loss({"chroma": torch.zeros(1, 4, 12)}, {"mel": torch.zeros(1, 4, 16)})
+
+
+def test_the_covariance_gap_is_zero_for_white_features_and_pulls_flat_ones_apart() -> None:
+    torch.manual_seed(0)
+    white = torch.randn(8, 500, 4)
+    assert float(covariance_gap(white)) < 0.01
+    weights = torch.nn.Parameter(torch.randn(2, 4))
+    optimizer = torch.optim.Adam([weights], 0.05)
+    deep = torch.nn.Parameter(torch.randn(4, 4) * 0.1)
+    optimizer.add_param_group({"params": [deep]})
+    for _ in range(300):
+        optimizer.zero_grad()
+        covariance_gap(white[..., :2] @ weights + white @ deep).backward()
+        optimizer.step()
+    assert float(covariance_gap(white[..., :2] @ weights + white @ deep)) < 0.02
+    lengths = torch.full((8,), 500)
+    padded = torch.cat([white, torch.full((8, 9, 4), 50.0)], dim=1)
+    torch.testing.assert_close(covariance_gap(padded, lengths), covariance_gap(white))

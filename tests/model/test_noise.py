@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from duotok.model.noise import FrameNoise, channel_std
+from duotok.model.health import effective_rank, noise_detectability
+from duotok.model.noise import FrameNoise, channel_std, covariance_root
 from duotok.random import ItemRandom
 
 
@@ -67,3 +68,35 @@ def test_an_items_noise_is_its_own() -> None:
         assert torch.equal(together[item, :n], alone[0])
     assert torch.equal(together, noise(x, lengths, ItemRandom([11, 12, 13])))
     assert not torch.equal(together, noise(x, lengths, ItemRandom([21, 12, 13])))
+
+
+def test_full_covariance_is_that_of_the_features_whatever_the_padding() -> None:
+    torch.manual_seed(0)
+    mixing = torch.randn(4, 4)
+    x = torch.randn(20, 400, 4) @ mixing.T + 3.0
+    noise = FrameNoise(probability=1.0, covariance="full").train()(x)
+    torch.testing.assert_close(torch.cov(noise.flatten(0, 1).T), mixing @ mixing.T, rtol=0.1, atol=0.1)
+    diagonal = FrameNoise(probability=1.0).train()(x)
+    off = torch.cov(diagonal.flatten(0, 1).T) - torch.diag((mixing @ mixing.T).diagonal())
+    assert float(off.abs().max()) < 0.1 * float((mixing @ mixing.T).diagonal().max())
+    lengths = torch.full((20,), 400)
+    padded = torch.cat([x, torch.full((20, 7, 4), 1e3)], dim=1)
+    torch.testing.assert_close(covariance_root(padded, lengths), covariance_root(x, None), rtol=1e-3, atol=1e-3)
+
+
+def test_the_linear_test_tells_diagonal_noise_from_flat_features_and_no_other() -> None:
+    torch.manual_seed(0)
+    flat = torch.randn(1, 4000, 3) @ torch.randn(3, 8) + 0.01 * torch.randn(1, 4000, 8)
+    drawn = {c: FrameNoise(covariance=c).draw(flat)[0] for c in ("diagonal", "full")}  # type: ignore[arg-type]
+    assert noise_detectability(flat[0], drawn["diagonal"]) > 0.99
+    assert noise_detectability(flat[0], drawn["full"]) < 0.53
+
+
+def test_effective_rank_counts_dimensions() -> None:
+    torch.manual_seed(0)
+    assert effective_rank(torch.randn(20_000, 8)) == pytest.approx(8, abs=0.02)
+    assert effective_rank(torch.randn(20_000, 3) @ torch.linalg.qr(torch.randn(8, 3))[0].T) == pytest.approx(
+        3, abs=0.02
+    )
+    with pytest.raises(ValueError, match="two rows"):
+        effective_rank(torch.randn(1, 8))

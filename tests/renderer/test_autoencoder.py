@@ -64,3 +64,52 @@ def test_batched_equals_single(autoencoder: Autoencoder):
     batched = autoencoder.encode(x)
     for i in range(3):
         torch.testing.assert_close(batched[i : i + 1], autoencoder.encode(x[i : i + 1]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"output": "vector"}, {"activation": "snake"}, {"low_bands": 12}, {"n_fft": 1920}])
+def test_every_form_decodes_in_windows_and_learns(changes: dict[str, object]):
+    """The same promises for each switch: exact lengths, windows equal to the whole, and a gradient in every weight."""
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(TINY.model_copy(update=changes))
+    latents = torch.randn(1, 60, 64)
+    reach = autoencoder.receptive_field
+    whole, part = autoencoder.decode(latents), autoencoder.decode(latents[:, 20 - reach : 40 + reach])
+    torch.testing.assert_close(
+        part[..., reach * 960 : (reach + 20) * 960], whole[..., 20 * 960 : 40 * 960], atol=1e-5, rtol=1e-4
+    )
+    sound = 0.1 * torch.randn(2, 1, 9600)
+    decoded = autoencoder.decode(autoencoder.encode(sound))
+    assert decoded.shape == sound.shape
+    (decoded - sound).square().mean().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in autoencoder.parameters())
+
+
+def test_a_vector_gives_its_direction_to_the_phase_and_nothing_to_the_magnitude():
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(TINY.model_copy(update={"output": "vector"})).eval()
+    latents = torch.randn(1, 10, 64)
+    before = autoencoder.spectrum(latents)
+    bins = autoencoder.bins
+    with torch.no_grad():
+        autoencoder.to_spectrum.weight[bins:] *= 7.0
+        autoencoder.to_spectrum.bias[bins:] *= 7.0
+    after = autoencoder.spectrum(latents)
+    torch.testing.assert_close(after.angle().cos(), before.angle().cos(), atol=1e-4, rtol=1e-4)
+    loud = before.abs() > 0.5 * before.abs().mean()
+    torch.testing.assert_close(after.abs()[loud], before.abs()[loud], rtol=2e-2, atol=1e-3)
+
+
+def test_low_bands_tell_harmonics_of_a_low_note_apart():
+    """55 and 110 Hz apart is nothing to a window of 43 ms; through 85 ms the two notes differ in more bands."""
+    time = torch.arange(48_000) / 48_000
+    notes = [sum(torch.sin(2 * torch.pi * f * k * time) for k in range(1, 6)) * 0.1 for f in (55.0, 58.3)]
+    features = Autoencoder(TINY.model_copy(update={"low_bands": 96})).features
+    a, b = (features(torch.as_tensor(note)[None])[0, 40:60].mean(0) for note in notes)
+    gap = (a - b).abs()
+    assert float(gap[-96:][:20].mean()) > 2 * float(gap[:20].mean())
+
+
+@pytest.mark.parametrize("values", [{"n_fft": 1000}, {"n_fft": 480}, {"kernel": 6}])
+def test_sizes_that_cannot_be_are_named(values: dict[str, int]):
+    with pytest.raises(ValueError, match=f"{next(iter(values))} {next(iter(values.values()))}"):
+        AutoencoderConfig(**values)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from duotok.config import load_config, parse
 from duotok.errors import ConfigError
 from duotok.renderer.diffusion import diffusion_loss, stratified_times
-from duotok.renderer.dit import PAPER, DiT, DiTConfig, attend, attention_mask, depthwise
+from duotok.renderer.dit import PAPER, DiT, DiTConfig, attend, attention_mask, depthwise, guided
 
 TINY = DiTConfig(
     latent_dim=6,
@@ -166,11 +166,13 @@ def test_mistakes_in_the_config_are_named(change: dict[str, object], words: str)
         parse(DiTConfig, change)
 
 
-def test_the_shipped_config_is_the_mini_preset() -> None:
+def test_the_shipped_config_can_be_guided_and_holds_ten_million_weights() -> None:
     from duotok.training.stage4 import Stage4Config
 
     config = load_config(Stage4Config, Path(__file__).parents[2] / "configs" / "mini" / "stage4.yaml")
-    assert config.dit == DiTConfig()
+    with torch.device("meta"):
+        assert 10.0e6 < parameters(DiT(config.dit)) < 10.8e6
+    assert config.dit.unconditional and config.condition_dropout == 0.1
 
 
 def test_a_condition_of_any_width_is_standardised_and_heard() -> None:
@@ -192,3 +194,31 @@ def test_a_condition_of_any_width_is_standardised_and_heard() -> None:
     with torch.device("meta"):
         paper = DiT(PAPER.model_copy(update={"condition": "proj_out", "condition_dim": 1024}))
     assert abs(parameters(paper) / 1e6 - 409.2) < 0.1
+
+
+def test_an_item_that_is_told_nothing_does_not_hear_its_codes() -> None:
+    dit = tiny(unconditional=True)
+    noisy, t, codes = torch.randn(3, 8, 6), torch.rand(3), torch.randn(3, 4, 4)
+    dropped = torch.tensor([False, True, False])
+    one, other = dit(noisy, t, codes, dropped=dropped), dit(noisy, t, codes + 1.0, dropped=dropped)
+    assert torch.equal(one[1], other[1])
+    assert not torch.allclose(one[0], other[0]) and not torch.allclose(one[2], other[2])
+    torch.testing.assert_close(one[0], dit(noisy, t, codes)[0])
+
+
+def test_guidance_goes_from_nothing_through_the_condition() -> None:
+    dit = tiny(unconditional=True)
+    noisy, t, codes = torch.randn(2, 8, 6), torch.rand(2), torch.randn(2, 4, 4)
+    told, nothing = dit(noisy, t, codes), dit(noisy, t, codes, dropped=torch.ones(2, dtype=torch.bool))
+    assert guided(dit) is dit, "a guidance of 1 costs nothing"
+    for scale in (0.0, 0.5, 2.5):
+        strong = tiny(unconditional=True, guidance=scale)
+        strong.load_state_dict(dit.state_dict())
+        torch.testing.assert_close(
+            guided(strong)(noisy, t, codes), nothing + scale * (told - nothing), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_guidance_needs_a_model_that_learned_without_its_condition() -> None:
+    with pytest.raises(ConfigError, match=r"guidance 2.0 needs a model"):
+        parse(DiTConfig, {"guidance": 2.0}, "here")

@@ -148,7 +148,9 @@ def test_two_groups_are_two_optimizers(tmp_path: Path) -> None:
 
     class Looked(Line):
         def after_step(self, step: int) -> None:
-            norms = {name: nn.utils.get_total_norm([p.grad for p in m.parameters()]) for name, m in self.modules.items()}
+            norms = {
+                name: nn.utils.get_total_norm([p.grad for p in m.parameters()]) for name, m in self.modules.items()
+            }
             seen[step] = {name: float(value) for name, value in norms.items()}
 
     stage = Looked(steps=2, clip=1e9)

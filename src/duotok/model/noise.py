@@ -38,18 +38,18 @@ def covariance_root(x: Tensor, lengths: Tensor | None) -> Tensor:
 
     `x [batch, frames, channels]` to `[channels, channels]`.
     """
-    x = x.detach().float()
+    x = x.detach().double()  # where few dimensions speak, the others' spread is thousands of times smaller
     mask = frame_mask(lengths, x.shape[1])
     rows = (x if mask is None else x * mask[..., None]).flatten(0, 1)
-    real = torch.tensor(float(len(rows)), device=x.device) if mask is None else mask.sum().float()
+    real = torch.tensor(float(len(rows)), device=x.device, dtype=x.dtype) if mask is None else mask.sum().to(x.dtype)
     sums = total(torch.cat([rows.sum(0), real[None]]))
     count = sums[-1].clamp_min(1.0)
     mean = sums[:-1] / count
     # padded rows are zero: take their share of the mean's square back out
     outer = total((rows - mean).T @ (rows - mean) - (len(rows) - real) * torch.outer(mean, mean)) / count
-    floor = 1e-5 * outer.diagonal().mean() + 1e-8
-    root: Tensor = torch.linalg.cholesky(outer + floor * torch.eye(len(mean), device=x.device))
-    return root
+    floor = 1e-8 * outer.diagonal().mean() + 1e-12
+    root: Tensor = torch.linalg.cholesky(outer + floor * torch.eye(len(mean), device=x.device, dtype=x.dtype))
+    return root.float()
 
 
 class FrameNoise(nn.Module):

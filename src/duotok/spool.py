@@ -23,8 +23,9 @@ from duotok.audio.channels import Upright, remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.features import ANALYSIS_RATE
 from duotok.audio.highpass import HighPass
-from duotok.audio.io import LARGEST_SAMPLE, Resampler, probe, resample, resampled_length, stream
+from duotok.audio.io import LARGEST_SAMPLE, probe, resample, stream
 from duotok.audio.loudness import LoudnessMeter
+from duotok.audio.resampling import Resampler, resampled_length
 from duotok.errors import AudioError
 from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS, n_frames
 

@@ -1,13 +1,14 @@
 """Sound files as tensors: read, stream, probe, write, resample.
 
-libsndfile reads first (wav, flac, mp3, ogg, opus, aiff, ...); what it cannot open goes to PyAV, which brings its own
-ffmpeg (m4a, aac, webm, ...). Everything runs block by block, so a long file costs no more memory than a short one, and
+libsndfile reads first (wav, flac, mp3, ogg, opus, aiff, ...); what it cannot open, or would read a part of only, goes to
+PyAV, which brings its own ffmpeg (m4a, aac, webm, ...). Everything runs block by block, so a long file costs no more memory than a short one, and
 `read` is the concatenation of `stream`, so that the two cannot differ.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -18,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from duotok.audio.channels import remix
-from duotok.audio.decoders import open_decoder
+from duotok.audio.opening import open_decoder
+from duotok.audio.resampling import Resampler
 from duotok.errors import AudioError
 
 SAMPLE_RATE = 48_000
@@ -38,13 +39,15 @@ LARGEST_SAMPLE = 1e6
 WAV_LIMIT_BYTES = 4_000_000_000
 
 Samples = NDArray[np.float32]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class AudioInfo:
     """What a file says about itself. `n_samples` counts samples of one channel at the file's own `rate`.
 
-    `exact` is False where the container only states an estimate (some mp3, m4a, webm).
+    `exact` is False where the container only states an estimate (some mp3, m4a, webm). `note`: where the container and what
+    it holds differ, in one line; `cut`: whether the file ends before its container says.
     """
 
     path: Path
@@ -53,6 +56,8 @@ class AudioInfo:
     n_samples: int
     format: str
     exact: bool = True
+    note: str = ""
+    cut: bool = False
 
     @property
     def seconds(self) -> float:
@@ -63,38 +68,9 @@ def probe(path: str | Path) -> AudioInfo:
     """Read the header of `path`. Raises AudioError when it is missing, empty or not audio."""
     with open_decoder(Path(path)) as decoder:
         return AudioInfo(
-            Path(path), decoder.rate, decoder.channels, decoder.n_samples, decoder.format, exact=decoder.exact
-        )
-
-
-def resampled_length(n_samples: int, from_rate: int, to_rate: int) -> int:
-    """Samples after resampling: `ceil(n_samples * to_rate / from_rate)`, in integers, so exact."""
-    return -(-n_samples * to_rate // from_rate)
-
-
-class Resampler:
-    """Streaming high-quality resampling of `[samples, channels]` blocks whose total length comes out exact."""
-
-    def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
-        self.from_rate, self.to_rate = from_rate, to_rate
-        self.taken = self.given = 0
-        self._soxr: Any = None
-        if from_rate != to_rate:
-            self._soxr = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
-
-    def push(self, block: Samples, last: bool = False) -> Samples:
-        """Feed `[samples, channels]`, get what is ready; `last=True` gives the rest, exact in length."""
-        self.taken += len(block)
-        if self._soxr is None:
-            self.given += len(block)
-            return block
-        out: Samples = self._soxr.resample_chunk(np.ascontiguousarray(block, dtype=np.float32), last=last)
-        target = resampled_length(self.taken, self.from_rate, self.to_rate)
-        out = out[: max(0, target - self.given)]
-        if last:
-            out = np.pad(out, ((0, target - self.given - len(out)), (0, 0)))
-        self.given += len(out)
-        return out
+            Path(path), decoder.rate, decoder.channels, decoder.n_samples, decoder.format, decoder.exact, decoder.note,
+            decoder.cut,
+        )  # fmt: skip
 
 
 def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -145,6 +121,8 @@ def _blocks(
     path: Path, rate: int, channels: int | None, block: int, start: float, seconds: float | None, strict: bool
 ) -> Iterator[Tensor]:
     with open_decoder(path, strict) as decoder:
+        if decoder.note and not start:
+            log.warning("%s: %s", path, decoder.note)
         first = round(start * decoder.rate)
         count = None if seconds is None else max(1, round(seconds * decoder.rate))
         out_channels = decoder.channels if channels is None else channels

@@ -96,6 +96,7 @@ def _sound(path: Path) -> dict[str, Any]:
         "n_samples": found.n_samples,
         "exact": found.exact,
         "seconds": round(found.seconds, 6),
+        **({"note": found.note} if found.note else {}),
     }
 
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track as progress
 from torch import Tensor
 
-from duotok.audio.io import resampled_length
+from duotok.audio.resampling import resampled_length
 from duotok.codec import DuoTok
 from duotok.codecs import Codec
 from duotok.codecs.bundled import BundleCodec

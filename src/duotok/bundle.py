@@ -173,7 +173,7 @@ def write_bundle(
         raise BundleError(f"{folder}: is a file; name a folder for the bundle")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
         raise BundleError(f"{folder}: holds other files and no bundle; name a new or an empty folder")
-    partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    partial = folder.parent / f".{uuid.uuid4().hex[:16]}.tmp"
     try:
         partial.mkdir(parents=True)
         for part in config.parts:
@@ -185,7 +185,7 @@ def write_bundle(
         text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
         if folder.is_dir():
-            old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
+            old = folder.parent / f".{uuid.uuid4().hex[:16]}.old"
             folder.rename(old)
             partial.rename(folder)
             shutil.rmtree(old, ignore_errors=True)

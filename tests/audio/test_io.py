@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from duotok.audio import io
 from duotok.audio.channels import stereo_weights
+from duotok.audio.finding import find_audio
 from duotok.errors import AudioError
 
 
@@ -254,4 +255,4 @@ def test_find_audio(tmp_path: Path) -> None:
     for name in ("b/x.wav", "a.MP3", "a.txt", ".hidden/x.wav", "b/.x.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert io.find_audio(tmp_path) == [tmp_path / "a.MP3", tmp_path / "b" / "x.wav"]
+    assert find_audio(tmp_path) == [tmp_path / "a.MP3", tmp_path / "b" / "x.wav"]

@@ -27,13 +27,11 @@ from duotok.audio.channels import remix
 from duotok.audio.opening import open_decoder
 from duotok.audio.resampling import Resampler
 from duotok.errors import AudioError
+from duotok.paths import temporary
 
 SAMPLE_RATE = 48_000
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".aif", ".aiff", ".aifc", ".caf"}
-    | {".w64", ".rf64", ".au", ".webm", ".wma", ".mka", ".m4b", ".alac", ".wv", ".ape"}
-)
-WRITE_SUFFIXES = (".wav", ".flac")
+WRITE_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+_LOSSY = {".mp3": ("MP3", "MPEG_LAYER_III"), ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
 # 120 dB over full scale: a file that holds this is not sound, and its power would overflow float32 further on.
 LARGEST_SAMPLE = 1e6
 WAV_LIMIT_BYTES = 4_000_000_000
@@ -174,28 +172,41 @@ def read(
 
 
 class Writer:
-    """Write blocks of sound to a .wav (float32, or 16 bit) or .flac (24 bit) file, atomically.
+    """Write blocks of sound to a .wav (float32, or 16 bit), .flac (24 bit), .mp3, .ogg or .opus file, atomically.
+
+    comment: text that the file carries, where its format can (`comment_of` reads it). Sound over full scale is clipped by all
+    but float wav, and a warning says by how much.
 
     The file appears under its name only when everything is written; if the block of the `with` statement fails, nothing
     stays. Folders are made as needed. Raises AudioError when the place cannot be written.
     """
 
     def __init__(
-        self, path: str | Path, rate: int, channels: int, bits: int | None = None, n_samples: int | None = None
+        self,
+        path: str | Path,
+        rate: int,
+        channels: int,
+        bits: int | None = None,
+        n_samples: int | None = None,
+        comment: str = "",
     ) -> None:
         self.path = Path(path)
         suffix = self.path.suffix.lower()
         if suffix not in WRITE_SUFFIXES:
-            raise AudioError(f"{path}: cannot write '{suffix or 'no'}' files; name it .wav or .flac")
+            raise AudioError(f"{path}: cannot write '{suffix or 'no'}' files; name it {', '.join(WRITE_SUFFIXES)}")
         if bits not in (None, 16, 24, 32):
             raise ValueError(f"bits must be 16, 24 or 32, got {bits}")
         if suffix == ".wav":
             kind, subtype = "WAV", {16: "PCM_16", 24: "PCM_24"}.get(bits or 32, "FLOAT")
             if (n_samples or 0) * channels * (bits or 32) // 8 > WAV_LIMIT_BYTES:
                 kind = "RF64"  # what plain wav cannot count
-        else:
+        elif suffix == ".flac":
             kind, subtype = "FLAC", "PCM_16" if bits == 16 else "PCM_24"
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        else:
+            kind, subtype = _LOSSY[suffix]
+        self._clips, self._rate = subtype != "FLOAT", rate
+        self._over, self._peak = 0, 0.0
+        self._temporary = temporary(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
@@ -205,14 +216,22 @@ class Writer:
             self._file: Any = soundfile.SoundFile(
                 self._handle, "w", samplerate=rate, channels=channels, format=kind, subtype=subtype
             )
+            if comment:
+                self._file.comment = comment
         except (OSError, RuntimeError) as error:
             self._discard()
             raise _unwritable(self.path, error) from None
 
     def write(self, audio: Tensor) -> None:
         """Append `[channels, samples]`."""
+        samples = audio.detach().float().cpu().numpy().T
+        if self._clips and samples.size:
+            size = np.abs(samples)
+            self._over += int((size > 1.0).any(axis=1).sum())
+            self._peak = max(self._peak, float(size.max()))
         try:
-            self._file.write(audio.detach().float().cpu().numpy().T)
+            for first in range(0, len(samples), self._rate):  # libsndfile's vorbis cannot take long blocks
+                self._file.write(samples[first : first + self._rate])
         except (OSError, RuntimeError) as error:
             raise _unwritable(self.path, error) from None
 
@@ -233,6 +252,13 @@ class Writer:
             self._handle.close()
             if kind is None:
                 os.replace(self._temporary, self.path)
+                if self._over:
+                    log.warning(
+                        "%s: %.3f s were over full scale and are clipped (peak %+.1f dBFS); .wav keeps them",
+                        self.path,
+                        self._over / self._rate,
+                        20 * math.log10(self._peak),
+                    )
         except (OSError, RuntimeError) as error:
             raise _unwritable(self.path, error) from None
         finally:
@@ -246,6 +272,15 @@ def _unwritable(path: Path, error: Exception) -> AudioError:
     return AudioError(f"{path}: cannot be written ({reason}); choose another place")
 
 
+def comment_of(path: str | Path) -> str:
+    """The comment that a sound file carries; "" for none, or no sound file."""
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            return str(file.comment)
+    except (RuntimeError, OSError):
+        return ""
+
+
 def write(path: str | Path, audio: Tensor, rate: int, bits: int | None = None) -> None:
     """Write `[channels, samples]` or `[samples]` to .wav (float32 unless `bits=16`) or .flac (24 bit), atomically."""
     audio = audio.unsqueeze(0) if audio.ndim == 1 else audio
@@ -253,18 +288,6 @@ def write(path: str | Path, audio: Tensor, rate: int, bits: int | None = None) -
         raise ValueError(f"audio must be [channels, samples], got {list(audio.shape)}")
     with Writer(path, rate, audio.shape[0], bits, audio.shape[1]) as writer:
         writer.write(audio)
-
-
-def find_audio(folder: str | Path) -> list[Path]:
-    """All audio files under `folder` by suffix, sorted; hidden files and folders are left out."""
-    folder = Path(folder)
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
 
 
 def duration(n_samples: int, rate: int) -> str:

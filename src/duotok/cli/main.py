@@ -88,6 +88,11 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
+    warn_in_lines()
+
+
+def warn_in_lines() -> None:
+    """Our own warnings on stderr, a line each."""
     ours = logging.getLogger("duotok")
     if not any(isinstance(handler, _Warnings) for handler in ours.handlers):
         ours.addHandler(_Warnings(logging.WARNING))

@@ -43,7 +43,7 @@ class Folder(Corpus):
 
     def recordings(self) -> Iterator[Recording]:
         """All songs, sorted by name. Raises CorpusError when there is no audio, or a song has a track twice."""
-        from duotok.audio.io import AUDIO_SUFFIXES
+        from duotok.audio.finding import AUDIO_SUFFIXES
 
         songs = self._songs()
         if not songs:
@@ -71,7 +71,7 @@ class Folder(Corpus):
 
     def _songs(self) -> dict[str, dict[str, Path]]:
         """Relative name of the song -> track -> file."""
-        from duotok.audio.io import find_audio  # it brings torch, and `duotok data list` shall answer at once
+        from duotok.audio.finding import find_audio  # it brings torch, and `duotok data list` shall answer at once
 
         files = find_audio(self.root)
         works = {table.parent for table in self.root.rglob("recordings.parquet")}  # a WORK inside the root is no corpus

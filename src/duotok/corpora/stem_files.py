@@ -19,6 +19,7 @@ from torch import Tensor
 
 from duotok.corpora.engines import no_space
 from duotok.errors import AudioError, ConfigError
+from duotok.paths import temporary
 
 RATE = 48_000
 TRACKS = ("vocals", "accompaniment")
@@ -160,7 +161,7 @@ class StemWriter:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for track, path in stem_files(folder, extension).items():
-                self._partial[track] = path.with_name(f".{path.name}.{os.getpid()}.partial")
+                self._partial[track] = temporary(path, ".partial")
                 self._files[track] = (
                     _Opus(self._partial[track], channels)
                     if extension == "opus"

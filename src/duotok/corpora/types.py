@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from duotok.errors import DuoTokError
+from duotok.paths import temporary
 
 if TYPE_CHECKING:
     import pyarrow
@@ -152,7 +153,7 @@ def write_table(path: Path, items: Sequence[R], cls: type[R]) -> None:
 
     table = pa.Table.from_pylist([table_row(item) for item in items], schema=table_schema(cls))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     try:
         pq.write_table(table, partial, compression="zstd")
         os.replace(partial, path)

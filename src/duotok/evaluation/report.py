@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from duotok.audio.io import AUDIO_SUFFIXES, probe, read, resample, write
+from duotok.audio.finding import AUDIO_SUFFIXES
+from duotok.audio.io import probe, read, resample, write
 from duotok.audio.resampling import resampled_length
 from duotok.codec import DuoTok
 from duotok.errors import AudioError, DuoTokError, MissingExtraError

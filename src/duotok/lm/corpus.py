@@ -26,6 +26,7 @@ from duotok.corpora.types import SPLITS, Split
 from duotok.errors import DuoTokError, MissingExtraError, TokenFileError
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
+from duotok.paths import temporary
 
 if TYPE_CHECKING:
     import pyarrow
@@ -109,7 +110,7 @@ def write_tokens(
     }  # files hold rows as they lie
     schema = _schema(identity).with_metadata(facts | ({VECTORS: safetensors.numpy.save(vectors)} if vectors else {}))
     plain = [column.name for column in identity.columns]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     seen: set[str] = set()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: st
         raise DuoTokError(f"{folder}: is already there; name a new folder, or an empty one")
     config = _config(trained)
     state = {name: _stored(value, half) for name, value in trained.model.state_dict().items()}
-    partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    partial = folder.parent / f".{uuid.uuid4().hex[:16]}.tmp"
     try:
         partial.mkdir(parents=True)
         (partial / WEIGHTS_FILE).write_bytes(save(state))

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from duotok.paths import temporary
+
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write an `.npy` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     try:
         with partial.open("wb") as file:
             np.save(file, array, allow_pickle=False)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from duotok.distributed import rank, total, world
 from duotok.errors import ConfigError, DuoTokError
+from duotok.paths import temporary
 from duotok.training.stage import Stage
 
 FORMAT = 2
@@ -61,7 +62,7 @@ def best_so_far(run: Path) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)

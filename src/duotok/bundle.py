@@ -45,6 +45,8 @@ from duotok.tokens.file import write_atomically
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+_PARTS = ("tokenizer", "autoencoder", "separator", *(f"dit.{track}" for track in TRACKS))
+OWN_FILES = (CONFIG_FILE, CARD_FILE, *(f"{part}.safetensors" for part in _PARTS))
 PACKAGED = Path(__file__).parent / "bundles"
 
 
@@ -158,11 +160,17 @@ def _half(tensor: Tensor, learned: bool) -> Tensor:
 
 
 def write_bundle(
-    folder: str | Path, config: BundleConfig, modules: Mapping[str, nn.Module], card: str = "", half: bool = False
+    folder: str | Path,
+    config: BundleConfig,
+    modules: Mapping[str, nn.Module],
+    card: str = "",
+    half: bool = False,
+    force: bool = False,
 ) -> Path:
     """Write a bundle; `modules` maps the names of `config.parts` to the trained modules.
 
-    half: store matrices as float16. The folder appears whole or not at all; a bundle already there is replaced.
+    half: store matrices as float16. The folder appears whole or not at all; a bundle already there is replaced, other files
+    in its folder stay. force: replace also what no bundle has in its place.
     Raises BundleError when a part is missing or the place cannot be written.
     """
     folder = Path(folder)
@@ -171,7 +179,7 @@ def write_bundle(
         raise BundleError(f"{folder}: bundle not written, these parts were not given: {', '.join(missing)}")
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder}: is a file; name a folder for the bundle")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not force and not _is_bundle(folder):
         raise BundleError(f"{folder}: holds other files and no bundle; name a new or an empty folder")
     partial = folder.parent / f".{uuid.uuid4().hex[:16]}.tmp"
     try:
@@ -188,6 +196,9 @@ def write_bundle(
             old = folder.parent / f".{uuid.uuid4().hex[:16]}.old"
             folder.rename(old)
             partial.rename(folder)
+            for path in old.iterdir():
+                if path.name not in OWN_FILES:
+                    path.rename(folder / path.name)
             shutil.rmtree(old, ignore_errors=True)
         else:
             partial.rename(folder)
@@ -196,6 +207,13 @@ def write_bundle(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return bool(read_values(folder))
+    except BundleError:
+        return False
 
 
 def find_bundle(name: str | Path, cache: str | Path | None = None) -> Path:

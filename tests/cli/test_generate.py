@@ -173,7 +173,7 @@ def test_what_is_refused(models: dict[str, Path], bundle: Path, given: Path, tmp
         ([*follows, *of, *out], "makes accompaniment for given vocals; give --vocals FILE"),
         ([*follows, *of, *out, "--accompaniment", given], "makes accompaniment for given vocals"),
         ([*follows, *of, *out, "--vocals", tmp_path / "none.duotok"], "none.duotok: cannot be read"),
-        ([*parallel, *of, "-o", tmp_path / "x.mp3"], "cannot write '.mp3'; name it NAME.wav, NAME.flac, NAME.duotok"),
+        ([*parallel, *of, "-o", tmp_path / "x.m4a"], "cannot write '.m4a'; name it NAME.wav, NAME.flac, NAME.mp3"),
         ([*parallel, *of, "-o", given], "given.duotok: is already there; --force replaces it"),
         ([*parallel, *of, "-o", given.with_suffix(".wav")], "given.duotok: is already there"),
         ([*parallel, *of, *out, "--temperature", -1], "temperature -1 must be 0"),

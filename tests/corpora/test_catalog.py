@@ -161,3 +161,17 @@ def test_an_empty_catalog_says_so() -> None:
     with pytest.raises(CorpusError, match="the corpora are empty"):
         build([])
     assert summary(Catalog([])) == {}
+
+
+def test_a_folder_of_the_user_is_no_work(tmp_path: Path) -> None:
+    rock, _ = trees(tmp_path)
+    made = build(open_corpora([f"folder={rock}"], []))
+    (tmp_path / "mine" / "lyrics").mkdir(parents=True)
+    with pytest.raises(
+        CorpusError, match=r"mine/lyrics: is there, and no work of DuoTok; name a new folder with --work"
+    ):
+        write(tmp_path / "mine", made)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["lyrics"]
+    write(tmp_path / "work", made)
+    (tmp_path / "work" / "stems").mkdir()
+    write(tmp_path / "work", made)

@@ -111,6 +111,8 @@ def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
     arguments = ["bundle", "--runs", str(needs.runs), "--data", str(data), "-o", str(tmp_path / "out"), "--name", "t"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 1 and "holds files already" in again.stderr and "--force" in again.stderr
     model = DuoTok.from_pretrained(tmp_path / "out")
     tokens = model.encode(vocals=torch.randn(2, 48_000) / 9, accompaniment=torch.randn(2, 48_000) / 9)
     assert model.decode(tokens, steps=1).shape[-1] == 48_000

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from duotok.cli.console import say
+from duotok.errors import DuoTokError
 
 
 def bundle(
@@ -15,6 +16,7 @@ def bundle(
     data: Annotated[Path, typer.Option(help="Folder of `duotok data prepare` that the runs were trained on: licences and attributions.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="The model's name, as token files will know it.")] = "duotok",
+    force: Annotated[bool, typer.Option("--force", help="Replace what OUT holds already.")] = False,
     tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Of stage 3 alone: it encodes and cannot decode.")] = False,
 ) -> None:  # fmt: skip
     """Collect the trained parts of RUNS into a bundle of half precision with its model card.
@@ -29,8 +31,12 @@ def bundle(
     from duotok.corpora.store import ShardStore
     from duotok.training.assemble import assemble
 
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise DuoTokError(f"{out}: holds files already; name a new folder, or --force puts the bundle there")
     store = ShardStore(data / "shards", data / "derived")
     command = f"duotok bundle --runs {runs} --data {data} -o {out} --name {name}"
-    written = assemble(runs, store, out, name, command + " --tokens-only" * tokens_only, tokens_only=tokens_only)
+    written = assemble(
+        runs, store, out, name, command + " --tokens-only" * tokens_only, tokens_only=tokens_only, force=force
+    )
     size = sum(path.stat().st_size for path in written.iterdir())
     say(f"{written}: {size / 1e6:.1f} MB")

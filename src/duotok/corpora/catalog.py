@@ -106,9 +106,22 @@ def check(recordings: Iterable[Recording]) -> None:
                 )
 
 
+OWN = ("shards", "stems", "lyrics", "scan", "report", "derived")
+"""What the steps write into WORK."""
+
+
 def write(work: Path, catalog: Catalog) -> Path:
-    """WORK/recordings.parquet, atomically. The same recordings give the same bytes."""
+    """WORK/recordings.parquet, atomically. The same recordings give the same bytes.
+
+    Raises CorpusError for a folder that holds what would be taken for work of ours, and replaced.
+    """
     path = work / TABLE
+    if not path.exists() and not (work / "ledger").is_dir():
+        foreign = [name for name in OWN if (work / name).exists()]
+        if foreign:
+            raise CorpusError(
+                f"{work / foreign[0]}: is there, and no work of DuoTok; name a new folder with --work, its steps write there"
+            )
     write_table(path, catalog.recordings, Recording)
     return path
 

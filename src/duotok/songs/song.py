@@ -150,7 +150,7 @@ class Song:
         for track in tracks or ():
             if track not in whole:
                 raise AudioError(f"track {track!r} is unknown: choose from {', '.join(whole)}")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "song.json").is_file():
+        if folder.is_dir() and any(folder.iterdir()) and not _is_song(folder):
             raise AudioError(f"{folder} holds something else than a song: choose another folder")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -182,3 +182,9 @@ def _write_blocks(path: Path, data: NDArray[np.float32], rate: int, container: s
     with soundfile.SoundFile(path, "w", rate, data.shape[1], subtype, format=container) as file:
         for at in range(0, len(data), rate):
             file.write(data[at : at + rate])
+
+
+def _is_song(folder: Path) -> bool:
+    """Whether a folder holds a song, whole or damaged, and nothing else."""
+    names = [path.name for path in folder.iterdir()]
+    return "song.json" in names and all(Path(name).suffix in (".json", ".flac", ".wav", ".opus") for name in names)

@@ -115,10 +115,12 @@ def assemble(
     command: str,
     codec: CodecConfig | None = None,
     tokens_only: bool = False,
+    force: bool = False,
 ) -> Path:
     """Collect the trained parts of `runs` into a bundle of half precision.
 
-    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one. Raises ConfigError when a
+    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one. force: as
+    `write_bundle`. Raises ConfigError when a
     run is missing, BundleError when duotok-mini is over 32 MB.
     """
     tokenizer = without_mask_head(load_tokenizer(runs))
@@ -133,7 +135,12 @@ def assemble(
     codec = codec or _codec_config(runs)
     config = BundleConfig(name=name, codec=codec, dit=dits, **{"autoencoder": None, **parts})
     written = write_bundle(
-        folder, config, modules, model_card(runs, store, name, command, tokenizer.config, tokens_only), half=True
+        folder,
+        config,
+        modules,
+        model_card(runs, store, name, command, tokenizer.config, tokens_only),
+        half=True,
+        force=force,
     )
     size = sum(path.stat().st_size for path in written.iterdir())
     if name == "duotok-mini" and size > MAX_BYTES:

@@ -125,11 +125,25 @@ def table_schema(cls: type[Any]) -> pyarrow.Schema:
     return pa.schema([(f.name, special.get(f.name, text)) for f in dataclasses.fields(cls)])
 
 
+_BYTES = 0x10FF00
+
+
+def _as_text(name: str) -> str:
+    """A name of a file as text that Parquet takes: bytes that are no UTF-8 as characters of the last private plane."""
+    return "".join(chr(_BYTES + ord(c) - 0xDC00) if "\udc80" <= c <= "\udcff" else c for c in name)
+
+
+def _as_name(text: str) -> str:
+    """The inverse of `_as_text`."""
+    return "".join(chr(ord(c) - _BYTES + 0xDC00) if ord(c) >= _BYTES + 0x80 else c for c in text)
+
+
 def table_row(item: Recording | Segment) -> dict[str, Any]:
     """One row of such a table."""
     row = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+    row = {name: _as_text(value) if isinstance(value, str) else value for name, value in row.items()}
     if "audio" in row:
-        row["audio"] = sorted(row["audio"].items())
+        row["audio"] = sorted((stem, _as_text(path)) for stem, path in row["audio"].items())
     if "words" in row:
         row["words"] = [{"text": t, "start": s, "end": e} for t, s, e in row["words"]]
     return row
@@ -140,7 +154,10 @@ def _item(cls: type[R], row: dict[str, Any]) -> R:
         if name in row:
             row[name] = tuple(row[name])
     if "audio" in row:
-        row["audio"] = dict(row["audio"])
+        row["audio"] = {stem: _as_name(path) for stem, path in dict(row["audio"]).items()}
+    for name in ("lyrics", "source", "identity"):
+        if isinstance(row.get(name), str):
+            row[name] = _as_name(row[name])
     if "words" in row:
         row["words"] = tuple((w["text"], w["start"], w["end"]) for w in row["words"])
     return cls(**row)

@@ -132,6 +132,8 @@ def _tell(step: Step) -> None:
     )
     kept = f" ({step.kept:,} by an earlier run)" if step.kept else ""
     typer.echo(f"{step.name:<11}{step.done:,} done{kept}{facts}, {step.took:.1f} s")
+    if step.warning:
+        say(f"warning: {step.warning}")
     if step.failed and step.ledger is not None:
         tell_failed(step.failed, step.ledger)
 
@@ -143,6 +145,7 @@ def _row(step: Step) -> dict[str, object]:
         "took": round(step.took, 3),
         **step.facts,
         "failures": dict(step.failed),
+        **({"warning": step.warning} if step.warning else {}),
     }
 
 

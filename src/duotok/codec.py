@@ -262,6 +262,17 @@ class DuoTok:
             progress((first + len(batch)) / len(windows))
         return [torch.cat(parts) for parts in kept]
 
+    # -- sound to its stems ------------------------------------------------------------------------------------------
+
+    def separate_blocks(self, audio: Source, rate: int = SAMPLE_RATE) -> Iterator[dict[str, Tensor]]:
+        """Vocals and accompaniment of a song as sound: blocks `[2, samples]` at 48 kHz, in bounded memory.
+
+        Raises AudioError for sound that cannot be used, or when there is no separator.
+        """
+        with closing(tracks_of(Sound(audio, rate, "audio"), None, None, self.separator)) as pairs:
+            for pair in pairs:
+                yield dict(zip(TRACKS, pair, strict=True))
+
     # -- tokens to sound ---------------------------------------------------------------------------------------------
 
     def check(self, tokens: DualTokens, name: str = "tokens") -> None:

@@ -22,6 +22,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "encode": "duotok.cli.encode",
     "decode": "duotok.cli.decode",
+    "separate": "duotok.cli.separate",
     "info": "duotok.cli.info",
     "demo": "duotok.cli.demo",
     "songs": "duotok.cli.songs",
@@ -60,6 +61,7 @@ A song in, two time-aligned token streams out (vocals, accompaniment), 48 kHz mu
   duotok encode song.mp3 -o song.duotok     25 tokens a second for each track
   duotok info song.duotok                   what is in it
   duotok decode song.duotok -o song.wav     music again; --track vocals for one track
+  duotok separate song.mp3 -o stems         its two tracks as sound
   duotok demo song.mp3 -o report            all of it on one page, to hear and to see
 
 Each command has its own --help with examples.

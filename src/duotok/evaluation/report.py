@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from duotok.audio.channels import upright
 from duotok.audio.finding import AUDIO_SUFFIXES
-from duotok.audio.io import probe, read, resample, write
+from duotok.audio.io import probe, read, write
 from duotok.audio.resampling import resampled_length
 from duotok.codec import DuoTok
 from duotok.errors import AudioError, DuoTokError, MissingExtraError
@@ -142,18 +143,17 @@ class Report:
 
 def separate(model: DuoTok, mix: Tensor) -> dict[str, Tensor]:
     """`mix [channels, samples]` at 48 kHz to both stems `[2, samples]`. Raises DuoTokError without a separator."""
-    separator = model.separator
-    if separator is None:
+    if model.separator is None:
         raise DuoTokError(f"bundle {model.model_id} has no separator; give --vocals and --accompaniment")
-    parts = separator.separate(resample(mix, SAMPLE_RATE, separator.sample_rate))
-    return {name: resample(parts[name], separator.sample_rate, SAMPLE_RATE)[:, : mix.shape[1]] for name in TRACKS}
+    parts = list(model.separate_blocks(mix))
+    return {name: torch.cat([part[name] for part in parts], dim=1)[:, : mix.shape[1]] for name in TRACKS}
 
 
 def _sounds(song: DemoSong, settings: Settings, model: DuoTok, note: Progress) -> tuple[dict[str, Tensor], bool, float]:
     """The sounds at 48 kHz stereo and of one length, whether the stems were given, and seconds of separation."""
     part = {"channels": 2, "start": settings.start, "seconds": settings.seconds}
     paths = {"mix": song.mix, "vocals": song.vocals, "accompaniment": song.accompaniment}
-    sounds = {name: read(path, **part) for name, path in paths.items() if path is not None}  # type: ignore[arg-type]
+    sounds = {name: upright(read(path, **part)) for name, path in paths.items() if path is not None}  # type: ignore[arg-type]
     if len(sounds) < 2 and "mix" not in sounds:
         raise DuoTokError("one stem is not a song; give the song as well, or both --vocals and --accompaniment")
     n = min(sound.shape[1] for sound in sounds.values())

@@ -236,3 +236,20 @@ def test_demo_never_replaces_its_input(bundle: Path, tmp_path: Path) -> None:
     done = demo(tmp_path / "original.flac", "-o", tmp_path, "--model", bundle, "--force")
     assert done.exit_code == 1 and "is an input" in done.stderr
     assert (tmp_path / "original.flac").read_bytes() == before
+
+
+def test_everything_has_a_name_and_works_without_a_mouse(made: Path) -> None:
+    text = (made / "index.html").read_text(encoding="utf-8")
+    bare = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    players = re.findall(r"<audio[^>]*>", bare)
+    names = [re.search(r'aria-label="([^"]+)"', player) for player in players]
+    assert len(players) == 9 and all(names) and len({name[1] for name in names if name}) == 9
+    views = re.findall(r'<div class="view"[^>]*>', bare)
+    assert len(views) >= 9 and all('role="slider" tabindex="0" aria-label="' in view for view in views)
+    mixed = [dict(re.findall(r'data-(\w+)="([^"]*)"', player)) for player in players if "data-side" in player]
+    assert {(m["side"], m["track"]) for m in mixed} == {
+        (s, t) for s in ("in", "out") for t in ("vocals", "accompaniment")
+    }
+    assert all(-101 < float(m["lufs"]) < 10 and float(m["gain"]) >= 1 for m in mixed)
+    assert len(re.findall(r'data-what="(?:mute|solo)"', bare)) == 4 and bare.count('name="side"') == 2
+    assert all('tabindex="0"' in wide for wide in re.findall(r'<div class="wide"[^>]*>', bare))

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from duotok.audio import io
 from duotok.cli import console
 from duotok.cli.main import app
+from duotok.seals import seal
 from duotok.tokens import DualTokens, load
 
 
@@ -100,7 +101,7 @@ def test_stems_model_and_windows_count(bundle: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     config = json.loads((other / "config.json").read_text())
     config["codec"]["window"] = 50
-    (other / "config.json").write_text(json.dumps(config))
+    (other / "config.json").write_text(json.dumps(seal(config)))
     assert "other windows" in str(encode(other, mix, "--vocals", voice, "-o", out)[0]["note"])
     assert band.is_file()
 

@@ -8,6 +8,10 @@ OUT    ?= demo
 AUDIO  ?= ../shared/audio
 RUNS   ?= runs/mini
 LM     ?= runs/lm
+# To the shell as they are, with blanks, apostrophes, dollars and all.
+override SONG := $(value SONG)
+override OUT := $(value OUT)
+export SONG OUT
 
 .PHONY: help setup dev demo test lint types mini lm clean
 
@@ -28,7 +32,7 @@ setup: $(BIN)/.core  ## virtual environment with duotok
 dev: $(BIN)/.dev     ## the same plus tests, lint and the song generator
 
 demo: $(BIN)/.core   ## encode, decode and report on the bundled song, or on SONG=path
-	$(BIN)/duotok demo $(SONG) -o $(OUT)
+	$(BIN)/duotok demo -o "$$OUT" $${SONG:+-- "$$SONG"}
 
 test: $(BIN)/.dev    ## the test suite
 	$(BIN)/python -m pytest

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from benchmarks.recordings import name as name_of
 from benchmarks.recordings import recordings
-from duotok.audio.io import AUDIO_SUFFIXES, find_audio, probe, read
+from duotok.audio.finding import AUDIO_SUFFIXES, find_audio
+from duotok.audio.io import probe, read
 from duotok.corpora.types import Recording
 from duotok.errors import DuoTokError
 from duotok.tokens import SAMPLE_RATE, TRACKS

@@ -34,7 +34,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.output import parser, show, table
-from duotok.audio.io import find_audio, read
+from duotok.audio.finding import find_audio
+from duotok.audio.io import read
 from duotok.codec import DuoTok
 from duotok.errors import DuoTokError, MissingExtraError
 from duotok.model.config import TokenizerConfig

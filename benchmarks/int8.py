@@ -33,7 +33,8 @@ if __package__ in (None, ""):
 
 from benchmarks.gpu import clips_of
 from benchmarks.output import parser, show, table
-from duotok.audio.io import find_audio, read
+from duotok.audio.finding import find_audio
+from duotok.audio.io import read
 from duotok.codec import PRECISIONS, DuoTok
 from duotok.errors import DuoTokError
 from duotok.model.int8 import Int8Linear

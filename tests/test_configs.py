@@ -180,7 +180,14 @@ def test_paper_stage_2() -> None:
     assert weights(c) == {"mix": 4, "vocals": 1, "accompaniment": 1, "instrumental": 1}
     assert lyric_availability(c) == 5 / 7
     assert covered(c) == 5 / 7
-    assert c.weights.model_dump() == {"mel": 1, "chroma": 1, "masks": 1, "text": 1, "latent_norm": 0, "decorrelation": 0}
+    assert c.weights.model_dump() == {
+        "mel": 1,
+        "chroma": 1,
+        "masks": 1,
+        "text": 1,
+        "latent_norm": 0,
+        "decorrelation": 0,
+    }
     assert c.teacher == "bs-roformer" and c.mask_seconds > 1e9
     assert BINS[c.model.mask_bins] == "roformer"
 

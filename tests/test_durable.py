@@ -20,7 +20,7 @@ from duotok.training.arrays import save_array
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """fsync and replace in the order in which they come, with the names of the files."""
+    """fsync, and what is replaced by what, in the order in which they come, with the names of the files."""
     seen: list[tuple[str, str]] = []
     sync, replace = os.fsync, os.replace
 
@@ -29,7 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         sync(handle)
 
     def spied_replace(source: Path, target: Path) -> None:
-        seen.append(("replace", Path(target).name))
+        seen.extend([("from", Path(source).name), ("replace", Path(target).name)])
         replace(source, target)
 
     monkeypatch.setattr("os.fsync", spied_sync)
@@ -55,7 +55,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(name: str, calls: list[tup
     WRITERS[name](tmp_path / name)
     renamed = calls.index(("replace", name))
     before, after = calls[:renamed], calls[renamed + 1 :]
-    assert any(call == "fsync" and name in file for call, file in before)
+    assert ("fsync", calls[renamed - 1][1]) in before
     assert ("fsync", tmp_path.name) in after
 
 
@@ -72,6 +72,28 @@ def test_a_folder_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
         (tmp_path / name / name).touch()
     durable.put(tmp_path / "new", tmp_path / "old")
     assert [p.name for p in tmp_path.iterdir()] == ["old"] and [p.name for p in (tmp_path / "old").iterdir()] == ["new"]
+
+
+def test_what_is_not_its_own_stays_in_a_folder(tmp_path: Path) -> None:
+    for folder, names in (("old", ("card", "notes")), ("new", ("card",))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_text(folder)
+    (tmp_path / "old" / "more").mkdir()
+    (tmp_path / "old" / "gone").symlink_to("nowhere")
+    durable.put(tmp_path / "new", tmp_path / "old", own=("card",))
+    assert sorted(p.name for p in (tmp_path / "old").iterdir()) == ["card", "gone", "more", "notes"]
+    assert [(tmp_path / "old" / name).read_text() for name in ("card", "notes")] == ["new", "old"]
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_long_name_is_no_hindrance(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 255)
+    for _ in range(2):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "file").touch()
+        durable.put(tmp_path / "new", long)
+    assert [p.name for p in tmp_path.iterdir()] == [long.name]
 
 
 def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +37,7 @@ from duotok.durable import put, sha256
 from duotok.errors import BundleError, ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
+from duotok.paths import temporary
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.renderer.render import RenderPlan
@@ -52,6 +52,8 @@ SEAL = "duotok bundle --seal"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 Storage = Literal["float32", "float16", "int8"]
+_PARTS = ("tokenizer", "autoencoder", "separator", *(f"dit.{track}" for track in TRACKS))
+OWN_FILES = (CONFIG_FILE, CARD_FILE, *(f"{part}.safetensors" for part in _PARTS))
 PACKAGED = Path(__file__).parent / "bundles"
 
 
@@ -177,11 +179,13 @@ def write_bundle(
     modules: Mapping[str, nn.Module],
     card: str = "",
     storage: Storage = "float32",
+    force: bool = False,
 ) -> Path:
     """Write a bundle; `modules` maps the names of `config.parts` to the trained modules.
 
     storage: of the matrices; int8 has a scale for each row (compact.py), other large tensors are float16 then. The folder
-    appears whole or not at all; a bundle already there is replaced.
+    appears whole or not at all; a bundle already there is replaced, other files in its folder stay. force: replace also what
+    no bundle has in its place.
     Raises BundleError when a part is missing or the place cannot be written.
     """
     folder = Path(folder)
@@ -190,9 +194,9 @@ def write_bundle(
         raise BundleError(f"{folder}: bundle not written, these parts were not given: {', '.join(missing)}")
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder}: is a file; name a folder for the bundle")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not force and not _is_bundle(folder):
         raise BundleError(f"{folder}: holds other files and no bundle; name a new or an empty folder")
-    partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    partial = temporary(folder)
     try:
         partial.mkdir(parents=True)
         for part in config.parts:
@@ -202,12 +206,20 @@ def write_bundle(
             write_atomically(partial / f"{part}.safetensors", data)
         (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
         _write_sealed(partial, config.model_dump(mode="json"), list(config.parts))
-        put(partial, folder)
+        put(partial, folder, OWN_FILES)
     except OSError as error:
         raise BundleError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder holds a bundle, be it damaged since or without seals."""
+    try:
+        return bool(_json(folder / CONFIG_FILE))
+    except BundleError:
+        return False
 
 
 def _write_sealed(folder: Path, values: dict[str, Any], parts: Sequence[str]) -> None:

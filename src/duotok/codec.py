@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,6 +22,7 @@ from duotok.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
+from duotok.paths import text_of
 from duotok.renderer.autoencoder import Autoencoder
 from duotok.renderer.dit import DiT
 from duotok.renderer.render import stream_track
@@ -34,7 +35,8 @@ from duotok.tokens import FRAME_RATE, SAMPLE_RATE, TRACKS, DualTokens, WindowPla
 log = logging.getLogger(__name__)
 
 CHOICES = (*TRACKS, "mix")
-Source = str | Path | Tensor
+Source = Any
+"""A path, or sound from memory: what `duotok.audio.arrays.sound_of` takes."""
 Progress = Callable[[float], None]
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -80,6 +82,11 @@ class DuoTok:
         self._hash = ""
         self._separator: StemSeparator | None = None
         self.mel = LogMel(config.codec.mel_mean, config.codec.mel_std).to(self.device)
+
+    def __repr__(self) -> str:
+        entries = " and ".join(f"{size:,}" for size in dict.fromkeys(self.codebook_sizes))
+        does = "encodes and decodes" if self.config.renders else "encodes"
+        return f"DuoTok({self.model_id!r}: {' and '.join(TRACKS)}, {FRAME_RATE:g} tokens a second of {entries}, {does}, on {self.device})"
 
     @classmethod
     def from_pretrained(
@@ -179,7 +186,8 @@ class DuoTok:
         batch_size: int = 1,
         progress: Progress | None = None,
     ) -> DualTokens:
-        """Tokens of a song: a path, or a float tensor `[samples]` or `[channels, samples]` at `rate`.
+        """Tokens of a song: a path, or samples at `rate`: a tensor or array `[samples]`, `[channels, samples]` or
+        `[samples, channels]`, or what else `duotok.audio.arrays.sound_of` takes.
 
         Give the mix, and it is separated; give both stems, or one stem and the mix, and it is not. One gain for both
         tracks brings the mix to the bundle's loudness and is kept with the tokens. A token depends on the sound and on
@@ -187,6 +195,8 @@ class DuoTok:
         code that was near a tie. progress(fraction) is called as it goes. Raises AudioError for sound that cannot be
         used.
         """
+        if not isinstance(plan, WindowPlan | None) or not isinstance(batch_size, int):
+            raise ConfigError(f"plan {plan!r}, batch_size {batch_size!r}: give a WindowPlan and a whole number")
         sounds = [
             None if source is None else Sound(source, rate, name, self.config.codec.highpass_hz)
             for source, name in ((audio, "audio"), (vocals, "vocals"), (accompaniment, "accompaniment"))
@@ -195,6 +205,8 @@ class DuoTok:
         leader = mix or voice
         if leader is None:
             raise AudioError("nothing to encode; give a song, or both stems")
+        given = {role: sound for role, sound in zip(("mix", *TRACKS), sounds, strict=True) if sound is not None}
+        sources = {role: file for role, sound in given.items() if (file := sound.file()) is not None}
         separator = self.separator if mix is not None and voice is None and band is None else None
         # A separator takes several times as long as the tokenizer; the split of the progress bar follows.
         first_share = 0.4 if separator is None else 0.85
@@ -207,7 +219,7 @@ class DuoTok:
         with Spool() as spool, closing(tracks_of(mix, voice, band, separator)) as pairs:
             spool.fill(pairs, progress=read)
             if not math.isfinite(spool.loudness):
-                log.warning("%s: silent; its tokens are those of silence", leader.name)
+                self._say_faint(leader.name, spool.peak)
             gain_db = self._gain(spool.loudness)
             plan = plan or self.config.codec.plan
 
@@ -225,7 +237,20 @@ class DuoTok:
                 model_hash=self.model_hash,
                 codebook_sizes=self.codebook_sizes,
                 plan=plan,
-                source="" if isinstance(audio if mix else vocals, Tensor) else Path(leader.name).name,
+                source="" if leader.path is None else text_of(leader.path.name),
+                sources=sources,
+            )
+
+    @staticmethod
+    def _say_faint(name: str, peak: float) -> None:
+        """A song that the meter's gate (-70 LUFS) lets nothing of through."""
+        if peak == 0:
+            log.warning("%s: silent; its tokens are those of silence", name)
+        else:
+            log.warning(
+                "%s: softer than the gate of the loudness meter (peak %.1f dBFS); it is encoded as it is, without a gain",
+                name,
+                20 * math.log10(peak),
             )
 
     def _gain(self, loudness: float) -> float:
@@ -260,6 +285,17 @@ class DuoTok:
                     kept[index].append(codes[row * len(TRACKS) + index, keep])
             progress((first + len(batch)) / len(windows))
         return [torch.cat(parts) for parts in kept]
+
+    # -- sound to its stems ------------------------------------------------------------------------------------------
+
+    def separate_blocks(self, audio: Source, rate: int = SAMPLE_RATE) -> Iterator[dict[str, Tensor]]:
+        """Vocals and accompaniment of a song as sound: blocks `[2, samples]` at 48 kHz, in bounded memory.
+
+        Raises AudioError for sound that cannot be used, or when there is no separator.
+        """
+        with closing(tracks_of(Sound(audio, rate, "audio"), None, None, self.separator)) as pairs:
+            for pair in pairs:
+                yield dict(zip(TRACKS, pair, strict=True))
 
     # -- tokens to sound ---------------------------------------------------------------------------------------------
 
@@ -297,19 +333,42 @@ class DuoTok:
         """The sound of `decode` in blocks `[channels, samples]`, in bounded memory."""
         if track not in CHOICES:
             raise ConfigError(f"track '{track}' does not exist; choose {', '.join(CHOICES)}")
+        wanted = TRACKS if track == "mix" else (track,)
+        settings = {"steps": steps, "sampler": sampler, "seed": seed, "temperature": temperature, "progress": progress}
+        for blocks in self.decode_tracks(tokens, wanted, **settings):  # type: ignore[arg-type]
+            yield torch.stack(list(blocks.values())).sum(0)
+
+    def decode_tracks(
+        self,
+        tokens: DualTokens,
+        tracks: Sequence[str] = TRACKS,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        temperature: float | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Blocks `[channels, samples]` of several tracks side by side, settings as for `decode`."""
+        if not isinstance(tokens, DualTokens):
+            raise ConfigError(f"{type(tokens).__name__} is no DualTokens; read a file with DualTokens.load(path)")
         defaults = self.config.codec
         steps = defaults.steps if steps is None else steps
         sampler = sampler or defaults.sampler
         temperature = defaults.temperature if temperature is None else temperature
         if sampler not in SAMPLERS:
             raise ConfigError(f"sampler '{sampler}' does not exist; choose {', '.join(SAMPLERS)}")
+        numbers = {"steps": (steps, int), "seed": (seed, int), "temperature": (temperature, int | float)}
+        for name, (value, kind) in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, kind):  # type: ignore[arg-type]
+                raise ConfigError(f"{name} {value!r} is no number; steps and seed are whole ones")
         if steps < 1 or temperature < 0:
             raise ConfigError(
                 f"steps {steps}, temperature {temperature} is too low; steps start at 1, temperature at 0"
             )
         self.check_renders()
         self.check(tokens)
-        names = TRACKS if track == "mix" else (track,)
+        names = tuple(tracks)
         parts = dict.fromkeys(names, 0.0)
 
         def report(name: str) -> Callable[[int, int], None]:
@@ -339,7 +398,7 @@ class DuoTok:
         gain = 10 ** (-tokens.gain_db / 20)
         # The tracks are cut alike, so their blocks lie side by side.
         for blocks in zip(*streams, strict=True):
-            yield torch.stack(blocks).sum(0) * gain
+            yield {name: block * gain for name, block in zip(names, blocks, strict=True)}
 
     def decode(
         self,

@@ -6,13 +6,17 @@ import contextlib
 import hashlib
 import os
 import shutil
-import uuid
+from collections.abc import Container
 from pathlib import Path
+
+from duotok import paths
 
 
 def flush(path: Path) -> None:
     """Wait until a file, or a folder with all in it, is on the disk. Raises OSError."""
-    if path.is_dir() and not path.is_symlink():
+    if path.is_symlink():  # what it points to is not ours
+        return
+    if path.is_dir():
         for entry in sorted(path.iterdir()):
             flush(entry)
         _flush_folder(path)
@@ -30,15 +34,16 @@ def _flush_folder(path: Path) -> None:
             os.close(handle)
 
 
-def put(temporary: Path, target: Path) -> None:
+def put(temporary: Path, target: Path, own: Container[str] | None = None) -> None:
     """Give what was written as `temporary` its name, in one step, over what had it before. Raises OSError.
 
-    `temporary` lies in the folder of `target`. A folder that had the name is moved aside first and then deleted.
+    `temporary` lies in the folder of `target`. A folder that had the name is moved aside first and then deleted; own: the
+    names in it that are replaced, where the others move into the new folder (None: all are replaced).
     """
     flush(temporary)
     old: Path | None = None
     if temporary.is_dir() and target.is_dir() and any(target.iterdir()):
-        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+        old = paths.temporary(target, ".old")
         os.replace(target, old)
     try:
         os.replace(temporary, target)
@@ -46,6 +51,11 @@ def put(temporary: Path, target: Path) -> None:
         if old is not None:
             os.replace(old, target)
         raise
+    if old is not None and own is not None:
+        for path in list(old.iterdir()):
+            if path.name not in own:
+                os.replace(path, target / path.name)
+        _flush_folder(target)
     _flush_folder(target.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)

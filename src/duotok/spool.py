@@ -8,6 +8,7 @@ which vanish with the process.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
@@ -19,14 +20,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duotok.audio.arrays import sound_of
 from duotok.audio.channels import Upright, remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.features import ANALYSIS_RATE
 from duotok.audio.highpass import HighPass
-from duotok.audio.io import LARGEST_SAMPLE, Resampler, probe, resample, resampled_length, stream
+from duotok.audio.io import probe, resample, stream
 from duotok.audio.loudness import LoudnessMeter
+from duotok.audio.resampling import Resampler, resampled_length
+from duotok.durable import sha256
 from duotok.errors import AudioError
-from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS, n_frames
+from duotok.paths import text_of
+from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS, SourceFile, n_frames
 
 log = logging.getLogger(__name__)
 
@@ -40,28 +45,36 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Sound:
-    """A source at 48 kHz stereo: a file, or a tensor `[samples]` or `[channels, samples]` at `rate`.
+    """A source at 48 kHz stereo: a file, or samples from memory at `rate`.
 
     It goes through a high-pass at `highpass_hz`, and its channels stand upright (`duotok.audio.channels.Upright`).
     """
 
-    def __init__(
-        self, source: str | Path | Tensor, rate: int = SAMPLE_RATE, name: str = "", highpass_hz: float = 0.0
-    ) -> None:
-        self._source = source if isinstance(source, Tensor) else Path(source)
-        self._rate, self._highpass_hz = rate, highpass_hz
-        if isinstance(source, Tensor):
-            self.name = name or "tensor"
-            if source.ndim not in (1, 2) or source.numel() == 0:
-                raise AudioError(f"{self.name}: sound of shape {list(source.shape)}; give [channels, samples]")
-            if not source.is_floating_point():
-                raise AudioError(f"{self.name}: {source.dtype} samples; give floats between -1 and 1")
-            if not float(source.abs().max()) <= LARGEST_SAMPLE:
-                raise AudioError(f"{self.name}: NaN, infinite or absurdly large samples; repair the sound first")
-            if rate <= 0:
-                raise AudioError(f"{self.name}: rate {rate}; give samples per second")
-        else:
+    def __init__(self, source: Any, rate: int = SAMPLE_RATE, name: str = "", highpass_hz: float = 0.0) -> None:
+        """source: a path, or samples as `duotok.audio.arrays.sound_of` takes them."""
+        self._highpass_hz = highpass_hz
+        self._source: Tensor | Path
+        if isinstance(source, str | os.PathLike):
+            self._source, self._rate = Path(source), SAMPLE_RATE
             self.name = str(source)
+        else:
+            self.name = name or "sound"
+            self._source, self._rate = sound_of(source, rate, self.name)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is one."""
+        return None if isinstance(self._source, Tensor) else self._source
+
+    def file(self) -> SourceFile | None:
+        """What identifies the file; None for sound from memory. Raises AudioError when it cannot be read."""
+        if isinstance(self._source, Tensor):
+            return None
+        try:
+            return SourceFile(text_of(self._source.name), sha256(self._source), self._source.stat().st_size)
+        except OSError as error:
+            mend = "check the name" if isinstance(error, FileNotFoundError) else "check its permissions"
+            raise AudioError(f"{self.name}: cannot be read ({error.strerror}); {mend}") from None
 
     @property
     def expected_samples(self) -> int:
@@ -89,8 +102,7 @@ class Sound:
         if not isinstance(self._source, Tensor):
             yield from stream(self._source, SAMPLE_RATE, 2, BLOCK_SECONDS)
             return
-        audio = self._source.detach().float().cpu()
-        audio = audio[None] if audio.ndim == 1 else audio
+        audio = self._source
         stereo = remix(audio.numpy().T, default_layout(audio.shape[0]), 2).T
         whole = resample(torch.from_numpy(np.ascontiguousarray(stereo)), self._rate, SAMPLE_RATE)
         size = round(BLOCK_SECONDS * SAMPLE_RATE)
@@ -216,6 +228,7 @@ class Spool:
     def __init__(self) -> None:
         self.n_samples = 0
         self.loudness = float("-inf")
+        self.peak = 0.0
         # Without a name from the start, so that nothing stays even after a kill.
         self._files: list[IO[bytes]] = [tempfile.TemporaryFile(prefix="duotok-") for _ in TRACKS]  # noqa: SIM115
 
@@ -241,7 +254,9 @@ class Spool:
         for pair in pairs:
             if limit is not None:
                 pair = (pair[0][:, : limit - self.n_samples], pair[1][:, : limit - self.n_samples])
-            meter.push(pair[0] + pair[1])
+            mix = pair[0] + pair[1]
+            meter.push(mix)
+            self.peak = max(self.peak, float(mix.abs().max()) if mix.numel() else 0.0)
             self.n_samples += pair[0].shape[1]
             for file, resampler, block in zip(self._files, resamplers, pair, strict=True):
                 self._put(file, resampler.push(block.mean(0, keepdim=True).numpy().T))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from duotok.audio import io
 from duotok.audio.channels import stereo_weights
+from duotok.audio.finding import find_audio
 from duotok.errors import AudioError
 
 
@@ -236,7 +237,7 @@ def test_loud_sound_is_clipped_not_wrapped(tmp_path: Path) -> None:
 def test_unwritable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dir.wav").mkdir()
-    for path in (tmp_path / "file" / "x.wav", tmp_path / "dir.wav", tmp_path / "x.mp3", Path("/proc/x.wav")):
+    for path in (tmp_path / "file" / "x.wav", tmp_path / "dir.wav", tmp_path / "x.m4a", Path("/proc/x.wav")):
         with pytest.raises(AudioError) as caught:
             io.write(path, torch.zeros(1, 10), 48_000)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -256,7 +257,7 @@ def test_find_audio(tmp_path: Path) -> None:
     for name in ("b/x.wav", "a.MP3", "a.txt", ".hidden/x.wav", "b/.x.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert io.find_audio(tmp_path) == [tmp_path / "a.MP3", tmp_path / "b" / "x.wav"]
+    assert find_audio(tmp_path) == [tmp_path / "a.MP3", tmp_path / "b" / "x.wav"]
 
 
 FULL = """

@@ -109,7 +109,7 @@ def test_unwritable_output(bundle: Path, tmp_path: Path) -> None:
     for out in (tmp_path / "file" / "x.duotok", tmp_path / "folder.duotok", Path("/proc/none/x.duotok")):
         refused(run("encode", tmp_path / "x.wav", "-o", out, "--model", bundle), str(out))
     assert run("encode", tmp_path / "x.wav", "--model", bundle).exit_code == 0
-    for out in (tmp_path / "file" / "x.wav", Path("/proc/none/x.wav"), tmp_path / "y.mp3"):
+    for out in (tmp_path / "file" / "x.wav", Path("/proc/none/x.wav"), tmp_path / "y.m4a"):
         refused(run("decode", tmp_path / "x.duotok", "-o", out, "--model", bundle), str(out))
     found = sorted(p.name for p in tmp_path.rglob("*"))
     assert found == ["file", "folder.duotok", "x.duotok", "x.duotok", "x.wav"]

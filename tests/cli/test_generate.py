@@ -173,7 +173,7 @@ def test_what_is_refused(models: dict[str, Path], bundle: Path, given: Path, tmp
         ([*follows, *of, *out], "makes accompaniment for given vocals; give --vocals FILE"),
         ([*follows, *of, *out, "--accompaniment", given], "makes accompaniment for given vocals"),
         ([*follows, *of, *out, "--vocals", tmp_path / "none.duotok"], "none.duotok: cannot be read"),
-        ([*parallel, *of, "-o", tmp_path / "x.mp3"], "cannot write '.mp3'; name it NAME.wav, NAME.flac, NAME.duotok"),
+        ([*parallel, *of, "-o", tmp_path / "x.m4a"], "cannot write '.m4a'; name it NAME.wav, NAME.flac, NAME.mp3"),
         ([*parallel, *of, "-o", given], "given.duotok: is already there; --force replaces it"),
         ([*parallel, *of, "-o", given.with_suffix(".wav")], "given.duotok: is already there"),
         ([*parallel, *of, *out, "--temperature", -1], "temperature -1 must be 0"),
@@ -205,3 +205,56 @@ def test_tokens_outside_the_codebook_are_refused(
 def test_help_teaches() -> None:
     text = run("--help").stdout
     assert "duotok generate --lm runs/lm -o new.wav" in text and "--at-least" in text
+
+
+def test_a_long_song_goes_on_by_default(
+    models: dict[str, Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duotok.cli.generate.SECONDS", 2.0)  # stands for 30 s
+    codec = DuoTok.from_pretrained(bundle)
+    codes = [torch.randint(codec.codebook_sizes[0], (90,)) for _ in TRACKS]  # longer than that
+    DualTokens.from_codes(
+        *codes, model_id=codec.model_id, model_hash=codec.model_hash, codebook_sizes=codec.codebook_sizes
+    ).save(tmp_path / "long.duotok")
+    common = ("--lm", models["parallel"], "--model", bundle, "--continue", tmp_path / "long.duotok")
+    assert run(*common, "-o", tmp_path / "all.duotok").exit_code == 0
+    assert load(tmp_path / "all.duotok").n_frames == 140
+    assert torch.equal(load(tmp_path / "all.duotok").vocals[:90], codes[0])
+    assert run(*common, "--keep", 1, "-o", tmp_path / "kept.duotok").exit_code == 0
+    assert load(tmp_path / "kept.duotok").n_frames == 75
+
+
+def test_a_folder_and_a_line_to_read(models: dict[str, Path], bundle: Path, tmp_path: Path) -> None:
+    common = ("--lm", models["parallel"], "--model", bundle, "--seconds", 1)
+    done = run(*common, "-o", f"{tmp_path / 'new'}/", "--seed", 3)
+    assert done.exit_code == 0 and names(tmp_path / "new") == ["song.seed-3.duotok", "song.seed-3.wav"]
+    assert (
+        f"{tmp_path / 'new' / 'song.seed-3.wav'}: 1.0 s, seed 3, tokens in " in done.stderr
+        and "model_hash" not in done.stderr
+    )
+    done = run(*common, "-o", tmp_path / "new", "--count", 2)
+    assert done.exit_code == 0 and len(names(tmp_path / "new")) == 6
+    assert run(*common, "-o", tmp_path / "new", "--seed", 3).exit_code == 1  # is there already
+
+
+def test_a_drone_is_told(
+    models: dict[str, Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from duotok.lm import generate as made
+
+    real = made.generate
+
+    def held(*arguments: object, **options: object) -> list[made.Made]:
+        return [
+            made.Made(one.seed, {name: 0 * codes for name, codes in one.tokens.items()}, one.ended)
+            for one in real(*arguments, **options)  # type: ignore[arg-type]
+        ]
+
+    common = ("--lm", models["parallel"], "--model", bundle, "--seconds", 2, "-o")
+    assert "one and the same code" not in run(*common, tmp_path / "a.duotok").stderr
+    monkeypatch.setattr(made, "generate", held)
+    said = run(*common, tmp_path / "b.duotok", "--temperature", 0).stderr
+    assert (
+        "one and the same code is 100% of its vocals and 100% of its accompaniment" in said
+        and "--temperature 1" in said
+    )

@@ -237,6 +237,26 @@ def test_writing_is_careful(bundle: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "mine", "new"]
 
 
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    config = tiny_config()
+    modules = {part: build(config, part) for part in config.parts}
+    folder = tmp_path / "other"
+    mine = {"config.json": b'{"model_type": "bert"}', "README.md": b"# my model", "model.safetensors": b"my weights"}
+    folder.mkdir()
+    for name, data in mine.items():
+        (folder / name).write_bytes(data)
+    with pytest.raises(BundleError, match="holds other files and no bundle"):
+        write_bundle(folder, config, modules)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == mine
+    write_bundle(folder, config, modules, force=True)
+    assert Bundle(folder).config == config and (folder / "model.safetensors").read_bytes() == b"my weights"
+    (folder / "lm").mkdir()
+    (folder / "lm" / "notes.txt").write_text("kept")
+    write_bundle(folder, config, modules)
+    assert (folder / "lm" / "notes.txt").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
+
+
 def test_without_separator(tmp_path: Path) -> None:
     model = DuoTok.from_pretrained(tiny_bundle(tmp_path, separator=None))
     from duotok.errors import AudioError

@@ -16,6 +16,7 @@ from duotok.audio.highpass import highpass
 from duotok.audio.io import resample
 from duotok.bundle import Bundle
 from duotok.codec import DuoTok
+from duotok.seals import seal
 from duotok.spool import Sound, Spool, tracks_of
 from duotok.tokens import DualTokens
 
@@ -67,7 +68,7 @@ def test_a_bundle_says_its_high_pass_and_an_old_one_has_none(tmp_path: Path) -> 
     old = Path(shutil.copytree(new, tmp_path / "old"))
     values = json.loads((old / "config.json").read_text())
     del values["codec"]["highpass_hz"]
-    (old / "config.json").write_text(json.dumps(values))
+    (old / "config.json").write_text(json.dumps(seal(values)))
     assert Bundle(old).config.codec.highpass_hz == 0.0
     one, two = DuoTok.from_pretrained(old), DuoTok.from_pretrained(new)
     assert one.model_hash != two.model_hash

@@ -226,7 +226,7 @@ def test_a_track_may_follow_from_the_others(folders: dict[str, Path], codecs: di
     for arguments, message in (
         ({"audio": a}, "vocals cannot be had from the mix alone"), ({}, "nothing to encode"),
         ({"vocals": a}, "accompaniment cannot be had from vocals alone"),
-        ({"vocals": a, "accompaniment": torch.zeros(1, 0)}, "give \\[channels, samples\\]"),
+        ({"vocals": a, "accompaniment": torch.zeros(1, 0)}, "\\[channels, samples\\]"),
     ):  # fmt: skip
         with pytest.raises(AudioError, match=message):
             codec.encode(rate=RATE, **arguments)

@@ -1,6 +1,7 @@
 """LibriTTS, FSD50K, FMA, MUSDB18-HQ, folders, INDEX.tsv, generated songs: tiny trees with the published names and columns."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from duotok.corpora.base import Corpus, get, licence_class, lyrics_part
 from duotok.corpora.catalog import check
 from duotok.corpora.fma import COLUMNS
 from duotok.corpora.musdb18hq import VALIDATION
-from duotok.corpora.types import CorpusError, Recording, by_identity
+from duotok.corpora.types import CorpusError, Recording, by_identity, read_table, write_table
 from duotok.lyrics.readers import read_lyrics
 
 SHARED = Path(__file__).parents[3] / "shared" / "audio"
@@ -328,6 +329,65 @@ def test_folder(tmp_path: Path) -> None:
     assert {r.split for r in found.values()} == {"train", "validation", "test"} or len(found) < 60
 
 
+STEMS_OF_SEPARATORS = {
+    "uvr": ("Song_(Vocals)_htdemucs.wav", "Song_(Instrumental)_htdemucs.wav"),
+    "numbered": ("1_Song_(Vocals).flac", "1_Song_(Instrumental).flac"),
+    "no_vocals": ("Song_vocals.wav", "Song_no_vocals.wav"),
+    "folder": ("Song/vocals.wav", "Song/instrumental.wav"),
+    "capitals": ("Song/Vocals.wav", "Song/No Vocals.wav"),
+    "dashes": ("Song - Acapella.mp3", "Song - Instrumental.mp3"),
+    "brackets": ("Song (Vocals).mp3", "Song (Karaoke).mp3"),
+    "dotted": ("Song.Vocals.wav", "Song.Inst.wav"),
+}
+
+
+@pytest.mark.parametrize("style", STEMS_OF_SEPARATORS)
+def test_stems_as_separators_name_them_are_one_song(style: str, tmp_path: Path) -> None:
+    voice, band = (tmp_path / "albums" / name for name in STEMS_OF_SEPARATORS[style])
+    put(voice)
+    put(band)
+    put(tmp_path / "albums" / "Another.wav")
+    found = list(get("folder")(tmp_path).recordings())
+    assert [set(r.audio) for r in found if r.kind == "song"] == [{"vocals", "accompaniment"}] and len(found) == 2
+    (song,) = (r for r in found if r.kind == "song")
+    assert song.audio == {"vocals": str(voice), "accompaniment": str(band)} and "Song" in song.identity
+    if "/" not in STEMS_OF_SEPARATORS[style][0]:
+        put(tmp_path / "albums" / f"{Path(song.identity).name}.mp3")  # the song itself
+        found = list(get("folder")(tmp_path).recordings())
+        assert [set(r.audio) for r in found if r.kind == "song"] == [{"mix", "vocals", "accompaniment"}] and len(
+            found
+        ) == 2
+
+
+def test_names_that_only_look_like_stems(tmp_path: Path) -> None:
+    for name in (
+        "Instrumental.mp3",
+        "Big Bass.mp3",
+        "My Voice.mp3",
+        "The Other - Mix.mp3",
+        "Tune.mp3",
+        "Tune (Instrumental).mp3",
+    ):
+        put(tmp_path / name)
+    found = {Path(r.audio["mix"]).name: r for r in get("folder")(tmp_path).recordings()}
+    assert len(found) == 6 and all(set(r.audio) == {"mix"} for r in found.values())
+    tune, version = found["Tune.mp3"], found["Tune (Instrumental).mp3"]
+    assert tune.identity == version.identity and tune.split == version.split, "a version is not in another split"
+
+
+def test_linked_folders_and_names_of_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path / "else" / "a.wav")
+    put(tmp_path / "music" / os.fsdecode(b"caf\xe9.wav"))
+    (tmp_path / "music" / "more").symlink_to(tmp_path / "else")
+    with caplog.at_level("WARNING"):
+        found = list(get("folder")(tmp_path / "music").recordings())
+    assert len(found) == 1 and "1 linked folders, symlinks=follow goes into them" in caplog.text
+    assert len(list(get("folder")(tmp_path / "music", symlinks="follow").recordings())) == 2
+    write_table(tmp_path / "t.parquet", found, Recording)
+    (again,) = read_table(tmp_path / "t.parquet", Recording)
+    assert again == found[0] and os.fsencode(again.audio["mix"]).endswith(b"caf\xe9.wav")
+
+
 def test_folder_options(tmp_path: Path) -> None:
     found = read(
         "folder",
@@ -350,8 +410,11 @@ def test_folder_refuses_a_track_twice_and_an_empty_tree(tmp_path: Path) -> None:
         read("folder", tmp_path)
     put(tmp_path / "s.vocals.wav")
     put(tmp_path / "s.vocals.flac")
-    with pytest.raises(CorpusError, match=r"has s\.vocals\.flac as vocals already"):
-        read("folder", tmp_path)
+    put(tmp_path / "t.wav")
+    corpus = get("folder")(tmp_path)
+    assert [recording.id for recording in corpus.recordings()] == ["folder/t"]
+    (problem,) = corpus.problems.items()
+    assert problem[0] == "folder/s" and "vocals is there 2 times" in problem[1] and "s.vocals.flac" in problem[1]
 
 
 # INDEX.tsv

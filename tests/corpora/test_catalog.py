@@ -161,3 +161,51 @@ def test_an_empty_catalog_says_so() -> None:
     with pytest.raises(CorpusError, match="the corpora are empty"):
         build([])
     assert summary(Catalog([])) == {}
+
+
+def test_what_is_no_recording_is_a_line_in_the_ledger(tmp_path: Path) -> None:
+    rock, _ = trees(tmp_path)
+    for ending in ("wav", "flac"):
+        (rock / f"x.vocals.{ending}").touch()
+    result = data("catalog", "--corpus", f"folder={rock}", "--work", str(tmp_path / "work"))
+    assert result.exit_code == 0 and "failed: folder/x: vocals is there 2 times" in result.stderr
+    (line,) = (tmp_path / "work/ledger/catalog.jsonl").read_text().splitlines()
+    assert json.loads(line)["unit"] == "folder/x" and not json.loads(line)["ok"]
+    assert len(read(tmp_path / "work")) == 30
+    (rock / "x.vocals.wav").unlink()
+    assert data("catalog", "--corpus", f"folder={rock}", "--work", str(tmp_path / "work")).exit_code == 0
+    assert len(read(tmp_path / "work")) == 31 and not (tmp_path / "work/ledger/catalog.jsonl").exists()
+
+
+@pytest.mark.parametrize(("songs", "mend"), [(1, "more songs mends that"), (3, "--set folder.validation=0.25")])
+def test_a_library_without_validation_is_told(songs: int, mend: str, tmp_path: Path) -> None:
+    for n in range(songs):
+        (tmp_path / "music").mkdir(exist_ok=True)
+        (tmp_path / "music" / f"{n}.wav").touch()
+    arguments = [
+        "catalog",
+        "--corpus",
+        f"folder={tmp_path / 'music'}",
+        "--work",
+        str(tmp_path / "work"),
+        "--set",
+        "folder.validation=0",
+    ]
+    result = data(*arguments)
+    assert result.exit_code == 0 and mend in result.stderr and "without_validation=true" in result.stderr
+    result = data(*arguments[:-1], "folder.validation=1", "--set", "folder.test=0")
+    assert "falls to validation" not in result.stderr
+
+
+def test_a_folder_of_the_user_is_no_work(tmp_path: Path) -> None:
+    rock, _ = trees(tmp_path)
+    made = build(open_corpora([f"folder={rock}"], []))
+    (tmp_path / "mine" / "lyrics").mkdir(parents=True)
+    with pytest.raises(
+        CorpusError, match=r"mine/lyrics: is there, and no work of DuoTok; name a new folder with --work"
+    ):
+        write(tmp_path / "mine", made)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["lyrics"]
+    write(tmp_path / "work", made)
+    (tmp_path / "work" / "stems").mkdir()
+    write(tmp_path / "work", made)

@@ -199,3 +199,15 @@ def test_the_command(work: Path) -> None:
     run = CliRunner().invoke(app, ["--work", str(work), "--json"])
     assert run.exit_code == 0 and json.loads(run.stdout)["page"] == str(work / "report/index.html")
     assert "71.4%" in CliRunner().invoke(app, ["--work", str(work)]).output
+
+
+def test_only_a_report_is_replaced(work: Path, tmp_path: Path) -> None:
+    place = tmp_path / "site"
+    place.mkdir()
+    (place / "index.html").write_text("my page")
+    with pytest.raises(CorpusError, match=r"index.html: is there already, and no report"):
+        make_report(work, place)
+    assert [path.name for path in place.iterdir()] == ["index.html"]
+    make_report(work, place, force=True)
+    make_report(work, place)  # its own
+    assert "my page" not in (place / "index.html").read_text()

@@ -210,3 +210,46 @@ def test_colours() -> None:
 
 def test_clock() -> None:
     assert [pictures.clock(s) for s in (0, 65, 2.5, 600.0)] == ["0:00", "1:05", "0:02.5", "10:00"]
+
+
+def test_demo_replaces_only_what_it_made(bundle: Path, tmp_path: Path) -> None:
+    write(tmp_path / "song.wav", song(1.0), RATE)
+    mine = {name: f"my own {name}".encode() for name in ("vocals.flac", "index.html", "song.duotok")}
+    for name, data in mine.items():
+        (tmp_path / name).write_bytes(data)
+    arguments = (tmp_path / "song.wav", "-o", tmp_path, "--model", bundle, "--steps", "1")
+    done = demo(*arguments)
+    assert done.exit_code == 1 and "and 2 more: there already" in done.stderr and "--force" in done.stderr
+    assert {name: (tmp_path / name).read_bytes() for name in mine} == mine
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*mine, "song.wav"])
+    assert demo(*arguments, "--force").exit_code == 0
+    assert demo(*arguments).exit_code == 0  # its own
+    (tmp_path / "picture.png").write_bytes(b"changed by hand")
+    done = demo(*arguments)
+    assert done.exit_code == 1 and "picture.png" in done.stderr
+    assert (tmp_path / "picture.png").read_bytes() == b"changed by hand"
+
+
+def test_demo_never_replaces_its_input(bundle: Path, tmp_path: Path) -> None:
+    write(tmp_path / "original.flac", song(1.0), RATE)
+    before = (tmp_path / "original.flac").read_bytes()
+    done = demo(tmp_path / "original.flac", "-o", tmp_path, "--model", bundle, "--force")
+    assert done.exit_code == 1 and "is an input" in done.stderr
+    assert (tmp_path / "original.flac").read_bytes() == before
+
+
+def test_everything_has_a_name_and_works_without_a_mouse(made: Path) -> None:
+    text = (made / "index.html").read_text(encoding="utf-8")
+    bare = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    players = re.findall(r"<audio[^>]*>", bare)
+    names = [re.search(r'aria-label="([^"]+)"', player) for player in players]
+    assert len(players) == 9 and all(names) and len({name[1] for name in names if name}) == 9
+    views = re.findall(r'<div class="view"[^>]*>', bare)
+    assert len(views) >= 9 and all('role="slider" tabindex="0" aria-label="' in view for view in views)
+    mixed = [dict(re.findall(r'data-(\w+)="([^"]*)"', player)) for player in players if "data-side" in player]
+    assert {(m["side"], m["track"]) for m in mixed} == {
+        (s, t) for s in ("in", "out") for t in ("vocals", "accompaniment")
+    }
+    assert all(-101 < float(m["lufs"]) < 10 and float(m["gain"]) >= 1 for m in mixed)
+    assert len(re.findall(r'data-what="(?:mute|solo)"', bare)) == 4 and bare.count('name="side"') == 2
+    assert all('tabindex="0"' in wide for wide in re.findall(r'<div class="wide"[^>]*>', bare))

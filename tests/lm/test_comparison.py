@@ -267,6 +267,11 @@ def test_refuses_too_few_songs_before_training(tmp_path: Path, settings: dict[st
         Comparison(setup(tmp_path, **settings), tmp_path / "out")
 
 
+def test_a_score_on_what_was_learned_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Comparison(setup(tmp_path, split="train"), tmp_path / "out")
+    assert "split 'train': songs are scored that the models learn from" in caplog.text
+
+
 def test_missing_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"fine.parquet: no songs of split 'validation'"):
         path = setup(tmp_path, lambda songs: [songs[0], *songs[2:]])

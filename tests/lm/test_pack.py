@@ -181,6 +181,24 @@ def test_token_files(tmp_path: Path) -> None:
     assert TokenCorpus(path).counts == {"validation": (4, 26)}
 
 
+def test_token_files_bring_the_vectors_of_their_model(bundle: Path, codec: DuoTok, tmp_path: Path) -> None:
+    for n in range(3):
+        codes = [torch.randint(codec.codebook_sizes[0], (30,)) for _ in TRACKS]
+        DualTokens.from_codes(
+            *codes, model_id=codec.model_id, model_hash=codec.model_hash, codebook_sizes=codec.codebook_sizes
+        ).save(tmp_path / "tokens" / f"{n}.duotok")
+    pack_tokens(tmp_path / "tokens", tmp_path / "bare.parquet")
+    assert not TokenCorpus(tmp_path / "bare.parquet").has_vectors
+    pack = ["pack", str(tmp_path / "tokens"), "-o", str(tmp_path / "x.parquet")]
+    done = CliRunner().invoke(app, [*pack, "--model", str(bundle)])
+    assert done.exit_code == 0 and "code vectors: packed" in done.stderr
+    found, expected = TokenCorpus(tmp_path / "x.parquet").vectors, module.code_vectors(codec)
+    assert found is not None and all(np.array_equal(found[name], expected[name]) for name in expected)
+    done = CliRunner().invoke(app, [*pack[:-1], str(tmp_path / "y.parquet")])  # mini did not make them
+    assert done.exit_code == 0 and "packed without code vectors: mini is not the model" in done.stderr
+    assert not TokenCorpus(tmp_path / "y.parquet").has_vectors
+
+
 def test_token_files_of_two_models_or_none(tmp_path: Path) -> None:
     folder = files(tmp_path / "tokens")
     DualTokens.from_codes([1], [1], model_id="n", model_hash="cd" * 32, codebook_sizes=(50, 60)).save(

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duotok.errors import TokenFileError
-from duotok.tokens import FRAME_SAMPLES, DualTokens, WindowPlan, load, n_frames, save
+from duotok.tokens import FRAME_SAMPLES, DualTokens, SourceFile, WindowPlan, load, n_frames, save
 from duotok.tokens.file import KEY, from_bytes, to_bytes
 
 
@@ -160,6 +160,9 @@ def test_parts_must_fit() -> None:
         {"codebook_sizes": (1 << 40, 5)},
         {"codebook_sizes": (5.5, 5)},
         {"source": "x" * 5000},
+        {"origin": "x" * 5000},
+        {"sources": {"mix": SourceFile("x" * 5000, "", 1)}},
+        {"sources": {"mix": SourceFile("x", "", -1)}},
     ):
         with pytest.raises(ValueError):
             replace(tokens, **wrong)
@@ -192,6 +195,7 @@ def test_the_forger_forges_well() -> None:
         {"codebook_sizes": [2.5, 9.0]}, {"codebook_sizes": []}, {"plan": {"window": 1 << 50, "context": 0}},
         {"plan": {"window": -5, "context": 0}}, {"plan": {"window": 1.5, "context": 0.25}}, {"plan": {}},
         {"plan": {"window": None, "context": 0}}, {"model_id": "x" * 100_000}, {"source": None}, {"model_hash": 7},
+        {"origin": 3}, {"sources": {"mix": ["x" * 1000]}}, {"sources": {"m" * 5000: {"bytes": -1, "name": "", "sha256": ""}}},
     ],
 )  # fmt: skip
 def test_absurd_values_are_refused_in_one_line(changes: dict[str, object]) -> None:

@@ -86,3 +86,15 @@ def test_folders_without_a_log_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a.mp3.*name a .png"):
         plot([run], tmp_path / "a.mp3")
     assert not (tmp_path / "a.mp3").exists()
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_only_curves_are_replaced(ending: str, tmp_path: Path) -> None:
+    run, picture = write_log(tmp_path / "run", [START, *train_lines(1, 3)]), tmp_path / f"a.{ending}"
+    picture.write_bytes(b"my photograph")
+    with pytest.raises(ConfigError, match="no learning curves; name another, or --force"):
+        plot([run], picture)
+    assert picture.read_bytes() == b"my photograph"
+    plot([run], picture, force=True)
+    plot([run], picture)  # its own
+    assert picture.stat().st_size > 1000

@@ -163,6 +163,8 @@ def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
     arguments = ["bundle", "--runs", str(needs.runs), "--data", str(data), "-o", str(tmp_path / "out"), "--name", "t"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 1 and "holds files already" in again.stderr and "--force" in again.stderr
     model = DuoTok.from_pretrained(tmp_path / "out")
     codec = Bundle(tmp_path / "out").config.codec  # as stage 4 was told
     assert (codec.steps, codec.sampler, codec.temperature, codec.render.window) == (3, "ddim", 0.5, 96)

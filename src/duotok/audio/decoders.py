@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -15,6 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from duotok.audio.channels import WAVE_LAYOUTS
+from duotok.audio.containers import Slice
 from duotok.errors import AudioError
 
 log = logging.getLogger(__name__)
@@ -22,13 +24,21 @@ log = logging.getLogger(__name__)
 BLOCK = 1 << 16
 # A damaged header can state any rate; resampled from 1 Hz, a second of samples would fill the memory.
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_536_000
+LOST_SECONDS = 0.1
+COUNTED_BYTES = 1 << 29  # films are not read through to count their sound
+STATING = ("mov", "mp4", "m4a", "matroska", "webm", "asf", "tta", "ape", "wv", "avi")
+"""ffmpeg's containers whose header states a length; that of others it only guesses from the bit rate."""
 UNKNOWN_LENGTH = 1 << 40  # libsndfile states 2**63 - 1 where it cannot tell
 
 Samples = NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """An open sound file at its own rate and channels."""
+    """An open sound file at its own rate and channels.
+
+    note: what is to be said of it in one line ("" for nothing): where the container and what it holds differ; cut: whether
+    the file ends before its container says.
+    """
 
     rate: int
     channels: int
@@ -36,6 +46,8 @@ class Decoder(Protocol):
     n_samples: int
     exact: bool
     format: str
+    note: str
+    cut: bool
 
     def blocks(self, first: int, count: int | None) -> Iterator[Samples]:
         """`[samples, channels]` float32 from sample `first` on, at most `count` samples."""
@@ -44,7 +56,7 @@ class Decoder(Protocol):
     def close(self) -> None: ...
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """This decoder cannot read the file; another may."""
 
 
@@ -73,22 +85,29 @@ def default_layout(channels: int) -> tuple[str, ...]:
     return WAVE_LAYOUTS.get(channels, ("?",) * channels)
 
 
-def _cut_short(path: Path, samples: int, rate: int, why: str, strict: bool) -> None:
+def cut_short(path: Path, samples: int, rate: int, why: str, strict: bool) -> None:
     if strict:
         raise AudioError(f"{path}: {why} after {samples / rate:.2f} s; get the file again")
     log.warning("%s: %s after %.2f s; what could be decoded is used", path, why, samples / rate)
 
 
 class SndfileDecoder:
-    """libsndfile."""
+    """libsndfile. source: a part of the file, or the file as it is; raw: how its samples lie there, without a header."""
 
-    def __init__(self, path: Path, strict: bool = False) -> None:
-        self.path, self.strict = path, strict
+    def __init__(
+        self, path: Path, strict: bool = False, source: Slice | None = None, raw: dict[str, Any] | None = None
+    ) -> None:
+        self.path, self.strict, self._source = path, strict, source
+        self.note, self.cut = "", False
         try:
             with _quiet():
-                self._file: Any = soundfile.SoundFile(path)
-        except (RuntimeError, TypeError, OSError) as error:
-            raise _Unreadable(str(error)) from None
+                # Bytes, because a name need not be text in any encoding.
+                opened = os.fsencode(path) if source is None else source
+                self._file: Any = soundfile.SoundFile(opened, **(raw or {}))
+        except (RuntimeError, TypeError, OSError, AssertionError) as error:
+            if source is not None:
+                source.close()
+            raise Unreadable(str(error)) from None
         self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
         self.exact = 0 <= self._file.frames < UNKNOWN_LENGTH
         self.n_samples = int(self._file.frames) if self.exact else 0
@@ -100,16 +119,16 @@ class SndfileDecoder:
             self._file.seek(0)
         except RuntimeError as error:
             self._file.close()
-            raise _Unreadable(str(error)) from None
-        if self._file.format == "RAW":
+            raise Unreadable(str(error)) from None
+        if self._file.format == "RAW" and raw is None:
             self._file.close()
-            raise _Unreadable("it has no header, and a name says nothing about its bytes")
+            raise Unreadable("it has no header, and a name says nothing about its bytes")
         if (len(opening) == 0 and self.n_samples > 0) or self.rate <= 0:
             self._file.close()
-            raise _Unreadable("nothing could be decoded")
+            raise Unreadable("nothing could be decoded")
         if self.channels > 2 and self._file.format == "OGG":
             self._file.close()
-            raise _Unreadable("vorbis and opus have a channel order of their own, which PyAV puts right")
+            raise Unreadable("vorbis and opus have a channel order of their own, which PyAV puts right")
 
     def _read(self, size: int) -> Samples:
         block: Samples
@@ -137,34 +156,42 @@ class SndfileDecoder:
                 yield block
         except RuntimeError as error:
             if done == 0:
-                raise AudioError(f"{self.path}: damaged ({_short(error)}); get the file again") from None
-            _cut_short(self.path, first + done, self.rate, "damaged", self.strict)
+                raise AudioError(f"{self.path}: damaged ({short(error)}); get the file again") from None
+            if self.cut:
+                return
+            rest = self._rest(first + done, None if count is None else count - done)
+            if rest is None:
+                cut_short(self.path, first + done, self.rate, "damaged", self.strict)
+            else:
+                yield from rest
             return
         wanted = self.n_samples - first if count is None else min(count, self.n_samples - first)
-        if self.exact and done < wanted - 4 * 1152:  # encoders pad and trim a few frames of 1152
-            _cut_short(self.path, first + done, self.rate, "cut off", self.strict)
+        if self.exact and not self.cut and done < wanted - 4 * 1152:  # encoders pad and trim a few frames of 1152
+            cut_short(self.path, first + done, self.rate, "cut off", self.strict)
+
+    def _rest(self, first: int, count: int | None) -> Iterator[Samples] | None:
+        """What lies behind a place in an mp3 that libsndfile does not get over; None where ffmpeg does not either."""
+        if self._file.format != "MP3" or self._source is not None or self.strict:
+            return None
+        try:
+            other = AvDecoder(self.path)
+        except Unreadable:
+            return None
+        if (other.rate, other.channels) != (self.rate, self.channels):
+            other.close()
+            return None
+        log.warning("%s: damaged at %.2f s; what follows is read as well", self.path, first / self.rate)
+
+        def blocks() -> Iterator[Samples]:
+            with contextlib.closing(other):
+                yield from other.blocks(first, count)
+
+        return blocks()
 
     def close(self) -> None:
         self._file.close()
-
-
-class _Nameless:
-    """A file without its name: formats without a header are guessed from an ending, and any bytes would be sound."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-
-    def read(self, size: int = -1) -> bytes:
-        return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
+        if self._source is not None:
+            self._source.close()
 
 
 class AvDecoder:
@@ -174,25 +201,28 @@ class AvDecoder:
         import av
 
         self.path, self.strict = path, strict
-        self._bytes = _Nameless(path)
+        self.note, self.cut = "", False
+        self._handle = Slice(path)
         try:
-            self._container: Any = av.open(self._bytes)
+            self._container: Any = av.open(self._handle)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            self._bytes.close()
-            raise _Unreadable(_short(error)) from None
+            self._handle.close()
+            raise Unreadable(short(error)) from None
         streams = self._container.streams.audio
         if not streams:
             self.close()
-            raise _Unreadable("no audio in it")
+            raise Unreadable("no audio in it")
+        if len(streams) > 1:
+            self.note = f"holds {len(streams)} sound tracks; the first one is read"
         self._stream = streams[0]
         context = self._stream.codec_context
         if context is None:  # a codec that ffmpeg has no decoder for
             self.close()
-            raise _Unreadable("no decoder for it")
+            raise Unreadable("no decoder for it")
         self.rate, self.channels = int(context.sample_rate or 0), int(context.channels or 0)
         if self.rate <= 0 or self.channels <= 0:
             self.close()
-            raise _Unreadable("no audio in it")
+            raise Unreadable("no audio in it")
         self.layout = tuple(channel.name for channel in context.layout.channels)
         if len(self.layout) != self.channels:
             self.layout = default_layout(self.channels)
@@ -202,33 +232,65 @@ class AvDecoder:
             seconds = float(self._stream.duration * self._stream.time_base)
         elif self._container.duration:
             seconds = self._container.duration / 1e6
-        self.n_samples = max(0, round(seconds * self.rate))
         self.format = f"{self._container.format.name}/{context.name}"
+        stated = max(0, round(seconds * self.rate))
+        counted = counted_samples(path)
+        self.n_samples = stated if counted is None else counted
+        states = any(name in STATING for name in self._container.format.name.split(","))
+        self._stated = stated if states else 0
+        if counted is not None and stated and states:
+            if counted < stated - self.rate // 2:
+                self.cut = True
+                self.note = f"is cut off: {stated / self.rate:.2f} s by its header, {counted / self.rate:.2f} s in it"
+            else:
+                self.n_samples = stated  # nearer than the packets, which the encoder filled up
 
     def _frames(self) -> Iterator[Any]:
         import av
 
-        resampler = av.AudioResampler(format="flt", layout=self._stream.codec_context.layout, rate=self.rate)
-        taken = 0
+        layout = self._stream.codec_context.layout
+        resampler: Any = None
+        taken, seen, lost, reason = 0, None, 0.0, ""
         packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets)
-                decoded = packet.decode()
-            except StopIteration:
-                return
-            except EOFError:
-                return
+            except (StopIteration, EOFError):
+                break
             except (av.error.FFmpegError, ValueError) as error:
-                if taken == 0:
-                    raise AudioError(f"{self.path}: damaged ({_short(error)}); get the file again") from None
-                _cut_short(self.path, taken, self.rate, "damaged", self.strict)
-                return
+                if taken and not self.cut:
+                    cut_short(self.path, taken, self.rate, "damaged", self.strict)
+                reason = short(error)
+                break
+            try:
+                decoded = packet.decode()
+            except EOFError:
+                break
+            except (av.error.FFmpegError, ValueError) as error:
+                # One packet: at a joint the header of the next file, elsewhere damage that the decoder gets over.
+                lost += float((packet.duration or 0) * (packet.time_base or 0))
+                reason = short(error)
+                continue
             for frame in decoded:
                 frame.pts = None
+                kind = frame.format.name, frame.layout.name, frame.sample_rate
+                if kind != seen:  # where files were joined, what follows may be of another kind
+                    seen, rest = kind, [] if resampler is None else resampler.resample(None)
+                    resampler = av.AudioResampler(format="flt", layout=layout, rate=self.rate)
+                    for out in rest:
+                        taken += out.samples
+                        yield out
                 for out in resampler.resample(frame):
                     taken += out.samples
                     yield out
+        if resampler is not None:
+            yield from resampler.resample(None)
+        if not taken and reason:
+            raise AudioError(f"{self.path}: damaged ({reason}); get the file again")
+        if lost > LOST_SECONDS and not self.cut:
+            if self.strict:
+                raise AudioError(f"{self.path}: damaged, {lost:.2f} s of it cannot be decoded; get the file again")
+            log.warning("%s: damaged, %.2f s of it cannot be decoded and are left out", self.path, lost)
 
     def blocks(self, first: int, count: int | None) -> Iterator[Samples]:
         # Seeking in compressed streams is only about right; decoding from the start is exact.
@@ -253,49 +315,45 @@ class AvDecoder:
                 break
         if gathered:
             yield np.concatenate(gathered)
+        missing = self._stated - position
+        if missing > self.rate // 2 and (count is None or done < count) and not self.cut:
+            cut_short(self.path, position, self.rate, "cut off", self.strict)
 
     def close(self) -> None:
         self._container.close()
-        self._bytes.close()
+        self._handle.close()
 
 
-def _short(error: Exception) -> str:
+def counted_samples(path: Path) -> int | None:
+    """Samples of one channel in the packets of the first sound track, counted without decoding; None where ffmpeg cannot.
+
+    What encoders put before and behind the sound counts, so it is up to some 0.1 s too many.
+    """
+    found = path.stat()
+    return _counted(path, found.st_size, found.st_mtime_ns) if found.st_size <= COUNTED_BYTES else None
+
+
+@functools.lru_cache(maxsize=64)
+def _counted(path: Path, size: int, modified: int) -> int | None:
+    import av
+
+    try:
+        with contextlib.closing(Slice(path)) as file, av.open(file) as container:
+            if not container.streams.audio:
+                return None
+            stream = container.streams.audio[0]
+            rate, base, ticks = stream.codec_context.sample_rate, stream.time_base, 0
+            packets = container.demux(stream)
+            with contextlib.suppress(av.error.FFmpegError, ValueError):
+                for packet in packets:
+                    ticks += packet.duration or 0
+            return round(ticks * base * rate) if ticks and base and rate else None
+    except (av.error.FFmpegError, OSError, ValueError, AttributeError):
+        return None
+
+
+def short(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "]" in text and text.startswith("[Errno"):
         text = text.split("]", 1)[1].strip().split(":", 1)[0]
     return text.rstrip(".") or type(error).__name__
-
-
-@contextlib.contextmanager
-def open_decoder(path: Path, strict: bool = False) -> Iterator[Decoder]:
-    """Open `path` with the first decoder that can. Raises AudioError when it is missing, empty or not audio.
-
-    strict: damage in the middle is an error as well, not a warning and a shorter sound.
-    """
-    try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise AudioError(f"{path}: is a folder; give an audio file in it")
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        mend = "check the name" if isinstance(error, FileNotFoundError) else "check its permissions"
-        raise AudioError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
-    if size == 0:
-        raise AudioError(f"{path}: is empty (0 bytes); get the file again")
-    decoder: Decoder
-    try:
-        decoder = SndfileDecoder(path, strict)
-    except _Unreadable:
-        try:
-            decoder = AvDecoder(path, strict)
-        except _Unreadable:
-            raise AudioError(
-                f"{path}: not audio that can be read, or damaged; use wav, flac, mp3, ogg, opus or m4a"
-            ) from None
-    try:
-        if not LOWEST_RATE <= decoder.rate <= HIGHEST_RATE:
-            raise AudioError(f"{path}: {decoder.rate} samples a second is no rate of sound; repair the file's header")
-        yield decoder
-    finally:
-        decoder.close()

@@ -1,13 +1,14 @@
 """Sound files as tensors: read, stream, probe, write, resample.
 
-libsndfile reads first (wav, flac, mp3, ogg, opus, aiff, ...); what it cannot open goes to PyAV, which brings its own
-ffmpeg (m4a, aac, webm, ...). Everything runs block by block, so a long file costs no more memory than a short one, and
+libsndfile reads first (wav, flac, mp3, ogg, opus, aiff, ...); what it cannot open, or would read a part of only, goes to
+PyAV, which brings its own ffmpeg (m4a, aac, webm, ...). Everything runs block by block, so a long file costs no more memory than a short one, and
 `read` is the concatenation of `stream`, so that the two cannot differ.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -18,34 +19,34 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from duotok.audio.channels import remix
-from duotok.audio.decoders import open_decoder
+from duotok.audio.opening import open_decoder
+from duotok.audio.resampling import Resampler
 from duotok.durable import put
 from duotok.errors import AudioError
+from duotok.paths import temporary
 
 SAMPLE_RATE = 48_000
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".aif", ".aiff", ".aifc", ".caf"}
-    | {".w64", ".rf64", ".au", ".webm", ".wma", ".mka", ".m4b", ".alac", ".wv", ".ape"}
-)
-WRITE_SUFFIXES = (".wav", ".flac")
+WRITE_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+_LOSSY = {".mp3": ("MP3", "MPEG_LAYER_III"), ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
 # 120 dB over full scale: a file that holds this is not sound, and its power would overflow float32 further on.
 LARGEST_SAMPLE = 1e6
 WAV_LIMIT_BYTES = 4_000_000_000
 
 Samples = NDArray[np.float32]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class AudioInfo:
     """What a file says about itself. `n_samples` counts samples of one channel at the file's own `rate`.
 
-    `exact` is False where the container only states an estimate (some mp3, m4a, webm).
+    `exact` is False where the container only states an estimate (some mp3, m4a, webm). `note`: where the container and what
+    it holds differ, in one line; `cut`: whether the file ends before its container says.
     """
 
     path: Path
@@ -54,6 +55,8 @@ class AudioInfo:
     n_samples: int
     format: str
     exact: bool = True
+    note: str = ""
+    cut: bool = False
 
     @property
     def seconds(self) -> float:
@@ -64,38 +67,9 @@ def probe(path: str | Path) -> AudioInfo:
     """Read the header of `path`. Raises AudioError when it is missing, empty or not audio."""
     with open_decoder(Path(path)) as decoder:
         return AudioInfo(
-            Path(path), decoder.rate, decoder.channels, decoder.n_samples, decoder.format, exact=decoder.exact
-        )
-
-
-def resampled_length(n_samples: int, from_rate: int, to_rate: int) -> int:
-    """Samples after resampling: `ceil(n_samples * to_rate / from_rate)`, in integers, so exact."""
-    return -(-n_samples * to_rate // from_rate)
-
-
-class Resampler:
-    """Streaming high-quality resampling of `[samples, channels]` blocks whose total length comes out exact."""
-
-    def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
-        self.from_rate, self.to_rate = from_rate, to_rate
-        self.taken = self.given = 0
-        self._soxr: Any = None
-        if from_rate != to_rate:
-            self._soxr = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
-
-    def push(self, block: Samples, last: bool = False) -> Samples:
-        """Feed `[samples, channels]`, get what is ready; `last=True` gives the rest, exact in length."""
-        self.taken += len(block)
-        if self._soxr is None:
-            self.given += len(block)
-            return block
-        out: Samples = self._soxr.resample_chunk(np.ascontiguousarray(block, dtype=np.float32), last=last)
-        target = resampled_length(self.taken, self.from_rate, self.to_rate)
-        out = out[: max(0, target - self.given)]
-        if last:
-            out = np.pad(out, ((0, target - self.given - len(out)), (0, 0)))
-        self.given += len(out)
-        return out
+            Path(path), decoder.rate, decoder.channels, decoder.n_samples, decoder.format, decoder.exact, decoder.note,
+            decoder.cut,
+        )  # fmt: skip
 
 
 def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -146,6 +120,8 @@ def _blocks(
     path: Path, rate: int, channels: int | None, block: int, start: float, seconds: float | None, strict: bool
 ) -> Iterator[Tensor]:
     with open_decoder(path, strict) as decoder:
+        if decoder.note and not start:
+            log.warning("%s: %s", path, decoder.note)
         first = round(start * decoder.rate)
         count = None if seconds is None else max(1, round(seconds * decoder.rate))
         out_channels = decoder.channels if channels is None else channels
@@ -254,28 +230,41 @@ def write_samples(
 
 
 class Writer:
-    """Write blocks of sound to a .wav (float32, or 16 bit) or .flac (24 bit) file, atomically.
+    """Write blocks of sound to a .wav (float32, or 16 bit), .flac (24 bit), .mp3, .ogg or .opus file, atomically.
+
+    comment: text that the file carries, where its format can (`comment_of` reads it). Sound over full scale is clipped by all
+    but float wav, and a warning says by how much.
 
     The file appears under its name only when everything is written; if the block of the `with` statement fails, nothing
     stays. Folders are made as needed. Raises AudioError when the place cannot be written.
     """
 
     def __init__(
-        self, path: str | Path, rate: int, channels: int, bits: int | None = None, n_samples: int | None = None
+        self,
+        path: str | Path,
+        rate: int,
+        channels: int,
+        bits: int | None = None,
+        n_samples: int | None = None,
+        comment: str = "",
     ) -> None:
         self.path = Path(path)
         suffix = self.path.suffix.lower()
         if suffix not in WRITE_SUFFIXES:
-            raise AudioError(f"{path}: cannot write '{suffix or 'no'}' files; name it .wav or .flac")
+            raise AudioError(f"{path}: cannot write '{suffix or 'no'}' files; name it {', '.join(WRITE_SUFFIXES)}")
         if bits not in (None, 16, 24, 32):
             raise ValueError(f"bits must be 16, 24 or 32, got {bits}")
         if suffix == ".wav":
             kind, subtype = "WAV", {16: "PCM_16", 24: "PCM_24"}.get(bits or 32, "FLOAT")
             if (n_samples or 0) * channels * (bits or 32) // 8 > WAV_LIMIT_BYTES:
                 kind = "RF64"  # what plain wav cannot count
-        else:
+        elif suffix == ".flac":
             kind, subtype = "FLAC", "PCM_16" if bits == 16 else "PCM_24"
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        else:
+            kind, subtype = _LOSSY[suffix]
+        self._clips, self._rate = subtype != "FLOAT", rate
+        self._over, self._peak = 0, 0.0
+        self._temporary = temporary(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
@@ -285,19 +274,23 @@ class Writer:
             self._file: Any = soundfile.SoundFile(
                 self._handle, "w", samplerate=rate, channels=channels, format=kind, subtype=subtype
             )
+            if comment:
+                self._file.comment = comment
         except (OSError, RuntimeError) as error:
             self._discard()
             raise _unwritable(self.path, error) from None
 
     def write(self, audio: Tensor) -> None:
         """Append `[channels, samples]`."""
+        samples = audio.detach().float().cpu().numpy().T
+        if self._clips and samples.size:
+            size = np.abs(samples)
+            self._over += int((size > 1.0).any(axis=1).sum())
+            self._peak = max(self._peak, float(size.max()))
         try:
-            self._file.write(audio.detach().float().cpu().numpy().T)
-        except (
-            OSError,
-            RuntimeError,
-            AssertionError,
-        ) as error:  # the last is how soundfile says that not all was taken
+            for first in range(0, len(samples), self._rate):  # libsndfile's vorbis cannot take long blocks
+                self._file.write(samples[first : first + self._rate])
+        except (OSError, RuntimeError, AssertionError) as error:  # the last: soundfile, when not all was taken
             raise _unwritable(self.path, self._handle.error or error) from None
         if self._handle.error is not None:
             raise _unwritable(self.path, self._handle.error) from None
@@ -321,6 +314,13 @@ class Writer:
                 if self._handle.error is not None:
                     raise self._handle.error
                 put(self._temporary, self.path)
+                if self._over:
+                    log.warning(
+                        "%s: %.3f s were over full scale and are clipped (peak %+.1f dBFS); .wav keeps them",
+                        self.path,
+                        self._over / self._rate,
+                        20 * math.log10(self._peak),
+                    )
         except (OSError, RuntimeError, AssertionError) as error:
             if kind is None:  # else the first error is already on its way
                 raise _unwritable(self.path, self._handle.error or error) from None
@@ -335,6 +335,15 @@ def _unwritable(path: Path, error: Exception) -> AudioError:
     return AudioError(f"{path}: cannot be written ({reason}); choose another place")
 
 
+def comment_of(path: str | Path) -> str:
+    """The comment that a sound file carries; "" for none, or no sound file."""
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            return str(file.comment)
+    except (RuntimeError, OSError):
+        return ""
+
+
 def write(path: str | Path, audio: Tensor, rate: int, bits: int | None = None) -> None:
     """Write `[channels, samples]` or `[samples]` to .wav (float32 unless `bits=16`) or .flac (24 bit), atomically."""
     audio = audio.unsqueeze(0) if audio.ndim == 1 else audio
@@ -342,18 +351,6 @@ def write(path: str | Path, audio: Tensor, rate: int, bits: int | None = None) -
         raise ValueError(f"audio must be [channels, samples], got {list(audio.shape)}")
     with Writer(path, rate, audio.shape[0], bits, audio.shape[1]) as writer:
         writer.write(audio)
-
-
-def find_audio(folder: str | Path) -> list[Path]:
-    """All audio files under `folder` by suffix, sorted; hidden files and folders are left out."""
-    folder = Path(folder)
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
 
 
 def duration(n_samples: int, rate: int) -> str:

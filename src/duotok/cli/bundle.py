@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from duotok.cli.console import say
+from duotok.errors import DuoTokError
 
 
 def bundle(
@@ -16,6 +17,7 @@ def bundle(
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="The model's name, as token files will know it.")] = "duotok",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override what stage 4 says of rendering: --set steps=50.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what OUT holds already.")] = False,
     tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Of stage 3 alone: it encodes and cannot decode.")] = False,
     seal: Annotated[Path | None, typer.Option("--seal", metavar="FOLDER", help="Instead: vouch for a bundle that was changed.")] = None,
 ) -> None:  # fmt: skip
@@ -39,10 +41,12 @@ def bundle(
     from duotok.corpora.store import ShardStore
     from duotok.training.assemble import assemble
 
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise DuoTokError(f"{out}: holds files already; name a new folder, or --force puts the bundle there")
     store = ShardStore(data / "shards", data / "derived")
     command = f"duotok bundle --runs {runs} --data {data} -o {out} --name {name}"
     command += "".join(f" --set {text}" for text in overrides or []) + " --tokens-only" * tokens_only
-    written = assemble(runs, store, out, name, command, tokens_only, overrides or [])
+    written = assemble(runs, store, out, name, command, tokens_only, overrides or [], force)
     size = sum(path.stat().st_size for path in written.iterdir())
     say(f"{written}: {size / 1e6:.1f} MB")
 

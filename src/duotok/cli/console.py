@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +22,8 @@ _bars: list[Progress] = []
 
 
 def say(text: str) -> None:
-    """One line to stderr, above the progress bars if there are any."""
+    """One line to stderr, above the progress bars if there are any. Names that are no UTF-8 are shown as far as they go."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     if _bars:
         _bars[-1].console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
@@ -30,8 +35,23 @@ def put_json(value: Any, indent: int | None = None) -> None:
     print(json.dumps(value, indent=indent), flush=True)
 
 
+LINE_SECONDS = 60.0
+
+
+class _Lines:
+    """Without a terminal: a line a minute, so that a log tells a long job from a dead one."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._last = name, time.monotonic()
+
+    def __call__(self, fraction: float) -> None:
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            say(f"{self._name}: {fraction:.0%}")
+
+
 class Bars:
-    """One bar for all files and one for the file at work; nothing where stderr is no terminal."""
+    """One bar for all files and one for the file at work; a line a minute where stderr is no terminal."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
@@ -42,7 +62,7 @@ class Bars:
     def file(self, name: str) -> Iterator[Advance]:
         """A bar for one file; yields what takes its fraction done."""
         if self._progress is None:
-            yield lambda _: None
+            yield _Lines(name)
             return
         bars = self._progress
         task = bars.add_task(name if len(name) <= 40 else f"...{name[-37:]}", total=1.0)
@@ -72,9 +92,27 @@ def progress_bars(total: int) -> Iterator[Bars]:
             _bars.remove(progress)
 
 
-def open_model(name: str, device: str, precision: str = "fp32") -> DuoTok:
-    """The model of a bundle on a device. Raises BundleError, or ConfigError for a device that is not there or a
-    precision that does not exist."""
+def default_threads() -> int:
+    """Threads worth having here: the cores that this process may use and that others leave idle, 4 at most.
+
+    Threads that wait for a core which others hold make a job many times slower. OMP_NUM_THREADS has the last word.
+    """
+    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if wish.isdigit() and int(wish) > 0:
+        return int(wish)
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, int(quota) / int(period))
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, min(4, round(cores - busy)))
+
+
+def open_model(name: str, device: str, threads: int = 0, precision: str = "fp32") -> DuoTok:
+    """The model of a bundle on a device, with so many threads (0: `default_threads`).
+
+    Raises BundleError, or ConfigError for a device that is not there or a precision that does not exist.
+    """
     import torch
 
     from duotok.codec import DuoTok
@@ -85,4 +123,5 @@ def open_model(name: str, device: str, precision: str = "fp32") -> DuoTok:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split()).split(". ")[0][:100]
         raise ConfigError(f"device '{device}': not usable here ({reason}); use --device cpu") from None
+    torch.set_num_threads(threads or default_threads())
     return DuoTok.from_pretrained(name, device, precision)

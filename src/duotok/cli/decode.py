@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotok.cli.console import open_model, progress_bars, put_json, say
+from duotok.cli.console import Advance, progress_bars, put_json, say
+from duotok.cli.pool import Opening, run
 from duotok.errors import DuoTokError
+
+if TYPE_CHECKING:
+    from duotok.codec import DuoTok
 
 
 class Track(StrEnum):
@@ -19,6 +27,7 @@ class Track(StrEnum):
     mix = "mix"
     vocals = "vocals"
     accompaniment = "accompaniment"
+    all = "all"
 
 
 class Format(StrEnum):
@@ -26,16 +35,30 @@ class Format(StrEnum):
 
     wav = "wav"
     flac = "flac"
+    mp3 = "mp3"
+    ogg = "ogg"
+    opus = "opus"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One token file on its way to sound. targets: output by track; settings: of the sampler."""
+
+    name: str
+    source: Path
+    targets: Mapping[str, Path]
+    settings: Mapping[str, Any]
+    force: bool
 
 
 def decode(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="FILE", help="Token files, or folders of them.", show_default=False)
+        list[Path], typer.Argument(metavar="FILE", help="Token files, or folders of them; - is standard input.", show_default=False)
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the sound, or NAME.wav / NAME.flac for one file.")
+        Path, typer.Option("--out", "-o", help="Folder for the sound, NAME.wav (.flac, .mp3, .ogg, .opus) for one file, - for standard output.")
     ],
-    track: Annotated[Track, typer.Option(help="Both tracks together, or one alone.")] = Track.mix,
+    track: Annotated[Track, typer.Option(help="Both tracks together, one alone, or all: the mix and each track in a file of its own.")] = Track.mix,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Diffusion steps: more is slower and finer. Default: the bundle's.")
     ] = None,
@@ -45,74 +68,141 @@ def decode(
         float | None, typer.Option(min=0.0, help="Scale of the noise: below 1 is calmer and duller.")
     ] = None,
     form: Annotated[
-        Format, typer.Option("--format", help="For files in a folder: float wav or 24-bit flac.")
+        Format, typer.Option("--format", help="For files in a folder and standard output: float wav, 24-bit flac, or a lossy one.")
     ] = Format.wav,
     model: Annotated[
         str, typer.Option(help="The bundle that made the tokens: a name, a folder, or owner/name.")
     ] = "mini",
     force: Annotated[bool, typer.Option("--force", help="Replace sound files that are already there.")] = False,
+    follow: Annotated[bool, typer.Option("--follow-symlinks", help="Go into linked folders as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file on stdout.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-) -> None:
+    workers: Annotated[int, typer.Option(min=1, help="Files at once, each in a process of its own.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of each process; 0: what is idle here, one with --workers.")] = 0,
+) -> None:  # fmt: skip
     """Turn token files into 48 kHz sound.
 
     The sound is as long as the song was, to the sample, and as loud. Single tracks in a folder are named
-    NAME.vocals.wav and NAME.accompaniment.wav. A file that is already there is left alone unless you say --force.
+    NAME.vocals.wav and NAME.accompaniment.wav. A sound that was made from the same tokens with the same settings is done,
+    and skipped; any other file that is in the way is left alone unless you say --force, and counts as failed.
 
     \b
       duotok decode song.duotok -o again.wav
       duotok decode song.duotok -o vocals.flac --track vocals
+      duotok decode song.duotok -o song.mp3 --track all      song.mp3, song.vocals.mp3, song.accompaniment.mp3
       duotok decode tokens/ -o sound/ --format flac          whole trees
       duotok decode song.duotok -o fine.wav --steps 50 --sampler dpmpp-3m-sde --seed 7
+      duotok encode song.mp3 -o - | duotok decode - -o - | ffplay -
     """
-    from duotok.audio.io import AUDIO_SUFFIXES, WRITE_SUFFIXES
-    from duotok.cli.files import check_writable, expand, targets
-    from duotok.tokens import SUFFIX, load
+    from duotok.audio.finding import AUDIO_SUFFIXES, search
+    from duotok.audio.io import WRITE_SUFFIXES
+    from duotok.cli import files
+    from duotok.tokens import SUFFIX
 
-    jobs = expand(inputs, lambda folder: sorted(folder.rglob(f"*{SUFFIX}")), f"{SUFFIX} files")
+    jobs = files.expand(inputs, lambda folder: search(folder, (SUFFIX,), follow).files, f"{SUFFIX} files")
+    settings = {"steps": steps, "sampler": sampler, "seed": seed, "temperature": temperature}
     ending = f".{form.value}"
-    if len(jobs) == 1 and out.suffix.lower() in WRITE_SUFFIXES:
-        ending = out.suffix.lower()
-    elif out.suffix.lower() in AUDIO_SUFFIXES and not out.is_dir():
-        if out.suffix.lower() in WRITE_SUFFIXES:
-            raise DuoTokError(f"{out}: one file cannot take {len(jobs)} songs; give a folder")
-        raise DuoTokError(f"{out}: cannot write '{out.suffix}' files; name it .wav or .flac, or give a folder")
-    elif track is not Track.mix:
-        ending = f".{track.value}{ending}"
-    planned = targets(jobs, out, ending)
-    for _, target in planned:
-        check_writable(target)
-    codec = open_model(model, device)
-
-    counts = {"decoded": 0, "skipped": 0, "failed": 0}
-    with progress_bars(len(planned)) as bars:
+    with files.settled([source for source, _ in jobs], SUFFIX) as kept, contextlib.ExitStack() as stack:
+        if out == files.STREAM:
+            if len(jobs) > 1 or track is Track.all or as_json:
+                raise DuoTokError("-o -: standard output takes one sound and nothing else; name a file or a folder")
+            planned = [(jobs[0][0], stack.enter_context(files.to_stdout(ending)))]
+        elif len(jobs) == 1 and out.suffix.lower() in WRITE_SUFFIXES and not out.is_dir():
+            ending = out.suffix.lower()
+            planned = [(jobs[0][0], out)]
+        else:
+            if out.suffix.lower() in AUDIO_SUFFIXES and not out.is_dir():
+                if out.suffix.lower() in WRITE_SUFFIXES:
+                    raise DuoTokError(f"{out}: one file cannot take {len(jobs)} songs; give a folder")
+                ends = ", ".join(WRITE_SUFFIXES)
+                raise DuoTokError(f"{out}: cannot write '{out.suffix}' files; name it {ends}, or give a folder")
+            single = f".{track.value}" if track not in (Track.mix, Track.all) else ""
+            planned = files.targets(jobs, out, single + ending)
+        tasks = []
         for source, target in planned:
-            facts: dict[str, Any] = {"input": str(source), "output": str(target), "track": track.value}
-            if target.exists() and not force:
-                facts["status"] = "skipped"
-            else:
-                try:
-                    with bars.file(str(source)) as advance:
-                        began = time.monotonic()
-                        tokens = load(source)
-                        codec.check(tokens, str(source))
-                        settings = {"steps": steps, "sampler": sampler, "seed": seed, "temperature": temperature}
-                        codec.decode_to(target, tokens, track.value, progress=advance, **settings)
-                        wall = time.monotonic() - began
-                        facts |= {
-                            "status": "decoded",
-                            "seconds": round(tokens.seconds, 6),
-                            "took_seconds": round(wall, 3),
-                            "real_time_factor": round(wall / tokens.seconds, 4),
-                        }
-                except DuoTokError as error:
-                    facts |= {"status": "failed", "error": str(error)}
-            counts[facts["status"]] += 1
-            _report(facts, as_json)
-    if len(planned) > 1:
+            places = {track.value: target}
+            if track is Track.all:
+                places = {"mix": target} | {
+                    name: target.with_name(f"{target.stem}.{name}{target.suffix}")
+                    for name in ("vocals", "accompaniment")
+                }
+            for place in places.values():
+                files.check_writable(place)
+            name = files.shown(source)
+            tasks.append((name, Task(name, kept.get(source, source), places, settings, force or out == files.STREAM)))
+        files.check_not_input(
+            [place for _, task in tasks for place in task.targets.values()], [source for source, _ in jobs]
+        )
+        opening = Opening(model, device, threads)
+        codec = opening.model()
+        counts = {"decoded": 0, "skipped": 0, "failed": 0}
+        with progress_bars(len(tasks)) as bars:
+            for number, facts in run(decode_one, tasks, codec, opening, workers, bars):
+                name, task = tasks[number]
+                outputs = {key: files.shown(place) for key, place in task.targets.items()}
+                told = {"input": name, "output": next(iter(outputs.values())), "track": track.value, **facts}
+                if len(outputs) > 1:
+                    told["outputs"] = outputs
+                counts[told["status"]] += 1
+                _report(told, as_json)
+        if counts["failed"] and out == files.STREAM:
+            raise typer.Exit(1)
+    if len(tasks) > 1:
         say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
     if counts["failed"]:
         raise typer.Exit(1)
+
+
+def decode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
+    """Render one token file, unless that was done."""
+    from duotok.audio.io import Writer, comment_of
+    from duotok.cli.files import shown
+    from duotok.tokens import SAMPLE_RATE, TRACKS, load
+
+    began = time.monotonic()
+    tokens = load(task.source)
+    codec.check(tokens, task.name)
+    marks = {track: mark(codec, tokens, track, task.settings) for track in task.targets}
+    there = [track for track, place in task.targets.items() if os.path.lexists(place)]
+    if there and not task.force:
+        foreign = [track for track in there if comment_of(task.targets[track]) != marks[track]]
+        if foreign:
+            raise DuoTokError(
+                f"{shown(task.targets[foreign[0]])}: is there already, and was not made of these tokens with these settings; "
+                "choose another place with -o, or --force replaces it"
+            )
+        if len(there) == len(task.targets):
+            return {"status": "skipped"}
+    needed = TRACKS if "mix" in task.targets else tuple(task.targets)
+    with contextlib.ExitStack() as stack:
+        writers: dict[str, Writer] = {}
+        for blocks in codec.decode_tracks(tokens, needed, progress=advance, **task.settings):
+            sounds = blocks if "mix" not in task.targets else {**blocks, "mix": blocks[TRACKS[0]] + blocks[TRACKS[1]]}
+            for track, place in task.targets.items():
+                if track not in writers:
+                    channels = sounds[track].shape[0]
+                    writers[track] = stack.enter_context(
+                        Writer(place, SAMPLE_RATE, channels, n_samples=tokens.n_samples, comment=marks[track])
+                    )
+                writers[track].write(sounds[track])
+    wall = time.monotonic() - began
+    return {
+        "status": "decoded",
+        "seconds": round(tokens.seconds, 6),
+        "took_seconds": round(wall, 3),
+        "real_time_factor": round(wall / tokens.seconds, 4),
+    }
+
+
+def mark(codec: DuoTok, tokens: Any, track: str, settings: Mapping[str, Any]) -> str:
+    """What a sound file carries of how it was made: the tokens, the track and the settings that were not the bundle's."""
+    import hashlib
+
+    from duotok.tokens.file import to_bytes
+
+    what = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}))).hexdigest()[:16]
+    chosen = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    return " ".join([f"duotok {what} {codec.model_id} {track}", *chosen])
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:
@@ -124,4 +214,4 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
         say(f"skipped: {facts['output']} is already there; --force replaces it")
     elif not as_json:
         took = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
-        say(f"decoded: {facts['input']} -> {facts['output']}  {took}")
+        say(f"decoded: {facts['input']} -> {', '.join(facts.get('outputs', {'': facts['output']}).values())}  {took}")

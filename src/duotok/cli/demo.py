@@ -37,6 +37,9 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same sound.")] = 0,
     model: Annotated[str, typer.Option(help="A bundle: its folder, its name, or owner/name on the hub.")] = "mini",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files in OUT that an earlier demo did not make.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What was measured as one JSON object on stdout.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
@@ -44,19 +47,22 @@ def demo(
 
     OUT/index.html needs nothing but itself: players for the song, its two tracks and what the tokens give back, mel
     pictures, the token streams, the use of the codes, and measured distances. Beside it: the sounds as FLAC, the tokens
-    (song.duotok), facts.json and picture.png.
+    (song.duotok), facts.json and picture.png. Files in OUT that no demo made are left alone unless you say --force.
 
     \b
     duotok demo                            the song that comes with DuoTok
     duotok demo song.mp3 --start 45        one minute of yours
     duotok demo --vocals v.wav --accompaniment a.wav --seconds 0
     """
+    from duotok.cli.files import check_free, check_not_input
     from duotok.evaluation import report as reports
 
     if song is None and vocals is None and accompaniment is None:
         source = reports.demo_song()
     else:
         source = reports.DemoSong(song, vocals, accompaniment)
+    check_not_input(reports.outputs(out), (song, vocals, accompaniment))
+    check_free(reports.outputs(out), reports.made_before(out), force)
     settings = reports.Settings(steps, sampler, seed, seconds or None, start)
     codec = open_model(model, device)
     with _steps() as note:

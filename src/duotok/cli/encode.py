@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotok.cli.console import Advance, open_model, progress_bars, put_json, say
+from duotok.cli.console import Advance, progress_bars, put_json, say
+from duotok.cli.pool import Opening, run
 from duotok.errors import DuoTokError, TokenFileError
 
 if TYPE_CHECKING:
     from duotok.codec import DuoTok
+    from duotok.tokens import DualTokens, SourceFile
+
+
+@dataclass(frozen=True)
+class Task:
+    """One song on its way. files: what it is made of, by role; song: whose name the tokens carry; exact: whether the
+    target was named by the user, so that no other name may take its place."""
+
+    name: str
+    song: Path
+    files: Mapping[str, Path]
+    target: Path
+    exact: bool
+    force: bool
+    dry_run: bool
+    batch_size: int
 
 
 def encode(
     inputs: Annotated[
-        list[Path] | None, typer.Argument(metavar="INPUT", help="Songs, or folders of songs.", show_default=False)
+        list[Path] | None, typer.Argument(metavar="INPUT", help="Songs, or folders of songs; - is standard input.", show_default=False)
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Folder for the tokens, or NAME.duotok for one song. Default: beside the song."
+            "--out", "-o", help="Folder for the tokens, NAME.duotok for one song, - for standard output. Default: beside the song."
         ),
     ] = None,
     vocals: Annotated[
@@ -32,26 +52,28 @@ def encode(
         Path | None, typer.Option(help="Everything but the vocals, where you have it. One of the two and the song do.")
     ] = None,
     model: Annotated[str, typer.Option(help="A bundle: a name, a folder, or owner/name on the hub.")] = "mini",
-    force: Annotated[bool, typer.Option("--force", help="Encode again what is already done.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Encode again what is already done, and replace any file that is in the way.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    follow: Annotated[bool, typer.Option("--follow-symlinks", help="Go into linked folders as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a song on stdout.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Windows of 20 s at once; more than 1 pays on a GPU.")] = 1,
     precision: Annotated[
-        str,
-        typer.Option(
-            help="fp32; bf16, faster on a GPU; int8, faster on a CPU. Both move some tokens (docs/tokens.md)."
-        ),
+        str, typer.Option(help="fp32; bf16, faster on a GPU; int8, faster on a CPU. Both move some tokens (docs/tokens.md).")
     ] = "fp32",
-) -> None:
+    workers: Annotated[int, typer.Option(min=1, help="Songs at once, each in a process of its own.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of each process; 0: what is idle here, one with --workers.")] = 0,
+) -> None:  # fmt: skip
     """Turn songs into token files.
 
     A token file holds two streams of 25 tokens a second, vocals and accompaniment, equally long. Reads wav, flac, mp3,
-    ogg, opus, m4a and more, at any rate and channel count and of any length. The song is separated by the bundle's own
-    separator unless you give stems.
+    ogg, opus, m4a and more, the sound of films too, at any rate and channel count and of any length. The song is separated
+    by the bundle's own separator unless you give stems.
 
-    Folders keep their tree. What is already encoded by the same model is skipped, so the same command goes on where it
-    was stopped. A file that cannot be read is reported and the others are done; the exit code is 1 then.
+    Folders keep their tree; what in them was no sound is told at the end. A song is done, and skipped, when the very same
+    bytes were encoded by the same model, with the same stems and windows; so the same command goes on where it was stopped,
+    and a song that was exported again is encoded again. Songs of one name from two places get two names. A file that cannot
+    be read is reported and the others are done; the exit code is 1 then.
 
     \b
       duotok encode song.mp3                              song.duotok beside it
@@ -59,78 +81,106 @@ def encode(
       duotok encode music/ more/ -o tokens/               whole trees
       duotok encode --vocals v.wav --accompaniment a.wav -o song.duotok
       duotok encode song.wav --vocals v.wav               accompaniment = song - vocals
-      duotok encode music/ -o tokens/ --json > log.jsonl
+      duotok encode music/ -o tokens/ --workers 4 --json > log.jsonl
+      ffmpeg -i film.mkv -f wav - | duotok encode - -o film.duotok
     """
-    from duotok.audio.io import AUDIO_SUFFIXES, find_audio
-    from duotok.cli.files import check_writable, expand, targets
+    from duotok.audio.finding import AUDIO_SUFFIXES, Found, search
+    from duotok.cli import files
     from duotok.tokens import SUFFIX
 
-    if out is not None and out.suffix.lower() in AUDIO_SUFFIXES:
+    if out is not None and out.suffix.lower() in AUDIO_SUFFIXES and not out.is_dir():
         raise DuoTokError(f"{out}: tokens are no sound; name the output NAME{SUFFIX}, or give a folder")
-    stems = {"vocals": vocals, "accompaniment": accompaniment}
-    given = [path for path in stems.values() if path is not None]
-    jobs = expand(inputs or [], find_audio, "audio files")
-    if given and len(jobs) > 1:
+    stems = {role: path for role, path in (("vocals", vocals), ("accompaniment", accompaniment)) if path is not None}
+    found = Found()
+
+    def find(folder: Path) -> list[Path]:
+        here = search(folder, AUDIO_SUFFIXES, follow)
+        for why, paths in here.left_out.items():
+            found.left_out.setdefault(why, []).extend(paths)
+        return here.files
+
+    jobs = files.expand(inputs or [], find, "audio files")
+    if stems and len(jobs) > 1:
         raise DuoTokError("--vocals and --accompaniment belong to one song; give one INPUT with them")
     if not jobs:
-        if len(given) < 2:
+        if len(stems) < 2:
             raise DuoTokError("nothing to encode; give a song, or --vocals and --accompaniment")
         if out is None:
             raise DuoTokError("two stems have no name together; say where to with -o NAME.duotok")
-        jobs = [(given[0], Path(given[0].name))]
-    has_mix = bool(inputs)
-    planned = targets(jobs, out, SUFFIX)
-    for _, target in planned:
-        check_writable(target)
-    codec = open_model(model, device, precision)
-
-    counts = {"encoded": 0, "skipped": 0, "failed": 0, "would encode": 0}
-    with progress_bars(len(planned)) as bars:
-        for source, target in planned:
-            facts: dict[str, Any] = {"input": str(source), "output": str(target)}
-            if not force and _is_done(target, codec, source.name):
-                facts["status"] = "skipped"
-            elif dry_run:
-                facts["status"] = "would encode"
-            else:
-                try:
-                    with bars.file(str(source)) as advance:
-                        facts |= _encode_one(codec, source if has_mix else None, target, stems, batch_size, advance)
-                except DuoTokError as error:
-                    facts |= {"status": "failed", "error": str(error)}
-            counts[facts["status"]] += 1
-            _report(facts, as_json)
-    if len(planned) > 1:
-        say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
-    if counts["failed"]:
+        jobs = [(stems["vocals"], Path(stems["vocals"].name))]
+    if out is None and any(files.streamed(source) for source, _ in jobs):
+        raise DuoTokError("standard input has no name; say where to with -o NAME.duotok, or -o - for standard output")
+    if out == files.STREAM:
+        if len(jobs) > 1:
+            raise DuoTokError(f"-o -: standard output takes one song, not {len(jobs)}; give a folder")
+        if as_json:
+            raise DuoTokError("-o - and --json both want standard output; leave one of them out")
+    opening = Opening(model, device, threads, precision)
+    with files.settled([*(source for source, _ in jobs), *stems.values()]) as kept:
+        if out == files.STREAM:
+            with files.to_stdout(SUFFIX) as place:
+                tasks = [Task("", jobs[0][0], {}, place, True, True, False, batch_size)]
+                _run(tasks, bool(inputs), stems, kept, opening, 1, as_json)
+            return
+        planned = files.targets(jobs, out, SUFFIX)
+        for _, target in planned:
+            files.check_writable(target)
+        files.check_not_input([target for _, target in planned], [*(source for source, _ in jobs), *stems.values()])
+        exact = out is not None and len(planned) == 1 and planned[0][1] == out
+        tasks = [Task("", source, {}, target, exact, force, dry_run, batch_size) for source, target in planned]
+        failed = _run(tasks, bool(inputs), stems, kept, opening, workers, as_json)
+    if found.left_out:
+        say(f"left out: {found.summary()}")
+    if failed:
         raise typer.Exit(1)
 
 
-def _is_done(target: Path, codec: DuoTok, source: str) -> bool:
-    from duotok.tokens import load
+def _run(
+    tasks: list[Task], has_mix: bool, stems: dict[str, Path], kept: dict[Path, Path], opening: Opening, workers: int,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Does all songs and tells of each; how many failed."""
+    from duotok.cli.files import shown
 
-    try:
-        tokens = load(target)
-    except TokenFileError:
-        return False
-    return tokens.model_hash == codec.model_hash and tokens.source == source
+    def files_of(task: Task) -> dict[str, Path]:
+        roles = ({"mix": task.song} if has_mix else {}) | stems
+        return {role: kept.get(path, path) for role, path in roles.items()}
+
+    named = [(shown(task.song), replace(task, name=shown(task.song), files=files_of(task))) for task in tasks]
+    codec = opening.model()
+    counts = {"encoded": 0, "skipped": 0, "failed": 0, "would encode": 0}
+    with progress_bars(len(named)) as bars:
+        for number, facts in run(encode_one, named, codec, opening, workers, bars):
+            told = {"input": named[number][0], "output": shown(named[number][1].target), **facts}
+            counts[told["status"]] += 1
+            _report(told, as_json)
+    if len(named) > 1:
+        say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
+    return counts["failed"]
 
 
-def _encode_one(
-    codec: DuoTok, mix: Path | None, target: Path, stems: dict[str, Path | None], batch_size: int, advance: Advance
-) -> dict[str, Any]:
+def encode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
+    """Encode one song, unless that was done."""
+    from duotok.cli.files import origin, shown
+    from duotok.spool import Sound
+
+    sources = {role: found for role, path in task.files.items() if (found := Sound(path).file()) is not None}
+    target, why, done = settle(task, codec, sources)
+    if done:
+        return {"status": "skipped", "output": shown(target)}
+    said = {"output": shown(target), **({"note": why} if why else {})}
+    if task.dry_run:
+        return {"status": "would encode", **said}
     began = time.monotonic()
     tokens = codec.encode(
-        mix,
-        vocals=stems["vocals"],
-        accompaniment=stems["accompaniment"],
-        batch_size=batch_size,
-        progress=advance,
-    )
-    tokens.save(target)
+        task.files.get("mix"), vocals=task.files.get("vocals"), accompaniment=task.files.get("accompaniment"),
+        batch_size=task.batch_size, progress=advance,
+    )  # fmt: skip
+    replace(tokens, origin=origin(task.song, target)).save(target)
     wall = time.monotonic() - began
     return {
         "status": "encoded",
+        **said,
         "seconds": round(tokens.seconds, 6),
         "frames": tokens.n_frames,
         "gain_db": round(tokens.gain_db, 3),
@@ -138,6 +188,68 @@ def _encode_one(
         "took_seconds": round(wall, 3),
         "real_time_factor": round(wall / tokens.seconds, 4),
     }
+
+
+def settle(task: Task, codec: DuoTok, sources: Mapping[str, SourceFile]) -> tuple[Path, str, bool]:
+    """Where the tokens of a song go, what is to be said of that, and whether they are there already.
+
+    Tokens of the same song (from the same place) are replaced when the song, the stems, the model or the windows are others
+    now; those of another song stay, and this one gets another name. Raises TokenFileError when a file is in the way that is
+    no token file, or the user named a file that holds another song.
+    """
+    from duotok.cli.files import origin
+    from duotok.paths import fitted, text_of
+    from duotok.tokens import SUFFIX, load
+    from duotok.tokens.file import is_token_file
+
+    stem, target = task.song.stem, task.target
+    own = origin(task.song, target)
+    names = [fitted(task.song.name, SUFFIX), *(fitted(f"{stem}.{own[:digits]}", SUFFIX) for digits in (8, 12, 16))]
+    for candidate in [target] if task.exact else [target, *(target.with_name(name) for name in names)]:
+        if not os.path.lexists(candidate):
+            said = "" if candidate == target else f"{target.name} holds another song of this name"
+            return candidate, said, False
+        try:
+            there = load(candidate)
+        except TokenFileError:
+            if is_token_file(candidate):
+                return candidate, "what was there was damaged", False
+            if task.force:
+                return candidate, "replaces a file that was no token file", False
+            raise TokenFileError(
+                f"{candidate}: is there already and no token file; choose another place with -o, or --force replaces it"
+            ) from None
+        difference = _difference(there, codec, sources)
+        if not difference and not task.force:
+            return candidate, "", True
+        if there.origin == own or (not there.origin and there.source == text_of(task.song.name)) or not difference:
+            return candidate, difference, False
+        if task.exact:
+            if task.force:
+                return candidate, f"replaces the tokens of {there.source or 'another song'}", False
+            raise TokenFileError(
+                f"{candidate}: holds the tokens of another song ({there.source or 'of no name'}); choose another name with "
+                "-o, or --force replaces it"
+            )
+    raise TokenFileError(f"{target}: taken by other songs of this name; choose another folder with -o")
+
+
+def _difference(there: DualTokens, codec: DuoTok, sources: Mapping[str, SourceFile]) -> str:
+    """In what tokens that are there differ from those that would be made; "" when they are the same."""
+    if there.model_hash != codec.model_hash:
+        return f"those that were there are of another model ({there.model_id or 'unknown'})"
+    if there.plan != codec.config.codec.plan:
+        return "those that were there were made in other windows"
+    if there.sources.keys() != sources.keys():
+        return (
+            "those that were there were made of other stems"
+            if there.sources
+            else "those that were there do not say of what bytes"
+        )
+    for role, file in sources.items():
+        if (there.sources[role].sha256, there.sources[role].bytes) != (file.sha256, file.bytes):
+            return f"the {'song' if role == 'mix' else role} has changed since"
+    return ""
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:
@@ -151,4 +263,5 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
             detail = (
                 f"  {facts['seconds']:.1f} s, {facts['frames']} frames, {facts['real_time_factor']:.2f} x real time"
             )
-        say(f"{facts['status']}: {facts['input']} -> {facts['output']}{detail}")
+        note = f"  ({facts['note']})" if facts.get("note") else ""
+        say(f"{facts['status']}: {facts['input']} -> {facts['output']}{detail}{note}")

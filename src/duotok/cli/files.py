@@ -1,57 +1,73 @@
-"""Which input becomes which output: files as they are, folders as trees."""
+"""Which input becomes which output: files as they are, folders as trees; no name twice, no input as an output."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from duotok.errors import DuoTokError
+from duotok.paths import fitted, short_hash, text_of
 
 Job = tuple[Path, Path]
+STREAM = Path("-")
+_stdout: set[Path] = set()
+ORIGIN_DIGITS = 16
 
 
 def expand(inputs: Iterable[Path], find: Callable[[Path], list[Path]], what: str) -> list[Job]:
-    """(file, its path below the output folder) for each file; a folder gives its tree.
+    """(file, its path below the output folder) for each file; a folder gives its tree. A file that comes twice counts once.
 
     Raises DuoTokError for a folder that holds nothing of the kind, or an input that is not there.
     """
-    jobs: list[Job] = []
+    jobs: dict[str, Job] = {}
     for given in inputs:
         if given.is_dir():
             found = find(given)
             if not found:
                 raise DuoTokError(f"{given}: no {what} in this folder; name another")
-            jobs.extend((path, path.relative_to(given)) for path in found)
+            for path in found:
+                jobs.setdefault(os.path.abspath(path), (path, path.relative_to(given)))
         else:
-            jobs.append((given, Path(given.name)))
-    return jobs
+            jobs.setdefault(os.path.abspath(given), (given, Path(given.name)))
+    return list(jobs.values())
 
 
 def targets(jobs: list[Job], out: Path | None, ending: str) -> list[Job]:
     """(file, output) for each of `expand`'s jobs; `ending` takes the place of the file's own.
 
     out: a folder, or the very file when it ends with `ending` and there is one job; None puts each beside its input.
-    Two inputs that differ only in their ending keep it: `song.mp3.duotok`, `song.wav.duotok`.
+    Two inputs that differ only in their ending keep it: `song.mp3.duotok`, `song.wav.duotok`; where that does not tell them
+    apart either, a hash of where they lie does.
     """
     if out is not None and len(jobs) == 1 and out.name.lower().endswith(ending) and not out.is_dir():
         return [(jobs[0][0], out)]
 
-    def place(source: Path, below: Path, name: str) -> Path:
+    def place(source: Path, below: Path, stem: str) -> Path:
+        name = fitted(stem, ending)
         return source.with_name(name) if out is None else out / below.with_name(name)
 
-    short = [place(source, below, below.stem + ending) for source, below in jobs]
-    result = []
+    short = [place(source, below, below.stem) for source, below in jobs]
+    result: list[Job] = []
+    seen: set[Path] = set()
     for (source, below), target in zip(jobs, short, strict=True):
         if short.count(target) > 1:
-            target = place(source, below, below.name + ending)
-        result.append((source, target))
-    seen: dict[Path, Path] = {}
-    for source, target in result:
+            target = place(source, below, below.name)
         if target in seen:
-            raise DuoTokError(f"{source} and {seen[target]} would both become {target}; give them one at a time")
-        seen[target] = source
+            target = place(source, below, f"{below.stem}.{origin(source, target)[:8]}")
+        seen.add(target)
+        result.append((source, target))
     return result
+
+
+def origin(source: Path, target: Path) -> str:
+    """Where a source lies, seen from its output: a hash, so that one song is told from another of the same name."""
+    return short_hash(os.path.relpath(os.path.abspath(source), os.path.abspath(target.parent)), ORIGIN_DIGITS)
 
 
 def check_writable(path: Path) -> None:
@@ -65,3 +81,74 @@ def check_writable(path: Path) -> None:
         raise DuoTokError(f"{path}: cannot be written ({parent} is a file); choose another place with -o")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise DuoTokError(f"{path}: cannot be written ({parent}: permission denied); choose another place with -o")
+
+
+def check_not_input(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Raises DuoTokError when an output is one of the inputs, also by another name."""
+    given = [path for path in inputs if path is not None and path.exists()]
+    for output in outputs:
+        if output.exists() and any(output.samefile(path) for path in given):
+            raise DuoTokError(f"{output}: is an input, and would be replaced; choose another place with -o")
+
+
+def check_free(outputs: Iterable[Path], mine: Callable[[Path], bool], force: bool) -> None:
+    """Raises DuoTokError when something is there that this command did not make (`mine` tells), unless forced."""
+    foreign = [path for path in outputs if os.path.lexists(path) and not mine(path)]
+    if foreign and not force:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise DuoTokError(
+            f"{foreign[0]}{more}: there already, and not made by this command; choose another place, or --force replaces it"
+        )
+
+
+def streamed(path: Path) -> bool:
+    """Whether an input can be read once only: `-`, /dev/stdin, a pipe."""
+    if path == STREAM:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+@contextlib.contextmanager
+def settled(inputs: Iterable[Path], suffix: str = "") -> Iterator[dict[Path, Path]]:
+    """For each input that can be read once only: a file with what came out of it, while the block lasts."""
+    with contextlib.ExitStack() as stack:
+        found: dict[Path, Path] = {}
+        for path in inputs:
+            if not streamed(path) or path in found:
+                continue
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="duotok-")))
+            found[path] = folder / f"stdin{suffix}"
+            with open(found[path], "wb") as file:
+                if path == STREAM:
+                    shutil.copyfileobj(sys.stdin.buffer, file)
+                else:
+                    with open(path, "rb") as source:
+                        shutil.copyfileobj(source, file)
+            if found[path].stat().st_size == 0:
+                raise DuoTokError(f"{'standard input' if path == STREAM else path}: nothing came; pipe a file into it")
+        yield found
+
+
+@contextlib.contextmanager
+def to_stdout(ending: str) -> Iterator[Path]:
+    """A file whose bytes go to standard output when the block ends well."""
+    if sys.stdout.isatty():
+        raise DuoTokError("-o -: standard output is a terminal; send it into a file or another program")
+    with tempfile.TemporaryDirectory(prefix="duotok-") as folder:
+        place = Path(folder) / f"stdout{ending}"
+        _stdout.add(place)
+        yield place
+        with open(place, "rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def shown(path: Path) -> str:
+    """A path for people and for JSON."""
+    if path == STREAM:
+        return "standard input"
+    return "standard output" if path in _stdout else text_of(path)

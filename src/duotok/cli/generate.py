@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from duotok.tokens import DualTokens
 
 SECONDS = 30.0
+MONOTONE = 0.8
+"""Share of one code from which on a track is a drone."""
 
 
 def generate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="NAME.wav or NAME.flac, NAME.duotok beside it; NAME.duotok for tokens alone.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NAME.wav (or another kind of sound) and NAME.duotok; NAME.duotok alone; or a folder/.")],
     lm: Annotated[str, typer.Option(help="The language model: folder of a training run, exported folder, or the package's own.")] = "mini",
     song: Annotated[Path | None, typer.Option("--continue", help="A song that goes on: sound or .duotok.")] = None,
     vocals: Annotated[Path | None, typer.Option(help="A song whose vocals get a new accompaniment: sound or .duotok.")] = None,
     accompaniment: Annotated[Path | None, typer.Option(help="A song whose accompaniment gets new vocals: sound or .duotok.")] = None,
     stem: Annotated[bool, typer.Option("--stem", help="The sound of --vocals or --accompaniment is that track alone; nothing is separated.")] = False,
     keep: Annotated[float | None, typer.Option(min=0, help="Seconds of both tracks that stay. Default: all with --continue, else 0.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.04, help="Length of the result, what stays included. Default: 30, or the track's.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.04, help="Length with what stays. Default: 30, 30 more than stays, or the track's.")] = None,
     at_least: Annotated[float | None, typer.Option(min=0, help="From here on the model may end the song. Default: exactly --seconds.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same tokens.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="So many candidates at once, with seeds that count on from --seed.")] = 1,
@@ -44,7 +46,8 @@ def generate(
     """Make music: from nothing, going on with a song, or one track for a given other one.
 
     The tokens come from the language model, the sound from the bundle's renderer. Sound that is given is separated and
-    encoded first; the given tokens stay as they are. With --count the files are NAME.seed-N.wav; --seed N makes that one again.
+    encoded first; the given tokens stay as they are. With --count, and in a folder, the files are NAME.seed-N.wav; --seed N
+    makes that one again.
 
     \b
       duotok generate -o new.wav --seconds 30 --seed 1                       the small model of the package
@@ -71,7 +74,11 @@ def generate(
         raise ConfigError("--keep is about a given song; give one with --continue, --vocals or --accompaniment")
     sampling = Sampling(temperature, top_k, top_p)
     seeds = [seed + i for i in range(count)]
-    targets = _targets(out, seeds, force)
+    if out.is_dir() or not out.suffix:
+        out = out / f"{Path(source.name).stem if source else 'song'}.wav"
+        targets = _targets(out, seeds, force, several=True)
+    else:
+        targets = _targets(out, seeds, force, several=count > 1)
     language = open_lm(lm, device)
     _check_task(language, lm, what)
     codec = open_model(model, device)
@@ -82,7 +89,8 @@ def generate(
     with progress_bars(2 + count) as bars:
         tokens = None if source is None else _tokens(codec, source, what if stem else "", dry_run, bars)
         if seconds is None:
-            seconds = SECONDS if tokens is None or what == "song" else tokens.seconds
+            stays = 0.0 if tokens is None or what != "song" else tokens.seconds if keep is None else keep
+            seconds = SECONDS + stays if tokens is None or what == "song" else tokens.seconds
         frames = codec.n_frames(round(seconds * codec.sample_rate))
         fixed = {} if tokens is None or source is None else _given(tokens, what, keep, frames, source)
         have = check_given(language.protocol, fixed, frames)
@@ -110,6 +118,8 @@ def generate(
         ready = [_dual(made, codec, tokens, source) for made in found]
         for (_, beside), dual in zip(targets, ready, strict=True):
             dual.save(beside)
+        for made in found:
+            _remark(made, {track: codes.shape[1] for track, codes in fixed.items()}, temperature)
         for (sound, beside), dual, made in zip(targets, ready, found, strict=True):
             facts: dict[str, Any] = {
                 "tokens": str(beside), "seed": made.seed, "seconds": round(dual.seconds, 6), "ended": made.ended,
@@ -123,7 +133,27 @@ def generate(
             _report(facts, as_json)
 
 
-def _targets(out: Path, seeds: list[int], force: bool) -> list[tuple[Path, Path]]:
+def _remark(made: Made, given: dict[str, int], temperature: float) -> None:
+    """Tells of a song in which one code stands nearly everywhere: a drone, and most often silence."""
+    import numpy as np
+
+    shares = []
+    for track, codes in made.tokens.items():
+        new = codes[0, given.get(track, 0) :]
+        if len(new) > 25:
+            _, counts = np.unique(new, return_counts=True)
+            shares.append((float(counts.max() / len(new)), track))
+    held = [f"{share:.0%} of its {track}" for share, track in shares if share > MONOTONE]
+    if held and (temperature == 0 or len(held) == len(shares)):
+        why = (
+            "at temperature 0 a model falls silent easily" if temperature == 0 else "the model fell silent, most likely"
+        )
+        say(
+            f"seed {made.seed}: one and the same code is {' and '.join(held)}; {why}: try --temperature 1 or another --seed"
+        )
+
+
+def _targets(out: Path, seeds: list[int], force: bool, several: bool) -> list[tuple[Path, Path]]:
     """(what is asked for, its token file) for each seed; the same path twice for tokens alone."""
     from duotok.audio.io import WRITE_SUFFIXES
     from duotok.cli.files import check_writable
@@ -134,7 +164,7 @@ def _targets(out: Path, seeds: list[int], force: bool) -> list[tuple[Path, Path]
         raise DuoTokError(f"{out}: cannot write '{out.suffix}'; name it {', '.join(f'NAME{e}' for e in endings)}")
     found = []
     for seed in seeds:
-        path = out if len(seeds) == 1 else out.with_name(f"{out.stem}.seed-{seed}{out.suffix}")
+        path = out.with_name(f"{out.stem}.seed-{seed}{out.suffix}") if several else out
         found.append((path, path.with_suffix(SUFFIX)))
         for place in found[-1]:
             check_writable(place)
@@ -221,5 +251,16 @@ def _dual(made: Made, codec: DuoTok, given: DualTokens | None, source: Path | No
 def _report(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         put_json(facts)
-    else:
-        say(", ".join(f"{name}: {value}" for name, value in facts.items()))
+        return
+    if "would make" in facts:
+        given = f", the first {facts['given_seconds']:.1f} s given" if facts["given_seconds"] else ""
+        say(
+            f"would make {', '.join(facts['would make'])}: {facts['seconds']:.1f} s{given}, by {facts['lm']} and {facts['model']}"
+        )
+        return
+    beside = f", tokens in {facts['tokens']}" if "output" in facts else ""
+    took = facts["tokens_took_seconds"] + facts.get("sound_took_seconds", 0.0)
+    ended = ", ended by the model" if facts["ended"] else ""
+    say(
+        f"{facts.get('output', facts['tokens'])}: {facts['seconds']:.1f} s{ended}, seed {facts['seed']}{beside}; took {took:.1f} s"
+    )

@@ -28,7 +28,7 @@ def info(
     """
     path = Path(what)
     if path.is_file():
-        from duotok.audio.io import AUDIO_SUFFIXES
+        from duotok.audio.finding import AUDIO_SUFFIXES
 
         facts = _sound(path) if path.suffix.lower() in AUDIO_SUFFIXES else _tokens(path)
     elif path.suffix == ".duotok":
@@ -96,6 +96,7 @@ def _sound(path: Path) -> dict[str, Any]:
         "n_samples": found.n_samples,
         "exact": found.exact,
         "seconds": round(found.seconds, 6),
+        **({"note": found.note} if found.note else {}),
     }
 
 

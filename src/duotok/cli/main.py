@@ -22,6 +22,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "encode": "duotok.cli.encode",
     "decode": "duotok.cli.decode",
+    "separate": "duotok.cli.separate",
     "info": "duotok.cli.info",
     "demo": "duotok.cli.demo",
     "songs": "duotok.cli.songs",
@@ -60,6 +61,7 @@ A song in, two time-aligned token streams out (vocals, accompaniment), 48 kHz mu
   duotok encode song.mp3 -o song.duotok     25 tokens a second for each track
   duotok info song.duotok                   what is in it
   duotok decode song.duotok -o song.wav     music again; --track vocals for one track
+  duotok separate song.mp3 -o stems         its two tracks as sound
   duotok demo song.mp3 -o report            all of it on one page, to hear and to see
 
 Each command has its own --help with examples.
@@ -88,6 +90,11 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
+    warn_in_lines()
+
+
+def warn_in_lines() -> None:
+    """Our own warnings on stderr, a line each."""
     ours = logging.getLogger("duotok")
     if not any(isinstance(handler, _Warnings) for handler in ours.handlers):
         ours.addHandler(_Warnings(logging.WARNING))

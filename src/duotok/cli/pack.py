@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from duotok.cli.console import put_json, say
 from duotok.errors import ConfigError
 
+if TYPE_CHECKING:
+    from duotok.codec import DuoTok
+
 
 def pack(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="WORK of `duotok data`, shards (a folder or a URL), or a folder of .duotok files.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The packed corpus, e.g. tokens.parquet.")],
-    model: Annotated[str, typer.Option(help="Encodes shards: a bundle's name, folder, owner/name on the hub; or transformers:FOLDER.")] = "mini",
+    model: Annotated[str, typer.Option(help="Encodes shards, or made the token files: a bundle; or transformers:FOLDER.")] = "mini",
     codebooks: Annotated[int | None, typer.Option(min=1, help="With transformers: the first so many codebooks; all by default.")] = None,
     mix: Annotated[bool, typer.Option("--mix", help="With transformers: one stream of the mix, not one a track.")] = False,
     split: Annotated[list[str] | None, typer.Option(help="train, validation, test: only these shards; of token files, what they all are.")] = None,
@@ -50,7 +53,7 @@ def pack(
     elif place.is_dir():
         if codebooks is not None or mix:
             raise ConfigError(f"{source}: token files are encoded already; leave --codebooks and --mix out")
-        facts = _from_files(place, out, split, force, dry_run)
+        facts = _from_files(place, out, split, force, dry_run, model, device)
     else:
         raise ConfigError(f"{source}: no such folder; name WORK, a folder of shards, or one of .duotok files")
     if as_json:
@@ -101,13 +104,38 @@ def _from_shards(
     }  # fmt: skip
 
 
-def _from_files(folder: Path, out: Path, split: list[str] | None, force: bool, dry_run: bool) -> dict[str, Any]:
+def _from_files(
+    folder: Path, out: Path, split: list[str] | None, force: bool, dry_run: bool, model: str, device: str
+) -> dict[str, Any]:
     from duotok.lm.pack import pack_tokens
-    from duotok.tokens import SUFFIX
+    from duotok.tokens import SUFFIX, load
 
     if split and len(split) > 1:
         raise ConfigError("--split: token files are all of one split; name one, or none")
     if dry_run:
         return {"would pack": sum(1 for _ in folder.rglob(f"*{SUFFIX}"))}
-    done = pack_tokens(folder, out, _splits("--split", split)[0] if split else None, force=force)
-    return {"packed": str(out), "songs": done.songs, "frames": done.frames}
+    first = next(iter(sorted(folder.rglob(f"*{SUFFIX}"))), None)
+    codec = None if first is None else _maker(model, device, load(first).model_hash)
+    done = pack_tokens(folder, out, _splits("--split", split)[0] if split else None, force=force, model=codec)
+    return {
+        "packed": str(out),
+        "songs": done.songs,
+        "frames": done.frames,
+        "code vectors": "none" if codec is None else "packed",
+    }
+
+
+def _maker(model: str, device: str, wanted: str) -> DuoTok | None:
+    """The model that made tokens, if --model is it: its code vectors are packed as well."""
+    from duotok.cli.console import open_model
+    from duotok.errors import BundleError
+
+    try:
+        codec = open_model(model, device)
+        if codec.model_hash == wanted:
+            return codec
+        why = f"{model} is not the model that made them"
+    except BundleError as error:
+        why = str(error)
+    say(f"packed without code vectors: {why}; --model names it, or train with --set tables=random")
+    return None

@@ -11,6 +11,7 @@ import typer
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs: what `duotok train` made, e.g. runs/mini/stage2.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write (.png, .svg, .pdf).")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no such picture.")] = False,
 ) -> None:  # fmt: skip
     """Learning curves of one run, or of several on top of each other, as a picture.
 
@@ -23,5 +24,5 @@ def plot(
     """
     from duotok.training.plot import plot as draw
 
-    draw(runs, output)
+    draw(runs, output, force)
     typer.echo(str(output))

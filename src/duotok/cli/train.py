@@ -110,10 +110,11 @@ def _build(
 ) -> Stage:
     from duotok.corpora.derived import DerivedArrays
     from duotok.corpora.store import ShardStore
-    from duotok.training.stages import BUILDERS, Needs
+    from duotok.training.stages import BUILDERS, Needs, check_validation
 
     store = ShardStore(shards or data / "shards", data / "derived")
     store.derived = DerivedArrays(store, data / "derived", writable)
+    check_validation(config, store)
     return BUILDERS[stage][2](config, Needs(runs, store, workers))
 
 

@@ -100,6 +100,8 @@ class Corpus(ABC):
             self._options[key] = str(value) if isinstance(value, int | float) else value
             if known[key].choices and value not in known[key].choices:
                 raise CorpusError(f"{self.name}: {key}={value}; it can be {', '.join(known[key].choices)}")
+        self.problems: dict[str, str] = {}
+        """Recording id -> why it is left out, as far as `recordings` found any such."""
         self._shares = self.number("validation"), self.number("test")
         if min(self._shares) < 0 or sum(self._shares) > 1:
             raise CorpusError(f"{self.name}: validation and test are shares, together at most 1, not {self._shares}")
@@ -190,7 +192,7 @@ def get(name: str) -> type[Corpus]:
 
 def split_by_identity(identity: str, seed: int = 0, validation: float = 0.05, test: float = 0.05) -> Split:
     """The split of an artist, speaker or song: a pure function of its name and the seed, about these shares of the identities."""
-    place = int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode()).digest()[:8]) / 2**64
+    place = int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "surrogateescape")).digest()[:8]) / 2**64
     if place < test:
         return "test"
     return "validation" if place < test + validation else "train"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,18 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from duotok.corpora.base import LICENCE_CLASSES, Corpus, get, licence_class, settle
+from duotok.corpora.jobs import atomic_write
 from duotok.corpora.types import CorpusError, Recording, Split, read_table, segment_key, write_table
 
 TABLE = "recordings.parquet"
+LEDGER = Path("ledger") / "catalog.jsonl"
 _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The recordings, sorted by id, and how many each licence class lost to the licence filter."""
+    """The recordings, sorted by id, how many each licence class lost to the licence filter, and id -> why a recording is
+    none."""
 
     recordings: list[Recording]
     left_out: Counter[str] = field(default_factory=Counter)
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 def open_corpora(corpora: Sequence[str], settings: Sequence[str] = ()) -> list[Corpus]:
@@ -62,6 +67,7 @@ def build(corpora: Iterable[Corpus], licences: Sequence[str] = (), among: Iterab
     names = {corpus.name for corpus in corpora}
     found = [recording for recording in among if recording.corpus not in names]
     left_out: Counter[str] = Counter()
+    problems: dict[str, str] = {}
     for corpus in corpora:
         for recording in settle(list(corpus.recordings())):
             kept = licence_class(recording.licence)
@@ -69,11 +75,15 @@ def build(corpora: Iterable[Corpus], licences: Sequence[str] = (), among: Iterab
                 left_out[kept] += 1
             else:
                 found.append(recording)
+        problems |= corpus.problems
     if not found:
         lost = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
-        raise CorpusError(f"no recordings ({lost or 'the corpora are empty'}){'; allow more licences' if lost else ''}")
+        lost = lost or next((f"{name}: {why}" for name, why in problems.items()), "")
+        raise CorpusError(
+            f"no recordings ({lost or 'the corpora are empty'}){'; allow more licences' if left_out else ''}"
+        )
     check(found)
-    return Catalog(sorted(found, key=lambda recording: recording.id), left_out)
+    return Catalog(sorted(found, key=lambda recording: recording.id), left_out, problems)
 
 
 def check(recordings: Iterable[Recording]) -> None:
@@ -106,11 +116,45 @@ def check(recordings: Iterable[Recording]) -> None:
                 )
 
 
+OWN = ("shards", "stems", "lyrics", "scan", "report", "derived")
+"""What the steps write into WORK."""
+
+
 def write(work: Path, catalog: Catalog) -> Path:
-    """WORK/recordings.parquet, atomically. The same recordings give the same bytes."""
+    """WORK/recordings.parquet, atomically. The same recordings give the same bytes.
+
+    Raises CorpusError for a folder that holds what would be taken for work of ours, and replaced.
+    """
     path = work / TABLE
+    if not path.exists() and not (work / "ledger").is_dir():
+        foreign = [name for name in OWN if (work / name).exists()]
+        if foreign:
+            raise CorpusError(
+                f"{work / foreign[0]}: is there, and no work of DuoTok; name a new folder with --work, its steps write there"
+            )
     write_table(path, catalog.recordings, Recording)
+    if not catalog.problems:
+        (work / LEDGER).unlink(missing_ok=True)
+        return path
+    with atomic_write(work / LEDGER) as file:
+        for name, why in catalog.problems.items():
+            file.write(json.dumps({"unit": name, "stamp": "", "ok": False, "error": why}).encode() + b"\n")
     return path
+
+
+def few(recordings: Sequence[Recording]) -> str:
+    """What is to be said where no song falls to validation; "" where one does."""
+    if any(recording.split == "validation" for recording in recordings):
+        return ""
+    corpora = sorted({recording.corpus for recording in recordings})
+    songs = len({(recording.corpus, recording.identity) for recording in recordings})
+    mend = f"--set {corpora[0]}.validation=0.25 (another --set {corpora[0]}.seed=1, if still none)"
+    if songs == 1:
+        mend = "more songs"
+    return (
+        f"none of {songs} songs falls to validation, so training has nothing to be judged by; {mend} mends that, and "
+        "`duotok train --set without_validation=true` trains without"
+    )
 
 
 def read(work: Path) -> list[Recording]:

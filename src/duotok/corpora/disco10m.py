@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from duotok.audio.io import find_audio
+from duotok.audio.finding import find_audio
 from duotok.corpora.base import Corpus, CorpusInfo, Option
 from duotok.corpora.types import CorpusError, Recording
 from duotok.errors import MissingExtraError

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from duotok.errors import AudioError, MissingExtraError
-
-CHUNK = 1 << 20
 
 
 def is_url(place: str) -> bool:
@@ -48,12 +45,3 @@ def local(place: str) -> Iterator[Path]:
         except (OSError, ValueError, ImportError) as error:
             raise AudioError(f"{place}: cannot be read ({' '.join(str(error).split())})") from error
         yield path
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in bounded memory."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

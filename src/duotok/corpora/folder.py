@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, whole
-from duotok.corpora.types import KINDS, STEMS, CorpusError, Kind, Recording
+from duotok.corpora.stem_names import named
+from duotok.corpora.types import KINDS, CorpusError, Kind, Recording
+from duotok.paths import text_of
 
 LYRICS = (".lrc", ".json", ".txt")
-# Other names of the same track, as MUSDB18 and separators write them.
-TRACKS = {**{stem: stem for stem in STEMS}, "mixture": "mix", "no_vocals": "accompaniment"}
+log = logging.getLogger(__name__)
 
 
 class Folder(Corpus):
-    """A tree of audio files. `NAME.vocals.EXT`, or `NAME/vocals.EXT`, with its fellows is one song; all else is a mix."""
+    """A tree of audio files. Tracks of one song, named as `duotok.corpora.stem_names` has it, are one song; all else is a mix."""
 
     info = CorpusInfo(
         name="folder",
@@ -28,6 +30,7 @@ class Folder(Corpus):
         put="ROOT/anything/SONG.mp3                      a mix\n"
         "ROOT/anything/SONG.vocals.flac, SONG.accompaniment.flac (and drums, bass, other, mix)   tracks of one song\n"
         "ROOT/anything/SONG/vocals.flac, accompaniment.flac ...                                  the same\n"
+        "ROOT/anything/SONG_(Vocals)_MODEL.wav, SONG_(Instrumental)_MODEL.wav; SONG_vocals.wav, SONG_no_vocals.wav   the same\n"
         "ROOT/anything/SONG.lrc, .json or .txt                                                   its lyrics",
         stages=(1, 2, 3, 4),
     )
@@ -39,14 +42,19 @@ class Folder(Corpus):
         "licence": Option("", "the licence of all of it"),
         "attribution": Option("", "whom to name for all of it; the song's name if empty"),
         "language": Option("", "ISO 639-1 code of what is sung or said"),
+        "symlinks": Option("leave", "whether linked folders are gone into", ("leave", "follow")),
     }
 
+    def __init__(self, root: Path | str, **options: Any) -> None:
+        super().__init__(root, **options)
+        self._belongs: dict[str, str] = {}
+
     def recordings(self) -> Iterator[Recording]:
-        """All songs, sorted by name. Raises CorpusError when there is no audio, or a song has a track twice."""
-        from duotok.audio.io import AUDIO_SUFFIXES
+        """All songs, sorted by name; one that has a track twice goes into `problems`. Raises CorpusError when there is no audio."""
+        from duotok.audio.finding import AUDIO_SUFFIXES
 
         songs = self._songs()
-        if not songs:
+        if not songs and not self.problems:
             raise CorpusError(f"{self.root}: no audio (looked for {', '.join(sorted(AUDIO_SUFFIXES))})")
         for song in sorted(songs):
             tracks = songs[song]
@@ -65,38 +73,66 @@ class Folder(Corpus):
                 lyrics=self._lyrics(name, next(iter(tracks.values()))),
                 language=self.option("language"),
                 licence=self.option("licence"),
-                attribution=self.option("attribution") or Path(name).name,
+                attribution=self.option("attribution") or text_of(Path(name).name),
                 source=str(next(iter(tracks.values()))),
             )
 
     def _songs(self) -> dict[str, dict[str, Path]]:
-        """Relative name of the song -> track -> file."""
-        from duotok.audio.io import find_audio  # it brings torch, and `duotok data list` shall answer at once
+        """Relative name of the song -> track -> file. Songs with a track twice go into `problems`."""
+        from duotok.audio.finding import (  # it brings torch; `duotok data list` answers at once
+            NO_SOUND,
+            search,
+            without,
+        )
 
-        files = find_audio(self.root)
-        works = {table.parent for table in self.root.rglob("recordings.parquet")}  # a WORK inside the root is no corpus
-        files = [path for path in files if not works.intersection(path.parents)]
-        in_folder: dict[Path, set[str]] = {}
-        for path in files:
-            if path.stem in TRACKS:
-                in_folder.setdefault(path.parent, set()).add(TRACKS[path.stem])
-        songs: dict[str, dict[str, Path]] = {}
-        for path in files:
-            name, _, track = path.stem.rpartition(".")
-            if name and track in TRACKS:
-                self._add(songs, path.with_name(name), TRACKS[track], path)
-            elif path.stem in TRACKS and len(in_folder[path.parent]) > 1 and path.parent != self.root:
-                self._add(songs, path.parent, TRACKS[path.stem], path)
+        everything = search(self.root, follow_symlinks=self.option("symlinks") == "follow")
+        tables = search(self.root, (".parquet",)).files  # a WORK inside the root is no corpus
+        found = without(everything, [table.parent for table in tables if table.name == "recordings.parquet"])
+        found.left_out = {why: paths for why, paths in found.left_out.items() if why != NO_SOUND}
+        if found.left_out:
+            log.warning("%s: left out: %s", self.root, found.summary().replace("--follow-symlinks", "symlinks=follow"))
+        tracks: dict[Path, dict[str, list[tuple[Path, bool]]]] = {}
+        bare: dict[Path, list[Path]] = {}
+        for path in found.files:
+            name = named(path)
+            if name is None or name.song == self.root:
+                bare.setdefault(path.with_suffix(""), []).append(path)
             else:
-                key = str(path.with_suffix("").relative_to(self.root))
+                tracks.setdefault(name.song, {}).setdefault(name.track, []).append((path, name.certain))
+        songs: dict[str, dict[str, Path]] = {}
+        for song, parts in tracks.items():
+            # A name that only may be a track is one beside a fellow: the voice beside a band, or beside the song itself.
+            fellows = {*parts} | ({"mix"} if song in bare else set())
+            if not ("vocals" in fellows and len(fellows) > 1) and not len(fellows - {"mix"}) > 1:
+                for track in list(parts):
+                    for path, certain in parts[track]:
+                        if not certain:
+                            bare.setdefault(path.with_suffix(""), []).append(path)
+                            if (
+                                len(fellows) > 1
+                            ):  # an instrumental version of a song is no track, but goes where it goes
+                                self._belongs[self._below(path.with_suffix(""))] = self._below(song)
+                    parts[track] = [(path, certain) for path, certain in parts[track] if certain]
+            parts = {track: files for track, files in parts.items() if files}
+            if not parts:
+                continue
+            if song in bare and "mix" not in parts:
+                parts["mix"] = [(bare[song].pop(0), True)]
+            key = self._below(song)
+            twice = next(((track, files) for track, files in parts.items() if len(files) > 1), None)
+            if twice is not None:
+                names = " and ".join(str(path) for path, _ in twice[1])
+                self.problems[self.id(key)] = f"{twice[0]} is there {len(twice[1])} times: {names}; keep one of them"
+                continue
+            songs[key] = {track: files[0][0] for track, files in parts.items()}
+        for song, paths in bare.items():
+            key = self._below(song)
+            for path in paths:
                 songs[key if key not in songs else f"{key}\0{path.suffix.lower()}"] = {"mix": path}
         return songs
 
-    def _add(self, songs: dict[str, dict[str, Path]], song: Path, track: str, path: Path) -> None:
-        tracks = songs.setdefault(str(song.relative_to(self.root)), {})
-        if track in tracks:
-            raise CorpusError(f"{path}: the song has {tracks[track].name} as {track} already; keep one of the two")
-        tracks[track] = path
+    def _below(self, path: Path) -> str:
+        return str(path.relative_to(self.root))
 
     def _kind(self, tracks: Mapping[str, Path]) -> Kind:
         if set(tracks) == {"mix"}:
@@ -106,7 +142,7 @@ class Folder(Corpus):
         return "voice" if set(tracks) == {"vocals"} else "song"
 
     def _identity(self, name: str) -> str:
-        return str(Path(name).parent) if self.option("identity") == "folder" else name
+        return str(Path(name).parent) if self.option("identity") == "folder" else self._belongs.get(name, name)
 
     def _lyrics(self, name: str, file: Path) -> str:
         base = self.root / name

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from duotok.corpora.engines import Engine, Function, JobError, LocalEngine, Outcome, RayEngine, engine, no_space
 from duotok.durable import put
+from duotok.paths import temporary
 
 __all__ = [
     "Engine", "JobError", "LocalEngine", "Outcome", "Pending", "RayEngine", "Results", "Unit", "atomic_write",
@@ -216,7 +217,7 @@ def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A new file that appears under its name only when all of it is written. Makes folders; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     try:
         with open(partial, "wb") as file:
             yield file

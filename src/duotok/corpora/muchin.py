@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from duotok.audio.io import AUDIO_SUFFIXES, find_audio
+from duotok.audio.finding import AUDIO_SUFFIXES, find_audio
 from duotok.corpora.base import Corpus, CorpusInfo, Option
 from duotok.corpora.types import CorpusError, Recording
 

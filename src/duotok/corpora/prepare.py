@@ -56,6 +56,7 @@ class Step:
     failed: Mapping[str, str] = field(default_factory=dict)
     ledger: Path | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
+    warning: str = ""
 
 
 def prepare(work: Path, options: Options, engine: Engine) -> Iterator[Step]:
@@ -103,7 +104,17 @@ def _catalog(work: Path, options: Options) -> Step:
         catalog.write(work, listed)
     hours = sum(recording.seconds or 0.0 for recording in listed.recordings) / 3600
     facts = {"hours by the metadata": hours, "left out by licence": sum(listed.left_out.values())}
-    return Step("catalog", time.perf_counter() - began, len(listed.recordings), facts=facts)
+    took = time.perf_counter() - began
+    said = catalog.few(listed.recordings)
+    return Step(
+        "catalog",
+        took,
+        len(listed.recordings),
+        failed=listed.problems,
+        ledger=work / catalog.LEDGER,
+        facts=facts,
+        warning=said,
+    )
 
 
 def _of_units(name: str, work: Path, ledger: Path, run: Callable[[], Results], hours: bool = False) -> Step:
@@ -155,7 +166,8 @@ def _segment(work: Path, options: Options, engine: Engine) -> Step:
         "recordings left out": len(found.left_out),
     }
     ledger = work / segmenting.LEDGER
-    return Step("segment", time.perf_counter() - began, len(found.segments), ledger=ledger, facts=facts)
+    said = segmenting.short(found.segments)
+    return Step("segment", time.perf_counter() - began, len(found.segments), ledger=ledger, facts=facts, warning=said)
 
 
 def _shard(work: Path, options: Options, engine: Engine) -> Step:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from duotok.corpora.types import CorpusError
 from duotok.durable import put
 from duotok.errors import MissingExtraError
+from duotok.paths import temporary
 
 WAITS = (0.5, 2.0, 8.0)
 """Seconds before a remote store is asked again."""
@@ -103,7 +104,7 @@ class Ranges:
         return data
 
     def _keep(self, kept: Path, data: bytes) -> None:
-        partial = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
+        partial = temporary(kept, ".partial")
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(data)

@@ -231,10 +231,19 @@ def draw(table: Table, report: Report) -> dict[str, bytes]:
     return found
 
 
-def make_report(work: Path, folder: Path | None = None) -> tuple[Report, Path]:
+def _ours(folder: Path) -> bool:
+    """Whether a report lies there."""
+    try:
+        return bool({"duotok", "mixtures"} <= json.loads((folder / "facts.json").read_text(encoding="utf-8")).keys())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def make_report(work: Path, folder: Path | None = None, force: bool = False) -> tuple[Report, Path]:
     """Write the page, the pictures and facts.json into `folder` (WORK/report), each atomically.
 
-    Raises CorpusError when there are no segments.
+    Raises CorpusError when there are no segments, or when a named folder holds files of these names that are no report
+    (unless `force`).
     """
     from duotok.corpora.report_page import facts, render
 
@@ -242,6 +251,9 @@ def make_report(work: Path, folder: Path | None = None) -> tuple[Report, Path]:
     table = read_segments(work)
     report = gather(work, table)
     drawn = draw(table, report)
+    there = [name for name in (*drawn, "facts.json", "index.html") if (folder / name).exists()]
+    if there and not force and folder != work / "report" and not _ours(folder):
+        raise CorpusError(f"{folder / there[0]}: is there already, and no report; name another folder, or --force")
     for name, data in drawn.items():
         with atomic_write(folder / name) as file:
             file.write(data)

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from duotok.audio.io import probe, stream
 from duotok.audio.loudness import LoudnessMeter
-from duotok.corpora.files import fingerprint, local, sha256
+from duotok.corpora.files import fingerprint, local
 from duotok.corpora.jobs import Engine, Pending, Results, Unit, atomic_write, pending, run_units
 from duotok.corpora.types import FRAME_SAMPLES, RATE, CorpusError, Recording
+from duotok.durable import sha256
 from duotok.errors import AudioError
 
 # Whole token frames, so that blocks and frames have common borders.

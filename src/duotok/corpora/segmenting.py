@@ -137,12 +137,24 @@ def segment_all(
         if cut["notes"]:
             notes[recording.id] = tuple(cut["notes"])
     if not segments:
-        raise CorpusError(f"{work}: no segments at all ({most_frequent(left_out)}); scan first: duotok data scan")
+        short = any(reason.startswith("shorter than") for reason in left_out.values())
+        mend = "--segment whole_seconds=1 takes shorter ones whole" if short else "scan first: duotok data scan"
+        raise CorpusError(f"{work}: no segments at all ({most_frequent(left_out)}); {mend}")
     result = Segmentation(segments, left_out, notes)
     if not dry_run:
         write_table(work / TABLE, segments, Segment)
         _write_ledger(work / LEDGER, recordings, result, config)
     return result
+
+
+def short(segments: Sequence[Segment]) -> str:
+    """What is to be said of segments that training will find too few; "" for nothing."""
+    if not any(segment.split == "validation" for segment in segments):
+        return (
+            "no segment for validation, so training has nothing to be judged by; give a corpus a larger share, as in --set "
+            "folder.validation=0.25, or train with --set without_validation=true"
+        )
+    return ""
 
 
 def _progress(answers: Iterable[Any], total: int) -> Iterable[Any]:

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from duotok.audio.channels import upright
 from duotok.audio.io import probe, stream
-from duotok.corpora.files import local, sha256
+from duotok.corpora.files import local
 from duotok.corpora.jobs import Engine, JobError, Pending, Results, Unit, atomic_write, pending, run_units
 from duotok.corpora.scan import read_scan
 from duotok.corpora.segments import stem_sources
 from duotok.corpora.types import FRAME_SAMPLES, RATE, SPLITS, CorpusError, Recording, Segment, table_row, table_schema
+from duotok.durable import sha256
 from duotok.errors import AudioError
 
 VERSION = 1

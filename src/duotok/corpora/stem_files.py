@@ -7,7 +7,6 @@ The bytes are a function of the sound (and of the coder's version): Opus gets a 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from duotok.audio.io import DiskFile
 from duotok.corpora.engines import no_space
 from duotok.durable import put
 from duotok.errors import AudioError, ConfigError
+from duotok.paths import temporary
 
 RATE = 48_000
 TRACKS = ("vocals", "accompaniment")
@@ -135,7 +135,7 @@ class StemWriter:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for track, path in stem_files(folder, extension).items():
-                self._partial[track] = path.with_name(f".{path.name}.{os.getpid()}.partial")
+                self._partial[track] = temporary(path, ".partial")
                 self._files[track] = (
                     _Opus(self._partial[track], channels)
                     if extension == "opus"

@@ -137,13 +137,15 @@ class ShardStore:
 
     url: folder that holds manifest.parquet and the tars, a path or a URL of fsspec; derived: local folder of derived
     arrays (none: everything is computed from the sound); cache: local folder that keeps what is fetched from a URL;
-    verify: check the hash of every FLAC that is read. Raises CorpusError when a shard is missing or was changed.
+    verify: check the hash of every FLAC that is read. without_validation (an attribute): where validation is asked for, train is
+    given, for libraries too small to spare any. Raises CorpusError when a shard is missing or was changed.
     """
 
     def __init__(
         self, url: str | Path, derived: Path | None = None, cache: Path | None = None, verify: bool = False
     ) -> None:
         self._arguments = (url, derived, cache, verify)
+        self.without_validation = False
         self.ranges = Ranges(url, cache)
         self.verify = verify
         self.summary, table = self._read_manifest()
@@ -155,7 +157,8 @@ class ShardStore:
         self.derived = DerivedArrays(self, Path(derived)) if derived is not None else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (ShardStore, self._arguments)  # another process reads the manifest itself
+        # Another process reads the manifest itself.
+        return (ShardStore, self._arguments, {"without_validation": self.without_validation})
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -228,6 +231,8 @@ class ShardStore:
         """Indices of segments `[n]`, by key: of a split, with one of the types, kinds and corpora (all when none is named),
         that can give every track of `needs`, and have words when `lyrics`."""
         chosen = np.ones(len(self), dtype=bool)
+        if self.without_validation:
+            splits = tuple("train" if split == "validation" else split for split in splits)
         for name, wanted in (("split", splits), ("kind", kinds), ("corpus", corpora)):
             if wanted:
                 chosen &= self.segments.where(name, set(wanted).__contains__)

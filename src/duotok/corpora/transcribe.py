@@ -40,7 +40,7 @@ MARGIN = 0.5
 @dataclass(frozen=True)
 class Options:
     """transcriber: whisperx, funasr, auto (Chinese to FunASR, the rest to WhisperX) or none; tools: how each is run;
-    kinds: which recordings are looked at; bundle "" aligns nothing.
+    kinds: which recordings are looked at; bundle "" aligns nothing; encoding: of all lyrics files, "" for what each one is.
     """
 
     transcriber: str = "none"
@@ -50,6 +50,7 @@ class Options:
     vocab: str = BERT_NAME
     device: str = "cpu"
     margin: float = MARGIN
+    encoding: str = ""
 
     def __post_init__(self) -> None:
         if self.transcriber not in CHOICES:
@@ -116,7 +117,7 @@ def _own(payload: dict[str, Any], audio: dict[str, Path], start: float, length: 
     """The lyrics file's words; those of a whole song without times by the lyric head. And its margin."""
     path, first, last = lyrics_part(payload["lyrics"])
     inside = length if last is None else min(length, last - first)
-    lyrics = read_lyrics(path, seconds=inside, start=first + start)
+    lyrics = read_lyrics(path, seconds=inside, start=first + start, encoding=payload.get("encoding", ""))
     if any(line.timed for line in lyrics.lines) or not payload["align"]:
         return lyrics, None
     if first + start > 0:
@@ -199,6 +200,7 @@ def transcribe_units(recordings: Sequence[Recording], work: Path, options: Optio
             if path and options.bundle
             else None,
             "format": FORMAT,
+            **({"encoding": options.encoding} if path and options.encoding else {}),
         }
         place = {
             "folder": str(work.absolute() / "lyrics"),

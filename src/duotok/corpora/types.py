@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from duotok.durable import put
 from duotok.errors import DuoTokError
+from duotok.paths import temporary
 
 if TYPE_CHECKING:
     import pyarrow
@@ -125,11 +125,25 @@ def table_schema(cls: type[Any]) -> pyarrow.Schema:
     return pa.schema([(f.name, special.get(f.name, text)) for f in dataclasses.fields(cls)])
 
 
+_BYTES = 0x10FF00
+
+
+def _as_text(name: str) -> str:
+    """A name of a file as text that Parquet takes: bytes that are no UTF-8 as characters of the last private plane."""
+    return "".join(chr(_BYTES + ord(c) - 0xDC00) if "\udc80" <= c <= "\udcff" else c for c in name)
+
+
+def _as_name(text: str) -> str:
+    """The inverse of `_as_text`."""
+    return "".join(chr(ord(c) - _BYTES + 0xDC00) if ord(c) >= _BYTES + 0x80 else c for c in text)
+
+
 def table_row(item: Recording | Segment) -> dict[str, Any]:
     """One row of such a table."""
     row = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+    row = {name: _as_text(value) if isinstance(value, str) else value for name, value in row.items()}
     if "audio" in row:
-        row["audio"] = sorted(row["audio"].items())
+        row["audio"] = sorted((stem, _as_text(path)) for stem, path in row["audio"].items())
     if "words" in row:
         row["words"] = [{"text": t, "start": s, "end": e} for t, s, e in row["words"]]
     return row
@@ -140,7 +154,10 @@ def _item(cls: type[R], row: dict[str, Any]) -> R:
         if name in row:
             row[name] = tuple(row[name])
     if "audio" in row:
-        row["audio"] = dict(row["audio"])
+        row["audio"] = {stem: _as_name(path) for stem, path in dict(row["audio"]).items()}
+    for name in ("lyrics", "source", "identity"):
+        if isinstance(row.get(name), str):
+            row[name] = _as_name(row[name])
     if "words" in row:
         row["words"] = tuple((w["text"], w["start"], w["end"]) for w in row["words"])
     return cls(**row)
@@ -153,7 +170,7 @@ def write_table(path: Path, items: Sequence[R], cls: type[R]) -> None:
 
     table = pa.Table.from_pylist([table_row(item) for item in items], schema=table_schema(cls))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     try:
         pq.write_table(table, partial, compression="zstd")
         put(partial, path)

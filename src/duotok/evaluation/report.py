@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from duotok.audio.io import AUDIO_SUFFIXES, probe, read, resample, resampled_length, write
+from duotok.audio.channels import upright
+from duotok.audio.finding import AUDIO_SUFFIXES
+from duotok.audio.io import probe, read, write
+from duotok.audio.resampling import resampled_length
 from duotok.codec import DuoTok
+from duotok.durable import sha256
 from duotok.errors import AudioError, DuoTokError, MissingExtraError
 from duotok.evaluation import fidelity
 from duotok.evaluation.codes import CodeUsage, UsageFacts
@@ -139,18 +144,17 @@ class Report:
 
 def separate(model: DuoTok, mix: Tensor) -> dict[str, Tensor]:
     """`mix [channels, samples]` at 48 kHz to both stems `[2, samples]`. Raises DuoTokError without a separator."""
-    separator = model.separator
-    if separator is None:
+    if model.separator is None:
         raise DuoTokError(f"bundle {model.model_id} has no separator; give --vocals and --accompaniment")
-    parts = separator.separate(resample(mix, SAMPLE_RATE, separator.sample_rate))
-    return {name: resample(parts[name], separator.sample_rate, SAMPLE_RATE)[:, : mix.shape[1]] for name in TRACKS}
+    parts = list(model.separate_blocks(mix))
+    return {name: torch.cat([part[name] for part in parts], dim=1)[:, : mix.shape[1]] for name in TRACKS}
 
 
 def _sounds(song: DemoSong, settings: Settings, model: DuoTok, note: Progress) -> tuple[dict[str, Tensor], bool, float]:
     """The sounds at 48 kHz stereo and of one length, whether the stems were given, and seconds of separation."""
     part = {"channels": 2, "start": settings.start, "seconds": settings.seconds}
     paths = {"mix": song.mix, "vocals": song.vocals, "accompaniment": song.accompaniment}
-    sounds = {name: read(path, **part) for name, path in paths.items() if path is not None}  # type: ignore[arg-type]
+    sounds = {name: upright(read(path, **part)) for name, path in paths.items() if path is not None}  # type: ignore[arg-type]
     if len(sounds) < 2 and "mix" not in sounds:
         raise DuoTokError("one stem is not a song; give the song as well, or both --vocals and --accompaniment")
     n = min(sound.shape[1] for sound in sounds.values())
@@ -253,10 +257,42 @@ def _judge_separation(report: Report, truth: tuple[Path, Path]) -> None:
         }
 
 
+MADE_BY = "duotok demo"
+FACTS, PAGE = "facts.json", "index.html"
+
+
+def outputs(folder: Path) -> list[Path]:
+    """Every file that `save` writes into `folder`."""
+    sounds = (name for piece in PIECES for name in (_sound_name(piece), f"decoded.{piece}.flac"))
+    return [folder / name for name in ("song.duotok", *sounds, "picture.png", FACTS, PAGE)]
+
+
+def _sound_name(piece: str) -> str:
+    return f"{'original' if piece == 'mix' else piece}.flac"
+
+
+def made_before(folder: Path) -> Callable[[Path], bool]:
+    """Whether a file of `folder` is as an earlier `save` left it: `facts.json` has the hashes of what it wrote."""
+    try:
+        known = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        files = dict(known["files"]) if known["made_by"] == MADE_BY else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        files = {}
+
+    def mine(path: Path) -> bool:
+        if path.name == FACTS:
+            return bool(files)
+        # null: it was being written when that run was stopped
+        return path.name in files and path.is_file() and files[path.name] in (None, sha256(path))
+
+    return mine
+
+
 def save(report: Report, folder: Path, progress: Progress | None = None) -> Path:
     """Write `index.html` (self-contained), `facts.json`, the token file, `picture.png` and FLAC files into `folder`.
 
-    Returns the path of the page. The page is written last. Raises DuoTokError when the folder cannot be written.
+    Returns the path of the page. The page is written last; `facts.json` knows the hashes of all, for `made_before`. What is
+    there already is replaced: ask `made_before` first. Raises DuoTokError when the folder cannot be written.
     """
     from duotok.evaluation import pictures, report_page
 
@@ -266,9 +302,13 @@ def save(report: Report, folder: Path, progress: Progress | None = None) -> Path
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be made ({error.strerror}); name another folder with -o") from None
+    try:
+        _write_facts(report, folder, {path.name: None for path in outputs(folder) if path.name != FACTS})
+    except OSError as error:
+        raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from None
     report.tokens.save(folder / "song.duotok")
     for name in PIECES:
-        write(folder / f"{'original' if name == 'mix' else name}.flac", _playable(report.sounds[name]), SAMPLE_RATE)
+        write(folder / _sound_name(name), _playable(report.sounds[name]), SAMPLE_RATE)
         write(folder / f"decoded.{name}.flac", _playable(report.decoded[name]), SAMPLE_RATE)
     note("drawing", 0.4)
     vectors = {track: report.model.code_vectors(report.tokens, track).cpu() for track in TRACKS}
@@ -280,15 +320,21 @@ def save(report: Report, folder: Path, progress: Progress | None = None) -> Path
         SAMPLE_RATE,
     )
     note("drawing", 0.6)
-    page = report_page.render(report, vectors)
+    page = report_page.render(report, vectors).encode()
     try:
         write_atomically(folder / "picture.png", overview)
-        write_atomically(folder / "facts.json", json.dumps(report.facts(), indent=2).encode() + b"\n")
-        write_atomically(folder / "index.html", page.encode())
+        written = {path.name: sha256(path) for path in outputs(folder) if path.name not in (FACTS, PAGE)}
+        _write_facts(report, folder, {**written, PAGE: hashlib.sha256(page).hexdigest()})
+        write_atomically(folder / PAGE, page)
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from None
     note("writing", 1.0)
-    return folder / "index.html"
+    return folder / PAGE
+
+
+def _write_facts(report: Report, folder: Path, files: Mapping[str, str | None]) -> None:
+    facts = {"made_by": MADE_BY, **report.facts(), "files": files}
+    write_atomically(folder / FACTS, json.dumps(facts, indent=2).encode() + b"\n")
 
 
 def _playable(audio: Tensor) -> Tensor:

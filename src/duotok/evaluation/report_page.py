@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from string import Template
 
@@ -12,10 +13,12 @@ import soundfile
 from torch import Tensor
 
 import duotok
+from duotok.audio.loudness import integrated_loudness
 from duotok.evaluation import pictures
 from duotok.evaluation.codes import CodeUsage
 from duotok.evaluation.report import PIECES, YARDSTICK_BITS, Report
-from duotok.evaluation.report_template import PAGE, SCRIPT, STYLE
+from duotok.evaluation.report_script import SCRIPT
+from duotok.evaluation.report_template import PAGE, STYLE
 from duotok.tokens import SAMPLE_RATE, TRACKS
 from duotok.tokens.file import to_bytes
 
@@ -46,13 +49,28 @@ def png_uri(data: bytes) -> str:
     return data_uri(data, "image/png")
 
 
-def _view(picture: bytes, label: str) -> str:
-    return f'<div class="view"><img src="{png_uri(picture)}" alt="{html.escape(label)}"><i></i></div>'
+def _view(picture: bytes, label: str, seconds: float) -> str:
+    """A picture over time; a slider for hands, keys and screen readers."""
+    slider = f'role="slider" tabindex="0" aria-label="position in the song; {html.escape(label)}" aria-valuemin="0"'
+    limits = f'aria-valuemax="{seconds:.1f}" aria-valuenow="0" aria-valuetext="0:00"'
+    return f'<div class="view" {slider} {limits}><img src="{png_uri(picture)}" alt=""><i></i></div>'
 
 
-def _card(track: str, title: str, note: str, audio: Tensor, picture: bool = True) -> str:
-    view = _view(pictures.mel_picture(audio, SAMPLE_RATE), f"spectrogram: {title}") if picture else ""
-    sound = f'<audio controls preload="metadata" src="{audio_uri(audio)}"></audio>'
+def _card(track: str, title: str, note: str, audio: Tensor, picture: bool = True, side: str = "") -> str:
+    """side: "in" or "out" for the tracks that the mixer plays."""
+    seconds = audio.shape[1] / SAMPLE_RATE
+    view = (
+        _view(pictures.mel_picture(audio, SAMPLE_RATE), f"spectrogram of {title}, {note}", seconds) if picture else ""
+    )
+    mixed = ""
+    if side:
+        loudness = integrated_loudness([audio], SAMPLE_RATE)
+        level = loudness if math.isfinite(loudness) else -100.0
+        # The player's copy is turned down where it would clip; the mixer puts that right.
+        gain = max(1.0, float(audio.abs().max()))
+        mixed = f' data-side="{side}" data-track="{track}" data-lufs="{level:.2f}" data-gain="{gain:.4f}"'
+    name = html.escape(f"{title}, {note}")
+    sound = f'<audio controls preload="metadata" aria-label="{name}"{mixed} src="{audio_uri(audio)}"></audio>'
     return f'<section class="card {track}"><h3>{title} <small>{note}</small></h3>{sound}{view}</section>'
 
 
@@ -72,9 +90,38 @@ def _listening(report: Report) -> str:
     for name in ("mix", *TRACKS):
         title = "The song" if name == "mix" else name.capitalize()
         after = "both decoded tracks together" if name == "mix" else "decoded"
-        parts.append(_card(name, title, "original" if name == "mix" else origin, report.sounds[name]))
-        parts.append(_card(name, title, after, report.decoded[name]))
+        before = "original" if name == "mix" else origin
+        sides = ("", "") if name == "mix" else ("in", "out")
+        parts.append(_card(name, title, before, report.sounds[name], side=sides[0]))
+        parts.append(_card(name, title, after, report.decoded[name], side=sides[1]))
     return "".join(parts)
+
+
+def _mixer(report: Report) -> str:
+    """Play, position, A or B, mute and solo; what they do is in `report_script.py`."""
+    loudest = max(
+        float((sounds[TRACKS[0]] + sounds[TRACKS[1]]).abs().max()) for sounds in (report.sounds, report.decoded)
+    )
+    tracks = "".join(
+        f'<span class="track {track}"><b>{track}</b>'
+        + "".join(
+            f'<button type="button" data-what="{what}" data-track="{track}" aria-pressed="false" '
+            f'aria-label="{what} {track}">{what}</button>'
+            for what in ("mute", "solo")
+        )
+        + "</span>"
+        for track in TRACKS
+    )
+    return (
+        f'<div id="mixer" role="group" aria-label="mixer" data-headroom="{min(1.0, 1.0 / max(loudest, 1e-6)):.4f}">'
+        '<div class="row"><button type="button" class="play">Play</button>'
+        f'<input type="range" min="0" max="{report.seconds:.2f}" step="0.05" value="0" aria-label="position in the song"></div>'
+        '<div class="row"><fieldset><legend>Hear</legend>'
+        '<label><input type="radio" name="side" value="in" checked> A: what went in</label>'
+        '<label><input type="radio" name="side" value="out"> B: out of the tokens</label></fieldset>'
+        '<label><input type="checkbox" class="equal" checked> equal loudness</label></div>'
+        f'<div class="row">{tracks}</div></div>'
+    )
 
 
 def _better(value: float, other: float, higher: bool = False) -> str:
@@ -106,7 +153,7 @@ def _separation(report: Report) -> str:
     table = _table(["SI-SDR against the true stem", "separated", "the mix untouched"], rows)
     return (
         "<p>The true stems of this song are known, so the separation can be judged as well (higher is better):</p>"
-        f'<div class="wide"><table>{table}</table></div>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="separation"><table>{table}</table></div>'
     )
 
 
@@ -135,7 +182,7 @@ def _strips(report: Report, vectors: Mapping[str, Tensor]) -> str:
     parts = []
     for track in TRACKS:
         picture = pictures.strip_picture(report.tokens.track(track), vectors[track], report.seconds)
-        view = _view(picture, f"token strip of the {track}")
+        view = _view(picture, f"token strip of the {track}", report.seconds)
         first = " ".join(str(code) for code in report.tokens.track(track)[:12].tolist())
         caption = f"<b>{track}</b>: {report.tokens.n_frames:,} tokens, beginning <code>{first}</code>"
         parts.append(f'<figure class="strip {track}">{view}<figcaption>{caption}</figcaption></figure>')
@@ -196,7 +243,12 @@ def render(report: Report, vectors: Mapping[str, Tensor]) -> str:
             "the vectors that the tokens stand for). Lower part: equal colour, equal token."
         ),
         "strips": _strips(report, vectors),
-        "variety": png_uri(pictures.variety_picture({t: tokens.track(t) for t in TRACKS}, seconds)),
+        "variety": _view(
+            pictures.variety_picture({t: tokens.track(t) for t in TRACKS}, seconds),
+            "share of distinct tokens over time",
+            seconds,
+        ),
+        "mixer": _mixer(report),
         "similarity": _similarity(vectors),
         "distance_text": (
             "The mel distance compares the power in every pitch band and moment, on seven time scales, as a mean "

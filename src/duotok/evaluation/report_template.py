@@ -1,4 +1,4 @@
-"""The fixed parts of the report page: layout, style and the little script of the players."""
+"""The fixed parts of the report page: layout and style (the script: `report_script.py`)."""
 
 STYLE = """
 :root { color-scheme: light dark; --ground:#fbfaf8; --card:#fff; --ink:#1d2026; --soft:#626874; --line:#e4e2dd;
@@ -47,42 +47,29 @@ th:first-child,td:first-child { text-align:left; } tr:last-child td { border-bot
 td:not(:first-child) { white-space:nowrap; }
 th { font-size:.86rem; color:var(--soft); font-weight:600; } .better { color:var(--good); font-weight:600; }
 .wide { overflow-x:auto; }
+.wide.more { box-shadow:inset -14px 0 12px -12px var(--soft); }
+.wide.more::after { content:"more columns: scroll sideways \\2192"; position:sticky; left:0; display:block; color:var(--soft);
+  font-size:.82rem; padding:.1rem 0 .4rem; }
+.view:focus-visible, button:focus-visible, input:focus-visible, .wide:focus-visible { outline:3px solid var(--accompaniment);
+  outline-offset:2px; }
+#mixer { background:var(--card); border:1px solid var(--line); border-radius:10px; padding:.8rem .9rem; margin:.6rem 0 1rem; }
+#mixer .row { display:flex; flex-wrap:wrap; gap:.5rem .9rem; align-items:center; margin:.3rem 0; }
+#mixer input[type=range] { flex:1 1 12rem; }
+#mixer fieldset { border:0; padding:0; margin:0; display:flex; flex-wrap:wrap; gap:.3rem .8rem; }
+#mixer legend { float:left; margin-right:.6rem; font-weight:600; }
+#mixer button { font:inherit; color:var(--ink); background:var(--ground); border:1px solid var(--line); border-radius:7px;
+  padding:.3rem .75rem; cursor:pointer; min-height:2.2rem; }
+#mixer button[aria-pressed=true] { background:var(--track,var(--soft)); color:#fff; border-color:transparent; }
+#mixer .track { display:flex; gap:.4rem; align-items:center; } #mixer .track b { color:var(--track); }
 code { font:0.88em ui-monospace,Menlo,Consolas,monospace; background:color-mix(in srgb,var(--line) 55%,transparent);
   padding:.1em .35em; border-radius:4px; }
 pre { background:var(--card); border:1px solid var(--line); border-radius:10px; padding:.8rem 1rem; overflow-x:auto; }
 pre code { background:none; padding:0; }
 .square { margin:0; }
 .square img { width:100%; max-width:380px; display:block; border-radius:6px; margin:.5rem auto 0; }
-@media (max-width:720px) { .grid,.three { grid-template-columns:1fr; } .card .view { height:120px; }
+@media (max-width:720px) { td:not(:first-child) { white-space:normal; } th,td { padding:.4rem .45rem; }
+  .grid,.three { grid-template-columns:1fr; } .card .view { height:120px; }
   .grid > header { display:none; } }
-"""
-
-# All players share one position: switching from the original to the decoded sound goes on where the other stopped.
-SCRIPT = """
-const players = [...document.querySelectorAll("audio")], lines = [...document.querySelectorAll(".view i")];
-const length = $seconds; let now = 0, active = null;
-function show() { for (const line of lines) line.style.left = (100 * Math.min(1, now / length)) + "%"; }
-function tick() { if (active && !active.paused) { now = active.currentTime; show(); requestAnimationFrame(tick); } }
-for (const player of players) {
-  player.addEventListener("play", () => {
-    for (const other of players) if (other !== player) other.pause();
-    if (active !== player) {
-      if (now < length - 0.05 && Math.abs(player.currentTime - now) > 0.08) player.currentTime = now;
-      active = player;
-    }
-    tick();
-  });
-  player.addEventListener("seeked", () => {
-    if (active === player || !active) { now = player.currentTime; show(); }
-  });
-  player.addEventListener("ended", () => { now = 0; show(); });
-}
-for (const view of document.querySelectorAll(".view")) view.addEventListener("click", event => {
-  const box = view.getBoundingClientRect();
-  now = length * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)); show();
-  const own = view.parentElement.querySelector("audio"), player = own || active || players[0];
-  player.currentTime = now; if (own) { active = null; own.play(); }
-});
 """
 
 PAGE = """<!doctype html>
@@ -95,8 +82,11 @@ PAGE = """<!doctype html>
 <ul class="facts">$cards</ul>
 
 <h2>Listen</h2>
+<p>The tracks together, in step: mute or solo each, and switch between what went in and what came out of the tokens alone,
+at equal loudness.</p>
+$mixer
 <p>Left: what went in. Right: what comes out of the tokens alone. All players share one position, so you can switch
-while the music runs; click into a picture to jump there.</p>
+while the music runs; click into a picture to jump there, or move it with the arrow keys.</p>
 <div class="grid">$listening</div>
 <p class="soft">The pictures show pitch from low (below) to high (above) over time, bright where it is loud: log-mel
 spectrograms, 0 to 12 kHz. The players hold MP3 copies; lossless FLAC files lie beside this page.</p>
@@ -104,7 +94,7 @@ spectrograms, 0 to 12 kHz. The players hold MP3 copies; lossless FLAC files lie 
 <h2>The tokens</h2>
 <p>$tokens_text</p>
 $strips
-<figure class="curve"><div class="view"><img src="$variety" alt="share of distinct tokens over time"><i></i></div>
+<figure class="curve">$variety
 <figcaption><span class="vocals"><span class="key"></span>vocals</span> <span class="accompaniment"><span class="key">
 </span>accompaniment</span>. Solid: how many different tokens there are in the two seconds around each
 moment (100 %: none comes twice; low: held notes, silence, loops). Dotted: the share of all tokens so far that were new
@@ -115,7 +105,7 @@ bright off the diagonal where the music comes back.</p>
 
 <h2>How close is it?</h2>
 <p>$distance_text</p>
-<div class="wide"><table>$distances</table></div>
+<div class="wide" tabindex="0" role="region" aria-label="table"><table>$distances</table></div>
 <p>For scale, the same sounds through Opus at 6 kbit/s: $ratio times the bits of one track here, $half_ratio times those
 of both.</p>
 <div class="grid three">$yardstick</div>
@@ -123,11 +113,11 @@ $separation
 
 <h2>Use of the codebooks</h2>
 <div class="grid"><figure><img src="$ranks" alt="how often each code is used" style="width:100%"></figure>
-<div class="wide"><table>$usage</table></div></div>
+<div class="wide" tabindex="0" role="region" aria-label="table"><table>$usage</table></div></div>
 <p class="soft">$usage_note</p>
 
 <h2>Time taken</h2>
-<div class="wide"><table>$times</table></div>
+<div class="wide" tabindex="0" role="region" aria-label="table"><table>$times</table></div>
 
 <h2>Do it yourself</h2>
 <pre><code>$commands</code></pre>

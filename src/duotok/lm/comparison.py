@@ -10,6 +10,7 @@ same songs; each such run is a folder, and what a folder holds is not done again
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +33,8 @@ from duotok.lm.stage import LMStageConfig
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram, count_songs
 from duotok.tokens.file import write_atomically
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,11 @@ class Comparison:
         lm = self.runs[0].config
         self.moments = moments(self.rows, self.config.split, lm.seconds, lm.shortest)
         self._check_songs()
+        if self.config.split == "train":
+            log.warning(
+                "%s: split 'train': songs are scored that the models learn from; validation or test tells how they predict others",
+                path,
+            )
 
     def _run(self, name: str, protocol: str, seed: int, source: str) -> Run:
         corpus, codec = self.corpora[name], self.corpora[name].identity

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from duotok.durable import put
 from duotok.errors import DuoTokError, MissingExtraError, TokenFileError
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
+from duotok.paths import temporary
 from duotok.seals import is_sealed, read_json, seal
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def write_tokens(
     facts = {"format": FORMAT, "codec": identity.as_json(), "source": source, "vectors": _hash(more.get(VECTORS))}
     schema = _schema(identity).with_metadata({KEY: json.dumps(seal(facts)).encode(), **more})
     plain = [column.name for column in identity.columns]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     seen: set[str] = set()
     all_songs = hashlib.sha256()
     try:

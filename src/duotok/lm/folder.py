@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import Name, Protocol, protocol_by_name
 from duotok.lm.stage import TrainedLM, load_lm
 from duotok.lm.streams import CodecIdentity
+from duotok.paths import temporary
 from duotok.seals import hashes, is_sealed, read_json, seal
 from duotok.tokens.file import write_atomically
 from duotok.training.checkpoint import best_so_far, checkpoints, read_state
@@ -133,7 +133,7 @@ def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: st
         raise DuoTokError(f"{folder}: is already there; name a new folder, or an empty one")
     config = _config(trained)
     state = {name: _stored(value, half) for name, value in trained.model.state_dict().items()}
-    partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    partial = temporary(folder)
     try:
         partial.mkdir(parents=True)
         (partial / WEIGHTS_FILE).write_bytes(save(state))

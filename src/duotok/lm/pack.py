@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track as progress
 from torch import Tensor
 
-from duotok.audio.io import resampled_length
+from duotok.audio.resampling import resampled_length
 from duotok.codec import DuoTok
 from duotok.codecs import Codec
 from duotok.codecs.bundled import BundleCodec
@@ -221,12 +221,18 @@ def _codes(tokens: DualTokens) -> dict[str, Codes]:
 
 
 def pack_tokens(
-    folder: Path, path: Path, split: Split | None = None, codec: CodecIdentity | None = None, force: bool = False
+    folder: Path,
+    path: Path,
+    split: Split | None = None,
+    codec: CodecIdentity | None = None,
+    force: bool = False,
+    model: DuoTok | None = None,
 ) -> Packed:
     """Pack a tree of .duotok files. The name without the ending is a song's id.
 
     The split is `split`, or the first folder when that is train, validation or test, or follows from the name (5 %
     validation, 5 % test, the same whenever it is asked). codec: the only one that will do, by default that of the first file.
+    model: the one that made the tokens, whose code vectors go along (`tables: codec` of a language model needs them).
     Raises TokenFileError for a file of another codec, of none, or for a folder without any.
     """
     files = sorted(folder.rglob(f"*{SUFFIX}"))
@@ -250,9 +256,10 @@ def pack_tokens(
     rows = [[s.id, s.split, *(hashlib.sha256(s.tokens[t].tobytes()).hexdigest() for t in TRACKS)] for s in songs]
     source = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     frames = sum(s.frames for s in songs)
-    if _is_there(path, first, source, force):
+    vectors = None if model is None else code_vectors(model)
+    if _is_there(path, first, source, force) and (vectors is None or TokenCorpus(path).has_vectors):
         return Packed(len(songs), frames, len(songs), 0)
-    return Packed(write_tokens(path, first, songs, source), frames, 0, 0)
+    return Packed(write_tokens(path, first, songs, source, vectors), frames, 0, 0)
 
 
 def _is_there(path: Path, identity: CodecIdentity, source: str, force: bool) -> bool:

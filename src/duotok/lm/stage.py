@@ -82,7 +82,7 @@ class LMStage(Stage):
         if config.tables == "codec":
             if corpus.vectors is None:
                 raise ConfigError(
-                    f"{corpus.path}: packed without code vectors; pack from shards, or take tables: random"
+                    f"{corpus.path}: packed without code vectors; pack again with the --model that made the tokens, or --set tables=random"
                 )
             seen = count_songs(codec, corpus.songs("train"))
             start_from_codec(self.lm, corpus.vectors, {c.name: seen[c.stream][c.codebook] for c in codec.columns})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import re
+from typing import NamedTuple
 
+from duotok.lyrics.guess import guess
 from duotok.lyrics.types import LyricsError
-from duotok.lyrics.words import is_cjk
 
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # UltraStar writes the name in its own words.
@@ -16,29 +17,63 @@ _DECLARED = re.compile(rb"^#ENCODING:\s*([\w-]+)", re.IGNORECASE | re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffe\uffff]")
 
 
-def decode(data: bytes, name: str) -> tuple[str, str]:
-    """Text and the encoding that gave it. Tried in this order:
+class Decoded(NamedTuple):
+    """`note`: what is to be said of the encoding, "" where there was no doubt."""
 
-    1. a byte order mark (UTF-8, UTF-16); 2. the file's own `#ENCODING:`; 3. UTF-8; 4. GB 18030 when at least half of
-    the letters come out Chinese (other languages' bytes never do); 5. Windows-1252.
+    text: str
+    encoding: str
+    note: str = ""
 
-    Raises LyricsError, beginning with `name`, for what is no text in any of them.
+
+def decode(data: bytes, name: str, encoding: str = "") -> Decoded:
+    """The text of a file. encoding: what it is in, where that is known. Else, in this order:
+
+    1. a byte order mark (UTF-8, UTF-16); 2. the file's own `#ENCODING:`; 3. UTF-8, and UTF-16 without its mark; 4. a guess
+    (`duotok.lyrics.guess`), which is said together with its confidence.
+
+    Raises LyricsError, beginning with `name`, for an unknown encoding, for bytes that are no text in it, and where a guess
+    would be unsure.
     """
-    for bom, encoding in BOMS:
+    if encoding:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise LyricsError(
+                f"{name}: no encoding '{encoding}'; try utf-8, cp1252, cp1251, shift_jis, gb18030"
+            ) from None
+        return Decoded(_checked(data, encoding, name, f"is no {encoding}"), encoding)
+    for bom, known in BOMS:
         if data.startswith(bom):
-            return _checked(data, encoding, name), encoding
+            return Decoded(_checked(data, known, name, f"its byte order mark says {known}, its bytes do not"), known)
     declared = _DECLARED.search(data[:4096])
     if declared:
-        encoding = declared[1].decode("ascii").lower()
-        encoding = NAMES.get(encoding, encoding)
-        text = _try(data, encoding) if encoding else None
+        stated = declared[1].decode("ascii").lower()
+        stated = NAMES.get(stated, stated)
+        text = _try(data, stated) if stated else None
         if text is not None:
-            return text, encoding
-    for encoding in ("utf-8", "gb18030", "cp1252"):
-        text = _try(data, encoding)
-        if text is not None and (encoding != "gb18030" or _mostly_chinese(text)):
-            return text, encoding
-    raise LyricsError(f"{name}: no text in UTF-8, GB 18030 or Windows-1252; save it as UTF-8")
+            return Decoded(text, stated)
+    for known in ("utf-8", *_utf16(data)):
+        text = _try(data, known)
+        if text is not None and ("\x1b" not in text):
+            return Decoded(text, known)
+    found = guess(data)
+    if found is None:
+        raise LyricsError(
+            f"{name}: no text in UTF-8 or any other encoding that is known here; save it as UTF-8, or give --encoding"
+        )
+    if not found.sure:
+        others = ", ".join((found.encoding, *found.others))
+        raise LyricsError(
+            f"{name}: its encoding cannot be told ({others} are likely); save it as UTF-8, or give --encoding"
+        )
+    return Decoded(found.text, found.encoding, f"read as {found.encoding}, {found.confidence:.0%} sure")
+
+
+def _utf16(data: bytes) -> tuple[str, ...]:
+    """UTF-16 without a mark, where half of the bytes of a Western text are zero."""
+    if data[1::2].count(0) > len(data) // 4:
+        return ("utf-16-le",)
+    return ("utf-16-be",) if data[::2].count(0) > len(data) // 4 else ()
 
 
 def _try(data: bytes, encoding: str) -> str | None:
@@ -49,13 +84,8 @@ def _try(data: bytes, encoding: str) -> str | None:
     return None if _CONTROL.search(text) else text
 
 
-def _checked(data: bytes, encoding: str, name: str) -> str:
+def _checked(data: bytes, encoding: str, name: str, why: str) -> str:
     text = _try(data, encoding)
     if text is None:
-        raise LyricsError(f"{name}: its byte order mark says {encoding}, its bytes do not; save it as UTF-8")
+        raise LyricsError(f"{name}: {why}; save it as UTF-8")
     return text.lstrip("\ufeff")
-
-
-def _mostly_chinese(text: str) -> bool:
-    letters = [c for c in text if c.isalpha()]
-    return 2 * sum(map(is_cjk, letters)) >= max(1, len(letters))

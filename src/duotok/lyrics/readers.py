@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +23,8 @@ FORMATS: tuple[Format, ...] = (
 )  # fmt: skip
 """song: song.json of a generated song; words: a JSON list of words; duotok: Lyrics.as_json; text: lines without times."""
 JSON_FORMATS = ("whisperx", "funasr", "song", "words", "duotok")
+log = logging.getLogger(__name__)
+
 LARGEST_FILE = 32_000_000
 _SECTION = re.compile(r"\s*[\[(][^\])]*[\])]\s*:?\s*$")
 
@@ -32,10 +36,12 @@ def read_lyrics(
     seconds: float | None = None,
     start: float = 0.0,
     strict: bool = False,
+    encoding: str = "",
 ) -> Lyrics:
     """Lyrics of a file, with times in seconds of the recording where the file has any.
 
-    format: told from the content unless given. seconds: length of the recording; words behind it are left out. start:
+    format: told from the content unless given. encoding: told as far as it can be (`duotok.lyrics.encodings`) unless given; a
+    guess is said in `notes`. seconds: length of the recording; words behind it are left out. start:
     where in the lyrics' time the recording begins (it is part of a longer file). Faults (overlaps, zero lengths, words
     without times ...) are mended and said in `notes`; strict: the first one raises. Raises LyricsError, in one line, for
     what is missing, is no text, holds no lyrics or is not of the format.
@@ -47,14 +53,18 @@ def read_lyrics(
         data = file.read_bytes()
     except OSError as error:
         raise LyricsError(f"{name}: cannot be read ({error.strerror}); check the name") from None
-    text, _ = decode(data, name)
+    text, _, guessed = decode(data, name, encoding)
     if not text.strip():
         raise LyricsError(f"{name}: empty; put lyrics there, or leave the recording without")
     values = _json(text, file, format, name)
     kind = format or _kind(text, values, name)
     if kind not in FORMATS:
         raise LyricsError(f"{name}: format '{kind}' is not known; choose {', '.join(FORMATS)}")
-    return mend(_draft(kind, text, values, file, name), name, seconds, start, strict)
+    found = mend(_draft(kind, text, values, file, name), name, seconds, start, strict)
+    if not guessed:
+        return found
+    log.warning("%s: %s; save it as UTF-8, or give its encoding", name, guessed)
+    return replace(found, notes=(guessed, *found.notes))
 
 
 def _json(text: str, path: Path, format: Format | None, name: str) -> Any:

@@ -47,7 +47,7 @@ def jamendo_words(text: str, path: Path) -> Draft:
             break
     else:
         raise LyricsError(f"{path}: times without words; {spoken} is missing")
-    words = [line for line in decode(place.read_bytes(), str(place))[0].splitlines() if line.strip()]
+    words = [line for line in decode(place.read_bytes(), str(place)).text.splitlines() if line.strip()]
     if len(words) != len(rows):
         raise LyricsError(f"{path}: {len(rows)} times for the {len(words)} words of {place}; get both again")
     lines: list[Line] = []
@@ -74,7 +74,7 @@ def _jamendo_language(path: Path) -> str:
     table = path.parents[2] / "JamendoLyrics.csv" if len(path.parents) > 2 else path
     if not table.is_file() or table == path:
         return ""
-    text, _ = decode(table.read_bytes(), str(table))
+    text = decode(table.read_bytes(), str(table)).text
     for row in csv.DictReader(io.StringIO(text)):
         if Path(row.get("Filepath") or "").stem == path.stem:
             return language_code(row.get("Language") or "")

@@ -47,7 +47,8 @@ def check_int8(device: torch.device) -> None:
     """Raises ConfigError where linear layers cannot run in 8 bits."""
     if device.type != "cpu":
         raise ConfigError(f"precision 'int8' runs on a CPU, not on {device}; use bf16 there")
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not there or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         raise ConfigError("precision 'int8': this build of torch has no 8-bit kernels (oneDNN); use fp32")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duotok.audio.io import Resampler
+from duotok.audio.resampling import Resampler
 from duotok.errors import AudioError, ConfigError
 
 VOCALS, ACCOMPANIMENT = "vocals", "accompaniment"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
+from duotok.paths import temporary
 
 WRAPPERS = ("state_dict", "model_state_dict", "state", "model")
 
@@ -86,7 +86,7 @@ def convert(source: Path, target: Path) -> int:
     if target.suffix != ".safetensors":
         raise ConfigError(f"{target}: name it NAME.safetensors")
     tensors, metadata = tensors_of(read_pickle(source), source)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = temporary(target, ".partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata=metadata or None)

@@ -152,11 +152,11 @@ class Song:
         for track in tracks or ():
             if track not in whole:
                 raise AudioError(f"track {track!r} is unknown: choose from {', '.join(whole)}")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "song.json").is_file():
+        if folder.is_dir() and any(folder.iterdir()) and not _is_song(folder):
             raise AudioError(f"{folder} holds something else than a song: choose another folder")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".song-") as name:
                 temporary = Path(name) / "song"
                 temporary.mkdir()
                 for track in tracks or tuple(whole):
@@ -175,3 +175,9 @@ class Song:
             reason = getattr(error, "strerror", None) or error
             raise AudioError(f"{folder}: cannot be written ({reason}); choose another folder or make room") from None
         return folder
+
+
+def _is_song(folder: Path) -> bool:
+    """Whether a folder holds a song, whole or damaged, and nothing else."""
+    names = [path.name for path in folder.iterdir()]
+    return "song.json" in names and all(Path(name).suffix in (".json", ".flac", ".wav", ".opus") for name in names)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,13 +76,23 @@ class WindowPlan:
         return result
 
 
+class SourceFile(NamedTuple):
+    """A file that tokens came from: its name without folders, the SHA-256 of its bytes, how many there are."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class DualTokens:
     """The tokens of one song.
 
     vocals, accompaniment: int64 `[frames]`, 25 a second, equally long. n_samples: length of the song at 48 kHz.
     gain_db: what `encode` applied to both tracks alike, so that decoding can undo it. plan: the encoder's windows.
-    model_id, model_hash: the bundle that gave the codes their meaning. source: name of the file they came from.
+    model_id, model_hash: the bundle that gave the codes their meaning. source: name of the file they came from; sources:
+    that file and given stems by what they are ("mix", "vocals", "accompaniment"); origin: a hash of where the song lay
+    beside the token file, "" where that is not known.
     Raises ValueError when the parts do not fit together.
     """
 
@@ -95,6 +105,8 @@ class DualTokens:
     codebook_sizes: tuple[int, int] = (32_768, 32_768)
     plan: WindowPlan = WindowPlan()
     source: str = ""
+    sources: Mapping[str, SourceFile] = field(default_factory=dict)
+    origin: str = ""
 
     def __post_init__(self) -> None:
         expected = n_frames(self.n_samples)
@@ -106,9 +118,14 @@ class DualTokens:
             raise ValueError(
                 f"codebook_sizes must be two numbers of 1 to {LARGEST_CODEBOOK}, got {self.codebook_sizes}"
             )
-        for name in ("model_id", "model_hash", "source"):
+        for name in ("model_id", "model_hash", "source", "origin"):
             if len(getattr(self, name)) > LONGEST_TEXT:
                 raise ValueError(f"{name} must be at most {LONGEST_TEXT} characters, got {len(getattr(self, name))}")
+        for role, file in self.sources.items():
+            if max(len(role), len(file.name), len(file.sha256)) > LONGEST_TEXT or file.bytes < 0:
+                raise ValueError(
+                    f"sources must have short names and sizes of 0 or more, got {file.bytes} bytes for {role[:40]!r}"
+                )
         for track, size in zip(TRACKS, self.codebook_sizes, strict=True):
             codes: Tensor = getattr(self, track)
             if codes.ndim != 1 or codes.dtype != torch.int64:
@@ -123,8 +140,11 @@ class DualTokens:
     def from_codes(
         cls, vocals: Sequence[int] | Tensor, accompaniment: Sequence[int] | Tensor, **known: object
     ) -> DualTokens:
-        """Tokens from bare integers, as a language model gives them; `known` are the other fields, where known."""
-        codes = [torch.as_tensor(c, dtype=torch.int64).cpu() for c in (vocals, accompaniment)]
+        """Tokens from bare integers, as a language model gives them; `known` are the other fields, where known.
+
+        Raises ValueError for what are no whole numbers.
+        """
+        codes = [_whole_numbers(c, track) for c, track in zip((vocals, accompaniment), TRACKS, strict=True)]
         known.setdefault("n_samples", len(codes[0]) * FRAME_SAMPLES)
         return cls(codes[0], codes[1], **known)  # type: ignore[arg-type]
 
@@ -147,6 +167,15 @@ class DualTokens:
         """int64 `[2, frames]`, vocals first."""
         return torch.stack([self.vocals, self.accompaniment])
 
+    def __repr__(self) -> str:
+        def some(codes: Tensor) -> str:
+            return "[" + ", ".join(map(str, codes[:4].tolist())) + (", ...]" if len(codes) > 4 else "]")
+
+        of = f", of {self.source}" if self.source else ""
+        by = f", by {self.model_id or 'a model'} {self.model_hash[:8]}".rstrip() if self.model_hash else ""
+        streams = ", ".join(f"{track} {some(self.track(track))}" for track in TRACKS)
+        return f"DualTokens({self.seconds:.2f} s, 2 x {self.n_frames} frames: {streams}{of}{by})"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DualTokens):
             return NotImplemented
@@ -167,3 +196,14 @@ class DualTokens:
         from duotok.tokens.file import load
 
         return load(path)
+
+
+def _whole_numbers(codes: Sequence[int] | Tensor, track: str) -> Tensor:
+    """int64 `[frames]` on the CPU."""
+    try:
+        found = torch.as_tensor(codes if hasattr(codes, "__len__") else list(codes)).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{track}: {type(codes).__name__} is no row of tokens; give whole numbers") from None
+    if found.numel() and (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool):
+        raise ValueError(f"{track}: {found.dtype} values are no tokens; give whole numbers")
+    return found.to(torch.int64)

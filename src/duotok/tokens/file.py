@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ from safetensors import SafetensorError
 
 from duotok.durable import put
 from duotok.errors import TokenFileError
+from duotok.paths import temporary
 from duotok.seals import read_json
-from duotok.tokens.dual import FRAME_RATE, SAMPLE_RATE, TRACKS, DualTokens, WindowPlan
+from duotok.tokens.dual import FRAME_RATE, SAMPLE_RATE, TRACKS, DualTokens, SourceFile, WindowPlan
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READS = (1, 2)
 KEY = "duotok"
 SUFFIX = ".duotok"
 _FIELDS: dict[str, type] = {
@@ -40,6 +41,8 @@ _FIELDS: dict[str, type] = {
     "sample_rate": int,
     "source": str,
 }
+_FIELDS_2: dict[str, type] = {"origin": str, "sources": dict}  # since version 2
+_SOURCE_FIELDS: dict[str, type] = {"bytes": int, "name": str, "sha256": str}
 
 
 def _canonical(header: dict[str, Any]) -> bytes:
@@ -69,6 +72,8 @@ def to_bytes(tokens: DualTokens) -> bytes:
         "plan": {"context": tokens.plan.context, "window": tokens.plan.window},
         "sample_rate": SAMPLE_RATE,
         "source": tokens.source,
+        "origin": tokens.origin,
+        "sources": {role: file._asdict() for role, file in tokens.sources.items()},
     }
     sealed = {**header, "sha256": _checksum(header, arrays)}
     data: bytes = safetensors.numpy.save(arrays, metadata={KEY: _canonical(sealed).decode()})
@@ -98,15 +103,16 @@ def from_bytes(data: bytes, name: str = "tokens") -> DualTokens:
         raise TokenFileError(damaged) from None
     if not isinstance(header, dict) or not _is_plain_int(header.get("format_version")):
         raise TokenFileError(damaged)
-    if header["format_version"] != FORMAT_VERSION:
+    if header["format_version"] not in READS:
         raise TokenFileError(
             f"{name}: token file of format version {header['format_version']}, this DuoTok reads {FORMAT_VERSION}; "
             "update DuoTok, or encode the song again"
         )
     seal = header.pop("sha256", None)
+    fields = _FIELDS | (_FIELDS_2 if header["format_version"] > 1 else {})
     whole = (
-        set(header) == set(_FIELDS)
-        and all(type(header[key]) is kind for key, kind in _FIELDS.items())
+        set(header) == set(fields)
+        and all(type(header[key]) is kind for key, kind in fields.items())
         and set(header["plan"]) == {"context", "window"}
         and set(arrays) == set(TRACKS)
         and all(a.ndim == 1 and a.dtype in (np.uint16, np.int32) for a in arrays.values())
@@ -129,21 +135,39 @@ def from_bytes(data: bytes, name: str = "tokens") -> DualTokens:
             codebook_sizes=tuple(header["codebook_sizes"]),
             plan=WindowPlan(**header["plan"]),
             source=header["source"],
+            origin=header.get("origin", ""),
+            sources={role: _source(values) for role, values in header.get("sources", {}).items()},
         )
     except (ValueError, TypeError) as error:
         raise TokenFileError(f"{name}: impossible tokens ({error}); encode the song again") from None
 
 
+def _source(values: Any) -> SourceFile:
+    if not isinstance(values, dict) or {key: type(value) for key, value in values.items()} != _SOURCE_FIELDS:
+        raise ValueError("a source is not its name, sha256 and bytes")
+    return SourceFile(**values)
+
+
+def is_token_file(path: str | Path) -> bool:
+    """Whether a file was begun as a token file, be it damaged since; an empty file counts."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    return not head or f'"{KEY}"'.encode() in head
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` beside `path` and move it there in one step; nothing half-written stays. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        put(temporary, path)
+        partial.write_bytes(data)
+        put(partial, path)
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            partial.unlink()
 
 
 def save(tokens: DualTokens, path: str | Path) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from duotok.durable import put
+from duotok.paths import temporary
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write an `.npy` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     try:
         with partial.open("wb") as file:
             np.save(file, array, allow_pickle=False)

@@ -125,11 +125,12 @@ def assemble(
     command: str,
     tokens_only: bool = False,
     overrides: Sequence[str] = (),
+    force: bool = False,
 ) -> Path:
     """Collect the trained parts of `runs` into a bundle of eight bits a weight.
 
     tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one; overrides: of the codec's
-    config, as `--set` has them. Raises ConfigError when a
+    config, as `--set` has them; force: as `write_bundle`. Raises ConfigError when a
     run is missing, BundleError when duotok-mini is over 60 MB.
     """
     tokenizer = without_mask_head(load_tokenizer(runs))
@@ -144,7 +145,12 @@ def assemble(
     codec = codec_config(runs, not tokens_only, overrides)
     config = BundleConfig(name=name, codec=codec, dit=dits, **{"autoencoder": None, **parts})
     written = write_bundle(
-        folder, config, modules, model_card(runs, store, name, command, tokenizer.config, tokens_only), storage="int8"
+        folder,
+        config,
+        modules,
+        model_card(runs, store, name, command, tokenizer.config, tokens_only),
+        storage="int8",
+        force=force,
     )
     size = sum(path.stat().st_size for path in written.iterdir())
     if name == "duotok-mini" and size > MAX_BYTES:

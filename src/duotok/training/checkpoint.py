@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from duotok.distributed import rank, total, world
 from duotok.durable import put, sha256
 from duotok.errors import ConfigError, DuoTokError
+from duotok.paths import temporary
 from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.training.stage import Stage
 
@@ -92,7 +93,7 @@ def _as_written(text: str, before_seals: set[str]) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = temporary(path, ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
         put(partial, path)

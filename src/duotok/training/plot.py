@@ -111,11 +111,18 @@ def window(values: np.ndarray) -> int:
     return max(min(5, len(values) // 4), len(values) // 20)
 
 
-def plot(runs: list[Path], picture: Path) -> None:
+MARK = "duotok plot"
+"""In the metadata of the pictures: what `duotok plot` made it may replace."""
+
+
+def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
     """Write a PNG (or what the ending says) with the learning curves of the runs, one colour a run.
 
-    Raises ConfigError for a run without a log, or a picture of an unknown kind.
+    Raises ConfigError for a run without a log, a picture of an unknown kind, or a file that is there and no such picture
+    (unless `force`).
     """
+    if picture.is_file() and not force and MARK.encode() not in picture.read_bytes():
+        raise ConfigError(f"{picture}: is there already, and no learning curves; name another, or --force replaces it")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -141,7 +148,9 @@ def plot(runs: list[Path], picture: Path) -> None:
     figure.suptitle("  ·  ".join(history.name for history in histories), fontsize=12)
     try:
         picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture, dpi=110)
+        key = "Software" if picture.suffix.lower() == ".png" else "Creator"
+        marked = picture.suffix.lower() in (".png", ".svg", ".pdf")
+        figure.savefig(picture, dpi=110, metadata={key: MARK} if marked else None)
     except ValueError as error:
         raise ConfigError(f"{picture}: {str(error).splitlines()[0]}; name a .png") from None
 

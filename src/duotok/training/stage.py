@@ -59,6 +59,9 @@ class StageConfig(Config):
     )
     held_out_every: int = Field(default=500, gt=0)
     sample_every: int = Field(default=1000, gt=0)
+    without_validation: bool = Field(
+        default=False, description="held-out figures on training segments: for a library that has none to spare"
+    )
     loader_workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0 = in the trainer")
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 leaves torch's choice")
 

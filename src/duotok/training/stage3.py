@@ -106,7 +106,7 @@ class Stage3(Stage):
             if self.config.fit_basis == "features" and 0 < frames < self.config.model.codebook_size:
                 raise ConfigError(
                     f"fit_batches {self.config.fit_batches}: {frames} frames of {name} cannot start a codebook of "
-                    f"{self.config.model.codebook_size}; draw more batches, or use fit_basis: random"
+                    f"{self.config.model.codebook_size}; draw more batches, or --set fit_basis=random"
                 )
             if rows:
                 self.tokenizer.fit_quantizer(

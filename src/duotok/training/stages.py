@@ -182,4 +182,16 @@ def build_stage(name: str, config: Path, overrides: list[str], needs: Needs) -> 
     Raises ConfigError for an unknown stage, a wrong config, or an earlier stage that was not trained.
     """
     parsed = load_config(config_class(name), config, overrides)
+    check_validation(parsed, needs.store)
     return BUILDERS[name][2](parsed, needs)
+
+
+def check_validation(config: Any, store: ShardStore) -> None:
+    """Every stage is judged by songs that it does not learn from. Raises ConfigError where there are none, unless the config
+    says that training segments will do."""
+    store.without_validation = config.without_validation
+    if not len(store.where("validation")):
+        raise ConfigError(
+            f"{store.ranges.url}: no segment for validation; prepare again with a larger share (duotok data prepare --set "
+            "folder.validation=0.25), or --set without_validation=true judges by what is trained on"
+        )

@@ -41,7 +41,7 @@ def catalog(
       duotok data catalog --corpus fma=/data/fma --set fma.size=medium --corpus jazz:folder=~/Music/jazz --work work
       duotok data catalog --corpus fma=/data/fma --licences public-domain,attribution,share-alike --work work --dry-run
     """
-    from duotok.corpora.catalog import TABLE, build, open_corpora, read, summary, write
+    from duotok.corpora.catalog import TABLE, build, few, open_corpora, read, summary, write
 
     allowed = [name.strip() for name in licences.split(",") if name.strip()]
     before = read(work) if add and (work / TABLE).is_file() else []
@@ -52,7 +52,14 @@ def catalog(
     facts = summary(result)
     if as_json:
         put_json(
-            {"table": str(path), "written": not dry_run, "corpora": facts, "left_out": dict(result.left_out)}, indent=1
+            {
+                "table": str(path),
+                "written": not dry_run,
+                "corpora": facts,
+                "left_out": dict(result.left_out),
+                "failures": result.problems,
+            },
+            indent=1,
         )
         return
     for name, row in facts.items():
@@ -67,4 +74,8 @@ def catalog(
             typer.echo(f"  {column:<10}" + ", ".join(f"{key} {count:,.0f}" for key, count in counts))
     if result.left_out:
         say("left out by --licences: " + ", ".join(f"{name} {n:,}" for name, n in sorted(result.left_out.items())))
+    for name, why in result.problems.items():
+        say(f"failed: {name}: {why}")
+    if few(result.recordings):
+        say(f"warning: {few(result.recordings)}")
     say(f"{path}: " + (f"would hold {len(result.recordings):,} recordings" if dry_run else "written"))

@@ -57,6 +57,9 @@ def prepare(
     bundle: Annotated[
         str, typer.Option("--align", metavar="BUNDLE", help="Its lyric head places words that have no times.")
     ] = "",
+    encoding: Annotated[
+        str, typer.Option(help="Of the lyrics files, e.g. cp1251 or shift_jis; told from each file if not given.")
+    ] = "",
     device: Annotated[str, typer.Option(help="Of separator and transcriber: cpu, cuda.")] = "cpu",
     cut: Annotated[
         list[str] | None,
@@ -96,7 +99,8 @@ def prepare(
             separator, weights=str(weights) if weights else None, device=device
         ),
         transcribe=transcribe.Options(
-            transcriber=transcriber, tools=_tools(python or [], device), bundle=bundle, device=device
+            transcriber=transcriber, tools=_tools(python or [], device), bundle=bundle, device=device,
+            encoding=encoding,
         ),
         segment=parse(SegmentConfig, override({}, cut or []), "--segment"),
         seed=seed, shard_segments=shard_segments, retry=retry,
@@ -128,6 +132,8 @@ def _tell(step: Step) -> None:
     )
     kept = f" ({step.kept:,} by an earlier run)" if step.kept else ""
     typer.echo(f"{step.name:<11}{step.done:,} done{kept}{facts}, {step.took:.1f} s")
+    if step.warning:
+        say(f"warning: {step.warning}")
     if step.failed and step.ledger is not None:
         tell_failed(step.failed, step.ledger)
 
@@ -139,6 +145,7 @@ def _row(step: Step) -> dict[str, object]:
         "took": round(step.took, 3),
         **step.facts,
         "failures": dict(step.failed),
+        **({"warning": step.warning} if step.warning else {}),
     }
 
 

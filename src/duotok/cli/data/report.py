@@ -16,6 +16,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the page; WORK/report if not given.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files in OUT that are no report.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw what the segments are: length, sample types, languages, licences, loudness, splits, lyrics in the mixtures.
@@ -30,7 +31,7 @@ def report(
     from duotok.corpora.report import make_report
     from duotok.corpora.report_page import facts
 
-    made, page = make_report(work, out)
+    made, page = make_report(work, out, force)
     if as_json:
         put_json({"page": str(page), **facts(made)}, indent=1)
         return

@@ -50,6 +50,9 @@ def transcribe(
     margin: Annotated[
         float, typer.Option(help="Least margin of an alignment, in nats a letter (docs/lyrics.md).")
     ] = 0.5,
+    encoding: Annotated[
+        str, typer.Option(help="Of the lyrics files, e.g. cp1251 or shift_jis; told from each file if not given.")
+    ] = "",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds a transcriber may take for one recording.")] = 1800,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: EngineName = "local",
@@ -81,7 +84,7 @@ def transcribe(
     options = Options(
         transcriber=transcriber, tools=_tools(transcriber, python or [], model or [], device, timeout),
         kinds=tuple(k.strip() for k in kinds.split(",") if k.strip()),
-        bundle=bundle if align else "", vocab=vocab or BERT_NAME, device="cpu" if device == "auto" else device, margin=margin,
+        bundle=bundle if align else "", vocab=vocab or BERT_NAME, device="cpu" if device == "auto" else device, margin=margin, encoding=encoding,
     )  # fmt: skip
     recordings = with_stems(read(work), work)
     if dry_run:

@@ -63,7 +63,7 @@ def recordings(
     Of sound only what a recording of an allowed licence uses; everything else that lies with it, as adapters read many
     kinds of tables and lyrics. Raises CorpusError as the catalog does, ConfigError for sound that lies elsewhere.
     """
-    from duotok.audio.io import AUDIO_SUFFIXES
+    from duotok.audio.finding import AUDIO_SUFFIXES
 
     opened = catalog.open_corpora(corpora, settings)
     listed = catalog.build(opened, licences).recordings

@@ -1,0 +1,227 @@
+"""What a container says it holds against what is there: sizes of the data of wav, w64, aiff, au and caf, the links of ogg.
+
+Libraries take a header at its word. A recorder that was switched off, a download that broke off, or two files that were
+joined leave headers that say too little or too much; here they are held against the size of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+# What writers put where they cannot know the size yet.
+UNKNOWN = (0, 0x7FFFFFFF, 0x80000000)
+UNKNOWN_FROM = 0xFFFF0000
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+MOST_CHUNKS = 10_000
+LEAST = 4096
+"""Bytes behind the data that are worth a look."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the sound of a file lies. Offsets and sizes in bytes.
+
+    start, stated: of the data, as the header has it (stated None where it leaves that open); available: what there is from
+    start on. beyond: whether sound goes on behind what the header states; links: where further whole files begin, joined
+    to the first; broken: ends in the middle of a page of ogg; unended: at the end of one that is not marked as the last;
+    big: big-endian samples.
+    """
+
+    start: int = 0
+    stated: int | None = None
+    available: int = 0
+    beyond: bool = False
+    links: tuple[int, ...] = ()
+    broken: bool = False
+    unended: bool = False
+    big: bool = False
+
+    @property
+    def cut(self) -> bool:
+        """Whether the file ends before its header says."""
+        return self.broken or (self.stated is not None and self.stated > self.available + 2)
+
+
+def examine(path: Path) -> Layout | None:
+    """The layout of a wav, rf64, w64, aiff, au, caf or ogg file; None for other files. Raises OSError."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(16)
+        if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+            return _chunks(file, size, b"data", ">" if head[:4] == b"RIFX" else "<")
+        if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+            return _chunks(file, size, b"SSND", ">")
+        if head[:4] == b".snd":
+            start, stated = struct.unpack(">II", head[4:12])
+            open_ended = stated >= UNKNOWN_FROM
+            beyond = not open_ended and size - start > stated + LEAST
+            return Layout(start, None if open_ended else stated, max(0, size - start), beyond, big=True)
+        if head[:4] == b"caff":
+            return _caf(file, size)
+        if head[:4] == b"OggS":
+            return _ogg(file, size)
+        if head[:4] == b"riff":
+            return _w64(file, size)
+    return None
+
+
+def _chunks(file: IO[bytes], size: int, wanted: bytes, order: str) -> Layout | None:
+    """RIFF and IFF: chunks of a name, a size of 32 bits, and the content filled up to an even length."""
+    at, long_size = 12, None
+    for _ in range(MOST_CHUNKS):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            return None  # no data in it: the library says so
+        name, stated = head[:4], struct.unpack(order + "I", head[4:])[0]
+        if name == b"ds64":
+            long_size = struct.unpack("<Q", file.read(16)[8:16])[0]
+        if name == wanted:
+            break
+        at += 8 + stated + stated % 2
+    else:
+        return None
+    start = at + 8
+    if wanted == b"SSND":
+        file.seek(start)
+        offset = struct.unpack(">I", file.read(4).ljust(4, b"\0"))[0]
+        start, stated = start + 8 + offset, max(0, stated - 8 - offset)
+    if stated >= UNKNOWN_FROM and long_size:
+        stated = long_size
+    available = max(0, size - start)
+    big = order == ">"
+    if stated in UNKNOWN or (stated >= UNKNOWN_FROM and stated > available):
+        return Layout(start, None, available, beyond=stated == 0 and available > LEAST, big=big)
+    beyond, links = _behind(file, start + stated, size, order)
+    return Layout(start, stated, available, beyond, links, big=big)
+
+
+def _behind(file: IO[bytes], at: int, size: int, order: str) -> tuple[bool, tuple[int, ...]]:
+    """What follows the data: whether it is sound that the header does not count, and whole files that were joined to it."""
+    links = []
+    while size - at >= LEAST:
+        file.seek(at)
+        head = file.read(64)
+        if not head[0] and head[1:2].isalpha():  # the filling of an odd length
+            at, head = at + 1, head[1:]
+        if head.startswith(TAGS):
+            break
+        name, length = head[:4], struct.unpack(order + "I", head[4:8])[0]
+        if name in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
+            links.append(at)
+        elif not name.isascii() or not name.decode().isprintable() or at + 8 + length > size + 1:
+            return _sounds(file, at, size), tuple(links)
+        at += 8 + length + length % 2
+    return False, tuple(links)
+
+
+def _sounds(file: IO[bytes], at: int, size: int) -> bool:
+    """Whether there is anything but zeros from `at` on."""
+    file.seek(at)
+    while block := file.read(1 << 20):
+        if block.count(0) != len(block):
+            return True
+    return False
+
+
+def _caf(file: IO[bytes], size: int) -> Layout | None:
+    at = 8
+    for _ in range(MOST_CHUNKS):
+        file.seek(at)
+        head = file.read(12)
+        if len(head) < 12:
+            return None
+        stated = struct.unpack(">q", head[4:])[0]
+        if head[:4] == b"data":
+            start = at + 16
+            return Layout(start, None if stated < 0 else stated - 4, max(0, size - start))
+        at += 12 + max(0, stated)
+    return None
+
+
+def _w64(file: IO[bytes], size: int) -> Layout | None:
+    at = 40
+    for _ in range(MOST_CHUNKS):
+        file.seek(at)
+        head = file.read(24)
+        if len(head) < 24:
+            return None
+        length = struct.unpack("<Q", head[16:])[0]
+        if head[:4] == b"data":
+            return Layout(at + 24, length - 24, max(0, size - at - 24))
+        at += max(24, -(-length // 8) * 8)
+    return None
+
+
+def _ogg(file: IO[bytes], size: int) -> Layout:
+    """Walks the pages: where a stream begins after another one had begun to sound, a link begins."""
+    at, links, begun, ended = 0, [], False, False
+    while at + 27 <= size:
+        file.seek(at)
+        head = file.read(27)
+        if head[:4] != b"OggS":
+            following = _next_page(file, at, size)
+            if following is None:
+                break
+            at = following
+            continue
+        flags, segments = head[5], head[26]
+        body = sum(file.read(segments))
+        if flags & 2:
+            if begun:
+                links.append(at)
+                begun = False
+        else:
+            begun = True
+        end = at + 27 + segments + body
+        ended = bool(flags & 4) and end <= size
+        if end > size:
+            return Layout(0, None, size, links=tuple(links), broken=True)
+        at = end
+    return Layout(0, None, size, links=tuple(links), unended=not ended)
+
+
+def _next_page(file: IO[bytes], at: int, size: int) -> int | None:
+    """The next page behind what is none."""
+    while size - at > 3:
+        file.seek(at)
+        block = file.read(1 << 16)
+        found = block.find(b"OggS")
+        if found >= 0:
+            return at + found
+        at += len(block) - 3
+    return None
+
+
+class Slice:
+    """Bytes `[start, stop)` of a file as a file of its own: read, seek, tell.
+
+    It has no name. ffmpeg takes names for addresses ("a:b.mp3"), wants them in UTF-8, and guesses formats without a header
+    from an ending, so that any bytes would be sound.
+    """
+
+    def __init__(self, path: Path, start: int = 0, stop: int | None = None) -> None:
+        self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115 - closed by close()
+        self._start, self._stop = start, path.stat().st_size if stop is None else stop
+        self._file.seek(start)
+
+    def read(self, count: int = -1) -> bytes:
+        left = self._stop - self._file.tell()
+        return self._file.read(left if count < 0 else max(0, min(count, left)))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._stop}[whence]
+        return self._file.seek(max(self._start, base + offset)) - self._start
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def write(self, data: bytes) -> int:
+        raise OSError("read only")
+
+    def close(self) -> None:
+        self._file.close()

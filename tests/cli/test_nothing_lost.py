@@ -1,0 +1,275 @@
+"""What is there stays: other songs of one name, files of the user, odd names; what is left out is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from tests.tiny import song
+from typer.testing import CliRunner
+
+from duotok.audio import io
+from duotok.cli import console
+from duotok.cli.main import app
+from duotok.seals import seal
+from duotok.tokens import DualTokens, load
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [os.fsdecode(a) if isinstance(a, bytes) else str(a) for a in arguments], input=stdin)  # type: ignore[arg-type]
+
+
+def facts(result: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def encode(bundle: Path, *arguments: object) -> list[dict[str, object]]:
+    result = run("encode", *arguments, "--model", bundle, "--json")
+    assert result.exit_code == 0, result.stderr
+    return facts(result)
+
+
+def sung(path: Path, seed: int, seconds: float = 0.4) -> Path:
+    io.write(path, song(seconds, seed=seed), 48_000)
+    return path
+
+
+def codes(path: Path) -> list[list[int]]:
+    found: list[list[int]] = load(path).stack().tolist()
+    return found
+
+
+# -- songs ------------------------------------------------------------------------------------------------------------
+
+
+def test_two_songs_of_one_name_both_get_their_tokens(bundle: Path, tmp_path: Path) -> None:
+    one, two, out = sung(tmp_path / "al1/01.wav", 1), sung(tmp_path / "al2/01.wav", 2), tmp_path / "out"
+    (first,), (second,) = encode(bundle, one, "-o", out), encode(bundle, two, "-o", out)
+    assert first["status"] == second["status"] == "encoded" and first["output"] != second["output"]
+    alone = [
+        codes(Path(str(encode(bundle, path, "-o", tmp_path / f"{n}.duotok")[0]["output"])))
+        for n, path in enumerate((one, two))
+    ]
+    assert [codes(Path(str(said["output"]))) for said in (first, second)] == alone and alone[0] != alone[1]
+    again = [*encode(bundle, one, "-o", out), *encode(bundle, two, "-o", out)]
+    assert [said["status"] for said in again] == ["skipped", "skipped"]
+    assert [said["output"] for said in again] == [first["output"], second["output"]]
+    assert len(list(out.iterdir())) == 2
+    both = encode(bundle, one, two, "-o", tmp_path / "together")
+    assert len({str(said["output"]) for said in both}) == 2 and len(list((tmp_path / "together").iterdir())) == 2
+
+
+def test_another_file_of_one_stem_takes_no_place(bundle: Path, tmp_path: Path) -> None:
+    wav, flac = sung(tmp_path / "a.wav", 1), sung(tmp_path / "a.flac", 2)
+    encode(bundle, wav)
+    (said,) = encode(bundle, flac)
+    assert said["output"] == str(tmp_path / "a.flac.duotok")
+    assert load(tmp_path / "a.duotok").source == "a.wav" and load(tmp_path / "a.flac.duotok").source == "a.flac"
+    result = run("encode", flac, "-o", tmp_path / "a.duotok", "--model", bundle)
+    assert result.exit_code == 1 and "another song (a.wav)" in result.stderr
+    assert load(tmp_path / "a.duotok").source == "a.wav"
+
+
+def test_a_song_that_has_changed_is_encoded_again(bundle: Path, tmp_path: Path) -> None:
+    path = sung(tmp_path / "a.wav", 1)
+    encode(bundle, path)
+    before = codes(tmp_path / "a.duotok")
+    times = path.stat()
+    sung(path, 2)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # of the same size and time
+    (said,) = encode(bundle, path)
+    assert said["status"] == "encoded" and "changed" in str(said["note"]) and codes(tmp_path / "a.duotok") != before
+    found = load(tmp_path / "a.duotok").sources["mix"]
+    assert (found.name, found.bytes) == ("a.wav", path.stat().st_size) and len(found.sha256) == 64
+
+
+def test_stems_model_and_windows_count(bundle: Path, tmp_path: Path) -> None:
+    mix, voice, band = (sung(tmp_path / f"{n}.wav", n) for n in (1, 2, 3))
+    out = tmp_path / "x.duotok"
+    encode(bundle, mix, "-o", out)
+    (said,) = encode(bundle, mix, "--vocals", voice, "-o", out)
+    assert said["status"] == "encoded" and "other stems" in str(said["note"])
+    assert encode(bundle, mix, "--vocals", voice, "-o", out)[0]["status"] == "skipped"
+    sung(voice, 4)
+    assert "vocals has changed" in str(encode(bundle, mix, "--vocals", voice, "-o", out)[0]["note"])
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    config["codec"]["window"] = 50
+    (other / "config.json").write_text(json.dumps(seal(config)))
+    assert "other windows" in str(encode(other, mix, "--vocals", voice, "-o", out)[0]["note"])
+    assert band.is_file()
+
+
+def test_a_moved_library_is_done(bundle: Path, tmp_path: Path) -> None:
+    sung(tmp_path / "old/a.wav", 1)
+    encode(bundle, tmp_path / "old", "-o", tmp_path / "out")
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert encode(bundle, tmp_path / "new", "-o", tmp_path / "out")[0]["status"] == "skipped"
+
+
+# -- files of the user ------------------------------------------------------------------------------------------------
+
+
+def test_encode_and_decode_replace_nothing_that_is_not_theirs(bundle: Path, tmp_path: Path) -> None:
+    path = sung(tmp_path / "a.wav", 1)
+    (tmp_path / "a.duotok").write_text("a letter")
+    result = run("encode", path, "--model", bundle)
+    assert result.exit_code == 1 and "no token file" in result.stderr and "--force" in result.stderr
+    assert (tmp_path / "a.duotok").read_text() == "a letter"
+    assert encode(bundle, path, "--force")[0]["status"] == "encoded"
+
+    sound = path.read_bytes()
+    for arguments in ([], ["--force"]):
+        result = run("decode", tmp_path / "a.duotok", "-o", tmp_path, "--model", bundle, "--steps", 1, *arguments)
+        assert (result.exit_code == 1) == (not arguments), result.stderr
+        assert (path.read_bytes() == sound) == (not arguments)
+    result = run("decode", tmp_path / "a.duotok", "-o", tmp_path, "--model", bundle, "--steps", 1)
+    assert result.exit_code == 0 and "skipped" in result.stderr
+    result = run("decode", tmp_path / "a.duotok", "-o", tmp_path, "--model", bundle, "--steps", 1, "--seed", 5)
+    assert result.exit_code == 1 and "not made of these tokens with these settings" in result.stderr
+
+
+def test_an_input_is_never_an_output(bundle: Path, tmp_path: Path) -> None:
+    path = sung(tmp_path / "a.wav", 1)
+    os.link(path, tmp_path / "a.duotok")  # the same file by another name
+    result = run("encode", path, "--force", "--model", bundle)
+    assert result.exit_code == 1 and "is an input" in result.stderr
+    assert io.read(path).shape[1] == round(0.4 * 48_000)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_bytes(bundle: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.wav")
+    long = "é" * 119 + "x.wav"  # 243 bytes
+    longest = "y" * 251 + ".wav"
+    for n, name in enumerate((odd, long, longest, "zz.wav", "a:b.wav", "-.wav")):
+        sung(tmp_path / "in" / "short.wav", n).rename(tmp_path / "in" / name)
+    result = run("encode", tmp_path / "in", "-o", tmp_path / "out", "--model", bundle, "--json")
+    assert result.exit_code == 0 and [said["status"] for said in facts(result)] == ["encoded"] * 6, result.output
+    assert len(list((tmp_path / "out").iterdir())) == 6
+    found = tmp_path / "out" / os.fsdecode(b"caf\xe9.duotok")
+    assert load(found).source == "caf\\xe9.wav"
+    again = run("encode", tmp_path / "in", "-o", tmp_path / "out", "--model", bundle)
+    assert "6 skipped" in again.stderr
+    result = run("decode", tmp_path / "out", "-o", tmp_path / "sound", "--model", bundle, "--steps", 1)
+    assert result.exit_code == 0 and len(list((tmp_path / "sound").iterdir())) == 6, result.stderr
+
+
+def test_no_file_ends_a_batch(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        sung(tmp_path / "in" / f"{n}.wav", n)
+    real = DualTokens.save
+
+    def fails(self: DualTokens, path: Path) -> None:
+        if path.stem == "1":
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "no such thing")
+        real(self, path)
+
+    monkeypatch.setattr(DualTokens, "save", fails)
+    result = run("encode", tmp_path / "in", "-o", tmp_path / "out", "--model", bundle, "--json")
+    assert [said["status"] for said in facts(result)] == ["encoded", "failed", "encoded"]
+    assert result.exit_code == 1 and "1.wav: UnicodeEncodeError" in result.stderr
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_out_is_told(bundle: Path, tmp_path: Path) -> None:
+    sung(tmp_path / "elsewhere/b.wav", 2)
+    sung(tmp_path / "in/a.wav", 1)
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "in")
+    (tmp_path / "in/gone.wav").symlink_to(tmp_path / "nothing.wav")
+    (tmp_path / "in/cover.jpg").touch()
+    (tmp_path / "in/words.txt").touch()
+    result = run("encode", tmp_path / "in", "-o", tmp_path / "out", "--model", bundle)
+    assert result.exit_code == 0
+    (told,) = [line for line in result.stderr.splitlines() if line.startswith("left out")]
+    assert "1 linked folders, --follow-symlinks" in told and "linked" in told
+    assert "2 of other kinds (.jpg 1, .txt 1)" in told and "1 links to nothing" in told
+    result = run("encode", tmp_path / "in", "-o", tmp_path / "out", "--model", bundle, "--follow-symlinks")
+    assert (tmp_path / "out/linked/b.duotok").is_file() and "there already" in result.stderr
+
+
+# -- streams, processes, tracks ---------------------------------------------------------------------------------------
+
+
+def test_standard_input_and_output(bundle: Path, tmp_path: Path) -> None:
+    path = sung(tmp_path / "a.wav", 1)
+    (said,) = encode(bundle, path)
+    duotok = [sys.executable, "-m", "duotok"]
+    given = subprocess.run(
+        [*duotok, "encode", "-", "-o", "-", "--model", str(bundle)], input=path.read_bytes(), capture_output=True
+    )
+    assert given.returncode == 0, given.stderr
+    (tmp_path / "piped.duotok").write_bytes(given.stdout)
+    assert codes(tmp_path / "piped.duotok") == codes(Path(str(said["output"])))
+    command = [*duotok, "decode", "/dev/stdin", "-o", "-", "--format", "flac", "--steps", "1", "--model", str(bundle)]
+    done = subprocess.run(command, input=given.stdout, capture_output=True)
+    (tmp_path / "piped.flac").write_bytes(done.stdout)
+    assert io.probe(tmp_path / "piped.flac").n_samples == round(0.4 * 48_000)
+    none = subprocess.run(
+        [*duotok, "encode", "-", "-o", "-", "--model", str(bundle)], input=b"", capture_output=True, text=False
+    )
+    assert none.returncode == 1 and none.stdout == b"" and b"nothing came" in none.stderr
+    assert run("encode", "-", "--model", bundle).exit_code == 1  # no name to give
+
+
+def test_workers_do_the_same(bundle: Path, tmp_path: Path) -> None:
+    for n in range(3):
+        sung(tmp_path / "in" / f"{n}.wav", n)
+    (tmp_path / "in/bad.wav").write_text("no sound")
+    one = run("encode", tmp_path / "in", "-o", tmp_path / "one", "--model", bundle, "--threads", 1)
+    two = run("encode", tmp_path / "in", "-o", tmp_path / "two", "--model", bundle, "--workers", 2)
+    assert one.exit_code == two.exit_code == 1 and "3 encoded, 1 failed" in two.stderr
+    for n in range(3):
+        assert codes(tmp_path / "one" / f"{n}.duotok") == codes(tmp_path / "two" / f"{n}.duotok")
+
+
+@pytest.mark.parametrize("ending", ["wav", "mp3", "ogg", "opus", "flac"])
+def test_all_tracks_in_one_go(ending: str, bundle: Path, tmp_path: Path) -> None:
+    encode(bundle, sung(tmp_path / "a.wav", 1, 1.0))
+    out = tmp_path / f"x.{ending}"
+    result = run("decode", tmp_path / "a.duotok", "-o", out, "--track", "all", "--model", bundle, "--steps", 1)
+    assert result.exit_code == 0, result.stderr
+    mix, voice, band = (
+        io.read(tmp_path / name) for name in (out.name, f"x.vocals.{ending}", f"x.accompaniment.{ending}")
+    )
+    assert mix.shape == voice.shape == band.shape == (1, 48_000)
+    if ending in ("wav", "flac"):
+        assert float((mix - voice - band).abs().max()) < 1e-5
+
+
+def test_a_long_job_without_a_terminal_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress_bars(1) as bars, bars.file("song.wav") as advance:
+        for minute in range(1, 4):
+            advance(minute / 4 - 0.01)
+            now[0] += 30
+            advance(minute / 4)
+            now[0] += 30
+    assert capsys.readouterr().err.splitlines() == ["song.wav: 49%", "song.wav: 74%"]
+
+
+def test_threads_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(console.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(console.Path, "read_text", lambda _: "max 100000")
+    found = []
+    for busy in (0.0, 5.5, 40.0):
+        monkeypatch.setattr(console.os, "getloadavg", lambda busy=busy: (busy, 0, 0))
+        found.append(console.default_threads())
+    assert found == [4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert console.default_threads() == 3

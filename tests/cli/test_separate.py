@@ -1,0 +1,54 @@
+"""`duotok separate`: stems as sound, as long as the song, once for each song."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from click.testing import Result
+from tests.tiny import song
+from typer.testing import CliRunner
+
+from duotok.audio import io
+from duotok.cli.main import app
+from duotok.codec import DuoTok
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["separate", *map(str, arguments)])
+
+
+def test_both_stems_of_every_song(bundle: Path, tmp_path: Path) -> None:
+    for n in range(2):
+        io.write(tmp_path / "in" / f"{n}.wav", 0.3 * song(1.0 + n, seed=n), 48_000)
+    (tmp_path / "in/cover.jpg").touch()
+    done = run(tmp_path / "in", "-o", tmp_path / "out", "--model", bundle)
+    assert done.exit_code == 0 and "2 separated" in done.stderr and ".jpg 1" in done.stderr, done.stderr
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == [f"{n}.{track}.wav" for n in range(2) for track in ("accompaniment", "vocals")]
+    separator = DuoTok.from_pretrained(bundle).separator
+    assert separator is not None
+    voice, band = (io.read(tmp_path / "out" / f"1.{track}.wav") for track in ("vocals", "accompaniment"))
+    mix = io.read(tmp_path / "in/1.wav")
+    assert voice.shape == band.shape == mix.shape
+    expected = DuoTok.from_pretrained(bundle).separate_blocks(mix)
+    assert torch.allclose(torch.cat([part["vocals"] for part in expected], dim=1), voice, atol=1e-6)
+    again = run(tmp_path / "in", "-o", tmp_path / "out", "--model", bundle)
+    assert again.exit_code == 0 and "2 skipped" in again.stderr
+
+
+def test_the_sign_of_a_song_is_the_sign_of_its_stems(bundle: Path) -> None:
+    model = DuoTok.from_pretrained(bundle)
+    mix = 0.3 * song(1.0)
+    one, two = (next(iter(model.separate_blocks(sound))) for sound in (mix, -mix))
+    assert torch.equal(one["vocals"], -two["vocals"])
+
+
+def test_what_is_in_the_way_stays(bundle: Path, tmp_path: Path) -> None:
+    io.write(tmp_path / "a.wav", 0.3 * song(0.5), 48_000)
+    (tmp_path / "a.vocals.wav").write_text("mine")
+    done = run(tmp_path / "a.wav", "-o", tmp_path, "--model", bundle)
+    assert done.exit_code == 1 and "not separated from this song" in done.stderr
+    assert (tmp_path / "a.vocals.wav").read_text() == "mine" and not (tmp_path / "a.accompaniment.wav").exists()
+    assert run(tmp_path / "a.wav", "-o", tmp_path, "--model", bundle, "--force").exit_code == 0
+    assert run(tmp_path / "a.wav", "-o", tmp_path / "x.wav", "--model", bundle).exit_code == 1

@@ -50,7 +50,13 @@ def test_same_losses_and_weights(name: str, both: tuple[Path, Path]) -> None:
     one, two = (_figures(run / name) for run in both)
     assert len(one) == 3
     for a, b in zip(one, two, strict=True):
-        figures = {k for k in a if not k.startswith("gradient.")} - {"rate", "seconds", "waiting", "items_per_second", "kind"}
+        figures = {k for k in a if not k.startswith("gradient.")} - {
+            "rate",
+            "seconds",
+            "waiting",
+            "items_per_second",
+            "kind",
+        }
         assert {k: b[k] for k in figures} == pytest.approx({k: a[k] for k in figures}, rel=2e-3, abs=2e-4)
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
     for path in latest(both[0] / name).glob("*.safetensors"):

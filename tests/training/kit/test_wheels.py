@@ -86,6 +86,14 @@ def test_a_wheel_that_does_not_exist_is_named_with_python_and_platform(
     assert "\n" not in str(error.value) and "--have" in str(error.value)
 
 
+def test_a_wheel_that_constraints_leave_out_is_named_too(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "constraints.txt").write_text("gamma<1.0\n")
+    (tmp_path / "list.txt").write_text("gamma>=1\n")
+    sources = Sources([str(index)], no_index=True, constraint=tmp_path / "constraints.txt")
+    with pytest.raises(DuoTokError, match=r"no wheel of gamma.* for Python 3.12 on linux-x86_64"):
+        from_list(tmp_path / "list.txt", LINUX, tmp_path / "got", sources)
+
+
 def test_requirements_that_contradict_each_other_end(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own(monkeypatch, "beta", "gamma>=2")
     with pytest.raises(DuoTokError, match="no wheel of gamma"):

@@ -220,7 +220,7 @@ def _cut(folder: Path, manifest: dict[str, Any], size: int) -> list[str]:
     names = [entry["name"] for entry in manifest["files"]] + [start.MANIFEST]
     whole = folder.with_name(f"{folder.name}.whole")
     try:
-        put(folder, whole)
+        folder.rename(whole)
         folder.mkdir()
         parts = cut(((name, whole / name) for name in names), folder, "part-", size)
         table = {"format": FORMAT, "kit": manifest["seal"], "parts": parts}

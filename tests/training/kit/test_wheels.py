@@ -64,6 +64,7 @@ def test_extras_are_followed_too(index: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_the_machine_has_ends_the_walk(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own(monkeypatch, "alpha>=1", "Torch>=2.6")
     assert resolved(index, have="torch==2.11.0, gamma") == ["alpha 1.5"]
+    assert resolved(index, have="torch==2.11.0+cu130,gamma") == ["alpha 1.5"]
     with pytest.raises(ConfigError, match=r"torch==2\.5: Torch>=2\.6 is needed"):
         resolved(index, have="torch==2.5,gamma")
 
@@ -127,6 +128,7 @@ def test_have_is_names_with_or_without_a_version() -> None:
         "hugging-face-hub": "",
         "numpy": "",
     }
+    assert parse_have(["torch==2.11.0+cu130,a==1\n"]) == {"torch": "2.11.0+cu130", "a": "1"}
     for wrong in ("torch>=2", "a b"):
         with pytest.raises(ConfigError, match="--have"):
             parse_have([wrong])

@@ -317,7 +317,7 @@ def paced(begun: list[str], fails: str = "") -> tuple[Callable[[Training], Any],
 
 
 def test_a_command_that_fails_says_why_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code = "import sys; print('so far'); print('error: no space', file=sys.stderr); sys.exit(3)"
+    code = "import sys; print('so far'); print('error: no space', file=sys.stderr); print('the end', file=sys.stderr); sys.exit(3)"
     log = tmp_path / "logs" / "stage1.log"
     for _ in range(2):  # the log is kept, what an earlier run said is not shown again
         child = trainers.Child([sys.executable, "-c", code], os.environ, log)
@@ -325,7 +325,7 @@ def test_a_command_that_fails_says_why_in_one_line(tmp_path: Path, capfd: pytest
         with pytest.raises(KitError, match=f"^stage1 ended with 3: no space .all of it: {log}.$"):
             child.check("stage1")
     lines = capfd.readouterr().out.splitlines()
-    assert sorted(lines) == ["stage1: error: no space"] * 2 + ["stage1: so far"] * 2
+    assert sorted(lines) == ["stage1: error: no space"] * 2 + ["stage1: so far"] * 2 + ["stage1: the end"] * 2
     assert log.read_text().count("no space") == 2
 
 

@@ -34,7 +34,7 @@ class Child:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.log, self.began, self.last = log, time.monotonic(), ""
+        self.log, self.began, self.last, self.error = log, time.monotonic(), "", ""
         with log.open("ab") as file:
             self.reader = log.open("rb")
             self.reader.seek(0, 2)
@@ -47,6 +47,7 @@ class Child:
         for line in self.reader.read().decode(errors="replace").splitlines():
             if line.strip():
                 self.last = line.strip()
+                self.error = self.last.removeprefix("error: ") if self.last.startswith("error: ") else self.error
                 print(f"{name}{': ' if name else ''}{line}", flush=True)
 
     def ended(self, name: str = "") -> bool:
@@ -59,7 +60,7 @@ class Child:
     def check(self, name: str) -> float:
         """Seconds that it took. Raises KitError when it failed."""
         if self.process.returncode:
-            said = self.last.removeprefix("error: ") or "it said nothing"
+            said = self.error or self.last or "it said nothing"
             raise KitError(f"{name} ended with {self.process.returncode}: {said} (all of it: {self.log})")
         return time.monotonic() - self.began
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from duotok.audio.io import AUDIO_SUFFIXES, find_audio, probe, read
 from duotok.corpora.types import Recording
 from duotok.errors import DuoTokError
 from duotok.tokens import SAMPLE_RATE, TRACKS
+from duotok.training.mini import CONFIGS, TEST, names_in
 
 EXCERPT = 30.0
 SHORTEST = 5.0
@@ -109,16 +111,18 @@ def pairs(folder: Path) -> list[Clip]:
     return found
 
 
-def held_out(audio: Path) -> list[Clip]:
+def held_out(audio: Path, part: Literal["tuning", "test"] = "test") -> list[Clip]:
     """The real recordings of `audio` (with INDEX.tsv) that no training sees.
 
-    dual: songs with true stems held out by name (configs/mini/held_out.txt); validation: those that are for evaluation
-    only, with a vocals stem; instrumental, voice: the middle 30 s of the other recordings held out.
+    tuning: those of configs/mini/held_out.txt, on which settings are chosen; test: those of configs/mini/test.txt, and what
+    is for evaluation only. Groups: dual: songs with true stems; validation: of what is for evaluation only, those with a
+    vocals stem; instrumental, voice: the middle 30 s of the other recordings.
     """
     clips: list[Clip] = []
-    for recording in recordings(audio, splits=("validation", "test")):
+    listed = set(names_in(CONFIGS / TEST))
+    for recording in recordings(audio, splits=("validation",) if part == "tuning" else ("test",)):
         files = _files(recording)
-        if recording.split == "test":
+        if part == "test" and name_of(recording) not in listed:
             if "vocals" in files:
                 clips.append(Clip(name_of(recording), "validation", files))
         elif recording.kind == "song" and len(files) == 2:

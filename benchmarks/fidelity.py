@@ -1,6 +1,7 @@
 """How close decoded sound is to what went in, with true stems in, on recordings that no training saw.
 
-Seven-scale mel distance at 24 kHz (lower is closer) and, for vocals, STOI (higher is better), of
+Seven-scale mel distance at 24 kHz (lower is closer), sounds brought to -14 LUFS before they are compared, as mean over clips
+and standard deviation, and, for vocals, STOI (higher is better), of
   tokens       encoded and decoded again with the settings given
   ceiling      autoencoder only: true latents to sound; what perfect tokens and a perfect renderer would reach
   Opus         6 kbit/s mono, VBR, 20 ms, aligned, on the very same clips in the same run
@@ -29,7 +30,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.clips import HEADLINE, Clip, held_out, judged, pairs, sounding_samples
-from benchmarks.output import conditions, mean, parser, show, table
+from benchmarks.output import conditions, deviation, mean, parser, show, table
 from duotok.codec import DuoTok
 from duotok.errors import MissingExtraError
 from duotok.evaluation.fidelity import mel_distance, stoi
@@ -119,6 +120,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             for codec, figures in {"tokens": ours, **others}.items():
                 entry[codec] = {key: mean([f[key] for f in figures]) for key in ("mel", "mel_sounding", "stoi")}
+                entry[codec]["mel_deviation"] = deviation([f["mel"] for f in figures])
             for key in ("mel", "mel_sounding"):
                 entry[f"closer_{key}"] = sum(f[key] < g[key] for f, g in zip(ours, others["opus"], strict=True))
             result.append(entry)
@@ -132,8 +134,9 @@ def _overview(means: list[dict[str, Any]]) -> str:
     lines = []
     for m in means:
         line = [m["group"], m["track"], m["setting"]]
-        for key in ("mel", "mel_sounding"):
-            line += [*(m[codec][key] for codec in CODECS), f"{m[f'closer_{key}']} of {m['clips']}"]
+        spread = [f"{m[codec]['mel']:.3g} ± {m[codec]['mel_deviation']:.2g}" for codec in CODECS]
+        line += [*spread, f"{m['closer_mel']} of {m['clips']}"]
+        line += [*(m[codec]["mel_sounding"] for codec in CODECS), f"{m['closer_mel_sounding']} of {m['clips']}"]
         lines.append([*line, *(m[codec]["stoi"] for codec in CODECS), m["opus_kbps"]])
     return table(head, lines)
 
@@ -154,6 +157,9 @@ def _every_clip(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--pairs", type=Path, help="a folder of stem pairs instead of the held-out recordings")
+    arguments.add_argument(
+        "--on", choices=("tuning", "test"), default="test", help="which held-out recordings (default: %(default)s)"
+    )
     arguments.add_argument("--groups", nargs="+", help="only these: dual validation instrumental chant")
     arguments.add_argument("--limit", type=int, help="only the first N clips of each group")
     arguments.add_argument("--steps", type=int, nargs="+", default=[None], help="default: the bundle's")
@@ -165,7 +171,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = DuoTok.from_pretrained(options.model, options.device)
     settings: list[Setting] = list(product(options.steps, options.sampler, options.temperature))
-    clips = pairs(options.pairs) if options.pairs else held_out(options.audio)
+    clips = pairs(options.pairs) if options.pairs else held_out(options.audio, options.on)
     if options.groups:
         clips = [clip for clip in clips if clip.group in options.groups]
     if options.limit:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -69,3 +70,9 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Mean of what is there; None when nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def deviation(values: Sequence[float | None]) -> float | None:
+    """Standard deviation of what is there (over their number); None when nothing is."""
+    known = [value for value in values if value is not None]
+    return statistics.pstdev(known) if known else None

@@ -116,7 +116,7 @@ def peak() -> int:
 def counted(name: str, seconds: float) -> dict[str, Any]:
     """Parameters, FLOPs and memory of a step, without data."""
     config = paper_config(name, seconds)
-    found, outline = count(lambda: sketch(name.split(".")[0], config), 1, fused=False)
+    found, outline = count(lambda: sketch(name.split(".")[0], config), 1, on_gpu=False)
     parts = parameters_by_part(outline)
     return {
         "stage": name,

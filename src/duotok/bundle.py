@@ -1,6 +1,6 @@
 """A bundle: the folder that holds a whole model: `config.json`, safetensors weights, and a model card.
 
-    config.json                     what everything is made of (BundleConfig)
+    config.json                     what everything is made of (BundleConfig), the sha256 of the other files, and a seal
     tokenizer.safetensors           sound to tokens
     autoencoder.safetensors         latents to sound
     dit.vocals.safetensors          tokens to latents, one for each track
@@ -11,7 +11,8 @@
 The renderer (autoencoder and both dit) and the separator are left out where `config.json` has null for them: a bundle of a
 tokenizer alone encodes and cannot decode.
 
-Weights are loaded when they are first needed, so that encoding does not read the renderer.
+Weights are loaded when they are first needed, so that encoding does not read the renderer. Nothing is opened that is not as
+it was written: who changes a file on purpose seals the folder anew (`duotok bundle --seal FOLDER`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -31,21 +32,26 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD
+from duotok.compact import SCALE, compact, expand
 from duotok.config import Config, parse
-from duotok.durable import put
+from duotok.durable import put, sha256
 from duotok.errors import BundleError, ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.renderer.render import RenderPlan
+from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.tokens import TRACKS, WindowPlan
+from duotok.tokens.dual import LARGEST_GAIN_DB
 from duotok.tokens.file import write_atomically
 
 FORMAT_VERSION = 1
+SEAL = "duotok bundle --seal"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+Storage = Literal["float32", "float16", "int8"]
 PACKAGED = Path(__file__).parent / "bundles"
 
 
@@ -60,7 +66,7 @@ class CodecConfig(Config):
     """How sound meets the models: what is fixed at training time, and the defaults of rendering."""
 
     loudness: float = Field(default=-18.0, ge=-60, le=0, description="LUFS that the mix is brought to")
-    max_gain_db: float = Field(default=40.0, ge=0, description="no louder and no softer than this")
+    max_gain_db: float = Field(default=40.0, ge=0, le=LARGEST_GAIN_DB, description="no louder and no softer than this")
     highpass_hz: float = Field(
         default=HIGHPASS_HZ,
         ge=0,
@@ -151,6 +157,13 @@ def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _stored(state: dict[str, Tensor], learned: set[str], storage: Storage) -> dict[str, Tensor]:
+    if storage == "float32":
+        return {name: value.clone() for name, value in state.items()}
+    small = compact(state, learned) if storage == "int8" else state
+    return {name: value if name.endswith(SCALE) else _half(value, name in learned) for name, value in small.items()}
+
+
 def _half(tensor: Tensor, learned: bool) -> Tensor:
     # Statistics (buffers of one dimension) and what would overflow stay as they are.
     if tensor.dtype != torch.float32 or not (learned or tensor.ndim > 1) or bool((tensor.abs() >= 65_000).any()):
@@ -159,11 +172,15 @@ def _half(tensor: Tensor, learned: bool) -> Tensor:
 
 
 def write_bundle(
-    folder: str | Path, config: BundleConfig, modules: Mapping[str, nn.Module], card: str = "", half: bool = False
+    folder: str | Path,
+    config: BundleConfig,
+    modules: Mapping[str, nn.Module],
+    card: str = "",
+    storage: Storage = "float32",
 ) -> Path:
     """Write a bundle; `modules` maps the names of `config.parts` to the trained modules.
 
-    half: store matrices as float16. The folder appears whole or not at all; a bundle already there is replaced.
+    storage: of the matrices; int8 has a scale for each row (compact.py), other large tensors are float16 then. The folder appears whole or not at all; a bundle already there is replaced.
     Raises BundleError when a part is missing or the place cannot be written.
     """
     folder = Path(folder)
@@ -180,16 +197,38 @@ def write_bundle(
         for part in config.parts:
             state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
             learned = {name for name, _ in modules[part].named_parameters()}
-            data = save({k: _half(v, k in learned) if half else v.clone() for k, v in state.items()})
+            data = save(_stored(state, learned, storage))
             write_atomically(partial / f"{part}.safetensors", data)
         (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
-        text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
-        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
+        _write_sealed(partial, config.model_dump(mode="json"), list(config.parts))
         put(partial, folder)
     except OSError as error:
         raise BundleError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _write_sealed(folder: Path, values: dict[str, Any], parts: Sequence[str]) -> None:
+    files = [f"{part}.safetensors" for part in parts] + ([CARD_FILE] if (folder / CARD_FILE).is_file() else [])
+    text = json.dumps(seal({**values, "sha256": hashes(folder, files)}), indent=1) + "\n"
+    write_atomically(folder / CONFIG_FILE, text.encode())
+
+
+def seal_bundle(folder: str | Path) -> Path:
+    """Write the hashes of a bundle's files, and the seal, into its `config.json`: who calls it vouches for the files.
+
+    Raises BundleError when the config is none, or the weights do not fit it.
+    """
+    folder = Path(folder)
+    values = _json(folder / CONFIG_FILE)
+    config = parse_config(values, folder / CONFIG_FILE)
+    try:
+        for part in config.parts:
+            load_weights(folder / f"{part}.safetensors", build(config, part))
+        _write_sealed(folder, values, list(config.parts))
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be sealed ({error.strerror}); make it writable") from None
     return folder
 
 
@@ -221,11 +260,37 @@ def find_bundle(name: str | Path, cache: str | Path | None = None) -> Path:
         raise BundleError(f"{text}: no such folder, and not fetched from the hub ({reason}); check the name") from None
 
 
-def read_values(folder: Path) -> dict[str, Any]:
-    """`config.json` as it stands. Raises BundleError when it cannot be read or is of another version."""
-    path = folder / CONFIG_FILE
+LARGEST = 65_536
+LARGEST_OF = {
+    "blocks": 512, "layers": 512, "depth": 512, "heads": 512, "code_dim": 1024, "n_mels": 1024, "codebook_size": 1 << 20,
+    "vocabulary": 1 << 20, "sample_rate": 1_536_000, "rope_base": 1e9, "rope_theta": 1e9, "basis_seed": 1 << 63,
+}  # fmt: skip
+LONGEST = 4096
+
+
+def check_limits(values: Any, path: Path, key: str = "") -> None:
+    """Raises BundleError for a value of a config so large that building what it says could fill the memory."""
+    name = key.rpartition(".")[2]
+    if isinstance(values, dict):
+        for inner, value in values.items():
+            check_limits(value, path, f"{key}.{inner}" if key else str(inner))
+    elif isinstance(values, list):
+        for value in values[:LONGEST]:
+            check_limits(value, path, key)
+    most: float = LARGEST_OF.get(name, LARGEST_OF["blocks"] if name.endswith("_blocks") else LARGEST)
+    size: float = 0
+    if isinstance(values, dict | list | str):
+        size, most = len(values), LONGEST
+    elif isinstance(values, int | float):
+        size = abs(values)
+    if not size <= most:  # NaN as well
+        raise BundleError(f"{path}: {key} is over {most:g}, which no bundle has; get the bundle again")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """`config.json` as it stands, whoever wrote it. Raises BundleError when it is none of a bundle, or too large."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
         raise BundleError(f"{path}: cannot be read ({reason}); get the bundle again") from None
@@ -234,11 +299,27 @@ def read_values(folder: Path) -> dict[str, Any]:
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(f"{path}: bundle format {version}, this DuoTok reads {FORMAT_VERSION}; update DuoTok")
+    check_limits(values, path)
     return values
 
 
+def read_values(folder: Path) -> dict[str, Any]:
+    """`config.json` as it was written. Raises BundleError when it cannot be read, is of another version, or was changed."""
+    path = folder / CONFIG_FILE
+    values = _json(path)
+    if "seal" not in values:
+        raise BundleError(
+            f"{path}: a bundle of an earlier DuoTok, without seals; get it again, or if you trust its files: {SEAL} {folder}"
+        )
+    if not is_sealed(values):
+        raise BundleError(
+            f"{path}: not as it was written; get the bundle again, or if you changed it yourself: {SEAL} {folder}"
+        )
+    return unsealed(values)
+
+
 def parse_config(values: dict[str, Any], path: Path) -> BundleConfig:
-    """Validate the values of `path`. Raises BundleError naming the key that is wrong.
+    """Validate the values of `path`, seal and hashes apart. Raises BundleError naming the key that is wrong.
 
     A bundle without `codec.highpass_hz` was trained before there was one, and has none.
     """
@@ -246,9 +327,21 @@ def parse_config(values: dict[str, Any], path: Path) -> BundleConfig:
     if isinstance(codec, dict):
         values = {**values, "codec": {"highpass_hz": 0.0, **codec}}
     try:
-        return parse(BundleConfig, values, str(path))
+        return parse(BundleConfig, {k: v for k, v in values.items() if k not in ("seal", "sha256")}, str(path))
     except ConfigError as error:
         raise BundleError(f"{error}; get the bundle again") from None
+
+
+def check_hash(path: Path, wanted: Mapping[str, str]) -> None:
+    """Raises BundleError unless a file has the hash that its folder's config says."""
+    try:
+        same = wanted.get(path.name) == sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); get the bundle again") from None
+    if not same:
+        raise BundleError(
+            f"{path}: not as it was written; get the bundle again, or if you changed it yourself: {SEAL} {path.parent}"
+        )
 
 
 class Bundle:
@@ -258,6 +351,7 @@ class Bundle:
         self.folder = Path(folder)
         self.values = read_values(self.folder)
         self.config = parse_config(self.values, self.folder / CONFIG_FILE)
+        self.sha256: dict[str, str] = dict(self.values.get("sha256") or {})
         self._loaded: dict[str, nn.Module] = {}
         for part in self.config.parts:
             path = self.weights(part)
@@ -270,11 +364,14 @@ class Bundle:
     @property
     def card(self) -> str:
         path = self.folder / CARD_FILE
+        if CARD_FILE in self.sha256:
+            check_hash(path, self.sha256)
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def load(self, part: str) -> nn.Module:
         """One part with its weights as float32, in evaluation mode; loaded once."""
         if part not in self._loaded:
+            check_hash(self.weights(part), self.sha256)
             module = build(self.config, part)
             load_weights(self.weights(part), module)
             self._loaded[part] = module
@@ -282,10 +379,10 @@ class Bundle:
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Load safetensors strictly into `module`, half precision widened. Raises BundleError in one line."""
+    """Load safetensors strictly into `module`, smaller storage widened. Raises BundleError in one line."""
     try:
-        state: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
+        state: dict[str, Tensor] = expand(load_file(path))
+    except (OSError, SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise BundleError(f"{path}: damaged weights ({reason}); get the bundle again") from None
     wanted = module.state_dict()
@@ -303,13 +400,17 @@ def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> st
     for name, tensor in state.items():
         if tensor.shape != wanted[name].shape:
             return f"'{name}' is {list(tensor.shape)}, not {list(wanted[name].shape)}"
+        floats = (torch.float16, torch.float32)
+        if tensor.dtype != wanted[name].dtype and not (tensor.dtype in floats and wanted[name].dtype in floats):
+            return f"'{name}' is {tensor.dtype}, not {wanted[name].dtype}"
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             return f"'{name}' holds NaN or infinite values"
     return ""
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
-    """What `duotok info` says of a bundle."""
+    """What `duotok info` says of a bundle. Raises BundleError when anything in it is not as it was written."""
+    _ = bundle.card
     tokenizer = bundle.load("tokenizer")
     parts = {
         part: {

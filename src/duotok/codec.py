@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
-from duotok.bundle import Bundle, BundleConfig, find_bundle, model_hash, write_bundle
+from duotok.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash, write_bundle
 from duotok.errors import AudioError, BundleError, ConfigError
+from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder
 from duotok.renderer.dit import DiT
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 CHOICES = (*TRACKS, "mix")
 Source = str | Path | Tensor
 Progress = Callable[[float], None]
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class Stream(NamedTuple):
@@ -50,7 +51,8 @@ class DuoTok:
     """A whole model. Make one with `from_pretrained`, or from trained modules with `from_modules`.
 
     separator: what splits a mix; the bundle's own unless something else with `sample_rate` and `separate` is set.
-    precision: what the blocks of the tokenizer run in while encoding, "fp32" or "bf16" (faster on a GPU).
+    precision: what the blocks of the tokenizer run in while encoding, "fp32", "bf16" (faster on a GPU) or "int8" (faster
+    on a CPU); some tokens then come out otherwise (docs/tokens.md).
     """
 
     sample_rate = SAMPLE_RATE
@@ -69,6 +71,9 @@ class DuoTok:
             raise ConfigError(f"precision '{precision}' does not exist; choose {', '.join(PRECISIONS)}")
         self.config, self.precision = config, precision
         self.device = torch.device(device)
+        if precision == "int8":
+            check_int8(self.device)
+        self._encoder: Tokenizer | None = None
         self._load = load
         self._values = config.model_dump(mode="json") if values is None else values
         self._parts: dict[str, nn.Module] = {}
@@ -83,7 +88,7 @@ class DuoTok:
         """Open a bundle: "mini" (comes with the package), a folder, or `owner/name` on the Hugging Face hub.
 
         Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged,
-        ConfigError for a precision that does not exist.
+        ConfigError for a precision that does not exist or cannot be had here.
         """
         bundle = Bundle(find_bundle(name))
         return cls(bundle.config, bundle.load, bundle.values, device, precision)
@@ -96,9 +101,9 @@ class DuoTok:
             raise BundleError(f"model '{config.name}': these parts were not given: {', '.join(missing)}")
         return cls(config, lambda part: modules[part])
 
-    def save_pretrained(self, folder: str | Path, card: str = "", half: bool = False) -> Path:
-        """Write a bundle folder; `half` stores matrices as float16. Raises BundleError when it cannot be written."""
-        return write_bundle(folder, self.config, {p: self._part(p) for p in self.config.parts}, card, half)
+    def save_pretrained(self, folder: str | Path, card: str = "", storage: Storage = "float32") -> Path:
+        """Write a bundle folder, its matrices stored so. Raises BundleError when it cannot be written."""
+        return write_bundle(folder, self.config, {p: self._part(p) for p in self.config.parts}, card, storage)
 
     def _part(self, name: str) -> nn.Module:
         if name not in self._parts:
@@ -108,6 +113,13 @@ class DuoTok:
     @property
     def tokenizer(self) -> Tokenizer:
         return cast(Tokenizer, self._part("tokenizer"))
+
+    @property
+    def encoder(self) -> Tokenizer:
+        """The tokenizer as it encodes: in 8 bits where that was asked for."""
+        if self._encoder is None:
+            self._encoder = int8_encoder(self.tokenizer) if self.precision == "int8" else self.tokenizer
+        return self._encoder
 
     @property
     def autoencoder(self) -> Autoencoder:
@@ -217,11 +229,14 @@ class DuoTok:
             )
 
     def _gain(self, loudness: float) -> float:
-        """dB that bring `loudness` (LUFS) to the bundle's; 0 for silence."""
+        """dB that bring `loudness` (LUFS) to the bundle's, in hundredths; 0 for silence.
+
+        Rounded, so that the last bits of a separator's sum, which depend on the number of threads, move no token.
+        """
         if not math.isfinite(loudness):
             return 0.0
         limit = self.config.codec.max_gain_db
-        return min(limit, max(-limit, self.config.codec.loudness - loudness))
+        return round(min(limit, max(-limit, self.config.codec.loudness - loudness)), 2)
 
     @torch.inference_mode()
     def _encode_windows(
@@ -238,7 +253,7 @@ class DuoTok:
             mel = self.mel((sound * gain).to(self.device), margins=True)
             routes = torch.arange(len(TRACKS), device=self.device).repeat(len(batch))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                codes = self.tokenizer.encode(mel, routes).cpu()
+                codes = self.encoder.encode(mel, routes).cpu()
             for row, window in enumerate(batch):
                 keep = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 for index in range(len(TRACKS)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +257,60 @@ def test_find_audio(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert io.find_audio(tmp_path) == [tmp_path / "a.MP3", tmp_path / "b" / "x.wav"]
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from duotok.audio.io import write
+from duotok.corpora.stem_files import StemWriter
+
+sound = torch.rand(2, 480_000, generator=torch.Generator().manual_seed(0)) - 0.5
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # as a disk that is full after so many bytes
+folder = Path(sys.argv[1])
+
+def stems():
+    with StemWriter(folder / "stems", 2) as writer:
+        writer.write(sound, sound)
+
+for use in (
+    lambda: write(folder / "x.wav", sound, 48_000), lambda: write(folder / "x.wav", sound, 48_000, bits=16),
+    lambda: write(folder / "x.flac", sound, 48_000), lambda: write(folder / "x.flac", sound, 48_000, bits=16), stems,
+):
+    try:
+        use()
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    """No traceback of the writer, none of the callbacks below it, and nothing half-written."""
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    told = done.stdout.splitlines()
+    assert len(told) == 5 and all("File too large" in line for line in told), told
+    assert all(line.startswith("AudioError") and "cannot be written" in line for line in told[:4])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "ending", ["au", "snd", "gsm", "ul", "al", "sw", "ub", "sln", "g722", "g729", "302", "vox", "raw"]
+)
+def test_a_name_makes_no_sound_of_any_bytes(ending: str, tmp_path: Path) -> None:
+    """Formats without a header are guessed from the ending alone: refused, whatever is in the file."""
+    noise = np.random.default_rng(0).integers(0, 256, 60_000, dtype=np.uint8).tobytes()
+    for data in (b"The quick brown fox jumps over the lazy dog. " * 1000, noise, bytes(60_000)):
+        path = tmp_path / f"x.{ending}"
+        path.write_bytes(data)
+        for use in (io.probe, io.read):
+            with pytest.raises(AudioError, match="not audio that can be read"):
+                use(path)
+
+
+def test_a_true_au_file_is_read(tmp_path: Path) -> None:
+    sound = np.linspace(-0.5, 0.5, 4800)
+    soundfile.write(tmp_path / "x.au", sound, 48_000, format="AU", subtype="FLOAT")
+    assert torch.allclose(io.read(tmp_path / "x.au")[0], torch.from_numpy(sound).float())
+    soundfile.write(tmp_path / "y.gsm", sound, 48_000, format="WAV")
+    assert io.read(tmp_path / "y.gsm").shape == (1, 4800)  # the bytes count, not the name

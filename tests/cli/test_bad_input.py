@@ -147,9 +147,9 @@ def test_bundle_with_missing_or_damaged_weights(bundle: Path, tmp_path: Path) ->
         refused(run(*command, "--model", broken), "dit.vocals.safetensors", "missing")
     refused(run("info", broken), "dit.vocals.safetensors", "missing")
     shutil.copy(bundle / "tokenizer.safetensors", broken / "dit.vocals.safetensors")
-    refused(
-        run("decode", tmp_path / "x.duotok", "-o", tmp_path / "y.wav", "--model", broken), "do not fit", "dit.vocals"
-    )
+    decode = ["decode", tmp_path / "x.duotok", "-o", tmp_path / "y.wav", "--model", broken]
+    refused(run(*decode), "not as it was written", "dit.vocals")
+    refused(run("bundle", "--seal", broken), "do not fit", "dit.vocals")
     refused(run("info", "no/such/bundle"), "no such folder")
     assert not (tmp_path / "y.wav").exists()
 

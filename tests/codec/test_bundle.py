@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load, save_file
 from tests.tiny import song, tiny_bundle, tiny_config
+from typer.testing import CliRunner
 
-from duotok.bundle import Bundle, build, facts, find_bundle, write_bundle
+from duotok.bundle import Bundle, build, facts, find_bundle, seal_bundle, write_bundle
+from duotok.cli.main import app
 from duotok.codec import DuoTok
 from duotok.errors import BundleError
+from duotok.seals import seal
 
 
 def load_file(path: Path) -> dict[str, torch.Tensor]:
@@ -38,7 +42,7 @@ def test_round_trip(model: DuoTok, tmp_path: Path) -> None:
 
 
 def test_half_precision(model: DuoTok, tmp_path: Path) -> None:
-    model.save_pretrained(tmp_path / "half", half=True)
+    model.save_pretrained(tmp_path / "half", storage="float16")
     model.save_pretrained(tmp_path / "full")
     sizes = [sum(p.stat().st_size for p in (tmp_path / n).glob("*.safetensors")) for n in ("half", "full")]
     assert sizes[0] < 0.75 * sizes[1]
@@ -53,10 +57,12 @@ def test_half_precision(model: DuoTok, tmp_path: Path) -> None:
 def test_hash_is_of_the_tokenizer_only(copy: Path, model: DuoTok) -> None:
     path = copy / "dit.vocals.safetensors"
     save_file({k: v + 1 for k, v in load_file(path).items()}, path)
+    seal_bundle(copy)
     assert DuoTok.from_pretrained(copy).model_hash == model.model_hash
     config = json.loads((copy / "config.json").read_text())
     config["codec"]["loudness"] = -20.0
     (copy / "config.json").write_text(json.dumps(config))
+    seal_bundle(copy)
     assert DuoTok.from_pretrained(copy).model_hash != model.model_hash
 
 
@@ -74,6 +80,72 @@ def test_missing_weights_are_named(copy: Path) -> None:
     DuoTok.from_pretrained(copy)
 
 
+def opened(folder: Path) -> object:
+    """Everything that a bundle holds, read."""
+    bundle = Bundle(folder)
+    return [bundle.load(part) for part in bundle.config.parts], bundle.card
+
+
+def flips(path: Path, count: int) -> Iterator[str]:
+    """A file with one bit turned, again and again, spread over all of it; whole again in the end."""
+    data = path.read_bytes()
+    for i in range(count):
+        place, bit = (len(data) - 1) * i // max(1, count - 1), i % 8
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :])
+        yield f"{path.name}, byte {place}, bit {bit}"
+    path.write_bytes(data)
+
+
+def test_no_turned_bit_is_accepted(copy: Path) -> None:
+    opened(copy)
+    for path in sorted(copy.iterdir()):
+        for where in flips(path, 120 if path.suffix == ".json" else 12):
+            with pytest.raises(BundleError) as caught:
+                opened(copy)
+            assert "\n" not in str(caught.value), where
+    opened(copy)
+
+
+def test_what_was_changed_on_purpose_is_sealed_anew(copy: Path) -> None:
+    path = copy / "config.json"
+    values = json.loads(path.read_text())
+    values["codec"]["steps"] = 7
+    path.write_text(json.dumps(values))
+    with pytest.raises(BundleError, match=r"not as it was written.*duotok bundle --seal"):
+        Bundle(copy)
+    done = CliRunner().invoke(app, ["bundle", "--seal", str(copy)])
+    assert done.exit_code == 0, done.output
+    assert Bundle(copy).config.codec.steps == 7
+    assert opened(copy)
+    path.write_text(json.dumps({k: v for k, v in values.items() if k not in ("seal", "sha256")}))
+    with pytest.raises(BundleError, match=r"without seals.*duotok bundle --seal"):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("tokenizer", "width", 10**7), ("tokenizer", "lower_blocks", 100_000), ("tokenizer", "codebook_size", 2**40),
+        ("tokenizer", "mask_bands", [1] * 10**5), ("codec", "steps", 10**9), ("autoencoder", "n_fft", 2**30),
+        ("autoencoder", "encoder_blocks", [10**6, 1]), ("separator", "depth", 10**5), ("codec", "mel_mean", 1e300),
+    ],
+)  # fmt: skip
+def test_a_config_cannot_ask_for_all_memory(part: str, key: str, value: object, copy: Path) -> None:
+    path = copy / "config.json"
+    values = json.loads(path.read_text())
+    values[part][key] = value
+    path.write_text(json.dumps(seal(values)))
+    with pytest.raises(BundleError, match=rf"{part}\.{key} is over .*, which no bundle has"):
+        Bundle(copy)
+
+
+def test_endless_nesting_is_no_config(copy: Path) -> None:
+    for text in ("[" * 200_000, '{"codec": ' * 200_000):
+        (copy / "config.json").write_text(text)
+        with pytest.raises(BundleError, match="not valid JSON"):
+            Bundle(copy)
+
+
 def test_damaged_weights(copy: Path) -> None:
     path = copy / "tokenizer.safetensors"
     data, state = path.read_bytes(), load_file(path)
@@ -85,15 +157,18 @@ def test_damaged_weights(copy: Path) -> None:
         ({k: v for k, v in state.items() if k != first}, "is missing"),
         ({**state, first: torch.zeros(1, 2, 3, 4)}, r"is \[1, 2, 3, 4\], not"),
         ({**state, first: state[first] * float("nan")}, "NaN"),
+        ({**state, first: state[first].half().view(torch.int16)}, "is torch.int16, not torch.float32"),
+        ({**state, first: state[first].double()}, "is torch.float64, not torch.float32"),
     ]
     for content, words in cases:
         if isinstance(content, bytes):
             path.write_bytes(content)
         else:
             save_file(content, path)
-        with pytest.raises(BundleError, match=words) as caught:
-            _ = DuoTok.from_pretrained(copy).tokenizer
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        for said, use in ((words, seal_bundle), ("not as it was written", opened)):
+            with pytest.raises(BundleError, match=said) as caught:
+                use(copy)
+            assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_config_is_validated(copy: Path) -> None:
@@ -106,7 +181,7 @@ def test_config_is_validated(copy: Path) -> None:
         ({"format_version": None}, "bundle format None"),
         ({"tokenizer": None}, "not the config of a DuoTok bundle"),
     ]:
-        path.write_text(json.dumps({**good, **change}))
+        path.write_text(json.dumps(seal({**good, **change})))
         with pytest.raises(BundleError, match=words) as caught:
             Bundle(copy)
         assert "config.json" in str(caught.value) and "\n" not in str(caught.value)

@@ -1,12 +1,16 @@
 """The bundle that comes with the package: whole, small, and it speaks."""
 
+import json
+
 import torch
 
 from duotok import DuoTok
 from duotok.audio import io
-from duotok.bundle import PACKAGED
+from duotok.bundle import PACKAGED, Bundle, facts
+from duotok.durable import sha256
 from duotok.evaluation.fidelity import mel_distance
 from duotok.evaluation.report import demo_song
+from duotok.lm.folder import open_lm
 from duotok.tokens import SAMPLE_RATE, TRACKS, n_frames
 
 BUNDLE = PACKAGED / "mini"
@@ -19,6 +23,16 @@ def test_the_bundle_is_small_and_its_card_names_data_and_licences() -> None:
     for part in ("## Made by", "## Measured", "## Data", "Attribution:", "CC BY", "Held out"):
         assert part in card
     assert "NC" not in card.split("## Data")[1], "nothing non-commercial may shape the bundle"
+
+
+def test_the_bundle_is_as_it_was_sealed() -> None:
+    """After a change of any file in it: duotok bundle --seal src/duotok/bundles/mini."""
+    facts(Bundle(BUNDLE))
+    open_lm("mini")
+    for folder in (BUNDLE, BUNDLE / "lm"):
+        sealed = json.loads((folder / "config.json").read_text())["sha256"]
+        assert sealed.keys() == {path.name for path in folder.iterdir() if path.is_file()} - {"config.json"}
+        assert all(sha256(folder / name) == value for name, value in sealed.items())
 
 
 def test_tokens_of_the_demo_song_decode_to_something_like_it() -> None:

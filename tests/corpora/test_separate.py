@@ -154,7 +154,7 @@ def test_no_space_stays_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         self.error = OSError(errno.ENOSPC, "No space left on device")
         return 0
 
-    monkeypatch.setattr(stem_files._Handle, "write", full)
+    monkeypatch.setattr(stem_files.DiskFile, "write", full)
     with pytest.raises(OSError, match="No space left"), StemWriter(tmp_path, 2) as writer:
         writer.write(sound(1.0), sound(1.0))
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from duotok.errors import TokenFileError
 from duotok.lm import corpus as module
 from duotok.lm.corpus import Song, TokenCorpus, write_tokens
 from duotok.lm.streams import CodecIdentity, Stream
+from duotok.seals import seal
 
 
 def same(a: Song, b: Song) -> bool:
@@ -101,9 +103,11 @@ def test_wrong_tokens_are_found_when_read(tmp_path: Path) -> None:
     path = corpus(tmp_path, larger, [song("s", 60, larger)])
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
-    claimed = table.schema.metadata[b"duotok"].replace(b"[40]", b"[20]")
-    pq.write_table(table.replace_schema_metadata({b"duotok": claimed}), path)
+    file = pq.ParquetFile(path)
+    metadata = file.metadata.metadata
+    claimed = json.dumps(seal(json.loads(metadata[b"duotok"].replace(b"[40]", b"[20]")))).encode()
+    kept = {b"duotok": claimed, b"duotok-songs": metadata[b"duotok-songs"]}
+    pq.write_table(file.read().replace_schema_metadata(kept), path)
     with pytest.raises(TokenFileError, match="its codebook ends at 19"):
         TokenCorpus(path).songs("train")
 
@@ -147,3 +151,50 @@ def test_identities() -> None:
         CodecIdentity("x", "", 25.0, 1, (Stream("a", (2,)), Stream("a", (2,))))
     with pytest.raises(ValueError, match="sizes of at least 2"):
         Stream("a", ())
+
+
+def read_all(path: Path) -> list[object]:
+    packed = TokenCorpus(path)
+    packed.check()
+    found = [song for split in packed.counts for song in packed.songs(split)]  # type: ignore[arg-type]
+    facts = [
+        (s.id, s.split, s.identity, s.recording, s.start_frame, [s.tokens[k].tolist() for k in s.tokens]) for s in found
+    ]
+    return [packed.identity, packed.source, packed.counts, facts, packed.has_vectors]
+
+
+def test_no_turned_bit_changes_what_is_read(tmp_path: Path) -> None:
+    """Any bit of the file: refused in one line, or one that says nothing (who wrote it, statistics)."""
+    path = corpus(tmp_path, CODEC, songs(CODEC, count=5))
+    data, whole = path.read_bytes(), read_all(path)
+    refused = 0
+    for i in range(420):
+        place = (len(data) - 1) * i // 419
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << (i % 8))]) + data[place + 1 :])
+        try:
+            assert read_all(path) == whole, f"byte {place}, bit {i % 8}"
+        except TokenFileError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 250
+
+
+@pytest.mark.parametrize("column", ["id", "split", "identity", "recording", "start_frame", "vocals.0"])
+def test_a_changed_column_is_noticed(column: str, tmp_path: Path) -> None:
+    """Written anew by somebody else, with checksums that fit: the hash of the song does not."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = corpus(tmp_path, CODEC, [song("a", 5), song("b", 5)])
+    file = pq.ParquetFile(path)
+    table, metadata = file.read(), file.metadata.metadata
+    values = table[column].to_pylist()
+    values[1] = {"start_frame": 3, "split": "test", "vocals.0": [1, 1, 1, 1, 1]}.get(column, "other")
+    index = table.schema.get_field_index(column)
+    changed = table.set_column(index, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+    with pq.ParquetWriter(
+        path, changed.schema.with_metadata({k: v for k, v in metadata.items() if k[:1] == b"d"})
+    ) as writer:
+        writer.write_table(changed)
+    with pytest.raises(TokenFileError, match=r"song '(b|other)' is damaged"):
+        TokenCorpus(path).check()

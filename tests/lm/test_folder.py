@@ -12,9 +12,10 @@ from tests.lm.small import CODEC, TINY, corpus
 
 from duotok.errors import BundleError, ConfigError, DuoTokError
 from duotok.lm import folder as folders
-from duotok.lm.folder import export_lm, open_lm
+from duotok.lm.folder import export_lm, open_lm, seal_lm
 from duotok.lm.generate import generate
 from duotok.lm.stage import LMStage, LMStageConfig
+from duotok.seals import seal
 from duotok.training.engine import train
 
 
@@ -98,7 +99,7 @@ def test_track_to_track(tmp_path: Path) -> None:
 
 def change(folder: Path, **values: object) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    path.write_text(json.dumps(seal({**json.loads(path.read_text()), **values})))
 
 
 def test_bad_folders(run: Path, tmp_path: Path) -> None:
@@ -127,8 +128,28 @@ def test_bad_folders(run: Path, tmp_path: Path) -> None:
     exported = export_lm(run, tmp_path / "cut")
     weights = exported / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(BundleError, match="damaged weights"):
+    with pytest.raises(BundleError, match="not as it was written"):
         open_lm(exported)
+    with pytest.raises(BundleError, match="damaged weights"):
+        seal_lm(exported)
+
+
+def test_no_turned_bit_is_accepted(run: Path, tmp_path: Path) -> None:
+    exported = export_lm(run, tmp_path / "lm")
+    for path in (exported / "config.json", exported / "model.safetensors"):
+        data = path.read_bytes()
+        for i in range(60):
+            place = (len(data) - 1) * i // 59
+            path.write_bytes(data[:place] + bytes([data[place] ^ (1 << i % 8)]) + data[place + 1 :])
+            with pytest.raises(DuoTokError) as caught:
+                open_lm(exported)
+            assert "\n" not in str(caught.value)
+        path.write_bytes(data)
+    config = exported / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"seconds": 7.0}))
+    with pytest.raises(ConfigError, match="duotok bundle --seal"):
+        open_lm(exported)
+    assert open_lm(seal_lm(exported)).seconds == 7.0
 
 
 def test_nothing_is_overwritten_or_left_behind(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,34 @@ def test_a_stopped_pack_goes_on(shards: Path, codec: DuoTok, tmp_path: Path, mon
     assert (done.songs, done.kept, len(calls)) == (3, 2, 4)
 
 
+def test_a_damaged_corpus_or_part_is_made_again(shards: Path, codec: DuoTok, tmp_path: Path) -> None:
+    """What is there is read before it is believed, and the same corpus comes out again."""
+    store, path = ShardStore(shards), tmp_path / "tokens.parquet"
+    pack_shards(codec, store, path)
+    whole = path.read_bytes()
+    place = whole.index(b"PAR1", 1) if b"PAR1" in whole[1:-4] else len(whole) // 8
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    with pytest.raises(TokenFileError):
+        TokenCorpus(path).check()
+    again = pack_shards(codec, store, path)
+    assert again.kept == 0 and path.read_bytes() == whole
+
+
+def test_a_damaged_part_is_encoded_again(
+    shards: Path, codec: DuoTok, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = ShardStore(shards), tmp_path / "tokens.parquet"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        pack_shards(codec, store, path)
+    parts = sorted((tmp_path / "tokens.parquet.parts").iterdir())
+    assert len(parts) == 3
+    data = parts[0].read_bytes()
+    parts[0].write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+    assert pack_shards(codec, store, path).kept == 2
+    TokenCorpus(path).check()
+
+
 def test_something_else_is_not_overwritten(shards: Path, codec: DuoTok, tmp_path: Path) -> None:
     store, path = ShardStore(shards), tmp_path / "tokens.parquet"
     pack_shards(codec, store, path, ("test",))

@@ -49,7 +49,13 @@ def test_shapes(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [{}, {"downsampling": "conv2d", "activation": "swiglu"}, {"mask_bins": 15, "mask_bands": (7, 1, 7)}]
+    "overrides",
+    [
+        {},
+        {"downsampling": "conv2d", "activation": "swiglu"},
+        {"downsampling": "pyramid"},
+        {"downsampling": "separable", "mask_bins": 15, "mask_bands": (7, 1, 7)},
+    ],
 )
 def test_padded_batch_equals_single(build: Build, overrides: dict[str, object]) -> None:
     """Token for token and value for value, whatever stands beside an item or behind it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -182,3 +185,16 @@ def test_si_sdr() -> None:
     assert float(si_sdr(3 * (target + 0.1 * noise), target)) == pytest.approx(20.0, abs=1e-3)
     assert float(si_sdr(target, target)) > 80
     assert torch.isfinite(si_sdr(torch.zeros(2, 10), torch.zeros(2, 10)))
+    for gain in (0.01, 3.0, -1.0):
+        assert float(si_sdr(gain * (target + 0.1 * noise), 7 * target)) == pytest.approx(20.0, abs=1e-3)
+
+
+def test_there_is_one_definition_of_si_sdr() -> None:
+    source = Path(__file__).parents[2]
+    defining = [
+        path.relative_to(source).as_posix()
+        for folder in ("src", "benchmarks")
+        for path in sorted((source / folder).rglob("*.py"))
+        if re.search(r"def \w*si_?sdr\w*\(", path.read_text(), re.IGNORECASE)
+    ]
+    assert defining == ["src/duotok/separation/measures.py"]

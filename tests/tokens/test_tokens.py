@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from duotok.errors import TokenFileError
 from duotok.tokens import FRAME_SAMPLES, DualTokens, WindowPlan, load, n_frames, save
-from duotok.tokens.file import from_bytes, to_bytes
+from duotok.tokens.file import KEY, from_bytes, to_bytes
 
 
 @st.composite
@@ -151,10 +153,59 @@ def test_parts_must_fit() -> None:
         {"accompaniment": torch.tensor([1, -2, 3])},
         {"accompaniment": torch.tensor([1.0, 2.0, 3.0])},
         {"gain_db": float("nan")},
+        {"gain_db": float("inf")},
+        {"gain_db": -1000.0},
+        {"gain_db": 121.0},
         {"codebook_sizes": (0, 5)},
+        {"codebook_sizes": (1 << 40, 5)},
+        {"codebook_sizes": (5.5, 5)},
+        {"source": "x" * 5000},
     ):
         with pytest.raises(ValueError):
             replace(tokens, **wrong)
+
+
+def forged(**changes: object) -> bytes:
+    """A file with other header values, sealed as if it had been written so."""
+    data = to_bytes(example())
+    length = int.from_bytes(data[:8], "little")
+    arrays = safetensors.numpy.load(data)
+    header = {**json.loads(json.loads(data[8 : 8 + length])["__metadata__"][KEY]), **changes}
+    del header["sha256"]
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
+    for name in ("vocals", "accompaniment"):
+        digest.update(f"\0{name}\0{arrays[name].dtype.str}\0{len(arrays[name])}\0".encode() + arrays[name].tobytes())
+    sealed = json.dumps({**header, "sha256": digest.hexdigest()}, sort_keys=True, separators=(",", ":"))
+    return bytes(safetensors.numpy.save(arrays, metadata={KEY: sealed}))
+
+
+def test_the_forger_forges_well() -> None:
+    assert from_bytes(forged(gain_db=3.0)).gain_db == 3.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gain_db": -1000.0}, {"gain_db": 1e308}, {"gain_db": float("nan")}, {"gain_db": float("-inf")},
+        {"n_samples": -1}, {"n_samples": 1 << 62}, {"n_samples": True}, {"sample_rate": 0}, {"frame_rate": 1e9},
+        {"codebook_sizes": [1 << 40, 4]}, {"codebook_sizes": ["a", "b"]}, {"codebook_sizes": [[], []]},
+        {"codebook_sizes": [2.5, 9.0]}, {"codebook_sizes": []}, {"plan": {"window": 1 << 50, "context": 0}},
+        {"plan": {"window": -5, "context": 0}}, {"plan": {"window": 1.5, "context": 0.25}}, {"plan": {}},
+        {"plan": {"window": None, "context": 0}}, {"model_id": "x" * 100_000}, {"source": None}, {"model_hash": 7},
+    ],
+)  # fmt: skip
+def test_absurd_values_are_refused_in_one_line(changes: dict[str, object]) -> None:
+    with pytest.raises(TokenFileError) as caught:
+        from_bytes(forged(**changes), "song.duotok")
+    assert str(caught.value).startswith("song.duotok: ") and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "NaN", '{"format_version": 1e999}', '{"format_version": Infinity}'])
+def test_headers_that_are_no_json_are_refused_in_one_line(text: str) -> None:
+    arrays = safetensors.numpy.load(to_bytes(example()))
+    with pytest.raises(TokenFileError, match="damaged"):
+        from_bytes(bytes(safetensors.numpy.save(arrays, metadata={KEY: text})))
 
 
 def test_unwritable_leaves_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from tests.training.test_engine import Toy, config
 
 from duotok.errors import DuoTokError
-from duotok.training.checkpoint import best, best_so_far, checkpoints, latest, load_module, read_state, seal
+from duotok.seals import seal
+from duotok.training.checkpoint import best, best_so_far, checkpoints, latest, load_module, read_state
 from duotok.training.engine import train
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from duotok.errors import ConfigError, DuoTokError
 from duotok.random import ItemRandom
-from duotok.training.checkpoint import best, best_so_far, checkpoints, generator_state, restore_generators, seal
+from duotok.seals import seal
+from duotok.training.checkpoint import best, best_so_far, checkpoints, generator_state, restore_generators
 from duotok.training.engine import Stage, StageConfig, latest, load_module, only_one, train
 from duotok.training.schedule import learning_rate
 from duotok.training.stage import Batch

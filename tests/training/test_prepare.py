@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from tests.training.small import AUTOENCODER, COMMON, DIT, TOKENIZER, make
 from typer.testing import CliRunner
 
@@ -17,12 +18,15 @@ from duotok.cli.main import app
 from duotok.codec import DuoTok
 from duotok.corpora.store import ShardStore
 from duotok.errors import BundleError, ConfigError
+from duotok.seals import seal
+from duotok.tokens import TRACKS
 from duotok.training.adapt import AdaptConfig, render_excerpts
 from duotok.training.assemble import assemble, codec_config
-from duotok.training.checkpoint import latest, seal
+from duotok.training.checkpoint import best, latest
 from duotok.training.engine import train
 from duotok.training.latent_data import latent_segments
-from duotok.training.loading import load_tokenizer
+from duotok.training.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
+from duotok.training.sounds import Sound
 from duotok.training.stages import Needs, build_stage
 
 
@@ -83,6 +87,49 @@ def test_stage4_and_adapt_follow_from_what_is_trained(needs: Needs, tmp_path: Pa
     adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], needs)
     losses = train(adapt, needs.runs / "adapt")
     assert {"true_vocals", "rendered_vocals", "rendered_accompaniment", "loss"} <= losses.keys()
+
+
+def test_each_renderer_learns_its_own_track(needs: Needs, tmp_path: Path):
+    """Codes, latents and vectors of the track that it is for, from the sound to the batch, and back in what it loads."""
+    config = write(tmp_path, "stage4", stage4_values())
+    tokenizer, autoencoder = load_tokenizer(needs.runs), load_autoencoder(needs.runs)
+    for track in TRACKS:
+        stage = build_stage("stage4", config, [f"track={track}"], needs)
+        for code, vector in ((0, stage.vectors[0]), (200, stage.vectors[200])):
+            wanted = tokenizer.condition(torch.tensor([[code]]), track, "code")[0, 0]
+            torch.testing.assert_close(vector, wanted)
+        batch = stage.batch(3, range(2))
+        for row in range(2):
+            key, start = batch["ids"][row].split(" from frame ")
+            stretch = next(s for s in stage.train_set if s.key == key)
+            mel = torch.from_numpy(needs.store.rows(stretch.indices[0], track, "mel").astype(np.float32))
+            codes = torch.cat([tokenizer.encode(part[None], track)[0] for part in mel.split(4 * 40)])
+            first, real = int(start), int(batch["lengths"][row]) // 2
+            assert torch.equal(batch["codes"][row, :real], codes[first : first + real])
+            sound = Sound(needs.store, stretch.indices[0]).mono(track)
+            with torch.no_grad():
+                latents = autoencoder.encode(sound[None, None])[0]
+            torch.testing.assert_close(
+                batch["latents"][row, : 2 * real], latents[2 * first : 2 * (first + real)], atol=1e-2, rtol=1e-2
+            )
+        torch.testing.assert_close(load_vectors(needs.runs, track), stage.vectors)
+        averaged = load_file(best(needs.runs / f"stage4.{track}") / "ema.safetensors")
+        loaded = load_dit(needs.runs, track).state_dict()
+        assert all(torch.equal(loaded[name], averaged[name]) for name in averaged)
+
+
+def test_adapt_leaves_the_encoder_alone(needs: Needs, tmp_path: Path):
+    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "lr": 0.01}
+    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], needs)
+    before = {name: value.clone() for name, value in adapt.autoencoder.state_dict().items()}
+    trained = load_autoencoder(needs.runs).state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in before.items())
+    train(adapt, tmp_path / "adapt")
+    after = adapt.autoencoder.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"from_latent", "decode_coarse", "unpool", "decode_fine", "to_spectrum"} - (
+        set() if any(name.startswith("decode_coarse.") for name in before) else {"decode_coarse"}
+    )
 
 
 def test_codes_are_made_anew_for_other_weights(needs: Needs, tmp_path: Path):

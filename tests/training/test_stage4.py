@@ -141,6 +141,79 @@ def test_the_term_of_v1_adds_to_the_loss(coded: ShardStore) -> None:
     assert not torch.equal(plain.losses(batch, 0)["loss"], both.losses(batch, 0)["loss"])
 
 
+def test_the_weighting_of_noise_levels_reaches_the_loss(coded: ShardStore) -> None:
+    plain, weighted = make(coded), make(coded, min_snr=1.0)
+    batch = {**plain.batch(0, range(3)), "seeds": plain.seeds(0, range(3))}
+    one, two = (stage.losses(batch, 0) for stage in (plain, weighted))
+    assert float(two["loss"]) < 0.9 * float(one["loss"])  # no weight is over 1
+    torch.testing.assert_close(one["noisy_half"], two["noisy_half"])  # reported without the weight
+
+
+def test_the_renderer_hears_the_codes_and_the_noise_is_the_items_own(coded: ShardStore, tmp_path: Path) -> None:
+    stage = make(coded)
+    train(stage, tmp_path)
+    batch = {**stage.batch(0, range(3)), "seeds": stage.seeds(0, range(3))}
+    loss = float(stage.losses(batch, 0)["loss"])
+    other = {**batch, "codes": (batch["codes"] + 3) % 10}
+    assert float(stage.losses(other, 0)["loss"]) != loss
+    assert float(stage.losses({**batch, "seeds": batch["seeds"] + 1}, 0)["loss"]) != loss
+    assert float(stage.losses({**batch, "times": batch["times"].flip(0)}, 0)["loss"]) != loss
+
+
+def test_what_renders_is_the_average(coded: ShardStore) -> None:
+    """Samples and held-out figures but loss_raw follow the averaged weights, whatever the trained ones are."""
+    stage = make(coded)
+    before, drawn = stage.held_out(), stage._rendered()
+    with torch.no_grad():
+        for parameter in stage.dit.parameters():
+            parameter.add_(0.5)
+    after = stage.held_out()
+    assert torch.equal(stage._rendered(), drawn)
+    assert {name for name in before if before[name] != after[name]} == {"loss_raw"}
+    with torch.no_grad():
+        for parameter in stage.ema.parameters():
+            parameter.add_(0.5)
+    assert not torch.equal(stage._rendered(), drawn)
+
+
+def test_samples_are_drawn_as_the_config_says(coded: ShardStore) -> None:
+    def drawn(**settings: object) -> Tensor:
+        stage = make(coded, **settings)
+        with torch.no_grad():  # a new DiT returns zero whatever it is asked
+            for parameter in stage.ema.parameters():
+                parameter.add_(0.05)
+        return stage._rendered()
+
+    plain = drawn()
+    assert torch.equal(drawn(), plain)
+    for settings in ({"sample_steps": 5}, {"sampler": "ddim", "sample_steps": 5}, {"temperature": 0.3}):
+        assert not torch.allclose(drawn(**settings), plain)
+    assert not torch.allclose(drawn(sample_steps=5), drawn(sample_steps=5, sampler="ddim"))
+
+
+def test_a_run_may_start_from_the_other_track_s_average(coded: ShardStore, tmp_path: Path) -> None:
+    train(make(coded), tmp_path / "first")
+    weights = load_file(tmp_path / "first" / "checkpoint-00000006" / "ema.safetensors")
+    raw = load_file(tmp_path / "first" / "checkpoint-00000006" / "dit.safetensors")
+    assert any(not torch.equal(weights[name], raw[name]) for name in weights)
+    second = make(coded, seed=5, start_from=str(tmp_path / "first"))
+    second.start()
+    for module in (second.dit, second.ema):
+        assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+    alone = make(coded, seed=5)
+    alone.start()
+    assert any(not torch.equal(value, weights[name]) for name, value in alone.dit.state_dict().items())
+
+
+def test_a_new_renderer_standardises_the_codes_in_use(coded: ShardStore) -> None:
+    stage = make(coded)
+    used = VECTORS[torch.cat([torch.from_numpy(s.codes()).long() for s in stage.train_set])]
+    for condition in (stage.dit.condition, stage.ema.condition):
+        white = (used - condition.mean) * condition.scale
+        torch.testing.assert_close(white.mean(0), torch.zeros(16), atol=1e-3, rtol=0)
+        torch.testing.assert_close(white.std(0), torch.ones(16), atol=1e-3, rtol=0)
+
+
 def test_held_out_is_repeatable_and_from_validation(coded: ShardStore) -> None:
     stage = make(coded)
     assert len(stage.clips["latents"]) == 8

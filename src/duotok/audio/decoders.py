@@ -101,6 +101,9 @@ class SndfileDecoder:
         except RuntimeError as error:
             self._file.close()
             raise _Unreadable(str(error)) from None
+        if self._file.format == "RAW":
+            self._file.close()
+            raise _Unreadable("it has no header, and a name says nothing about its bytes")
         if (len(opening) == 0 and self.n_samples > 0) or self.rate <= 0:
             self._file.close()
             raise _Unreadable("nothing could be decoded")
@@ -145,6 +148,25 @@ class SndfileDecoder:
         self._file.close()
 
 
+class _Nameless:
+    """A file without its name: formats without a header are guessed from an ending, and any bytes would be sound."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class AvDecoder:
     """PyAV, ffmpeg's demuxers and decoders: m4a, aac, webm, surround ogg, and odd files."""
 
@@ -152,22 +174,24 @@ class AvDecoder:
         import av
 
         self.path, self.strict = path, strict
+        self._bytes = _Nameless(path)
         try:
-            self._container: Any = av.open(str(path))
+            self._container: Any = av.open(self._bytes)
         except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._bytes.close()
             raise _Unreadable(_short(error)) from None
         streams = self._container.streams.audio
         if not streams:
-            self._container.close()
+            self.close()
             raise _Unreadable("no audio in it")
         self._stream = streams[0]
         context = self._stream.codec_context
         if context is None:  # a codec that ffmpeg has no decoder for
-            self._container.close()
+            self.close()
             raise _Unreadable("no decoder for it")
         self.rate, self.channels = int(context.sample_rate or 0), int(context.channels or 0)
         if self.rate <= 0 or self.channels <= 0:
-            self._container.close()
+            self.close()
             raise _Unreadable("no audio in it")
         self.layout = tuple(channel.name for channel in context.layout.channels)
         if len(self.layout) != self.channels:
@@ -232,6 +256,7 @@ class AvDecoder:
 
     def close(self) -> None:
         self._container.close()
+        self._bytes.close()
 
 
 def _short(error: Exception) -> str:

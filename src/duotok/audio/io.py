@@ -196,6 +196,63 @@ def read(
     return torch.cat(list(stream(path, rate, channels, start=start, seconds=seconds)), dim=1)
 
 
+class DiskFile:
+    """A file for libsndfile, which does not tell why writing failed: the system's first error is kept in `error`.
+
+    libsndfile may come back after the end to complete a header that could not be written: that is no error any more.
+    An error that left this method inside libsndfile's callback would be printed with its traceback, and forgotten.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb")  # noqa: SIM115
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return 0 if self._file.closed or self.error else self._file.write(data)
+        except OSError as error:
+            self.error = error
+            return 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:  # what was buffered is written first
+            return 0 if self._file.closed else self._file.seek(offset, whence)
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+    def tell(self) -> int:
+        return 0 if self._file.closed else self._file.tell()
+
+    def close(self) -> None:
+        """Raises nothing; `error` says whether all was written."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self.error = self.error or error
+
+
+def write_samples(
+    path: Path, samples: NDArray[Any], rate: int, container: str, subtype: str, block: int | None = None
+) -> None:
+    """Write `[samples, channels]` by libsndfile, `block` rows at a time (None: all). Raises OSError with the system's reason."""
+    handle = DiskFile(path)
+    try:
+        with soundfile.SoundFile(
+            handle, "w", samplerate=rate, channels=samples.shape[1], format=container, subtype=subtype
+        ) as file:
+            step = block or max(1, len(samples))
+            for start in range(0, len(samples), step):
+                file.write(samples[start : start + step])
+    except (RuntimeError, AssertionError):
+        if handle.error is None:
+            raise
+    finally:
+        handle.close()
+    if handle.error is not None:
+        raise handle.error
+
+
 class Writer:
     """Write blocks of sound to a .wav (float32, or 16 bit) or .flac (24 bit) file, atomically.
 
@@ -224,7 +281,7 @@ class Writer:
             if self.path.is_dir():
                 raise AudioError(f"{path}: is a folder; give a file name")
             # Opened here, so that the reason is the system's own words and not "System error."
-            self._handle = open(self._temporary, "wb")  # noqa: SIM115
+            self._handle = DiskFile(self._temporary)
             self._file: Any = soundfile.SoundFile(
                 self._handle, "w", samplerate=rate, channels=channels, format=kind, subtype=subtype
             )
@@ -236,8 +293,14 @@ class Writer:
         """Append `[channels, samples]`."""
         try:
             self._file.write(audio.detach().float().cpu().numpy().T)
-        except (OSError, RuntimeError) as error:
-            raise _unwritable(self.path, error) from None
+        except (
+            OSError,
+            RuntimeError,
+            AssertionError,
+        ) as error:  # the last is how soundfile says that not all was taken
+            raise _unwritable(self.path, self._handle.error or error) from None
+        if self._handle.error is not None:
+            raise _unwritable(self.path, self._handle.error) from None
 
     def _discard(self) -> None:
         if hasattr(self, "_handle"):
@@ -255,9 +318,12 @@ class Writer:
             self._file.close()
             self._handle.close()
             if kind is None:
+                if self._handle.error is not None:
+                    raise self._handle.error
                 put(self._temporary, self.path)
-        except (OSError, RuntimeError) as error:
-            raise _unwritable(self.path, error) from None
+        except (OSError, RuntimeError, AssertionError) as error:
+            if kind is None:  # else the first error is already on its way
+                raise _unwritable(self.path, self._handle.error or error) from None
         finally:
             self._discard()
 

@@ -74,7 +74,9 @@ class LoudnessMeter:
         if samples.shape[1] == 0:
             return
         weighted, self._state = sosfilt(self._sections, samples, axis=1, zi=self._state)
-        power = np.concatenate([self._rest, self._weights @ np.square(weighted)])
+        # Summed channel by channel: a matrix product would round as the number of threads has it.
+        squares = (self._weights[:, None] * np.square(weighted)).sum(axis=0)
+        power = np.concatenate([self._rest, squares])
         full = len(power) // self.hop
         self._hops.extend(power[: full * self.hop].reshape(full, self.hop).sum(axis=1).tolist())
         self._rest = power[full * self.hop :]

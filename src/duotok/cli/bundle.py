@@ -11,14 +11,15 @@ from duotok.cli.console import say
 
 
 def bundle(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
-    data: Annotated[Path, typer.Option(help="Folder of `duotok data prepare` that the runs were trained on: licences and attributions.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of `duotok data prepare` that the runs learned from: licences, attributions.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="The model's name, as token files will know it.")] = "duotok",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override what stage 4 says of rendering: --set steps=50.")] = None,
     tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Of stage 3 alone: it encodes and cannot decode.")] = False,
+    seal: Annotated[Path | None, typer.Option("--seal", metavar="FOLDER", help="Instead: vouch for a bundle that was changed.")] = None,
 ) -> None:  # fmt: skip
-    """Collect the trained parts of RUNS into a bundle of half precision with its model card.
+    """Collect the trained parts of RUNS into a bundle of eight bits a weight with its model card.
 
     Needs separator, autoencoder (or adapt), stage3 and stage4 of both tracks. RUNS/notes.md and RUNS/measurements.md go
     into the card. What `duotok encode --model FOLDER` and DuoTok.from_pretrained(FOLDER) then open.
@@ -26,7 +27,15 @@ def bundle(
     \b
       duotok bundle --runs runs/mine --data work -o my-bundle --name my-duotok
       duotok bundle --runs runs/mine --data work -o tokens --tokens-only     before stage 4: for `duotok pack`
+      duotok bundle --seal my-bundle      after a file of it was edited, or where an earlier DuoTok made it without seals
     """
+    from duotok.errors import ConfigError
+
+    if seal is not None:
+        _seal(seal)
+        return
+    if out is None or data is None:
+        raise ConfigError("--out and --data are missing: where the bundle goes, and what the runs were trained on")
     from duotok.corpora.store import ShardStore
     from duotok.training.assemble import assemble
 
@@ -36,3 +45,14 @@ def bundle(
     written = assemble(runs, store, out, name, command, tokens_only, overrides or [])
     size = sum(path.stat().st_size for path in written.iterdir())
     say(f"{written}: {size / 1e6:.1f} MB")
+
+
+def _seal(folder: Path) -> None:
+    """A bundle, the language model inside it, or a language model."""
+    from duotok.bundle import CONFIG_FILE, seal_bundle
+    from duotok.lm.folder import PACKAGED_LM, WEIGHTS_FILE, seal_lm
+
+    language_model = (folder / WEIGHTS_FILE).is_file()
+    say(f"{seal_lm(folder) if language_model else seal_bundle(folder)}: sealed")
+    if (folder / PACKAGED_LM / CONFIG_FILE).is_file():
+        say(f"{seal_lm(folder / PACKAGED_LM)}: sealed")

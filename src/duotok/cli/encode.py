@@ -38,7 +38,10 @@ def encode(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Windows of 20 s at once; more than 1 pays on a GPU.")] = 1,
     precision: Annotated[
-        str, typer.Option(help="fp32, or bf16: faster on a GPU; some tokens come out otherwise (docs/tokens.md).")
+        str,
+        typer.Option(
+            help="fp32; bf16, faster on a GPU; int8, faster on a CPU. Both move some tokens (docs/tokens.md)."
+        ),
     ] = "fp32",
 ) -> None:
     """Turn songs into token files.

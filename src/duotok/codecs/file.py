@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 
 from duotok.codecs.contract import Described, Tokens
 from duotok.errors import TokenFileError
+from duotok.seals import read_json
+from duotok.tokens.dual import LARGEST_GAIN_DB
 from duotok.tokens.file import write_atomically
 
 FORMAT = 1
@@ -50,13 +52,15 @@ def load_tokens(path: Path) -> tuple[Tokens, dict[str, Any]]:
     """Tokens and the header of `save_tokens`. Raises TokenFileError when it is missing, foreign or damaged."""
     try:
         data = path.read_bytes()
-        header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][KEY])
+        header = read_json(read_json(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][KEY])
         arrays = safetensors.numpy.load(data)
         if header.pop("sha256") != _seal(header, arrays) or header["format"] != FORMAT:
             raise ValueError("seal")
+        if not (abs(header["gain_db"]) <= LARGEST_GAIN_DB and header["n_samples"] >= 0):
+            raise ValueError("range")
         codes = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
         return Tokens(codes, int(header["n_samples"]), float(header["gain_db"])), header
     except OSError as error:
         raise TokenFileError(f"{path}: cannot be read ({error.strerror}); encode the song again") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError):
         raise TokenFileError(f"{path}: no tokens of a codec, or damaged; encode the song again") from None

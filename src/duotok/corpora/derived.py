@@ -14,9 +14,8 @@ import functools
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
@@ -27,6 +26,7 @@ from rich.progress import Progress
 
 from duotok.corpora.types import FRAME_SAMPLES, CorpusError
 from duotok.durable import put
+from duotok.pool import pool
 
 if TYPE_CHECKING:
     from duotok.corpora.store import ShardStore
@@ -192,14 +192,14 @@ def derive_many(
             for job in jobs:
                 _fill(*common, *job, lambda: bar.advance(task))
         else:
-            with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _start_worker, common) as pool:
-                running = {pool.submit(_work, *job): len(store.shards[job[0]]) for job in jobs}
+            with pool(min(workers, len(jobs)), _start_worker, common) as processes:
+                running = {processes.submit(_work, *job): len(store.shards[job[0]]) for job in jobs}
                 try:
                     for done in as_completed(running):
                         done.result()
                         bar.advance(task, running[done])
                 except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    processes.shutdown(wait=False, cancel_futures=True)
                     raise
     derived.forget()
 

@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from duotok.errors import ConfigError, DuoTokError, MissingExtraError
+from duotok.pool import leave_with_parent
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -257,6 +258,7 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever a library prints must not come between the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _leave)  # by an exception, so that temporary files go
+    leave_with_parent()
     function = function_of(sys.argv[1])
     _one_thread()
     for line in sys.stdin:

@@ -17,6 +17,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from duotok.audio.io import DiskFile
 from duotok.corpora.engines import no_space
 from duotok.durable import put
 from duotok.errors import AudioError, ConfigError
@@ -55,38 +56,11 @@ class _File(Protocol):
     def close(self) -> None: ...
 
 
-class _Handle:
-    """A file for libsndfile, which does not tell why writing failed: the system's first error is kept.
-
-    libsndfile may come back after the end to complete a header that could not be written: that is no error any more.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return 0 if self._file.closed else self._file.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            return 0
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return 0 if self._file.closed else self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return 0 if self._file.closed else self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class _Flac:
     """int32 `[samples, channels]`, already scaled to `bits`."""
 
     def __init__(self, path: Path, channels: int, bits: int) -> None:
-        self._handle = _Handle(path)
+        self._handle = DiskFile(path)
         self._shift = 32 - bits
         self._file: Any = soundfile.SoundFile(
             self._handle, "w", samplerate=RATE, channels=channels, format="FLAC", subtype=f"PCM_{bits}"

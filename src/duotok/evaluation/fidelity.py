@@ -1,7 +1,8 @@
-"""How close two sounds are: seven-scale mel distance, SI-SDR, STOI."""
+"""How close two sounds are: seven-scale mel distance and STOI. SI-SDR is that of `separation.measures`, the only one here."""
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -9,9 +10,12 @@ from torch import Tensor
 
 from duotok.audio.features import POWER_FLOOR, mel_filters
 from duotok.audio.io import resample
+from duotok.audio.loudness import integrated_loudness
 from duotok.errors import MissingExtraError
 
 DISTANCE_RATE = 24_000
+LOUDNESS = -14.0
+"""LUFS at which sounds are compared."""
 SCALES = (32, 64, 128, 256, 512, 1024, 2048)
 
 
@@ -33,24 +37,27 @@ def to_distance_rate(audio: Tensor, rate: int) -> Tensor:
     return resample(mono[None], rate, DISTANCE_RATE)[0] if rate != DISTANCE_RATE else mono
 
 
-def mel_distance(estimate: Tensor, target: Tensor, rate: int) -> float:
+def level_of(target: Tensor, rate: int, lufs: float) -> float:
+    """The factor that brings `target` to `lufs`; 1 for silence."""
+    loudness = integrated_loudness([target[None] if target.dim() == 1 else target], rate)
+    return 10 ** ((lufs - loudness) / 20) if math.isfinite(loudness) else 1.0
+
+
+def mel_distance(estimate: Tensor, target: Tensor, rate: int, lufs: float | None = LOUDNESS) -> float:
     """Seven-scale mel distance at 24 kHz (paper-parameters 6.2): mean over scales of mean |ln max(M, 1e-5) - ln max(M', 1e-5)|.
 
     estimate, target: `[samples]` or `[channels, samples]` at `rate`; the shorter length counts. Power mels, HTK, no norm.
+    The floor makes it a matter of level, so both are first brought, by one factor, to where the target has a loudness of
+    `lufs` (BS.1770-4; the paper's B.3 normalises as well and does not say to what; None: as they are). An estimate that is too
+    loud or too soft is still told so.
     """
     a, b = to_distance_rate(estimate, rate), to_distance_rate(target, rate)
     n = min(len(a), len(b))
     a, b = a[:n], b[:n]
+    if lufs is not None:
+        factor = level_of(b, DISTANCE_RATE, lufs)
+        a, b = factor * a, factor * b
     return sum(float((_log_mel(a, s) - _log_mel(b, s)).abs().mean()) for s in SCALES) / len(SCALES)
-
-
-def si_sdr(estimate: Tensor, target: Tensor) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB over all channels and samples: `[channels, samples]` each."""
-    a, b = estimate.double().flatten(), target.double().flatten()
-    a, b = a - a.mean(), b - b.mean()
-    projection = (a @ b) / (b @ b).clamp_min(1e-12) * b
-    noise = a - projection
-    return float(10 * torch.log10((projection @ projection).clamp_min(1e-12) / (noise @ noise).clamp_min(1e-12)))
 
 
 def stoi(estimate: Tensor, target: Tensor, rate: int) -> float:

@@ -19,6 +19,7 @@ from duotok.errors import AudioError, DuoTokError, MissingExtraError
 from duotok.evaluation import fidelity
 from duotok.evaluation.codes import CodeUsage, UsageFacts
 from duotok.evaluation.opus import opus
+from duotok.separation.measures import si_sdr
 from duotok.tokens import SAMPLE_RATE, TRACKS, DualTokens
 from duotok.tokens.file import to_bytes, write_atomically
 
@@ -247,8 +248,8 @@ def _judge_separation(report: Report, truth: tuple[Path, Path]) -> None:
         true = read(path, channels=2, start=report.settings.start, seconds=report.settings.seconds)
         n = min(true.shape[1], mix.shape[1])
         report.separation[track] = {
-            "separated": fidelity.si_sdr(report.sounds[track][:, :n], true[:, :n]),
-            "mix": fidelity.si_sdr(mix[:, :n], true[:, :n]),
+            "separated": float(si_sdr(report.sounds[track][:, :n], true[:, :n])),
+            "mix": float(si_sdr(mix[:, :n], true[:, :n])),
         }
 
 

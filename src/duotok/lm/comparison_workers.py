@@ -9,13 +9,14 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duotok.errors import DuoTokError
+from duotok.pool import pool
 
 if TYPE_CHECKING:
     from duotok.lm.comparison import Comparison, Report, Runner
@@ -32,20 +33,19 @@ def side_by_side(comparison: Comparison, numbers: Sequence[int], runner: Runner,
     After an error no other run begins; it is raised when those that have begun are done. An interruption ends them at once:
     their checkpoints stay. Raises what a run raises, with the run's name; DuoTokError when a process dies.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
-    slots = context.Queue()
+    slots = multiprocessing.get_context("spawn").Queue()
     for slot in range(workers):
         slots.put(slot)
     settings = (max(1, (os.cpu_count() or 1) // workers), slots)
     left, begun = list(numbers), dict[Future[float], int]()
     problem: Exception | None = None
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=settings) as pool:
+    with pool(workers, _begin, settings) as processes:
         try:
             while begun or (left and problem is None):
                 # No more than can run at once: what a pool has taken cannot be called back.
                 while left and problem is None and len(begun) < workers:
                     number = left.pop(0)
-                    begun[pool.submit(_do, comparison.given, number, runner)] = number
+                    begun[processes.submit(_do, comparison.given, number, runner)] = number
                 for future in wait(begun, return_when=FIRST_COMPLETED).done:
                     number = begun.pop(future)
                     failed = future.exception()
@@ -56,7 +56,7 @@ def side_by_side(comparison: Comparison, numbers: Sequence[int], runner: Runner,
                     else:
                         problem = problem or _told(failed, comparison, number)
         except BaseException:
-            for process in list((pool._processes or {}).values()):
+            for process in list((processes._processes or {}).values()):
                 process.terminate()
             raise
     if problem is not None:

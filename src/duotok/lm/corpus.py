@@ -1,6 +1,7 @@
 """Packed tokens: one Parquet file of songs, the codec that made them in its metadata, so that no two can be mixed up.
 
-Columns: id, split, identity, recording, start_frame, n_frames, and one list<int32> for each codebook, named STREAM.CODEBOOK.
+Columns: id, split, identity, recording, start_frame, n_frames, sha256, and one list<int32> for each codebook, named
+STREAM.CODEBOOK. sha256 is that of all else in the row; the metadata hold that of all rows, and a seal; pages have checksums.
 A row is a song, or a stretch of one where the shards leave something out (see `pack.py`). The metadata may hold the vectors of
 all codes as well (`start.py`).
 """
@@ -27,12 +28,14 @@ from duotok.durable import put
 from duotok.errors import DuoTokError, MissingExtraError, TokenFileError
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
+from duotok.seals import is_sealed, read_json, seal
 
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = 1
+FORMAT = 2  # since 2 with hashes
 KEY = b"duotok"
+SONGS = b"duotok-songs"
 VECTORS = b"duotok-vectors"
 ROWS = 64  # songs in a row group: what is read at a time
 Codes = NDArray[np.int32]
@@ -56,6 +59,16 @@ class Song:
     @property
     def frames(self) -> int:
         return int(next(iter(self.tokens.values())).shape[1])
+
+    @property
+    def sha256(self) -> str:
+        """Of all that a row holds."""
+        facts = [self.id, self.split, self.identity, self.recording, self.start_frame, self.frames]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        for name in sorted(self.tokens):
+            digest.update(f"\0{name}\0{len(self.tokens[name])}\0".encode())
+            digest.update(np.ascontiguousarray(self.tokens[name], dtype="<i4").tobytes())
+        return digest.hexdigest()
 
     @property
     def of(self) -> str:
@@ -104,17 +117,20 @@ def write_tokens(
     """
     pa, pq = _arrow()
     path = Path(path)
-    facts = {KEY: json.dumps({"format": FORMAT, "codec": identity.as_json(), "source": source}).encode()}
     vectors = {
         name: np.ascontiguousarray(table) for name, table in (vectors or {}).items()
     }  # files hold rows as they lie
-    schema = _schema(identity).with_metadata(facts | ({VECTORS: safetensors.numpy.save(vectors)} if vectors else {}))
+    more = {VECTORS: safetensors.numpy.save(vectors)} if vectors else {}
+    facts = {"format": FORMAT, "codec": identity.as_json(), "source": source, "vectors": _hash(more.get(VECTORS))}
+    schema = _schema(identity).with_metadata({KEY: json.dumps(seal(facts)).encode(), **more})
     plain = [column.name for column in identity.columns]
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     seen: set[str] = set()
+    all_songs = hashlib.sha256()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         settings: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["split"], "write_statistics": ["split"]}
+        settings["write_page_checksum"] = True
         with pq.ParquetWriter(partial, schema, **settings) as writer:
             for group in _groups(songs):
                 for song in group:
@@ -126,12 +142,15 @@ def write_tokens(
                     "id": [s.id for s in group], "split": [s.split for s in group],
                     "identity": [s.identity for s in group], "recording": [s.recording for s in group],
                     "start_frame": [s.start_frame for s in group], "n_frames": [s.frames for s in group],
+                    "sha256": [s.sha256 for s in group],
                 }  # fmt: skip
+                all_songs.update("".join(columns["sha256"]).encode())
                 ends = np.cumsum([0, *columns["n_frames"]], dtype=np.int32)
                 for name, column in zip(plain, identity.columns, strict=True):
                     codes = np.concatenate([s.tokens[column.stream][column.codebook] for s in group])
                     columns[name] = pa.ListArray.from_arrays(ends, pa.array(codes.astype(np.int32)))
                 writer.write_table(pa.table(columns, schema=schema))
+            writer.add_key_value_metadata({SONGS: all_songs.hexdigest().encode()})
         if not seen:
             raise TokenFileError(f"{path}: no songs to pack")
         put(partial, path)
@@ -140,6 +159,10 @@ def write_tokens(
     finally:
         partial.unlink(missing_ok=True)
     return len(seen)
+
+
+def _hash(data: bytes | None) -> str:
+    return hashlib.sha256(data).hexdigest() if data is not None else ""
 
 
 def _groups(songs: Iterable[Song]) -> Iterator[list[Song]]:
@@ -158,7 +181,7 @@ def _schema(identity: CodecIdentity) -> pyarrow.Schema:
     pa, _ = _arrow()
     text = pa.string()
     fixed = [("id", text), ("split", text), ("identity", text), ("recording", text)]
-    numbers = [("start_frame", pa.int64()), ("n_frames", pa.int64())]
+    numbers = [("start_frame", pa.int64()), ("n_frames", pa.int64()), ("sha256", text)]
     return pa.schema([*fixed, *numbers, *((column.name, pa.list_(pa.int32())) for column in identity.columns)])
 
 
@@ -173,14 +196,21 @@ class TokenCorpus:
         _, pq = _arrow()
         self.path = Path(path)
         try:
-            self._file = pq.ParquetFile(self.path)
-            facts = json.loads((self._file.schema_arrow.metadata or {})[KEY])
+            self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
+            metadata = self._file.metadata.metadata or {}
+            facts = read_json(metadata[KEY])
         except FileNotFoundError:
             raise TokenFileError(f"{path}: no such file; make it with: duotok pack") from None
         except (OSError, ValueError, KeyError):
             raise TokenFileError(f"{path}: not packed tokens, or damaged; make it with: duotok pack") from None
-        if facts.get("format") != FORMAT:
-            raise TokenFileError(f"{path}: packed in format {facts.get('format')}, this DuoTok reads {FORMAT}")
+        found = facts.get("format") if isinstance(facts, dict) else None
+        if found != FORMAT:
+            raise TokenFileError(
+                f"{path}: packed in format {found}, this DuoTok reads {FORMAT}; pack again, with --force"
+            )
+        if not is_sealed(facts):
+            raise TokenFileError(f"{path}: damaged (its metadata); make it again with: duotok pack --force")
+        self._metadata, self._vectors_hash = metadata, str(facts.get("vectors", ""))
         try:
             self.identity = CodecIdentity.from_json(facts["codec"])
             if self._file.schema_arrow.names != _schema(self.identity).names:
@@ -190,7 +220,12 @@ class TokenCorpus:
         self.source = str(facts.get("source", ""))
         if codec is not None:
             codec.require(self.identity, str(path))
-        small = self._read(None, ["split", "n_frames"])
+        small = self._read(None, ["split", "n_frames", "sha256"])
+        joined = "".join(small["sha256"].to_pylist())
+        if _hash(joined.encode()).encode() != metadata.get(SONGS):
+            raise TokenFileError(
+                f"{path}: damaged (songs are missing or changed); make it again with: duotok pack --force"
+            )
         self.counts: dict[str, tuple[int, int]] = {}
         """Split -> songs, frames."""
         splits, frames = np.array(small["split"].to_pylist()), small["n_frames"].to_numpy()
@@ -209,10 +244,12 @@ class TokenCorpus:
     @functools.cached_property
     def vectors(self) -> Vectors | None:
         """Principal components of all code vectors, by column; None where they were not packed. Raises TokenFileError."""
-        data = (self._file.schema_arrow.metadata or {}).get(VECTORS)
+        data = self._metadata.get(VECTORS)
         try:
+            if _hash(data) != self._vectors_hash:
+                raise ValueError("hash")
             return None if data is None else safetensors.numpy.load(data)
-        except SafetensorError:
+        except (SafetensorError, ValueError):
             raise TokenFileError(
                 f"{self.path}: its code vectors are damaged; make it again with: duotok pack"
             ) from None
@@ -224,6 +261,13 @@ class TokenCorpus:
             return self.vectors is not None
         except TokenFileError:
             return False
+
+    def check(self) -> None:
+        """Read everything once. Raises TokenFileError when anything is not as it was written."""
+        for group in range(self._file.num_row_groups):
+            for _ in self._rows(group):
+                pass
+        _ = self.vectors
 
     def seconds(self, split: Split) -> float:
         """How much there is of a split."""
@@ -254,15 +298,17 @@ class TokenCorpus:
 
     def _rows(self, group: int) -> Iterator[Song]:
         table = self._read([group], None)
-        rows = table.select(["id", "split", "identity", "recording", "start_frame", "n_frames"]).to_pylist()
+        rows = table.select(["id", "split", "identity", "recording", "start_frame", "n_frames", "sha256"]).to_pylist()
         codes: dict[str, list[Codes]] = {}
         for column in self.identity.columns:
             lists = table[column.name].combine_chunks()
+            if lists.null_count or lists.values.null_count:
+                raise TokenFileError(f"{self.path}: damaged ({column.name}); make it again with: duotok pack --force")
             ends = lists.offsets.to_numpy()
             values = lists.values.to_numpy()
             codes[column.name] = [values[a:b] for a, b in itertools.pairwise(ends)]
         for i, row in enumerate(rows):
-            frames = row.pop("n_frames")
+            frames, sha256 = row.pop("n_frames"), row.pop("sha256")
             tokens = {}
             for stream in self.identity.streams:
                 parts = [codes[f"{stream.name}.{k}"][i] for k in range(len(stream.sizes))]
@@ -274,6 +320,10 @@ class TokenCorpus:
                 tokens[stream.name] = np.stack(parts) if len(parts) > 1 else parts[0][None]
             song = Song(tokens=tokens, **row)
             check_song(self.identity, song, str(self.path))
+            if song.sha256 != sha256:
+                raise TokenFileError(
+                    f"{self.path}: song '{song.id}' is damaged; make it again with: duotok pack --force"
+                )
             yield song
 
 

@@ -21,15 +21,17 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor
 
-from duotok.bundle import CARD_FILE, CONFIG_FILE, PACKAGED, load_weights
+from duotok.bundle import CARD_FILE, CONFIG_FILE, PACKAGED, SEAL, check_hash, check_limits, load_weights
 from duotok.config import Config, parse
 from duotok.durable import put
-from duotok.errors import ConfigError, DuoTokError
+from duotok.errors import BundleError, ConfigError, DuoTokError
 from duotok.lm.config import LMConfig
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import Name, Protocol, protocol_by_name
 from duotok.lm.stage import TrainedLM, load_lm
 from duotok.lm.streams import CodecIdentity
+from duotok.seals import hashes, is_sealed, read_json, seal
+from duotok.tokens.file import write_atomically
 from duotok.training.checkpoint import best_so_far, checkpoints, read_state
 
 FORMAT_VERSION = 1
@@ -90,16 +92,18 @@ def open_lm(path: str | Path, device: str | torch.device = "cpu") -> LanguageMod
     if not (path / WEIGHTS_FILE).is_file():  # a run has a config.json too
         trained = load_lm(path, device=device)
         return LanguageModel(trained.model, trained.protocol, trained.config.seconds, trained.checkpoint)
-    config = _read(path / CONFIG_FILE)
+    config, hashed = _read(path / CONFIG_FILE)
     protocol = protocol_by_name(config.codec, config.protocol, config.source, config.target, config.prefix_seconds)
+    check_hash(path / WEIGHTS_FILE, hashed)
     model = MultiStreamLM(config.model, config.codec)
     load_weights(path / WEIGHTS_FILE, model)
     return LanguageModel(model.eval().requires_grad_(False).to(device), protocol, config.seconds, path)
 
 
-def _read(path: Path) -> FolderConfig:
+def _read(path: Path, sealed: bool = True) -> tuple[FolderConfig, dict[str, str]]:
+    """The config, and the hashes of the files."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ConfigError(f"{path}: cannot be read, or no JSON; get the language model again") from None
     if not isinstance(values, dict) or "protocol" not in values:
@@ -108,7 +112,14 @@ def _read(path: Path) -> FolderConfig:
         raise ConfigError(
             f"{path}: language model of format {values.get('format_version')}, this DuoTok reads {FORMAT_VERSION}; update it"
         )
-    return parse(FolderConfig, values, str(path))
+    check_limits({key: values.get(key) for key in ("model", "codec")}, path)
+    if sealed and not is_sealed(values):
+        raise ConfigError(
+            f"{path}: not as it was written, or by an earlier DuoTok; get the language model again, or if you trust its "
+            f"files: {SEAL} {path.parent}"
+        )
+    config = parse(FolderConfig, {k: v for k, v in values.items() if k not in ("seal", "sha256")}, str(path))
+    return config, dict(values.get("sha256") or {})
 
 
 def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: str = "") -> Path:
@@ -126,14 +137,33 @@ def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: st
     try:
         partial.mkdir(parents=True)
         (partial / WEIGHTS_FILE).write_bytes(save(state))
-        text = json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
-        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
         (partial / CARD_FILE).write_text(card(config, trained.model, notes), encoding="utf-8")
+        _write_sealed(partial, config)
         put(partial, folder)
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _write_sealed(folder: Path, config: FolderConfig) -> None:
+    values = {**config.model_dump(mode="json"), "sha256": hashes(folder, [WEIGHTS_FILE, CARD_FILE])}
+    write_atomically(folder / CONFIG_FILE, (json.dumps(seal(values), indent=1) + "\n").encode())
+
+
+def seal_lm(folder: str | Path) -> Path:
+    """Write the hash of the weights, and the seal, into `config.json`: who calls it vouches for the files.
+
+    Raises ConfigError when the config is none, BundleError when the weights do not fit it or the folder is not writable.
+    """
+    folder = Path(folder)
+    config, _ = _read(folder / CONFIG_FILE, sealed=False)
+    load_weights(folder / WEIGHTS_FILE, MultiStreamLM(config.model, config.codec))
+    try:
+        _write_sealed(folder, config)
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be sealed ({error.strerror}); make it writable") from None
     return folder
 
 

@@ -256,16 +256,23 @@ def pack_tokens(
 
 
 def _is_there(path: Path, identity: CodecIdentity, source: str, force: bool) -> bool:
-    """Whether `path` is this very corpus. Raises DuoTokError when it is something else, unless `force`."""
+    """Whether `path` is this very corpus, every song of it. Raises DuoTokError when it is something else, unless `force`."""
     if force or not path.exists():
         return False
     found = None
     try:
         found = TokenCorpus(path)
     except TokenFileError:
-        raise DuoTokError(f"{path}: is there, and no packed tokens; choose another name, or force") from None
+        raise DuoTokError(
+            f"{path}: is there, and no packed tokens, or damaged; choose another name, or force"
+        ) from None
     if (found.identity, found.source) != (identity, source):
         raise DuoTokError(f"{path}: holds other tokens ({found.identity}); choose another name, or force")
+    try:
+        found.check()
+    except TokenFileError as error:
+        Console(stderr=True).print(f"{str(error).split(';')[0]}: packed again", highlight=False, soft_wrap=True)
+        return False
     return True
 
 

@@ -18,6 +18,7 @@ from duotok.config import Config
 from duotok.distributed import share, total
 from duotok.model.config import MEL_PER_FRAME
 from duotok.model.draws import Random, integers, normal, uniform
+from duotok.model.precision import full_precision
 from duotok.model.simvq import nearest
 from duotok.model.transformer import frame_mask
 
@@ -114,10 +115,13 @@ class RandomProjectionQuantizer(nn.Module):
 
         At a target rate above 25 those of a token frame (2 or 4) stand behind each other: `[n * targets, codebooks]`.
         """
-        rows = ((mel.float() - self.mean) / self.std).reshape(*chosen.shape, self.per_frame, -1)[chosen].flatten(0, 1)
-        projected = F.normalize(torch.einsum("ni,bid->bnd", rows, self.projection), dim=-1)
-        # Codes have unit length, so the nearest is the one of largest cosine.
-        return torch.stack([nearest(z, book) for z, book in zip(projected, self.codebook, strict=True)], dim=1)
+        with full_precision(mel.device):
+            rows = (
+                ((mel.float() - self.mean) / self.std).reshape(*chosen.shape, self.per_frame, -1)[chosen].flatten(0, 1)
+            )
+            projected = F.normalize(torch.einsum("ni,bid->bnd", rows, self.projection), dim=-1)
+            # Codes have unit length, so the nearest is the one of largest cosine.
+            return torch.stack([nearest(z, book) for z, book in zip(projected, self.codebook, strict=True)], dim=1)
 
 
 def span_mask(

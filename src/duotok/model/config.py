@@ -23,8 +23,10 @@ class TokenizerConfig(Config):
 
     # Encoder
     n_mels: int = Field(default=128, gt=0)
-    downsampling: Literal["conv1d", "conv2d"] = Field(
-        default="conv1d", description="mel bins as channels (cheap on a CPU), or MusicFM's convolution over the picture"
+    downsampling: Literal["conv1d", "pyramid", "separable", "conv2d"] = Field(
+        default="conv1d",
+        description="mel bins as channels; or convolutions over the picture: few channels first and more later, "
+        "depthwise separable ones, or MusicFM's, which cost most of the encoder",
     )
     conv_channels: int = Field(default=128, gt=0)
     width: int = Field(default=192, gt=0)
@@ -104,8 +106,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mini": {},
     # 24 x 1024 / 16 / 4096, bert-base-multilingual-cased lyrics, BS-RoFormer masks (paper-parameters 1-3).
     "paper": {
-        "downsampling": "conv2d",
-        "conv_channels": 512,
+        "downsampling": "conv1d",
+        "conv_channels": 1024,
         "width": 1024,
         "heads": 16,
         "lower_blocks": 12,

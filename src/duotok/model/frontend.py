@@ -1,7 +1,8 @@
 """Downsampling x4: normalised log-mel at 100 Hz to the 25 Hz token frames (figure of stage 1, unspecified there).
 
-Two residual convolution blocks of stride 2 and a linear layer, as in MusicFM (conv2d). Norms act inside a time step
-and padding is zeroed before each convolution, so an item of a padded batch comes out as it does alone.
+Two residual convolution blocks of stride 2 and a linear layer, as in MusicFM (conv2d), in four kinds that differ in cost
+(docs/model.md). Norms act inside a time step and padding is zeroed before each convolution, so an item of a padded batch
+comes out as it does alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from torch.nn import functional as F
 
 from duotok.model.config import MEL_PER_FRAME
 from duotok.model.transformer import frame_mask, silence_padding
+
+Kind = Literal["conv1d", "conv2d", "pyramid", "separable"]
+SHARES: dict[str, tuple[int, int]] = {"conv2d": (1, 1), "pyramid": (8, 2), "separable": (4, 2)}
+"""Channels of the two blocks over the picture: `conv_channels` divided by these. The first block sees four times as many
+places as the second, so that is where channels cost most."""
 
 
 class ResidualConv1d(nn.Module):
@@ -34,14 +40,22 @@ class ResidualConv1d(nn.Module):
         return silence_padding(skip + h, mask)
 
 
+def _conv2d(channels_in: int, channels: int, stride: int, separable: bool) -> nn.Module:
+    """3 x 3, whole or as one filter for each channel and a mix of channels."""
+    if not separable or channels_in == 1:
+        return nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1)
+    each = nn.Conv2d(channels_in, channels_in, 3, stride=stride, padding=1, groups=channels_in, bias=False)
+    return nn.Sequential(each, nn.Conv2d(channels_in, channels, 1))
+
+
 class ResidualConv2d(nn.Module):
     """The same over the picture: `[batch, channels_in, 2 t, 2 f]` to `[batch, channels, t, f]`; norm over channels."""
 
-    def __init__(self, channels_in: int, channels: int) -> None:
+    def __init__(self, channels_in: int, channels: int, separable: bool = False) -> None:
         super().__init__()
-        self.down = nn.Conv2d(channels_in, channels, 3, stride=2, padding=1)
+        self.down = _conv2d(channels_in, channels, 2, separable)
         self.norm = nn.LayerNorm(channels)
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = _conv2d(channels, channels, 1, separable)
         self.skip = nn.Conv2d(channels_in, channels, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -55,19 +69,25 @@ class ResidualConv2d(nn.Module):
 class Downsampling(nn.Module):
     """`mel [batch, 4 * frames, n_mels]` to `[batch, frames, width]`."""
 
-    def __init__(self, n_mels: int, width: int, channels: int, kind: Literal["conv1d", "conv2d"] = "conv1d") -> None:
+    def __init__(self, n_mels: int, width: int, channels: int, kind: Kind = "conv1d") -> None:
         super().__init__()
-        if kind == "conv2d" and n_mels % 4:
-            raise ValueError(f"conv2d halves the mel bins twice; n_mels {n_mels} must be a multiple of 4")
         self.kind, self.n_mels = kind, n_mels
         self.first: nn.Module
         self.second: nn.Module
         if kind == "conv1d":
             self.first, self.second = ResidualConv1d(n_mels, channels), ResidualConv1d(channels, channels)
             self.out = nn.Linear(channels, width)
-        else:
-            self.first, self.second = ResidualConv2d(1, channels), ResidualConv2d(channels, channels)
-            self.out = nn.Linear(channels * (n_mels // 4), width)
+            return
+        if n_mels % 4:
+            raise ValueError(f"{kind} halves the mel bins twice; n_mels {n_mels} must be a multiple of 4")
+        low, high = (channels // share for share in SHARES[kind])
+        if not low:
+            raise ValueError(
+                f"{kind}: conv_channels {channels} leaves none for the first block; at least {SHARES[kind][0]}"
+            )
+        separable = kind == "separable"
+        self.first, self.second = ResidualConv2d(1, low, separable), ResidualConv2d(low, high, separable)
+        self.out = nn.Linear(high * (n_mels // 4), width)
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`lengths [batch]` in token frames. Raises ValueError for another shape than promised."""
@@ -78,9 +98,9 @@ class Downsampling(nn.Module):
         middle = None if lengths is None else frame_mask(lengths * 2, frames * 2)
         coarse = frame_mask(lengths, frames)
         x = silence_padding(mel, fine)
-        if self.kind == "conv2d":
+        if self.kind == "conv1d":
+            x = self.second(self.first(x, middle), coarse)
+        else:
             x = self.second(self.first(x[:, None], middle), coarse)
             x = x.permute(0, 2, 1, 3).flatten(2)
-        else:
-            x = self.second(self.first(x, middle), coarse)
         return silence_padding(self.out(x), coarse)

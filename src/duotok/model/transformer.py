@@ -38,14 +38,13 @@ class Rotary(nn.Module):
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def tables(self, frames: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin, each `[frames, 1, head_dim]`."""
+        """cos and sin, each `[frames, 1, head_dim / 2]`."""
         held = self._tables
         if held is None or held[0].shape[0] < frames or held[0].device != device or held[0].dtype != dtype:
             speeds = self.base ** (
                 -torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float32) / self.head_dim
             )
-            angles = torch.arange(max(frames, 256), device=device, dtype=torch.float32)[:, None] * speeds
-            angles = torch.cat([angles, angles], dim=-1)[:, None, :]
+            angles = torch.arange(max(frames, 256), device=device, dtype=torch.float32)[:, None, None] * speeds
             held = self._tables = (angles.cos().to(dtype), angles.sin().to(dtype))
         return held[0][:frames], held[1][:frames]
 
@@ -54,7 +53,8 @@ class Rotary(nn.Module):
         """Rotate `x [batch, frames, n, head_dim]` by its positions."""
         cos, sin = tables
         first, second = x.chunk(2, dim=-1)
-        return x * cos + torch.cat([-second, first], dim=-1) * sin
+        turned = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
+        return torch.cat(turned, dim=-1)
 
 
 class Attention(nn.Module):

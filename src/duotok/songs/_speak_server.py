@@ -3,7 +3,8 @@
 Run as a plain script with the paths of the espeak-ng library and its data; it uses the standard library only, so it
 starts in milliseconds. espeak_Initialize may run only once in a process, and espeak keeps state between words (flutter,
 noise), so that the same word sounds different each time. Therefore the server initialises once and forks for every
-word: each word is spoken by a process in the same fresh state, and its samples depend on the request alone.
+word: each word is spoken by a process in the same fresh state. The noise of breathy voices comes from a generator that
+espeak seeds with the time; it is seeded anew for every word, so that the samples depend on the request alone.
 
 Request: one line of JSON {"voice", "text", "rate", "pitch"}. Answer: 4 bytes length, then that much JSON
 {"rate", "samples", "phones": [[ms, ipa], ...], "end": ms} or {"error"}, then `samples` 16 bit samples.
@@ -21,6 +22,7 @@ from typing import Any
 SYNCHRONOUS = 2  # espeak's output mode: samples to the callback, no thread (a thread would not survive the fork)
 PHONEME_EVENTS_IPA = 3
 EVENT_END, EVENT_PHONEME = 5, 7
+SEED = 1
 PARAMETER_RATE, PARAMETER_PITCH, PARAMETER_RANGE = 1, 3, 4
 
 
@@ -67,6 +69,9 @@ def speak(library: Any, rate: int, request: dict[str, Any]) -> bytes:
     library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
         return answer({"error": f"espeak-ng has no voice {request['voice']!r}"})
+    for seeding in ("espeak_ng_SetRandSeed", "srand"):  # its own generator (since 1.52), and the C library's
+        if hasattr(library, seeding):
+            getattr(library, seeding)(ctypes.c_long(SEED))
     library.espeak_SetParameter(PARAMETER_RATE, int(request["rate"]), 0)
     library.espeak_SetParameter(PARAMETER_PITCH, int(request["pitch"]), 0)
     library.espeak_SetParameter(PARAMETER_RANGE, 0, 0)

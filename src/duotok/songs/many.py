@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+
+from duotok.pool import pool
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,12 @@ def generate_many(
         for seed in todo:
             done(_make(seed, folder, seconds, options, saving))
         return made
-    context = multiprocessing.get_context("spawn")  # forking a process with torch's threads in it can hang
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
-        waiting = [pool.submit(_make, seed, folder, seconds, options, saving) for seed in todo]
+    with pool(min(workers, len(todo))) as processes:
+        waiting = [processes.submit(_make, seed, folder, seconds, options, saving) for seed in todo]
         try:
             for future in as_completed(waiting):
                 done(future.result())
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+            processes.shutdown(wait=True, cancel_futures=True)
             raise
     return made

@@ -141,6 +141,8 @@ class Song:
         """
         import soundfile
 
+        from duotok.audio.io import write_samples
+
         if format not in FORMATS:
             raise AudioError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
         container, subtype, bits = FORMATS[format]
@@ -162,21 +164,14 @@ class Song:
                     data = (whole[track] << (32 - bits)).T
                     if subtype == "OPUS":
                         floats = (whole[track].T / 2**15).astype(np.float32)
-                        _write_blocks(path, floats, self.rate, container, subtype)
+                        # libsndfile's Opus encoder overflows its stack on one long write
+                        write_samples(path, floats, self.rate, container, subtype, block=self.rate)
                     else:
-                        soundfile.write(path, data, self.rate, format=container, subtype=subtype)
+                        write_samples(path, data, self.rate, container, subtype)
                 text = json.dumps(self.facts() | {"files": format}, ensure_ascii=False, indent=1)
                 (temporary / "song.json").write_text(text, "utf-8")
                 put(temporary, folder)
         except (OSError, soundfile.LibsndfileError) as error:
-            raise AudioError(f"cannot write {folder}: {error}; choose another folder or make room") from error
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(f"{folder}: cannot be written ({reason}); choose another folder or make room") from None
         return folder
-
-
-def _write_blocks(path: Path, data: NDArray[np.float32], rate: int, container: str, subtype: str) -> None:
-    import soundfile
-
-    # libsndfile's Opus encoder overflows its stack on one long write
-    with soundfile.SoundFile(path, "w", rate, data.shape[1], subtype, format=container) as file:
-        for at in range(0, len(data), rate):
-            file.write(data[at : at + rate])

@@ -15,6 +15,11 @@ TRACKS = ("vocals", "accompaniment")
 SAMPLE_RATE = 48_000
 FRAME_SAMPLES = 1920
 FRAME_RATE = SAMPLE_RATE / FRAME_SAMPLES
+LARGEST_GAIN_DB = 120.0
+"""More than any sound needs, and far from what float32 cannot hold."""
+LARGEST_CODEBOOK = 1 << 24
+LARGEST_WINDOW = 1 << 20
+LONGEST_TEXT = 4096
 
 
 def n_frames(n_samples: int) -> int:
@@ -44,6 +49,10 @@ class WindowPlan:
     context: int = 50
 
     def __post_init__(self) -> None:
+        if not all(type(value) is int for value in (self.window, self.context)):
+            raise ValueError(f"window {self.window!r} and context {self.context!r} must be whole numbers")
+        if self.window > LARGEST_WINDOW:
+            raise ValueError(f"window must be at most {LARGEST_WINDOW}, got {self.window}")
         if self.context < 0 or self.window <= 2 * self.context:
             raise ValueError(f"window must be over twice the context, got window {self.window}, context {self.context}")
 
@@ -89,10 +98,17 @@ class DualTokens:
 
     def __post_init__(self) -> None:
         expected = n_frames(self.n_samples)
-        if not math.isfinite(self.gain_db):
-            raise ValueError(f"gain_db must be finite, got {self.gain_db}")
-        if len(self.codebook_sizes) != 2 or min(self.codebook_sizes) < 1:
-            raise ValueError(f"codebook_sizes must be two positive numbers, got {self.codebook_sizes}")
+        if not (math.isfinite(self.gain_db) and abs(self.gain_db) <= LARGEST_GAIN_DB):
+            raise ValueError(f"gain_db must be within {LARGEST_GAIN_DB:g} dB of 0, got {self.gain_db}")
+        if len(self.codebook_sizes) != 2 or not all(
+            isinstance(size, int) and 1 <= size <= LARGEST_CODEBOOK for size in self.codebook_sizes
+        ):
+            raise ValueError(
+                f"codebook_sizes must be two numbers of 1 to {LARGEST_CODEBOOK}, got {self.codebook_sizes}"
+            )
+        for name in ("model_id", "model_hash", "source"):
+            if len(getattr(self, name)) > LONGEST_TEXT:
+                raise ValueError(f"{name} must be at most {LONGEST_TEXT} characters, got {len(getattr(self, name))}")
         for track, size in zip(TRACKS, self.codebook_sizes, strict=True):
             codes: Tensor = getattr(self, track)
             if codes.ndim != 1 or codes.dtype != torch.int64:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from duotok.durable import put
 from duotok.errors import TokenFileError
+from duotok.seals import read_json
 from duotok.tokens.dual import FRAME_RATE, SAMPLE_RATE, TRACKS, DualTokens, WindowPlan
 
 FORMAT_VERSION = 1
@@ -84,16 +85,16 @@ def from_bytes(data: bytes, name: str = "tokens") -> DualTokens:
     damaged = f"{name}: damaged token file; encode the song again or copy the file again"
     try:
         length = int.from_bytes(data[:8], "little")
-        outer = json.loads(data[8 : 8 + length]) if length < len(data) else None
+        outer = read_json(data[8 : 8 + length]) if length < len(data) else None
         arrays: dict[str, NDArray[Any]] = safetensors.numpy.load(data)
-    except (ValueError, SafetensorError, RecursionError, KeyError, AttributeError):
+    except (ValueError, SafetensorError, KeyError, AttributeError):
         raise TokenFileError(damaged if f'"{KEY}"'.encode() in data[:4096] else foreign) from None
     metadata = outer.get("__metadata__") if isinstance(outer, dict) else None
     if not isinstance(metadata, dict) or KEY not in metadata:
         raise TokenFileError(damaged if set(TRACKS) <= set(arrays) else foreign)
     try:
-        header = json.loads(metadata[KEY])
-    except (ValueError, RecursionError):
+        header = read_json(metadata[KEY])
+    except (ValueError, TypeError):
         raise TokenFileError(damaged) from None
     if not isinstance(header, dict) or not _is_plain_int(header.get("format_version")):
         raise TokenFileError(damaged)
@@ -106,6 +107,7 @@ def from_bytes(data: bytes, name: str = "tokens") -> DualTokens:
     whole = (
         set(header) == set(_FIELDS)
         and all(type(header[key]) is kind for key, kind in _FIELDS.items())
+        and set(header["plan"]) == {"context", "window"}
         and set(arrays) == set(TRACKS)
         and all(a.ndim == 1 and a.dtype in (np.uint16, np.int32) for a in arrays.values())
     )

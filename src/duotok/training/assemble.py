@@ -31,7 +31,7 @@ from duotok.training.loading import (
 )
 from duotok.training.remix import GENERATED
 
-MAX_BYTES = 32_000_000
+MAX_BYTES = 60_000_000
 MEASUREMENTS = "measurements.md"
 NOTES = "notes.md"
 
@@ -126,11 +126,11 @@ def assemble(
     tokens_only: bool = False,
     overrides: Sequence[str] = (),
 ) -> Path:
-    """Collect the trained parts of `runs` into a bundle of half precision.
+    """Collect the trained parts of `runs` into a bundle of eight bits a weight.
 
     tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one; overrides: of the codec's
     config, as `--set` has them. Raises ConfigError when a
-    run is missing, BundleError when duotok-mini is over 32 MB.
+    run is missing, BundleError when duotok-mini is over 60 MB.
     """
     tokenizer = without_mask_head(load_tokenizer(runs))
     modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
@@ -144,7 +144,7 @@ def assemble(
     codec = codec_config(runs, not tokens_only, overrides)
     config = BundleConfig(name=name, codec=codec, dit=dits, **{"autoencoder": None, **parts})
     written = write_bundle(
-        folder, config, modules, model_card(runs, store, name, command, tokenizer.config, tokens_only), half=True
+        folder, config, modules, model_card(runs, store, name, command, tokenizer.config, tokens_only), storage="int8"
     )
     size = sum(path.stat().st_size for path in written.iterdir())
     if name == "duotok-mini" and size > MAX_BYTES:

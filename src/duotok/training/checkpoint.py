@@ -10,7 +10,6 @@ RUN/checkpoint-00001000/
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import random
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from duotok.distributed import rank, total, world
 from duotok.durable import put, sha256
 from duotok.errors import ConfigError, DuoTokError
+from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.training.stage import Stage
 
 FORMAT = 3
@@ -75,30 +75,19 @@ def best(run: Path) -> Path:
 def best_so_far(run: Path) -> dict[str, Any]:
     """`step`, `figure` and `value` of the best checkpoint; empty when there is none: it, or the file, is not whole."""
     try:
-        found = unseal(json.loads((run / BEST).read_text(encoding="utf-8")), {"step", "figure", "value"})
-    except (OSError, ValueError, TypeError, RecursionError):
+        found = _as_written((run / BEST).read_text(encoding="utf-8"), {"step", "figure", "value"})
+    except (OSError, ValueError, TypeError):
         return {}
     known = type(found["step"]) is int and isinstance(found["figure"], str) and isinstance(found["value"], int | float)
     return found if known and run / f"checkpoint-{found['step']:08d}" in checkpoints(run) else {}
 
 
-def _seal(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def seal(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with `seal`: a hash of all the rest."""
-    return {**values, "seal": _seal(values)}
-
-
-def unseal(values: Any, names: set[str]) -> dict[str, Any]:
-    """What was sealed; or, as it was before seals, exactly `names` without one. Raises ValueError for anything else."""
-    if not isinstance(values, dict):
-        raise ValueError("no mapping")
-    rest = {name: value for name, value in values.items() if name != "seal"}
-    if values.get("seal") != _seal(rest) and values.keys() != names:
-        raise ValueError("the seal is broken")
-    return rest
+def _as_written(text: str, before_seals: set[str]) -> dict[str, Any]:
+    """What was sealed; or, as it was before seals, exactly these names without one. Raises ValueError for anything else."""
+    values = read_json(text)
+    if not isinstance(values, dict) or not (is_sealed(values) or values.keys() == before_seals):
+        raise ValueError("its seal is broken")
+    return unsealed(values)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -178,8 +167,8 @@ def save_checkpoint(
 
 
 def _finish(partial: Path, target: Path, state: dict[str, Any]) -> None:
-    hashes = {path.name: sha256(path) for path in sorted(partial.glob("*.safetensors"))}
-    text = json.dumps(seal({**state, "sha256": hashes}), indent=1)
+    files = hashes(partial, [path.name for path in partial.glob("*.safetensors")])
+    text = json.dumps(seal({**state, "sha256": files}), indent=1)
     (partial / "state.json").write_text(text, encoding="utf-8")
     put(partial, target)
 
@@ -299,12 +288,11 @@ def read_state(path: Path) -> dict[str, Any]:
     """`state.json` of a checkpoint. Raises Damaged when it is not as it was written."""
     place = path / "state.json"
     try:
-        values = json.loads(place.read_text(encoding="utf-8"))
         names = {"format", "stage", "step", "processes", "scaler", "config"}
-        state = unseal(values, names)
+        state = _as_written(place.read_text(encoding="utf-8"), names)
         if not names <= state.keys() or ("sha256" in state) != (state["format"] != UNSEALED):
             raise ValueError(f"format {state.get('format')}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise Damaged(f"{place}: damaged ({reason}); {MEND}") from None
     if state["format"] not in (UNSEALED, FORMAT):

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from duotok.distributed import alone, rank, total, world
 from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError, MissingExtraError
+from duotok.seals import seal
 from duotok.training.budget import Budget
 from duotok.training.checkpoint import (
     BEST,
@@ -36,7 +37,6 @@ from duotok.training.checkpoint import (
     load_module,
     newest_whole,
     save_checkpoint,
-    seal,
     write_text,
 )
 from duotok.training.logs import Log

@@ -224,6 +224,9 @@ def arguments() -> argparse.ArgumentParser:
         "--minutes", action="append", default=[], metavar="TASK=M",
         help=f"train by time: {', '.join(n for n, t in RECIPE.items() if not t.prepare)}; repeatable",
     )  # fmt: skip
+    parser.add_argument(
+        "--prepared", action="store_true", help="take the shards in RUNS/data as they are, look at no audio"
+    )
     parser.add_argument("--only", help="these tasks, with commas; the bundle is made when adapt is among them")
     parser.add_argument(
         "--steps", type=int, help="the same number of steps for every stage: a short run to try the recipe"
@@ -268,7 +271,10 @@ def make_mini(options: argparse.Namespace) -> Path | None:
         folder = runs / "songs"
         generate_many(range(options.songs), folder, workers=options.workers)
         folders.append(folder)
-    store = prepare_data(folders, runs / "data", options.workers, options.configs)
+    if options.prepared:
+        store = ShardStore(runs / "data" / "shards", runs / "data" / "derived")
+    else:
+        store = prepare_data(folders, runs / "data", options.workers, options.configs)
     settings = [*options.set, *([] if options.steps is None else [f"all.steps={options.steps}"])]
     stages = options.stages or options.configs
     Runner(runs, stages, options.workers, options.parallel, minutes, settings).run(names)

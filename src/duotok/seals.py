@@ -1,0 +1,55 @@
+"""JSON that can tell whether it is as it was written: an entry `seal` holds a hash of all the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from duotok.durable import sha256
+
+
+def read_json(text: str | bytes) -> Any:
+    """`json.loads` that raises ValueError for every text that is no JSON: nested without end, NaN, infinite as well."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
+
+
+def _seal(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def seal(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with the entry `seal`, last; one that was there is replaced."""
+    rest = unsealed(values)
+    return {**rest, "seal": _seal(rest)}
+
+
+def unsealed(values: dict[str, Any]) -> dict[str, Any]:
+    """The same without the entry."""
+    return {name: value for name, value in values.items() if name != "seal"}
+
+
+def is_sealed(values: dict[str, Any]) -> bool:
+    """Whether the seal is there, and that of all the rest."""
+    return values.get("seal") == _seal(unsealed(values))
+
+
+def hashes(folder: Path, names: list[str]) -> dict[str, str]:
+    """Name -> sha256 of these files of a folder. Raises OSError."""
+    return {name: sha256(folder / name) for name in sorted(names)}

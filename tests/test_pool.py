@@ -1,0 +1,116 @@
+"""Killed with -9, a command leaves no process behind: its workers go, and what they had started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from duotok.pool import pool
+
+PATIENCE = 60.0
+
+POOL = """
+import time
+from duotok.pool import pool
+if __name__ == "__main__":
+    with pool(2) as processes:
+        list(processes.map(time.sleep, [600, 600]))
+"""
+DERIVED = """
+import sys, time
+from pathlib import Path
+from duotok.corpora.derived import derive
+from duotok.corpora.store import ShardStore
+from tests.test_pool import slowly
+if __name__ == "__main__":
+    store = ShardStore(Path(sys.argv[1]) / "shards", Path(sys.argv[1]) / "slow")
+    derive(store, "levels", slowly, tracks=("vocals",), made_by="test", workers=2)
+"""
+
+
+def slowly(index: int, track: str) -> object:
+    time.sleep(600)
+    raise AssertionError("it was to be killed")
+
+
+def processes(mark: str) -> list[int]:
+    """Processes that live and have this mark in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                if mark.encode() in (folder / "environ").read_bytes() and state != "Z":
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+def killed(command: list[str], least: int) -> list[int]:
+    """Start a command, kill it once `least` processes are at work, and tell who is left after a while."""
+    mark = f"DUOTOK_TEST_MARK={uuid.uuid4().hex}"
+    name, _, value = mark.partition("=")
+    started = subprocess.Popen(
+        command, env={**os.environ, name: value}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert until(lambda: len(processes(mark)) >= least), f"only {len(processes(mark))} processes"
+        started.send_signal(signal.SIGKILL)
+        started.wait()
+        until(lambda: not processes(mark), 15.0)
+        return processes(mark)
+    finally:
+        for left in processes(mark):
+            os.kill(left, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("name", ["pool", "derived arrays", "songs"])
+def test_nobody_is_left_after_a_kill(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if name == "songs":
+        pytest.importorskip("espeakng_loader")
+        command = ["-m", "duotok", "songs", "-n", "40", "-o", str(tmp_path / "songs"), "--workers", "2"]
+        least = 5  # the command, what Python starts to clean up, two workers, and their speech
+    else:
+        script = tmp_path / "script.py"
+        script.write_text(POOL if name == "pool" else DERIVED)
+        command, least = [str(script)], 4
+        if name == "derived arrays":
+            from tests.corpora.shard_maker import make_shards, small_songs
+
+            make_shards(tmp_path / "shards", small_songs(6), per_shard=2)
+            command.append(str(tmp_path))
+    assert killed([sys.executable, *command], least) == []
+
+
+def begun(value: int) -> None:
+    os.environ["BEGUN"] = str(value)
+
+
+def told(_: int) -> str:
+    return os.environ["BEGUN"]
+
+
+def test_workers_begin_as_they_are_told_and_errors_come_back() -> None:
+    with pool(1, begun, (7,)) as workers:
+        assert workers.submit(told, 0).result() == "7"
+        with pytest.raises(ValueError, match="invalid literal"):
+            workers.submit(int, "seven").result()

@@ -1,0 +1,380 @@
+"""Each loss, weight, freeze, schedule, mixture, track and start of every stage reaches the step it is for.
+
+Shown by what it does to gradients, weights, codes or outputs; `python -m benchmarks.faults` breaks them one by one.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.training.small import AUTOENCODER, SEPARATOR, TOKENIZER, make, stage3_config
+from torch import Tensor, nn
+
+from duotok.corpora.mixture import Component
+from duotok.corpora.store import ShardStore
+from duotok.model.losses import Stage2Weights, Stage3Weights
+from duotok.training.autoencoder import AutoencoderStage
+from duotok.training.checkpoint import best, checkpoints, load_module
+from duotok.training.engine import train
+from duotok.training.schedule import learning_rate
+from duotok.training.separator import SeparatorStage
+from duotok.training.stage import Stage
+from duotok.training.stage3 import Stage3
+
+
+@pytest.fixture(scope="module")
+def runs(store: ShardStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stages 1 and 2 trained for some steps; the best checkpoint of stage 1 is not its newest."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(make("stage1", store, folder, steps=8, save_every=4, held_out_every=4), folder / "stage1")
+    newest = checkpoints(folder / "stage1")[-1]
+    first = checkpoints(folder / "stage1")[0]
+    assert first != newest
+    from duotok.seals import seal
+
+    named = seal({"step": int(first.name[-8:]), "figure": "loss", "value": 0.0})
+    (folder / "stage1" / "best.json").write_text(json.dumps(named))
+    train(make("stage2", store, folder, steps=3), folder / "stage2")
+    return folder
+
+
+def batch_of(stage: Stage, step: int = 0) -> dict[str, Any]:
+    items = range(stage.config.batch_size)
+    return {**stage.batch(step, items), "seeds": stage.seeds(step, items)}
+
+
+def with_masks(batch: dict[str, Any]) -> dict[str, Any]:
+    items, rows = batch["mel"].shape[:2]
+    masks = torch.rand(items, rows, 4, 128, generator=torch.Generator().manual_seed(0))
+    return {**batch, "masks": masks, "masks_items": torch.ones(items, dtype=torch.bool)}
+
+
+def with_words(batch: dict[str, Any]) -> dict[str, Any]:
+    items = len(batch["mel"])
+    return {**batch, "text": torch.randint(0, 20, (items, 3)), "text_lengths": torch.full((items,), 3)}
+
+
+def moved(module: nn.Module, before: dict[str, Tensor]) -> dict[str, float]:
+    """Largest change of each parameter."""
+    return {name: float((p.detach() - before[name]).abs().max()) for name, p in module.named_parameters()}
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+HEADS = ("mel", "chroma", "masks", "text")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_each_weight_of_stage_2_decides_about_its_loss(name: str, store: ShardStore, runs: Path) -> None:
+    weights = Stage2Weights(**{head: 2.5 if head == name else 0.0 for head in HEADS})
+    stage = make("stage2", store, runs, weights=weights)
+    losses = stage.losses(with_words(with_masks(batch_of(stage))), 0)
+    assert set(HEADS) <= losses.keys()
+    torch.testing.assert_close(losses["loss"], 2.5 * losses[name])
+    losses["loss"].backward()
+    heads = stage.tokenizer.output  # type: ignore[attr-defined]
+    told = {n.split(".")[0] for n, p in heads.named_parameters() if p.grad is not None and p.grad.any()}
+    assert any(name.rstrip("s") in head for head in told), told
+    assert not any(other.rstrip("s") in head for head in told for other in HEADS if other != name), told
+    below = stage.tokenizer.projection_in.linear.weight.grad  # type: ignore[attr-defined]
+    assert below is not None and below.any()
+
+
+@pytest.mark.parametrize("name", ["vq", "mel", "chroma", "text"])
+def test_each_weight_of_stage_3_decides_about_its_loss(name: str, store: ShardStore, runs: Path) -> None:
+    none = {head: 0.0 for head in ("vq", "mel", "chroma", "text")}
+    stage = make("stage3", store, runs, weights=Stage3Weights(**none | {name: 2.5}))
+    losses = stage.losses(with_words(batch_of(stage)), 0)
+    torch.testing.assert_close(losses["loss"], 2.5 * losses[name])
+    assert float(losses[name].detach()) > 0
+
+
+def test_the_latent_norm_of_stage_2_joins_by_its_weight(store: ShardStore, runs: Path) -> None:
+    stage = make("stage2", store, runs, weights=Stage2Weights(latent_norm=3.0))
+    losses = stage.losses(batch_of(stage), 0)
+    rest = losses["mel"] + losses["chroma"] + losses["text"]
+    torch.testing.assert_close(losses["loss"], rest + 3.0 * losses["latent_norm"])
+
+
+def test_stage_2_trains_through_the_noise(store: ShardStore, runs: Path) -> None:
+    """All frames replaced by fixed noise: the mel head is told nothing of the sound, so its output is the same for any."""
+    model = TOKENIZER.model_copy(update={"noise_probability": 1.0, "noise_sigma": 1.0})
+    stage = make("stage2", store, runs, model=model)
+    found = []
+    stage.tokenizer.train()  # type: ignore[attr-defined]
+    stage.tokenizer.output.register_forward_hook(lambda _, __, made: found.append(made["mel"].detach()))  # type: ignore[attr-defined]
+    batch = batch_of(stage)
+    stage.losses(batch, 0)
+    stage.losses({**batch, "mel": torch.randn_like(batch["mel"])}, 0)
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "kept", "new"),
+    [
+        ("stage2", "stage1", ("downsampling", "lower_blocks", "upper_blocks", "upper_norm"), ("projection_in", "output")),
+        (
+            "stage3", "stage2",
+            ("downsampling", "lower_blocks", "upper_blocks", "upper_norm", "projection_in", "projection_out", "output"),
+            (),
+        ),
+    ],
+)  # fmt: skip
+def test_a_stage_starts_from_the_best_of_the_one_before(
+    name: str, before: str, kept: tuple[str, ...], new: tuple[str, ...], store: ShardStore, runs: Path
+) -> None:
+    stage = make(name, store, runs)
+    own = stage.tokenizer  # type: ignore[attr-defined]
+    earlier = copy.deepcopy(own)
+    load_module(best(runs / before) / "tokenizer.safetensors", earlier)
+    if before == "stage1":
+        assert best(runs / before) != checkpoints(runs / before)[-1]
+    for part in kept:
+        mine, theirs = getattr(own, part).state_dict(), getattr(earlier, part).state_dict()
+        assert mine and all(torch.equal(mine[key], theirs[key]) for key in mine), part
+    for part in new:
+        mine, theirs = getattr(own, part).state_dict(), getattr(earlier, part).state_dict()
+        assert part in ("projection_in",) or mine.keys() == theirs.keys()
+    if name == "stage3":
+        for branch in own.branches:
+            for part in ("projection_in", "projection_out"):
+                mine, theirs = getattr(branch, part).state_dict(), getattr(own, part).state_dict()
+                assert all(torch.equal(mine[key], theirs[key]) for key in mine), part
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2", "stage3"])
+def test_every_type_comes_as_often_as_its_weight(name: str, store: ShardStore, runs: Path) -> None:
+    mixture = {
+        "a": Component(types=("vocals",), weight=3), "b": Component(types=("accompaniment",), weight=2),
+        "c": Component(types=("instrumental",), weight=1),
+    }  # fmt: skip
+    stage = make(name, store, runs, mixture=mixture, batch_size=6)
+    types = Counter(kind for step in range(5) for kind in stage.batch(step, range(6))["types"])
+    assert types == {"vocals": 15, "accompaniment": 10, "instrumental": 5}
+    batches = [stage.batch(step, range(6)) for step in range(5)]
+    for batch in batches:
+        for kind, track, words in zip(
+            batch["types"], batch["track"].tolist(), batch["text_lengths"].tolist(), strict=True
+        ):
+            assert track == (0 if kind == "vocals" else 1)
+            assert kind == "vocals" or words == 0  # words count on lyric-active vocals only (C.3)
+    assert any(batch["text_lengths"].any() for batch in batches)
+
+
+def one_step(stage: Stage, run: Path, steps: int = 1) -> None:
+    train(stage, run, stop_after=steps)
+
+
+def test_the_rate_of_what_is_not_new_in_stage_3_is_scaled(store: ShardStore, runs: Path, tmp_path: Path) -> None:
+    """AdamW's first step moves every weight by its rate, whatever the gradient."""
+    for scale in (0.1, 0.5):
+        stage = make(
+            "stage3", store, runs, fit_batches=0, upper_lr_scale=scale, lr=1e-3, warmup=0, weight_decay=0.0, steps=1000
+        )
+        before = state(stage.tokenizer)  # type: ignore[attr-defined]
+        one_step(stage, tmp_path / str(scale))
+        far = moved(stage.tokenizer, before)  # type: ignore[attr-defined]
+        assert far["branches.0.quantizer.map.weight"] == pytest.approx(1e-3, rel=0.05)
+        for part in ("upper_blocks", "output"):
+            assert max(v for n, v in far.items() if n.startswith(part)) == pytest.approx(scale * 1e-3, rel=0.05), part
+        assert all(v == 0 for n, v in far.items() if n.startswith(("downsampling", "lower_blocks")))
+
+
+def test_the_map_is_not_decayed_and_the_rest_is(store: ShardStore, runs: Path, tmp_path: Path) -> None:
+    after = {}
+    for decay in (0.0, 20.0):
+        stage = make("stage3", store, runs, fit_batches=0, lr=1e-3, warmup=0, weight_decay=decay, steps=1000)
+        one_step(stage, tmp_path / str(decay))
+        after[decay] = state(stage.tokenizer)  # type: ignore[attr-defined]
+    for name, value in after[0.0].items():
+        if name.startswith("branches."):
+            assert torch.equal(value, after[20.0][name]), name
+    key = next(
+        n for n in after[0.0] if n.startswith("upper_blocks") and n.endswith("weight") and after[0.0][n].ndim > 1
+    )
+    assert not torch.equal(after[0.0][key], after[20.0][key])
+
+
+def test_codebooks_are_fitted_anew_at_the_steps_that_are_named(
+    store: ShardStore, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, refitted = (
+        Stage3(stage3_config(refit_steps=steps, fit_batches=4), store, runs / "stage2") for steps in ((), (3,))
+    )
+    for stage, name in ((plain, "plain"), (refitted, "refitted")):
+        one_step(stage, tmp_path / name, 2)
+    same = {n: torch.equal(v, refitted.tokenizer.state_dict()[n]) for n, v in plain.tokenizer.state_dict().items()}
+    assert all(same.values())
+    for stage, name in ((plain, "plain"), (refitted, "refitted")):
+        one_step(stage, tmp_path / name, 3)
+    for track in ("vocals", "accompaniment"):
+        maps = [stage.tokenizer.branch(track).quantizer.map.weight for stage in (plain, refitted)]
+        assert not torch.allclose(*maps), track
+        features = torch.cat(features_of(refitted, track))
+        codes = refitted.tokenizer.branch(track).quantizer.table()
+        torch.testing.assert_close(codes.mean(0), features.mean(0), atol=0.3 * float(features.std()), rtol=0)
+
+
+@torch.no_grad()
+def features_of(stage: Stage3, track: str) -> list[Tensor]:
+    stage.tokenizer.eval()
+    found = []
+    for step in range(8):
+        batch = stage.batch(step, range(stage.config.batch_size))
+        hidden = stage.tokenizer.lower(batch["mel"], batch["lengths"])
+        for item, length, number in zip(hidden, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):
+            if number == ("vocals", "accompaniment").index(track):
+                found.append(stage.tokenizer.branch(track).projection_in(item[:length]))
+    return found
+
+
+def test_each_codebook_starts_from_its_own_track(store: ShardStore, runs: Path) -> None:
+    stage = Stage3(stage3_config(fit_batches=6), store, runs / "stage2")
+    with torch.no_grad():  # tracks far apart, so that the other's features would be seen
+        stage.tokenizer.branch("accompaniment").projection_in.linear.bias.add_(50.0)
+    stage.start()
+    for track in ("vocals", "accompaniment"):
+        features, codes = torch.cat(features_of(stage, track)), stage.tokenizer.branch(track).quantizer.table()
+        torch.testing.assert_close(codes.mean(0), features.mean(0), atol=float(features.std()), rtol=0.02)
+    mine = torch.cat(features_of(stage, "vocals"))
+    one, two = (Stage3(stage3_config(fit_batches=6, fit_scale=scale), store, runs / "stage2") for scale in (0.5, 1.0))
+    for other in (one, two):
+        other.start()
+    spreads = [s.tokenizer.branch("vocals").quantizer.table().std(0).norm() for s in (one, two)]
+    assert float(spreads[1] / spreads[0]) == pytest.approx(2.0, rel=1e-3) and len(mine)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {}, {"shared_codebook": True}, {"quantizer": "vq"}, {"routing": "soft"}, {"vq_convention": "legacy"},
+        {"vq_norm": "l1"},
+    ],
+)  # fmt: skip
+def test_every_form_of_stage_3_learns_in_its_own_way(
+    change: dict[str, object], store: ShardStore, runs: Path, tmp_path: Path
+) -> None:
+    """Held-out mel and quantization error fall, many codes are used, and what is peculiar to the form is what moves."""
+    model = TOKENIZER.model_copy(update=change)
+    config = stage3_config(
+        steps=40, model=model, fit_basis="features", fit_batches=8, upper_lr_scale=1.0, held_out_every=40
+    )
+    stage = Stage3(config, store, runs / "stage2")
+    start = state(stage.tokenizer)
+    untrained = stage.held_out()
+    losses = train(stage, tmp_path)
+    assert losses["mel"] < 0.95 * untrained["mel"]
+    assert losses["vq"] < untrained["vq"]
+    assert min(losses["distinct_vocals"], losses["distinct_accompaniment"]) > 0.02
+    far = moved(stage.tokenizer, start)
+    learned = {name.split(".", 2)[2] for name, value in far.items() if name.startswith("branches.") and value > 0}
+    assert ("quantizer.codebook" in learned) == (model.quantizer == "vq")
+    assert ("quantizer.map.weight" in learned) == (model.quantizer == "simvq")
+    assert len(stage.tokenizer.branches) == (1 if model.shared_codebook else 2)
+    assert any(name.startswith("router") and value > 0 for name, value in far.items()) == (model.routing == "soft")
+    batch = batch_of(stage)
+    mine = stage.losses(batch, 0)
+    ratio = float(mine["vq"] / (mine["codebook"] + 0.25 * mine["commitment"]))
+    other = float(mine["vq"] / (0.25 * mine["codebook"] + mine["commitment"]))
+    assert (other if model.vq_convention == "legacy" else ratio) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_conventions_pull_on_different_sides(store: ShardStore, runs: Path) -> None:
+    """beta weighs the pull on the features in the paper's form, on the codes in the legacy one."""
+    pulls = {}
+    for convention in ("paper", "legacy"):
+        model = TOKENIZER.model_copy(update={"vq_convention": convention})
+        weights = Stage3Weights(vq=1, mel=0, chroma=0, text=0)
+        stage = Stage3(stage3_config(model=model, weights=weights, fit_batches=4), store, runs / "stage2")
+        stage.start()
+        stage.tokenizer.train()
+        stage.losses(batch_of(stage), 0)["loss"].backward()
+        branch = stage.tokenizer.branch("vocals")
+        pulls[convention] = (
+            float(branch.quantizer.map.weight.grad.norm()), float(branch.projection_in.linear.weight.grad.norm())
+        )  # fmt: skip
+    assert pulls["paper"][0] == pytest.approx(4 * pulls["legacy"][0], rel=1e-3)
+    assert pulls["legacy"][1] == pytest.approx(4 * pulls["paper"][1], rel=1e-3)
+
+
+def test_the_schedule_reaches_the_optimizer(store: ShardStore, runs: Path, tmp_path: Path) -> None:
+    stage = make("stage1", store, runs, steps=6, warmup=3, lr=2e-3, floor=0.2, log_every=1)
+    moves = []
+    before = state(stage.tokenizer)  # type: ignore[attr-defined]
+    for step in range(1, 7):
+        one_step(stage, tmp_path, step)
+        now = state(stage.tokenizer)  # type: ignore[attr-defined]
+        moves.append(max(float((now[n] - before[n]).abs().max()) for n in now))
+        before = now
+    rates = [learning_rate(step, peak=2e-3, warmup=3, steps=6, floor=0.2) for step in range(6)]
+    told = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in told if line["kind"] == "train"] == pytest.approx(rates)
+    assert moves[0] == pytest.approx(rates[0], rel=0.1)
+    for move, rate in zip(moves, rates, strict=True):  # no weight moves further than about its rate
+        assert 0.3 * rate < move < 3 * rate
+
+
+def test_gradients_are_clipped(store: ShardStore, runs: Path, tmp_path: Path) -> None:
+    """Below AdamW's epsilon a gradient moves little: with a tiny norm nothing is learned."""
+    far = {}
+    for clip in (1.0, 1e-9):
+        stage = make("stage1", store, runs, steps=4, warmup=0, lr=1e-3, weight_decay=0.0, clip=clip)
+        before = state(stage.tokenizer)  # type: ignore[attr-defined]
+        one_step(stage, tmp_path / str(clip))
+        far[clip] = max(moved(stage.tokenizer, before).values())  # type: ignore[attr-defined]
+    assert far[1e-9] < 0.2 * far[1.0]
+
+
+def test_stage_1_learns_to_predict_the_codes_of_the_fitted_quantizer(
+    store: ShardStore, runs: Path, tmp_path: Path
+) -> None:
+    stage = make("stage1", store, runs, steps=2)
+    stage.start()
+    quantizer = stage.bestrq.quantizer  # type: ignore[attr-defined]
+    mels = torch.cat(
+        [
+            m[: 4 * n]
+            for s in range(8)
+            for b in [stage.batch(s, range(4))]
+            for m, n in zip(b["mel"], b["lengths"], strict=True)
+        ]
+    )
+    torch.testing.assert_close(quantizer.mean, mels.mean(0), atol=0.2, rtol=0)
+    torch.testing.assert_close(quantizer.std, mels.std(0), atol=0.2, rtol=0.2)
+    losses = stage.losses(batch_of(stage), 0)
+    losses["loss"].backward()
+    used = {n.split(".")[0] for n, p in stage.tokenizer.named_parameters() if p.grad is not None and p.grad.any()}  # type: ignore[attr-defined]
+    assert {"downsampling", "lower_blocks", "upper_blocks", "upper_norm"} == used
+    assert stage.bestrq.head.weight.grad.any()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("waveform", "spectral"), [(0.0, 0.0), (2.0, 0.0), (0.0, 2.0)])
+def test_weights_of_the_separator_count(waveform: float, spectral: float, store: ShardStore) -> None:
+    def loss(**weights: float) -> float:
+        stage = SeparatorStage(SEPARATOR.model_copy(update=weights), store)
+        return float(stage.losses(batch_of(stage), 0)["loss"].detach())
+
+    one = {"waveform_weight": float(waveform > 0), "spectral_weight": float(spectral > 0)}
+    assert loss(waveform_weight=waveform, spectral_weight=spectral) == pytest.approx(2 * loss(**one), rel=1e-4)
+    assert (loss(**one) > 0) == bool(waveform or spectral)
+
+
+def test_the_autoencoder_s_noise_and_scales_count(store: ShardStore) -> None:
+    def mel(noise: float, step: int = 0, scales: int = 7) -> float:
+        stage = AutoencoderStage(
+            AUTOENCODER.model_copy(update={"latent_noise": noise, "scales_per_step": scales}), store
+        )
+        return float(stage.losses(batch_of(stage), step)["mel"].detach())
+
+    assert mel(0.0) == mel(0.0) != mel(1.0)
+    one, two = mel(0.0, 1, 1), mel(0.0, 2, 1)
+    assert abs(one / two - 1) > 0.01  # other scales in other steps
+    assert mel(0.0, 1, 7) == pytest.approx(mel(0.0, 2, 7), rel=5e-3)

@@ -78,7 +78,7 @@ def test_what_runs_before_the_packages_needs_no_packages() -> None:
     """The script and what it imports live on the standard library: -S leaves the installed packages out."""
     source = Path(start.__file__).parents[3]
     code = (
-        f"import sys; sys.path.insert(0, {str(source)!r}); import duotok.training.kit.steps; "
+        f"import sys; sys.path.insert(0, {str(source)!r}); import duotok.training.kit.script; "
         "print(*(m for m in ('typer', 'torch', 'numpy', 'yaml', 'packaging') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)

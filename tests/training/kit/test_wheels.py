@@ -64,6 +64,7 @@ def test_extras_are_followed_too(index: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_the_machine_has_ends_the_walk(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own(monkeypatch, "alpha>=1", "Torch>=2.6")
     assert resolved(index, have="torch==2.11.0, gamma") == ["alpha 1.5"]
+    assert resolved(index, have="torch==2.11.0+cu130,gamma") == ["alpha 1.5"]
     with pytest.raises(ConfigError, match=r"torch==2\.5: Torch>=2\.6 is needed"):
         resolved(index, have="torch==2.5,gamma")
 
@@ -84,6 +85,14 @@ def test_a_wheel_that_does_not_exist_is_named_with_python_and_platform(
     ) as error:
         resolved(index, target)
     assert "\n" not in str(error.value) and "--have" in str(error.value)
+
+
+def test_a_wheel_that_constraints_leave_out_is_named_too(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "constraints.txt").write_text("gamma<1.0\n")
+    (tmp_path / "list.txt").write_text("gamma>=1\n")
+    sources = Sources([str(index)], no_index=True, constraint=tmp_path / "constraints.txt")
+    with pytest.raises(DuoTokError, match=r"no wheel of gamma.* for Python 3.12 on linux-x86_64"):
+        from_list(tmp_path / "list.txt", LINUX, tmp_path / "got", sources)
 
 
 def test_requirements_that_contradict_each_other_end(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +128,7 @@ def test_have_is_names_with_or_without_a_version() -> None:
         "hugging-face-hub": "",
         "numpy": "",
     }
+    assert parse_have(["torch==2.11.0+cu130,a==1\n"]) == {"torch": "2.11.0+cu130", "a": "1"}
     for wrong in ("torch>=2", "a b"):
         with pytest.raises(ConfigError, match="--have"):
             parse_have([wrong])

@@ -14,7 +14,6 @@ from typing import Any
 from duotok.config import Config, override, parse
 from duotok.corpora.segments import SegmentConfig
 from duotok.corpora.shards import SHARD_SEGMENTS
-from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit import contents, start
 from duotok.training.kit.contents import Item
@@ -101,7 +100,7 @@ def make_kit(
             facts["parts"] = _cut(partial, manifest, options.part_size - SPARE)
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        put(partial, folder)
+        partial.rename(folder)  # whether it reached the disk is seen by its hashes
     except OSError as error:
         raise DuoTokError(f"{error.filename or folder}: {error.strerror}; nothing was written") from None
     finally:
@@ -220,7 +219,7 @@ def _cut(folder: Path, manifest: dict[str, Any], size: int) -> list[str]:
     names = [entry["name"] for entry in manifest["files"]] + [start.MANIFEST]
     whole = folder.with_name(f"{folder.name}.whole")
     try:
-        put(folder, whole)
+        folder.rename(whole)
         folder.mkdir()
         parts = cut(((name, whole / name) for name in names), folder, "part-", size)
         table = {"format": FORMAT, "kit": manifest["seal"], "parts": parts}

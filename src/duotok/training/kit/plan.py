@@ -15,6 +15,10 @@ PLACES = ("kit", "out", "work", "runs")
 """What may stand in braces in the kit's arguments: its own folder, OUT, OUT/work and OUT/runs there."""
 
 
+class KitError(Exception):
+    """What stops a kit where it runs, in one line. Here `DuoTokError` does that."""
+
+
 @dataclass(frozen=True)
 class Training:
     """One run of `duotok train`. run: the folder it has in RUNS; stage: the command's word; config: file in the kit;

@@ -141,7 +141,7 @@ def main() -> int:
         if told:
             sys.exit(f"error: {told}; bring them again, then run the same command")
     sys.path.insert(0, str(here / "code"))
-    from duotok.training.kit.steps import run
+    from duotok.training.kit.script import run
 
     return run(here, out, arguments)
 

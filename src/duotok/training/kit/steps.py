@@ -13,25 +13,24 @@ Python's standard library only: the packages come with the kit. Everything is wr
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from duotok.durable import put
 from duotok.training.kit import collect
 from duotok.training.kit.pieces import write_text
-from duotok.training.kit.plan import Plan, Training, budget, meant, read_plan, stray
-from duotok.training.kit.start import MANIFEST, read, split
-from duotok.training.kit.trainers import POLL, Child, CommandError, dies_with_us, side_by_side
+from duotok.training.kit.plan import KitError, Plan, Training
+from duotok.training.kit.start import MANIFEST, read
+from duotok.training.kit.status import say
+from duotok.training.kit.trainers import POLL, Child, dies_with_us, side_by_side
 
 FOUND = """
 import importlib.metadata as found, json, platform, sys
@@ -48,158 +47,6 @@ import torch, accelerate, duotok.cli.main, duotok.corpora.prepare, duotok.traini
 gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
 print("torch", torch.__version__ + ",", ", ".join(gpus) or "no GPU")
 """
-
-
-class KitError(Exception):
-    """What stops a kit, in one line."""
-
-
-def arguments_of(plan: Plan) -> argparse.ArgumentParser:
-    """The options of a kit's script."""
-    runs = ", ".join(training.run for training in plan.trainings) or "none"
-    parser = argparse.ArgumentParser(
-        prog="run.py",
-        usage="run.py [options] [duotok ARGUMENTS... | python ARGUMENTS...]",
-        description=f"Set up, prepare, train ({runs}). Run the same command again to go on where it was stopped.",
-        epilog="With `duotok ARGUMENTS` or `python ARGUMENTS` it only sets up, and runs that command in the kit's environment.",
-    )
-    add = parser.add_argument
-    add("-o", "--out", metavar="OUT", help="folder for everything that comes out (default: out beside this script)")
-    add(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes that prepare (default: %(default)s)",
-    )
-    add("--stages", metavar="RUN,...", help=f"only these of {runs}")
-    add("--minutes", action="append", default=[], metavar="[RUN=]M", help="another budget than the kit's; repeatable")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="[RUN.]KEY=VALUE",
-        help="override a key of the configs; repeatable",
-    )
-    add(
-        "--parallel",
-        type=int,
-        default=1,
-        metavar="N",
-        help="train up to N runs side by side, each when what it needs is over",
-    )
-    add("--processes", type=int, default=1, metavar="N", help="train with N processes, one for each GPU")
-    add("--device", metavar="DEVICE", help="of the separator that prepares data: cpu or cuda")
-    add("--python", default=sys.executable, metavar="PATH", help="the Python to use (default: the one that runs this)")
-    add("--no-install", action="store_true", help="take packages from that Python's environment only")
-    add("--prepare-only", action="store_true", help="stop before the trainings")
-    add("--check", action="store_true", help="check the kit's files, packages and imports, and stop")
-    add("--status", action="store_true", help="say what is done")
-    add("--json", action="store_true", help="with --status: as JSON")
-    add("--collect", metavar="FOLDER", help="pack the newest checkpoints into pieces for the way back, and stop")
-    add("--piece-size", default="16MiB", metavar="SIZE", help="with --collect: largest piece (default: %(default)s)")
-    add(
-        "--weights-only",
-        action="store_true",
-        help="with --collect: no optimizer state; such runs cannot be trained further",
-    )
-    return parser
-
-
-def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
-    """The script's work, after its files were checked. Returns the exit code."""
-    plan = read_plan(kit)
-    own, command = split(arguments)
-    options = arguments_of(plan).parse_args(own)
-    try:
-        chosen = _chosen(plan, options)
-        if options.status:
-            status(out, chosen, options.json)
-            return 0
-        if options.collect:
-            _collect(out, chosen, options)
-            return 0
-        out.mkdir(parents=True, exist_ok=True)
-        kit_at_work = Work(kit, out, plan, options)
-        if command:
-            with only_one(out):
-                kit_at_work.packages()
-            return kit_at_work.hand_over(command)
-        with only_one(out):
-            kit_at_work.begin()
-            kit_at_work.packages()
-            kit_at_work.check()
-            if options.check:
-                return 0
-            kit_at_work.songs()
-            kit_at_work.data()
-            if not options.prepare_only:
-                kit_at_work.train_all(chosen)
-        say("all done" if chosen and not options.prepare_only else "ready")
-    except (KitError, CommandError, ValueError) as error:
-        say(f"error: {error}", sys.stderr)
-        return 1
-    return 0
-
-
-def say(text: str, file: Any = None) -> None:
-    print(text, file=file or sys.stdout, flush=True)
-
-
-def _chosen(plan: Plan, options: argparse.Namespace) -> list[Training]:
-    names = [name for name in (options.stages or "").split(",") if name]
-    known = [training.run for training in plan.trainings]
-    for name in names:
-        if name not in known:
-            raise KitError(f"--stages {name}: this kit has {', '.join(known) or 'no trainings'}")
-    if wrong := stray(options.minutes, plan.trainings):
-        raise KitError(f"--minutes {wrong}: this kit has {', '.join(known) or 'no trainings'}")
-    found = []
-    for training in plan.trainings:
-        try:
-            minutes = budget(options.minutes, training)
-        except ValueError:
-            raise KitError(f"--minutes {' '.join(options.minutes)}: write minutes above 0, or RUN=MINUTES") from None
-        overrides = (*training.overrides, *meant(options.set, training, plan.trainings))
-        if not names or training.run in names:
-            found.append(Training(training.run, training.stage, training.config, overrides, minutes))
-    return found
-
-
-def _collect(out: Path, chosen: Sequence[Training], options: argparse.Namespace) -> None:
-    size = collect.parse_size(options.piece_size)
-    names = [training.run for training in chosen if collect.checkpoints(out / "runs" / training.run)]
-    if not names:
-        raise KitError(f"{out / 'runs'}: no checkpoint of {', '.join(t.run for t in chosen)} yet")
-    packed = collect.pack(out / "runs", names, Path(options.collect), size, options.weights_only)
-    for name, step in packed["steps"].items():
-        say(f"{name}: step {step:,}")
-    total = sum(piece["bytes"] for piece in packed["pieces"]) / 2**20
-    say(f"{options.collect}: {len(packed['pieces'])} pieces and {collect.TABLE}, {total:.1f} MiB")
-
-
-@contextlib.contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Hold OUT; the system lets go of it when this process ends, however it ends."""
-    import fcntl
-
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise KitError(f"{out}: another run.py is at work there; wait for it, or name another --out") from None
-        yield
-
-
-def busy(out: Path) -> bool:
-    """Whether some run.py is at work in OUT."""
-    if not (out / ".lock").is_file():
-        return False
-    try:
-        with only_one(out):
-            return False
-    except KitError:
-        return True
 
 
 def fingerprint(*values: object) -> str:
@@ -260,7 +107,8 @@ class Work:
                 shutil.rmtree(partial, ignore_errors=True)
                 self._pip(partial)
                 shutil.rmtree(target, ignore_errors=True)
-                put(partial, target)
+                os.sync()  # once, not for each of ten thousand files
+                partial.rename(target)
                 self._note("packages", asked, time.monotonic() - began)
         lost = self._ask(FOUND, json.dumps(plan.requires))["lost"]
         if lost:
@@ -405,7 +253,7 @@ class Work:
                 put(partial, target)
 
     def _command(self, step: str, asked: str, *words: str) -> None:
-        """Run `duotok WORDS`, show what it says and keep it in OUT/logs. Raises CommandError when it fails."""
+        """Run `duotok WORDS`, show what it says and keep it in OUT/logs. Raises KitError when it fails."""
         child = self._start(step, words)
         while not child.ended():
             time.sleep(POLL)
@@ -429,65 +277,3 @@ class Work:
 
 def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
-
-
-def status(out: Path, chosen: Sequence[Training], as_json: bool) -> None:
-    """What is done in OUT, and how far each training is."""
-    state = read(out / "state.json")
-    rows: dict[str, dict[str, Any]] = {}
-    for training in chosen:
-        folder = out / "runs" / training.run
-        kept = collect.checkpoints(folder)
-        line = _last_log(folder / "log.jsonl")
-        rows[training.run] = {
-            "done": training.run in state,
-            "checkpoint": collect.step_of(kept[-1]) if kept else None,
-            "step": line.get("step"),
-            "steps": read(folder / "config.json").get("steps"),
-            "minutes": training.minutes,
-            **{key: line[key] for key in ("loss", "rate") if key in line},
-        }
-    running = busy(out)
-    facts = {
-        "out": str(out),
-        "running": running,
-        "now": sorted(state.get("now", {})) if running else [],
-        **{step: state.get(step, {}).get("seconds") for step in ("packages", "songs", "data")},
-        "trainings": rows,
-    }
-    if as_json:
-        say(json.dumps(facts, indent=1))
-        return
-    work = [f"{step} for {(time.time() - since) / 60:.1f} minutes" for step, since in state.get("now", {}).items()]
-    say(f"{out}: " + (f"at work, {', '.join(work) or 'packages'}" if running else "not running"))
-    for step in ("packages", "songs", "data"):
-        if step in state:
-            say(f"{step:<24}done in {state[step]['seconds'] / 60:.1f} minutes")
-    for name, row in rows.items():
-        say(f"{name:<24}{_progress(row)}")
-
-
-def _progress(row: dict[str, Any]) -> str:
-    if row["checkpoint"] is None and row["step"] is None:
-        return "not begun"
-    told = f"step {row['step'] or 0:,}" + (f" of {row['steps']:,}" if row["steps"] and row["minutes"] is None else "")
-    told += f" in {row['minutes']:g} minutes" if row["minutes"] is not None else ""
-    told += "" if row["checkpoint"] is None else f", checkpoint {row['checkpoint']:,}"
-    told += "".join(f", {key} {row[key]:.4g}" for key in ("loss", "rate") if key in row)
-    return ("done: " if row["done"] else "under way: ") + told
-
-
-def _last_log(path: Path) -> dict[str, Any]:
-    """The last line that a training logged of its steps."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65_536))
-            lines = file.read().splitlines()
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and row.get("kind") == "train":
-                return row
-    return {}

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from duotok.training.kit.plan import Training
+from duotok.training.kit.plan import KitError, Training
 
 # Run -> the runs whose checkpoints it starts from; and what else it waits for where both are trained.
 NEEDS = {
@@ -29,16 +29,12 @@ BESIDES = {"stage2": ("separator",), "adapt": ("adversarial",)}
 POLL = 0.2  # seconds
 
 
-class CommandError(Exception):
-    """A command that ended badly, in one line."""
-
-
 class Child:
     """A command whose words go into a log file, from where they are shown. On Linux it is killed when this process is."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.log, self.began, self.last = log, time.monotonic(), ""
+        self.log, self.began, self.last, self.error = log, time.monotonic(), "", ""
         with log.open("ab") as file:
             self.reader = log.open("rb")
             self.reader.seek(0, 2)
@@ -51,6 +47,7 @@ class Child:
         for line in self.reader.read().decode(errors="replace").splitlines():
             if line.strip():
                 self.last = line.strip()
+                self.error = self.last.removeprefix("error: ") if self.last.startswith("error: ") else self.error
                 print(f"{name}{': ' if name else ''}{line}", flush=True)
 
     def ended(self, name: str = "") -> bool:
@@ -61,10 +58,10 @@ class Child:
         return over
 
     def check(self, name: str) -> float:
-        """Seconds that it took. Raises CommandError when it failed."""
+        """Seconds that it took. Raises KitError when it failed."""
         if self.process.returncode:
-            said = self.last.removeprefix("error: ") or "it said nothing"
-            raise CommandError(f"{name} ended with {self.process.returncode}: {said} (all of it: {self.log})")
+            said = self.error or self.last or "it said nothing"
+            raise KitError(f"{name} ended with {self.process.returncode}: {said} (all of it: {self.log})")
         return time.monotonic() - self.began
 
 
@@ -87,7 +84,7 @@ def side_by_side(
     """Train `parallel` at a time, each as soon as what it needs is over.
 
     arrays: starts what derives a training's arrays, of which only one runs at a time; begin: starts the training, None when
-    it was done before. When one fails those that run are let finish. Raises CommandError then.
+    it was done before. When one fails those that run are let finish. Raises KitError then.
     """
     waiting = list(trainings)
     running: dict[str, tuple[Training, Child, bool]] = {}  # True: still deriving arrays
@@ -106,7 +103,7 @@ def side_by_side(
                 del running[run]
                 try:
                     child.check(run)
-                except CommandError as error:
+                except KitError as error:
                     failed.append(str(error))
                     print(f"{run}: failed, the others go on to their end", flush=True)
                     continue
@@ -115,7 +112,7 @@ def side_by_side(
                 elif (started := begin(training)) is not None:
                     running[run] = (training, started, False)
             if failed and not running:
-                raise CommandError("; ".join(failed))
+                raise KitError("; ".join(failed))
             time.sleep(POLL)
     finally:
         for _, child, _ in running.values():

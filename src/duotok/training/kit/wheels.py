@@ -258,6 +258,8 @@ def download(requirements: Sequence[str], target: Target, folder: Path, sources:
     if done.returncode == 0:
         return
     lost = re.search(r"No matching distribution found for (.+?)(?: \(from .*\))?$", done.stderr, re.MULTILINE)
+    # What pip says where a constraint speaks of it as well.
+    lost = lost or re.search(r"Cannot install (.+?) because these package versions have conflicting", done.stderr)
     if re.search(r"Retrying \(|NewConnectionError|Temporary failure in name resolution", done.stderr):
         raise DuoTokError(
             "wheels: the package index cannot be reached; give --find-links FOLDER with the wheels and --no-index"

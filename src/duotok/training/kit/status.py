@@ -1,0 +1,105 @@
+"""How far a kit is in OUT, read from what it left there. Python's standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from duotok.training.kit import collect
+from duotok.training.kit.plan import KitError, Training
+from duotok.training.kit.start import read
+
+
+def say(text: str, file: Any = None) -> None:
+    print(text, file=file or sys.stdout, flush=True)
+
+
+@contextlib.contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Hold OUT; the system lets go of it when this process ends, however it ends."""
+    import fcntl
+
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise KitError(f"{out}: another run.py is at work there; wait for it, or name another --out") from None
+        yield
+
+
+def busy(out: Path) -> bool:
+    """Whether some run.py is at work in OUT."""
+    if not (out / ".lock").is_file():
+        return False
+    try:
+        with only_one(out):
+            return False
+    except KitError:
+        return True
+
+
+def status(out: Path, chosen: Sequence[Training], as_json: bool) -> None:
+    """What is done in OUT, and how far each training is."""
+    state = read(out / "state.json")
+    rows: dict[str, dict[str, Any]] = {}
+    for training in chosen:
+        folder = out / "runs" / training.run
+        kept = collect.checkpoints(folder)
+        line = _last_log(folder / "log.jsonl")
+        rows[training.run] = {
+            "done": training.run in state,
+            "checkpoint": collect.step_of(kept[-1]) if kept else None,
+            "step": line.get("step"),
+            "steps": read(folder / "config.json").get("steps"),
+            "minutes": training.minutes,
+            **{key: line[key] for key in ("loss", "rate") if key in line},
+        }
+    running = busy(out)
+    facts = {
+        "out": str(out),
+        "running": running,
+        "now": sorted(state.get("now", {})) if running else [],
+        **{step: state.get(step, {}).get("seconds") for step in ("packages", "songs", "data")},
+        "trainings": rows,
+    }
+    if as_json:
+        say(json.dumps(facts, indent=1))
+        return
+    work = [f"{step} for {(time.time() - since) / 60:.1f} minutes" for step, since in state.get("now", {}).items()]
+    say(f"{out}: " + (f"at work, {', '.join(work) or 'packages'}" if running else "not running"))
+    for step in ("packages", "songs", "data"):
+        if step in state:
+            say(f"{step:<24}done in {state[step]['seconds'] / 60:.1f} minutes")
+    for name, row in rows.items():
+        say(f"{name:<24}{_progress(row)}")
+
+
+def _progress(row: dict[str, Any]) -> str:
+    if row["checkpoint"] is None and row["step"] is None:
+        return "not begun"
+    told = f"step {row['step'] or 0:,}" + (f" of {row['steps']:,}" if row["steps"] and row["minutes"] is None else "")
+    told += f" in {row['minutes']:g} minutes" if row["minutes"] is not None else ""
+    told += "" if row["checkpoint"] is None else f", checkpoint {row['checkpoint']:,}"
+    told += "".join(f", {key} {row[key]:.4g}" for key in ("loss", "rate") if key in row)
+    return ("done: " if row["done"] else "under way: ") + told
+
+
+def _last_log(path: Path) -> dict[str, Any]:
+    """The last line that a training logged of its steps."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 65_536))
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and row.get("kind") == "train":
+                return row
+    return {}

@@ -22,7 +22,8 @@ def test_near_the_true_layer_and_every_row_by_itself(bias: bool) -> None:
         assert found.shape == true.shape and found.dtype is torch.float32
         own = linear.bias.detach() if bias else torch.zeros(64)
         error = (found - true).norm(dim=-1) / (true - own).norm(dim=-1)
-        assert 1e-4 < float(error.max()) < 0.03  # rounded, and no row by the scale of another
+        assert 1e-3 < float(error.mean()) < 0.006  # that of the weights; with one digit the inputs' would be 0.009
+        assert float(error.max()) < 0.02  # no row by the scale of another
         assert torch.equal(quick(x[1:2, 7:9]), found[1:2, 7:9])
         torch.testing.assert_close(quick(torch.zeros(2, 96)), own.expand(2, 64))
 

@@ -22,7 +22,7 @@ MODEL = (
 )  # fmt: skip
 RENDERER = (
     "tests/renderer/test_diffusion.py", "tests/renderer/test_dit.py", "tests/renderer/test_render.py",
-    "tests/renderer/test_autoencoder.py", "tests/codec/test_codec.py",
+    "tests/renderer/test_autoencoder.py", "tests/codec/test_codec.py", "tests/training/test_stage4.py",
 )  # fmt: skip
 STAGE4 = ("tests/training/test_latent_data.py", "tests/training/test_stage4.py", "tests/training/test_prepare.py")
 TRAINING = (

@@ -96,6 +96,13 @@ def test_stoi_falls_with_noise() -> None:
     values = [stoi(voice + noise(2.0, rate, level=level, seed=9), voice, rate) for level in (0.0, 0.1, 1.0)]
     assert values[0] == pytest.approx(1.0, abs=1e-3)
     assert values[0] > values[1] > values[2]
+    from pystoi import stoi as measure
+
+    worse = voice + noise(2.0, rate, level=0.3, seed=9)
+    direct, exchanged = (
+        measure(x.numpy(), y.numpy(), rate, extended=False) for x, y in ((voice, worse), (worse, voice))
+    )
+    assert stoi(worse, voice, rate) == pytest.approx(direct) != pytest.approx(exchanged, abs=1e-3)
 
 
 def test_opus_is_aligned_and_at_its_rate() -> None:

@@ -145,3 +145,14 @@ def test_each_term_of_equation_5_counts_by_its_weight(
     losses = stage3_loss(heads, vq, wanted, weights=plain.model_copy(update={name: 3.0}))
     torch.testing.assert_close(losses["loss"], 3.0 * losses[name])
     assert float(losses[name].detach()) > 0
+
+
+def test_beyond_an_item_s_end_there_are_no_codes(build: Build) -> None:
+    """In stage 3 as in encoding: padding must count neither as use of the codebook nor as tokens."""
+    tokenizer = build().eval()
+    tokenizer.start_stage3()
+    lengths = torch.tensor([40, 7, 23])
+    hidden = tokenizer.lower(mel(1), lengths)
+    for codes in (tokenizer.stage3(hidden, "vocals", lengths)[2], tokenizer.encode(mel(1), "vocals", lengths)):
+        for row, length in zip(codes, lengths.tolist(), strict=True):
+            assert (row[:length] >= 0).all() and (row[length:] == -1).all()

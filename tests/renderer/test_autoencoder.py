@@ -113,3 +113,21 @@ def test_low_bands_tell_harmonics_of_a_low_note_apart():
 def test_sizes_that_cannot_be_are_named(values: dict[str, int]):
     with pytest.raises(ValueError, match=f"{next(iter(values))} {next(iter(values.values()))}"):
         AutoencoderConfig(**values)
+
+
+@torch.no_grad()
+def test_latents_are_standardised_by_what_training_measured(autoencoder: Autoencoder):
+    audio = 0.1 * torch.randn(1, 1, 9600)
+    raw = autoencoder.raw_latents(audio)
+    autoencoder.mean.fill_(3.0)
+    autoencoder.std.fill_(2.0)
+    torch.testing.assert_close(autoencoder.encode(audio), (raw - 3.0) / 2.0)
+
+
+@torch.no_grad()
+def test_the_decoder_speaks_in_logarithms_of_magnitudes(autoencoder: Autoencoder):
+    """ln 2 more in every bin is the same sound at twice the amplitude."""
+    latents = torch.randn(1, 10, autoencoder.config.latent_dim)
+    before = autoencoder.decode(latents)
+    autoencoder.to_spectrum.bias[: autoencoder.bins].add_(0.6931472)
+    torch.testing.assert_close(autoencoder.decode(latents), 2 * before, rtol=1e-3, atol=1e-5)

@@ -222,3 +222,32 @@ def test_guidance_goes_from_nothing_through_the_condition() -> None:
 def test_guidance_needs_a_model_that_learned_without_its_condition() -> None:
     with pytest.raises(ConfigError, match=r"guidance 2.0 needs a model"):
         parse(DiTConfig, {"guidance": 2.0}, "here")
+
+
+@torch.no_grad()
+def test_time_condition_and_noise_are_all_heard() -> None:
+    dit = tiny()
+    noisy, vectors, t = torch.randn(2, 12, 6), torch.randn(2, 6, 4), torch.tensor([0.3, 0.3])
+    plain = dit(noisy, t, vectors)
+    for changed in (dit(noisy + 0.5, t, vectors), dit(noisy, t + 0.4, vectors), dit(noisy, t, vectors + 0.5)):
+        assert not torch.allclose(changed, plain, atol=1e-3)
+    one = dit(noisy, torch.tensor([0.3, 0.9]), vectors)
+    torch.testing.assert_close(one[0], plain[0])  # each item its own time
+    assert not torch.allclose(one[1], plain[1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_scale_of_code_vectors_does_not_matter_once_standardised() -> None:
+    used, scale, shift = (
+        torch.randn(500, 4),
+        torch.tensor([0.01, 1.0, 30.0, 5.0]),
+        torch.tensor([3.0, -1.0, 0.0, 100.0]),
+    )
+    noisy, t = torch.randn(1, 12, 6), torch.tensor([0.5])
+    found = []
+    for vectors in (used, used * scale + shift):
+        dit = tiny()
+        dit.standardise(vectors)
+        found.append(dit(noisy, t, vectors[None, :6]))
+    torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(tiny()(noisy, t, (used * scale + shift)[None, :6]), found[0], atol=1e-2)

@@ -193,3 +193,23 @@ def test_mistakes_are_named() -> None:
         parse(RenderPlan, {"context": 3})
     with pytest.raises(ConfigError, match="leaves no room"):
         parse(RenderPlan, {"window": 128, "context": 64})
+
+
+def test_neighbouring_windows_fade_into_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first window says 0, the next one 1: over the crossfade stands a straight line between them."""
+    from duotok.renderer import render
+
+    said = iter(range(100))
+
+    def constant(dit: object, condition: object, window: render.Window, *_: object) -> torch.Tensor:
+        return torch.full((window.keep_stop - window.keep_start, 64), float(next(said)))
+
+    monkeypatch.setattr(render, "_window_latents", constant)
+    plan = render.RenderPlan(window=32, context=4, crossfade=8)
+    dit = DiT(DiTConfig(width=16, heads=2, blocks=1, condition_width=8, time_dim=8))
+    found = render.latents(dit, torch.zeros(20, 16), plan)[:, 0]
+    first = next(iter(render.windows(40, plan)))
+    start = first.keep_stop - 8
+    assert not found[:start].any()
+    torch.testing.assert_close(found[start : start + 8], (torch.arange(8) + 0.5) / 8)
+    assert float(found[start + 8]) == 1.0

@@ -322,6 +322,40 @@ def test_the_schedule_reaches_the_optimizer(store: ShardStore, runs: Path, tmp_p
         assert 0.3 * rate < move < 3 * rate
 
 
+def test_moments_decay_as_the_config_says(store: ShardStore, runs: Path, tmp_path: Path) -> None:
+    after = []
+    for betas in ((0.9, 0.98), (0.0, 0.98), (0.9, 0.5)):
+        stage = make("stage1", store, runs, steps=8, warmup=0, lr=1e-3, betas=betas)
+        one_step(stage, tmp_path / str(betas), 3)
+        after.append(stage.tokenizer.upper_norm.weight.detach().clone())  # type: ignore[attr-defined]
+    assert not torch.equal(after[0], after[1]) and not torch.equal(after[0], after[2])
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2", "stage3"])
+def test_what_is_held_out_is_never_trained_on(name: str, store: ShardStore, runs: Path) -> None:
+    stage = make(name, store, runs)
+    splits = {stored.segment.key: stored.segment.split for stored in store.segments}
+    drawn = {key for step in range(10) for key in stage.batch(step, range(4))["ids"]}
+    held = {key for step in range(6) for key in stage.held_out_crops.batch(step, range(4))["ids"]}  # type: ignore[attr-defined]
+    assert {splits[key] for key in drawn} == {"train"} and {splits[key] for key in held} == {"validation"}
+
+
+def test_the_parts_of_a_loss_add_up(store: ShardStore) -> None:
+    separator = SeparatorStage(SEPARATOR, store)
+    told = separator.losses(batch_of(separator), 0)
+    torch.testing.assert_close(told["loss"], 2 * told["tracks"] + told["stems"])
+    assert float(told["stems"].detach()) > 0
+    autoencoder = AutoencoderStage(AUTOENCODER, store)
+    for step in range(3):
+        told = autoencoder.losses(batch_of(autoencoder), step)
+    bound = float((told["loss"] - told["mel"] - 0.5 * told["convergence"]).detach())
+    assert -1e-5 <= bound < 0.1 and float(told["convergence"].detach()) > 0
+    with torch.no_grad():
+        autoencoder.autoencoder.to_latent.bias.add_(1000.0)  # outliers pay
+    far = autoencoder.losses(batch_of(autoencoder), 500)
+    assert float((far["loss"] - far["mel"] - 0.5 * far["convergence"]).detach()) > 1.0
+
+
 def test_gradients_are_clipped(store: ShardStore, runs: Path, tmp_path: Path) -> None:
     """Below AdamW's epsilon a gradient moves little: with a tiny norm nothing is learned."""
     far = {}

@@ -1,6 +1,7 @@
 """From earlier runs to the arrays of later stages: masks of the teacher, latents and codes, made once and again when weights change."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -132,6 +133,23 @@ def test_adapt_leaves_the_encoder_alone(needs: Needs, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_adapt_hears_rendered_latents_as_often_as_told(share: float, needs: Needs, tmp_path: Path):
+    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "rendered_share": share}
+    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], needs)
+    batch = adapt.batch(0, range(2))
+    frames = batch["latents"].shape[1]
+    for row, name in enumerate(batch["ids"]):
+        key, track, *_, start = name.split(" ")
+        excerpt = next(e for e in adapt.excerpts if e.segment.key == key and e.segment.track == track)
+        wanted = excerpt.rendered if share else excerpt.true
+        first = int(start)
+        torch.testing.assert_close(
+            batch["latents"][row], torch.from_numpy(np.array(wanted[first : first + frames])).float()
+        )
+    assert not np.allclose(adapt.excerpts[0].rendered, adapt.excerpts[0].true)
+
+
 def test_codes_are_made_anew_for_other_weights(needs: Needs, tmp_path: Path):
     config = write(tmp_path, "stage4", stage4_values())
     build_stage("stage4", config, ["track=vocals"], needs)
@@ -172,6 +190,8 @@ def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
     assert model.decode(tokens, steps=1).shape[-1] == 48_000
     card = (tmp_path / "out" / "README.md").read_text()
     assert "index/Potassium" in card and "song (generated)" in card
+    for track in TRACKS:  # steps and mel distance of each track, with its deviation
+        assert re.search(rf"\| stage4.{track} \| 2 \| .*mel [0-9.]+ ± [0-9.]+ \|", card)
 
 
 def test_a_bundle_has_one_sampler(needs: Needs, tmp_path: Path):

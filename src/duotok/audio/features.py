@@ -18,7 +18,7 @@ MEL_RATE = ANALYSIS_RATE // MEL_HOP
 MEL_BINS = 128
 CHROMA_BINS = 12
 POWER_FLOOR = 1e-5
-# Mean and standard deviation of ln(mel power) over the training corpus at -18 LUFS (`python -m duotok.training.statistics`).
+# Near the mean and standard deviation of ln(mel power) of training data at -18 LUFS (`python -m benchmarks.mel_statistics`).
 MEL_MEAN = -2.5
 MEL_STD = 4.8
 # What is below goes before everything else: it is not heard, but it is in the lowest bands.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -18,6 +19,7 @@ from duotok.errors import BundleError, ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.dit import DiT
+from duotok.seals import read_json
 from duotok.tokens import FRAME_RATE, TRACKS
 from duotok.training.checkpoint import best, checkpoints
 from duotok.training.loading import (
@@ -63,12 +65,27 @@ def data_section(store: ShardStore, only: Collection[str] | None = None) -> str:
     )
 
 
+def _held_out(run: Path) -> str:
+    """The held-out figures at the checkpoint that is used, as the run's log has them; mel distances with their deviation."""
+    step, found = int(best(run).name.split("-")[1]), {}
+    for line in _read(run / "log.jsonl").splitlines():
+        with contextlib.suppress(ValueError):
+            told = read_json(line)
+            if told.get("kind") == "held_out" and told.get("step") == step:
+                found = {name: value for name, value in told.items() if isinstance(value, float)}
+    shown = {name: f"{value:.3g}" for name, value in found.items() if not name.endswith("_deviation")}
+    for name in shown:
+        if f"{name}_deviation" in found:
+            shown[name] += f" ± {found[f'{name}_deviation']:.2g}"
+    return ", ".join(f"{name} {text}" for name, text in shown.items())
+
+
 def model_card(
     runs: Path, store: ShardStore, name: str, command: str, tokenizer: TokenizerConfig, tokens_only: bool = False
 ) -> str:
     """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command."""
     steps = "\n".join(
-        f"| {run.name} | {int(best(run).name.split('-')[1])} |"
+        f"| {run.name} | {int(best(run).name.split('-')[1])} | {_held_out(run)} |"
         for run in sorted(runs.iterdir())
         if run.is_dir() and checkpoints(run)
     )
@@ -93,8 +110,8 @@ Weights: Apache-2.0 as far as the authors of this project can license them; the 
 
     {command}
 
-| run | steps |
-|---|---|
+| run | steps | held out |
+|---|---|---|
 {steps}
 
 {notes}

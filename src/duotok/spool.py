@@ -245,8 +245,8 @@ def tracks_of(
     other is what the mix has beyond it); or the mix alone, separated.
 
     Raises AudioError when that does not suffice, and at the end when one stem turns out not to belong to the mix: more than
-    2 ms or 3 dB off its place in it, turned over, or not in it at all; from 1.5 dB on a warning is given. Both stems are used whatever the mix is; a warning tells where
-    their sum is not the mix.
+    2 ms or 3 dB off its place in it, turned over, or not in it at all; from 1.5 dB on a warning is given. Both stems are
+    used whatever the mix is; a warning tells where their sum is not the mix.
     """
     meter = Alignment(SAMPLE_RATE)
     if vocals is not None and accompaniment is not None:

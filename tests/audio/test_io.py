@@ -235,7 +235,7 @@ def test_loud_sound_is_clipped_not_wrapped(tmp_path: Path) -> None:
 def test_unwritable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dir.wav").mkdir()
-    for path in (tmp_path / "file" / "x.wav", tmp_path / "dir.wav", tmp_path / "x.mp3", Path("/proc/x.wav")):
+    for path in (tmp_path / "file" / "x.wav", tmp_path / "dir.wav", tmp_path / "x.m4a", Path("/proc/x.wav")):
         with pytest.raises(AudioError) as caught:
             io.write(path, torch.zeros(1, 10), 48_000)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -256,3 +256,12 @@ def test_find_audio(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert find_audio(tmp_path) == [tmp_path / "a.MP3", tmp_path / "b" / "x.wav"]
+
+
+@pytest.mark.parametrize(("ending", "said"), [("flac", 1), ("mp3", 1), ("wav", 0)])
+def test_what_is_clipped_is_said(ending: str, said: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sound = 0.5 * torch.sin(torch.arange(48_000) / 20.0)[None]
+    io.write(tmp_path / f"a.{ending}", sound, 48_000)
+    assert not caplog.records
+    io.write(tmp_path / f"b.{ending}", 4 * sound, 48_000)
+    assert len(caplog.records) == said and ("peak +6.0 dBFS" in caplog.text) == bool(said)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
-from duotok.training.checkpoint import latest, load_module
+from duotok.training.checkpoint import latest, load_module, read_state
 from duotok.training.latent_data import condition_vectors
 
 
 def run_config(run: Path) -> dict[str, Any]:
     """The resolved config of a run's newest checkpoint. Raises ConfigError when the run has none."""
-    state: dict[str, Any] = json.loads((latest(run) / "state.json").read_text(encoding="utf-8"))
-    config = state["config"]
+    config = read_state(latest(run))["config"]
     if not isinstance(config, dict):
         raise ConfigError(f"{run}: state.json holds no config; train that stage again")
     return config

@@ -23,7 +23,7 @@ from duotok.errors import AudioError, DuoTokError, MissingExtraError
 from duotok.evaluation import fidelity, music
 from duotok.evaluation.codes import CodeUsage, UsageFacts
 from duotok.evaluation.opus import opus
-from duotok.paths import sha256_of
+from duotok.paths import sha256_of, text_of
 from duotok.tokens import SAMPLE_RATE, TRACKS, DualTokens
 from duotok.tokens.file import to_bytes, write_atomically
 
@@ -50,7 +50,7 @@ class DemoSong:
     def name(self) -> str:
         path = self.mix or self.vocals or self.accompaniment
         assert path is not None
-        return path.parent.name if path.stem == "mix" else path.stem.removesuffix(".vocals")
+        return text_of(path.parent.name if path.stem == "mix" else path.stem.removesuffix(".vocals"))
 
 
 def demo_song(folder: Path = DEMO_FOLDER) -> DemoSong:
@@ -195,7 +195,7 @@ def make(song: DemoSong, model: DuoTok, settings: Settings, progress: Progress |
         vocals=sounds["vocals"], accompaniment=sounds["accompaniment"], progress=lambda f: note("encoding", f)
     )
     times["encoding"] = time.perf_counter() - began
-    tokens = replace(tokens, source=source.name)
+    tokens = replace(tokens, source=text_of(source.name))
     began = time.perf_counter()
     decoded = {
         track: model.decode(

@@ -1,7 +1,8 @@
 """How close decoded sound is to what went in, with true stems in, on recordings that no training saw.
 
-Seven-scale mel distance at 24 kHz (lower is closer), sounds brought to -14 LUFS before they are compared, as mean over clips
-and standard deviation, and, for vocals, STOI (higher is better), of
+Sounds are brought to -14 LUFS before they are compared. Seven-scale mel distance at 24 kHz (lower is closer; mean over clips and
+standard deviation), chroma correlation (higher: the same notes) and, for vocals, STOI and the share of voiced frames whose
+pitch is within 50 cents (higher is better), of
   tokens       encoded and decoded again with the settings given
   ceiling      autoencoder only: true latents to sound; what perfect tokens and a perfect renderer would reach
   Opus         6 kbit/s mono, VBR, 20 ms, aligned, on the very same clips in the same run
@@ -34,10 +35,12 @@ from benchmarks.output import conditions, deviation, mean, parser, show, table
 from duotok.codec import DuoTok
 from duotok.errors import MissingExtraError
 from duotok.evaluation.fidelity import mel_distance, stoi
+from duotok.evaluation.music import chroma_correlation, f0_agreement
 from duotok.evaluation.opus import opus
 from duotok.tokens import SAMPLE_RATE, TRACKS
 
 CODECS = ("tokens", "opus", "ceiling")
+FIGURES = ("mel", "mel_sounding", "stoi", "chroma", "f0")
 Setting = tuple[int | None, str | None, float | None]
 
 
@@ -55,9 +58,12 @@ def _figures(estimate: torch.Tensor, target: torch.Tensor, heard: torch.Tensor, 
     figures: dict[str, float | None] = {
         "mel": mel_distance(estimate, target, SAMPLE_RATE),
         "mel_sounding": mel_distance(estimate[:, heard], target[:, heard], SAMPLE_RATE),
+        "chroma": chroma_correlation(estimate, target, SAMPLE_RATE),
+        "f0": None,
         "stoi": None,
     }
     if voice:
+        figures["f0"] = f0_agreement(estimate, target, SAMPLE_RATE)
         with suppress(MissingExtraError):
             figures["stoi"] = stoi(estimate, target, SAMPLE_RATE)
     return figures
@@ -119,7 +125,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "opus_kbps": mean([row["opus_kbps"] for row in chosen]),
             }
             for codec, figures in {"tokens": ours, **others}.items():
-                entry[codec] = {key: mean([f[key] for f in figures]) for key in ("mel", "mel_sounding", "stoi")}
+                entry[codec] = {key: mean([f[key] for f in figures]) for key in FIGURES}
                 entry[codec]["mel_deviation"] = deviation([f["mel"] for f in figures])
             for key in ("mel", "mel_sounding"):
                 entry[f"closer_{key}"] = sum(f[key] < g[key] for f, g in zip(ours, others["opus"], strict=True))
@@ -130,25 +136,28 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _overview(means: list[dict[str, Any]]) -> str:
     head = ["recordings", "track", "decoded", "mel: tokens", "Opus", "ceiling", "closer than Opus",
             "sounding parts: tokens", "Opus", "ceiling", "closer than Opus",
-            "STOI: tokens", "Opus", "ceiling", "Opus kbit/s"]  # fmt: skip
+            "STOI: tokens", "Opus", "ceiling", "chroma: tokens", "Opus", "ceiling", "f0 within 50 cents: tokens", "Opus", "ceiling",
+            "Opus kbit/s"]  # fmt: skip
     lines = []
     for m in means:
         line = [m["group"], m["track"], m["setting"]]
         spread = [f"{m[codec]['mel']:.3g} ± {m[codec]['mel_deviation']:.2g}" for codec in CODECS]
         line += [*spread, f"{m['closer_mel']} of {m['clips']}"]
         line += [*(m[codec]["mel_sounding"] for codec in CODECS), f"{m['closer_mel_sounding']} of {m['clips']}"]
-        lines.append([*line, *(m[codec]["stoi"] for codec in CODECS), m["opus_kbps"]])
+        rest = (m[codec][key] for key in ("stoi", "chroma", "f0") for codec in CODECS)
+        lines.append([*line, *rest, m["opus_kbps"]])
     return table(head, lines)
 
 
 def _every_clip(rows: list[dict[str, Any]]) -> str:
     head = ["clip", "track", "decoded", "mel: tokens", "Opus", "ceiling", "sounding parts: tokens", "Opus", "ceiling",
-            "STOI: tokens", "Opus", "ceiling", "Opus kbit/s", "seconds", "sounding"]  # fmt: skip
+            "STOI: tokens", "Opus", "ceiling", "chroma: tokens", "Opus", "ceiling", "f0 within 50 cents: tokens", "Opus", "ceiling",
+            "Opus kbit/s", "seconds", "sounding"]  # fmt: skip
     lines = []
     for row in rows:
         for setting, ours in row["tokens"].items():
             figures = (ours, row["opus"], row["ceiling"])
-            cells = [f[key] for key in ("mel", "mel_sounding", "stoi") for f in figures]
+            cells = [f[key] for key in FIGURES for f in figures]
             rest = [row["opus_kbps"], row["seconds"], row["sounding_seconds"]]
             lines.append([row["clip"], row["track"], setting, *cells, *rest])
     return table(head, lines)

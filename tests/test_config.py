@@ -93,6 +93,14 @@ def test_a_misspelt_key_inside_a_dict_or_an_optional_names_the_nearest() -> None
             parse(Tree, dict(values))
 
 
+def test_swapped_letters_are_one_slip_and_the_top_comes_first() -> None:
+    from duotok.training.stage2 import Stage2Config
+
+    for wrong, right in (("stpes", "steps"), ("sedd", "seed"), ("warmpu", "warmup"), ("batchsize", "batch_size")):
+        with pytest.raises(ConfigError, match=f"unknown key '{wrong}'; did you mean '{right}'"):
+            parse(Stage2Config, {"steps": 1, "batch_size": 1, "lr": 1.0, wrong: 3})
+
+
 def test_overrides_leave_the_given_values_alone_and_keep_the_order() -> None:
     values = {"parts": {"z": {"weight": 1}, "a": {"weight": 2}}}
     changed = override(values, ["parts.z.weight=7", "rate=1e-4"])

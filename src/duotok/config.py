@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +40,24 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
+def _nearest(word: str, known: dict[str, str]) -> list[str]:
+    """The known key that is the fewest slips away (two letters swapped are one); of several, the one at the top."""
+    return sorted(known, key=lambda key: (slips(word, key), known[key].count(".")))[:1]
+
+
+def slips(one: str, two: str) -> int:
+    """Letters that are left out, put in, exchanged, or swapped with their neighbour between two words (Damerau-Levenshtein)."""
+    rows = [list(range(len(two) + 1))]
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(two, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a != b)))
+            if i > 1 and j > 1 and a == two[j - 2] and one[i - 2] == b:
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
+
+
 def parse(model: type[C], values: dict[str, Any], source: str = "config") -> C:
     """Validate `values` as `model`. Raises ConfigError naming `source`, the key and what would be right."""
     try:
@@ -50,7 +67,7 @@ def parse(model: type[C], values: dict[str, Any], source: str = "config") -> C:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             known = _known_keys(model)
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
+            near = _nearest(str(problem["loc"][-1]), known)
             misspelt = near and (len(problem["loc"]) > 1 or near[0] != key)
             hint = f"; did you mean '{near[0] if misspelt else known[near[0]]}'?" if near else ""
             raise ConfigError(f"{source}: unknown key '{key}'{hint}") from None

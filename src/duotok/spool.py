@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duotok.audio.alignment import Alignment, Fit
 from duotok.audio.arrays import sound_of
 from duotok.audio.channels import Upright, remix
 from duotok.audio.decoders import default_layout
@@ -200,22 +201,73 @@ def _separated(mix: Sound, separator: StemSeparator) -> Iterator[Pair]:
         yield signed.undo(rest[0]), signed.undo(rest[1])
 
 
+# A stem belongs to a mix when it is in it at the same time and level: else the mix minus it is no track.
+TOLERATED_LAG = 0.002
+TOLERATED_DB = 3.0  # what voice and band have in common moves the measured level by a dB or two
+SAID_DB = 1.5
+LEAST_COHERENCE = 0.001
+WORTH_A_WORD_DB = -20.0
+
+
+def _judge_stem(mix: Sound, stem: Sound, fit: Fit | None) -> None:
+    """The rule for a mix and one stem. Raises AudioError where the difference of the two would not be the other track."""
+    if fit is None:
+        return
+    wrong = []
+    if fit.coherence < LEAST_COHERENCE:
+        wrong.append("is not heard in it")
+    elif fit.inverted:
+        wrong.append("is turned over against it")
+    if abs(fit.lag) > TOLERATED_LAG:
+        wrong.append(f"is {abs(1000 * fit.lag):.1f} ms {'late' if fit.lag > 0 else 'early'}")
+    if abs(fit.gain_db) > TOLERATED_DB and fit.coherence >= LEAST_COHERENCE:
+        wrong.append(f"is {abs(fit.gain_db):.1f} dB {'too soft' if fit.gain_db > 0 else 'too loud'}")
+    if wrong:
+        raise AudioError(
+            f"{stem.name}: does not belong to {mix.name}: it {' and '.join(wrong)} ({fit}), so that one minus the other is no "
+            "track; give stems of the same mixdown, or both stems without the song"
+        )
+    if abs(fit.gain_db) > SAID_DB:
+        log.warning("%s: does not stand in %s as it is (%s); it is used as it is", stem.name, mix.name, fit)
+
+
+def _judge_both(mix: Sound, fit: Fit | None) -> None:
+    """The rule for a mix and both stems: the stems are used as they are, and a word is said where they do not make the mix."""
+    if fit is not None and (fit.residual_db > WORTH_A_WORD_DB or abs(fit.lag) > TOLERATED_LAG):
+        log.warning(
+            "%s: is not the sum of the two stems (%s); the stems are used as they are, the song is not", mix.name, fit
+        )
+
+
 def tracks_of(
     mix: Sound | None, vocals: Sound | None, accompaniment: Sound | None, separator: StemSeparator | None
 ) -> Generator[Pair, None, None]:
     """(vocals, accompaniment) blocks `[2, samples]` at 48 kHz from whatever is given: both stems; one and the mix (the
-    other is what the mix has beyond it); or the mix alone, separated. Raises AudioError when that does not suffice.
+    other is what the mix has beyond it); or the mix alone, separated.
+
+    Raises AudioError when that does not suffice, and at the end when one stem turns out not to belong to the mix: more than
+    2 ms or 3 dB off its place in it, turned over, or not in it at all; from 1.5 dB on a warning is given. Both stems are
+    used whatever the mix is; a warning tells where their sum is not the mix.
     """
+    meter = Alignment(SAMPLE_RATE)
     if vocals is not None and accompaniment is not None:
-        yield from _side_by_side(vocals, accompaniment, first_leads=False)
+        whole = None if mix is None else mix.blocks()
+        for pair in _side_by_side(vocals, accompaniment, first_leads=False):
+            if whole is not None and (block := next(whole, None)) is not None:
+                n = min(block.shape[1], pair[0].shape[1])
+                meter.push(block[:, :n], (pair[0] + pair[1])[:, :n])
+            yield pair
+        if mix is not None:
+            _judge_both(mix, meter.fit())
     elif mix is None:
         raise AudioError("no mix given: one stem alone does not make a song; give the mix, or both stems")
-    elif vocals is not None:
-        for whole, part in _side_by_side(mix, vocals, first_leads=True):
-            yield part, whole - part
-    elif accompaniment is not None:
-        for whole, part in _side_by_side(mix, accompaniment, first_leads=True):
-            yield whole - part, part
+    elif vocals is not None or accompaniment is not None:
+        stem = vocals or accompaniment
+        assert stem is not None
+        for mixed, part in _side_by_side(mix, stem, first_leads=True):
+            meter.push(mixed, part)
+            yield (part, mixed - part) if vocals is not None else (mixed - part, part)
+        _judge_stem(mix, stem, meter.fit())
     elif separator is None:
         raise AudioError(f"{mix.name}: the bundle has no separator; give the stems (--vocals, --accompaniment)")
     else:

@@ -315,3 +315,12 @@ def test_a_true_au_file_is_read(tmp_path: Path) -> None:
     assert torch.allclose(io.read(tmp_path / "x.au")[0], torch.from_numpy(sound).float())
     soundfile.write(tmp_path / "y.gsm", sound, 48_000, format="WAV")
     assert io.read(tmp_path / "y.gsm").shape == (1, 4800)  # the bytes count, not the name
+
+
+@pytest.mark.parametrize(("ending", "said"), [("flac", 1), ("mp3", 1), ("wav", 0)])
+def test_what_is_clipped_is_said(ending: str, said: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sound = 0.5 * torch.sin(torch.arange(48_000) / 20.0)[None]
+    io.write(tmp_path / f"a.{ending}", sound, 48_000)
+    assert not caplog.records
+    io.write(tmp_path / f"b.{ending}", 4 * sound, 48_000)
+    assert len(caplog.records) == said and ("peak +6.0 dBFS" in caplog.text) == bool(said)

@@ -174,3 +174,21 @@ def test_settings_that_do_not_exist(bundle: Path, tmp_path: Path) -> None:
     assert run(*base, "--steps", 0).exit_code == 2
     assert run(*base, "--track", "drums").exit_code == 2
     assert not (tmp_path / "y.wav").exists()
+
+
+def test_info_of_what_is_not_there_and_of_a_stream(bundle: Path, tmp_path: Path) -> None:
+    for name in ("missing.mp3", "missing.duotok", "missing.mkv"):
+        refused(run("info", tmp_path / name), "no such file; check the name")
+    refused(run("info", "nothing"), "no such bundle")
+    refused(run("train", "stage9", "-c", "x.yaml"), "stage 'stage9' is unknown", "stage4, adapt, lm")
+
+
+@pytest.mark.parametrize("level", [-76.0, -100.0])
+def test_a_soft_song_is_not_called_silent(level: float, bundle: Path, tmp_path: Path) -> None:
+    soft = song(1.0) / song(1.0).abs().max() * 10 ** (level / 20)
+    io.write(tmp_path / "soft.wav", soft, 48_000)
+    done = run("encode", tmp_path / "soft.wav", "--model", bundle)
+    assert done.exit_code == 0 and "silent" not in done.stderr
+    assert "softer than the gate of the loudness meter (peak -" in done.stderr
+    io.write(tmp_path / "none.wav", 0 * soft, 48_000)
+    assert "none.wav: silent" in run("encode", tmp_path / "none.wav", "--model", bundle).stderr

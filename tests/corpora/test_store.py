@@ -207,3 +207,25 @@ def test_shards_list_their_segments_in_order(store: ShardStore) -> None:
         ]
         seen += indices.tolist()
     assert sorted(seen) == list(range(len(store)))
+
+
+def test_a_library_without_validation(tmp_path: Path) -> None:
+    """Told before training, and trained only when that is said: then train stands for validation, in workers too."""
+    from types import SimpleNamespace
+
+    from duotok.errors import ConfigError
+    from duotok.training.stages import check_validation
+
+    rows = [segment(f"a/{n}", frames=30) for n in range(2)]
+    store = ShardStore(make_shards(tmp_path / "shards", rows))
+    assert len(store.where("validation")) == 0
+    with pytest.raises(
+        ConfigError, match=r"no segment for validation; .*folder\.validation=0\.25.*without_validation=true"
+    ):
+        check_validation(SimpleNamespace(without_validation=False), store)
+    check_validation(SimpleNamespace(without_validation=True), store)
+    assert store.select("validation") == store.select("train") == [0, 1]
+    build, arguments, state = store.__reduce__()
+    again = build(*arguments)
+    again.__dict__.update(state)
+    assert again.select("validation") == [0, 1]

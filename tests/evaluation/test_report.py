@@ -253,3 +253,15 @@ def test_everything_has_a_name_and_works_without_a_mouse(made: Path) -> None:
     assert all(-101 < float(m["lufs"]) < 10 and float(m["gain"]) >= 1 for m in mixed)
     assert len(re.findall(r'data-what="(?:mute|solo)"', bare)) == 4 and bare.count('name="side"') == 2
     assert all('tabindex="0"' in wide for wide in re.findall(r'<div class="wide"[^>]*>', bare))
+
+
+def test_names_are_bytes(bundle: Path, tmp_path: Path) -> None:
+    import os
+
+    write(tmp_path / "a.wav", song(0.5), RATE)
+    odd = (tmp_path / "a.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    done = CliRunner().invoke(
+        app, ["demo", str(odd), "-o", str(tmp_path / "out"), "--model", str(bundle), "--steps", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "caf\\xe9" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

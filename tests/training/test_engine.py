@@ -113,6 +113,22 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path):
         train(Toy(config()), tmp_path)
 
 
+def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path):
+    train(Toy(config()), tmp_path, stop_after=10)
+    state = latest(tmp_path) / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "format": 99}))
+    with pytest.raises(DuoTokError, match="a checkpoint of format 99, this DuoTok reads"):
+        train(Toy(config()), tmp_path)
+
+
+def test_other_settings_are_told_when_a_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    train(Toy(config()), tmp_path, stop_after=10)
+    train(Toy(config()), tmp_path, stop_after=20)
+    assert "other settings" not in caplog.text
+    train(Toy(config(lr=0.5, betas=(0.5, 0.9))), tmp_path, stop_after=30)
+    assert "goes on with other settings: betas: " in caplog.text and "lr: " in caplog.text and "-> 0.5" in caplog.text
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path):
     train(Toy(config()), tmp_path, stop_after=10)
     with pytest.raises(ConfigError, match="another architecture"):

@@ -235,11 +235,12 @@ def _given(tokens: DualTokens, what: str, keep: float | None, frames: int, sourc
 
 def _dual(made: Made, codec: DuoTok, given: DualTokens | None, source: Path | None) -> DualTokens:
     """Tokens as the renderer takes them: as loud as the given song, and as long to the sample where nothing was cut."""
+    from duotok.paths import text_of
     from duotok.tokens import TRACKS, DualTokens
 
     known: dict[str, Any] = {}
     if given is not None and source is not None:
-        known = {"gain_db": given.gain_db, "plan": given.plan, "source": source.name}
+        known = {"gain_db": given.gain_db, "plan": given.plan, "source": text_of(source.name)}
         if made.tokens[TRACKS[0]].shape[1] == given.n_frames:
             known["n_samples"] = given.n_samples
     return DualTokens.from_codes(

@@ -25,13 +25,20 @@ def info(
       duotok info mini                    the bundle that comes with the package
       duotok info runs/mini/bundle
       duotok info song.mp3                how DuoTok reads a sound file
+      duotok info - < song.duotok
     """
-    path = Path(what)
-    if path.is_file():
-        from duotok.audio.finding import AUDIO_SUFFIXES
+    from duotok.audio.finding import AUDIO_SUFFIXES
+    from duotok.cli.files import settled, shown, streamed
+    from duotok.tokens.file import is_token_file
 
+    path = Path(what)
+    if streamed(path):
+        with settled([path]) as kept:
+            facts = _tokens(kept[path]) if is_token_file(kept[path]) else _sound(kept[path])
+        facts["file"] = shown(path)
+    elif path.is_file():
         facts = _sound(path) if path.suffix.lower() in AUDIO_SUFFIXES else _tokens(path)
-    elif path.suffix == ".duotok":
+    elif path.suffix.lower() in (*AUDIO_SUFFIXES, ".duotok") and not path.is_dir():
         raise DuoTokError(f"{what}: no such file; check the name")
     else:
         facts = _bundle(what)

@@ -141,11 +141,12 @@ class ShardStore:
     given, for libraries too small to spare any. Raises CorpusError when a shard is missing or was changed.
     """
 
+    without_validation = False
+
     def __init__(
         self, url: str | Path, derived: Path | None = None, cache: Path | None = None, verify: bool = False
     ) -> None:
         self._arguments = (url, derived, cache, verify)
-        self.without_validation = False
         self.ranges = Ranges(url, cache)
         self.verify = verify
         self.summary, table = self._read_manifest()

@@ -21,9 +21,10 @@ from duotok.audio.resampling import resampled_length
 from duotok.codec import DuoTok
 from duotok.durable import sha256
 from duotok.errors import AudioError, DuoTokError, MissingExtraError
-from duotok.evaluation import fidelity
+from duotok.evaluation import fidelity, music
 from duotok.evaluation.codes import CodeUsage, UsageFacts
 from duotok.evaluation.opus import opus
+from duotok.paths import text_of
 from duotok.separation.measures import si_sdr
 from duotok.tokens import SAMPLE_RATE, TRACKS, DualTokens
 from duotok.tokens.file import to_bytes, write_atomically
@@ -51,7 +52,7 @@ class DemoSong:
     def name(self) -> str:
         path = self.mix or self.vocals or self.accompaniment
         assert path is not None
-        return path.parent.name if path.stem == "mix" else path.stem.removesuffix(".vocals")
+        return text_of(path.parent.name if path.stem == "mix" else path.stem.removesuffix(".vocals"))
 
 
 def demo_song(folder: Path = DEMO_FOLDER) -> DemoSong:
@@ -97,6 +98,8 @@ class Report:
     times: dict[str, float] = field(default_factory=dict)
     distances: dict[str, dict[str, float]] = field(default_factory=dict)
     stoi: dict[str, float] = field(default_factory=dict)
+    chroma: dict[str, dict[str, float]] = field(default_factory=dict)
+    f0: dict[str, float | None] = field(default_factory=dict)
     usage: dict[str, UsageFacts] = field(default_factory=dict)
     yardstick_kbps: dict[str, float] = field(default_factory=dict)
     separation: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -134,6 +137,8 @@ class Report:
             },
             "mel_distance": self.distances,
             "stoi_vocals": self.stoi or None,
+            "chroma_correlation": self.chroma,
+            "f0_agreement_vocals": self.f0,
             "yardstick_kbps": self.yardstick_kbps,
             "separation_si_sdr": self.separation or None,
             "codes": {name: usage.as_dict() for name, usage in self.usage.items()},
@@ -192,7 +197,7 @@ def make(song: DemoSong, model: DuoTok, settings: Settings, progress: Progress |
         vocals=sounds["vocals"], accompaniment=sounds["accompaniment"], progress=lambda f: note("encoding", f)
     )
     times["encoding"] = time.perf_counter() - began
-    tokens = replace(tokens, source=source.name)
+    tokens = replace(tokens, source=text_of(source.name))
     began = time.perf_counter()
     decoded = {
         track: model.decode(
@@ -225,6 +230,13 @@ def _measure(report: Report, note: Progress) -> None:
             "duotok": fidelity.mel_distance(report.decoded[name], target, SAMPLE_RATE),
             "opus": fidelity.mel_distance(coded.audio, target, SAMPLE_RATE),
         }
+        report.chroma[name] = {
+            "duotok": music.chroma_correlation(report.decoded[name], target, SAMPLE_RATE),
+            "opus": music.chroma_correlation(coded.audio, target, SAMPLE_RATE),
+        }
+    voice = report.sounds["vocals"]
+    heard = {"duotok": report.decoded["vocals"], "opus": report.yardstick["vocals"]}
+    report.f0 = {codec: music.f0_agreement(sound, voice, SAMPLE_RATE) for codec, sound in heard.items()}
     report.stoi = _intelligibility(report)
     for track, size in zip(TRACKS, report.tokens.codebook_sizes, strict=True):
         report.usage[track] = CodeUsage(size).add(report.tokens.track(track)).facts()

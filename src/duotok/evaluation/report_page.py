@@ -140,7 +140,29 @@ def _distances(report: Report) -> str:
         ours, opus = report.stoi["duotok"], report.stoi["opus"]
         row = ["vocals: intelligibility (STOI), higher is better", _better(ours, opus, True), _better(opus, ours, True)]
         rows.append([*row, f"{report.yardstick_kbps['vocals']:.1f} kbit/s"])
+    for name in (*TRACKS, "mix"):
+        ours, opus = report.chroma[name]["duotok"], report.chroma[name]["opus"]
+        title = f"{name}: the same notes (chroma correlation), higher is better"
+        cells = [_better(ours, opus, True), _better(opus, ours, True)]
+        rows.append([title, *cells, f"{report.yardstick_kbps[name]:.1f} kbit/s"])
+    sung, coded = report.f0["duotok"], report.f0["opus"]
+    if sung is not None and coded is not None:
+        title = "vocals: pitch within 50 cents, share of voiced frames, higher is better"
+        cells = [_better(sung, coded, True), _better(coded, sung, True)]
+        rows.append([title, *cells, f"{report.yardstick_kbps['vocals']:.1f} kbit/s"])
     return _table(["against what went in", "from the tokens", "Opus", "Opus really took"], rows)
+
+
+def _pitch(report: Report) -> str:
+    """What the pitch measures say of this song, in a plain sentence."""
+    kept = report.chroma["mix"]["duotok"]
+    if kept >= 0.8:
+        return "By them, the notes of this song survive in the decoded sound."
+    state = "only partly survive" if kept >= 0.4 else "do not survive"
+    return (
+        f"By them, the notes of this song {state} in the decoded sound (chroma correlation {kept:.2f}): it has the loudness and "
+        "the colour of the song at every moment, and not its melody and harmony. A small mel distance does not mean more than that."
+    )
 
 
 def _separation(report: Report) -> str:
@@ -254,7 +276,9 @@ def render(report: Report, vectors: Mapping[str, Tensor]) -> str:
             "The mel distance compares the power in every pitch band and moment, on seven time scales, as a mean "
             "difference of natural logarithms: 0 is identical, 0.7 means off by a factor of two (3 dB) on average. "
             "STOI tells how much of the shape of the words survives (0 to 1). Both compare, in mono, with what went "
-            "into the tokenizer. The better of the two codecs is green; what Opus took is beside it."
+            "into the tokenizer. Neither hears which note is played. Chroma correlation does: whether the twelve notes sound "
+            "alike at every moment (1: the same, 0: no relation); and the share of voiced frames of the singing whose pitch is "
+            "within 50 cents. The better of the two codecs is green; what Opus took is beside it. " + _pitch(report)
         ),
         "distances": _distances(report),
         "ratio": f"{YARDSTICK_BITS / (report.bits_per_second / 2):.0f}",

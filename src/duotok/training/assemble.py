@@ -120,6 +120,9 @@ Weights: Apache-2.0 as far as the authors of this project can license them; the 
 
 {numbers}
 
+A small mel distance says that loudness and colour are right at every moment, not that the notes are: chroma correlation and the agreement
+of the fundamental frequency, in the same table of `python -m benchmarks.fidelity`, tell how much of melody and harmony is in the sound.
+
 ## Data
 
 {data_section(store)}

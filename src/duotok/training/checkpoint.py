@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from duotok.errors import ConfigError, DuoTokError
 from duotok.paths import temporary
 from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.training.stage import Stage
+
+log = logging.getLogger(__name__)
 
 FORMAT = 3
 BEST = "best.json"
@@ -301,6 +304,18 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> list[str]:
+    """`key: old -> new` for every setting of a config that is another one now."""
+    found = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += changes(old, new, f"{place}{key}.")
+        elif old != new:
+            found.append(f"{place}{key}: {json.dumps(old)} -> {json.dumps(new)}")
+    return found
+
+
 def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore modules, optimizer and generators; returns `state.json`. Raises ConfigError for another stage's checkpoint."""
     state = read_state(path)
@@ -308,6 +323,9 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
         raise ConfigError(
             f"{path}: a checkpoint of {state['stage']}, not of {stage.name}; choose another --runs folder"
         )
+    changed = changes(state["config"], stage.config.model_dump(mode="json"))
+    if changed and rank() == 0:
+        log.warning("%s: goes on with other settings: %s", path, ", ".join(changed))
     for name, module in stage.modules.items():
         load_module(path / f"{name}.safetensors", module)
     names = parameter_names(stage)

@@ -170,7 +170,7 @@ def config_class(name: str) -> type[StageConfig]:
     from importlib import import_module
 
     if name not in BUILDERS:
-        raise ConfigError(f"stage '{name}' is unknown; there are {', '.join(NAMES)}")
+        raise ConfigError(f"stage '{name}' is unknown; there are {', '.join((*NAMES, 'lm'))}")
     module, config, _ = BUILDERS[name]
     found: type[StageConfig] = getattr(import_module(f"duotok.training.{module}"), config)
     return found

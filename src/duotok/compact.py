@@ -1,6 +1,6 @@
 """Weights in eight bits: each row of a matrix as int8 with one scale. What a bundle of bounded size stores; what is loaded is float32.
 
-The rounding error of a row is at most half a step, 1/254 of its largest weight: about 40 dB below the weights.
+The rounding error of a row is at most half a step, 1/253 of its largest weight: about 40 dB below the weights.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ LEAST_INPUTS = 32
 """Shorter rows stay as they are: their scales would take what is saved."""
 
 
-def compact(state: Mapping[str, Tensor], learned: Collection[str]) -> dict[str, Tensor]:
-    """The state with the learned matrices as `NAME` (int8) and `NAME::scale` (float32 `[rows]`); the rest untouched.
+SMALLEST, LARGEST = 1e-4, 6e4
+"""Between these float16 has all its bits."""
+
+
+def compact(state: Mapping[str, Tensor], learned: Collection[str], least: int = LEAST_INPUTS) -> dict[str, Tensor]:
+    """The state with the learned matrices as `NAME` (int8) and `NAME::scale` `[rows]`; the rest untouched.
+
+    least: shorter rows stay as they are. Scales are float16 where its range holds them, else float32.
 
     Raises ValueError for a name that ends like a scale, and for weights that are not finite.
     """
@@ -25,13 +31,15 @@ def compact(state: Mapping[str, Tensor], learned: Collection[str]) -> dict[str, 
         if name.endswith(SCALE):
             raise ValueError(f"'{name}' ends like a scale")
         rows = value.detach().flatten(1) if value.ndim > 1 else value
-        if name not in learned or value.dtype != torch.float32 or value.ndim < 2 or rows.shape[1] < LEAST_INPUTS:
+        if name not in learned or value.dtype != torch.float32 or value.ndim < 2 or rows.shape[1] < least:
             made[name] = value.detach()
             continue
         if not bool(rows.isfinite().all()):
             raise ValueError(f"'{name}' holds NaN or infinite values")
         scale = rows.abs().amax(1).clamp_min(1e-12) / 127
-        made[name] = (rows / scale[:, None]).round().to(torch.int8).view(value.shape)
+        if float(scale.min()) > SMALLEST and float(scale.max()) < LARGEST:
+            scale = (scale * (1 + 2.0**-10)).half()  # never below what the largest weight needs
+        made[name] = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).view(value.shape)
         made[name + SCALE] = scale
     return made
 
@@ -48,9 +56,13 @@ def expand(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if scale is None:
             made[name] = value
             continue
-        if value.dtype != torch.int8 or scale.dtype != torch.float32 or scale.shape != value.shape[:1]:
+        if (
+            value.dtype != torch.int8
+            or scale.dtype not in (torch.float16, torch.float32)
+            or scale.shape != value.shape[:1]
+        ):
             raise ValueError(
                 f"'{name}' and its scale do not fit: {value.dtype} {list(value.shape)}, {list(scale.shape)}"
             )
-        made[name] = value.float() * scale.view(-1, *(1 for _ in value.shape[1:]))
+        made[name] = value.float() * scale.float().view(-1, *(1 for _ in value.shape[1:]))
     return made

@@ -81,7 +81,7 @@ def test_the_package_s_own_by_name(run: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_half_precision(run: Path, tmp_path: Path) -> None:
-    exact, half = export_lm(run, tmp_path / "exact"), export_lm(run, tmp_path / "half", half=True)
+    exact, half = export_lm(run, tmp_path / "exact"), export_lm(run, tmp_path / "half", storage="float16")
     sizes = [(path / "model.safetensors").stat().st_size for path in (exact, half)]
     assert sizes[1] < 0.7 * sizes[0]
     for name, value in open_lm(half).model.state_dict().items():

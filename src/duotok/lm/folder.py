@@ -20,7 +20,8 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor
 
-from duotok.bundle import CARD_FILE, CONFIG_FILE, PACKAGED, SEAL, check_hash, check_limits, load_weights
+from duotok.bundle import CARD_FILE, CONFIG_FILE, PACKAGED, SEAL, Storage, check_hash, check_limits, load_weights
+from duotok.compact import compact
 from duotok.config import Config, parse
 from duotok.durable import put
 from duotok.errors import BundleError, ConfigError, DuoTokError
@@ -36,6 +37,7 @@ from duotok.training.checkpoint import best_so_far, checkpoints, read_state
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
+SHORTEST_ROW = 16  # most weights are tables of so many numbers a code
 PACKAGED_LM = "lm"
 """Folder inside a bundle of the package."""
 CHOSEN = ("tables", "steps", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "betas", "eps", "clip", "seed")
@@ -122,17 +124,17 @@ def _read(path: Path, sealed: bool = True) -> tuple[FolderConfig, dict[str, str]
     return config, dict(values.get("sha256") or {})
 
 
-def export_lm(run: str | Path, folder: str | Path, half: bool = False, notes: str = "") -> Path:
+def export_lm(run: str | Path, folder: str | Path, storage: Storage = "float32", notes: str = "") -> Path:
     """Write the best model of a run (or one of its checkpoints) as a folder to share; it appears whole or not at all.
 
-    half: store weights as float16; notes: markdown at the end of the card, e.g. `data_section` of `training/assemble.py`.
+    storage: of the weights, as of a bundle's; notes: markdown at the end of the card, e.g. `data_section` of `training/assemble.py`.
     Raises ConfigError when there is no model, DuoTokError when `folder` holds something or cannot be written.
     """
     trained, folder = load_lm(run), Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DuoTokError(f"{folder}: is already there; name a new folder, or an empty one")
     config = _config(trained)
-    state = {name: _stored(value, half) for name, value in trained.model.state_dict().items()}
+    state = _stored(trained.model, storage)
     partial = temporary(folder)
     try:
         partial.mkdir(parents=True)
@@ -181,10 +183,15 @@ def _config(trained: TrainedLM) -> FolderConfig:
     )  # fmt: skip
 
 
-def _stored(value: Tensor, half: bool) -> Tensor:
-    value = value.detach().cpu().contiguous()
-    small = half and value.is_floating_point() and not bool((value.abs() >= 65_000).any())
-    return value.half() if small else value.clone()
+def _stored(model: MultiStreamLM, storage: Storage) -> dict[str, Tensor]:
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if storage == "int8":
+        return compact(state, {name for name, _ in model.named_parameters()}, least=SHORTEST_ROW)
+
+    def small(value: Tensor) -> bool:
+        return storage == "float16" and value.is_floating_point() and not bool((value.abs() >= 65_000).any())
+
+    return {name: value.half() if small(value) else value.clone() for name, value in state.items()}
 
 
 def card(config: FolderConfig, model: MultiStreamLM, notes: str = "") -> str:

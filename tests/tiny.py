@@ -52,12 +52,12 @@ def tiny_config(**changes: object) -> BundleConfig:
     return BundleConfig.model_validate({**values, **changes})
 
 
-def tiny_bundle(folder: Path, seed: int = 0, half: bool = False, **changes: object) -> Path:
+def tiny_bundle(folder: Path, seed: int = 0, **changes: object) -> Path:
     """Write a tiny random bundle into `folder / "tiny"` and return that path."""
     config = tiny_config(**changes)
     torch.manual_seed(seed)
     modules = {part: build(config, part) for part in config.parts}
-    return write_bundle(folder / "tiny", config, modules, half=half)
+    return write_bundle(folder / "tiny", config, modules)
 
 
 def song(seconds: float = 3.0, rate: int = 48_000, seed: int = 0) -> torch.Tensor:

@@ -90,7 +90,7 @@ def test_a_stage_starts_from_the_corpus(tmp_path: Path, embedding: int | None) -
 
 
 def test_corpora_without_vectors_or_of_other_codes(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tokens.parquet: packed without code vectors; pack from shards"):
+    with pytest.raises(ConfigError, match=r"tokens.parquet: packed without code vectors; pack again"):
         stage(corpus(tmp_path), tables="codec")
     lm = MultiStreamLM(TINY, CODEC)
     seen = {c.name: count(np.arange(7), c.size) for c in CODEC.columns}

@@ -66,7 +66,9 @@ def test_batched_equals_single(autoencoder: Autoencoder):
         torch.testing.assert_close(batched[i : i + 1], autoencoder.encode(x[i : i + 1]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"output": "vector"}, {"activation": "snake"}, {"low_bands": 12}, {"n_fft": 1920}])
+@pytest.mark.parametrize(
+    "changes", [{"output": "vector"}, {"activation": "snake"}, {"low_bands": 12}, {"phase_bins": 40}, {"n_fft": 1920}]
+)
 def test_every_form_decodes_in_windows_and_learns(changes: dict[str, object]):
     """The same promises for each switch: exact lengths, windows equal to the whole, and a gradient in every weight."""
     torch.manual_seed(0)
@@ -131,3 +133,24 @@ def test_the_decoder_speaks_in_logarithms_of_magnitudes(autoencoder: Autoencoder
     before = autoencoder.decode(latents)
     autoencoder.to_spectrum.bias[: autoencoder.bins].add_(0.6931472)
     torch.testing.assert_close(autoencoder.decode(latents), 2 * before, rtol=1e-3, atol=1e-5)
+
+
+def tone(hertz: float, turn: float = 0.0) -> torch.Tensor:
+    return 0.1 * torch.sin(2 * torch.pi * (hertz * torch.arange(48_000) / 48_000 + turn))[None]
+
+
+def test_a_steady_tone_is_one_frame_for_magnitudes_and_not_for_phases():
+    """Why a decoder behind magnitudes makes a comb of every tone: it is told the same thing at every frame."""
+    for bins, moves in ((0, False), (240, True)):
+        features = Autoencoder(TINY.model_copy(update={"phase_bins": bins})).features(tone(437.0))[0, 20:80]
+        spread = float((features - features.mean(0)).abs().amax())
+        assert (spread > 0.5) == moves, (bins, spread)
+
+
+def test_what_is_told_the_same_at_every_frame_comes_out_with_the_period_of_a_frame():
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(TINY).eval()
+    sound = autoencoder.decode(torch.randn(1, 1, 64).expand(1, 120, 64))[0, 0]
+    middle = sound[40 * 960 : 80 * 960].view(40, 960)
+    assert float(sound.abs().max()) > 0
+    torch.testing.assert_close(middle, middle[:1].expand_as(middle), atol=1e-5, rtol=1e-4)

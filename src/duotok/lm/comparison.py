@@ -119,12 +119,12 @@ class Comparison:
         ]
         lm = self.runs[0].config
         self.moments = moments(self.rows, self.config.split, lm.seconds, lm.shortest)
-        self._check_songs()
         if self.config.split == "train":
             log.warning(
                 "%s: split 'train': songs are scored that the models learn from; validation or test tells how they predict others",
                 path,
             )
+        self._check_songs()
 
     def _run(self, name: str, protocol: str, seed: int, source: str) -> Run:
         corpus, codec = self.corpora[name], self.corpora[name].identity

@@ -31,6 +31,12 @@ class AutoencoderConfig(Config):
         ge=0,
         description="bands up to 3 kHz that the encoder sees through a window of 85 ms besides; 0 = none",
     )
+    phase_bins: int = Field(
+        default=0,
+        ge=0,
+        le=961,
+        description="bins (25 Hz each) whose real and imaginary parts the encoder sees besides; 0 = magnitudes",
+    )
     encoder_width: int = Field(default=192, gt=0)
     encoder_blocks: tuple[int, int] = Field(default=(3, 2), description="at 100 Hz, at 50 Hz")
     decoder_width: int = Field(default=256, gt=0)
@@ -91,6 +97,8 @@ class ConvNeXt(nn.Module):
 class SpectralFeatures(nn.Module):
     """ln mel power at 100 Hz: `[batch, samples]` to `[batch, frames, width]`.
 
+    With `phase_bins` the phases of the low partials as well: from magnitudes alone a steady tone is the same frame again and
+    again, and a decoder that does the same at every frame makes the same 20 ms of it again and again (docs/renderer.md).
     43 ms with 160 bands, twice 11 ms with 48, and if asked for 85 ms with `low_bands` bands up to 3 kHz, where 43 ms do
     not tell the harmonics of a low note apart.
     """
@@ -98,11 +106,14 @@ class SpectralFeatures(nn.Module):
     long_filters: Tensor
     short_filters: Tensor
     low_filters: Tensor
+    phase_window: Tensor
 
-    def __init__(self, low_bands: int = 0) -> None:
+    def __init__(self, low_bands: int = 0, phase_bins: int = 0) -> None:
         super().__init__()
-        self.low_bands = low_bands
-        self.width = 160 + 2 * 48 + low_bands
+        self.low_bands, self.phase_bins = low_bands, phase_bins
+        self.width = 160 + 2 * 48 + low_bands + 2 * phase_bins
+        if phase_bins:
+            self.register_buffer("phase_window", torch.hann_window(1920), persistent=False)
         self.long, self.short = PowerSpectrum(2048, 480), PowerSpectrum(512, 240)
         self.register_buffer("long_filters", mel_filters(RATE, 2048, 160), persistent=False)
         self.register_buffer("short_filters", mel_filters(RATE, 512, 48), persistent=False)
@@ -119,7 +130,15 @@ class SpectralFeatures(nn.Module):
             parts = [long, short.reshape(batch, frames, -1)]
             if self.low_bands:
                 parts.append(self.low(audio) @ self.low_filters)
-            return (torch.cat(parts, dim=-1).clamp_min(POWER_FLOOR).log() + 2.0) / 4.0
+            features = (torch.cat(parts, dim=-1).clamp_min(POWER_FLOOR).log() + 2.0) / 4.0
+            return torch.cat([features, *self._phases(audio)], dim=-1) if self.phase_bins else features
+
+    def _phases(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part of the lowest bins, loud ones compressed: `[batch, frames, phase_bins]` each."""
+        frames = F.pad(audio, (720, 720)).unfold(-1, 1920, 480) * self.phase_window
+        bins = torch.fft.rfft(frames)[..., : self.phase_bins]
+        bins = 0.5 * bins * (bins.abs() + 1e-4).pow(-0.7)
+        return bins.real, bins.imag
 
 
 class Autoencoder(nn.Module):
@@ -137,7 +156,7 @@ class Autoencoder(nn.Module):
         def blocks(count: int, width: int) -> list[nn.Module]:
             return [ConvNeXt(width, config.expansion, kernel, config.activation) for _ in range(count)]
 
-        self.features = SpectralFeatures(config.low_bands)
+        self.features = SpectralFeatures(config.low_bands, config.phase_bins)
         self.enter = nn.Linear(self.features.width, enc)
         self.encode_fine = nn.Sequential(*blocks(config.encoder_blocks[0], enc))
         self.pool = nn.Linear(2 * enc, enc)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from duotok.compact import expand
 from duotok.errors import ConfigError
 
 PICKLES = frozenset({".ckpt", ".pth", ".pt", ".th", ".bin"})
@@ -26,15 +27,15 @@ def check_weights_file(path: Path) -> None:
 
 
 def load_strict(path: str | Path, module: nn.Module) -> None:
-    """Load a .safetensors file into `module`, half precision widened.
+    """Load a .safetensors file into `module`, smaller storage widened.
 
     Raises ConfigError in one line that names what is missing, unexpected, of another shape or not finite.
     """
     path = Path(path)
     check_weights_file(path)
     try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
+        state = expand(load_file(path))
+    except (OSError, SafetensorError, ValueError) as error:
         raise ConfigError(f"{path}: damaged weights ({' '.join(str(error).split())[:120]}); get them again") from None
     wanted = module.state_dict()
     problems = [

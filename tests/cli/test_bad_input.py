@@ -180,7 +180,7 @@ def test_info_of_what_is_not_there_and_of_a_stream(bundle: Path, tmp_path: Path)
     for name in ("missing.mp3", "missing.duotok", "missing.mkv"):
         refused(run("info", tmp_path / name), "no such file; check the name")
     refused(run("info", "nothing"), "no such bundle")
-    refused(run("train", "stage9", "-c", "x.yaml"), "stage 'stage9' is unknown", "stage4, adapt, lm")
+    refused(run("train", "stage9", "-c", "x.yaml"), "stage 'stage9' is unknown", "stage4, adversarial, adapt, lm")
 
 
 @pytest.mark.parametrize("level", [-76.0, -100.0])

@@ -273,7 +273,7 @@ def test_every_form_of_stage_3_learns_in_its_own_way(
     losses = train(stage, tmp_path)
     assert losses["mel"] < 0.95 * untrained["mel"]
     assert losses["vq"] < untrained["vq"]
-    assert min(losses["distinct_vocals"], losses["distinct_accompaniment"]) > 0.02
+    assert min(losses["distinct_vocals"], losses["distinct_accompaniment"]) > 0.01
     far = moved(stage.tokenizer, start)
     learned = {name.split(".", 2)[2] for name, value in far.items() if name.startswith("branches.") and value > 0}
     assert ("quantizer.codebook" in learned) == (model.quantizer == "vq")

@@ -122,6 +122,7 @@ def test_each_renderer_learns_its_own_track(needs: Needs, tmp_path: Path):
 def test_adapt_leaves_the_encoder_alone(needs: Needs, tmp_path: Path):
     values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "lr": 0.01}
     adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], needs)
+    adapt.start()
     before = {name: value.clone() for name, value in adapt.autoencoder.state_dict().items()}
     trained = load_autoencoder(needs.runs).state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in before.items())
@@ -234,7 +235,8 @@ def test_a_bundle_of_tokens_only(needs: Needs, tmp_path: Path):
     tokens = model.encode(vocals=sound, accompaniment=sound)
     assert tokens.n_frames == 25
     for name, value in model.tokenizer.state_dict().items():
-        assert torch.allclose(value, tokenizer.state_dict()[name], atol=1e-6, rtol=1e-3), name
+        true = tokenizer.state_dict()[name]  # bundles are stored in eight bits
+        assert torch.allclose(value, true, atol=1e-6 + float(true.abs().max()) / 200, rtol=1e-3), name
     assert model.embeddings(tokens)["vocals"].shape == (25, tokenizer.config.width)
     with pytest.raises(BundleError, match=r"model 'early' has no renderer.*train stage 4"):
         model.decode(tokens)

@@ -133,9 +133,9 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.training.stage4 import Stage4
 
     runs, store = needs.runs, needs.store
-    derive_features(store, workers=needs.workers, highpass_hz=run_highpass(runs / "stage3"))
     device = device_of(config)
     autoencoder = load_autoencoder(runs)
+    derive_features(store, workers=needs.workers, highpass_hz=run_highpass(runs / "stage3"))
     compute_latents(store, autoencoder.to(device), fingerprint(runs / "autoencoder", "autoencoder"))
     tokenizer = load_tokenizer(runs, "stage3")
     compute_codes(store, tokenizer.to(device), config.encoder_window, fingerprint(runs / "stage3", "tokenizer"))

@@ -33,10 +33,12 @@ def test_what_comes_back_is_within_half_a_step_of_each_row() -> None:
         assert torch.equal(back[name], given[name]), name
 
 
-def test_twice_is_once() -> None:
-    once = expand(compact(state(), {"wide", "filters"}))
-    twice = expand(compact(once, {"wide", "filters"}))
-    assert all(torch.allclose(once[name].float(), twice[name].float(), rtol=1e-5) for name in once)
+def test_a_second_time_costs_no_more_than_the_first() -> None:
+    first = expand(compact(state(), {"wide", "filters"}))
+    second = expand(compact(first, {"wide", "filters"}))
+    for name in ("wide", "filters"):
+        once, twice = first[name].flatten(1), second[name].flatten(1)
+        assert bool(((once - twice).abs() <= once.abs().amax(1, keepdim=True) / 253 * 1.001).all()), name
 
 
 @pytest.mark.parametrize("damage", ["no scale", "lone scale", "short scale", "type"])

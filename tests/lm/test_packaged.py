@@ -21,7 +21,7 @@ pytest.importorskip("transformers")
 def test_it_fits_and_speaks_the_bundle_s_tokens() -> None:
     lm, bundle = open_lm("mini"), PACKAGED / "mini"
     assert lm.protocol.codec.hash == codec_identity(DuoTok.from_pretrained("mini")).hash
-    assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) < 45e6
+    assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) < 60e6
     card = (bundle / "lm" / "README.md").read_text()
     assert "CC BY-SA" in card and "NC" not in card, "nothing non-commercial shaped it"
 

@@ -100,7 +100,8 @@ def test_stoi_falls_with_noise() -> None:
 
     worse = voice + noise(2.0, rate, level=0.3, seed=9)
     direct, exchanged = (
-        measure(x.flatten().numpy(), y.flatten().numpy(), rate, extended=False) for x, y in ((voice, worse), (worse, voice))
+        measure(x.flatten().numpy(), y.flatten().numpy(), rate, extended=False)
+        for x, y in ((voice, worse), (worse, voice))
     )
     assert stoi(worse, voice, rate) == pytest.approx(direct) != pytest.approx(exchanged, abs=1e-3)
 

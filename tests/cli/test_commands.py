@@ -42,12 +42,10 @@ def names(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_help_teaches_quickly() -> None:
-    started = time.monotonic()
+def test_help_teaches_and_loads_nothing_heavy() -> None:
     code = "import sys\nfrom duotok.cli.main import app\nprint('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
-    assert time.monotonic() - started < 20  # 2 s on a machine that does nothing else
     for command in ("encode", "decode", "info"):
         text = run(command, "--help").stdout
         assert f"  duotok {command} " in text

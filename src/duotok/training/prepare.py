@@ -20,7 +20,8 @@ from duotok.training.latent_data import LATENTS_PER_FRAME, Stretch, places
 from duotok.training.sounds import Sound
 
 
-def device_of(module: torch.nn.Module) -> torch.device:
+def module_device(module: torch.nn.Module) -> torch.device:
+    """Where a module's weights are."""
     return next(module.parameters()).device
 
 
@@ -81,7 +82,7 @@ class Latents:
         stretch, start = self.places[track][index]
         frames = int(stretch.store.frames[index])
         first, stop = max(0, start - CONTEXT), min(stretch.frames, start + frames + CONTEXT)
-        audio = stretch.mono(first, stop - first).to(device_of(self.autoencoder))
+        audio = stretch.mono(first, stop - first).to(module_device(self.autoencoder))
         latents = self.autoencoder.encode(audio[None, None])[0]
         skip = LATENTS_PER_FRAME * (start - first)
         return latents[skip : skip + LATENTS_PER_FRAME * frames].half().cpu().numpy()
@@ -119,7 +120,7 @@ class Codes:
         for low in range(start - start % self.window, start + frames, self.window):
             count = min(self.window, stretch.frames - low)
             mel = torch.from_numpy(np.asarray(stretch.rows("mel", low, count), dtype=np.float32))
-            found.append(self.tokenizer.encode(mel[None].to(device_of(self.tokenizer)), track)[0])
+            found.append(self.tokenizer.encode(mel[None].to(module_device(self.tokenizer)), track)[0])
         skip = start % self.window
         return torch.cat(found)[skip : skip + frames, None].cpu().numpy().astype(np.int32)
 

@@ -54,6 +54,19 @@ def test_speech_trains_no_renderer(store: ShardStore) -> None:
     assert {s.sound.segment.recording for s in latent_segments(store, "train", "vocals")} == {"index/song"}
 
 
+def test_processes_derive_what_one_derives(store: ShardStore, tmp_path: Path) -> None:
+    def latents_and_codes(found: ShardStore) -> list[np.ndarray]:
+        stretch = latent_stretches(found, "train", "vocals")[0]
+        return [stretch.latents(), stretch.codes()]
+
+    again = ShardStore(store.ranges.url, tmp_path)
+    derive_features(again)
+    compute_latents(again, SOUND, "test", torch.device("cpu"), workers=2)
+    compute_codes(again, TOKENS, WINDOW, "test", torch.device("cpu"), workers=2)
+    for one, other in zip(latents_and_codes(store), latents_and_codes(again), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)  # one thread each: another order of sums
+
+
 @torch.no_grad()
 def test_a_stretch_is_read_as_if_it_had_never_been_cut(store: ShardStore) -> None:
     stretch = latent_stretches(store, "train", "accompaniment")[0]

@@ -25,7 +25,7 @@ from duotok.training.adapt import AdaptConfig, render_excerpts
 from duotok.training.assemble import assemble, codec_config
 from duotok.training.checkpoint import best, latest
 from duotok.training.engine import train
-from duotok.training.latent_data import latent_segments
+from duotok.training.latent_data import latent_segments, rendered
 from duotok.training.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
 from duotok.training.sounds import Sound
 from duotok.training.stages import Needs, build_stage
@@ -168,6 +168,27 @@ def test_a_run_that_the_stage_needs_is_named(needs: Needs, tmp_path: Path):
     values = {**COMMON, "model": TOKENIZER.model_dump(mode="json")}
     with pytest.raises(ConfigError, match="separator: no checkpoint there"):
         build_stage("stage2", write(tmp_path, "stage2", values), [], alone)
+
+
+def test_prepare_derives_what_does_not_wait_for_an_earlier_stage(needs: Needs, tmp_path: Path):
+    """So that a renderer's latents can be made while the tokenizer is still being trained."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "autoencoder").symlink_to(needs.runs / "autoencoder")
+    (runs / "stage3").mkdir()
+    config = write(tmp_path, "stage4", stage4_values())
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "shards").symlink_to(str(needs.store.ranges.url))
+    command = ["train", "stage4", "--config", str(config), "--data", str(work), "--runs", str(runs)]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1 and "stage3: no checkpoint there" in refused.output
+    done = CliRunner().invoke(app, [*command, "--prepare"])
+    assert done.exit_code == 0, done.output
+    assert "stage3: no checkpoint there" in done.output
+    store = ShardStore(work / "shards", work / "derived")
+    latents = [store.has(index, "vocals", "latents") for index in rendered(store, "vocals", "train")]
+    assert latents and all(latents)
 
 
 def test_a_stage_hears_what_the_one_before_it_heard(needs: Needs, tmp_path: Path):

@@ -24,7 +24,7 @@ def train(
     workers: Annotated[int, typer.Option(min=1, help="Processes that derive arrays before the first step.")] = 1,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop with a checkpoint after this many steps in all.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.001, help="Train so long, not for the config's steps; schedules follow.")] = None,
-    prepare: Annotated[bool, typer.Option("--prepare", help="Derive the arrays that the stage needs, and stop.")] = False,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Derive the arrays that the stage needs, as far as earlier stages are trained, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print parameters, memory, FLOPs, speed and days; train and write nothing.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="How many processes a dry run should plan for.")] = 1,
     measure: Annotated[float, typer.Option(min=0, help="Seconds that a dry run takes steps, three at least.")] = 10.0,
@@ -66,11 +66,18 @@ def train(
         return
     if data is None:
         raise ConfigError("--data is missing: name the folder of `duotok data prepare` (--dry-run needs none)")
+    from duotok.training.checkpoint import Untrained
     from duotok.training.engine import join
     from duotok.training.engine import train as run_training
 
     with join(parsed).main_process_first():  # the first process derives, the others find it done
-        built = _build(stage, parsed, data, shards, runs, workers)
+        try:
+            built = _build(stage, parsed, data, shards, runs, workers)
+        except Untrained as error:
+            if not prepare:
+                raise
+            typer.echo(f"{stage}: derived what does not wait for an earlier stage; {error}")
+            return
     if prepare:
         typer.echo(f"{built.name}: all that it needs is in {data / 'derived'}")
         return

@@ -40,6 +40,10 @@ MEND = "delete that checkpoint to go on from the one before"
 UNSEALED = 2  # the format before seals: read, as far as it can be read
 
 
+class Untrained(ConfigError):
+    """A run without a checkpoint, where one is needed."""
+
+
 class Damaged(DuoTokError):
     """A checkpoint, or a file of it, that is not as it was written."""
 
@@ -63,10 +67,10 @@ def _damaged_state(path: Path) -> str:
 
 
 def latest(run: Path) -> Path:
-    """The newest complete checkpoint of a run. Raises ConfigError when there is none."""
+    """The newest complete checkpoint of a run. Raises Untrained when there is none."""
     found = checkpoints(run)
     if not found:
-        raise ConfigError(f"{run}: no checkpoint there; train that stage first")
+        raise Untrained(f"{run}: no checkpoint there; train that stage first")
     return found[-1]
 
 

@@ -1,7 +1,8 @@
 """Batches for stages 1 to 3: crops of segments with mel, chroma, track, lyrics and teacher masks.
 
 Which segment stands where in which batch is the mixture's business; all else about an item (crop, gain, pseudo-mix) is
-drawn from the seed of the item, so a batch may be cut over processes, drawn in advance or drawn again.
+drawn from the seed of the item, so a batch may be cut over processes, drawn in advance or drawn again. What is drawn
+(`Plan`) is cut out of the arrays of a store here, or on the device where they all lie (`resident`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ FRAME_SECONDS = 0.04
 MASK_STEMS = 4
 LYRIC_TYPES: tuple[SampleType, ...] = ("mix", "vocals", "accompaniment")
 ROUNDING = 1e-6  # of word times given in decimal fractions of a second
+MEL_A_DB = math.log(10) / 10 / MEL_STD
 FLOOR = (math.log(POWER_FLOOR) - MEL_MEAN) / MEL_STD
 
 
@@ -68,6 +70,29 @@ class CropConfig(Config):
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one segment gives to a crop: frames from `start` of one of its tracks, `gain_db` louder."""
+
+    index: int
+    track: str
+    start: int
+    gain_db: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A crop as it was drawn: `count` token frames of one part, or of two that are mixed. `chroma`: of which part."""
+
+    key: str
+    type: SampleType
+    track: str
+    count: int
+    parts: tuple[Part, ...]
+    chroma: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Item:
     """One crop. mel `[4 frames, 128]`, chroma `[4 frames, 12]`, masks `[4 frames, stems x bins]` or None; `text` as words."""
 
@@ -82,6 +107,14 @@ class Item:
     @property
     def frames(self) -> int:
         return len(self.mel) // MEL_PER_FRAME
+
+
+class DeviceArrays(Protocol):
+    """Where all arrays lie together (`resident.Resident`): a batch then holds places, and no array travels."""
+
+    def places(self, plans: Sequence[Plan]) -> Batch: ...
+
+    def cut(self, batch: Batch, device: torch.device) -> Batch: ...
 
 
 class CropBatches:
@@ -107,6 +140,7 @@ class CropBatches:
                 self.pools[name] = component.find(store, split, name)
         if not all(len(pool) for pool in self.pools.values()):
             self.pools = {}  # nothing to mix: mixes as they are
+        self.resident: DeviceArrays | None = None
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         """Items of the batch of a step: each is the same whichever others are asked for.
@@ -114,26 +148,18 @@ class CropBatches:
         mel `[items, 4 frames, 128]`, chroma `[items, 4 frames, 12]` (zeros behind an item's end), lengths `[items]` in token
         frames, track `[items]` (index into TRACKS; a mix counts as accompaniment), text `[items, longest]` with
         text_lengths `[items]` (0 where lyrics must not count), masks `[items, 4 frames, 4, bins]` with masks_items
-        `[items]`; lyrics `[items]`: whether words are sung in it; types and ids: lists; seeds `[items]`.
+        `[items]`; lyrics `[items]`: whether words are sung in it; types and ids: lists; seeds `[items]`. With `resident`
+        the arrays come later, from `filled`.
         """
-        made = [self.item(step, item) for item in items]
-        rows = MEL_PER_FRAME * max(item.frames for item in made)
-        covered = self.config.asr_coverage.split("+")
-        texts = [self.vocabulary.encode(item.text) if item.type in covered else [] for item in made]
-        batch: Batch = {
-            "mel": pad_stack([item.mel for item in made], rows),
-            "chroma": pad_stack([item.chroma for item in made], rows),
-            "lengths": torch.tensor([item.frames for item in made]),
-            "track": torch.tensor([0 if item.track == TRACKS[0] else 1 for item in made]),
-            "text": torch.nn.utils.rnn.pad_sequence(
-                [torch.tensor(text, dtype=torch.long) for text in texts], batch_first=True
-            ),
-            "text_lengths": torch.tensor([len(text) for text in texts]),
-            "lyrics": torch.tensor([bool(item.text) for item in made]),
-            "types": [item.type for item in made],
-            "ids": [item.key for item in made],
-            "seeds": torch.tensor([item_seed(self.seed, step, item) for item in items]),
-        }
+        plans = [self.plan(step, item) for item in items]
+        batch = self._words(plans)
+        batch["seeds"] = torch.tensor([item_seed(self.seed, step, item) for item in items])
+        if self.resident is not None:
+            return batch | self.resident.places(plans)
+        made = [self.cut(plan) for plan in plans]
+        rows = MEL_PER_FRAME * max(plan.count for plan in plans)
+        batch["mel"] = pad_stack([item.mel for item in made], rows)
+        batch["chroma"] = pad_stack([item.chroma for item in made], rows)
         if bins := self.config.mask_bins:
             empty = torch.zeros(0, MASK_STEMS * bins)
             masks = pad_stack([empty if item.masks is None else item.masks for item in made], rows)
@@ -141,8 +167,44 @@ class CropBatches:
             batch["masks_items"] = torch.tensor([item.masks is not None for item in made])
         return batch
 
-    def item(self, step: int, item: int) -> Item:
-        """The item at a place of the batch of a step: a pure function of (seed, step, item)."""
+    def _words(self, plans: Sequence[Plan]) -> Batch:
+        """Everything in a batch that is no array of features."""
+        covered = self.config.asr_coverage.split("+")
+        texts = [self.vocabulary.encode(plan.text) if plan.type in covered else [] for plan in plans]
+        return {
+            "lengths": torch.tensor([plan.count for plan in plans]),
+            "track": torch.tensor([0 if plan.track == TRACKS[0] else 1 for plan in plans]),
+            "text": torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(text, dtype=torch.long) for text in texts], batch_first=True
+            ),
+            "text_lengths": torch.tensor([len(text) for text in texts]),
+            "lyrics": torch.tensor([bool(plan.text) for plan in plans]),
+            "types": [plan.type for plan in plans],
+            "ids": [plan.key for plan in plans],
+        }
+
+    def filled(self, batch: Batch, device: torch.device) -> Batch:
+        """A batch on `device` with its mel, chroma and masks: itself, or what `resident` cuts for it."""
+        if self.resident is None or "mel" in batch:
+            return batch
+        return {**batch, **self.resident.cut(batch, device)}
+
+    def cut_from(self) -> list[tuple[int, str]]:
+        """Every (segment, track) that a crop may be cut from."""
+        found: dict[tuple[int, str], None] = {}
+        for name, indices in self.mixture.segments.items():
+            wanted = self.mixture.components[name].types
+            for index in indices.tolist():
+                stored = self.store.segments[index]
+                for kind in stored.segment.types:
+                    if not wanted or kind in wanted:
+                        found[index, track_of(kind, stored)] = None
+        for pool, track in zip(self.pools.values(), TRACKS, strict=False):
+            found.update({(index, track): None for index in pool.tolist()})
+        return sorted(found)
+
+    def plan(self, step: int, item: int) -> Plan:
+        """The crop at a place of the batch of a step: a pure function of (seed, step, item)."""
         rng = np.random.default_rng(item_seed(self.seed, step, item))
         name, index, _ = self.mixture.draw(step * self.batch_size + item)
         stored = self.store.segments[index]
@@ -154,24 +216,32 @@ class CropBatches:
             return self._pseudo_mix(rng, gain)
         track = track_of(kind, stored)
         start, count = crop(rng, stored, self.config.frames, lyric_active=kind in LYRIC_TYPES)
-        mel, chroma = self._features(index, track, start, count)
         text = text_inside(stored, start, count) if kind in ("mix", "vocals") else ""
-        masks = self._masks(index, start, count) if kind == "mix" else None
-        return Item(stored.segment.key, kind, track, gain_mel(mel, gain), chroma, text, masks)
+        return Plan(stored.segment.key, kind, track, count, (Part(index, track, start, gain),), text=text)
 
-    def _pseudo_mix(self, rng: np.random.Generator, gain: float) -> Item:
+    def _pseudo_mix(self, rng: np.random.Generator, gain: float) -> Plan:
         voice, band = (int(pool[int(rng.integers(len(pool)))]) for pool in self.pools.values())
         one, other = self.store.segments[voice], self.store.segments[band]
         longest = min(self.config.frames, one.segment.frames, other.segment.frames)
         start, count = crop(rng, one, longest, lyric_active=True)
         band_start, _ = crop(rng, other, longest, lyric_active=False)
         level = float(rng.normal(self.config.pseudo_mix.level_db, self.config.pseudo_mix.level_std_db))
-        voice_mel, voice_chroma = self._features(voice, "vocals", start, count)
-        band_mel, band_chroma = self._features(band, "accompaniment", band_start, count)
-        # Powers of unrelated sounds add. Chroma of a sum is not the sum of chromas; the louder part's is near enough.
-        mel = torch.logaddexp(gain_mel(voice_mel, gain + level) * MEL_STD, gain_mel(band_mel, gain) * MEL_STD) / MEL_STD
+        parts = (Part(voice, "vocals", start, gain + level), Part(band, "accompaniment", band_start, gain))
         key = f"{one.segment.key}+{other.segment.key}"
-        return Item(key, "mix", "mix", mel, voice_chroma if level > 0 else band_chroma, text_inside(one, start, count))
+        return Plan(key, "mix", "mix", count, parts, 0 if level > 0 else 1, text_inside(one, start, count))
+
+    def item(self, step: int, item: int) -> Item:
+        """The item at a place of the batch of a step: a pure function of (seed, step, item)."""
+        return self.cut(self.plan(step, item))
+
+    def cut(self, plan: Plan) -> Item:
+        """What was drawn, out of the arrays of the store."""
+        found = [self._features(part.index, part.track, part.start, plan.count) for part in plan.parts]
+        mels = [gain_mel(mel, part.gain_db) for (mel, _), part in zip(found, plan.parts, strict=True)]
+        mel = mels[0] if len(mels) == 1 else mix_mels(*mels)
+        one = plan.parts[0]
+        masks = self._masks(one.index, one.start, plan.count) if plan.type == "mix" and len(plan.parts) == 1 else None
+        return Item(plan.key, plan.type, plan.track, mel, found[plan.chroma][1], plan.text, masks)
 
     def _features(self, index: int, track: str, start: int, count: int) -> tuple[Tensor, Tensor]:
         names = ("mel", "chroma")
@@ -229,8 +299,16 @@ def text_inside(stored: Stored, start: int, count: int) -> str:
 
 def gain_mel(mel: Tensor, gain_db: float) -> Tensor:
     """Normalised log-mel as if the sound were `gain_db` louder; what is at the floor stays there when turned down."""
-    louder: Tensor = mel + gain_db * math.log(10) / 10 / MEL_STD
+    louder: Tensor = mel + gain_db * MEL_A_DB
     return louder.clamp_min(FLOOR)
+
+
+def mix_mels(one: Tensor, other: Tensor) -> Tensor:
+    """Normalised log-mel of two unrelated sounds at once: their powers add.
+
+    Chroma of a sum is not the sum of chromas; the louder part's is near enough.
+    """
+    return torch.logaddexp(one * MEL_STD, other * MEL_STD) / MEL_STD
 
 
 def pad_stack(items: list[Tensor], rows: int) -> Tensor:

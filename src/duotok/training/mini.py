@@ -1,9 +1,9 @@
 """The whole recipe from audio and the song generator to a bundle: `make mini`. Every step resumes where it was stopped.
 
-    separator ----.
-    stage1 -- stage2 -- stage3 --.
-    autoencoder -- adversarial   +-- codes -- stage4 of each track -- adapt
-              '------------------'
+    separator -- masks --.
+                 stage1 -+- stage2 -- stage3 --.
+                autoencoder -- latents --------+-- codes -- stage4 of each track --.
+                          '-- adversarial -----------------------------------------+-- adapt
 
 On a CPU the stages run one after the other; with --parallel those that wait for nothing run side by side, which is what
 fills a large GPU. With --minutes they are trained by time.
@@ -49,9 +49,11 @@ RECIPE: dict[str, Task] = {
     "separator": Task("separator", ("samples",)),
     "autoencoder": Task("autoencoder", ("samples",)),
     "stage1": Task("stage1", ("features",)),
-    "stage2": Task("stage2", ("stage1", "separator")),
+    "masks": Task("stage2", ("features", "separator"), prepare=True),
+    "stage2": Task("stage2", ("stage1", "masks")),
     "stage3": Task("stage3", ("stage2",)),
-    "codes": Task("stage4", ("stage3", "autoencoder"), prepare=True),
+    "latents": Task("stage4", ("features", "autoencoder"), prepare=True),
+    "codes": Task("stage4", ("stage3", "latents"), prepare=True),
     "stage4.accompaniment": Task("stage4", ("codes",), ("track=accompaniment",)),
     "stage4.vocals": Task("stage4", ("codes",), ("track=vocals",)),
     "adversarial": Task("adversarial", ("autoencoder",)),

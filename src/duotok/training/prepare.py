@@ -20,11 +20,6 @@ from duotok.training.latent_data import LATENTS_PER_FRAME, Stretch, places
 from duotok.training.sounds import Sound
 
 
-def module_device(module: torch.nn.Module) -> torch.device:
-    """Where a module's weights are."""
-    return next(module.parameters()).device
-
-
 @dataclass(frozen=True)
 class Masks:
     """The frozen teacher's masks of a segment's mix: float16 `[4 * frames, stems * bins]`."""
@@ -75,6 +70,7 @@ class Latents:
     """
 
     autoencoder: Autoencoder
+    device: torch.device
     places: dict[str, dict[int, tuple[Stretch, int]]]
 
     @torch.no_grad()
@@ -82,8 +78,9 @@ class Latents:
         stretch, start = self.places[track][index]
         frames = int(stretch.store.frames[index])
         first, stop = max(0, start - CONTEXT), min(stretch.frames, start + frames + CONTEXT)
-        audio = stretch.mono(first, stop - first).to(module_device(self.autoencoder))
-        latents = self.autoencoder.encode(audio[None, None])[0]
+        audio = stretch.mono(first, stop - first).to(self.device)
+        # moved here, as this may be another process than the one that was asked
+        latents = self.autoencoder.to(self.device).encode(audio[None, None])[0]
         skip = LATENTS_PER_FRAME * (start - first)
         return latents[skip : skip + LATENTS_PER_FRAME * frames].half().cpu().numpy()
 
@@ -93,12 +90,17 @@ def _places(store: ShardStore) -> dict[str, dict[int, tuple[Stretch, int]]]:
     return {track: places(store, track, "train", "validation") for track in TRACKS}
 
 
-def compute_latents(store: ShardStore, autoencoder: Autoencoder, made_by: str) -> None:
-    """Latents of both tracks of every segment that renderers learn from."""
+def compute_latents(
+    store: ShardStore, autoencoder: Autoencoder, made_by: str, device: torch.device | None = None, workers: int = 1
+) -> None:
+    """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device."""
     found = _places(store)
-    made = Latents(autoencoder.eval(), found)
+    made = Latents(autoencoder.eval(), device or torch.device("cpu"), found)
     for track in TRACKS:
-        derive(store, "latents", made, tracks=(track,), made_by=f"{made_by} joined", select=sorted(found[track]))
+        derive(
+            store, "latents", made, tracks=(track,), made_by=f"{made_by} joined", select=sorted(found[track]),
+            workers=workers,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Codes:
     """
 
     tokenizer: Tokenizer
+    device: torch.device
     window: int
     places: dict[str, dict[int, tuple[Stretch, int]]]
 
@@ -116,19 +119,25 @@ class Codes:
     def __call__(self, index: int, track: str) -> np.ndarray:
         stretch, start = self.places[track][index]
         frames = int(stretch.store.frames[index])
+        tokenizer = self.tokenizer.to(self.device)
         found = []
         for low in range(start - start % self.window, start + frames, self.window):
             count = min(self.window, stretch.frames - low)
             mel = torch.from_numpy(np.asarray(stretch.rows("mel", low, count), dtype=np.float32))
-            found.append(self.tokenizer.encode(mel[None].to(module_device(self.tokenizer)), track)[0])
+            found.append(tokenizer.encode(mel[None].to(self.device), track)[0])
         skip = start % self.window
         return torch.cat(found)[skip : skip + frames, None].cpu().numpy().astype(np.int32)
 
 
-def compute_codes(store: ShardStore, tokenizer: Tokenizer, window: int, made_by: str) -> None:
-    """Codes of both tracks of every segment that `compute_latents` covers."""
+def compute_codes(
+    store: ShardStore, tokenizer: Tokenizer, window: int, made_by: str, device: torch.device | None = None,
+    workers: int = 1,
+) -> None:  # fmt: skip
+    """Codes of both tracks of every segment that `compute_latents` covers, by `workers` processes that share the device."""
     found = _places(store)
-    made = Codes(tokenizer.eval(), window, found)
+    made = Codes(tokenizer.eval(), device or torch.device("cpu"), window, found)
     stamp = f"{made_by} window {window} joined"
     for track in TRACKS:
-        derive(store, "codes", made, tracks=(track,), made_by=stamp, select=sorted(found[track]))
+        derive(
+            store, "codes", made, tracks=(track,), made_by=stamp, select=sorted(found[track]), workers=workers
+        )  # fmt: skip

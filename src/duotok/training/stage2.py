@@ -3,7 +3,6 @@ while four heads learn mel, chroma, lyrics (CTC) and the stem masks of a frozen 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +18,9 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.model.transformer import Block
 from duotok.random import ItemRandom
 from duotok.training.checkpoint import best, load_module
+from duotok.training.crop_stage import CropStage, CropStageConfig
 from duotok.training.pictures import show_mels
-from duotok.training.stage import Batch, Stage, means_over, to_device
-from duotok.training.stage1 import CropStageConfig
+from duotok.training.stage import Batch, means_over, to_device
 
 HELD_OUT_BATCHES = 6
 PRETRAINED = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
@@ -45,7 +44,7 @@ class Stage2Config(CropStageConfig):
     mask_seconds: float = Field(default=2400.0, ge=0, description="how much sound the teacher separates; 0 = no masks")
 
 
-class Stage2(Stage):
+class Stage2(CropStage):
     name = "stage2"
     blocks = (Block,)
 
@@ -58,12 +57,11 @@ class Stage2(Stage):
             load_module(best(stage1) / "tokenizer.safetensors", self.tokenizer, only=PRETRAINED)
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}
-        self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
-
-    def batch(self, step: int, items: Sequence[int]) -> Batch:
-        return self.train_crops.batch(step, items)
+        self.train_crops = config.batches(store, "train", masks=True)
+        self.held_out_crops = config.batches(store, "validation", masks=True)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        batch = self.filled(batch)
         heads = self.tokenizer.stage2(batch["mel"], batch["lengths"], self.draws(batch))
         return stage2_loss(heads, batch, batch["lengths"], self.config.weights)
 

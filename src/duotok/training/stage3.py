@@ -3,7 +3,6 @@ SimVQ and proj out, routed hard by the known track; upper blocks and heads train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +20,9 @@ from duotok.model.transformer import Block
 from duotok.random import item_seed
 from duotok.tokens import TRACKS
 from duotok.training.checkpoint import best, load_module
+from duotok.training.crop_stage import CropStage, CropStageConfig
 from duotok.training.pictures import show_mels
-from duotok.training.stage import Batch, Stage, means_over, to_device
-from duotok.training.stage1 import CropStageConfig
+from duotok.training.stage import Batch, means_over, to_device
 from duotok.training.stage2 import PRETRAINED
 
 HELD_OUT_BATCHES = 12
@@ -61,7 +60,7 @@ class Stage3Config(CropStageConfig):
     )
 
 
-class Stage3(Stage):
+class Stage3(CropStage):
     name = "stage3"
     blocks = (Block,)
 
@@ -94,8 +93,7 @@ class Stage3(Stage):
         self.tokenizer.eval()
         hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
         for index in range(self.config.fit_batches):
-            drawn = self.train_crops.batch(-1 - step * self.config.fit_batches - index, range(self.config.batch_size))
-            batch = to_device(drawn, self.device)
+            batch = self.drawn(-1 - step * self.config.fit_batches - index)
             found = self.tokenizer.lower(batch["mel"], batch["lengths"])
             for item, length, track in zip(found, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):
                 hidden[TRACKS[track]].append(item[:length])
@@ -121,10 +119,8 @@ class Stage3(Stage):
         # The map is a linear change of a frozen basis: decaying it would shrink the codebook away from the features.
         return [{"params": new, "weight_decay": 0.0}, {"params": rest, "scale": self.config.upper_lr_scale}]
 
-    def batch(self, step: int, items: Sequence[int]) -> Batch:
-        return self.train_crops.batch(step, items)
-
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        batch = self.filled(batch)
         heads, vq, codes = self._forward(batch)
         for index, name in enumerate(TRACKS):
             found = codes[batch["track"] == index].flatten()

@@ -135,10 +135,11 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     runs, store = needs.runs, needs.store
     device = device_of(config)
     autoencoder = load_autoencoder(runs)
+    compute_latents(store, autoencoder, fingerprint(runs / "autoencoder", "autoencoder"), device, needs.workers)
     derive_features(store, workers=needs.workers, highpass_hz=run_highpass(runs / "stage3"))
-    compute_latents(store, autoencoder.to(device), fingerprint(runs / "autoencoder", "autoencoder"))
     tokenizer = load_tokenizer(runs, "stage3")
-    compute_codes(store, tokenizer.to(device), config.encoder_window, fingerprint(runs / "stage3", "tokenizer"))
+    by = fingerprint(runs / "stage3", "tokenizer")
+    compute_codes(store, tokenizer, config.encoder_window, by, device, needs.workers)
     autoencoder, tokenizer = autoencoder.cpu(), tokenizer.cpu()
     vectors = condition_vectors(tokenizer, config.track, config.dit.condition)
     return Stage4(config, store, vectors, autoencoder)

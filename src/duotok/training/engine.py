@@ -313,7 +313,7 @@ class Run:
                 improved = self._compare(done, held_out)
             if ending or improved or budget.due(done, config.save_every):
                 self._save(done, improved, held_out)
-            if ending or budget.due(done, config.sample_every):
+            if config.sample_every and (ending or budget.due(done, config.sample_every)):
                 self._sample(done)
             if budget.timed and not ending and budget.due(done, config.save_every):
                 budget.checked(time.monotonic() - looked)

@@ -58,7 +58,7 @@ class StageConfig(Config):
         description="held-out figure (lower is better) whose best checkpoint later stages and bundles use; null: the newest",
     )
     held_out_every: int = Field(default=500, gt=0)
-    sample_every: int = Field(default=1000, gt=0)
+    sample_every: int = Field(default=1000, ge=0, description="steps between samples; 0 = none, not even at the end")
     without_validation: bool = Field(
         default=False, description="held-out figures on training segments: for a library that has none to spare"
     )

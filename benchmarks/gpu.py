@@ -292,6 +292,8 @@ def one_step(name: str, device: str, precision: str) -> Step:
 
     stage.draws = draws  # type: ignore[method-assign]
     trial = Trial(stage, config, join(config))
+    if stage.device.type != device.split(":")[0]:
+        raise DuoTokError(f"{name} was asked to train on {device} and is on {stage.device}")
     items = range(config.batch_size)
     batch = {**stage.batch(0, items), "seeds": stage.seeds(0, items)}
     loss = float(trial._backward([batch], 0)["loss"])

@@ -22,7 +22,7 @@ from duotok.errors import ConfigError, DuoTokError
 from duotok.random import ItemRandom
 from duotok.seals import seal
 from duotok.training.checkpoint import best, best_so_far, checkpoints, generator_state, restore_generators
-from duotok.training.engine import Stage, StageConfig, latest, load_module, only_one, train
+from duotok.training.engine import Stage, StageConfig, join, latest, load_module, only_one, train
 from duotok.training.schedule import learning_rate
 from duotok.training.stage import Batch
 
@@ -246,3 +246,19 @@ def test_learning_rate_warms_up_and_falls_to_the_floor():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train(Toy(config(), pause=0.05), Path(sys.argv[1]))
+
+
+def test_the_device_of_an_earlier_run_of_the_process_is_forgotten():
+    from accelerate.state import PartialState
+
+    join(StageConfig(steps=1, batch_size=1, lr=1.0, device="cpu"))
+    PartialState._shared_state["device"] = torch.device("meta")
+    assert join(StageConfig(steps=1, batch_size=1, lr=1.0, device="cpu")).device.type == "cpu"
+
+
+def test_sample_every_nought_takes_no_samples(tmp_path: Path):
+    for every, taken in ((0, False), (1000, True)):
+        stage = Toy(config(sample_every=every))
+        stage.sample = lambda folder: (folder / "taken").write_text("")  # type: ignore[method-assign]
+        train(stage, tmp_path / str(every))
+        assert any((tmp_path / str(every)).glob("samples/*/taken")) is taken

@@ -30,6 +30,8 @@ def nearest(z: Tensor, codes: Tensor, half_squares: Tensor | None = None) -> Ten
     roughly centred (see Quantizer.search): the products of far-off means would cost float precision.
     """
     size = codes.shape[0]
+    if len(z) == 0:
+        return torch.zeros(0, dtype=torch.int64, device=z.device)
     if half_squares is None:
         half_squares = 0.5 * codes.square().sum(1)
     columns = codes.T

@@ -64,7 +64,8 @@ def join(config: StageConfig) -> Accelerator:
         raise ConfigError(
             f"precision: {config.precision} is 100 times slower than fp32 on this CPU; use precision: fp32"
         )
-    AcceleratorState._reset_state()  # one process may train several stages, each with its own precision
+    # One process may train several stages, each with its own precision and device. Processes that a launcher joined stay so.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     # accelerate passes it on by its old name
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     return Accelerator(

@@ -180,3 +180,18 @@ def test_codes_of_a_gaussian_are_used_evenly() -> None:
         codes = quantizer.search(z)
         figures[scale] = (len(codes.unique()), float((z - quantizer.table()[codes]).square().mean()))
     assert figures[0.85][0] > figures[1.0][0] and figures[0.85][1] < figures[1.0][1]
+
+
+def test_means_fit_frames_that_were_never_seen_better_than_drawn_frames_do() -> None:
+    generator = torch.Generator().manual_seed(3)
+    mixing = torch.randn(6, 6, generator=generator)
+    train, unseen = (torch.randn(n, 6, generator=generator) @ mixing for n in (8000, 2000))
+    gaps = {}
+    for name in ("features", "means"):
+        quantizer = SimVQ(512, 6)
+        fit = quantizer.fit_features if name == "features" else quantizer.fit_means
+        fit(train, generator=torch.Generator().manual_seed(0))
+        gaps[name] = float((quantizer(unseen).z_q - unseen).square().mean())
+    assert gaps["means"] < 0.95 * gaps["features"]
+    with pytest.raises(ValueError, match="too few"):
+        SimVQ(512, 6).fit_means(train[:100])

@@ -121,6 +121,24 @@ def codes_from_features(z: Tensor, size: int, rounds: int, generator: torch.Gene
     return z[chosen]
 
 
+@torch.no_grad()
+def codes_from_means(z: Tensor, size: int, rounds: int, generator: torch.Generator | None) -> Tensor:
+    """`size` codes as the means of the rows of `z [n, dim]` that are nearest to them: k-means, `rounds` times.
+
+    Frames of one song resemble each other, so codes that are frames themselves fit the songs they come from; means of
+    several frames fit songs that were never seen (docs/model.md). Raises ValueError for fewer rows than codes.
+    """
+    codes = codes_from_features(z, size, 1, generator)
+    z = z.detach().float()
+    for _ in range(rounds):
+        mean = codes.mean(0)
+        found = nearest(z - mean, codes - mean)
+        count = torch.bincount(found, minlength=size)
+        sums = torch.zeros_like(codes).index_add_(0, found, z)
+        codes = torch.where(count[:, None] > 0, sums / count[:, None].clamp_min(1), codes)
+    return codes
+
+
 class Quantizer(nn.Module):
     """What both quantizers share: nearest code, straight-through, the table of code vectors cached in eval mode."""
 
@@ -203,7 +221,16 @@ class Quantizer(nn.Module):
 
         The fall-back where a Gaussian cloud of codes fits the features badly (they come in clusters).
         """
-        codes = codes_from_features(z, self.size, rounds, generator)
+        self._spread(codes_from_features(z, self.size, rounds, generator), z, scale)
+
+    @torch.no_grad()
+    def fit_means(
+        self, z: Tensor, scale: float = 1.0, rounds: int = 5, generator: torch.Generator | None = None
+    ) -> None:
+        """Start the codes at k-means of features `z [n, dim]`, n >= size, spread about their mean by `scale`."""
+        self._spread(codes_from_means(z, self.size, rounds, generator), z, scale)
+
+    def _spread(self, codes: Tensor, z: Tensor, scale: float) -> None:
         mean = z.detach().float().mean(0)
         self.set_codes(mean + scale * (codes - mean))
 

@@ -28,6 +28,8 @@ Track = str | Tensor
 """A track's name for the whole batch, or int64 `[batch]` with 0 = vocals, 1 = accompaniment."""
 
 PADDING_CODE = -1
+Basis = Literal["random", "features", "means"]
+"""What a codebook starts from: see Tokenizer.fit_quantizer."""
 
 
 class Quantized(NamedTuple):
@@ -218,13 +220,14 @@ class Tokenizer(nn.Module):
         track: str,
         lengths: Tensor | None = None,
         scale: float | None = None,
-        basis: Literal["random", "features"] = "random",
+        basis: Basis = "random",
         generator: torch.Generator | None = None,
     ) -> None:
         """Start a track's codes where its bottleneck features are; `hidden [batch, frames, width]` from `lower`.
 
         "random" keeps the random basis and sets the map to the features' mean and `scale`^2 (default 0.85) times their
-        covariance; "features" draws the basis itself from them, at least codebook_size frames: Quantizer.fit_features.
+        covariance; "features" draws the basis itself from them, "means" from their k-means: at least codebook_size
+        frames (Quantizer.fit_features, fit_means).
         """
         branch = self.branch(track)
         with torch.no_grad():
@@ -233,8 +236,9 @@ class Tokenizer(nn.Module):
         rows = z.flatten(0, 1) if mask is None else z[mask]
         if basis == "random":
             branch.quantizer.fit(rows, FIT_SCALE if scale is None else scale)
-        else:
-            branch.quantizer.fit_features(rows, 1.0 if scale is None else scale, generator=generator)
+            return
+        fit = branch.quantizer.fit_features if basis == "features" else branch.quantizer.fit_means
+        fit(rows, 1.0 if scale is None else scale, generator=generator)
 
     def quantize(self, hidden: Tensor, track: Track) -> Quantized:
         """Each item through its own track's proj in and quantizer: `hidden [batch, frames, width]`.

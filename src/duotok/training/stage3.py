@@ -4,7 +4,7 @@ SimVQ and proj out, routed hard by the known track; upper blocks and heads train
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from duotok.corpora.store import ShardStore
 from duotok.distributed import total
 from duotok.errors import ConfigError
 from duotok.model.losses import Stage3Weights, stage3_loss
-from duotok.model.tokenizer import Tokenizer
+from duotok.model.tokenizer import Basis, Tokenizer
 from duotok.model.transformer import Block
 from duotok.random import item_seed
 from duotok.tokens import TRACKS
@@ -44,9 +44,10 @@ class Stage3Config(CropStageConfig):
     fit_batches: int = Field(
         default=24, ge=0, description="batches whose features the codebooks start from; 0 = random map"
     )
-    fit_basis: Literal["random", "features"] = Field(
+    fit_basis: Basis = Field(
         default="random",
-        description="keep the random basis and fit the map, or draw the frozen basis from feature frames",
+        description="keep the random basis and fit the map, or draw the frozen basis from feature frames, or make it "
+        "their k-means (slow on a CPU)",
     )
     refit_steps: tuple[int, ...] = Field(
         default=(),
@@ -101,7 +102,7 @@ class Stage3(CropStage):
             hidden = {TRACKS[0]: [row for rows in hidden.values() for row in rows]}
         for name, rows in hidden.items():
             frames = sum(len(row) for row in rows)
-            if self.config.fit_basis == "features" and 0 < frames < self.config.model.codebook_size:
+            if self.config.fit_basis != "random" and 0 < frames < self.config.model.codebook_size:
                 raise ConfigError(
                     f"fit_batches {self.config.fit_batches}: {frames} frames of {name} cannot start a codebook of "
                     f"{self.config.model.codebook_size}; draw more batches, or --set fit_basis=random"

@@ -18,7 +18,7 @@ from duotok.cli.main import app
 
 ROOT = SOURCE.parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", *DOCS, *sorted((ROOT / "configs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *sorted((ROOT / "configs").rglob("*.md"))]
 MODULES = {"duotok": ROOT / "src", "benchmarks": ROOT}
 
 

@@ -323,7 +323,10 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
         raise ConfigError(f"{path}: missing; train the earlier stage first or name its run") from None
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ConfigError(f"{path}: weights of another architecture ({reason})") from None
+        raise ConfigError(
+            f"{path}: weights of another architecture ({reason}); give the sizes of {path.parent.parent / CONFIG} "
+            "(--set model.KEY=VALUE), or another --runs folder"
+        ) from None
     except SafetensorError as error:
         raise Damaged(f"{path}: damaged ({error}); {MEND}") from None
 

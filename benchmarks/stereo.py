@@ -89,7 +89,11 @@ def main() -> None:
     ]  # fmt: skip
     head = ["sound", "excerpts", "called turned", f"correlation below {OLD}", "correlation, median"]
     conditions = {"audio": options.audio.name, "seconds of each": SECONDS}
-    show({"conditions": conditions, "rows": [dict(zip(head, row, strict=True)) for row in rows]}, [table(head, rows)], options.json)
+    show(
+        {"conditions": conditions, "rows": [dict(zip(head, row, strict=True)) for row in rows]},
+        [table(head, rows)],
+        options.json,
+    )
 
 
 if __name__ == "__main__":

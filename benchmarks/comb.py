@@ -59,14 +59,14 @@ def excess(power: NDArray[np.float64], lines: NDArray[np.float64]) -> float:
 def measure(sound: NDArray[np.float32], note: float, partials: int, given: float) -> dict[str, float]:
     """The figures of a decoded note; given: the power of the one that went in."""
     power = spectrum(sound)
-    own = note * np.arange(1, partials + 1)
+    own = note * np.arange(1, partials + 1, dtype=np.float64)
 
     def lines(first: float, step: float) -> NDArray[np.float64]:
         every = np.arange(first, TOP + 1, step)
         kept: NDArray[np.float64] = every[np.abs(every[:, None] - own).min(1) > NEAR]
         return kept
 
-    def level(found: NDArray[np.float64]) -> float:
+    def level(found: NDArray[Any]) -> float:
         return 10 * math.log10(max(sum(line(power, hertz) for hertz in found), 1e-20) / given)
 
     kept, comb = level(own[own < TOP]), level(lines(50, 50))

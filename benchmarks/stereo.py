@@ -53,7 +53,8 @@ def reverb(sound: Tensor, generator: torch.Generator) -> Tensor:
     tails = torch.randn(2, RATE, generator=generator) * torch.exp(-torch.arange(RATE) / (0.25 * RATE))
     size = 1 << (sound.shape[-1] + RATE).bit_length()
     wet = torch.fft.irfft(torch.fft.rfft(sound, size) * torch.fft.rfft(tails, size), size)[:, : sound.shape[-1]]
-    return wet * sound.norm() / wet.norm(dim=1).mean().clamp_min(1e-9)
+    scaled: Tensor = wet * sound.norm() / wet.norm(dim=1).mean().clamp_min(1e-9)
+    return scaled
 
 
 def variants(stereo: Tensor) -> Iterator[tuple[str, Tensor]]:

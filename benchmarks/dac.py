@@ -36,7 +36,7 @@ from duotok.corpora.store import ShardStore
 from duotok.corpora.types import RATE
 from duotok.errors import DuoTokError
 from duotok.training.autoencoder import AUDIBLE
-from duotok.training.checkpoint import best, load_module
+from duotok.training.checkpoint import best, check_run, load_module
 from duotok.training.engine import train
 from duotok.training.sounds import TrackComponent, TrackMixture, span, torch_rng
 from duotok.training.stage import Batch, Stage, StageConfig, to_device
@@ -200,6 +200,12 @@ class DacStage(Stage):
         return {f"use_{k}": share for k, share in enumerate(used)}
 
 
+def check_out(folder: Path) -> None:
+    """Raises DuoTokError where the codec would replace something, before hours of training."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DuoTokError(f"{folder}: is already there; name a new folder, or an empty one")
+
+
 def main() -> int:
     assert __doc__ is not None
     options_of = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,6 +216,8 @@ def main() -> int:
     options_of.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = options_of.parse_args()
     try:
+        check_out(options.out)
+        check_run(options.runs / DacStage.name)
         store = ShardStore(options.data / "shards", options.data / "derived")
         derive_samples(store)
         stage = DacStage(load_config(DacStageConfig, options.config, options.set), store)

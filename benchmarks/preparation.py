@@ -40,6 +40,8 @@ from duotok.corpora.base import get
 from duotok.corpora.jobs import read_ledger
 from duotok.corpora.types import Recording
 
+MARK = ".duotok-preparation"
+"""In the scratch folder: what lies there is of this benchmark."""
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000049454e44ae426082")
 
 
@@ -80,10 +82,21 @@ def spread(recordings: Sequence[Recording], limit: int | None) -> list[Recording
     return [recordings[n * len(recordings) // limit] for n in range(limit)]
 
 
+def anew(scratch: Path, *folders: Path) -> None:
+    """Delete what an earlier run left. Exits when it was not this benchmark that made `folders`."""
+    if not (scratch / MARK).is_file():
+        there = next((folder for folder in folders if os.path.lexists(folder)), None)
+        if there is not None:
+            sys.exit(f"error: {there}: is there, and not of this benchmark; name another folder with --work")
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / MARK).touch()
+
+
 def plant(audio: Path, tree: Path, chosen: Sequence[Recording]) -> None:
     """Links to the files of the recordings, with the rows of INDEX.tsv and the lyrics that belong to them."""
-    if tree.exists():
-        shutil.rmtree(tree)
     files = {Path(path).relative_to(audio).as_posix() for item in chosen for path in item.audio.values()}
     tree.mkdir(parents=True)
     with (audio / "INDEX.tsv").open(encoding="utf-8", newline="") as file:
@@ -161,11 +174,10 @@ def main() -> None:
     options = about.parse_args()
 
     audio, tree, work = options.audio.resolve(), options.work.resolve() / "tree", options.work.resolve() / "work"
+    anew(options.work, tree, work)
     chosen = spread(sorted(get("index")(audio).recordings(), key=lambda item: item.id), options.limit)
     plant(audio, tree, chosen)
     damaged = damage(tree, audio, chosen, options.damage)
-    if work.exists():
-        shutil.rmtree(work)
 
     here, workers = ("--work", str(work)), ("--workers", str(options.workers))
     steps = [

@@ -194,7 +194,7 @@ def write_bundle(
         raise BundleError(f"{folder}: bundle not written, these parts were not given: {', '.join(missing)}")
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder}: is a file; name a folder for the bundle")
-    if folder.is_dir() and any(folder.iterdir()) and not force and not _is_bundle(folder):
+    if folder.is_dir() and any(folder.iterdir()) and not force and not is_bundle(folder):
         raise BundleError(f"{folder}: holds other files and no bundle; name a new or an empty folder")
     partial = temporary(folder)
     try:
@@ -214,7 +214,7 @@ def write_bundle(
     return folder
 
 
-def _is_bundle(folder: Path) -> bool:
+def is_bundle(folder: Path) -> bool:
     """Whether a folder holds a bundle, be it damaged since or without seals."""
     try:
         return bool(_json(folder / CONFIG_FILE))

@@ -28,9 +28,11 @@ from duotok.renderer.dit import DiT
 from duotok.renderer.render import stream_track
 from duotok.renderer.samplers import SAMPLERS
 from duotok.separation.bs_roformer import BSRoFormer
+from duotok.separation.identity import separator_identity
 from duotok.separation.separator import MiniSeparator
 from duotok.spool import Sound, Spool, StemSeparator, tracks_of
 from duotok.tokens import FRAME_RATE, SAMPLE_RATE, TRACKS, DualTokens, WindowPlan, n_frames
+from duotok.tokens.dual import SEPARATOR, SourceFile
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class DuoTok:
         self._parts: dict[str, nn.Module] = {}
         self._hash = ""
         self._separator: StemSeparator | None = None
+        self._identity: tuple[StemSeparator, SourceFile] | None = None
         self.mel = LogMel(config.codec.mel_mean, config.codec.mel_std).to(self.device)
 
     def __repr__(self) -> str:
@@ -148,6 +151,16 @@ class DuoTok:
         self._separator = separator
 
     @property
+    def separator_source(self) -> SourceFile | None:
+        """What token files say of the separator (see `duotok.separation.identity`); None where there is none."""
+        separator = self.separator
+        if separator is None:
+            return None
+        if self._identity is None or self._identity[0] is not separator:
+            self._identity = separator, SourceFile(*separator_identity(separator), 0)
+        return self._identity[1]
+
+    @property
     def model_id(self) -> str:
         return self.config.name
 
@@ -208,6 +221,8 @@ class DuoTok:
         given = {role: sound for role, sound in zip(("mix", *TRACKS), sounds, strict=True) if sound is not None}
         sources = {role: file for role, sound in given.items() if (file := sound.file()) is not None}
         separator = self.separator if mix is not None and voice is None and band is None else None
+        if separator is not None and sources and (made := self.separator_source) is not None:
+            sources[SEPARATOR] = made
         # A separator takes several times as long as the tokenizer; the split of the progress bar follows.
         first_share = 0.4 if separator is None else 0.85
         expected = max(1, leader.expected_samples) if progress else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from duotok.audio.channels import Upright, correlation, upright
+from duotok.audio.channels import TURNED, Upright, correlation, is_turned, upright
 
 GENERATOR = torch.Generator().manual_seed(0)
 CENTRE, LEFT, RIGHT = torch.randn(3, 48_000, generator=GENERATOR)
@@ -28,3 +28,31 @@ def test_a_song_that_is_turned_over_from_its_middle_on() -> None:
     assert torch.equal(second[:, 480:], WIDE[:, 480:])  # a fade, no click
     quiet = both.push(1e-3 * torch.stack([LEFT, RIGHT]))  # says nothing: goes on as before
     assert torch.equal(quiet, 1e-3 * torch.stack([LEFT, -RIGHT]))
+
+
+def band(sound: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    spectrum = torch.fft.rfft(sound)
+    hertz = torch.fft.rfftfreq(sound.shape[-1], 1 / 48_000)
+    return torch.fft.irfft(spectrum * ((hertz >= low) & (hertz < high)), sound.shape[-1])
+
+
+def test_a_wide_mix_is_not_taken_for_a_turned_one() -> None:
+    """Negative together, as the old threshold of -0.2 saw it, but not everywhere."""
+    low, middle, high = band(CENTRE, 20, 250), band(LEFT, 250, 1000), band(RIGHT, 1000, 4000)
+    bass = 3 * low
+    for wide in (
+        torch.stack([bass + 9 * middle + 9 * high, bass - 9 * middle - 9 * high]),  # width from 250 Hz up
+        torch.stack([9 * low + middle + high, -9 * low + middle + high]),  # a delay of some ms: the bass is against it
+    ):
+        assert correlation(wide) < TURNED and not is_turned(wide)
+        both = Upright()
+        assert torch.equal(both.push(wide), wide) and not both.turned
+    wet = torch.stack([CENTRE + 2 * LEFT, 0.5 * CENTRE - 0.8 * RIGHT])  # decorrelated
+    assert torch.equal(upright(wet), wet)
+
+
+def test_a_turned_channel_is_found_when_bands_are_empty() -> None:
+    for low, high in ((20, 250), (1000, 4000), (5000, 9000)):
+        sound = band(WIDE, low, high)
+        assert is_turned(sound * OVER) and not is_turned(sound)
+    assert is_turned(WIDE[:, :16_000] * OVER, 16_000)

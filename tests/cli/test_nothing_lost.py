@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 from tests.tiny import song
 from typer.testing import CliRunner
@@ -17,7 +19,9 @@ from typer.testing import CliRunner
 from duotok.audio import io
 from duotok.cli import console
 from duotok.cli.main import app
+from duotok.codec import DuoTok
 from duotok.seals import seal
+from duotok.separation.separator import MiniSeparator
 from duotok.tokens import DualTokens, load
 
 
@@ -104,6 +108,41 @@ def test_stems_model_and_windows_count(bundle: Path, tmp_path: Path) -> None:
     (other / "config.json").write_text(json.dumps(seal(config)))
     assert "other windows" in str(encode(other, mix, "--vocals", voice, "-o", out)[0]["note"])
     assert band.is_file()
+
+
+def other_separator(bundle: Path, folder: Path) -> Path:
+    """The same tokenizer behind a separator of other weights."""
+    model = DuoTok.from_pretrained(bundle)
+    assert isinstance(model.separator, MiniSeparator)
+    with torch.no_grad():
+        next(model.separator.model.parameters()).mul_(1.5)
+    return model.save_pretrained(folder)
+
+
+def test_another_separator_counts(bundle: Path, tmp_path: Path) -> None:
+    mix, out, other = sung(tmp_path / "in/a.wav", 1), tmp_path / "out", other_separator(bundle, tmp_path / "other")
+    assert DuoTok.from_pretrained(bundle).model_hash == DuoTok.from_pretrained(other).model_hash
+    encode(bundle, mix.parent, "-o", out)
+    assert encode(bundle, mix.parent, "-o", out)[0]["status"] == "skipped"
+    found = load(out / "a.duotok").sources["separator"]
+    assert found.name == "MiniSeparator" and len(found.sha256) == 64
+    (said,) = encode(other, mix.parent, "-o", out)
+    assert said["status"] == "encoded" and "another separator" in str(said["note"])
+    assert load(out / "a.duotok").sources["separator"].sha256 != found.sha256
+    assert encode(other, mix.parent, "-o", out)[0]["status"] == "skipped"
+    (said,) = encode(bundle, "--vocals", mix, "--accompaniment", mix, "-o", out / "a.duotok", "--force")
+    (said,) = encode(other, mix, "-o", out / "a.duotok", "--force", "--dry-run")
+    assert "other stems" in str(said["note"])
+
+
+def test_tokens_that_do_not_say_which_separator_are_made_anew(bundle: Path, tmp_path: Path) -> None:
+    path = sung(tmp_path / "a.wav", 1)
+    encode(bundle, path)
+    before = load(tmp_path / "a.duotok")
+    old = {role: file for role, file in before.sources.items() if role != "separator"}
+    replace(before, sources=old).save(tmp_path / "a.duotok")  # as an earlier DuoTok wrote it
+    (said,) = encode(bundle, path)
+    assert said["status"] == "encoded" and "do not say which separator" in str(said["note"])
 
 
 def test_a_moved_library_is_done(bundle: Path, tmp_path: Path) -> None:

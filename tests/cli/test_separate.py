@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from click.testing import Result
+from tests.cli.test_nothing_lost import other_separator
 from tests.tiny import song
 from typer.testing import CliRunner
 
@@ -35,6 +36,19 @@ def test_both_stems_of_every_song(bundle: Path, tmp_path: Path) -> None:
     assert torch.allclose(torch.cat([part["vocals"] for part in expected], dim=1), voice, atol=1e-6)
     again = run(tmp_path / "in", "-o", tmp_path / "out", "--model", bundle)
     assert again.exit_code == 0 and "2 skipped" in again.stderr
+
+
+def test_stems_of_another_separator_are_not_taken_for_done(bundle: Path, tmp_path: Path) -> None:
+    io.write(tmp_path / "a.wav", 0.3 * song(0.5), 48_000)
+    assert run(tmp_path / "a.wav", "-o", tmp_path / "out", "--model", bundle).exit_code == 0
+    before = (tmp_path / "out/a.vocals.wav").read_bytes()
+    other = other_separator(bundle, tmp_path / "other")
+    done = run(tmp_path / "a.wav", "-o", tmp_path / "out", "--model", other)
+    assert done.exit_code == 1 and "by another separator" in done.stderr and "--force" in done.stderr
+    assert (tmp_path / "out/a.vocals.wav").read_bytes() == before
+    assert run(tmp_path / "a.wav", "-o", tmp_path / "out", "--model", other, "--force").exit_code == 0
+    again = run(tmp_path / "a.wav", "-o", tmp_path / "out", "--model", other)
+    assert again.exit_code == 0 and "skipped" in again.stderr
 
 
 def test_the_sign_of_a_song_is_the_sign_of_its_stems(bundle: Path) -> None:

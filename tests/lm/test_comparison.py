@@ -20,7 +20,7 @@ from duotok.cli.main import app
 from duotok.errors import ConfigError, DuoTokError
 from duotok.lm.comparison import Comparison, Run, Scorer, train_and_score
 from duotok.lm.comparison_corpora import Row, moments
-from duotok.lm.comparison_table import as_json, as_markdown, write
+from duotok.lm.comparison_table import as_json, as_markdown, outputs, write
 from duotok.lm.corpus import Song, write_tokens
 from duotok.lm.metrics import MetricError
 from duotok.lm.scores import SongScore
@@ -123,6 +123,8 @@ def test_whole(tmp_path: Path) -> None:
     }  # fmt: skip
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "out").glob("*.png"))
     told = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert {path.name for path in outputs(comparison.config, tmp_path / "out")} == written
+    assert set(told.pop("files")) == written - {"table.json"}
     assert told == json.loads(json.dumps(as_json(result)))
     # The codes are drawn evenly, and each few times: frequencies tell nothing.
     assert all(0.95 < book["cnbpt_by_frequency"] < 1.3 for book in told["codebooks"])

@@ -381,6 +381,8 @@ def test_checkpoint_to_separator(tmp_path: Path, wrapper: str | None) -> None:
         load_published(tmp_path / "model.ckpt", config)
     out = tmp_path / "model.safetensors"
     assert convert.main([str(tmp_path / "model.ckpt"), str(out)]) == 0
+    assert convert.main([str(tmp_path / "model.ckpt"), str(out)]) == 1, "what is there stays"
+    assert convert.main([str(tmp_path / "model.ckpt"), str(out), "--force"]) == 0
     assert set(load_file(out)) == set(state)
     mix = torch.randn(2, 1500)
     expected = separator().separate(mix)

@@ -72,6 +72,18 @@ def test_many_resumes(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"song-0000000{seed}" for seed in (3, 4, 5)]
 
 
+def test_a_folder_with_files_of_the_user_is_not_replaced(tmp_path: Path) -> None:
+    place = tmp_path / "song-00000003"
+    options = {"workers": 1, "seconds": 4.0, "rate": RATE, "vocals": False}
+    generate_many([3], tmp_path, **options)  # type: ignore[arg-type]
+    for name, text in (("remix.flac", "mine"), ("song.json", '{"mine": 1}')):
+        (place / name).write_text(text)
+        with pytest.raises(AudioError, match="holds something else than a song"):
+            generate_many([3], tmp_path, **{**options, "seconds": 5.0})  # type: ignore[arg-type]
+        assert (place / name).read_text() == text
+        (place / name).unlink()
+
+
 def test_processes_make_the_same_songs(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="needs duotok[songs]")
     options = {"seconds": 4.0, "rate": RATE}

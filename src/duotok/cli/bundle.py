@@ -41,6 +41,8 @@ def bundle(
     from duotok.corpora.store import ShardStore
     from duotok.training.assemble import assemble
 
+    if out.is_dir() and _input(out, runs, data):
+        raise DuoTokError(f"{out}: is an input, and files of it would be replaced; choose another place with -o")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise DuoTokError(f"{out}: holds files already; name a new folder, or --force puts the bundle there")
     store = ShardStore(data / "shards", data / "derived")
@@ -49,6 +51,17 @@ def bundle(
     written = assemble(runs, store, out, name, command, tokens_only, overrides or [], force)
     size = sum(path.stat().st_size for path in written.iterdir())
     say(f"{written}: {size / 1e6:.1f} MB")
+
+
+def _input(out: Path, runs: Path, data: Path) -> bool:
+    """Whether a folder is RUNS or WORK, or lies in it and holds something that no bundle is: a run, shards."""
+    from duotok.bundle import is_bundle
+
+    place = out.resolve()
+    if place in (runs.resolve(), data.resolve()):
+        return True
+    inside = any(place.is_relative_to(folder.resolve()) for folder in (runs, data))
+    return inside and any(out.iterdir()) and not is_bundle(out)
 
 
 def _seal(folder: Path) -> None:

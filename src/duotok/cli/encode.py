@@ -71,7 +71,7 @@ def encode(
     by the bundle's own separator unless you give stems.
 
     Folders keep their tree; what in them was no sound is told at the end. A song is done, and skipped, when the very same
-    bytes were encoded by the same model, with the same stems and windows; so the same command goes on where it was stopped,
+    bytes were encoded by the same model, with the same separator or stems, and the same windows; so the same command goes on where it was stopped,
     and a song that was exported again is encoded again. Songs of one name from two places get two names. A file that cannot
     be read is reported and the others are done; the exit code is 1 then.
 
@@ -163,8 +163,11 @@ def encode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
     """Encode one song, unless that was done."""
     from duotok.cli.files import origin, shown
     from duotok.spool import Sound
+    from duotok.tokens.dual import SEPARATOR
 
     sources = {role: found for role, path in task.files.items() if (found := Sound(path).file()) is not None}
+    if set(sources) == {"mix"} and codec.separator_source is not None:
+        sources[SEPARATOR] = codec.separator_source
     target, why, done = settle(task, codec, sources)
     if done:
         return {"status": "skipped", "output": shown(target)}
@@ -236,10 +239,14 @@ def settle(task: Task, codec: DuoTok, sources: Mapping[str, SourceFile]) -> tupl
 
 def _difference(there: DualTokens, codec: DuoTok, sources: Mapping[str, SourceFile]) -> str:
     """In what tokens that are there differ from those that would be made; "" when they are the same."""
+    from duotok.tokens.dual import SEPARATOR
+
     if there.model_hash != codec.model_hash:
         return f"those that were there are of another model ({there.model_id or 'unknown'})"
     if there.plan != codec.config.codec.plan:
         return "those that were there were made in other windows"
+    if sources.keys() - there.sources.keys() == {SEPARATOR} and there.sources:
+        return "those that were there do not say which separator took the song apart"
     if there.sources.keys() != sources.keys():
         return (
             "those that were there were made of other stems"
@@ -248,6 +255,8 @@ def _difference(there: DualTokens, codec: DuoTok, sources: Mapping[str, SourceFi
         )
     for role, file in sources.items():
         if (there.sources[role].sha256, there.sources[role].bytes) != (file.sha256, file.bytes):
+            if role == SEPARATOR:
+                return "those that were there were made with another separator"
             return f"the {'song' if role == 'mix' else role} has changed since"
     return ""
 

@@ -30,6 +30,7 @@ def lm(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs, the table and the pictures.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set lm.steps=100.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs trained side by side; what each says is in log.txt of its folder.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace tables and pictures in FOLDER that no comparison made.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and list the runs; train and write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The table as one JSON document on stdout.")] = False,
 ) -> None:  # fmt: skip
@@ -37,6 +38,7 @@ def lm(
 
     For every tokenizer, protocol and seed it trains a model and scores the same moments of the same songs; everything but
     the tokens is held constant, and unequal songs or settings are refused. Run it again after a stop: what is done stays.
+    A table, a picture or a run's folder that no comparison made is left alone.
 
     \b
       duotok eval lm comparison.yaml -o results --dry-run
@@ -50,11 +52,15 @@ def lm(
       seeds: [0, 1, 2]
       corruption: {}
     """
+    from duotok.cli.files import check_free, check_not_input
     from duotok.lm.comparison import Comparison, train_and_score
     from duotok.lm.comparison_table import as_json as json_of
-    from duotok.lm.comparison_table import as_markdown, write
+    from duotok.lm.comparison_table import as_markdown, made_before, outputs, write
 
     comparison = Comparison(config, output, overrides or [])
+    places = outputs(comparison.config, output)
+    check_not_input(places, [config, *(Path(corpus.path) for corpus in comparison.corpora.values())])
+    check_free(places, made_before(output), force)
     if dry_run:
         plan = {str(run.folder): comparison.todo(run) for run in comparison.runs}
         if as_json:

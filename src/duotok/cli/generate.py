@@ -57,6 +57,7 @@ def generate(
       duotok generate --lm runs/lm.vocals-to-accompaniment --vocals song.mp3 --keep 2 -o band.wav
       duotok generate --lm runs/lm.accompaniment-to-vocals --accompaniment band.wav --stem -o sung.wav
     """
+    from duotok.cli.files import check_not_input
     from duotok.lm.folder import open_lm
     from duotok.lm.generate import check_given, windows
     from duotok.lm.generate import generate as make
@@ -79,6 +80,7 @@ def generate(
         targets = _targets(out, seeds, force, several=True)
     else:
         targets = _targets(out, seeds, force, several=count > 1)
+    check_not_input([place for pair in targets for place in pair], [source])
     language = open_lm(lm, device)
     _check_task(language, lm, what)
     codec = open_model(model, device)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from duotok.cli.console import put_json, say
-from duotok.errors import ConfigError
+from duotok.errors import ConfigError, DuoTokError
 
 if TYPE_CHECKING:
     from duotok.codec import DuoTok
@@ -45,6 +45,7 @@ def pack(
 
     check_writable(out)
     place = Path(source)
+    _check_input(place, out)
     shards = source if "://" in source else next(
         (str(p) for p in (place / "shards", place) if (p / "shards.json").is_file()), None
     )  # fmt: skip
@@ -60,6 +61,20 @@ def pack(
         put_json(facts)
     else:
         say(", ".join(f"{name}: {n:,}" if isinstance(n, int) else f"{name}: {n}" for name, n in facts.items()))
+
+
+def _check_input(folder: Path, out: Path) -> None:
+    """A file in INPUT may be replaced only when it is a packed corpus. Raises DuoTokError."""
+    from duotok.lm.corpus import TokenCorpus
+
+    if not (out.is_file() and folder.is_dir() and out.resolve().is_relative_to(folder.resolve())):
+        return
+    try:
+        TokenCorpus(out)
+    except DuoTokError:
+        raise DuoTokError(
+            f"{out}: is in {folder}, the input, and no packed tokens; choose another place with -o"
+        ) from None
 
 
 def _splits(option: str, names: list[str] | None) -> tuple[Any, ...]:

@@ -46,7 +46,7 @@ def separate(
     """Take songs apart into vocals and accompaniment with the bundle's own separator.
 
     48 kHz stereo, as long as the song. The names are those that `duotok encode --vocals --accompaniment` and `duotok data
-    prepare` take for the tracks of one song. What was separated from the very same file is done, and skipped; any other file
+    prepare` take for the tracks of one song. What was separated from the very same file by the same separator is done, and skipped; any other file
     that is in the way is left alone unless you say --force.
 
     \b
@@ -109,14 +109,18 @@ def separate_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
 
     began = time.monotonic()
     expected = max(1, Sound(task.source).expected_samples)
-    mark = f"duotok separated {sha256(task.source)[:16]} by {codec.model_id}"
+    made = codec.separator_source
+    song = f"duotok separated {sha256(task.source)[:16]} by "
+    mark = song + codec.model_id + (f" {made.sha256[:16]}" if made is not None else "")
     there = [place for place in task.targets.values() if os.path.lexists(place)]
     if there and not task.force:
         foreign = [place for place in there if comment_of(place) != mark]
         if foreign:
+            what = "was not separated from this song"
+            if (comment_of(foreign[0]) or "").startswith(song):
+                what = "was separated from this song by another separator"
             raise DuoTokError(
-                f"{shown(foreign[0])}: is there already, and was not separated from this song; choose another folder with "
-                "-o, or --force replaces it"
+                f"{shown(foreign[0])}: is there already, and {what}; choose another folder with -o, or --force replaces it"
             )
         if len(there) == len(task.targets):
             return {"status": "skipped"}

@@ -32,6 +32,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train one stage; run the same command again to go on after a kill.
 
+    A run goes on where its folder RUNS/STAGE has one; a folder that holds other files of the same names is left alone.
+
     The order is separator, autoencoder, stage1, stage2 (needs separator and stage1), stage3 (needs stage2), stage4 once with
     --set track=vocals and once with --set track=accompaniment (needs stage3 and autoencoder), adapt (needs stage4). The
     language model (lm) learns from the tokens of `duotok pack`, which its config names as data.
@@ -44,7 +46,6 @@ def train(
       torchrun --nproc-per-node 8 -m duotok train stage1 -c configs/paper/stage1.yaml --data WORK
     """
     from duotok.config import load_config
-    from duotok.distributed import rank
     from duotok.errors import ConfigError
     from duotok.training.stages import config_class
 
@@ -68,9 +69,12 @@ def train(
         raise ConfigError("--data is missing: name the folder of `duotok data prepare` (--dry-run needs none)")
     from duotok.training.checkpoint import Untrained
     from duotok.training.engine import join
-    from duotok.training.engine import train as run_training
+    from duotok.training.stage4 import Stage4Config
 
+    name = f"{stage}.{parsed.track}" if isinstance(parsed, Stage4Config) else stage
     with join(parsed).main_process_first():  # the first process derives, the others find it done
+        if not prepare:
+            _check(runs / name)  # before hours of deriving
         try:
             built = _build(stage, parsed, data, shards, runs, workers)
         except Untrained as error:
@@ -81,9 +85,26 @@ def train(
     if prepare:
         typer.echo(f"{built.name}: all that it needs is in {data / 'derived'}")
         return
-    losses = run_training(built, runs / built.name, stop_after)
+    _train(built, runs / built.name, stop_after, as_json)
+
+
+def _check(run: Path) -> None:
+    """Only the first process: it makes the files that the others would find."""
+    from duotok.distributed import rank
+    from duotok.training.checkpoint import check_run
+
     if rank() == 0:
-        put_json(losses) if as_json else typer.echo(f"{built.name}: done, in {runs / built.name}")
+        check_run(run)
+
+
+def _train(built: Stage, run: Path, stop_after: int | None, as_json: bool) -> None:
+    from duotok.distributed import rank
+    from duotok.training.engine import train as run_training
+
+    _check(run)
+    losses = run_training(built, run, stop_after)
+    if rank() == 0:
+        put_json(losses) if as_json else typer.echo(f"{built.name}: done, in {run}")
 
 
 def _language_model(
@@ -91,10 +112,8 @@ def _language_model(
 ) -> None:
     """The language model reads packed tokens, which its config names, and no shards."""
     from duotok.config import load_config
-    from duotok.distributed import rank
     from duotok.lm.stage import LMStage, LMStageConfig
     from duotok.training.engine import join
-    from duotok.training.engine import train as run_training
 
     parsed = load_config(LMStageConfig, config, overrides)
     if dry_run:
@@ -107,9 +126,7 @@ def _language_model(
         return
     with join(parsed).main_process_first():
         built = LMStage(parsed)
-    losses = run_training(built, runs / built.name, stop_after)
-    if rank() == 0:
-        put_json(losses) if as_json else typer.echo(f"{built.name}: done, in {runs / built.name}")
+    _train(built, runs / built.name, stop_after, as_json)
 
 
 def _build(

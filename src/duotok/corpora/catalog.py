@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from duotok.corpora.base import LICENCE_CLASSES, Corpus, get, licence_class, settle
-from duotok.corpora.jobs import atomic_write
+from duotok.corpora.jobs import atomic_write, read_ledger
 from duotok.corpora.types import CorpusError, Recording, Split, read_table, segment_key, write_table
 
 TABLE = "recordings.parquet"
@@ -116,8 +117,17 @@ def check(recordings: Iterable[Recording]) -> None:
                 )
 
 
-OWN = ("shards", "stems", "lyrics", "scan", "report", "derived")
+OWN = (TABLE, "segments.parquet", "ledger", "shards", "stems", "lyrics", "scan", "report", "derived")
 """What the steps write into WORK."""
+
+
+def _is_work(work: Path) -> bool:
+    """Whether an earlier step wrote here; what it left may be damaged."""
+    try:
+        read(work)
+    except CorpusError:
+        return any(read_ledger(path) for path in (work / "ledger").glob("*.jsonl"))
+    return True
 
 
 def write(work: Path, catalog: Catalog) -> Path:
@@ -126,8 +136,8 @@ def write(work: Path, catalog: Catalog) -> Path:
     Raises CorpusError for a folder that holds what would be taken for work of ours, and replaced.
     """
     path = work / TABLE
-    if not path.exists() and not (work / "ledger").is_dir():
-        foreign = [name for name in OWN if (work / name).exists()]
+    if not _is_work(work):
+        foreign = [name for name in OWN if os.path.lexists(work / name)]
         if foreign:
             raise CorpusError(
                 f"{work / foreign[0]}: is there, and no work of DuoTok; name a new folder with --work, its steps write there"

@@ -33,6 +33,7 @@ from duotok.lm.stage import LMStageConfig
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram, count_songs
 from duotok.tokens.file import write_atomically
+from duotok.training.checkpoint import check_run
 
 log = logging.getLogger(__name__)
 
@@ -359,9 +360,12 @@ def check_folder(run: Run) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        check_run(run.folder)
         return
     except ValueError:
         raise ConfigError(f"{path}: damaged; delete the folder {run.folder}") from None
+    if not isinstance(before, dict):
+        raise ConfigError(f"{path}: not the settings of a run; choose another folder with -o")
     now = json.loads(json.dumps(run.settings()))
     for key in sorted({*now, *before}):
         if now.get(key) != before.get(key):

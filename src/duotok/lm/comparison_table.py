@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from duotok.durable import sha256
 from duotok.lm.comparison import Result
+from duotok.lm.comparison_config import ComparisonConfig
 from duotok.lm.figures import cnbpt_bars, codebook_use, context_curves, corruption_curves
 from duotok.lm.intervals import Interval, Intervals
 from duotok.lm.metrics import bit_rate
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram
+from duotok.seals import read_json
 from duotok.tokens.file import write_atomically
 
 SHOWN = ("acc1", "acc10", "acc50")
+TABLE = "table.json"
+
+
+def outputs(config: ComparisonConfig, folder: Path) -> list[Path]:
+    """The files that `write` makes of a comparison in `folder`."""
+    names = ["table.md", TABLE, "codebooks.png", *(f"cnbpt-{protocol}.png" for protocol in config.protocols)]
+    if config.corruption is not None:
+        names += [f"corruption-{protocol}.png" for protocol in config.protocols if protocol != "parallel"]
+    if config.context is not None:
+        names.append(f"context-{config.context.protocol}.png")
+    return [folder / name for name in names]
+
+
+def made_before(folder: Path) -> Callable[[Path], bool]:
+    """Whether a file of `folder` is as an earlier `write` left it: table.json has the hashes of what it wrote."""
+    try:
+        found = read_json((folder / TABLE).read_text(encoding="utf-8"))
+        known = dict(found["files"]) if {"codecs", "values"} <= found.keys() else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = {}
+
+    def mine(path: Path) -> bool:
+        if path.name == TABLE:
+            return bool(known)
+        # null: it was being written when that run was stopped
+        return path.is_file() and path.name in known and known[path.name] in (None, sha256(path))
+
+    return mine
 
 
 def write(result: Result, folder: Path) -> list[Path]:
-    """Write table.md, table.json and the pictures into `folder`; returns their paths. Raises OSError."""
+    """Write table.md, table.json and the pictures into `folder`; returns their paths. Raises OSError.
+
+    What is there already is replaced: ask `made_before` first.
+    """
     files: dict[str, bytes] = {
         "table.md": as_markdown(result).encode(),
-        "table.json": json.dumps(as_json(result), indent=1, allow_nan=False).encode(),
         "codebooks.png": codebook_use(result.books),
     }
     for protocol, values in result.values.items():
@@ -31,9 +65,16 @@ def write(result: Result, folder: Path) -> list[Path]:
         files[f"cnbpt-{protocol}.png"] = cnbpt_bars(bars)
     files |= {f"corruption-{protocol}.png": corruption_curves(costs) for protocol, costs in result.costs.items()}
     files |= {f"context-{protocol}.png": context_curves(curves) for protocol, curves in result.contexts.items()}
+    _write_table(result, folder, dict.fromkeys(files))
     for name, data in files.items():
         write_atomically(folder / name, data)
-    return [folder / name for name in files]
+    _write_table(result, folder, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+    return [folder / name for name in (*files, TABLE)]
+
+
+def _write_table(result: Result, folder: Path, files: Mapping[str, str | None]) -> None:
+    text = json.dumps({**as_json(result), "files": files}, indent=1, allow_nan=False)
+    write_atomically(folder / TABLE, text.encode())
 
 
 def _streams(found: Intervals) -> list[str]:

@@ -9,10 +9,10 @@ all codecs have the same; `start_frame` is in frames of the codec.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +163,7 @@ def pack_shards(
             yield song
 
     count = write_tokens(path, identity, songs(), source, code_vectors(model))
-    shutil.rmtree(parts, ignore_errors=True)
+    _remove_parts(parts, wanted)
     return Packed(count, sum(frames.values()), kept, left_out)
 
 
@@ -201,6 +201,15 @@ def _finished(parts: Path, model: DuoTok | Codec, stretch: Stretch) -> bool:
         return False
     same = {**header, "model_hash": model.model_hash, "source": stretch.source} == header
     return same and set(found) == {stream.name for stream in model.streams}
+
+
+def _remove_parts(parts: Path, wanted: Sequence[Stretch]) -> None:
+    """The parts that `wanted` made; the folder goes with them unless something else lies there."""
+    for stretch in wanted:
+        for suffix in (SUFFIX, CODEC_SUFFIX):
+            (parts / (stretch.file + suffix)).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        parts.rmdir()
 
 
 def _read(parts: Path, model: DuoTok | Codec, stretch: Stretch) -> dict[str, Codes]:

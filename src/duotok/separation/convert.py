@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -103,8 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m duotok.separation.convert", description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a .ckpt of BS-RoFormer or a .th of Demucs")
     parser.add_argument("out", type=Path, metavar="OUT.safetensors")
+    parser.add_argument("--force", action="store_true", help="replace OUT when it is there")
     options = parser.parse_args(arguments)
     try:
+        if os.path.lexists(options.out) and not options.force:
+            raise ConfigError(f"{options.out}: is there already; choose another name, or --force replaces it")
         count = convert(options.checkpoint, options.out)
     except DuoTokError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -179,5 +179,13 @@ class Song:
 
 def _is_song(folder: Path) -> bool:
     """Whether a folder holds a song, whole or damaged, and nothing else."""
-    names = [path.name for path in folder.iterdir()]
-    return "song.json" in names and all(Path(name).suffix in (".json", ".flac", ".wav", ".opus") for name in names)
+    names = {path.name for path in folder.iterdir()}
+    tracks = (*STEMS, "accompaniment", "mix")
+    own = {"song.json", *(f"{track}{suffix}" for track in tracks for suffix in (".flac", ".wav", ".opus"))}
+    if "song.json" not in names or not names <= own:
+        return False
+    try:
+        facts = json.loads((folder / "song.json").read_text("utf-8"))
+    except ValueError:
+        return True  # damaged
+    return isinstance(facts, dict) and {"seed", "rate", "samples"} <= facts.keys()

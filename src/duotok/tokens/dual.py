@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 TRACKS = ("vocals", "accompaniment")
+SEPARATOR = "separator"
+"""Role, in `sources`, of what took the mix apart."""
 SAMPLE_RATE = 48_000
 FRAME_SAMPLES = 1920
 FRAME_RATE = SAMPLE_RATE / FRAME_SAMPLES
@@ -91,7 +93,8 @@ class DualTokens:
     vocals, accompaniment: int64 `[frames]`, 25 a second, equally long. n_samples: length of the song at 48 kHz.
     gain_db: what `encode` applied to both tracks alike, so that decoding can undo it. plan: the encoder's windows.
     model_id, model_hash: the bundle that gave the codes their meaning. source: name of the file they came from; sources:
-    that file and given stems by what they are ("mix", "vocals", "accompaniment"); origin: a hash of where the song lay
+    that file and given stems by what they are ("mix", "vocals", "accompaniment"), and the "separator" of a mix without stems
+    (its kind, the hash of weights and settings, no bytes); origin: a hash of where the song lay
     beside the token file, "" where that is not known.
     Raises ValueError when the parts do not fit together.
     """

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 3
 BEST = "best.json"
+LOG, CONFIG, SAMPLES = "log.jsonl", "config.json", "samples"
 MEND = "delete that checkpoint to go on from the one before"
 UNSEALED = 2  # the format before seals: read, as far as it can be read
 
@@ -64,6 +65,41 @@ def _damaged_state(path: Path) -> str:
     except DuoTokError as error:
         return str(error)
     return ""
+
+
+def check_run(run: Path) -> None:
+    """Raises ConfigError for a folder with files of the names that training writes, and no run to go on with."""
+    if not os.path.lexists(run):
+        return
+    if not run.is_dir():
+        raise ConfigError(f"{run}: is a file, and the run's folder would be there; choose another --runs folder")
+    if every_checkpoint(run) or _begins_a_log(run / LOG):
+        return
+    foreign = [name for name in (LOG, BEST, SAMPLES) if os.path.lexists(run / name)]
+    if os.path.lexists(run / CONFIG) and not _is_config(run / CONFIG):
+        foreign.insert(0, CONFIG)
+    if foreign:
+        raise ConfigError(
+            f"{run / foreign[0]}: is there, and no run of `duotok train` that could go on; choose another --runs folder"
+        )
+
+
+def _begins_a_log(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = json.loads(file.readline())
+        return isinstance(first, dict) and {"step", "kind"} <= first.keys()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_config(path: Path) -> bool:
+    """Of a run that was stopped before its log began."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and {"steps", "batch_size", "lr", "seed"} <= values.keys()
 
 
 def latest(run: Path) -> Path:
@@ -287,7 +323,10 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
         raise ConfigError(f"{path}: missing; train the earlier stage first or name its run") from None
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ConfigError(f"{path}: weights of another architecture ({reason})") from None
+        raise ConfigError(
+            f"{path}: weights of another architecture ({reason}); give the sizes of {path.parent.parent / CONFIG} "
+            "(--set model.KEY=VALUE), or another --runs folder"
+        ) from None
     except SafetensorError as error:
         raise Damaged(f"{path}: damaged ({error}); {MEND}") from None
 

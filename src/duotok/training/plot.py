@@ -121,6 +121,10 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
     Raises ConfigError for a run without a log, a picture of an unknown kind, or a file that is there and no such picture
     (unless `force`).
     """
+    if picture.is_dir():
+        raise ConfigError(f"{picture}: is a folder; name a picture in it, e.g. {picture / 'curves.png'}")
+    if any(picture.exists() and picture.samefile(run / LOGGED) for run in runs if (run / LOGGED).exists()):
+        raise ConfigError(f"{picture}: is the log of a run; name another picture")
     if picture.is_file() and not force and MARK.encode() not in picture.read_bytes():
         raise ConfigError(f"{picture}: is there already, and no learning curves; name another, or --force replaces it")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

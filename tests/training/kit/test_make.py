@@ -160,6 +160,37 @@ def test_only_a_kit_that_has_not_run_is_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kit", "more"]
 
 
+@pytest.mark.parametrize("part_size", [None, 4 << 20])
+def test_a_kit_with_files_of_the_user_is_not_deleted(tmp_path: Path, part_size: int | None) -> None:
+    folder, options = tmp_path / "kit", {"part_size": part_size}
+    kit(folder, **options)
+    (folder / "code" / "__pycache__").mkdir(parents=True)
+    (folder / "code" / "__pycache__" / "x.pyc").touch()  # of `run.py --status`
+    kit(folder, **options)
+    mine = folder / "results" / "results.001"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match=r"results\.001: not as the kit in .* was made, and would be deleted"):
+        kit(folder, **options)
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    changed = folder / ("part-001" if part_size else "kit.json")
+    changed.write_text("edited")
+    with pytest.raises(ConfigError, match=f"{changed.name}: not as the kit"):
+        kit(folder, **options)
+    assert changed.read_text() == "edited"
+
+
+@pytest.mark.parametrize("name", [MANIFEST, PARTS])
+@pytest.mark.parametrize("text", ["{}", '{"files": ["a"], "seal": 1}', '{"parts": {}, "kit": 1}', "[]"])
+def test_a_foreign_file_of_that_name_makes_no_kit(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit" / name).write_text(text)
+    with pytest.raises(ConfigError, match="holds other files and no kit"):
+        kit(tmp_path / "kit")
+    assert (tmp_path / "kit" / name).read_text() == text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -170,6 +170,93 @@ def test_joining_overwrites_nothing_else(tmp_path: Path) -> None:
         join_results(results, runs)
 
 
+@pytest.mark.parametrize("name", ["config.json", "log.jsonl", "best.json"])
+def test_joining_replaces_no_file_of_the_user(tmp_path: Path, name: str) -> None:
+    results, run = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3]), tmp_path / "runs" / "stage1"
+    run.mkdir(parents=True)
+    (run / name).write_text("mine")
+    with pytest.raises(DuoTokError, match=rf"{name}: is there, and no run"):
+        join_results(results, run.parent)
+    assert [path.read_text() for path in run.iterdir()] == ["mine"]
+
+
+def test_the_log_of_another_training_is_not_replaced(tmp_path: Path) -> None:
+    there, run = tmp_path / "there" / "stage1", tmp_path / "runs" / "stage1"
+    there.mkdir(parents=True)
+    lines = [json.dumps({"step": step, "kind": "train"}) + "\n" for step in range(3)]
+    (there / "log.jsonl").write_text("".join(lines))
+    results = collected(there, tmp_path / "results", [3])
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text(lines[1])
+    with pytest.raises(DuoTokError, match="is the log of another training"):
+        join_results(results, run.parent)
+    assert (run / "log.jsonl").read_text() == lines[1] and len(list(run.iterdir())) == 1
+    (run / "log.jsonl").write_text(lines[0])  # joined earlier, and there it went on
+    assert join_results(results, run.parent)[0]["step"] == 3
+    assert (run / "log.jsonl").read_text() == "".join(lines)
+
+
+@pytest.mark.parametrize("name", ["results.json", "results.001", "results.900"])
+def test_collecting_replaces_no_file_of_the_user(tmp_path: Path, name: str) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / name).write_text("{}")
+    with pytest.raises(ValueError, match=rf"{name}: is there, and no result of a kit; name another folder"):
+        collected(tmp_path / "there" / "stage1", results, [3])
+    assert [path.read_text() for path in results.iterdir()] == ["{}"]
+    (results / name).unlink()
+    (results / "results.txt").write_text("of no name that pieces have")
+    pack(tmp_path / "there", ["stage1"], results, 2000)
+    (results / "results.777").write_text("mine")
+    with pytest.raises(ValueError, match=r"results\.777: is there"):
+        pack(tmp_path / "there", ["stage1"], results, 2000)
+
+
+def test_a_collection_that_was_stopped_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [2])
+    from duotok.training.kit import collect
+
+    moved: list[Path] = []
+
+    def stop(source: Path, target: Path) -> None:
+        if len(moved) == 1:
+            raise KeyboardInterrupt
+        moved.append(target)
+        source.rename(target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(collect, "put", stop)
+        pack(tmp_path / "there", ["stage1"], results, 3000)
+    assert len(list(results.glob("results.0*"))) == 1
+    with pytest.raises(DuoTokError, match="missing"):
+        join_results(results, tmp_path / "runs")
+    pack(tmp_path / "there", ["stage1"], results, 3000)
+    assert join_results(results, tmp_path / "runs")[0]["step"] == 2
+
+
+@pytest.mark.parametrize("name", ["packages", "state.json"])
+def test_what_is_in_out_and_of_no_kit_stays(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "own_requirements", lambda extras: [Requirement("alpha")])
+    make_wheel(tmp_path / "index", "alpha", "1.5")
+    kit = make(tmp_path / "kit", target=Target(PYTHON, HERE), sources=Sources([str(tmp_path / "index")], no_index=True))
+    mine = tmp_path / "mine" / name / "letter.txt" if name == "packages" else tmp_path / "mine" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text('"mine"')
+    code, told = run(kit, "--check", "-o", tmp_path / "mine")
+    assert code == 1 and f"{tmp_path / 'mine' / name}: is there, and n" in told and "--out" in told
+    assert mine.read_text() == '"mine"'
+
+
+def test_parts_are_not_joined_over_a_folder_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(os.urandom(5 << 20))
+    parts = make(tmp_path / "parts", include=[tmp_path / "noise"], part_size=2 << 20)
+    mine = tmp_path / "out" / "kit" / "letter.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    code, told = run(parts, "-o", tmp_path / "out", "--check")
+    assert code == 1 and f"{mine.parent}: is there, and no kit" in told and mine.read_text() == "mine"
+
+
 def test_results_that_are_damaged_or_incomplete_are_named(tmp_path: Path) -> None:
     results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3])
     for change, state in ((lambda path: path.write_bytes(b"x" * 2000), "damaged"), (Path.unlink, "missing")):

@@ -21,7 +21,8 @@ from duotok.training.kit.start import read
 FORMAT = 1
 NAME, TABLE = "results", "results.json"
 STATE = "optimizer.safetensors"
-ALONGSIDE = ("best.json", "config.json", "log.jsonl")
+LOG = "log.jsonl"
+ALONGSIDE = ("best.json", "config.json", LOG)
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -67,6 +68,7 @@ def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only
     weights_only: leaves out optimizer and generators. A run that trains meanwhile does not disturb. What an earlier call wrote
     there is replaced. Returns results.json: `steps` of each run, `pieces`, `files`.
     """
+    _check_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{NAME}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -81,16 +83,36 @@ def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only
             "steps": {name: step_of(checkpoints(partial / "files" / name)[-1]) for name in names},
             "files": entries(partial / "files", held),
         }  # fmt: skip
-        (folder / TABLE).unlink(missing_ok=True)
-        for old in folder.glob(f"{NAME}.*"):
-            if old.suffix[1:].isdigit():
-                old.unlink()
+        old = _pieces(folder)
+        # Known before they are there, so that a stopped collection can be collected anew.
+        told = {**facts, "pieces": [*made, *({"name": n, "bytes": 0, "sha256": ""} for n in old)]}
+        write_text(folder / TABLE, json.dumps(told, indent=1) + "\n")
+        for name in old:
+            (folder / name).unlink(missing_ok=True)
         for piece in made:
             put(partial / "pieces" / piece["name"], folder / piece["name"])
         write_text(folder / TABLE, json.dumps(facts, indent=1) + "\n")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts
+
+
+def _pieces(folder: Path) -> list[str]:
+    """What an earlier collection wrote into a folder."""
+    facts = read(folder / TABLE)
+    found = facts.get("pieces") if {"format", "steps", "files"} <= facts.keys() else None
+    names = [str(piece.get("name")) for piece in found or () if isinstance(piece, dict)]
+    return [name for name in dict.fromkeys(names) if re.fullmatch(rf"{NAME}\.[0-9]+", name)]
+
+
+def _check_place(folder: Path) -> None:
+    """Raises ValueError when files of the names of results are there that no collection wrote."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; name a folder")
+    known = _pieces(folder)
+    for path in sorted(folder.glob(f"{NAME}.*")):
+        if (path.name == TABLE and not known) or (path.suffix[1:].isdigit() and path.name not in known):
+            raise ValueError(f"{path}: is there, and no result of a kit; name another folder with --collect")
 
 
 def _hold(run: Path, place: Path, weights_only: bool) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
-from duotok.training.kit.collect import ALONGSIDE, TABLE, checkpoints, step_of
+from duotok.training.kit.collect import ALONGSIDE, LOG, TABLE, checkpoints, step_of
 from duotok.training.kit.start import damage, digest, read, unpack
 
 
@@ -31,7 +31,10 @@ def join_results(folder: Path, runs: Path, names: Sequence[str] = ()) -> list[di
     if problem:
         raise DuoTokError(f"{problem}; bring them again")
     chosen = {name: int(step) for name, step in facts["steps"].items() if not names or name in names}
+    from duotok.training.checkpoint import check_run
+
     for name, step in chosen.items():
+        check_run(runs / name)
         _check_clash(runs / name, step, [entry for entry in facts["files"] if entry["name"].startswith(f"{name}/")])
     partial = runs / ".results.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -40,6 +43,8 @@ def join_results(folder: Path, runs: Path, names: Sequence[str] = ()) -> list[di
         problem = damage(partial, facts["files"])
         if problem:
             raise DuoTokError(f"{problem}; collect them again")
+        for name in chosen:
+            _check_log(partial / name / LOG, runs / name / LOG)
         for name in chosen:
             _place(partial / name, runs / name)
     finally:
@@ -58,6 +63,12 @@ def _check_clash(run: Path, step: int, files: Sequence[dict[str, Any]]) -> None:
         path = run.parent / entry["name"]
         if path.name not in ALONGSIDE and path.is_file() and digest(path) != entry["sha256"]:
             raise DuoTokError(f"{path}: is there with another content; join into another --runs folder")
+
+
+def _check_log(found: Path, there: Path) -> None:
+    """Raises DuoTokError when the log that is there is not the beginning of the one that comes: of another training."""
+    if found.is_file() and there.is_file() and not found.read_bytes().startswith(there.read_bytes()):
+        raise DuoTokError(f"{there}: is the log of another training; join into another --runs folder")
 
 
 def _place(found: Path, run: Path) -> None:

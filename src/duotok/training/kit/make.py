@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,8 @@ def make_kit(
 ) -> dict[str, Any]:  # fmt: skip
     """Write a kit into `folder`, which appears whole or not at all; returns its facts. Raises DuoTokError.
 
-    class_of: the config of a stage; known: the stages. A kit that is there already is replaced, anything else is not.
+    class_of: the config of a stage; known: the stages. A kit that is there already is replaced, unless it has
+    run, or holds files that it did not bring or that were changed since.
     """
     _check_place(folder)
     if options.part_size is not None and options.part_size < 4 * SPARE:
@@ -98,6 +99,7 @@ def make_kit(
         facts |= {"seal": manifest["seal"], "wheels": [wheel.path.name for wheel in wheels], "parts": []}
         if options.part_size is not None:
             facts["parts"] = _cut(partial, manifest, options.part_size - SPARE)
+        _check_place(folder)  # again: the wheels took a while
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)  # whether it reached the disk is seen by its hashes
@@ -188,15 +190,46 @@ def _readme(plan: Plan) -> str:
 
 
 def _check_place(folder: Path) -> None:
+    own: dict[str, str | None] = {}
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; name a folder for the kit")
-    ours = (start.MANIFEST, start.PARTS)
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in ours):
-        raise ConfigError(f"{folder}: holds other files and no kit; name a new or an empty folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        own = _own(folder)
+        if not own:
+            raise ConfigError(f"{folder}: holds other files and no kit; name a new or an empty folder")
     if (folder / "out").exists():
         raise ConfigError(
             f"{folder}: the kit has run there, in {folder / 'out'}; move that away, or name another folder"
         )
+    if folder.is_dir() and (foreign := _foreign(folder, own)):
+        raise ConfigError(
+            f"{foreign}: not as the kit in {folder} was made, and would be deleted with it; move it away, or name another folder"
+        )
+
+
+def _own(folder: Path) -> dict[str, str | None]:
+    """Name -> hash of the files of a kit, or of its parts; {} for a folder that is none."""
+    manifest, parts = start.read(folder / start.MANIFEST), start.read(folder / start.PARTS)
+    listed = manifest.get("files") if "seal" in manifest else parts.get("parts") if "kit" in parts else None
+    try:
+        found: dict[str, str | None] = {entry["name"]: entry["sha256"] for entry in listed or ()}
+    except (KeyError, TypeError):
+        return {}
+    if found:
+        found = {**dict.fromkeys((start.MANIFEST, start.PARTS, SCRIPT, contents.README)), **found}
+    return found
+
+
+def _foreign(folder: Path, own: Mapping[str, str | None]) -> Path | None:
+    """A file in a kit's folder that the kit did not bring, or that was changed since. Caches of Python do not count."""
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder)
+        if (path.is_dir() and not path.is_symlink()) or "__pycache__" in below.parts:
+            continue
+        name = below.as_posix()
+        if name not in own or path.is_symlink() or own[name] not in (None, start.digest(path)):
+            return path
+    return None
 
 
 def _copy(items: Sequence[Item], folder: Path) -> dict[str, Any]:

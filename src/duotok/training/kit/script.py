@@ -82,6 +82,7 @@ def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
             return 0
         out.mkdir(parents=True, exist_ok=True)
         kit_at_work = Work(kit, out, plan, options)
+        kit_at_work.check_out()
         if command:
             with only_one(out):
                 kit_at_work.packages()

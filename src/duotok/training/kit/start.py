@@ -90,6 +90,8 @@ def join(here: Path, out: Path, parts: Mapping[str, Any]) -> Path:
     kit, partial = out / "kit", out / ".kit.partial"
     if read(kit / MANIFEST).get("seal") == parts["kit"]:
         return kit
+    if kit.exists() and "seal" not in read(kit / MANIFEST):
+        sys.exit(f"error: {kit}: is there, and no kit; name another folder with --out")
     problem = damage(here, parts["parts"])
     if problem:
         sys.exit(f"error: {problem}; bring them again, then run the same command")

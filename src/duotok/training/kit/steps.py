@@ -49,6 +49,10 @@ print("torch", torch.__version__ + ",", ", ".join(gpus) or "no GPU")
 """
 
 
+MARK = ".duotok-kit"
+"""In OUT/packages: a kit has installed it, and may install it anew."""
+
+
 def fingerprint(*values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -90,6 +94,13 @@ class Work:
         state[key] = value
         write_text(self.out / "state.json", json.dumps(state, indent=1) + "\n")
 
+    def check_out(self) -> None:
+        """Raises KitError when OUT has another `state.json` than a kit's, which would be replaced."""
+        path = self.out / "state.json"
+        state = read(path)
+        if path.exists() and not (state and all(isinstance(value, dict) for value in state.values())):
+            raise KitError(f"{path}: is there, and not of a kit; name another folder with --out")
+
     def begin(self) -> None:
         """Nothing runs yet, whatever a killed run.py has left."""
         self._put("now", {})
@@ -102,10 +113,12 @@ class Work:
             target, partial = self.out / "packages", self.out / ".packages.partial"
             asked = fingerprint(self._hashes("wheels"), plan.python)
             if not self._done("packages", asked) or not target.is_dir():
+                self._check_packages(target)
                 began = time.monotonic()
                 say(f"packages: installing {len(plan.wheels)} wheels into {target}")
                 shutil.rmtree(partial, ignore_errors=True)
                 self._pip(partial)
+                (partial / MARK).touch()
                 shutil.rmtree(target, ignore_errors=True)
                 os.sync()  # once, not for each of ten thousand files
                 partial.rename(target)
@@ -116,6 +129,11 @@ class Work:
                 f"this Python ({self.python}) lacks {', '.join(lost)}, and the kit has no wheel of it; "
                 "make the kit without naming it in --have, or name a Python that has it with --python"
             )
+
+    def _check_packages(self, target: Path) -> None:
+        """Raises KitError when OUT has a folder of this name that no kit has installed."""
+        if target.exists() and not (target / MARK).is_file() and "packages" not in read(self.out / "state.json"):
+            raise KitError(f"{target}: is there, and no kit has installed it; name another folder with --out")
 
     def _fits(self) -> None:
         plan = self.plan

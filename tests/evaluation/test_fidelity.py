@@ -23,7 +23,7 @@ def noise(
 
 
 def by_librosa(a: Tensor, b: Tensor) -> float:
-    """The same definition (paper-parameters 6.2) with librosa's filters, in float64. (Its STFT costs 15 s of compiling.)"""
+    """The same definition (docs/parameters.md, evaluation) with librosa's filters, in float64. (Its STFT costs 15 s of compiling.)"""
     filters = pytest.importorskip("librosa").filters
     total = 0.0
     for n_fft in SCALES:

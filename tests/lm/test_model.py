@@ -163,7 +163,7 @@ def test_no_score_for_what_is_no_code() -> None:
 
 @pytest.mark.parametrize(("preset", "body"), [("mini", 985_216), ("100m", 84_567_808), ("1b", 1_029_553_664)])
 def test_parameters_of_the_presets(preset: str, body: int) -> None:
-    """paper-parameters 6.1 counts bodies of 84.6 M and 1,030 M."""
+    """docs/parameters.md, language model, has bodies of 84.6 M and 1,030 M."""
     with torch.device("meta"):
         lm = MultiStreamLM(LMConfig.model_validate({"preset": preset}), PAPER)
     c = lm.config

@@ -326,7 +326,7 @@ def test_mini_fits_its_budget() -> None:
 
 
 def test_paper_preset_counts_parameters() -> None:
-    """24 blocks of 1024 / 16 / 4096: about 302 M (paper-parameters 1)."""
+    """24 blocks of 1024 / 16 / 4096: about 302 M (docs/parameters.md, tokenizer)."""
     with torch.device("meta"):
         tokenizer = Tokenizer(TokenizerConfig.preset("paper"))
     blocks = [*tokenizer.lower_blocks.parameters(), *tokenizer.upper_blocks.parameters()]

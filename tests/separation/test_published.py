@@ -118,7 +118,7 @@ def separator(chunk: int = 400, **changes: Any) -> PublishedSeparator:
 
 
 def test_documented_names_shapes_and_size() -> None:
-    """peers.md 9.2: 1355 tensors, 131.70M parameters."""
+    """The published checkpoint: 1355 tensors, 131.70M parameters."""
     with torch.device("meta"):
         model = PublishedBSRoFormer(read_yaml_text(YAML).model)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}

@@ -1,7 +1,7 @@
 """What the tokenizer sees and learns to tell: log-mel and chroma at 100 Hz from 24 kHz mono sound.
 
 Framing: frame t is centred on sample 240 t + 120, so n samples (a multiple of 240) give exactly n / 240 frames and a
-token frame (40 ms) owns exactly four of them. Parameters: paper-parameters 1 (24 kHz, 2048/240, 128 bins) and 2 (chroma).
+token frame (40 ms) owns exactly four of them. Where 24 kHz, 2048/240 and the bins are from: docs/parameters.md, tokenizer.
 """
 
 from __future__ import annotations

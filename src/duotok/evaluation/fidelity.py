@@ -44,7 +44,7 @@ def level_of(target: Tensor, rate: int, lufs: float) -> float:
 
 
 def mel_distance(estimate: Tensor, target: Tensor, rate: int, lufs: float | None = LOUDNESS) -> float:
-    """Seven-scale mel distance at 24 kHz (paper-parameters 6.2): mean over scales of mean |ln max(M, 1e-5) - ln max(M', 1e-5)|.
+    """Seven-scale mel distance at 24 kHz (docs/parameters.md, evaluation): mean over scales of mean |ln max(M, 1e-5) - ln max(M', 1e-5)|.
 
     estimate, target: `[samples]` or `[channels, samples]` at `rate`; the shorter length counts. Power mels, HTK, no norm.
     The floor makes it a matter of level, so both are first brought, by one factor, to where the target has a loudness of

@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mini": {"hidden": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 512},
     # mini with codes as vectors of 32: a third of the size, so that it fits beside the bundled model.
     "compact": {"hidden": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 512, "embedding": 32},
-    # The model behind the published baseline rows (paper-parameters 6.1).
+    # The model behind the published baseline rows (docs/parameters.md, language model).
     "100m": {"hidden": 768, "layers": 10, "heads": 12, "kv_heads": 2, "ffn": 3072},
     # "Qwen2-1B" is no official size: Qwen2-1.5B's layers, 22 of its 28, are the nearest to 10^9.
     "1b": {"hidden": 1536, "layers": 22, "heads": 12, "kv_heads": 2, "ffn": 8960},

@@ -1,4 +1,4 @@
-"""What the model sees and what it must say: the two protocols of the paper (B.1.3, B.1.4; figure-lm-protocols).
+"""What the model sees and what it must say: the two protocols of the paper (B.1.3, B.1.4; docs/parameters.md, language model).
 
 parallel:        [SOS] [frame 1] ... [frame T] [EOS]; a frame is one step with the codes of all streams, each step predicts all
                  codebooks of the next one.

@@ -1,4 +1,4 @@
-"""Training of the language model on the engine (paper B.1; settings of the published baseline rows, paper-parameters 6.1)."""
+"""Training of the language model on the engine (paper B.1; settings of the published baseline rows, docs/parameters.md, language model)."""
 
 from __future__ import annotations
 

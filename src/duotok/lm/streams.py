@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from duotok.tokens import DualTokens
 
 SPECIALS = 3
-"""Entries after the V codes of a codebook: SOS = V, EOS = V + 1, PAD = V + 2 (paper-parameters 6.1)."""
+"""Entries after the V codes of a codebook: SOS = V, EOS = V + 1, PAD = V + 2 (docs/parameters.md, language model)."""
 
 
 @dataclass(frozen=True)

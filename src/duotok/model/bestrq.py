@@ -1,7 +1,7 @@
 """BEST-RQ (Chiu et al. 2202.01855; paper 3.1): a frozen random quantizer names each frame, masked frames are guessed.
 
 Quantizer 8192 x 16 as in the original; targets from four stacked mel frames and span masking (0.4 s, p 0.6,
-N(0, 0.1) noise) as in MusicFM. All three are defaults: the paper's own settings are not published (paper-parameters 1).
+N(0, 0.1) noise) as in MusicFM. All three are defaults: the paper's own settings are not published (docs/parameters.md, stage 1).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from duotok.config import Config
 from duotok.errors import ConfigError
 
 MEL_PER_FRAME = 4
-"""Mel frames (100 Hz) in a token frame (25 Hz): the x4 of down- and upsampling (paper-parameters 1 and 2)."""
+"""Mel frames (100 Hz) in a token frame (25 Hz): the x4 of down- and upsampling (docs/parameters.md, tokenizer)."""
 
 STEMS = ("vocals", "drums", "bass", "other")
 
@@ -104,7 +104,7 @@ class TokenizerConfig(Config):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "mini": {},
-    # 24 x 1024 / 16 / 4096, bert-base-multilingual-cased lyrics, BS-RoFormer masks (paper-parameters 1-3).
+    # 24 x 1024 / 16 / 4096, bert-base-multilingual-cased lyrics, BS-RoFormer masks (docs/parameters.md, tokenizer).
     "paper": {
         "downsampling": "conv1d",
         "conv_channels": 1024,

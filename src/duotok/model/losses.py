@@ -18,7 +18,7 @@ from duotok.model.transformer import frame_mask
 
 
 class Stage2Weights(Config):
-    """Equation 2. The paper's weights are not published: ones, text loss per target token (paper-parameters 2)."""
+    """Equation 2. The paper's weights are not published: ones, text loss per target token (docs/parameters.md, stage 2)."""
 
     mel: float = Field(default=1.0, ge=0)
     chroma: float = Field(default=1.0, ge=0)

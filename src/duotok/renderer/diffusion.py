@@ -1,6 +1,6 @@
 """What the DiT learns: from latents x0 and noise e, x_t = alpha x0 + sigma e; the output is the velocity of that path.
 
-Two objectives (paper section 3.4: v-prediction; rectified flow as the switch that stable-audio-tools also has):
+Two objectives, both of stable-audio-tools; the paper (3.4) names none, v is the default there and here:
 
     "v"     alpha = cos(pi t / 2), sigma = sin(pi t / 2),   v = alpha e - sigma x0   (arXiv 2202.00512, appendix D)
     "flow"  alpha = 1 - t,         sigma = t,               v = e - x0               (arXiv 2209.03003)
@@ -127,7 +127,7 @@ def diffusion_loss(
     latents, noise: `[batch, latent_frames, latent_dim]`; condition: `[batch, frames, condition_dim]`; lengths: real
     latent frames, padding counts nowhere; t: `[batch]`; min_snr: gamma of the min-SNR weighting, None for none;
     si_snr: weight of minus the SI-SNR (dB) of the clean latents that the velocity stands for; a term of the paper's
-    first version only (its equations 13-16, known second hand: paper-parameters 4), hence 0.
+    first version only (its equations 13-16, known second hand: docs/parameters.md, stage 4), hence 0.
     The mean is over the real latent frames of all processes.
     """
     noisy = add_noise(latents, noise, t, objective)

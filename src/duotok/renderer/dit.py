@@ -75,7 +75,7 @@ class DiTConfig(Config):
         return self.blocks * (self.attention_window + self.conv_kernel // 2) + condition
 
 
-# Counted against stable-audio-tools: 1024 x 24 x 16 with input concatenation has 404.5-406.6M (paper-parameters 4).
+# Counted against stable-audio-tools: 1024 x 24 x 16 with input concatenation has 404.5-406.6M (docs/parameters.md, stage 4).
 PAPER = DiTConfig(
     condition_width=512, width=1024, heads=16, blocks=24, ffn_ratio=4.0, gated=True, time_dim=256, attention_window=None
 )

@@ -63,7 +63,7 @@ class BSRoFormerConfig(Config):
 
     @classmethod
     def published(cls) -> BSRoFormerConfig:
-        """The usual public four-stem model (44.1 kHz, 384 x 8, 62 bands; paper-parameters.md section 2)."""
+        """The usual public four-stem model (44.1 kHz, 384 x 8, 62 bands; docs/parameters.md, stage 2)."""
         bands = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
         return cls(
             sample_rate=44_100,

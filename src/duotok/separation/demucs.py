@@ -1,4 +1,4 @@
-"""Demucs behind the separator's interface (extra `demucs`): the stems of the paper's data (paper-parameters section 3).
+"""Demucs behind the separator's interface (extra `demucs`): the stems of the paper's data (docs/parameters.md, data).
 
 `htdemucs`, shifts 1, overlap 0.25; vocals are its vocals source, accompaniment = mix - vocals. Weights are read as the
 package publishes them today: a folder with `NAME.yaml` (which networks, how weighed) and one `SIGNATURE.safetensors` each.

@@ -254,10 +254,11 @@ def covered(c: Any) -> float:
 # -- mini and the ablations ------------------------------------------------------------------------------------------
 
 
-def test_mini_mixtures_keep_the_papers_proportions_where_they_say_so() -> None:
-    two, three = weights(config("mini/stage2.yaml")), weights(config("mini/stage3.yaml"))
-    assert two["mix"] == 4 * two["accompaniment"] == 4 * two["instrumental"] == 4 * (two["vocals"] + two["solo"])
-    assert three["vocals"] + three["solo"] == three["accompaniment"] + three["instrumental"]
+def test_mini_mixtures_give_voices_and_bands_alike() -> None:
+    for name in ("stage2", "stage3"):
+        found = weights(config(f"mini/{name}.yaml"))
+        assert found["vocals"] + found["solo"] == found["accompaniment"] + found["instrumental"]
+    assert weights(config("mini/stage2.yaml"))["mix"] < weights(config("paper/stage2.yaml"))["mix"] / 7 * 14
     for name in ("autoencoder", "stage1", "stage2", "stage3"):
         c = config(f"mini/{name}.yaml")
         needed = {key for key, component in c.mixture.items() if not component.optional}

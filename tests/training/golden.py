@@ -1,7 +1,7 @@
 """The first losses of every stage at tiny size: what a change of structure must leave as it is.
 
-    python -m tests.training.golden             compare this checkout with golden.json
-    python -m tests.training.golden --write     make golden.json anew, after a change that is meant to change training
+python -m tests.training.golden             compare this checkout with golden.json
+python -m tests.training.golden --write     make golden.json anew, after a change that is meant to change training
 """
 
 from __future__ import annotations

@@ -195,3 +195,15 @@ def test_means_fit_frames_that_were_never_seen_better_than_drawn_frames_do() -> 
     assert gaps["means"] < 0.95 * gaps["features"]
     with pytest.raises(ValueError, match="too few"):
         SimVQ(512, 6).fit_means(train[:100])
+
+
+def test_the_search_of_many_frames_does_not_break_up_the_heap() -> None:
+    """6,000 rows against 32,768 codes: one block of scores is 8 MB, all of them 800 MB."""
+    code = (
+        "import resource, torch; from duotok.model.simvq import nearest; torch.set_num_threads(1)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "z, codes = torch.randn(6000, 16), torch.randn(32768, 16); nearest(z[:128], codes); before = peak()\n"
+        "nearest(z, codes); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100_000  # KiB

@@ -30,22 +30,22 @@ def nearest(z: Tensor, codes: Tensor, half_squares: Tensor | None = None) -> Ten
     roughly centred (see Quantizer.search): the products of far-off means would cost float precision.
     """
     size = codes.shape[0]
-    if len(z) == 0:
-        return torch.zeros(0, dtype=torch.int64, device=z.device)
     if half_squares is None:
         half_squares = 0.5 * codes.square().sum(1)
     columns = codes.T
     group = GROUP if size % GROUP == 0 else size
     chunk = CHUNK if z.device.type == "cpu" else 8192
-    found = []
-    for rows in torch.split(z, chunk):
+    # Written into one tensor: small results kept between large scores would break up the heap, gigabytes of it.
+    found = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    for start in range(0, len(z), chunk):
+        rows = z[start : start + chunk]
         scores = torch.addmm(half_squares, rows, columns, beta=-1)
         # The best of each group, then the group, then the place in it: max vectorises, argmax over all codes does not.
         grouped = scores.view(len(rows), size // group, group)
         best = grouped.amax(2).argmax(1)
         inside = grouped[torch.arange(len(rows), device=z.device), best].argmax(1)
-        found.append(best * group + inside)
-    return torch.cat(found)
+        found[start : start + chunk] = best * group + inside
+    return found
 
 
 class VQOutput(NamedTuple):

@@ -10,9 +10,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "def main(" in path.
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_help_names_the_command(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_names_the_command(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", [f"benchmarks.{name}", "--help"])
     with pytest.raises(SystemExit) as left:
         importlib.import_module(f"benchmarks.{name}").main()

@@ -52,7 +52,7 @@ def test_discriminators_learn_to_tell_and_the_matching_falls_for_the_truth() -> 
 
 
 def stage(store: ShardStore, start: Path, **changes: object) -> AutoencoderStage:
-    config = AUTOENCODER.model_copy(update={"adversary": SMALL, "start_from": start, "steps": 6, **changes})
+    config = AUTOENCODER.model_copy(update={"adversary": SMALL, "start_from": start, "steps": 4, **changes})
     return AutoencoderStage(config, store, "adversarial")
 
 
@@ -100,7 +100,7 @@ def test_discriminators_have_an_optimizer_of_their_own(store: ShardStore, traine
 
 def test_stopped_and_resumed_equals_uninterrupted(store: ShardStore, trained: Path, tmp_path: Path) -> None:
     train(stage(store, trained), tmp_path / "whole")
-    train(stage(store, trained), tmp_path / "parts", stop_after=3)
+    train(stage(store, trained), tmp_path / "parts", stop_after=2)
     train(stage(store, trained), tmp_path / "parts")
     from safetensors.torch import load_file
 

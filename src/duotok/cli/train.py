@@ -24,7 +24,7 @@ def train(
     workers: Annotated[int, typer.Option(min=1, help="Processes that derive arrays before the first step.")] = 1,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop with a checkpoint after this many steps in all.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.001, help="Train so long, not for the config's steps; schedules follow.")] = None,
-    prepare: Annotated[bool, typer.Option("--prepare", help="Derive the arrays that the stage needs, as far as earlier stages are trained, and stop.")] = False,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Derive the arrays it needs, as far as earlier stages are trained, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print parameters, memory, FLOPs, speed and days; train and write nothing.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="How many processes a dry run should plan for.")] = 1,
     measure: Annotated[float, typer.Option(min=0, help="Seconds that a dry run takes steps, three at least.")] = 10.0,

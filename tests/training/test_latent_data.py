@@ -54,9 +54,7 @@ def test_speech_trains_no_renderer(store: ShardStore) -> None:
     assert {s.sound.segment.recording for s in latent_segments(store, "train", "vocals")} == {"index/song"}
 
 
-def test_processes_derive_what_one_derives(
-    store: ShardStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_derive_what_one_derives(store: ShardStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def latents_and_codes(found: ShardStore) -> list[np.ndarray]:
         stretch = latent_stretches(found, "train", "vocals")[0]
         return [stretch.latents(), stretch.codes()]

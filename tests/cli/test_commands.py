@@ -166,6 +166,7 @@ def test_interrupt(bundle: Path, tmp_path: Path) -> None:
     code = """
 import os, signal
 from duotok.tokens import DualTokens
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background hands down that it is ignored
 save, saved = DualTokens.save, []
 def interrupted(tokens, path):
     save(tokens, path)

@@ -8,6 +8,7 @@ OUT    ?= demo
 AUDIO  ?= ../shared/audio
 RUNS   ?= runs/mini
 LM     ?= runs/lm
+TESTERS ?= 2
 # To the shell as they are, with blanks, apostrophes, dollars and all.
 override SONG := $(value SONG)
 override OUT := $(value OUT)
@@ -34,8 +35,8 @@ dev: $(BIN)/.dev     ## the same plus tests, lint and the song generator
 demo: $(BIN)/.core   ## encode, decode and report on the bundled song, or on SONG=path
 	$(BIN)/duotok demo -o "$$OUT" $${SONG:+-- "$$SONG"}
 
-test: $(BIN)/.dev    ## the test suite
-	$(BIN)/python -m pytest
+test: $(BIN)/.dev    ## the test suite, in TESTERS= processes
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 lint: $(BIN)/.dev    ## ruff
 	$(BIN)/ruff check src tests benchmarks

@@ -19,6 +19,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 # Before anything draws: no display is needed, and none is asked for.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# One thread here, in each worker of xdist and in every process that a test starts: more of them only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
 import torch

@@ -158,10 +158,12 @@ def test_tokens_of_another_bundle(bundle: Path, tmp_path: Path) -> None:
     from tests.tiny import tiny_bundle
 
     io.write(tmp_path / "x.wav", song(0.2), 48_000)
-    run("encode", tmp_path / "x.wav", "--model", bundle)
+    assert run("encode", tmp_path / "x.wav", "--model", bundle).exit_code == 0
     other = tiny_bundle(tmp_path, seed=1)
     result = run("decode", tmp_path / "x.duotok", "-o", tmp_path / "y.wav", "--model", other)
     refused(result, "x.duotok", "give the bundle that made them")
+    assert not (tmp_path / "y.wav").exists()
+    assert run("decode", tmp_path / "x.duotok", "-o", tmp_path / "y.wav", "--model", bundle).exit_code == 0
 
 
 def test_settings_that_do_not_exist(bundle: Path, tmp_path: Path) -> None:
@@ -176,11 +178,20 @@ def test_settings_that_do_not_exist(bundle: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "y.wav").exists()
 
 
-def test_info_of_what_is_not_there_and_of_a_stream(bundle: Path, tmp_path: Path) -> None:
-    for name in ("missing.mp3", "missing.duotok", "missing.mkv"):
-        refused(run("info", tmp_path / name), "no such file; check the name")
-    refused(run("info", "nothing"), "no such bundle")
-    refused(run("train", "stage9", "-c", "x.yaml"), "stage 'stage9' is unknown", "stage4, adversarial, adapt, lm")
+@pytest.mark.parametrize("name", ["missing.mp3", "missing.duotok", "missing.mkv"])
+def test_info_of_a_file_that_is_not_there(name: str, tmp_path: Path) -> None:
+    told = run("info", tmp_path / name)
+    refused(told, name, "no such file; check the name")
+    assert told.stdout == ""
+
+
+def test_a_bundle_or_a_stage_of_no_such_name() -> None:
+    for told, words in (
+        (run("info", "nothing"), ("nothing", "no such bundle")),
+        (run("train", "stage9", "-c", "x.yaml"), ("stage 'stage9' is unknown", "stage4, adversarial, adapt, lm")),
+    ):
+        refused(told, *words)
+        assert told.stdout == ""
 
 
 @pytest.mark.parametrize("level", [-76.0, -100.0])

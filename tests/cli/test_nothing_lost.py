@@ -255,10 +255,8 @@ def test_standard_input_and_output(bundle: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, input=given.stdout, capture_output=True)
     (tmp_path / "piped.flac").write_bytes(done.stdout)
     assert io.probe(tmp_path / "piped.flac").n_samples == round(0.4 * 48_000)
-    none = subprocess.run(
-        [*duotok, "encode", "-", "-o", "-", "--model", str(bundle)], input=b"", capture_output=True, text=False
-    )
-    assert none.returncode == 1 and none.stdout == b"" and b"nothing came" in none.stderr
+    none = CliRunner().invoke(app, ["encode", "-", "-o", "-", "--model", str(bundle)], input=b"")
+    assert none.exit_code == 1 and none.stdout == "" and "nothing came" in none.stderr
     assert run("encode", "-", "--model", bundle).exit_code == 1  # no name to give
 
 

@@ -86,12 +86,13 @@ def test_train_and_go_on_and_plot(stage1: Path, prepared: Path, tmp_path: Path) 
     assert drawn.exit_code == 0 and (tmp_path / "curves.png").stat().st_size > 10_000
 
 
-def test_shards_may_lie_elsewhere(stage1: Path, prepared: Path, tmp_path: Path) -> None:
+def test_shards_may_lie_elsewhere_and_minutes_reach_the_run(stage1: Path, prepared: Path, tmp_path: Path) -> None:
     done = run(
         "train", "stage1", "-c", stage1, "--data", tmp_path / "new", "--shards", prepared / "shards",
-        "--runs", tmp_path / "runs", "--stop-after", 1,
+        "--runs", tmp_path / "runs", "--stop-after", 1, "--minutes", 7.5,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "runs" / "stage1" / "config.json").read_text())["minutes"] == 7.5
     assert list((tmp_path / "new" / "derived").rglob("*.mel.npy"))
 
 

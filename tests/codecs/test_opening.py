@@ -142,5 +142,6 @@ def test_a_torchaudio_that_breaks_transformers(dac: Path, monkeypatch: pytest.Mo
 
 
 def test_the_room_imports_without_transformers() -> None:
-    code = "import sys; sys.modules['transformers'] = None; import duotok.codecs"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys; sys.modules['transformers'] = None; import duotok.codecs; print(duotok.codecs.__all__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "open_codec" in done.stdout

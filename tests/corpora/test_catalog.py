@@ -118,8 +118,14 @@ def test_what_breaks_later_steps_is_refused(items: list[Recording], problem: str
         check(items)
 
 
-def test_the_same_artist_in_two_corpora_is_no_conflict() -> None:
-    check([item("a/x", identity="i"), item("b/x", identity="i", split="test")])
+def test_the_same_artist_in_two_corpora_is_no_conflict(tmp_path: Path) -> None:
+    """An identity is known within its corpus: two splits of one name are a conflict in one corpus only."""
+    both = [item("a/x", identity="i"), item("b/x", identity="i", split="test")]
+    check(both)
+    write(tmp_path, Catalog(both))
+    assert [(r.corpus, r.split) for r in read(tmp_path)] == [("a", "train"), ("b", "test")]
+    with pytest.raises(CorpusError, match="'i' of a is in train and in test"):
+        check([both[0], dataclasses.replace(both[1], corpus="a")])
 
 
 def test_one_folder_under_two_names_is_found(tmp_path: Path) -> None:

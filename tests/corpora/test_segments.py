@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from duotok.corpora import catalog
 from duotok.corpora.activity import ActivityConfig, voice_activity
 from duotok.corpora.catalog import Catalog
-from duotok.corpora.cutting import Material, best_cuts, candidates
+from duotok.corpora.cutting import CANDIDATE_FRAMES, Material, best_cuts, candidates
 from duotok.corpora.engines import attempt
 from duotok.corpora.jobs import LocalEngine, read_ledger
 from duotok.corpora.scan import scan_files
@@ -468,11 +467,13 @@ def test_nothing_to_cut(tmp_path: Path) -> None:
         segment_all(tmp_path)
 
 
-def test_it_is_fast(work: Path) -> None:
-    """Cutting costs milliseconds a minute of music (60 to 90 s each here)."""
-    start = perf_counter()
-    segment_all(work, dry_run=True)
-    assert perf_counter() - start < 7.0, "100 ms a recording, on a machine that is busy with other things"
+@pytest.mark.parametrize("frames", [2, 3, 100, 6001])
+def test_what_cutting_weighs_grows_with_the_length_only(frames: int) -> None:
+    """One place in each block of frames, and both ends (seconds: `python -m benchmarks.segments --speed`)."""
+    places = candidates(np.random.default_rng(0).random(frames))
+    blocks = -(-(frames - 2) // CANDIDATE_FRAMES)
+    assert len(places) == blocks + 2 and places[0] == 0 and places[-1] == frames - 1 and (np.diff(places) > 0).all()
+    assert ((places[1:-1] - 1) // CANDIDATE_FRAMES == np.arange(blocks)).all()
 
 
 def test_the_command(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

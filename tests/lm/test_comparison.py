@@ -221,10 +221,16 @@ def test_refuses_unequal_corpora(tmp_path: Path, change: Callable[[list[Song]], 
 
 
 def test_durations_may_round(tmp_path: Path) -> None:
-    def longer(songs: list[Song]) -> list[Song]:
-        return [replace(s, tokens={n: np.pad(c, ((0, 0), (0, 1))) for n, c in s.tokens.items()}) for s in songs]
+    """By a frame of each codec, 0.12 s here; what is compared is what both have. More is another song."""
 
-    Comparison(setup(tmp_path, longer), tmp_path / "out")
+    def longer(frames: int) -> Callable[[list[Song]], list[Song]]:
+        pad = ((0, 0), (0, frames))
+        return lambda songs: [replace(s, tokens={n: np.pad(c, pad) for n, c in s.tokens.items()}) for s in songs]
+
+    rows = Comparison(setup(tmp_path, longer(1)), tmp_path / "out").rows
+    assert [row.seconds for row in rows] == [song.tokens["vocals"].shape[1] / 25 for song in make_songs(FINE)]
+    with pytest.raises(MetricError, match=r"'song1': its duration is 13\.520 s in fine and 13\.680 s in coarse"):
+        Comparison(setup(tmp_path, longer(2)), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,17 @@ def test_the_uniform_model_has_a_cnbpt_of_one(codec: CodecIdentity) -> None:
 
 
 @pytest.mark.parametrize("protocol", [PARALLEL, TO_BAND])
-def test_batched_equals_single(protocol: object) -> None:
+def test_batched_equals_single(protocol: object, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, given = model(), songs()
+    sizes: list[int] = []
+    scores = lm.scores
+    monkeypatch.setattr(lm, "scores", lambda tokens, *more: sizes.append(len(tokens)) or scores(tokens, *more))
     single = score_songs(lm, given, protocol, seconds=1.0, shortest=0.3, batch_size=1)  # type: ignore[arg-type]
-    close(score_songs(lm, given, protocol, seconds=1.0, shortest=0.3, batch_size=7), single)  # type: ignore[arg-type]
+    assert set(sizes) == {1}
+    several = score_songs(lm, given, protocol, seconds=1.0, shortest=0.3, batch_size=7)  # type: ignore[arg-type]
+    assert max(sizes) == 7
+    close(several, single)
+    assert {s.song for s in several} == {s.id for s in given} and all(len(s.bits) and s.bits.min() > 0 for s in several)
 
 
 @pytest.mark.parametrize("protocol", [PARALLEL, TO_BAND])

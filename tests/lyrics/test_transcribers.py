@@ -7,7 +7,6 @@ import os
 import stat
 import sys
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 import torch
@@ -85,7 +84,6 @@ def test_a_tool_that_dies_says_its_last_words_and_is_started_again(tmp_path: Pat
 
 
 def test_timeouts(tmp_path: Path, song: Path):
-    before = perf_counter()
     env = environment(tmp_path / "hangs", "whisperx", do="hang")
     told = pytest.raises(LyricsError, match=r"no answer within 0.3 s; give it more with --timeout")
     with Transcriber(ToolConfig("whisperx", str(env), device="cpu", timeout=0.3)) as tool, told:
@@ -94,7 +92,6 @@ def test_timeouts(tmp_path: Path, song: Path):
     told = pytest.raises(ConfigError, match="does not start")
     with Transcriber(ToolConfig("whisperx", str(env), device="cpu", start_timeout=0.5)) as tool, told:
         tool.transcribe(song)
-    assert perf_counter() - before < 30
 
 
 def test_a_missing_tool_says_how_to_install_it(tmp_path: Path, song: Path):

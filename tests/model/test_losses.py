@@ -100,6 +100,25 @@ def test_latent_norm_pulls_the_bottleneck(build: Callable[..., Tokenizer]) -> No
     torch.testing.assert_close(with_norm["loss"], without["loss"] + 0.1 * heads["z"].square().mean())
 
 
+def test_decorrelation_is_of_the_bottleneck_and_has_its_weight(build: Callable[..., Tokenizer]) -> None:
+    tokenizer, mel, lengths = build().train(), torch.randn(2, 8, 16), torch.tensor([2, 1])
+    heads = tokenizer.stage2(mel, lengths)
+    without = stage2_loss(heads, {"mel": mel}, lengths)
+    weighted = stage2_loss(heads, {"mel": mel}, lengths, Stage2Weights(decorrelation=0.3))
+    assert "decorrelation" not in without
+    wanted = covariance_gap(heads["z"], lengths)
+    assert not torch.isclose(wanted, covariance_gap(heads["z"]))
+    torch.testing.assert_close(weighted["decorrelation"], wanted)
+    torch.testing.assert_close(weighted["loss"], without["loss"] + 0.3 * wanted)
+
+
+def test_the_covariance_gap_by_hand() -> None:
+    # Two channels that are one: variances 1, covariance 1; the gap is 1^2 twice, over two channels.
+    alike = torch.tensor([[[1.0, 1.0], [-1.0, -1.0]]])
+    assert float(covariance_gap(alike)) == pytest.approx(1.0)
+    assert float(covariance_gap(3 * alike)) == pytest.approx((8**2 * 2 + 9**2 * 2) / 2)
+
+
 def test_no_target_at_all_is_named() -> None:
     with pytest.raises(ValueError, match="no head that is switched on has a target"):
         stage2_loss({"chroma": torch.zeros(1, 4, 12)}, {"mel": torch.zeros(1, 4, 16)})

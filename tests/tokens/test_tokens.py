@@ -229,6 +229,7 @@ def test_no_pickle_on_the_load_path(tmp_path: Path) -> None:
         "def no(*a, **k): raise SystemExit('pickle was used')\n"
         "from duotok.tokens import load\n"
         "pickle.load = pickle.loads = pickle.Unpickler = no\n"
-        f"load({str(tmp_path / 'x.duotok')!r})"
+        f"print(load({str(tmp_path / 'x.duotok')!r}).n_samples)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, str(example().n_samples)), done.stderr

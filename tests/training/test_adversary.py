@@ -52,7 +52,7 @@ def test_discriminators_learn_to_tell_and_the_matching_falls_for_the_truth() -> 
 
 
 def stage(store: ShardStore, start: Path, **changes: object) -> AutoencoderStage:
-    config = AUTOENCODER.model_copy(update={"adversary": SMALL, "start_from": start, "steps": 6, **changes})
+    config = AUTOENCODER.model_copy(update={"adversary": SMALL, "start_from": start, "steps": 4, **changes})
     return AutoencoderStage(config, store, "adversarial")
 
 
@@ -74,9 +74,33 @@ def test_the_encoder_stays_and_the_decoder_moves(store: ShardStore, trained: Pat
     assert moved and all(name.startswith(decoder) for name in moved), sorted(moved)[:5]
 
 
+def test_the_decoder_hears_the_discriminators_by_their_weights_and_after_the_warmup(
+    store: ShardStore, trained: Path
+) -> None:
+    weights = {"weight": 0.2, "feature_weight": 0.7}
+    made = stage(store, trained, adversary=SMALL.model_copy(update=weights))
+    audio = torch.rand(2, 4800, generator=torch.Generator().manual_seed(1)) - 0.5
+    estimate = 0.5 * audio
+    for step, ready in ((0, 0.0), (1, 1.0), (5, 1.0)):
+        told = made.reconstruction(estimate, audio, step)
+        own = 0.2 * told["adversarial"] + 0.7 * told["matching"]
+        assert float(told["adversarial"]) > 0 < float(told["matching"])
+        wanted = told["mel"] + 0.5 * told["convergence"] + ready * own + told["discrimination"]
+        torch.testing.assert_close(told["loss"], wanted)
+
+
+def test_discriminators_have_an_optimizer_of_their_own(store: ShardStore, trained: Path) -> None:
+    own = SMALL.model_copy(update={"lr_scale": 3.0, "betas": (0.1, 0.2), "clip": 7.0})
+    made = stage(store, trained, adversary=own)
+    decoder, discriminators = made.parameter_groups()
+    assert {id(p) for p in discriminators.pop("params")} == {id(p) for p in made.discriminators.parameters()}
+    assert discriminators == {"scale": 3.0, "betas": (0.1, 0.2), "clip": 7.0}
+    assert decoder.keys() == {"params"} and all(p.requires_grad for p in decoder["params"])
+
+
 def test_stopped_and_resumed_equals_uninterrupted(store: ShardStore, trained: Path, tmp_path: Path) -> None:
     train(stage(store, trained), tmp_path / "whole")
-    train(stage(store, trained), tmp_path / "parts", stop_after=3)
+    train(stage(store, trained), tmp_path / "parts", stop_after=2)
     train(stage(store, trained), tmp_path / "parts")
     from safetensors.torch import load_file
 

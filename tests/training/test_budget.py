@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +115,10 @@ class Line(Stage):
         return {"loss": float(self.net.weight.detach().sum())}
 
 
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
 def timed(stage: Line, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage.clock is not None
     monkeypatch.setattr(Budget.__init__, "__defaults__", (None, 1, stage.clock))
@@ -124,6 +130,8 @@ def test_the_engine_stops_by_the_clock_and_goes_on(tmp_path: Path, monkeypatch: 
     timed(stage, tmp_path, monkeypatch)
     assert len(stage.shares) == 6, "six steps of ten seconds"
     assert stage.shares == pytest.approx([step / 6 for step in range(6)])
+    rates = [row["lr"] for row in rows(tmp_path) if row["kind"] == "train"]
+    assert rates == pytest.approx([0.01 * half_cosine(share, stage.config.floor) for share in stage.shares])
     assert json.loads((latest(tmp_path) / "state.json").read_text())["seconds"] == pytest.approx(60)
     again = Line(Clock(), minutes=1.0, checks=3)
     timed(again, tmp_path, monkeypatch)
@@ -131,6 +139,21 @@ def test_the_engine_stops_by_the_clock_and_goes_on(tmp_path: Path, monkeypatch: 
     longer = Line(Clock(), minutes=2.0, checks=3)
     timed(longer, tmp_path, monkeypatch)
     assert len(longer.shares) == 6 and longer.shares[0] == pytest.approx(0.5)
+
+
+def test_looks_take_their_time_from_the_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks of 25 seconds: what they take is known from the first one on, and no later step begins without room for it."""
+    clock = Clock()
+
+    class Thorough(Line):
+        def held_out(self) -> dict[str, float]:
+            clock.now += 25.0
+            return super().held_out()
+
+    monkeypatch.setattr("duotok.training.engine.time", SimpleNamespace(monotonic=clock))
+    timed(Thorough(clock, minutes=2.0, checks=4), tmp_path, monkeypatch)
+    assert clock.now - 100.0 <= 120.0 + 10.0, "a step is not cut short"
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "held_out"] == [3, 4, 5]
 
 
 def test_minutes_shorter_than_a_step_take_one_step(

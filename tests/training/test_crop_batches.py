@@ -17,6 +17,7 @@ from duotok.corpora.mixture import Component
 from duotok.corpora.store import ShardStore
 from duotok.errors import ConfigError
 from duotok.random import item_seed
+from duotok.tokens import TRACKS
 from duotok.training.crop_batches import Batch, CropBatches, CropConfig, PseudoMix, crop, text_inside
 
 WORDS = tuple((f"w{chr(97 + k)}", 0.5 + k, 1.0 + k) for k in range(3))
@@ -125,10 +126,15 @@ def test_seeds_and_steps_differ(store: ShardStore) -> None:
 def test_stored_features_are_those_made_on_the_fly(store: ShardStore, bare: ShardStore) -> None:
     mixture = {**STAGE2, "rest": Component(weight=2, types=("other", "vocals"))}
     stored, made = batches(store, mixture), batches(bare, mixture)
+    assert not any(bare.has(index, track, "mel") for index in range(len(bare.segments)) for track in TRACKS)
+    seen: set[str] = set()
     for step in range(4):
         a, b = stored.batch(step, range(BATCH)), made.batch(step, range(BATCH))
+        assert a["ids"] == b["ids"] and a["mel"].any()
         for item in range(BATCH):
             same_item(a, item, b, item, exact=False)
+        seen |= set(a["types"])
+    assert seen == {*STAGE2, "other"}
 
 
 def test_a_url_gives_the_same(bare: ShardStore, root: Path) -> None:
@@ -137,9 +143,10 @@ def test_a_url_gives_the_same(bare: ShardStore, root: Path) -> None:
         memory.pipe(f"/crops-of-test/{path.name}", path.read_bytes())
     remote = batches(ShardStore("memory://crops-of-test"))
     a, b = batches(bare).batch(2, range(BATCH)), remote.batch(2, range(BATCH))
+    memory.rm("/crops-of-test", recursive=True)
+    assert a["ids"] == b["ids"] and a["mel"].any()
     for item in range(BATCH):
         same_item(a, item, b, item)
-    memory.rm("/crops-of-test", recursive=True)
 
 
 def test_crops_are_parts_of_the_features(store: ShardStore) -> None:

@@ -18,13 +18,14 @@ from duotok.training.stage import Stage
 
 HERE = Path(__file__)
 STAGES = ("stage1", "stage2", "stage3", "stage4", "autoencoder", "separator")
+STEPS = 2
 FIRST = ("stage1", "stage2")  # what the others start from
 
 
 def build(name: str, store: ShardStore, runs: Path) -> Stage:
     if name == "stage4":
-        return make_stage4(store, **{**config().model_dump(), "batch_size": 4, "steps": 3, "silence": 0.5})
-    changes: dict[str, object] = {"steps": 3, "batch_size": 4}
+        return make_stage4(store, **{**config().model_dump(), "batch_size": 4, "steps": STEPS, "silence": 0.5})
+    changes: dict[str, object] = {"steps": STEPS, "batch_size": 4}
     return make(name, store, runs, **changes)
 
 
@@ -48,7 +49,7 @@ def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
 @pytest.mark.parametrize("name", STAGES)
 def test_same_losses_and_weights(name: str, both: tuple[Path, Path]) -> None:
     one, two = (_figures(run / name) for run in both)
-    assert len(one) == 3
+    assert len(one) == len(two) == STEPS
     for a, b in zip(one, two, strict=True):
         figures = {k for k in a if not k.startswith("gradient.")} - {
             "rate",

@@ -9,6 +9,7 @@ import copy
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -201,6 +202,17 @@ def test_the_map_is_not_decayed_and_the_rest_is(store: ShardStore, runs: Path, t
         n for n in after[0.0] if n.startswith("upper_blocks") and n.endswith("weight") and after[0.0][n].ndim > 1
     )
     assert not torch.equal(after[0.0][key], after[20.0][key])
+
+
+def test_by_minutes_codebooks_are_fitted_anew_once_each_share_is_past() -> None:
+    fits: list[int] = []
+    stage = SimpleNamespace(config=stage3_config(refit_at=(0.3, 0.6)), refitted=None, fit=fits.append, share=0.0)
+    for step, stage.share in enumerate((0.0, 0.2, 0.4, 0.5, 0.7, 0.9)):
+        Stage3.after_step(stage, step)  # type: ignore[arg-type]
+    assert fits == [3, 5]
+    stage.refitted = None  # a run that goes on repeats nothing
+    Stage3.after_step(stage, 6)  # type: ignore[arg-type]
+    assert fits == [3, 5]
 
 
 def test_codebooks_are_fitted_anew_at_the_steps_that_are_named(

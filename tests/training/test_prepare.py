@@ -42,6 +42,16 @@ def needs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Needs:
     return Needs(root, store)
 
 
+@pytest.fixture(scope="module")
+def renderers(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Needs:
+    """The same with both runs of stage 4."""
+    config = write(tmp_path_factory.mktemp("config"), "stage4", stage4_values())
+    for track in ("accompaniment", "vocals"):
+        stage = build_stage("stage4", config, [f"track={track}"], needs)
+        train(stage, needs.runs / stage.name)
+    return needs
+
+
 def write(folder: Path, name: str, values: dict[str, object]) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -77,25 +87,21 @@ def stage4_values() -> dict[str, object]:
     )  # fmt: skip
 
 
-def test_stage4_and_adapt_follow_from_what_is_trained(needs: Needs, tmp_path: Path):
-    config = write(tmp_path, "stage4", stage4_values())
-    for track in ("accompaniment", "vocals"):
-        stage = build_stage("stage4", config, [f"track={track}"], needs)
-        train(stage, needs.runs / stage.name)
-    segment = latent_segments(needs.store, "train", "vocals")[0]
+def test_stage4_and_adapt_follow_from_what_is_trained(renderers: Needs, tmp_path: Path):
+    segment = latent_segments(renderers.store, "train", "vocals")[0]
     assert segment.latents().shape == (2 * segment.frames, 64) and segment.codes().shape == (segment.frames,)
     values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2}
-    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], needs)
-    losses = train(adapt, needs.runs / "adapt")
+    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
+    losses = train(adapt, tmp_path / "adapt")
     assert {"true_vocals", "rendered_vocals", "rendered_accompaniment", "loss"} <= losses.keys()
 
 
-def test_each_renderer_learns_its_own_track(needs: Needs, tmp_path: Path):
+def test_each_renderer_learns_its_own_track(renderers: Needs, tmp_path: Path):
     """Codes, latents and vectors of the track that it is for, from the sound to the batch, and back in what it loads."""
     config = write(tmp_path, "stage4", stage4_values())
-    tokenizer, autoencoder = load_tokenizer(needs.runs), load_autoencoder(needs.runs)
+    tokenizer, autoencoder = load_tokenizer(renderers.runs), load_autoencoder(renderers.runs)
     for track in TRACKS:
-        stage = build_stage("stage4", config, [f"track={track}"], needs)
+        stage = build_stage("stage4", config, [f"track={track}"], renderers)
         for code, vector in ((0, stage.vectors[0]), (200, stage.vectors[200])):
             wanted = tokenizer.condition(torch.tensor([[code]]), track, "code")[0, 0]
             torch.testing.assert_close(vector, wanted)
@@ -103,28 +109,28 @@ def test_each_renderer_learns_its_own_track(needs: Needs, tmp_path: Path):
         for row in range(2):
             key, start = batch["ids"][row].split(" from frame ")
             stretch = next(s for s in stage.train_set if s.key == key)
-            mel = torch.from_numpy(needs.store.rows(stretch.indices[0], track, "mel").astype(np.float32))
+            mel = torch.from_numpy(renderers.store.rows(stretch.indices[0], track, "mel").astype(np.float32))
             codes = torch.cat([tokenizer.encode(part[None], track)[0] for part in mel.split(4 * 40)])
             first, real = int(start), int(batch["lengths"][row]) // 2
             assert torch.equal(batch["codes"][row, :real], codes[first : first + real])
-            sound = Sound(needs.store, stretch.indices[0]).mono(track)
+            sound = Sound(renderers.store, stretch.indices[0]).mono(track)
             with torch.no_grad():
                 latents = autoencoder.encode(sound[None, None])[0]
             torch.testing.assert_close(
                 batch["latents"][row, : 2 * real], latents[2 * first : 2 * (first + real)], atol=1e-2, rtol=1e-2
             )
-        torch.testing.assert_close(load_vectors(needs.runs, track), stage.vectors)
-        averaged = load_file(best(needs.runs / f"stage4.{track}") / "ema.safetensors")
-        loaded = load_dit(needs.runs, track).state_dict()
+        torch.testing.assert_close(load_vectors(renderers.runs, track), stage.vectors)
+        averaged = load_file(best(renderers.runs / f"stage4.{track}") / "ema.safetensors")
+        loaded = load_dit(renderers.runs, track).state_dict()
         assert all(torch.equal(loaded[name], averaged[name]) for name in averaged)
 
 
-def test_adapt_leaves_the_encoder_alone(needs: Needs, tmp_path: Path):
+def test_adapt_leaves_the_encoder_alone(renderers: Needs, tmp_path: Path):
     values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "lr": 0.01}
-    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], needs)
+    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
     adapt.start()
     before = {name: value.clone() for name, value in adapt.autoencoder.state_dict().items()}
-    trained = load_autoencoder(needs.runs).state_dict()
+    trained = load_autoencoder(renderers.runs).state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in before.items())
     train(adapt, tmp_path / "adapt")
     after = adapt.autoencoder.state_dict()
@@ -135,9 +141,9 @@ def test_adapt_leaves_the_encoder_alone(needs: Needs, tmp_path: Path):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_adapt_hears_rendered_latents_as_often_as_told(share: float, needs: Needs, tmp_path: Path):
+def test_adapt_hears_rendered_latents_as_often_as_told(share: float, renderers: Needs, tmp_path: Path):
     values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "rendered_share": share}
-    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], needs)
+    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
     batch = adapt.batch(0, range(2))
     frames = batch["latents"].shape[1]
     for row, name in enumerate(batch["ids"]):
@@ -153,11 +159,13 @@ def test_adapt_hears_rendered_latents_as_often_as_told(share: float, needs: Need
 
 def test_codes_are_made_anew_for_other_weights(needs: Needs, tmp_path: Path):
     config = write(tmp_path, "stage4", stage4_values())
-    build_stage("stage4", config, ["track=vocals"], needs)
-    before = np.array(latent_segments(needs.store, "train", "vocals")[0].codes())
-    train(make("stage3", needs.store, needs.runs, steps=4), needs.runs / "stage3")
-    build_stage("stage4", config, ["track=vocals"], needs)
-    after = np.array(latent_segments(needs.store, "train", "vocals")[0].codes())
+    runs = Path(shutil.copytree(needs.runs, tmp_path / "runs"))
+    own = Needs(runs, ShardStore(needs.store.ranges.url, runs / "derived"))
+    build_stage("stage4", config, ["track=vocals"], own)
+    before = np.array(latent_segments(own.store, "train", "vocals")[0].codes())
+    train(make("stage3", own.store, runs, steps=4), runs / "stage3")
+    build_stage("stage4", config, ["track=vocals"], own)
+    after = np.array(latent_segments(own.store, "train", "vocals")[0].codes())
     assert before.shape == after.shape and (before != after).any()
 
 
@@ -199,8 +207,18 @@ def test_a_stage_hears_what_the_one_before_it_heard(needs: Needs, tmp_path: Path
     build_stage("stage2", config, [], needs)
 
 
-def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
-    arguments = ["bundle", "--runs", str(needs.runs), "--data", str(data), "-o", str(tmp_path / "out"), "--name", "t"]
+def test_trained_runs_become_a_bundle(renderers: Needs, data: Path, tmp_path: Path):
+    arguments = [
+        "bundle",
+        "--runs",
+        str(renderers.runs),
+        "--data",
+        str(data),
+        "-o",
+        str(tmp_path / "out"),
+        "--name",
+        "t",
+    ]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     again = CliRunner().invoke(app, arguments)
@@ -216,10 +234,10 @@ def test_trained_runs_become_a_bundle(needs: Needs, data: Path, tmp_path: Path):
         assert re.search(rf"\| stage4.{track} \| 2 \| .*mel [0-9.]+ ± [0-9.]+ \|", card)
 
 
-def test_a_bundle_has_one_sampler(needs: Needs, tmp_path: Path):
+def test_a_bundle_has_one_sampler(renderers: Needs, tmp_path: Path):
     """Two runs of stage 4 that were told different things are refused by name, until the user says which."""
     runs = tmp_path / "runs"
-    shutil.copytree(needs.runs, runs)
+    shutil.copytree(renderers.runs, runs)
     state = latest(runs / "stage4.vocals") / "state.json"
     told = json.loads(state.read_text())
     told["config"]["sample_steps"] = 50
@@ -229,7 +247,7 @@ def test_a_bundle_has_one_sampler(needs: Needs, tmp_path: Path):
     assert codec_config(runs, overrides=["steps=7"]).steps == 7
 
 
-def test_adapt_renders_as_stage_4_was_told(needs: Needs, monkeypatch: pytest.MonkeyPatch):
+def test_adapt_renders_as_stage_4_was_told(renderers: Needs, monkeypatch: pytest.MonkeyPatch):
     seen = []
 
     def render(dit: object, vectors: torch.Tensor, *settings: object, **more: object) -> torch.Tensor:
@@ -239,7 +257,7 @@ def test_adapt_renders_as_stage_4_was_told(needs: Needs, monkeypatch: pytest.Mon
     monkeypatch.setattr("duotok.training.adapt.render_latents", render)
     monkeypatch.setattr("duotok.training.adapt.rendered_folder", lambda runs: runs / "rendered-elsewhere")
     values = AUTOENCODER.model_dump() | {"rendered_seconds": 1.0}
-    render_excerpts(needs.store, needs.runs, AdaptConfig.model_validate(values), "train", 1.0)
+    render_excerpts(renderers.store, renderers.runs, AdaptConfig.model_validate(values), "train", 1.0)
     plan, steps, sampler, _, temperature = seen[0]
     assert (plan.window, steps, sampler, temperature) == (96, 3, "ddim", 0.5)
 

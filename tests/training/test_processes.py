@@ -1,9 +1,10 @@
 """Several processes: the same losses and weights as one, killed and resumed as well; sharded as well as copied."""
 
 import json
+import os
+import shutil
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,13 +28,13 @@ class Unequal(Stage):
 
     name = "unequal"
 
-    def __init__(self, config: StageConfig, pause: float = 0.0) -> None:
+    def __init__(self, config: StageConfig, killed_at: int | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.net = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 1))
         self.modules = {"net": self.net}
         self.blocks = (nn.Linear,)
-        self.pause = pause
+        self.killed_at = killed_at
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         random = ItemRandom(self.seeds(step, items))
@@ -42,7 +43,8 @@ class Unequal(Stage):
         return {"x": x, "y": x.sum(-1, keepdim=True), "lengths": lengths, "ids": [str(i) for i in items]}
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        time.sleep(self.pause)
+        if step == self.killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         noise = self.draws(batch).normal(10, 4, lengths=batch["lengths"])
         error = (self.net(batch["x"] + 0.1 * noise) - batch["y"]).square()[..., 0]
         valid = torch.arange(10, device=error.device) < batch["lengths"][:, None]
@@ -87,33 +89,43 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_two_processes_learn_what_one_learns(single: Path, tmp_path: Path, sharding: str):
-    finish(start(HERE, str(tmp_path), "0", sharding))
+@pytest.fixture(scope="module")
+def double(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two processes."""
+    run = tmp_path_factory.mktemp("double")
+    finish(start(HERE, str(run), "none"))
+    return run
+
+
+def test_two_processes_learn_what_one_learns(single: Path, double: Path):
+    assert losses(double) == pytest.approx(losses(single), rel=1e-4)
+    assert close(weights(double), weights(single))
+
+
+def test_two_processes_learn_what_one_learns_sharded_too(single: Path, tmp_path: Path):
+    finish(start(HERE, str(tmp_path), "fsdp"))
     assert losses(tmp_path) == pytest.approx(losses(single), rel=1e-4)
     assert close(weights(tmp_path), weights(single))
 
 
-def test_two_killed_processes_resume_to_the_bit(tmp_path: Path):
-    finish(start(HERE, str(tmp_path / "whole"), "0", "none"))
-    running = start(HERE, str(tmp_path / "killed"), "0.1", "none")
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "checkpoint-00000010").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    for process in running:
-        process.send_signal(signal.SIGKILL)
+def test_two_killed_processes_resume_to_the_bit(double: Path, tmp_path: Path):
+    for process in start(HERE, str(tmp_path), "none", "12"):
         process.communicate()
-    assert latest(tmp_path / "killed").name < "checkpoint-00000030"
-    finish(start(HERE, str(tmp_path / "killed"), "0", "none"))
-    a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+        assert process.returncode == -signal.SIGKILL
+    assert latest(tmp_path).name == "checkpoint-00000010"
+    finish(start(HERE, str(tmp_path), "none"))
+    a, b = weights(double), weights(tmp_path)
     assert all(torch.equal(a[k], b[k]) for k in a)
-    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+    assert losses(double) == losses(tmp_path)
 
 
-def test_one_process_goes_on_from_the_checkpoint_of_two(single: Path, tmp_path: Path):
-    finish(start(HERE, str(tmp_path), "0", "none", "15"))
-    train(Unequal(config()), tmp_path)
-    assert close(weights(tmp_path), weights(single))
+def test_one_process_goes_on_from_the_checkpoint_of_two(single: Path, double: Path, tmp_path: Path):
+    run = Path(shutil.copytree(double, tmp_path / "run"))
+    for path in run.glob("checkpoint-*"):
+        if path.name > "checkpoint-00000015":
+            shutil.rmtree(path)
+    train(Unequal(config()), run)
+    assert close(weights(run), weights(single))
 
 
 class Equal(Unequal):
@@ -134,5 +146,5 @@ def test_batches_made_by_workers_are_the_same(single: Path, tmp_path: Path):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    folder, pause, sharding, *rest = sys.argv[1:]
-    train(Unequal(config(sharding=sharding), float(pause)), Path(folder), int(rest[0]) if rest else None)
+    folder, sharding, *rest = sys.argv[1:]
+    train(Unequal(config(sharding=sharding), int(rest[0]) if rest else None), Path(folder))

@@ -160,6 +160,23 @@ def test_the_renderer_hears_the_codes_and_the_noise_is_the_items_own(coded: Shar
     assert float(stage.losses({**batch, "times": batch["times"].flip(0)}, 0)["loss"]) != loss
 
 
+def test_some_items_are_not_told_their_codes(coded: ShardStore) -> None:
+    """As large a share as told, each by its own seed; all are told where the renderer does not learn without them."""
+    heard: list[Tensor | None] = []
+    stage = make(coded, dit=DIT.model_copy(update={"unconditional": True}), condition_dropout=0.25)
+    plain = make(coded, condition_dropout=0.25)
+    for one in (stage, plain):
+        one.dit.register_forward_pre_hook(lambda *given: heard.append(given[2].get("dropped")), with_kwargs=True)
+    batch = stage.batch(0, range(3))
+    plain.losses({**batch, "seeds": torch.arange(3)}, 0)
+    assert heard == [None]
+    for first in (0, 0, *range(3, 300, 3)):
+        stage.losses({**batch, "seeds": torch.arange(first, first + 3)}, 0)
+    found = [dropped for dropped in heard[1:] if dropped is not None]
+    assert len(found) == 101 and torch.equal(found[0], found[1])
+    assert 0.15 < float(torch.cat(found[1:]).float().mean()) < 0.35
+
+
 def test_what_renders_is_the_average(coded: ShardStore) -> None:
     """Samples and held-out figures but loss_raw follow the averaged weights, whatever the trained ones are."""
     stage = make(coded)

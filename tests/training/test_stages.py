@@ -66,9 +66,9 @@ def test_a_stage_overfits_one_batch(name: str, store: ShardStore, runs: Path):
 
 @pytest.mark.parametrize("name", ["stage1", "stage2", "stage3", "autoencoder"])
 def test_stopped_and_resumed_equals_uninterrupted(name: str, store: ShardStore, runs: Path, tmp_path: Path):
-    whole, parts, rest = (make(name, store, runs) for _ in range(3))
+    whole, parts, rest = (make(name, store, runs, steps=5) for _ in range(3))
     train(whole, tmp_path / "whole")
-    train(parts, tmp_path / "parts", stop_after=5)
+    train(parts, tmp_path / "parts", stop_after=2)
     train(rest, tmp_path / "parts")
     assert [digest(m) for m in rest.modules.values()] == [digest(m) for m in whole.modules.values()]
 

@@ -54,7 +54,7 @@ def demo(
     duotok demo song.mp3 --start 45        one minute of yours
     duotok demo --vocals v.wav --accompaniment a.wav --seconds 0
     """
-    from duotok.cli.files import check_free, check_not_input
+    from duotok.cli.files import check_free, check_not_input, check_writable
     from duotok.evaluation import report as reports
 
     if song is None and vocals is None and accompaniment is None:
@@ -63,6 +63,8 @@ def demo(
         source = reports.DemoSong(song, vocals, accompaniment)
     check_not_input(reports.outputs(out), (song, vocals, accompaniment))
     check_free(reports.outputs(out), reports.made_before(out), force)
+    for path in reports.outputs(out):
+        check_writable(path)
     settings = reports.Settings(steps, sampler, seed, seconds or None, start)
     codec = open_model(model, device)
     with _steps() as note:

@@ -80,7 +80,16 @@ def check_writable(path: Path) -> None:
     if not parent.is_dir():
         raise DuoTokError(f"{path}: cannot be written ({parent} is a file); choose another place with -o")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise DuoTokError(f"{path}: cannot be written ({parent}: permission denied); choose another place with -o")
+        why = "read-only file system" if _read_only(parent) else "permission denied"
+        raise DuoTokError(f"{path}: cannot be written ({parent}: {why}); choose another place with -o")
+
+
+def _read_only(folder: Path) -> bool:
+    """Whether nobody may write on the file system of `folder`; False where the system cannot tell (Windows)."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except (AttributeError, OSError):
+        return False
 
 
 def check_not_input(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:

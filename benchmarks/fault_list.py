@@ -32,6 +32,7 @@ TRAINING = (
 DATA = ("tests/training/test_crop_batches.py", "tests/training/test_method.py", "tests/corpora/test_mixture.py")
 TIME = ("tests/training/test_budget.py", "tests/training/test_method.py", "tests/cli/test_train.py")
 ADVERSARY = ("tests/training/test_adversary.py", "tests/training/test_budget.py")
+RESIDENT = ("tests/training/test_resident.py",)
 METRICS = (
     "tests/evaluation/test_fidelity.py", "tests/evaluation/test_codes.py", "tests/lm/test_metrics.py",
     "tests/separation/test_separator.py",
@@ -139,8 +140,8 @@ FAULTS = (
     Fault(
         "noise does not follow the features' spread",
         "src/duotok/model/noise.py",
-        "std = channel_std(x, lengths) * self.scale if self.sigma is None else self.sigma",
-        "std = self.scale if self.sigma is None else self.sigma",
+        "return unit * channel_std(x, lengths) * self.scale",
+        "return unit * self.scale",
         MODEL,
     ),
     Fault(
@@ -370,8 +371,8 @@ FAULTS = (
     Fault(
         "the two halves of a token are alike",
         "src/duotok/renderer/dit.py",
-        "        return local + torch.repeat_interleave",
-        "        return 0 * local + torch.repeat_interleave",
+        "        told = local + torch.repeat_interleave",
+        "        told = 0 * local + torch.repeat_interleave",
         RENDERER,
     ),
     Fault(
@@ -426,14 +427,14 @@ FAULTS = (
     Fault(
         "the magnitude of a spectrum is not exponential",
         "src/duotok/renderer/autoencoder.py",
-        "magnitude = log_magnitude.clamp(max=8.0).exp()",
-        "magnitude = log_magnitude.clamp(min=0.0, max=8.0)",
+        "magnitude = parts[0].clamp(max=8.0).exp()",
+        "magnitude = parts[0].clamp(min=0.0, max=8.0)",
         RENDERER,
     ),
     Fault(
         "stage 1 never fits its quantizer",
         "src/duotok/training/stage1.py",
-        "        self.bestrq.quantizer.fit(torch.cat(rows).to(self.device))\n",
+        "        self.bestrq.quantizer.fit(torch.cat(rows))\n",
         "",
         TRAINING,
     ),
@@ -482,7 +483,7 @@ FAULTS = (
     Fault(
         "stage 3 never refits",
         "src/duotok/training/stage3.py",
-        "if step + 1 in self.config.refit_steps:",
+        "if step + 1 in self.config.refit_steps or passed > (passed if self.refitted is None else self.refitted):",
         "if False:",
         TRAINING,
     ),
@@ -601,8 +602,8 @@ FAULTS = (
     Fault(
         "samples come from the trained weights, not the average",
         "src/duotok/training/stage4.py",
-        "            self.ema, self._fixed_noise(), self._condition",
-        "            self.dit, self._fixed_noise(), self._condition",
+        "            guided(self.ema), self._fixed_noise(), self._condition",
+        "            guided(self.dit), self._fixed_noise(), self._condition",
         STAGE4,
     ),
     Fault(
@@ -636,8 +637,8 @@ FAULTS = (
     Fault(
         "codes of both tracks are made by the vocals' branch",
         "src/duotok/training/prepare.py",
-        "found.append(self.tokenizer.encode(mel[None], track)[0])",
-        'found.append(self.tokenizer.encode(mel[None], "vocals")[0])',
+        "found.append(tokenizer.encode(mel[None].to(self.device), track)[0])",
+        'found.append(tokenizer.encode(mel[None].to(self.device), "vocals")[0])',
         STAGE4,
     ),
     Fault(
@@ -671,8 +672,8 @@ FAULTS = (
     Fault(
         "adapt trains the encoder as well",
         "src/duotok/training/adapt.py",
-        "            part.requires_grad_(False)\n",
-        "            pass\n",
+        "        self.freeze_encoder()\n",
+        "",
         STAGE4,
     ),
     Fault(
@@ -685,7 +686,7 @@ FAULTS = (
     Fault(
         "gradients are not clipped",
         "src/duotok/training/engine.py",
-        "norm = self.accelerator.clip_grad_norm_(self.parameters, config.clip)",
+        "norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)",
         "norm = self.accelerator.clip_grad_norm_(self.parameters, 1e9)",
         TRAINING,
     ),
@@ -699,36 +700,36 @@ FAULTS = (
     Fault(
         "the rate never falls",
         "src/duotok/training/schedule.py",
-        "0.5 * (1 + math.cos(math.pi * progress))",
+        "0.5 * (1 + math.cos(math.pi * min(1.0, progress)))",
         "1.0",
         TRAINING,
     ),
     Fault(
         "lyrics count on the accompaniment",
         "src/duotok/training/crop_batches.py",
-        'text = text_inside(stored, start, count) if kind in ("mix", "vocals") else ""\n        masks',
-        "text = text_inside(stored, start, count)\n        masks",
+        'text = text_inside(stored, start, count) if kind in ("mix", "vocals") else ""',
+        "text = text_inside(stored, start, count)",
         DATA,
     ),
     Fault(
         "lyrics count on every sample",
         "src/duotok/training/crop_batches.py",
-        "texts = [self.vocabulary.encode(item.text) if item.type in covered else [] for item in made]",
-        "texts = [self.vocabulary.encode(item.text) for item in made]",
+        "texts = [self.vocabulary.encode(plan.text) if plan.type in covered else [] for plan in plans]",
+        "texts = [self.vocabulary.encode(plan.text) for plan in plans]",
         DATA,
     ),
     Fault(
         "every sample counts as accompaniment",
         "src/duotok/training/crop_batches.py",
-        "0 if item.track == TRACKS[0] else 1",
+        "0 if plan.track == TRACKS[0] else 1",
         "1",
         DATA,
     ),
     Fault(
         "no random gain",
         "src/duotok/training/crop_batches.py",
-        "track, gain_mel(mel, gain), chroma, text, masks)",
-        "track, mel, chroma, text, masks)",
+        "gain_mel(mel, part.gain_db) for (mel, _), part",
+        "mel for (mel, _), part",
         DATA,
     ),
     Fault(
@@ -1038,5 +1039,47 @@ FAULTS = (
         "self.counts += torch.bincount(flat, minlength=self.codebook_size)",
         "self.counts = torch.bincount(flat, minlength=self.codebook_size)",
         METRICS,
+    ),
+    Fault(
+        "crops cut on the device get no gain",
+        "src/duotok/training/resident.py",
+        '+ batch["louder"][:, part, None, None]',
+        "+ 0.0",
+        RESIDENT,
+    ),
+    Fault(
+        "crops cut on the device are mixes of nothing",
+        "src/duotok/training/resident.py",
+        "torch.where(mixed, mix_mels(*mels), mels[0])",
+        "mels[0]",
+        RESIDENT,
+    ),
+    Fault(
+        "crops cut on the device begin where their segment does",
+        "src/duotok/training/resident.py",
+        "[self.places_of[part.index, part.track] + MEL_PER_FRAME * part.start for part in plan.parts]",
+        "[self.places_of[part.index, part.track] for part in plan.parts]",
+        RESIDENT,
+    ),
+    Fault(
+        "padding of crops cut on the device is sound",
+        "src/duotok/training/resident.py",
+        '"chroma": rows("chroma", chosen) * inside',
+        '"chroma": rows("chroma", chosen)',
+        RESIDENT,
+    ),
+    Fault(
+        "k-means never moves a code",
+        "src/duotok/model/simvq.py",
+        "codes = torch.where(count[:, None] > 0, sums / count[:, None].clamp_min(1), codes)",
+        "codes = codes.clone()",
+        MODEL,
+    ),
+    Fault(
+        "a second run of a process stays on the device of the first",
+        "src/duotok/training/engine.py",
+        "AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())",
+        "AcceleratorState._reset_state()",
+        ("tests/training/test_engine.py",),
     ),
 )

@@ -386,6 +386,15 @@ def timed(took: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
     return result
 
 
+def is_result(path: Path) -> bool:
+    """Whether a file is what an earlier run wrote."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"rows", "conditions"} <= found.keys()
+
+
 def main() -> None:
     options_of = parser(__doc__ or "")
     options_of.set_defaults(device="cuda", threads=min(8, os.cpu_count() or 1))
@@ -397,7 +406,10 @@ def main() -> None:
     options_of.add_argument(
         "--no-paper", action="store_true", help="leave out the encoder of the paper's size (default on a CPU)"
     )
+    options_of.add_argument("--force", action="store_true", help="replace what --out names, whatever it is")
     options = options_of.parse_args()
+    if options.out is not None and options.out.exists() and not options.force and not is_result(options.out):
+        options_of.error(f"{options.out}: is there and is no result of this benchmark; name another file, or --force")
     torch.set_num_threads(options.threads)
     device = options.device
     if device != "cpu" and not torch.cuda.is_available():

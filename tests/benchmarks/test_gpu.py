@@ -101,3 +101,15 @@ def test_made_clips_differ_and_repeat() -> None:
     a, b = gpu.made_clip(0, 1.0), gpu.made_clip(1, 1.0)
     assert a.shape == (2, 48_000) and torch.equal(a, gpu.made_clip(0, 1.0)) and not torch.allclose(a, b)
     assert 0.02 < float(a.square().mean().sqrt()) < 0.5
+
+
+def test_only_results_of_its_own_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, other = tmp_path / "gpu.json", tmp_path / "notes.json"
+    own.write_text('{"conditions": {}, "rows": []}')
+    other.write_text('{"mine": 1}')
+    assert gpu.is_result(own) and not gpu.is_result(other)
+    assert run(monkeypatch, "-o", other, "--device", "cpu") == 2
+    assert "notes.json: is there and is no result" in capsys.readouterr().err
+    assert other.read_text() == '{"mine": 1}'

@@ -398,7 +398,8 @@ class Run:
     def _compare(self, done: int, held_out: dict[str, float]) -> bool:
         """Tell the held-out figures; whether this is the best so far."""
         if self.log is not None:
-            self.log.note(f"held out at {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in held_out.items()))
+            told = "  ".join(f"{k} {v:.4g}" for k, v in held_out.items()) or "nothing long enough to judge by"
+            self.log.note(f"held out at {done}: {told}")
             self.log.write(done, "held_out", **held_out)
         if self.config.best is None:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from duotok.corpora.base import LICENCE_CLASSES, Corpus, get, licence_class, settle
 from duotok.corpora.jobs import atomic_write, read_ledger
-from duotok.corpora.types import CorpusError, Recording, Split, read_table, segment_key, write_table
+from duotok.corpora.types import CorpusError, Recording, Segment, Split, read_table, segment_key, write_table
 
 TABLE = "recordings.parquet"
 LEDGER = Path("ledger") / "catalog.jsonl"
@@ -123,11 +124,13 @@ OWN = (TABLE, "segments.parquet", "ledger", "shards", "stems", "lyrics", "scan",
 
 def _is_work(work: Path) -> bool:
     """Whether an earlier step wrote here; what it left may be damaged."""
-    try:
+    with contextlib.suppress(CorpusError):
         read(work)
-    except CorpusError:
-        return any(read_ledger(path) for path in (work / "ledger").glob("*.jsonl"))
-    return True
+        return True
+    with contextlib.suppress(CorpusError):
+        read_table(work / "segments.parquet", Segment)
+        return True
+    return any(read_ledger(path) for path in (work / "ledger").glob("*.jsonl"))
 
 
 def write(work: Path, catalog: Catalog) -> Path:

@@ -120,7 +120,20 @@ def prepare_data(folders: Sequence[Path], work: Path, workers: int, configs: Pat
         console.print(f"[bold]{step.name}[/]: {step.done} done, {len(step.failed)} failed, {step.took:.0f} s")
         for unit, reason in step.failed.items():
             console.print(f"  {unit}: {reason}", highlight=False)
+        if step.name == "scan":
+            _none_lost(work, step.failed)
     return ShardStore(work / "shards", work / "derived")
+
+
+def _none_lost(work: Path, failed: Mapping[str, str]) -> None:
+    """A recording may fail, a whole corpus may not: hours of training would do without it. Raises DuoTokError."""
+    recordings = catalogs.read(work)
+    for corpus in dict.fromkeys(recording.corpus for recording in recordings):
+        ids = [recording.id for recording in recordings if recording.corpus == corpus]
+        if set(ids) <= failed.keys():
+            raise DuoTokError(
+                f"{corpus}: none of its {len(ids)} recordings can be read ({failed[ids[0]]}); mend it or leave it out"
+            )
 
 
 @dataclass

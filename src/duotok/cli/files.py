@@ -52,6 +52,7 @@ def targets(jobs: list[Job], out: Path | None, ending: str) -> list[Job]:
         name = fitted(stem, ending)
         return source.with_name(name) if out is None else out / below.with_name(name)
 
+    jobs = [(source, Path("stdin") if source == STREAM else below) for source, below in jobs]
     short = [place(source, below, below.stem) for source, below in jobs]
     result: list[Job] = []
     seen: set[Path] = set()

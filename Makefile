@@ -46,7 +46,7 @@ types: $(BIN)/.dev   ## mypy, strict for the package
 	$(BIN)/mypy
 
 mini: $(BIN)/.dev    ## train the whole recipe from AUDIO= and the song generator into a bundle (hours, resumable)
-	$(BIN)/python -m duotok.training.mini --audio $(AUDIO) --runs $(RUNS)
+	$(BIN)/python -m duotok.recipes.mini_bundle --audio $(AUDIO) --runs $(RUNS)
 
 lm: $(BIN)/.dev      ## train a small language model on tokens of the bundled model, from AUDIO= and generated songs (resumable)
 	$(BIN)/duotok songs -n 120 -o $(LM)/songs --workers 2 --format opus

@@ -23,12 +23,12 @@ if __package__ in (None, ""):
 
 from benchmarks.output import conditions, parser, show, table
 from duotok.corpora.base import get, lyrics_part
-from duotok.corpora.lyric_head import LyricHead
-from duotok.corpora.types import Recording
+from duotok.data.lyric_head import LyricHead
 from duotok.lyrics.readers import read_lyrics
 from duotok.lyrics.text import BERT_NAME
 from duotok.lyrics.types import Line, Lyrics, Word
 from duotok.lyrics.words import share
+from duotok.records import Recording
 
 Times = list[float]
 HEAD = ["recording", "words", "margin", "median error, s", "within 0.3 s", "within 1 s", "even: median", "0.3 s", "1 s"]

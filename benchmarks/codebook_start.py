@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from duotok.config import load_config
-from duotok.corpora.store import ShardStore
 from duotok.model.tokenizer import Tokenizer
+from duotok.shards.store import ShardStore
 from duotok.tokens import TRACKS
-from duotok.training.crop_batches import CropBatches
+from duotok.training.batches.crop_batches import CropBatches
 from duotok.training.loading import load_tokenizer
-from duotok.training.stage3 import Stage3Config
+from duotok.training.stages.stage3 import Stage3Config
 
 STARTS = (("random", 1.0), ("random", 0.85), ("random", 0.7), ("features", 1.0))
 

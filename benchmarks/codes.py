@@ -29,10 +29,10 @@ if __package__ in (None, ""):
 from benchmarks.output import conditions, parser, show, table
 from benchmarks.recordings import recordings
 from duotok.audio.io import probe, read
-from duotok.codec import DuoTok
-from duotok.corpora.store import ShardStore
+from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError
 from duotok.evaluation.codes import CodeUsage
+from duotok.shards.store import ShardStore
 from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS
 
 Piece = tuple[str, dict[str, Tensor]]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.output import show, table
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 from duotok.tokens import SAMPLE_RATE, TRACKS
 
 TOP = 4000.0

@@ -31,15 +31,15 @@ if __package__ in (None, ""):
 from duotok.audio.features import POWER_FLOOR, mel_filters
 from duotok.audio.io import resample
 from duotok.config import load_config
-from duotok.corpora.features import derive_samples
-from duotok.corpora.store import ShardStore
-from duotok.corpora.types import RATE
 from duotok.errors import DuoTokError
-from duotok.training.autoencoder import AUDIBLE
+from duotok.records import RATE
+from duotok.shards.features import derive_samples
+from duotok.shards.store import ShardStore
+from duotok.training.batches.sounds import TrackComponent, TrackMixture, span, torch_rng
 from duotok.training.checkpoint import best, check_run, load_module
 from duotok.training.engine import train
-from duotok.training.sounds import TrackComponent, TrackMixture, span, torch_rng
 from duotok.training.stage import Batch, Stage, StageConfig, to_device
+from duotok.training.stages.autoencoder import AUDIBLE
 
 CONFIG = Path(__file__).parent / "dac.yaml"
 SCALES = (64, 128, 256, 512, 1024, 2048)

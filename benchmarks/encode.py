@@ -34,13 +34,13 @@ if __package__ in (None, ""):
 from benchmarks.frontends import PAPER
 from benchmarks.output import parser, show, table
 from duotok.audio.features import LogMel
-from duotok.codecs.families import FAMILIES
+from duotok.codec.families import FAMILIES
 from duotok.model.config import TokenizerConfig
 from duotok.model.int8 import int8_encoder
 from duotok.model.tokenizer import Tokenizer
 from duotok.tokens import TRACKS
-from duotok.training.cost import matmul_rate
-from duotok.training.counting import CPU_ATTENTION
+from duotok.training.cost.counting import CPU_ATTENTION
+from duotok.training.cost.estimate import matmul_rate
 
 REFERENCE = 66e9  # operations a second
 ANALYSIS_RATE = 24_000

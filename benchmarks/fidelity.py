@@ -32,7 +32,7 @@ if __package__ in (None, ""):
 
 from benchmarks.clips import HEADLINE, Clip, held_out, judged, pairs, sounding_samples
 from benchmarks.output import conditions, deviation, mean, parser, show, table
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 from duotok.errors import MissingExtraError
 from duotok.evaluation.fidelity import mel_distance, stoi
 from duotok.evaluation.music import chroma_correlation, f0_agreement

@@ -31,19 +31,19 @@ if __package__ in (None, ""):
 
 from benchmarks.output import mean, parser, show, table
 from duotok.config import load_config
-from duotok.corpora.store import ShardStore
 from duotok.errors import DuoTokError
 from duotok.model.config import TokenizerConfig
 from duotok.model.frontend import Downsampling
 from duotok.model.transformer import Blocks
+from duotok.shards.store import ShardStore
 from duotok.tokens.file import write_atomically
-from duotok.training.cost import Trial
-from duotok.training.counting import CPU_ATTENTION
+from duotok.training.cost.counting import CPU_ATTENTION
+from duotok.training.cost.estimate import Trial
 from duotok.training.engine import join
 from duotok.training.stage import Stage, means_over
-from duotok.training.stage1 import Stage1
-from duotok.training.stage2 import PRETRAINED, Stage2
-from duotok.training.stages import config_class
+from duotok.training.stages.registry import config_class
+from duotok.training.stages.stage1 import Stage1
+from duotok.training.stages.stage2 import PRETRAINED, Stage2
 
 PAPER = {"conv2d": 512, "pyramid": 512, "separable": 512, "conv1d": 1024}
 """`conv_channels` at the paper's width of 1024."""
@@ -126,7 +126,7 @@ def learned(kind: str, seed: int, store: ShardStore, configs: Path, seconds: lis
 
 def runs_of(options: Any) -> list[dict[str, Any]]:
     """Every run that is asked for; those whose result lies in --out are not made again."""
-    from duotok.corpora.features import derive_features
+    from duotok.shards.features import derive_features
 
     if not (options.work / "shards").is_dir():
         raise DuoTokError(

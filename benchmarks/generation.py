@@ -28,10 +28,10 @@ if __package__ in (None, ""):
 
 from benchmarks.output import parser, show, table
 from duotok.lm.config import LMConfig
-from duotok.lm.folder import LanguageModel
 from duotok.lm.generate import generate
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import parallel
+from duotok.lm.saved import LanguageModel
 from duotok.lm.streams import CodecIdentity, Stream
 from duotok.tokens import TRACKS
 

@@ -36,7 +36,7 @@ if __package__ in (None, ""):
 from benchmarks.output import parser, show, table
 from duotok.audio.finding import find_audio
 from duotok.audio.io import read
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 from duotok.errors import DuoTokError, MissingExtraError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
@@ -271,7 +271,7 @@ class SameDraws(ItemRandom):
 
 
 def tiny(name: str, device: str, precision: str) -> StageConfig:
-    from duotok.training.stages import config_class
+    from duotok.training.stages.registry import config_class
 
     common = {"steps": 10, "batch_size": 4, "lr": 1e-3, "warmup": 0, "device": device, "precision": precision}
     return config_class(name).model_validate({**common, **OWN.get(name, {})})
@@ -279,9 +279,9 @@ def tiny(name: str, device: str, precision: str) -> StageConfig:
 
 def one_step(name: str, device: str, precision: str) -> Step:
     """A step of the smallest model of a stage."""
-    from duotok.training.cost import Trial
+    from duotok.training.batches.synthetic import sketch
+    from duotok.training.cost.estimate import Trial
     from duotok.training.engine import join
-    from duotok.training.synthetic import sketch
 
     config = tiny(name, device, precision)
     torch.manual_seed(0)

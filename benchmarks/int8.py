@@ -35,7 +35,7 @@ from benchmarks.gpu import clips_of
 from benchmarks.output import parser, show, table
 from duotok.audio.finding import find_audio
 from duotok.audio.io import read
-from duotok.codec import PRECISIONS, DuoTok
+from duotok.codec.duotok import PRECISIONS, DuoTok
 from duotok.errors import DuoTokError
 from duotok.model.int8 import Int8Linear
 from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS

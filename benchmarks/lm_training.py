@@ -34,7 +34,7 @@ from duotok.lm.evaluate import score_songs
 from duotok.lm.stage import LMStage, LMStageConfig
 from duotok.lm.streams import CodecIdentity, Stream
 from duotok.tokens import TRACKS
-from duotok.training.cost import Trial, matmul_rate
+from duotok.training.cost.estimate import Trial, matmul_rate
 from duotok.training.engine import join
 
 

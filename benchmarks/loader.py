@@ -25,17 +25,17 @@ if __package__ in (None, ""):
 
 import duotok
 from benchmarks.output import parser, show, table
-from duotok.corpora import catalog
-from duotok.corpora.features import TRACKS, Features, derive_features
-from duotok.corpora.jobs import LocalEngine
-from duotok.corpora.scan import run_scan
-from duotok.corpora.segmenting import segment_all
-from duotok.corpora.shards import run_shards
-from duotok.corpora.store import ShardStore
-from duotok.training.crop_batches import CropBatches, CropConfig
+from duotok.data import catalog
+from duotok.data.jobs import LocalEngine
+from duotok.data.scan import run_scan
+from duotok.data.segmenting import segment_all
+from duotok.data.sharding import run_shards
+from duotok.shards.features import TRACKS, Features, derive_features
+from duotok.shards.store import ShardStore
+from duotok.training.batches.crop_batches import CropBatches, CropConfig
 from duotok.training.engine import Batches
 from duotok.training.stage import Stage
-from duotok.training.stage1 import Stage1, Stage1Config
+from duotok.training.stages.stage1 import Stage1, Stage1Config
 
 
 def shards_of(audio: Path, minutes: float, work: Path, workers: int) -> Path:

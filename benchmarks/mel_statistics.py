@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.output import table
 from duotok.audio.features import MEL_MEAN, MEL_STD
-from duotok.corpora.store import ShardStore
 from duotok.errors import ConfigError
+from duotok.shards.store import ShardStore
 
 
 def statistics(store: ShardStore) -> dict[str, dict[str, float]]:

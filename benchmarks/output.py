@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import duotok
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 
 
 def parser(about: str) -> argparse.ArgumentParser:

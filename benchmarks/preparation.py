@@ -37,8 +37,8 @@ if __package__ in (None, ""):
 import duotok
 from benchmarks.output import show, table
 from duotok.corpora.base import get
-from duotok.corpora.jobs import read_ledger
-from duotok.corpora.types import Recording
+from duotok.data.jobs import read_ledger
+from duotok.records import Recording
 
 MARK = ".duotok-preparation"
 """In the scratch folder: what lies there is of this benchmark."""

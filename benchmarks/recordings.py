@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from duotok.corpora.types import Recording
-from duotok.training.mini import catalog
+from duotok.recipes.mini_bundle import catalog
+from duotok.records import Recording
 
 
 def recordings(*folders: Path, splits: tuple[str, ...] = ("train", "validation", "test")) -> list[Recording]:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from benchmarks.output import conditions, parser, show, table
-from duotok.codec import DuoTok
-from duotok.lm.folder import open_lm
+from duotok.codec.duotok import DuoTok
 from duotok.lm.generate import generate
 from duotok.lm.sampling import Sampling
+from duotok.lm.saved import open_lm
 from duotok.tokens import TRACKS, DualTokens
 
 SETTINGS = {"defaults": Sampling(), "temperature 0.9, top-k 200, top-p 0.95": Sampling(0.9, 200, 0.95)}

@@ -23,9 +23,9 @@ if __package__ in (None, ""):
 
 from benchmarks.output import conditions, parser, show, table
 from duotok.audio.io import read
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
+from duotok.demo.report import demo_song
 from duotok.errors import DuoTokError
-from duotok.evaluation.report import demo_song
 from duotok.tokens import SAMPLE_RATE
 
 

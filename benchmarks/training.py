@@ -8,7 +8,7 @@
 mfu: operations a second over those that the maker of the GPU states for dense bf16 products (known by its name, or
 --peak); share: over those of large products in this run. The products and the steps take turns, and the share is the
 median over the turns. On a machine that others use, count the seconds that the process was running instead: --clock cpu
---threads 1. Operations are counted (duotok.training.counting), a multiply-add as two; spectra, norms and the optimizer
+--threads 1. Operations are counted (duotok.training.cost.counting), a multiply-add as two; spectra, norms and the optimizer
 count as nothing done, so small batches look worse: update_seconds is the optimizer's part. Batches are noise; reading
 data is not part of it (benchmarks.loader). gigabytes: the most that two steps take beside the weights, seen (on Linux)
 and counted as `duotok train STAGE --dry-run` counts; memory_ratio: seen over counted, weights included in both. The last
@@ -43,12 +43,12 @@ from duotok.model.config import TokenizerConfig
 from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.renderer.dit import PAPER
 from duotok.separation.bs_roformer import BSRoFormerConfig
-from duotok.training.cost import SHARE_OF_MEMORY, Trial, free_memory, matmul_rate, memory_of
-from duotok.training.counting import count
+from duotok.training.batches.synthetic import SKETCHES, sketch
+from duotok.training.cost.counting import count
+from duotok.training.cost.estimate import SHARE_OF_MEMORY, Trial, free_memory, matmul_rate, memory_of
 from duotok.training.engine import join
 from duotok.training.stage import StageConfig
-from duotok.training.stages import config_class
-from duotok.training.synthetic import SKETCHES, sketch
+from duotok.training.stages.registry import config_class
 
 FRAMES_A_SECOND = 25
 MOST_ITEMS = 64
@@ -60,10 +60,10 @@ PEAKS = {
 FIRST_STEP = """
 import sys, time
 from duotok.config import load_config
-from duotok.training.stages import config_class
+from duotok.training.stages.registry import config_class
 from duotok.training.engine import join
-from duotok.training.cost import Trial
-from duotok.training.synthetic import sketch
+from duotok.training.cost.estimate import Trial
+from duotok.training.batches.synthetic import sketch
 name, path = sys.argv[1:]
 config = load_config(config_class(name), path).model_copy(update={"device": "cpu"})
 stage = sketch(name, config)

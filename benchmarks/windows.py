@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.output import conditions, parser, show, table
 from duotok.audio.io import read
-from duotok.codec import DuoTok
-from duotok.evaluation.report import demo_song
+from duotok.codec.duotok import DuoTok
+from duotok.demo.report import demo_song
 from duotok.renderer.render import RenderPlan, latents
 from duotok.tokens import SAMPLE_RATE, TRACKS
 

@@ -94,7 +94,7 @@ def test_a_misspelt_key_inside_a_dict_or_an_optional_names_the_nearest() -> None
 
 
 def test_swapped_letters_are_one_slip_and_the_top_comes_first() -> None:
-    from duotok.training.stage2 import Stage2Config
+    from duotok.training.stages.stage2 import Stage2Config
 
     for wrong, right in (("stpes", "steps"), ("sedd", "seed"), ("warmpu", "warmup"), ("batchsize", "batch_size")):
         with pytest.raises(ConfigError, match=f"unknown key '{wrong}'; did you mean '{right}'"):

@@ -12,8 +12,8 @@ import yaml
 from benchmarks.paper_step import STAGES as PAPER_STEPS
 from benchmarks.paper_step import paper_config
 
+from duotok.comparison.plan import ComparisonConfig
 from duotok.config import layers, load_config, parse, read_yaml
-from duotok.lm.comparison_config import ComparisonConfig
 from duotok.lm.stage import LMStageConfig
 from duotok.lyrics.text import BERT_ENTRIES, BERT_NAME, CharacterVocabulary
 from duotok.model.bestrq import BestRQ
@@ -25,7 +25,7 @@ from duotok.separation.bs_roformer import BSRoFormerConfig
 from duotok.separation.teacher import BINS
 from duotok.training.schedule import learning_rate
 from duotok.training.stage import StageConfig
-from duotok.training.stages import NAMES, config_class
+from duotok.training.stages.registry import NAMES, config_class
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PARTS = ("paper/tokenizer.yaml", "comparisons/base.yaml")

@@ -13,9 +13,9 @@ from tests.tiny import tiny_bundle
 
 from duotok import durable
 from duotok.audio.io import write
-from duotok.corpora.jobs import atomic_write
+from duotok.data.jobs import atomic_write
 from duotok.tokens import DualTokens
-from duotok.training.arrays import save_array
+from duotok.training.batches.arrays import save_array
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from duotok.model.bestrq import BestRQConfig
 from duotok.model.config import TokenizerConfig
 from duotok.model.losses import Stage2Weights, Stage3Weights
 from duotok.renderer.dit import DiTConfig
-from duotok.training.stages import config_class
+from duotok.training.stages.registry import config_class
 
 ROOT = Path(__file__).parents[1]
 MAP = ROOT / "docs" / "paper.md"

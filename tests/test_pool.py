@@ -27,8 +27,8 @@ if __name__ == "__main__":
 DERIVED = """
 import sys, time
 from pathlib import Path
-from duotok.corpora.derived import derive
-from duotok.corpora.store import ShardStore
+from duotok.shards.derived import derive
+from duotok.shards.store import ShardStore
 from tests.test_pool import slowly
 if __name__ == "__main__":
     store = ShardStore(Path(sys.argv[1]) / "shards", Path(sys.argv[1]) / "slow")
@@ -94,7 +94,7 @@ def test_nobody_is_left_after_a_kill(name: str, tmp_path: Path, request: pytest.
         script.write_text(POOL if name == "pool" else DERIVED)
         command, least = [str(script)], 4
         if name == "derived arrays":
-            from tests.corpora.shard_maker import make_shards, small_songs
+            from tests.shards.shard_maker import make_shards, small_songs
 
             make_shards(tmp_path / "shards", small_songs(6), per_shard=2)
             command.append(str(tmp_path))

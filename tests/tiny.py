@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duotok.bundle import BundleConfig, CodecConfig, DiTConfigs, build, write_bundle
+from duotok.codec.bundle import BundleConfig, CodecConfig, DiTConfigs, build, write_bundle
 from duotok.model.config import TokenizerConfig
 from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.renderer.dit import DiTConfig

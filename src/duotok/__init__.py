@@ -14,14 +14,14 @@ __version__ = "0.1.0"
 __all__ = ["DualTokens", "DuoTok", "__version__", "load", "save"]
 
 if TYPE_CHECKING:
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
     from duotok.tokens import DualTokens, load, save
 
 
 def __getattr__(name: str) -> Any:
     # Torch takes seconds to import: wait until somebody asks for something that needs it.
     if name == "DuoTok":
-        from duotok.codec import DuoTok
+        from duotok.codec.duotok import DuoTok
 
         return DuoTok
     if name in ("DualTokens", "load", "save"):

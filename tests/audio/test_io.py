@@ -264,7 +264,7 @@ FULL = """
 import resource, sys, torch
 from pathlib import Path
 from duotok.audio.io import write
-from duotok.corpora.stem_files import StemWriter
+from duotok.data.stem_files import StemWriter
 
 sound = torch.rand(2, 480_000, generator=torch.Generator().manual_seed(0)) - 0.5
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # as a disk that is full after so many bytes

@@ -11,7 +11,7 @@ import pytest
 from tests.training.small import stage1_config
 
 from benchmarks import frontends
-from duotok.training.synthetic import sketch
+from duotok.training.batches.synthetic import sketch
 
 
 def test_every_kind_is_counted_at_both_sizes() -> None:
@@ -54,7 +54,7 @@ def test_results_are_kept_and_not_made_again(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(frontends, "learned", learned)
     monkeypatch.setattr(frontends, "ShardStore", lambda *_: None)
-    monkeypatch.setattr("duotok.corpora.features.derive_features", lambda *_: None)
+    monkeypatch.setattr("duotok.shards.features.derive_features", lambda *_: None)
     arguments = ["frontends", "--work", tmp_path / "work", "--out", tmp_path / "out", "--kinds", "conv1d", "--json"]
     monkeypatch.setattr(sys, "argv", [*map(str, arguments), "--seeds", "0", "1"])
     frontends.main()

@@ -1,8 +1,8 @@
-"""`duotok bundle`: runs that are not there are named; trained ones become a bundle (tests/training/test_prepare.py has such runs)."""
+"""`duotok bundle`: runs that are not there are named; trained ones become a bundle (tests/training/batches/test_derive.py has such runs)."""
 
 from pathlib import Path
 
-from tests.corpora.shard_maker import make_shards, small_songs
+from tests.shards.shard_maker import make_shards, small_songs
 from typer.testing import CliRunner
 
 from duotok.cli.main import app

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from duotok.audio import io
 from duotok.cli.main import app
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 from duotok.lm.corpus import write_tokens
-from duotok.lm.folder import export_lm
+from duotok.lm.saved import export_lm
 from duotok.lm.stage import LMStage, LMStageConfig
 from duotok.lm.streams import codec_identity
 from duotok.tokens import TRACKS, DualTokens, load

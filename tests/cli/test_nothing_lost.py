@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from duotok.audio import io
 from duotok.cli import console
 from duotok.cli.main import app
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 from duotok.seals import seal
 from duotok.separation.separator import MiniSeparator
 from duotok.tokens import DualTokens, load

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from duotok.audio import io
 from duotok.cli.main import app
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 
 
 def run(*arguments: object) -> Result:

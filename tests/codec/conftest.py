@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.tiny import tiny_bundle
 
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from tests.tiny import song
 
 from duotok.audio.arrays import sound_of
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError, ConfigError, DuoTokError
 from duotok.tokens import DualTokens
 

@@ -14,10 +14,10 @@ from tests.tiny import song, tiny_bundle
 from duotok.audio.features import ANALYSIS_RATE, HIGHPASS_HZ, LogMel
 from duotok.audio.highpass import highpass
 from duotok.audio.io import resample
-from duotok.bundle import Bundle
-from duotok.codec import DuoTok
+from duotok.codec.bundle import Bundle
+from duotok.codec.duotok import DuoTok
+from duotok.codec.spool import Sound, Spool, tracks_of
 from duotok.seals import seal
-from duotok.spool import Sound, Spool, tracks_of
 from duotok.tokens import DualTokens
 
 OVER = torch.tensor([[1.0], [-1.0]])

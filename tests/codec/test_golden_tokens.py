@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from duotok.audio.io import read
-from duotok.codec import DuoTok
-from duotok.evaluation.report import demo_song
+from duotok.codec.duotok import DuoTok
+from duotok.demo.report import demo_song
 from duotok.tokens import SAMPLE_RATE, TRACKS
 
 GOLDEN = Path(__file__).with_name("golden_tokens.json")

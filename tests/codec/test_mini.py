@@ -6,11 +6,11 @@ import torch
 
 from duotok import DuoTok
 from duotok.audio import io
-from duotok.bundle import PACKAGED, Bundle, facts
+from duotok.codec.bundle import PACKAGED, Bundle, facts
+from duotok.demo.report import demo_song
 from duotok.durable import sha256
 from duotok.evaluation.fidelity import mel_distance
-from duotok.evaluation.report import demo_song
-from duotok.lm.folder import open_lm
+from duotok.lm.saved import open_lm
 from duotok.tokens import SAMPLE_RATE, TRACKS, n_frames
 
 BUNDLE = PACKAGED / "mini"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.tiny import song
 
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError
 from duotok.model.int8 import Int8Linear
 

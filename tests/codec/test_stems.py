@@ -9,7 +9,7 @@ import torch
 from tests.tiny import song
 
 from duotok.audio.alignment import Alignment
-from duotok.codec import DuoTok
+from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError
 
 RATE = 48_000

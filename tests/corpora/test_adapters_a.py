@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from duotok.corpora.base import Corpus, get, licence_class, lyrics_part
-from duotok.corpora.catalog import check
 from duotok.corpora.fma import COLUMNS
 from duotok.corpora.musdb18hq import VALIDATION
-from duotok.corpora.types import CorpusError, Recording, by_identity, read_table, write_table
+from duotok.data.catalog import check
 from duotok.lyrics.readers import read_lyrics
+from duotok.records import CorpusError, Recording, by_identity, read_table, write_table
 
 SHARED = Path(__file__).parents[3] / "shared" / "audio"
 needs_shared = pytest.mark.skipif(not (SHARED / "INDEX.tsv").is_file(), reason="no ../shared/audio beside the project")
@@ -580,7 +580,7 @@ def test_songs_of_another_version_are_named(tmp_path: Path) -> None:
 
 
 def test_songs_that_duotok_really_made(tmp_path: Path) -> None:
-    from duotok.songs import generate
+    from duotok.songs import generator as generate
 
     generate(5, 4.0, rate=16000, vocals=False).save(tmp_path / "song-00000005", "wav16")
     (only,) = read("songs", tmp_path).values()

@@ -17,7 +17,7 @@ from duotok.corpora.base import Corpus, get, licence_class
 from duotok.corpora.disco10m import video_id
 from duotok.corpora.magnatagatune import kind_of
 from duotok.corpora.openscore_lieder import MEMBER_BYTES, OpenScoreLieder, language, read_musicxml, words
-from duotok.corpora.types import CorpusError, Recording, by_identity
+from duotok.records import CorpusError, Recording, by_identity
 
 METADATA = Path(__file__).parents[3] / "shared" / "audio" / "metadata"
 true_tables = pytest.mark.skipif(not METADATA.is_dir(), reason="no ../shared/audio/metadata beside the project")

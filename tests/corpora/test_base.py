@@ -27,7 +27,7 @@ from duotok.corpora.base import (
     split_by_identity,
     whole,
 )
-from duotok.corpora.types import CorpusError, Recording
+from duotok.records import CorpusError, Recording
 
 INDEX = Path(__file__).parents[3] / "shared" / "audio" / "INDEX.tsv"
 

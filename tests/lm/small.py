@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duotok.corpora.types import Split
 from duotok.lm.config import LMConfig
 from duotok.lm.corpus import Song, write_tokens
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.streams import CodecIdentity, Stream
+from duotok.records import Split
 
 TINY = LMConfig(hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
 CODEC = CodecIdentity("tiny", "ab" * 32, 25.0, 48_000, (Stream("vocals", (20,)), Stream("accompaniment", (20,))))

@@ -12,10 +12,10 @@ import torch
 from tests.lm.small import CODEC, MIXED, model, song
 
 from duotok.errors import ConfigError, TokenFileError
-from duotok.lm.folder import LanguageModel
 from duotok.lm.generate import Made, Window, generate, windows
 from duotok.lm.protocols import Protocol, parallel, track_to_track
 from duotok.lm.sampling import Draws, Sampling, choose
+from duotok.lm.saved import LanguageModel
 from duotok.lm.streams import CodecIdentity
 
 GREEDY = Sampling(temperature=0)

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.corpora.shard_maker import make_shards, segment
+from tests.shards.shard_maker import make_shards, segment
 from tests.tiny import tiny_bundle
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
-from duotok.codec import DuoTok
-from duotok.corpora.store import ShardStore
+from duotok.codec.duotok import DuoTok
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm import pack as module
 from duotok.lm.corpus import TokenCorpus
 from duotok.lm.pack import Stretch, pack_shards, pack_tokens, stretches
 from duotok.lm.streams import codec_identity
+from duotok.shards.store import ShardStore
 from duotok.tokens import TRACKS, DualTokens
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from duotok.bundle import PACKAGED
 from duotok.cli.main import app
-from duotok.codec import DuoTok
-from duotok.lm.folder import open_lm
+from duotok.codec.bundle import PACKAGED
+from duotok.codec.duotok import DuoTok
+from duotok.lm.saved import open_lm
 from duotok.lm.streams import codec_identity
 from duotok.tokens import TRACKS, load
 

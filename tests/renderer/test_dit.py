@@ -167,7 +167,7 @@ def test_mistakes_in_the_config_are_named(change: dict[str, object], words: str)
 
 
 def test_the_shipped_config_can_be_guided_and_holds_ten_million_weights() -> None:
-    from duotok.training.stage4 import Stage4Config
+    from duotok.training.stages.stage4 import Stage4Config
 
     config = load_config(Stage4Config, Path(__file__).parents[2] / "configs" / "mini" / "stage4.yaml")
     with torch.device("meta"):

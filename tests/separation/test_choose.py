@@ -16,7 +16,7 @@ from duotok.separation.separator import Separator
 
 
 def test_the_bundled_one_is_the_codecs_own() -> None:
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
 
     mix = 0.1 * torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0))
     separator = separator_by_name("mini")

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.corpora.shard_maker import make_shards, segment
+from tests.shards.shard_maker import make_shards, segment
 
-from duotok.corpora.features import derive_features, derive_samples
-from duotok.corpora.store import ShardStore
-from duotok.corpora.types import Segment
+from duotok.records import Segment
+from duotok.shards.features import derive_features, derive_samples
+from duotok.shards.store import ShardStore
 
 WORDS = (("la", 0.2, 0.5), ("lo", 0.6, 0.9), ("love", 1.0, 1.6), ("me", 1.7, 2.0), ("do", 2.2, 2.6))
 

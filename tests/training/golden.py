@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.corpora.shard_maker import make_shards
+from tests.shards.shard_maker import make_shards
 from tests.training.conftest import segments
 from tests.training.small import DIT, make
 
-from duotok.corpora.features import derive_features, derive_samples
-from duotok.corpora.store import ShardStore
+from duotok.shards.features import derive_features, derive_samples
+from duotok.shards.store import ShardStore
+from duotok.training.batches.derive import compute_codes, compute_latents
+from duotok.training.batches.latent_data import condition_vectors
 from duotok.training.checkpoint import best
 from duotok.training.engine import train
-from duotok.training.latent_data import condition_vectors
 from duotok.training.loading import load_autoencoder, load_tokenizer
-from duotok.training.prepare import compute_codes, compute_latents
 from duotok.training.stage import Stage
-from duotok.training.stage4 import Stage4, Stage4Config
+from duotok.training.stages.stage4 import Stage4, Stage4Config
 
 GOLDEN = Path(__file__).with_name("golden.json")
 STEPS = 20

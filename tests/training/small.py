@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from duotok.corpora.mixture import Component
-from duotok.corpora.store import ShardStore
 from duotok.model.config import TokenizerConfig
 from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.renderer.dit import DiTConfig
 from duotok.separation.bs_roformer import BSRoFormerConfig
-from duotok.training.autoencoder import AutoencoderStage, AutoencoderStageConfig
-from duotok.training.separator import SeparatorStage, SeparatorStageConfig
+from duotok.shards.mixture import Component
+from duotok.shards.store import ShardStore
 from duotok.training.stage import Stage
-from duotok.training.stage1 import Stage1, Stage1Config
-from duotok.training.stage2 import Stage2, Stage2Config
-from duotok.training.stage3 import Stage3, Stage3Config
+from duotok.training.stages.autoencoder import AutoencoderStage, AutoencoderStageConfig
+from duotok.training.stages.separator import SeparatorStage, SeparatorStageConfig
+from duotok.training.stages.stage1 import Stage1, Stage1Config
+from duotok.training.stages.stage2 import Stage2, Stage2Config
+from duotok.training.stages.stage3 import Stage3, Stage3Config
 
 TOKENIZER = TokenizerConfig(
     conv_channels=16, width=32, heads=2, lower_blocks=1, upper_blocks=1, ffn=64, codebook_size=256, head_hidden=16,

@@ -12,7 +12,7 @@ from tests.training.small import make
 from tests.training.test_stage4 import config, fill
 from tests.training.test_stage4 import make as make_stage4
 
-from duotok.corpora.store import ShardStore
+from duotok.shards.store import ShardStore
 from duotok.training.engine import latest, train
 from duotok.training.stage import Stage
 

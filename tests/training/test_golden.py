@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.training.golden import STAGES, STEPS, TOLERANCE, gaps, measure
 
-from duotok.corpora.store import ShardStore
+from duotok.shards.store import ShardStore
 
 
 def test_the_first_losses_of_every_stage_are_those_of_before(data: Path, tmp_path: Path) -> None:

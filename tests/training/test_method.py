@@ -17,16 +17,16 @@ import torch
 from tests.training.small import AUTOENCODER, SEPARATOR, TOKENIZER, make, stage3_config
 from torch import Tensor, nn
 
-from duotok.corpora.mixture import Component
-from duotok.corpora.store import ShardStore
 from duotok.model.losses import Stage2Weights, Stage3Weights
-from duotok.training.autoencoder import AutoencoderStage
+from duotok.shards.mixture import Component
+from duotok.shards.store import ShardStore
 from duotok.training.checkpoint import best, checkpoints, load_module
 from duotok.training.engine import train
 from duotok.training.schedule import learning_rate
-from duotok.training.separator import SeparatorStage
 from duotok.training.stage import Stage
-from duotok.training.stage3 import Stage3
+from duotok.training.stages.autoencoder import AutoencoderStage
+from duotok.training.stages.separator import SeparatorStage
+from duotok.training.stages.stage3 import Stage3
 
 
 @pytest.fixture(scope="module")

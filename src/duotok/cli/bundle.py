@@ -38,7 +38,7 @@ def bundle(
         return
     if out is None or data is None:
         raise ConfigError("--out and --data are missing: where the bundle goes, and what the runs were trained on")
-    from duotok.corpora.store import ShardStore
+    from duotok.shards.store import ShardStore
     from duotok.training.assemble import assemble
 
     if out.is_dir() and _input(out, runs, data):
@@ -55,7 +55,7 @@ def bundle(
 
 def _input(out: Path, runs: Path, data: Path) -> bool:
     """Whether a folder is RUNS or WORK, or lies in it and holds something that no bundle is: a run, shards."""
-    from duotok.bundle import is_bundle
+    from duotok.codec.bundle import is_bundle
 
     place = out.resolve()
     if place in (runs.resolve(), data.resolve()):
@@ -66,8 +66,8 @@ def _input(out: Path, runs: Path, data: Path) -> bool:
 
 def _seal(folder: Path) -> None:
     """A bundle, the language model inside it, or a language model."""
-    from duotok.bundle import CONFIG_FILE, seal_bundle
-    from duotok.lm.folder import PACKAGED_LM, WEIGHTS_FILE, seal_lm
+    from duotok.codec.bundle import CONFIG_FILE, seal_bundle
+    from duotok.lm.saved import PACKAGED_LM, WEIGHTS_FILE, seal_lm
 
     language_model = (folder / WEIGHTS_FILE).is_file()
     say(f"{seal_lm(folder) if language_model else seal_bundle(folder)}: sealed")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
 
 Advance = Callable[[float], None]
 _bars: list[Progress] = []
@@ -115,7 +115,7 @@ def open_model(name: str, device: str, threads: int = 0, precision: str = "fp32"
     """
     import torch
 
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
     from duotok.errors import ConfigError
 
     try:

@@ -18,7 +18,7 @@ from duotok.cli.pool import Opening, run
 from duotok.errors import DuoTokError
 
 if TYPE_CHECKING:
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
 
 
 class Track(StrEnum):

@@ -55,7 +55,7 @@ def demo(
     duotok demo --vocals v.wav --accompaniment a.wav --seconds 0
     """
     from duotok.cli.files import check_free, check_not_input, check_writable
-    from duotok.evaluation import report as reports
+    from duotok.demo import report as reports
 
     if song is None and vocals is None and accompaniment is None:
         source = reports.demo_song()

@@ -16,7 +16,7 @@ from duotok.cli.pool import Opening, run
 from duotok.errors import DuoTokError, TokenFileError
 
 if TYPE_CHECKING:
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
     from duotok.tokens import DualTokens, SourceFile
 
 
@@ -162,7 +162,7 @@ def _run(
 def encode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
     """Encode one song, unless that was done."""
     from duotok.cli.files import origin, shown
-    from duotok.spool import Sound
+    from duotok.codec.spool import Sound
     from duotok.tokens.dual import SEPARATOR
 
     sources = {role: found for role, path in task.files.items() if (found := Sound(path).file()) is not None}

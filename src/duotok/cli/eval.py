@@ -53,9 +53,9 @@ def lm(
       corruption: {}
     """
     from duotok.cli.files import check_free, check_not_input
-    from duotok.lm.comparison import Comparison, train_and_score
-    from duotok.lm.comparison_table import as_json as json_of
-    from duotok.lm.comparison_table import as_markdown, made_before, outputs, write
+    from duotok.comparison.run import Comparison, train_and_score
+    from duotok.comparison.table import as_json as json_of
+    from duotok.comparison.table import as_markdown, made_before, outputs, write
 
     comparison = Comparison(config, output, overrides or [])
     places = outputs(comparison.config, output)

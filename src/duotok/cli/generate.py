@@ -12,9 +12,9 @@ from duotok.cli.console import Bars, open_model, progress_bars, put_json, say
 from duotok.errors import BundleError, ConfigError, DuoTokError
 
 if TYPE_CHECKING:
-    from duotok.codec import DuoTok
-    from duotok.lm.folder import LanguageModel
+    from duotok.codec.duotok import DuoTok
     from duotok.lm.generate import Given, Made
+    from duotok.lm.saved import LanguageModel
     from duotok.tokens import DualTokens
 
 SECONDS = 30.0
@@ -58,10 +58,10 @@ def generate(
       duotok generate --lm runs/lm.accompaniment-to-vocals --accompaniment band.wav --stem -o sung.wav
     """
     from duotok.cli.files import check_not_input
-    from duotok.lm.folder import open_lm
     from duotok.lm.generate import check_given, windows
     from duotok.lm.generate import generate as make
     from duotok.lm.sampling import Sampling
+    from duotok.lm.saved import open_lm
     from duotok.tokens import SUFFIX
 
     given = {"song": song, "vocals": vocals, "accompaniment": accompaniment}

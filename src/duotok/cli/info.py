@@ -85,7 +85,7 @@ def _tokens(path: Path) -> dict[str, Any]:
 
 
 def _bundle(name: str) -> dict[str, Any]:
-    from duotok.bundle import Bundle, facts, find_bundle
+    from duotok.codec.bundle import Bundle, facts, find_bundle
 
     return {"kind": "bundle", **facts(Bundle(find_bundle(name)))}
 

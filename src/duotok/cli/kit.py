@@ -82,7 +82,7 @@ def make(
     from duotok.training.kit.contents import check_size, groups
     from duotok.training.kit.make import Options, gather, make_kit
     from duotok.training.kit.wheels import Sources, Target
-    from duotok.training.stages import NAMES
+    from duotok.training.stages.registry import NAMES
 
     if separator not in ("mini", "none"):
         raise ConfigError(
@@ -131,7 +131,7 @@ def _config_class(stage: str) -> type[Config]:
         from duotok.lm.stage import LMStageConfig
 
         return LMStageConfig
-    from duotok.training.stages import config_class
+    from duotok.training.stages.registry import config_class
 
     return config_class(stage)
 

@@ -11,7 +11,7 @@ from duotok.cli.console import put_json, say
 from duotok.errors import ConfigError, DuoTokError
 
 if TYPE_CHECKING:
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
 
 
 def pack(
@@ -78,7 +78,7 @@ def _check_input(folder: Path, out: Path) -> None:
 
 
 def _splits(option: str, names: list[str] | None) -> tuple[Any, ...]:
-    from duotok.corpora.types import SPLITS
+    from duotok.records import SPLITS
 
     unknown = [name for name in names or () if name not in SPLITS]
     if unknown:
@@ -99,10 +99,10 @@ def _from_shards(
     force: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
-    from duotok.codecs import open_codec
-    from duotok.corpora.store import ShardStore
-    from duotok.corpora.types import SPLITS
+    from duotok.codec import open_codec
     from duotok.lm.pack import pack_shards, stretches
+    from duotok.records import SPLITS
+    from duotok.shards.store import ShardStore
     from duotok.tokens import FRAME_RATE
 
     splits, alone = _splits("--split", split) or SPLITS, _splits("--solo", solo)

@@ -12,7 +12,7 @@ from duotok.errors import DuoTokError
 from duotok.pool import pool
 
 if TYPE_CHECKING:
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
 
 T = TypeVar("T")
 Facts = dict[str, Any]

@@ -18,7 +18,7 @@ from duotok.cli.pool import Opening, run
 from duotok.errors import DuoTokError
 
 if TYPE_CHECKING:
-    from duotok.codec import DuoTok
+    from duotok.codec.duotok import DuoTok
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def separate_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
     """Separate one song, unless that was done."""
     from duotok.audio.io import Writer, comment_of
     from duotok.cli.files import shown
+    from duotok.codec.spool import Sound
     from duotok.durable import sha256
-    from duotok.spool import Sound
     from duotok.tokens import SAMPLE_RATE
 
     began = time.monotonic()

@@ -10,7 +10,7 @@ import typer
 from duotok.cli.console import put_json, say
 
 if TYPE_CHECKING:
-    from duotok.training.cost import Cost
+    from duotok.training.cost.estimate import Cost
     from duotok.training.stage import Stage, StageConfig
 
 
@@ -47,7 +47,7 @@ def train(
     """
     from duotok.config import load_config
     from duotok.errors import ConfigError
-    from duotok.training.stages import config_class
+    from duotok.training.stages.registry import config_class
 
     overrides = [*(overrides or []), *([f"minutes={minutes}"] if minutes is not None else [])]
     if stage == "lm":
@@ -57,7 +57,7 @@ def train(
     if dry_run:
         from dataclasses import replace
 
-        from duotok.training.cost import estimate
+        from duotok.training.cost.estimate import estimate
 
         built, notes = _with_data(stage, parsed, data, shards, runs)
         say(f"{stage}: counting and measuring, up to a few minutes for a large model")
@@ -69,7 +69,7 @@ def train(
         raise ConfigError("--data is missing: name the folder of `duotok data prepare` (--dry-run needs none)")
     from duotok.training.checkpoint import Untrained
     from duotok.training.engine import join
-    from duotok.training.stage4 import Stage4Config
+    from duotok.training.stages.stage4 import Stage4Config
 
     name = f"{stage}.{parsed.track}" if isinstance(parsed, Stage4Config) else stage
     with join(parsed).main_process_first():  # the first process derives, the others find it done
@@ -132,9 +132,9 @@ def _language_model(
 def _build(
     stage: str, config: StageConfig, data: Path, shards: str | None, runs: Path, workers: int, writable: bool = True
 ) -> Stage:
-    from duotok.corpora.derived import DerivedArrays
-    from duotok.corpora.store import ShardStore
-    from duotok.training.stages import BUILDERS, Needs, check_validation
+    from duotok.shards.derived import DerivedArrays
+    from duotok.shards.store import ShardStore
+    from duotok.training.stages.registry import BUILDERS, Needs, check_validation
 
     store = ShardStore(shards or data / "shards", data / "derived")
     store.derived = DerivedArrays(store, data / "derived", writable)
@@ -146,9 +146,9 @@ def _with_data(
     stage: str, config: StageConfig, data: Path | None, shards: str | None, runs: Path
 ) -> tuple[Stage | None, list[str]]:
     """The stage where all that it needs is there; else what is missing."""
-    from duotok.corpora.derived import NotDerived
     from duotok.errors import DuoTokError
-    from duotok.training.synthetic import SKETCHES
+    from duotok.shards.derived import NotDerived
+    from duotok.training.batches.synthetic import SKETCHES
 
     if data is None or stage not in SKETCHES:
         return None, []

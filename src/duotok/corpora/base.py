@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from duotok.corpora.licences import LICENCE_CLASSES, LicenceClass, licence_class
-from duotok.corpora.types import SPLITS, CorpusError, Kind, Recording, Split
+from duotok.records import SPLITS, CorpusError, Kind, Recording, Split
 
 __all__ = [
     "LICENCE_CLASSES", "NAMES", "REGISTRY", "Corpus", "CorpusError", "CorpusInfo", "LicenceClass", "Option", "common_options",

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 from duotok.audio.finding import find_audio
 from duotok.corpora.base import Corpus, CorpusInfo, Option
-from duotok.corpora.types import CorpusError, Recording
 from duotok.errors import MissingExtraError
+from duotok.records import CorpusError, Recording
 
 _VIDEO = re.compile(r"(?:v=|youtu\.be/|/embed/|/shorts/|^)([A-Za-z0-9_-]{11})(?![A-Za-z0-9_-])")
 

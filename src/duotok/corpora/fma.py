@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, official_split, read_rows, whole
-from duotok.corpora.types import CorpusError, Recording
+from duotok.records import CorpusError, Recording
 
 # Each size holds the sizes before it; `full` has the same tracks as `large`, untrimmed.
 SIZES: dict[str, tuple[str, ...]] = {

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, whole
 from duotok.corpora.stem_names import named
-from duotok.corpora.types import KINDS, CorpusError, Kind, Recording
 from duotok.paths import text_of
+from duotok.records import KINDS, CorpusError, Kind, Recording
 
 LYRICS = (".lrc", ".json", ".txt")
 log = logging.getLogger(__name__)

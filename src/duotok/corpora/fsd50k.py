@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from duotok.corpora.base import Corpus, CorpusInfo, official_split, read_rows, settle, whole
-from duotok.corpora.types import CorpusError, Recording
+from duotok.records import CorpusError, Recording
 
 _INFO = ("license", "uploader", "title")
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, lyrics_excerpt, read_rows, split_by_identity, whole
-from duotok.corpora.types import STEMS, CorpusError, Kind, Recording, Split
+from duotok.records import STEMS, CorpusError, Kind, Recording, Split
 
 COLUMNS = (
     "path", "use", "kind", "start", "seconds", "channels", "has_vocals", "licence", "attribution", "source",

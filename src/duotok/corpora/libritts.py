@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, whole
-from duotok.corpora.types import CorpusError, Recording, Split
+from duotok.records import CorpusError, Recording, Split
 
 SUBSETS: dict[str, Split] = {
     "train-clean-100": "train",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, read_rows, whole
-from duotok.corpora.types import CorpusError, Kind, Recording, Split
+from duotok.records import CorpusError, Kind, Recording, Split
 
 FOLDERS = "0123456789abcdef"
 NO_SINGING = {"no vocal", "no vocals", "no voice", "no voices", "no singing", "no singer", "instrumental"}

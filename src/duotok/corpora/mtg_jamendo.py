@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option
-from duotok.corpora.types import SPLITS, CorpusError, Recording, Split
+from duotok.records import SPLITS, CorpusError, Recording, Split
 
 COLUMNS = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
 FOLDERS = tuple(f"{number:02d}" for number in range(100))

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from duotok.audio.finding import AUDIO_SUFFIXES, find_audio
 from duotok.corpora.base import Corpus, CorpusInfo, Option
-from duotok.corpora.types import CorpusError, Recording
+from duotok.records import CorpusError, Recording
 
 # Version 2 puts the name of the question (subqidmap.json) before the answers.
 _QUESTIONS = {

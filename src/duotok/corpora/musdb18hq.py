@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, read_rows
-from duotok.corpora.types import CorpusError, Recording, Split
+from duotok.records import CorpusError, Recording, Split
 
 # `validation_tracks` of the reference implementation, sigsep/sigsep-mus-db configs/mus.yaml.
 VALIDATION = frozenset({

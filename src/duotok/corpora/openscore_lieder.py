@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from duotok.corpora.base import Corpus, CorpusInfo, read_rows
-from duotok.corpora.types import CorpusError, Recording
+from duotok.records import CorpusError, Recording
 
 MEMBER_BYTES = 64 << 20
 """A member of an .mxl may unpack to this much; the largest score of the corpus has 2 MB."""

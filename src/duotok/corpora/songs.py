@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from duotok.corpora.base import Corpus, CorpusInfo
-from duotok.corpora.types import CorpusError, Recording
+from duotok.records import CorpusError, Recording
 
 FORMAT = "duotok-song-1"
 KEYS = ("seed", "seconds", "language", "tags", "words", "files")

@@ -22,12 +22,12 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from duotok.corpora.types import SPLITS, Split
 from duotok.durable import put
 from duotok.errors import DuoTokError, MissingExtraError, TokenFileError
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
 from duotok.paths import temporary
+from duotok.records import SPLITS, Split
 from duotok.seals import is_sealed, read_json, seal
 
 if TYPE_CHECKING:

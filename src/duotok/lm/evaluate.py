@@ -14,13 +14,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from duotok.corpora.types import Split
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm.corpus import Song, TokenCorpus, check_song
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.pieces import SHORTEST, Piece, check_lengths, pieces
 from duotok.lm.protocols import Protocol, batched
 from duotok.lm.scores import SongScore, load_scores, save_scores
+from duotok.records import Split
 from duotok.tokens.file import write_atomically
 
 SECONDS = 30.0

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duotok.errors import ConfigError, TokenFileError
-from duotok.lm.folder import LanguageModel
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import Protocol
 from duotok.lm.sampling import Draws, Sampling, chance, choose, uniform
+from duotok.lm.saved import LanguageModel
 
 Given = Mapping[str, NDArray[np.integer[Any]]]
 Progress = Callable[[float], None]

@@ -25,19 +25,19 @@ from rich.progress import track as progress
 from torch import Tensor
 
 from duotok.audio.resampling import resampled_length
-from duotok.codec import DuoTok
-from duotok.codecs import Codec
-from duotok.codecs.bundled import BundleCodec
-from duotok.codecs.file import SUFFIX as CODEC_SUFFIX
-from duotok.codecs.file import load_tokens, save_tokens
+from duotok.codec import Codec
+from duotok.codec.bundled import BundleCodec
+from duotok.codec.duotok import DuoTok
+from duotok.codec.token_files import SUFFIX as CODEC_SUFFIX
+from duotok.codec.token_files import load_tokens, save_tokens
 from duotok.corpora.base import split_by_identity
-from duotok.corpora.neighbours import joined
-from duotok.corpora.store import ShardStore, track_parts
-from duotok.corpora.types import SPLITS, Split
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm.corpus import Codes, Song, TokenCorpus, write_tokens
 from duotok.lm.start import Vectors, principal
 from duotok.lm.streams import CodecIdentity, codec_identity, tokens_identity
+from duotok.records import SPLITS, Split
+from duotok.shards.neighbours import joined
+from duotok.shards.store import ShardStore, track_parts
 from duotok.tokens import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, SUFFIX, TRACKS, DualTokens
 
 T = TypeVar("T")

@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import Tensor
 
 from duotok.config import parse
-from duotok.corpora.types import Split
 from duotok.distributed import share
 from duotok.errors import ConfigError
 from duotok.lm.config import LMConfig
@@ -27,6 +26,7 @@ from duotok.lm.start import start_from_codec
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import count_songs
 from duotok.random import ItemRandom
+from duotok.records import Split
 from duotok.training.checkpoint import best, latest, load_module, read_state
 from duotok.training.stage import Batch, Stage, StageConfig
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from duotok.errors import TokenFileError
 
 if TYPE_CHECKING:
-    from duotok.codecs import Described
+    from duotok.codec import Described
     from duotok.tokens import DualTokens
 
 SPECIALS = 3
@@ -103,7 +103,7 @@ class CodecIdentity:
 
 
 def codec_identity(codec: Described) -> CodecIdentity:
-    """The identity of any codec: a `DuoTok`, or what `duotok.codecs` opens."""
+    """The identity of any codec: a `DuoTok`, or what `duotok.codec` opens."""
     streams = tuple(Stream(s.name, tuple(s.codebook_sizes)) for s in codec.streams)
     return CodecIdentity(codec.model_id, codec.model_hash, codec.frame_rate, codec.sample_rate, streams)
 

@@ -1,11 +1,11 @@
 """Songs that sing, made from a seed: true stems, words, notes, chords and beats.
 
-from duotok.songs import generate
+from duotok.songs import generator as generate
 song = generate(7, seconds=30)
 song.save("song-7")
 """
 
-from duotok.songs.generate import generate
+from duotok.songs.generator import generate
 from duotok.songs.many import Made, generate_many
 from duotok.songs.song import STEMS, Beat, ChordSpan, Song, Sung, VocalNote, Word
 

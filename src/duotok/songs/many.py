@@ -40,7 +40,7 @@ def finished(folder: Path, seed: int, seconds: float, rate: int, format: str) ->
 
 
 def _make(seed: int, folder: Path, seconds: float, options: dict[str, object], saving: dict[str, object]) -> Made:
-    from duotok.songs.generate import generate
+    from duotok.songs.generator import generate
 
     start = perf_counter()
     song = generate(seed, seconds, **options)  # type: ignore[arg-type]

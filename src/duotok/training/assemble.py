@@ -12,15 +12,16 @@ from typing import Any, cast
 
 from torch import nn
 
-from duotok.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
+from duotok.codec.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
 from duotok.config import override, parse
-from duotok.corpora.store import ShardStore
 from duotok.errors import BundleError, ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.dit import DiT
 from duotok.seals import read_json
+from duotok.shards.store import ShardStore
 from duotok.tokens import FRAME_RATE, TRACKS
+from duotok.training.batches.remix import GENERATED
 from duotok.training.checkpoint import best, checkpoints
 from duotok.training.loading import (
     load_autoencoder,
@@ -31,7 +32,6 @@ from duotok.training.loading import (
     run_config,
     run_highpass,
 )
-from duotok.training.remix import GENERATED
 
 MAX_BYTES = 60_000_000
 MEASUREMENTS = "measurements.md"

@@ -18,8 +18,8 @@ from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.renderer.render import RenderPlan
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
+from duotok.training.batches.latent_data import condition_vectors
 from duotok.training.checkpoint import best, load_module, read_state
-from duotok.training.latent_data import condition_vectors
 from duotok.training.stage import StageConfig
 
 
@@ -88,7 +88,7 @@ class Sampling:
 
 def load_sampling(runs: Path, track: str) -> Sampling:
     """Out of the config of RUNS/stage4.TRACK; keys that it lacks have their defaults."""
-    from duotok.training.stage4 import Stage4Config
+    from duotok.training.stages.stage4 import Stage4Config
 
     run = runs / f"stage4.{track}"
     config = parse(Stage4Config, run_config(run), str(run))

@@ -18,7 +18,7 @@ from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit.make import Options, gather, make_kit
 from duotok.training.kit.plan import read_plan
 from duotok.training.kit.start import MANIFEST, PARTS, damage, read, seal, unpack
-from duotok.training.stages import NAMES, config_class
+from duotok.training.stages.registry import NAMES, config_class
 
 FREE, CLOSED = "CC0", "all rights reserved"
 

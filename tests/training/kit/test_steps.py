@@ -28,7 +28,7 @@ from duotok.training.kit.make import Options, make_kit
 from duotok.training.kit.plan import FILE, KitError, Training, meant, read_plan
 from duotok.training.kit.steps import Work
 from duotok.training.kit.wheels import Sources, Target
-from duotok.training.stages import NAMES, config_class
+from duotok.training.stages.registry import NAMES, config_class
 
 MIXTURE = {"all": {"weight": 1}}
 HERE = f"{ {'Darwin': 'macos'}.get(platform.system(), platform.system().lower()) }-{platform.machine()}"

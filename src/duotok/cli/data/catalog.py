@@ -41,7 +41,7 @@ def catalog(
       duotok data catalog --corpus fma=/data/fma --set fma.size=medium --corpus jazz:folder=~/Music/jazz --work work
       duotok data catalog --corpus fma=/data/fma --licences public-domain,attribution,share-alike --work work --dry-run
     """
-    from duotok.corpora.catalog import TABLE, build, few, open_corpora, read, summary, write
+    from duotok.data.catalog import TABLE, build, few, open_corpora, read, summary, write
 
     allowed = [name.strip() for name in licences.split(",") if name.strip()]
     before = read(work) if add and (work / TABLE).is_file() else []

@@ -27,8 +27,8 @@ def check(
       duotok data check --work work
       duotok data check --shards s3://bucket/shards
     """
-    from duotok.corpora import jobs
-    from duotok.corpora.checking import check_shards
+    from duotok.data import jobs
+    from duotok.data.checking import check_shards
     from duotok.errors import ConfigError
 
     if (work is None) == (shards is None):

@@ -12,7 +12,7 @@ import typer
 from duotok.cli.console import say
 
 if TYPE_CHECKING:
-    from duotok.corpora.jobs import Pending, Results
+    from duotok.data.jobs import Pending, Results
 
 SHOWN = 10
 

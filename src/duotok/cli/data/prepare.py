@@ -23,7 +23,7 @@ from duotok.cli.data.options import (
 )
 
 if TYPE_CHECKING:
-    from duotok.corpora.prepare import Step
+    from duotok.data.pipeline import Step
     from duotok.lyrics.transcribers import ToolConfig
 
 
@@ -87,9 +87,9 @@ def prepare(
       duotok data prepare --corpus fma=/data/fma --work /shared/work --engine ray --address auto
     """
     from duotok.config import override, parse
-    from duotok.corpora import jobs, separate, transcribe
-    from duotok.corpora import prepare as path
-    from duotok.corpora.segments import SegmentConfig
+    from duotok.data import jobs, separate, transcribe
+    from duotok.data import pipeline as path
+    from duotok.data.segments import SegmentConfig
 
     options = path.Options(
         corpora=corpora or (),

@@ -28,9 +28,9 @@ def scan(
       duotok data scan --work work
       duotok data scan --work /shared/work --engine ray --address auto
     """
-    from duotok.corpora import jobs
-    from duotok.corpora.prepare import catalogued
-    from duotok.corpora.scan import pending_scan, run_scan
+    from duotok.data import jobs
+    from duotok.data.pipeline import catalogued
+    from duotok.data.scan import pending_scan, run_scan
 
     chosen = jobs.engine(engine, workers, address)
     recordings = catalogued(work)

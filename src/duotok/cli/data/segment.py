@@ -40,9 +40,9 @@ def segment(
       duotok data segment --work work --set whole_seconds=1 --set target_seconds=10 --dry-run
     """
     from duotok.config import override, parse
-    from duotok.corpora import jobs
-    from duotok.corpora.segmenting import LEDGER, TABLE, most_frequent, segment_all, summary
-    from duotok.corpora.segments import SegmentConfig
+    from duotok.data import jobs
+    from duotok.data.segmenting import LEDGER, TABLE, most_frequent, segment_all, summary
+    from duotok.data.segments import SegmentConfig
 
     config = parse(SegmentConfig, override({}, settings or []), "--set")
     allowed = [name.strip() for name in licences.split(",") if name.strip()]

@@ -23,9 +23,9 @@ from duotok.cli.data.options import (
 )
 
 if TYPE_CHECKING:
-    from duotok.corpora.separate import Options
-    from duotok.corpora.separation_check import Quality
-    from duotok.corpora.types import Recording
+    from duotok.data.separate import Options
+    from duotok.data.separation_check import Quality
+    from duotok.records import Recording
 
 
 def separate(
@@ -70,9 +70,9 @@ def separate(
       duotok data separate --work work --separator bs-roformer --weights bs/model.safetensors --device cuda
       duotok data separate --work work --check --check-seconds 60
     """
-    from duotok.corpora import jobs
-    from duotok.corpora.catalog import read
-    from duotok.corpora.separate import LEDGER, Options, pending_separate, run_separate
+    from duotok.data import jobs
+    from duotok.data.catalog import read
+    from duotok.data.separate import LEDGER, Options, pending_separate, run_separate
 
     options = Options(
         separator, str(weights) if weights else None, str(config) if config else None, model, device,
@@ -106,7 +106,7 @@ def _check(recordings: list[Recording], options: Options, seconds: float | None,
     from rich.console import Console
     from rich.progress import track
 
-    from duotok.corpora.separation_check import mean_quality, measure_separation, with_true_stems
+    from duotok.data.separation_check import mean_quality, measure_separation, with_true_stems
     from duotok.errors import DuoTokError
 
     known = with_true_stems(recordings)

@@ -40,9 +40,9 @@ def shard(
       duotok data shard --work work
       duotok data shard --work work --seed 1 --shard-segments 512 --workers 8
     """
-    from duotok.corpora import jobs
-    from duotok.corpora.prepare import catalogued, segmented
-    from duotok.corpora.shards import pending_shards, run_shards
+    from duotok.data import jobs
+    from duotok.data.pipeline import catalogued, segmented
+    from duotok.data.sharding import pending_shards, run_shards
 
     chosen = jobs.engine(engine, workers, address)
     recordings, segments = catalogued(work), segmented(work)

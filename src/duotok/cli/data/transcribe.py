@@ -74,10 +74,10 @@ def transcribe(
       duotok data transcribe --work work --transcriber whisperx --python ~/envs/whisperx/bin/python
       duotok data transcribe --work work --transcriber auto --python whisperx=~/envs/w --python funasr=~/envs/f
     """
-    from duotok.corpora import jobs
-    from duotok.corpora.catalog import read
-    from duotok.corpora.separate import with_stems
-    from duotok.corpora.transcribe import LEDGER, Options, pending_transcribe, run_transcribe, summary
+    from duotok.data import jobs
+    from duotok.data.catalog import read
+    from duotok.data.separate import with_stems
+    from duotok.data.transcribe import LEDGER, Options, pending_transcribe, run_transcribe, summary
     from duotok.lyrics.text import BERT_NAME
 
     chosen = jobs.engine(engine, workers, address)

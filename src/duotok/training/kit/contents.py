@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duotok
-from duotok.corpora import catalog
+from duotok.data import catalog
 from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit import collect
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from duotok.config import Config, override, parse
-from duotok.corpora.segments import SegmentConfig
-from duotok.corpora.shards import SHARD_SEGMENTS
+from duotok.data.segments import SegmentConfig
+from duotok.data.sharding import SHARD_SEGMENTS
 from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit import contents, start
 from duotok.training.kit.contents import Item

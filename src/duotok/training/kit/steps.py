@@ -43,7 +43,7 @@ for name in json.loads(sys.argv[1]):
 print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "lost": lost}))
 """
 TRIED = """
-import torch, accelerate, duotok.cli.main, duotok.corpora.prepare, duotok.training.engine
+import torch, accelerate, duotok.cli.main, duotok.data.pipeline, duotok.training.engine
 gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
 print("torch", torch.__version__ + ",", ", ".join(gpus) or "no GPU")
 """

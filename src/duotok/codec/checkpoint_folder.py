@@ -1,0 +1,172 @@
+"""The folder of a transformers model: found, checked, hashed, loaded; safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from duotok.codec.families import FAMILIES, WANT_TORCHAUDIO, Family
+from duotok.errors import BundleError, MissingExtraError
+
+PREFIX = "transformers:"
+CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
+WEIGHTS_FILE = "model.safetensors"
+PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
+# Who wrote the file and how, not what the model is.
+NOT_HASHED = ("transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype")
+
+
+def find_folder(name: str | Path) -> Path:
+    """A local folder, or `owner/name` on the Hugging Face hub, fetched into its cache without any pickle.
+
+    Raises BundleError when there is no such thing.
+    """
+    text = str(name)
+    if text and Path(name).is_dir():
+        return Path(name)
+    if text.count("/") != 1 or text.startswith(("/", ".", "~")) or text.endswith("/"):
+        raise BundleError(f"{text or PREFIX}: no such folder; name the folder of a model, or owner/name on the hub")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # the hub client has dozens of kinds, all with pages of text
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise BundleError(f"{text}: no such folder, and not fetched from the hub ({reason}); check the name") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json`. Raises BundleError when it is missing or no JSON object."""
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: no model of transformers, it has no {CONFIG_FILE}; name another") from None
+    except (OSError, ValueError, RecursionError):
+        raise BundleError(f"{path}: not valid JSON; get the model again") from None
+    if not isinstance(values, dict):
+        raise BundleError(f"{path}: not the configuration of a model; get the model again")
+    return values
+
+
+def family_of(values: dict[str, Any], folder: Path) -> Family:
+    """How to use the model of a configuration. Raises BundleError for one that is no codec known here."""
+    kind = values.get("model_type")
+    if kind in WANT_TORCHAUDIO:
+        raise BundleError(
+            f"{folder}: model_type '{kind}' wants torchaudio, which DuoTok does not use; take another codec"
+        )
+    if kind not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        if {"codec", "tokenizer"} <= set(values):
+            raise BundleError(f"{folder}: a DuoTok bundle; open it without '{PREFIX}'")
+        raise BundleError(f"{folder}: model_type '{kind}' is no codec known here; there are {known}")
+    return FAMILIES[str(kind)]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model. Raises BundleError when there are none or one is missing."""
+    index = folder / INDEX_FILE
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    if not index.is_file():
+        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        there = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights at all"
+        raise BundleError(f"{folder}: no {WEIGHTS_FILE} ({there}); get the model as safetensors")
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise BundleError(f"{index}: damaged; get the model again") from None
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing or not names:
+        raise BundleError(f"{folder}: {missing[0] if missing else WEIGHTS_FILE} is missing; get the model again")
+    return [folder / name for name in names]
+
+
+def content_hash(values: dict[str, Any], files: list[Path]) -> str:
+    """sha256 of a configuration and of every tensor of the weight files, however they are cut into files.
+
+    Read from the files, so that a new release of transformers, which may name weights anew, changes no hash. Raises
+    BundleError for a damaged file.
+    """
+    config = {key: value for key, value in values.items() if key not in NOT_HASHED}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
+    lines: dict[str, bytes] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118
+                    tensor = file.get_tensor(name)
+                    own = hashlib.sha256(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+                    own.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+                    lines[name] = own.digest()
+        except (SafetensorError, OSError, ValueError):
+            raise BundleError(f"{path}: damaged; get the model again") from None
+    for name in sorted(lines):
+        digest.update(lines[name])
+    return digest.hexdigest()
+
+
+def load_model(folder: Path, family: Family) -> nn.Module:
+    """The model in float32, in evaluation mode. Raises MissingExtraError without transformers, BundleError when the weights do
+    not fill the model (what is missing would be random)."""
+    model_class = _class(family.model_class)
+    try:
+        with _quiet():
+            model, report = model_class.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
+    except Exception as error:  # transformers raises what it likes
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise BundleError(
+            f"{folder}: cannot be loaded as {family.model_class} ({reason}); get the model again"
+        ) from None
+    missing = sorted(map(str, {*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])}))
+    if missing:
+        raise BundleError(
+            f"{folder}: {len(missing)} weights of {family.model_class} are missing or of another shape ({missing[0]}); "
+            "get the model again"
+        )
+    ready: nn.Module = model.eval().requires_grad_(False)
+    return ready
+
+
+def _class(name: str) -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtraError("codecs of transformers need it: pip install 'duotok[lm]'") from None
+    try:
+        return getattr(transformers, name)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        # A torchaudio for another machine breaks several models of transformers on import.
+        reason = " ".join(str(error).split())[:160]
+        raise MissingExtraError(
+            f"transformers has no usable {name} ({reason}); pip install -U 'duotok[lm]', and pip uninstall torchaudio "
+            "where it does not fit torch"
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and reports on the way."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

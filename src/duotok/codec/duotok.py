@@ -1,0 +1,476 @@
+"""DuoTok: sound to two token streams and back; what a whole bundle does together.
+
+It keeps the codec contract that every instrument of the evaluation is written against: `sample_rate`, `frame_rate`,
+`streams`, `n_frames`, `encode`, `decode`, `embeddings`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from duotok.audio.features import LogMel
+from duotok.audio.io import Writer
+from duotok.codec.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash, write_bundle
+from duotok.codec.spool import Sound, Spool, StemSeparator, tracks_of
+from duotok.errors import AudioError, BundleError, ConfigError
+from duotok.model.int8 import check_int8, int8_encoder
+from duotok.model.tokenizer import Tokenizer
+from duotok.paths import text_of
+from duotok.renderer.autoencoder import Autoencoder
+from duotok.renderer.dit import DiT
+from duotok.renderer.render import stream_track
+from duotok.renderer.samplers import SAMPLERS
+from duotok.separation.bs_roformer import BSRoFormer
+from duotok.separation.identity import separator_identity
+from duotok.separation.separator import MiniSeparator
+from duotok.tokens import FRAME_RATE, SAMPLE_RATE, TRACKS, DualTokens, WindowPlan, n_frames
+from duotok.tokens.dual import SEPARATOR, SourceFile
+
+log = logging.getLogger(__name__)
+
+CHOICES = (*TRACKS, "mix")
+Source = Any
+"""A path, or sound from memory: what `duotok.audio.arrays.sound_of` takes."""
+Progress = Callable[[float], None]
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+class Stream(NamedTuple):
+    """One token stream of a codec."""
+
+    name: str
+    codebooks: int
+    codebook_sizes: tuple[int, ...]
+
+
+class DuoTok:
+    """A whole model. Make one with `from_pretrained`, or from trained modules with `from_modules`.
+
+    separator: what splits a mix; the bundle's own unless something else with `sample_rate` and `separate` is set.
+    precision: what the blocks of the tokenizer run in while encoding, "fp32", "bf16" (faster on a GPU) or "int8" (faster
+    on a CPU); some tokens then come out otherwise (docs/tokens.md).
+    """
+
+    sample_rate = SAMPLE_RATE
+    frame_rate = FRAME_RATE
+
+    def __init__(
+        self,
+        config: BundleConfig,
+        load: Callable[[str], nn.Module],
+        values: Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+    ) -> None:
+        """`load(part)` gives a part by its name in `config.parts`; `values` is `config.json` as written."""
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision '{precision}' does not exist; choose {', '.join(PRECISIONS)}")
+        self.config, self.precision = config, precision
+        self.device = torch.device(device)
+        if precision == "int8":
+            check_int8(self.device)
+        self._encoder: Tokenizer | None = None
+        self._load = load
+        self._values = config.model_dump(mode="json") if values is None else values
+        self._parts: dict[str, nn.Module] = {}
+        self._hash = ""
+        self._separator: StemSeparator | None = None
+        self._identity: tuple[StemSeparator, SourceFile] | None = None
+        self.mel = LogMel(config.codec.mel_mean, config.codec.mel_std).to(self.device)
+
+    def __repr__(self) -> str:
+        entries = " and ".join(f"{size:,}" for size in dict.fromkeys(self.codebook_sizes))
+        does = "encodes and decodes" if self.config.renders else "encodes"
+        return f"DuoTok({self.model_id!r}: {' and '.join(TRACKS)}, {FRAME_RATE:g} tokens a second of {entries}, {does}, on {self.device})"
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path = "mini", device: str | torch.device = "cpu", precision: str = "fp32"
+    ) -> DuoTok:
+        """Open a bundle: "mini" (comes with the package), a folder, or `owner/name` on the Hugging Face hub.
+
+        Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged,
+        ConfigError for a precision that does not exist or cannot be had here.
+        """
+        bundle = Bundle(find_bundle(name))
+        return cls(bundle.config, bundle.load, bundle.values, device, precision)
+
+    @classmethod
+    def from_modules(cls, config: BundleConfig, modules: Mapping[str, nn.Module]) -> DuoTok:
+        """From modules in memory, by the names of `config.parts`. Raises BundleError when one is missing."""
+        missing = [part for part in config.parts if part not in modules]
+        if missing:
+            raise BundleError(f"model '{config.name}': these parts were not given: {', '.join(missing)}")
+        return cls(config, lambda part: modules[part])
+
+    def save_pretrained(self, folder: str | Path, card: str = "", storage: Storage = "float32") -> Path:
+        """Write a bundle folder, its matrices stored so. Raises BundleError when it cannot be written."""
+        return write_bundle(folder, self.config, {p: self._part(p) for p in self.config.parts}, card, storage)
+
+    def _part(self, name: str) -> nn.Module:
+        if name not in self._parts:
+            self._parts[name] = self._load(name).eval().to(self.device)
+        return self._parts[name]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return cast(Tokenizer, self._part("tokenizer"))
+
+    @property
+    def encoder(self) -> Tokenizer:
+        """The tokenizer as it encodes: in 8 bits where that was asked for."""
+        if self._encoder is None:
+            self._encoder = int8_encoder(self.tokenizer) if self.precision == "int8" else self.tokenizer
+        return self._encoder
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        return cast(Autoencoder, self._part("autoencoder"))
+
+    def dit(self, track: str) -> DiT:
+        """The renderer of a track."""
+        return cast(DiT, self._part(f"dit.{_known(track)}"))
+
+    @property
+    def separator(self) -> StemSeparator | None:
+        """What splits a mix; None when the bundle has no separator and none was set."""
+        if self._separator is None and self.config.separator is not None:
+            self._separator = MiniSeparator(cast(BSRoFormer, self._part("separator")))
+        return self._separator
+
+    @separator.setter
+    def separator(self, separator: StemSeparator | None) -> None:
+        self._separator = separator
+
+    @property
+    def separator_source(self) -> SourceFile | None:
+        """What token files say of the separator (see `duotok.separation.identity`); None where there is none."""
+        separator = self.separator
+        if separator is None:
+            return None
+        if self._identity is None or self._identity[0] is not separator:
+            self._identity = separator, SourceFile(*separator_identity(separator), 0)
+        return self._identity[1]
+
+    @property
+    def model_id(self) -> str:
+        return self.config.name
+
+    @property
+    def model_hash(self) -> str:
+        """sha256 of what gives the tokens their meaning (see `duotok.codec.bundle.model_hash`)."""
+        if not self._hash:
+            self._hash = model_hash(self._values, self.tokenizer)
+        return self._hash
+
+    @property
+    def codebook_sizes(self) -> tuple[int, int]:
+        size = self.config.tokenizer.codebook_size
+        return size, size
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """One stream a track, of one codebook each."""
+        return tuple(Stream(track, 1, (size,)) for track, size in zip(TRACKS, self.codebook_sizes, strict=True))
+
+    @staticmethod
+    def n_frames(n_samples: int) -> int:
+        """Frames of `n_samples` samples at 48 kHz: `ceil(n_samples / 1920)`."""
+        return n_frames(n_samples)
+
+    # -- sound to tokens ---------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        audio: Source | None = None,
+        rate: int = SAMPLE_RATE,
+        *,
+        vocals: Source | None = None,
+        accompaniment: Source | None = None,
+        plan: WindowPlan | None = None,
+        batch_size: int = 1,
+        progress: Progress | None = None,
+    ) -> DualTokens:
+        """Tokens of a song: a path, or samples at `rate`: a tensor or array `[samples]`, `[channels, samples]` or
+        `[samples, channels]`, or what else `duotok.audio.arrays.sound_of` takes.
+
+        Give the mix, and it is separated; give both stems, or one stem and the mix, and it is not. One gain for both
+        tracks brings the mix to the bundle's loudness and is kept with the tokens. A token depends on the sound and on
+        `plan` alone; batch_size > 1 runs several windows at once, worth it on a GPU, where rounding may then move a
+        code that was near a tie. progress(fraction) is called as it goes. Raises AudioError for sound that cannot be
+        used.
+        """
+        if not isinstance(plan, WindowPlan | None) or not isinstance(batch_size, int):
+            raise ConfigError(f"plan {plan!r}, batch_size {batch_size!r}: give a WindowPlan and a whole number")
+        sounds = [
+            None if source is None else Sound(source, rate, name, self.config.codec.highpass_hz)
+            for source, name in ((audio, "audio"), (vocals, "vocals"), (accompaniment, "accompaniment"))
+        ]
+        mix, voice, band = sounds
+        leader = mix or voice
+        if leader is None:
+            raise AudioError("nothing to encode; give a song, or both stems")
+        given = {role: sound for role, sound in zip(("mix", *TRACKS), sounds, strict=True) if sound is not None}
+        sources = {role: file for role, sound in given.items() if (file := sound.file()) is not None}
+        separator = self.separator if mix is not None and voice is None and band is None else None
+        if separator is not None and sources and (made := self.separator_source) is not None:
+            sources[SEPARATOR] = made
+        # A separator takes several times as long as the tokenizer; the split of the progress bar follows.
+        first_share = 0.4 if separator is None else 0.85
+        expected = max(1, leader.expected_samples) if progress else 1
+
+        def read(done: int) -> None:
+            if progress is not None:
+                progress(first_share * min(1.0, done / expected))
+
+        with Spool() as spool, closing(tracks_of(mix, voice, band, separator)) as pairs:
+            spool.fill(pairs, progress=read)
+            if not math.isfinite(spool.loudness):
+                self._say_faint(leader.name, spool.peak)
+            gain_db = self._gain(spool.loudness)
+            plan = plan or self.config.codec.plan
+
+            def encoded(fraction: float) -> None:
+                if progress is not None:
+                    progress(first_share + (1 - first_share) * fraction)
+
+            codes = self._encode_windows(spool, 10 ** (gain_db / 20), plan, max(1, batch_size), encoded)
+            return DualTokens(
+                vocals=codes[0],
+                accompaniment=codes[1],
+                n_samples=spool.n_samples,
+                gain_db=gain_db,
+                model_id=self.model_id,
+                model_hash=self.model_hash,
+                codebook_sizes=self.codebook_sizes,
+                plan=plan,
+                source="" if leader.path is None else text_of(leader.path.name),
+                sources=sources,
+            )
+
+    @staticmethod
+    def _say_faint(name: str, peak: float) -> None:
+        """A song that the meter's gate (-70 LUFS) lets nothing of through."""
+        if peak == 0:
+            log.warning("%s: silent; its tokens are those of silence", name)
+        else:
+            log.warning(
+                "%s: softer than the gate of the loudness meter (peak %.1f dBFS); it is encoded as it is, without a gain",
+                name,
+                20 * math.log10(peak),
+            )
+
+    def _gain(self, loudness: float) -> float:
+        """dB that bring `loudness` (LUFS) to the bundle's, in hundredths; 0 for silence.
+
+        Rounded, so that the last bits of a separator's sum, which depend on the number of threads, move no token.
+        """
+        if not math.isfinite(loudness):
+            return 0.0
+        limit = self.config.codec.max_gain_db
+        return round(min(limit, max(-limit, self.config.codec.loudness - loudness)), 2)
+
+    @torch.inference_mode()
+    def _encode_windows(
+        self, spool: Spool, gain: float, plan: WindowPlan, batch_size: int, progress: Progress
+    ) -> list[Tensor]:
+        """int64 `[frames]` for each track. Both tracks of a window always go through the lower blocks together."""
+        windows = plan.windows(spool.frames)
+        kept: list[list[Tensor]] = [[] for _ in TRACKS]
+        for first in range(0, len(windows), batch_size):
+            batch = windows[first : first + batch_size]
+            sound = torch.stack(
+                [spool.window(track, w.start, w.stop, self.mel.margin) for w in batch for track in TRACKS]
+            )
+            mel = self.mel((sound * gain).to(self.device), margins=True)
+            routes = torch.arange(len(TRACKS), device=self.device).repeat(len(batch))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                codes = self.encoder.encode(mel, routes).cpu()
+            for row, window in enumerate(batch):
+                keep = slice(window.keep_start - window.start, window.keep_stop - window.start)
+                for index in range(len(TRACKS)):
+                    kept[index].append(codes[row * len(TRACKS) + index, keep])
+            progress((first + len(batch)) / len(windows))
+        return [torch.cat(parts) for parts in kept]
+
+    # -- sound to its stems ------------------------------------------------------------------------------------------
+
+    def separate_blocks(self, audio: Source, rate: int = SAMPLE_RATE) -> Iterator[dict[str, Tensor]]:
+        """Vocals and accompaniment of a song as sound: blocks `[2, samples]` at 48 kHz, in bounded memory.
+
+        Raises AudioError for sound that cannot be used, or when there is no separator.
+        """
+        with closing(tracks_of(Sound(audio, rate, "audio"), None, None, self.separator)) as pairs:
+            for pair in pairs:
+                yield dict(zip(TRACKS, pair, strict=True))
+
+    # -- tokens to sound ---------------------------------------------------------------------------------------------
+
+    def check(self, tokens: DualTokens, name: str = "tokens") -> None:
+        """Raises BundleError, beginning with `name`, when `tokens` were not made for this model."""
+        if tokens.codebook_sizes != self.codebook_sizes:
+            raise BundleError(
+                f"{name}: tokens of codebooks of {tokens.codebook_sizes}, {self.model_id} has {self.codebook_sizes}; "
+                "give the bundle that made them"
+            )
+        if tokens.model_hash and tokens.model_hash != self.model_hash:
+            raise BundleError(
+                f"{name}: tokens of {tokens.model_id or 'another model'} ({tokens.model_hash[:8]}), this is "
+                f"{self.model_id} ({self.model_hash[:8]}); give the bundle that made them, or encode the song again"
+            )
+
+    def check_renders(self) -> None:
+        """Raises BundleError when tokens cannot be decoded: a bundle of a tokenizer alone."""
+        if not self.config.renders:
+            raise BundleError(
+                f"model '{self.model_id}' has no renderer, it only encodes; train stage 4 and bundle it without --tokens-only"
+            )
+
+    def decode_blocks(
+        self,
+        tokens: DualTokens,
+        track: str = "mix",
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        temperature: float | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Tensor]:
+        """The sound of `decode` in blocks `[channels, samples]`, in bounded memory."""
+        if track not in CHOICES:
+            raise ConfigError(f"track '{track}' does not exist; choose {', '.join(CHOICES)}")
+        wanted = TRACKS if track == "mix" else (track,)
+        settings = {"steps": steps, "sampler": sampler, "seed": seed, "temperature": temperature, "progress": progress}
+        for blocks in self.decode_tracks(tokens, wanted, **settings):  # type: ignore[arg-type]
+            yield torch.stack(list(blocks.values())).sum(0)
+
+    def decode_tracks(
+        self,
+        tokens: DualTokens,
+        tracks: Sequence[str] = TRACKS,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        temperature: float | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Blocks `[channels, samples]` of several tracks side by side, settings as for `decode`."""
+        if not isinstance(tokens, DualTokens):
+            raise ConfigError(f"{type(tokens).__name__} is no DualTokens; read a file with DualTokens.load(path)")
+        defaults = self.config.codec
+        steps = defaults.steps if steps is None else steps
+        sampler = sampler or defaults.sampler
+        temperature = defaults.temperature if temperature is None else temperature
+        if sampler not in SAMPLERS:
+            raise ConfigError(f"sampler '{sampler}' does not exist; choose {', '.join(SAMPLERS)}")
+        numbers = {"steps": (steps, int), "seed": (seed, int), "temperature": (temperature, int | float)}
+        for name, (value, kind) in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, kind):  # type: ignore[arg-type]
+                raise ConfigError(f"{name} {value!r} is no number; steps and seed are whole ones")
+        if steps < 1 or temperature < 0:
+            raise ConfigError(
+                f"steps {steps}, temperature {temperature} is too low; steps start at 1, temperature at 0"
+            )
+        self.check_renders()
+        self.check(tokens)
+        names = tuple(tracks)
+        parts = dict.fromkeys(names, 0.0)
+
+        def report(name: str) -> Callable[[int, int], None]:
+            def heard(done: int, total: int) -> None:
+                parts[name] = done / total
+                if progress is not None:
+                    progress(sum(parts.values()) / len(parts))
+
+            return heard
+
+        streams = [
+            stream_track(
+                self.dit(name),
+                self.autoencoder,
+                self.code_vectors(tokens, name),
+                tokens.n_samples,
+                steps,
+                sampler,
+                seed,
+                temperature,
+                report(name),
+                track=name,
+                plan=defaults.render,
+            )
+            for name in names
+        ]
+        gain = 10 ** (-tokens.gain_db / 20)
+        # The tracks are cut alike, so their blocks lie side by side.
+        for blocks in zip(*streams, strict=True):
+            yield {name: block * gain for name, block in zip(names, blocks, strict=True)}
+
+    def decode(
+        self,
+        tokens: DualTokens,
+        track: str = "mix",
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        temperature: float | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Sound `[channels, n_samples]` at 48 kHz of "vocals", "accompaniment" or their sum, the "mix".
+
+        steps, sampler (ddim, dpmpp-2m, dpmpp-3m-sde), temperature: the bundle's defaults unless given; the same seed
+        gives the same sound. The gain of encoding is undone. Raises BundleError for tokens of another model,
+        ConfigError for settings that do not exist.
+        """
+        blocks = self.decode_blocks(
+            tokens, track, steps=steps, sampler=sampler, seed=seed, temperature=temperature, progress=progress
+        )
+        return torch.cat(list(blocks), dim=1)
+
+    def decode_to(self, path: str | Path, tokens: DualTokens, track: str = "mix", **settings: Any) -> None:
+        """`decode` straight into a .wav or .flac file, in bounded memory, atomically. `settings` as in `decode`."""
+        blocks = self.decode_blocks(tokens, track, **settings)
+        first = next(blocks)
+        with Writer(path, SAMPLE_RATE, first.shape[0], n_samples=tokens.n_samples) as writer:
+            writer.write(first)
+            for block in blocks:
+                writer.write(block)
+
+    # -- what the tokens stand for -----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def code_vectors(self, tokens: DualTokens, track: str) -> Tensor:
+        """What the renderer of a track hears: `[frames, condition_dim]`, code vectors or (DiTConfig.condition) proj out."""
+        kind = self.dit(_known(track)).config.condition
+        return self.tokenizer.condition(tokens.track(track)[None].to(self.device), track, kind)[0]
+
+    @torch.inference_mode()
+    def embeddings(self, tokens: DualTokens) -> dict[str, Tensor]:
+        """Post-quantization vectors of each track after its proj out: `{track: [frames, width]}`."""
+        self.check(tokens)
+        return {
+            track: self.tokenizer.embeddings(tokens.track(track)[None].to(self.device), track)[0].cpu()
+            for track in TRACKS
+        }
+
+    @torch.inference_mode()
+    def codebook_vectors(self) -> dict[str, list[Tensor]]:
+        """The vectors of all codes of each track, one table `[codes, code_dim]` a codebook."""
+        every = torch.arange(self.config.tokenizer.codebook_size, device=self.device)[None]
+        return {track: [self.tokenizer.code_vectors(every, track)[0].float().cpu()] for track in TRACKS}
+
+
+def _known(track: str) -> str:
+    if track not in TRACKS:
+        raise ConfigError(f"track '{track}' does not exist; choose {' or '.join(TRACKS)}")
+    return track

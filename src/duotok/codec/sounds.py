@@ -1,0 +1,132 @@
+"""The sounds of one song at the rate and channels of a codec, on disk, read in windows: memory does not grow with length."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duotok.audio.channels import remix
+from duotok.audio.decoders import default_layout
+from duotok.audio.io import resample, stream
+from duotok.codec.duotok import Source
+from duotok.codec.spool import BLOCK_SECONDS, Sound
+from duotok.errors import AudioError
+
+log = logging.getLogger(__name__)
+
+TOLERATED_SECONDS = 0.2
+"""Lossy files of one song differ by some padding; more is worth a word."""
+
+
+class Heard(Sound):
+    """A source that can be heard at any rate, resampled once."""
+
+    def at(self, rate: int, channels: int) -> Iterator[Tensor]:
+        """float32 `[channels, samples]` blocks at `rate`; one channel is the mean of two."""
+        if not isinstance(self._source, Tensor):
+            yield from stream(self._source, rate, channels, BLOCK_SECONDS)
+            return
+        audio = self._source.detach().float().cpu()
+        audio = audio[None] if audio.ndim == 1 else audio
+        folded = remix(audio.numpy().T, default_layout(audio.shape[0]), channels).T
+        yield resample(torch.from_numpy(np.ascontiguousarray(folded)), self._rate, rate)
+
+
+class Sounds:
+    """What was given of a song, and every track that follows from it.
+
+    vocals, accompaniment: as given, or the mix without the other one; mix: as given, or the sum of both. A mix that was
+    given and is used has the say about the length; otherwise the longer of two stems has.
+    """
+
+    def __init__(
+        self, given: Mapping[str, Source | None], rate: int, tracks: Sequence[str], to_rate: int, channels: int
+    ) -> None:
+        """given: "mix", "vocals", "accompaniment" -> source at `rate`, or None. Raises AudioError when `tracks` do not follow
+        from them, or when one cannot be read."""
+        there = [name for name, source in given.items() if source is not None]
+        if not there:
+            raise AudioError("nothing to encode; give a song, or both stems")
+        self._sums = {track: _sum(track, there) for track in tracks}
+        used = [name for name in there if any(name in parts for parts in self._sums.values())]
+        self._channels = channels
+        self._files: dict[str, IO[bytes]] = {}
+        self._lengths: dict[str, int] = {}
+        try:
+            for name in used:
+                source = given[name]
+                assert source is not None
+                # Without a name from the start, so that nothing stays even after a kill.
+                self._files[name] = tempfile.TemporaryFile(prefix="duotok-")  # noqa: SIM115
+                self._lengths[name] = sum(
+                    self._put(name, block)
+                    for block in Heard(source, rate, "audio" if name == "mix" else name).at(to_rate, channels)
+                )
+                self._files[name].flush()
+        except BaseException:
+            self.close()
+            raise
+        self.n_samples = self._lengths.get("mix", max(self._lengths.values()))
+        if max(self._lengths.values()) - min(self._lengths.values()) > TOLERATED_SECONDS * to_rate:
+            found = ", ".join(f"{name} {n / to_rate:.2f} s" for name, n in self._lengths.items())
+            log.warning("sounds that differ in length (%s); are they of one song?", found)
+
+    def _put(self, name: str, block: Tensor) -> int:
+        try:
+            self._files[name].write(np.ascontiguousarray(block.numpy().T, dtype=np.float32).tobytes())
+        except OSError as error:
+            raise AudioError(
+                f"{tempfile.gettempdir()}: no room for temporary files ({error.strerror}); set TMPDIR to another place"
+            ) from None
+        return block.shape[1]
+
+    def window(self, track: str, start: int, stop: int) -> Tensor:
+        """Samples `[start, stop)` of a track, zeros after the end of the song: float32 `[channels, samples]`."""
+        parts = [sign * self._read(name, start, stop) for name, sign in self._sums[track].items()]
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def _read(self, name: str, start: int, stop: int) -> Tensor:
+        size = 4 * self._channels
+        end = max(start, min(stop, self._lengths[name], self.n_samples))
+        file = self._files[name]
+        file.seek(size * start)
+        found = np.frombuffer(file.read(size * (end - start)), dtype=np.float32).reshape(-1, self._channels)
+        return torch.from_numpy(np.pad(found, ((0, stop - end), (0, 0))).T.copy())
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def __enter__(self) -> Sounds:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+OTHER = {"vocals": "accompaniment", "accompaniment": "vocals"}
+
+
+def _sum(track: str, there: Sequence[str]) -> dict[str, float]:
+    """Which of the given sounds make a track, and with which sign."""
+    if track in there:
+        return {track: 1.0}
+    if track == "mix" and {*OTHER} <= {*there}:
+        return dict.fromkeys(OTHER, 1.0)
+    other = OTHER.get(track)
+    if other in there and "mix" in there:
+        return {"mix": 1.0, str(other): -1.0}
+    have = " and ".join("the mix" if name == "mix" else name for name in there)
+    wanted = "the mix" if track == "mix" else track
+    raise AudioError(
+        f"{wanted} cannot be had from {have} alone, and this codec separates nothing; give both stems, or one and the mix"
+    )

@@ -1,0 +1,66 @@
+"""Tokens of any codec in a safetensors file, with one JSON header that says of what and by whom, sealed with a checksum.
+
+DuoTok's own have a format of their own (`.duotok`, docs/tokens.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+
+from duotok.codec.contract import Described, Tokens
+from duotok.errors import TokenFileError
+from duotok.seals import read_json
+from duotok.tokens.dual import LARGEST_GAIN_DB
+from duotok.tokens.file import write_atomically
+
+FORMAT = 1
+KEY = "duotok-codec"
+SUFFIX = ".safetensors"
+
+
+def _seal(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(f"\0{name}\0{arrays[name].dtype.str}\0{list(arrays[name].shape)}\0".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def save_tokens(path: Path, tokens: Tokens, codec: Described, source: str = "") -> None:
+    """Write tokens, atomically; source: what they were made from. Raises TokenFileError when `path` cannot be written."""
+    arrays = {name: np.ascontiguousarray(codes.numpy().astype(np.int32)) for name, codes in tokens.items()}
+    header = {
+        "format": FORMAT, "model_id": codec.model_id, "model_hash": codec.model_hash, "frame_rate": codec.frame_rate,
+        "sample_rate": codec.sample_rate, "n_samples": tokens.n_samples, "gain_db": tokens.gain_db, "source": source,
+    }  # fmt: skip
+    sealed = {**header, "sha256": _seal(header, arrays)}
+    try:
+        write_atomically(path, safetensors.numpy.save(arrays, metadata={KEY: json.dumps(sealed, sort_keys=True)}))
+    except OSError as error:
+        raise TokenFileError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def load_tokens(path: Path) -> tuple[Tokens, dict[str, Any]]:
+    """Tokens and the header of `save_tokens`. Raises TokenFileError when it is missing, foreign or damaged."""
+    try:
+        data = path.read_bytes()
+        header = read_json(read_json(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][KEY])
+        arrays = safetensors.numpy.load(data)
+        if header.pop("sha256") != _seal(header, arrays) or header["format"] != FORMAT:
+            raise ValueError("seal")
+        if not (abs(header["gain_db"]) <= LARGEST_GAIN_DB and header["n_samples"] >= 0):
+            raise ValueError("range")
+        codes = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+        return Tokens(codes, int(header["n_samples"]), float(header["gain_db"])), header
+    except OSError as error:
+        raise TokenFileError(f"{path}: cannot be read ({error.strerror}); encode the song again") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError):
+        raise TokenFileError(f"{path}: no tokens of a codec, or damaged; encode the song again") from None

@@ -1,0 +1,219 @@
+"""DAC, EnCodec, Mimi and X-Codec of the transformers library behind the codec contract.
+
+They know one sound. Of a song, each track is coded by itself, with the same model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from duotok.codec.checkpoint_folder import content_hash, family_of, find_folder, load_model, read_config, weight_files
+from duotok.codec.contract import Tokens, check_tokens
+from duotok.codec.duotok import Source, Stream
+from duotok.codec.families import Family, Shape
+from duotok.codec.sounds import Sounds
+from duotok.errors import BundleError, ConfigError
+from duotok.tokens import SAMPLE_RATE, TRACKS, WindowPlan
+
+CHOICES = (*TRACKS, "mix")
+WINDOW_SECONDS = 20.0
+FORMAT = 1
+"""Goes into the hash: to be raised when the same model and plan would give other tokens."""
+
+
+class TransformersCodec:
+    """Make one with `from_pretrained`.
+
+    plan: windows in frames of this codec. Long sound is cut into them, each sees the plan's context beyond what is kept of
+    it, and a token depends on the sound and the plan alone. Sound is taken at its own loudness.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        family: Family,
+        shape: Shape,
+        content: str,
+        codebooks: int,
+        tracks: Sequence[str] = TRACKS,
+        plan: WindowPlan | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """content: hash of configuration and weights, to which codebooks and plan are added. Raises ConfigError for codebooks
+        or tracks that there are not."""
+        if not shape.least <= codebooks <= shape.codebooks:
+            raise ConfigError(f"{name}: {codebooks} codebooks; it can give {shape.least} to {shape.codebooks}")
+        unknown = [track for track in tracks if track not in CHOICES]
+        if unknown or not tracks or len(set(tracks)) != len(tracks):
+            raise ConfigError(f"tracks {', '.join(tracks) or 'none'}: choose among {', '.join(CHOICES)}, each once")
+        self.model_id = f"{name}-{codebooks}"
+        self.device = torch.device(device)
+        self.model: Any = model.to(self.device)
+        self.family = family
+        self.shape = shape
+        self.tracks = tuple(tracks)
+        self.plan = plan or _plan(shape, family)
+        self.codebooks = codebooks
+        settings = [FORMAT, content, codebooks, self.plan.window, self.plan.context]
+        self.model_hash = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        device: str | torch.device = "cpu",
+        codebooks: int | None = None,
+        tracks: Sequence[str] | None = None,
+        plan: WindowPlan | None = None,
+    ) -> TransformersCodec:
+        """Open a folder, or `owner/name` on the hub; `model_type` in its config.json says which family it is.
+
+        codebooks: the first so many (all); tracks: of vocals, accompaniment, mix (the first two). Raises BundleError for a
+        model that is missing, damaged, no codec, or only there as a pickle; MissingExtraError without transformers;
+        ConfigError for codebooks or tracks that there are not.
+        """
+        folder = find_folder(name)
+        values = read_config(folder)
+        family = family_of(values, folder)
+        files = weight_files(folder)
+        model: Any = load_model(folder, family)
+        shape = family.shape(model.config, str(folder))
+        # From what the model is, not from where it lies: the same weights are the same codec anywhere.
+        title = f"{values['model_type']}-{shape.sample_rate / 1000:g}khz"
+        chosen = shape.codebooks if codebooks is None else codebooks
+        content = content_hash(values, files)
+        return cls(title, model, family, shape, content, chosen, TRACKS if tracks is None else tracks, plan, device)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.shape.sample_rate
+
+    @property
+    def frame_rate(self) -> float:
+        """Exact; the configurations of transformers round it."""
+        return self.shape.sample_rate / self.shape.hop
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        sizes = (self.shape.codebook_size,) * self.codebooks
+        return tuple(Stream(track, self.codebooks, sizes) for track in self.tracks)
+
+    def n_frames(self, n_samples: int) -> int:
+        """`ceil(n_samples / hop)`, samples at `sample_rate`. Raises ValueError for less than one."""
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        return -(-n_samples // self.shape.hop)
+
+    # -- sound to tokens ---------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        audio: Source | None = None,
+        rate: int = SAMPLE_RATE,
+        *,
+        vocals: Source | None = None,
+        accompaniment: Source | None = None,
+        batch_size: int = 1,
+    ) -> Tokens:
+        """Tokens of a song: paths, or float tensors `[samples]` or `[channels, samples]` at `rate`.
+
+        Vocals and accompaniment are the stems, or one of them and the mix; the mix is as given, or the sum of both stems.
+        Silence fills the last frame, and the shorter of two stems. Raises AudioError for sound that cannot be used or does
+        not suffice.
+        """
+        given = {"mix": audio, "vocals": vocals, "accompaniment": accompaniment}
+        hop = self.shape.hop
+        with Sounds(given, rate, self.tracks, self.shape.sample_rate, self.shape.channels) as sounds:
+            windows = self.plan.windows(self.n_frames(sounds.n_samples))
+            codes: dict[str, Tensor] = {}
+            for track in self.tracks:
+                kept = []
+                for first in range(0, len(windows), max(1, batch_size)):
+                    batch = windows[first : first + max(1, batch_size)]
+                    sound = torch.stack([sounds.window(track, w.start * hop, w.stop * hop) for w in batch])
+                    found = self._codes(sound)
+                    kept += [
+                        row[:, w.keep_start - w.start : w.keep_stop - w.start]
+                        for row, w in zip(found, batch, strict=True)
+                    ]
+                codes[track] = torch.cat(kept, dim=1)
+            return Tokens(codes, sounds.n_samples)
+
+    def _codes(self, sound: Tensor) -> Tensor:
+        """`[batch, channels, frames * hop]` to int64 `[batch, codebooks, frames]`."""
+        wanted = [len(sound), self.codebooks, sound.shape[-1] // self.shape.hop]
+        # The model's own precision, in case somebody changed it.
+        sound = sound.to(self.device, next(self.model.parameters()).dtype)
+        codes = self.family.encode(self.model, sound, self.codebooks).long().cpu()
+        if list(codes.shape) != wanted:
+            raise BundleError(
+                f"{self.model_id}: codes {list(codes.shape)} where its configuration promises {wanted}; its frames cannot be "
+                "told exactly; take another model"
+            )
+        return codes
+
+    # -- tokens to sound ---------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def decode(self, tokens: Mapping[str, Tensor], track: str = "mix") -> Tensor:
+        """Sound `[channels, samples]` at `sample_rate` of one stream; "mix", where it is none, is the sum of all.
+
+        As many samples as were encoded where the tokens know it, otherwise whole frames. In windows, as encoding is. Raises
+        BundleError for tokens that are not of this codec, ConfigError for a stream that it does not have.
+        """
+        frames = check_tokens(self, tokens)
+        if track != "mix" and track not in self.tracks:
+            raise ConfigError(
+                f"track '{track}' does not exist; choose {', '.join(dict.fromkeys((*self.tracks, 'mix')))}"
+            )
+        names = (track,) if track in self.tracks else self.tracks
+        sound = torch.stack([self._sound(tokens[name]) for name in names]).sum(0)
+        known = tokens.n_samples if isinstance(tokens, Tokens) else 0
+        return sound[:, : known if 0 < known <= frames * self.shape.hop else None]
+
+    def _sound(self, codes: Tensor) -> Tensor:
+        hop = self.shape.hop
+        blocks = []
+        for w in self.plan.windows(codes.shape[1]):
+            found = self.family.decode(self.model, codes[None, :, w.start : w.stop].to(self.device)).float().cpu()[0]
+            # Odd strides lose a few samples at the end.
+            whole = torch.nn.functional.pad(found, (0, max(0, (w.stop - w.start) * hop - found.shape[1])))
+            blocks.append(whole[:, (w.keep_start - w.start) * hop : (w.keep_stop - w.start) * hop])
+        return torch.cat(blocks, dim=1)
+
+    @torch.inference_mode()
+    def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the quantizer makes of the codes of each stream, before the decoder: float32 `[frames, width]`."""
+        check_tokens(self, tokens)
+        return {
+            track: self.family.vectors(self.model, tokens[track][None].to(self.device))[0].T.float().cpu()
+            for track in self.tracks
+        }
+
+    @torch.inference_mode()
+    def codebook_vectors(self) -> dict[str, list[Tensor]]:
+        """What each code adds to the sum that the quantizer makes, less what code 0 adds: `[codes, width]` a codebook."""
+        size = self.shape.codebook_size
+        codes = torch.zeros(1, self.codebooks, size, dtype=torch.int64, device=self.device)
+        nothing = self.family.vectors(self.model, codes[..., :1])
+        tables = []
+        for k in range(self.codebooks):
+            one = codes.clone()
+            one[0, k] = torch.arange(size, device=self.device)
+            tables.append((self.family.vectors(self.model, one) - nothing)[0].T.float().cpu())
+        return dict.fromkeys(self.tracks, tables)
+
+
+def _plan(shape: Shape, family: Family) -> WindowPlan:
+    """Windows of 20 s, and the family's context."""
+    rate = shape.sample_rate / shape.hop
+    return WindowPlan(round(WINDOW_SECONDS * rate), round(family.context * rate))

@@ -1,0 +1,120 @@
+"""That several packed corpora hold the same songs, and which moments of them are scored: the same ones for all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from duotok.comparison.metrics import MetricError
+from duotok.lm.corpus import Song, TokenCorpus
+from duotok.records import Split
+
+
+class Row(NamedTuple):
+    """A song (or a stretch of one) of all corpora; start, seconds: where it begins in its recording and how long it lasts,
+    the shortest of the corpora."""
+
+    id: str
+    split: str
+    identity: str
+    of: str
+    start: float
+    seconds: float
+
+
+class Moment(NamedTuple):
+    """Seconds `start` to `stop` of row number `row`."""
+
+    row: int
+    start: float
+    stop: float
+
+    def id(self, rows: Sequence[Row]) -> str:
+        """Names it in score files; no two moments share it."""
+        return f"{rows[self.row].id}#{self.start:g}s"
+
+
+def rows_of(corpus: TokenCorpus) -> list[Row]:
+    """Every row, in the order of the file, without its tokens."""
+    import pyarrow.parquet
+
+    rate = corpus.identity.frame_rate
+    columns = ["id", "split", "identity", "recording", "start_frame", "n_frames"]
+    return [
+        Row(
+            r["id"], r["split"], r["identity"], r["recording"] or r["id"], r["start_frame"] / rate, r["n_frames"] / rate
+        )
+        for r in pyarrow.parquet.read_table(corpus.path, columns=columns).to_pylist()
+    ]
+
+
+def check_same(corpora: Mapping[str, TokenCorpus]) -> list[Row]:
+    """The rows that all corpora share. Raises MetricError, naming the first difference: a song that one lacks, another
+    split, identity or place, another duration (beyond the rounding to frames of both), another order."""
+    (first, corpus), *others = corpora.items()
+    rows = rows_of(corpus)
+    for name, other in others:
+        slack = 1 / corpus.identity.frame_rate + 1 / other.identity.frame_rate + 1e-6
+        theirs = rows_of(other)
+        mine, found = ({row.id: row for row in each} for each in (rows, theirs))
+        for has, lacks, these, those in ((first, name, mine, found), (name, first, found, mine)):
+            for row in these.values():
+                if row.id not in those:
+                    raise MetricError(
+                        f"{corpora[lacks].path} ({lacks}) lacks song '{row.id}' ({row.split}), which {has} has; pack the same songs"
+                    )
+        for row in rows:
+            theirs_row = found[row.id]
+            for key, unit in (("split", ""), ("identity", ""), ("of", ""), ("start", " s"), ("seconds", " s")):
+                a, b = getattr(row, key), getattr(theirs_row, key)
+                if (abs(a - b) > slack) if unit else (a != b):
+                    a, b = (f"{value:.3f}{unit}" if unit else f"'{value}'" for value in (a, b))
+                    raise MetricError(
+                        f"song '{row.id}': {WORDS[key]} is {a} in {first} and {b} in {name}; pack the same songs"
+                    )
+        for number, (row, theirs_row) in enumerate(zip(rows, theirs, strict=True)):
+            if row.id != theirs_row.id:  # training draws songs by their number
+                raise MetricError(
+                    f"song {number} is '{row.id}' in {first} and '{theirs_row.id}' in {name}; pack in the same order"
+                )
+        rows = [row._replace(seconds=min(row.seconds, found[row.id].seconds)) for row in rows]
+    return rows
+
+
+WORDS = {
+    "split": "its split",
+    "identity": "its identity",
+    "of": "its recording",
+    "start": "its start",
+    "seconds": "its duration",
+}
+
+
+def moments(rows: Sequence[Row], split: Split, seconds: float, shortest: float) -> list[Moment]:
+    """Songs of a split in pieces of `seconds` from their beginning; what is left at the end if at least `shortest`."""
+    found = []
+    for index, row in enumerate(rows):
+        if row.split != split:
+            continue
+        for place in range(math.ceil(row.seconds / seconds)):
+            start, stop = place * seconds, min((place + 1) * seconds, row.seconds)
+            if stop - start >= min(shortest, seconds) - 1e-6:
+                found.append(Moment(index, start, stop))
+    return found
+
+
+def cut(corpus: TokenCorpus, split: Split, rows: Sequence[Row], chosen: Sequence[Moment]) -> list[Song]:
+    """The tokens of `chosen`, each a song of its own, under its `Moment.id`."""
+    codec = corpus.identity
+    songs = {song.id: song for song in corpus.songs(split)}
+    result = []
+    for moment in chosen:
+        song = songs[rows[moment.row].id]
+        start = codec.frames(moment.start)
+        # As many frames for every piece of the same length, wherever it begins.
+        stop = min(start + codec.frames(moment.stop - moment.start), song.frames)
+        tokens = {stream: codes[:, start:stop] for stream, codes in song.tokens.items()}
+        result.append(replace(song, id=moment.id(rows), tokens=tokens))
+    return result

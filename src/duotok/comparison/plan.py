@@ -1,0 +1,123 @@
+"""The config of a comparison of tokenizers: `duotok eval lm CONFIG`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from duotok.comparison import context
+from duotok.comparison.corruption import RATIOS, SHIFTS, Corruption
+from duotok.comparison.intervals import Resampling
+from duotok.config import Config
+from duotok.records import Split
+
+OWN = ("data", "codec", "protocol", "source", "target", "seed")
+"""Keys of the language model's config that each run gets from the comparison."""
+FREE = {
+    *OWN,
+    "device",
+    "compile",
+    "sharding",
+    "loader_workers",
+    "threads",
+    "log_every",
+    "save_every",
+    "keep",
+    "sample_every",
+}
+"""Keys that change no result; runs may differ in them."""
+
+
+class Corruptions(Config):
+    """Which corruptions of the source are tried (figure 3)."""
+
+    shifts: tuple[float, ...] = SHIFTS
+    ratios: tuple[float, ...] = RATIOS
+    fill: Literal["uniform", "pad"] = "uniform"
+    mismatch: bool = True
+    seed: int = 0
+
+    def listed(self) -> tuple[Corruption, ...]:
+        return (
+            *(Corruption("shift", seconds) for seconds in self.shifts),
+            *(Corruption("mask", ratio, self.fill) for ratio in self.ratios),
+            *([Corruption("mismatch")] if self.mismatch else []),
+        )
+
+
+class Contexts(Config):
+    """Context lengths in seconds (figure 4), the seconds that are scored, and how many such stretches of a song at most."""
+
+    seconds: tuple[float, ...] = context.CONTEXTS
+    target: float = Field(default=context.TARGET, gt=0)
+    blocks: int = Field(default=context.BLOCKS, gt=0)
+    protocol: str = "parallel"
+
+
+class Bootstrap(Config):
+    """How intervals are made; over: what is resampled as a whole, songs or identities (all songs of an artist)."""
+
+    replicates: int = Field(default=2000, ge=100)
+    level: float = Field(default=0.95, gt=0, lt=1)
+    seed: int = 0
+    over: Literal["songs", "identities"] = "songs"
+
+    def resampling(self) -> Resampling:
+        return Resampling(self.replicates, self.level, self.seed)
+
+
+class ComparisonConfig(Config):
+    """tokenizers: name -> packed tokens, relative to the folder `tokens`, and that to the config; lm: settings of the language
+    model, the same for all. groups: name -> corpora (what the songs' ids begin with), whose songs get figures of their own.
+
+    protocols: `parallel`, or `SOURCE-to-TARGET` by the names of two streams. corruption, context: left out unless there;
+    `{}` takes the defaults. checkpoint: which one of a run is scored, `best` on validation songs, or `last`.
+    """
+
+    tokenizers: dict[str, str] = Field(min_length=1)
+    tokens: str = ""
+    reference: str = ""
+    lm: dict[str, Any]
+    checkpoint: Literal["best", "last"] = "best"
+    protocols: tuple[str, ...] = Field(default=("parallel", "vocals-to-accompaniment"), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    split: Split = "test"
+    batch_size: int = Field(default=8, gt=0, description="pieces that are scored at once")
+    corruption: Corruptions | None = None
+    context: Contexts | None = None
+    groups: dict[str, tuple[str, ...]] = {}
+    intervals: Bootstrap = Bootstrap()
+
+    @field_validator("tokenizers", mode="before")
+    @classmethod
+    def _held_constant(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        found = {}
+        for name, value in values.items():
+            if isinstance(value, dict) and (other := [key for key in value if key != "corpus"]):
+                raise ValueError(f"'{name}' has its own '{other[0]}'; settings are held constant, put them under 'lm'")
+            if not name or set(str(name)) & set("/\\\0") or str(name).startswith("."):
+                raise ValueError(f"'{name}' cannot name a folder; take letters, digits, '-' and '_'")
+            found[str(name)] = value["corpus"] if isinstance(value, dict) and "corpus" in value else value
+        return found
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ComparisonConfig:
+        if self.reference and self.reference not in self.tokenizers:
+            raise ValueError(f"reference '{self.reference}' is none of the tokenizers: {', '.join(self.tokenizers)}")
+        if wrong := [key for key in OWN if key in self.lm]:
+            raise ValueError(f"lm.{wrong[0]} follows from tokenizers, protocols and seeds; take it away")
+        for key in ("protocols", "seeds"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key}: one comes twice")
+        if self.context is not None and self.context.protocol not in self.protocols:
+            raise ValueError(f"context.protocol '{self.context.protocol}' is none of the protocols")
+        if self.corruption is not None and all(name == "parallel" for name in self.protocols):
+            raise ValueError("corruption needs a protocol with a source, e.g. vocals-to-accompaniment")
+        return self
+
+    @property
+    def compared_with(self) -> str:
+        return self.reference or next(iter(self.tokenizers))

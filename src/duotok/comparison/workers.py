@@ -1,0 +1,121 @@
+"""Runs of a comparison side by side, each in a process of its own: on several cores, or several GPUs of one machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from duotok.errors import DuoTokError
+from duotok.pool import pool
+
+if TYPE_CHECKING:
+    from duotok.comparison.run import Comparison, Report, Runner
+
+LOG = "log.txt"
+
+Given = tuple[Path, Path, tuple[str, ...]]
+_opened: dict[Given, Comparison] = {}
+
+
+def side_by_side(comparison: Comparison, numbers: Sequence[int], runner: Runner, report: Report, workers: int) -> None:
+    """Do some runs, `workers` at a time; what each says goes into `log.txt` of its folder.
+
+    After an error no other run begins; it is raised when those that have begun are done. An interruption ends them at once:
+    their checkpoints stay. Raises what a run raises, with the run's name; DuoTokError when a process dies.
+    """
+    slots = multiprocessing.get_context("spawn").Queue()
+    for slot in range(workers):
+        slots.put(slot)
+    settings = (max(1, (os.cpu_count() or 1) // workers), slots)
+    left, begun = list(numbers), dict[Future[float], int]()
+    problem: Exception | None = None
+    with pool(workers, _begin, settings) as processes:
+        try:
+            while begun or (left and problem is None):
+                # No more than can run at once: what a pool has taken cannot be called back.
+                while left and problem is None and len(begun) < workers:
+                    number = left.pop(0)
+                    begun[processes.submit(_do, comparison.given, number, runner)] = number
+                for future in wait(begun, return_when=FIRST_COMPLETED).done:
+                    number = begun.pop(future)
+                    failed = future.exception()
+                    if failed is None:
+                        report(
+                            f"{comparison.title(number)}: done in {future.result():.0f} s, {len(left) + len(begun)} to go"
+                        )
+                    else:
+                        problem = problem or _told(failed, comparison, number)
+        except BaseException:
+            for process in list((processes._processes or {}).values()):
+                process.terminate()
+            raise
+    if problem is not None:
+        raise problem
+
+
+def _told(problem: BaseException, comparison: Comparison, number: int) -> Exception:
+    """The error of a run as its user should read it."""
+    place = f"{comparison.title(number)} (log: {comparison.runs[number].folder / LOG})"
+    if isinstance(problem, BrokenProcessPool):
+        return DuoTokError(f"{place}: its process died, as when memory runs out; take fewer --workers")
+    if isinstance(problem, DuoTokError):
+        return type(problem)(f"{place}: {problem}")
+    return problem if isinstance(problem, Exception) else RuntimeError(f"{place}: {problem!r}")
+
+
+def _begin(threads: int, slots: multiprocessing.Queue[int]) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    torch.set_num_threads(threads)
+    slot, gpus = slots.get(), torch.cuda.device_count()
+    if gpus:
+        torch.cuda.set_device(slot % gpus)
+
+
+def _do(given: Given, number: int, runner: Runner) -> float:
+    from duotok.comparison.run import Comparison
+
+    began = time.monotonic()
+    if given not in _opened:
+        _opened[given] = Comparison(*given)
+    own = _opened[given]
+    with _spoken_into(own.runs[number].folder / LOG):
+        own.do(number, runner)
+    return time.monotonic() - began
+
+
+@contextmanager
+def _spoken_into(path: Path) -> Iterator[None]:
+    """Standard output and error go to the end of a file, also those of libraries below Python, and the reason of a failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _flush()
+    kept = [os.dup(1), os.dup(2)]
+    with path.open("ab") as file:
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield
+        except Exception:
+            traceback.print_exc()
+            raise
+        finally:
+            _flush()
+            for number, old in enumerate(kept, 1):
+                os.dup2(old, number)
+                os.close(old)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,355 @@
+"""Where units of work run: in processes on this machine, or on a Ray cluster; the same functions in both.
+
+Only JSON passes between the processes (no pickle of ours), and a function goes by its name `module:function`, so it
+must be a module-level function that the other side can import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import importlib
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from duotok.errors import ConfigError, DuoTokError, MissingExtraError
+from duotok.pool import leave_with_parent
+
+Function = Callable[[dict[str, Any]], dict[str, Any]]
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# Ray schedules block by block; more blocks than this cost more than they spread.
+RAY_BLOCKS = 2000
+CONNECT_SECONDS = 10.0
+
+
+class JobError(DuoTokError):
+    """A job that cannot go on: no disk space, no cluster, workers that do not start."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one unit: its result, or one line of why not; `fatal` when no other unit would fare better."""
+
+    result: dict[str, Any] | None = None
+    error: str = ""
+    fatal: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+class Engine(Protocol):
+    """Runs a function over payloads and yields (index of the payload, outcome) as they end, in any order."""
+
+    def map(self, function: Function, payloads: Iterable[dict[str, Any]]) -> Iterator[tuple[int, Outcome]]: ...
+
+
+def no_space(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is at the bottom of this error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def attempt(function: Function, payload: dict[str, Any]) -> Outcome:
+    """Run one unit. Whatever is wrong with it becomes an outcome, so that one broken recording never stops the rest."""
+    try:
+        return Outcome(json.loads(json.dumps(function(payload), allow_nan=False)))
+    except (MissingExtraError, ConfigError) as error:
+        return Outcome(error=_line(error), fatal=True)
+    except (DuoTokError, OSError) as error:
+        return Outcome(error=_line(error), fatal=no_space(error))
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        return Outcome(error=f"unexpected {type(error).__name__} at {where}: {_line(error)}", fatal=no_space(error))
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'system'}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def name_of(function: Function) -> str:
+    """`module:function`. Raises ValueError for what another process could not import."""
+    name = f"{function.__module__}:{function.__qualname__}"
+    if "<" in name or function.__module__ == "__main__":
+        raise ValueError(
+            f"{name} cannot be imported by a worker; make it a module-level function of an installed module"
+        )
+    return name
+
+
+def function_of(name: str) -> Function:
+    module, _, rest = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in rest.split("."):
+        found = getattr(found, part)
+    function: Function = found
+    return function
+
+
+class LocalEngine:
+    """Processes on this machine, each with one thread of arithmetic. One worker runs inside this process.
+
+    A worker that dies (out of memory, a crash in a decoder) costs the unit it worked on.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        if workers < 1:
+            raise ConfigError(f"workers = {workers}: must be at least 1")
+        self.workers = workers
+
+    def map(self, function: Function, payloads: Iterable[dict[str, Any]]) -> Iterator[tuple[int, Outcome]]:
+        jobs = enumerate(payloads)
+        if self.workers == 1:
+            for index, payload in jobs:
+                yield index, attempt(function, payload)
+            return
+        yield from _Pool(name_of(function), jobs, self.workers).run()
+
+
+class Worker:
+    """A process that runs units of one function, one at a time; when it dies another takes its place."""
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        self.stopped = False
+        self._lock = threading.Lock()  # stop() comes from another thread
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, payload: dict[str, Any]) -> Outcome | None:
+        """What became of the unit, None after stop(). Raises JobError when the process cannot even start its work."""
+        process = self._process or self._start()
+        if process is None:
+            return None
+        answer = _ask(process, payload)
+        if answer is not None:
+            return answer
+        code = process.wait()
+        self._process = None
+        if self.stopped:
+            return None
+        if code >= 0:
+            raise JobError(f"a worker process ended with code {code}; its own words are above")
+        return Outcome(error=_killed(-code))
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+        env = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        command = [sys.executable, "-c", "from duotok.data.engines import serve; serve()", self.function]
+        with self._lock:
+            if not self.stopped:
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+        return self._process
+
+    def stop(self) -> None:
+        """End the unit at work; `run` returns None from now on."""
+        with self._lock:
+            self.stopped = True
+            if self._process is not None:
+                self._process.terminate()
+
+    def end(self) -> None:
+        """The process leaves when its input ends; one that is still busy was stopped, and is killed if it does not go."""
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+class _Pool:
+    """One thread for each worker hands it a unit, waits for the answer, hands it the next."""
+
+    def __init__(self, function: str, jobs: Iterator[tuple[int, dict[str, Any]]], workers: int) -> None:
+        self.jobs = jobs
+        self.lock = threading.Lock()
+        self.workers = [Worker(function) for _ in range(workers)]
+        self.answers: queue.Queue[tuple[int, Outcome] | BaseException | None] = queue.Queue()
+
+    def run(self) -> Iterator[tuple[int, Outcome]]:
+        threads = [threading.Thread(target=self._tend, args=(worker,), daemon=True) for worker in self.workers]
+        for thread in threads:
+            thread.start()
+        working = len(threads)
+        try:
+            while working:
+                answer = self.answers.get()
+                if answer is None:
+                    working -= 1
+                elif isinstance(answer, BaseException):
+                    raise answer
+                else:
+                    yield answer
+        finally:
+            for worker in self.workers:
+                worker.stop()
+            for thread in threads:
+                thread.join()
+
+    def _tend(self, worker: Worker) -> None:
+        try:
+            while not worker.stopped:
+                with self.lock:
+                    job = next(self.jobs, None)
+                if job is None:
+                    return
+                answer = worker.run(job[1])
+                if answer is not None:
+                    self.answers.put((job[0], answer))
+        except BaseException as error:
+            self.answers.put(error)
+        finally:
+            worker.end()
+            self.answers.put(None)
+
+
+def _ask(process: subprocess.Popen[bytes], payload: dict[str, Any]) -> Outcome | None:
+    """The worker's answer, or None when it is gone."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(payload).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    except OSError:
+        return None
+    return Outcome(**json.loads(line)) if line.endswith(b"\n") else None
+
+
+def _killed(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if name == "SIGKILL":
+        return "its worker was killed (SIGKILL, as when memory runs out); use fewer --workers, then --retry"
+    return f"its worker crashed ({name}); look at the files of this unit"
+
+
+def serve() -> None:
+    """A worker process: payloads in on stdin, outcomes out on what was stdout, one JSON line each, until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not come between the answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, _leave)  # by an exception, so that temporary files go
+    leave_with_parent()
+    function = function_of(sys.argv[1])
+    _one_thread()
+    for line in sys.stdin:
+        answers.write(json.dumps(asdict(attempt(function, json.loads(line)))) + "\n")
+        answers.flush()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _one_thread() -> None:
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+class RayEngine:
+    """Ray Data on a cluster: `address` as ray.init takes it ("auto", "ray://host:10001"); None starts one here.
+
+    All machines must see WORK and the audio under the same paths.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address
+
+    def map(self, function: Function, payloads: Iterable[dict[str, Any]]) -> Iterator[tuple[int, Outcome]]:
+        items = [{"index": n, "payload": json.dumps(payload)} for n, payload in enumerate(payloads)]
+        if not items:
+            return
+        ray = _ray(self.address)
+        rows = ray.data.from_items(items, override_num_blocks=min(len(items), RAY_BLOCKS))
+        try:
+            for row in rows.map(_ray_row, fn_kwargs={"function": name_of(function)}).iter_rows():
+                yield row["index"], Outcome(**json.loads(row["outcome"]))
+        except ray.exceptions.RayError as error:
+            raise JobError(f"Ray: {_line(error)[:200]}; mend the cluster, then run the same command again") from None
+
+
+def _ray_row(row: dict[str, Any], function: str) -> dict[str, Any]:
+    try:
+        outcome = _ray_worker(function).run(json.loads(row["payload"]))
+    except JobError as error:
+        outcome = Outcome(error=_line(error), fatal=True)
+    assert outcome is not None
+    return {"index": row["index"], "outcome": json.dumps(asdict(outcome))}
+
+
+@functools.lru_cache(maxsize=1)
+def _ray_worker(function: str) -> Worker:
+    """A process beside Ray's own: Ray Data would start a unit that kills its process again for ever."""
+    return Worker(function)
+
+
+def _ray(address: str | None) -> Any:
+    """The module ray, connected."""
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError("--engine ray needs Ray; pip install 'duotok[ray]', or use --engine local") from None
+    if not ray.is_initialized():
+        _check_address(address)
+        try:
+            ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False)
+        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+            raise JobError(
+                f"--address {address}: cannot join that Ray cluster ({_line(error)[:200]}); if it wants a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            ) from None
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # units that fail are told by the ledger
+    return ray
+
+
+def _check_address(address: str | None) -> None:
+    """Raises JobError when nobody listens at HOST:PORT; Ray itself would try for many minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise JobError(f"--address {address}: no Ray cluster there ({error.strerror or error}); start one") from None
+
+
+def engine(name: str, workers: int, address: str | None = None) -> Engine:
+    """The engine of the options --engine, --workers and --address. Raises ConfigError for an unknown name."""
+    if name == "local":
+        if address:
+            raise ConfigError(f"--address {address}: is for --engine ray")
+        return LocalEngine(workers)
+    if name == "ray":
+        return RayEngine(address)
+    raise ConfigError(f"--engine {name}: use local or ray")

@@ -1,0 +1,236 @@
+"""Parallel work that can be killed at any moment and goes on where it was: units, engines, and a ledger of what is done.
+
+The ledger `WORK/ledger/STEP.jsonl` is append-only, one line a unit. A unit counts as done when the ledger says so for
+the same stamp (the hash of its payload); a torn last line, from a kill while writing, counts as not written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from duotok.data.engines import Engine, Function, JobError, LocalEngine, Outcome, RayEngine, engine, no_space
+from duotok.durable import put
+from duotok.paths import temporary
+
+__all__ = [
+    "Engine", "JobError", "LocalEngine", "Outcome", "Pending", "RayEngine", "Results", "Unit", "atomic_write",
+    "engine", "pending", "read_ledger", "run_units", "sweep",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work: an id, unique within its step, and a payload (JSON-able) that says what is to be done.
+
+    place: keys that the function is given along with the payload, but that do not make it other work when they change:
+    where WORK lies now, how many threads to use.
+    """
+
+    id: str
+    payload: dict[str, Any]
+    place: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def stamp(self) -> str:
+        """SHA-256 of the payload: another payload is other work."""
+        return hashlib.sha256(json.dumps(self.payload, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Results:
+    """By unit id: what the function returned, and in one line why the others failed. `kept`: done by an earlier run."""
+
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The newest word of a ledger on one unit."""
+
+    stamp: str
+    result: dict[str, Any] | None
+    error: str
+
+
+def read_ledger(path: Path) -> dict[str, Entry]:
+    """Unit id -> its newest entry. A line that is torn or foreign is left out: its unit is done again."""
+    entries: dict[str, Entry] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return entries
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            ok = bool(row["ok"])
+            entries[row["unit"]] = Entry(row["stamp"], row["result"] if ok else None, "" if ok else str(row["error"]))
+    return entries
+
+
+Intact = Callable[[Unit, dict[str, Any]], bool]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a step has before it: the units still to do, the results of earlier runs, and why others failed then."""
+
+    todo: list[Unit] = field(default_factory=list)
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def _whole(unit: Unit, result: dict[str, Any]) -> bool:
+    return True
+
+
+def pending(units: Sequence[Unit], ledger: Path, *, retry: bool = False, intact: Intact = _whole) -> Pending:
+    """What `run_units` would do; writes nothing."""
+    entries = read_ledger(ledger)
+    found = Pending()
+    for unit in units:
+        entry = entries.get(unit.id)
+        if entry is None or entry.stamp != unit.stamp:
+            found.todo.append(unit)
+        elif entry.result is None and not retry:
+            found.failed[unit.id] = entry.error
+        elif entry.result is not None and intact(unit, entry.result):
+            found.done[unit.id] = entry.result
+        else:
+            found.todo.append(unit)
+    return found
+
+
+def run_units(
+    function: Function,
+    units: Sequence[Unit],
+    ledger: Path,
+    engine: Engine,
+    description: str,
+    *,
+    retry: bool = False,
+    intact: Intact = _whole,
+    folders: Iterable[Path] = (),
+) -> Results:
+    """Run `function` over the payloads of those units that the ledger does not have, and write each end into it.
+
+    function: module-level; takes payload and place as one dictionary, returns something JSON-able; what it writes must
+    appear atomically. retry: try again what failed before. intact: whether what a done unit wrote is still there (else
+    it is done again). folders: where the units write; what a killed run left half-written there is removed. Any error
+    within a unit becomes a ledger line. Raises JobError when no unit could end well: no disk space, a missing extra, no
+    workers, or another run at work on the same ledger.
+    """
+    order = {unit.id: n for n, unit in enumerate(units)}
+    if len(order) < len(units):
+        twice = next(unit.id for n, unit in enumerate(units) if order[unit.id] != n)
+        raise JobError(f"{description}: two units are called '{twice}'; rename one")
+    with _opened(ledger) as file:
+        for folder in folders:
+            sweep(folder)
+        before = pending(units, ledger, retry=retry, intact=intact)
+        done, failed = dict(before.done), dict(before.failed)
+        with _progress(description, len(before.todo)) as advance, contextlib.ExitStack() as stack:
+            answers = engine.map(function, ({**unit.payload, **unit.place} for unit in before.todo))
+            stack.callback(getattr(answers, "close", lambda: None))
+            for index, outcome in answers:
+                unit = before.todo[index]
+                if outcome.fatal:
+                    raise JobError(f"{description}: {outcome.error}; mend that, then run the same command again")
+                _append(file, ledger, unit, outcome)
+                if outcome.result is not None:
+                    done[unit.id] = outcome.result
+                else:
+                    failed[unit.id] = outcome.error
+                advance()
+    return Results(
+        {key: done[key] for key in sorted(done, key=order.__getitem__)},
+        {key: failed[key] for key in sorted(failed, key=order.__getitem__)},
+        kept=len(before.done),
+    )
+
+
+@contextlib.contextmanager
+def _opened(ledger: Path) -> Iterator[IO[bytes]]:
+    """The ledger, ready to append to and held by this run alone."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with open(ledger, "a+b", buffering=0) as file:  # nothing left to write when a full disk ends the job
+        _lock(file, ledger)
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":  # torn by a kill
+                file.write(b"\n")
+        yield file
+
+
+def _lock(file: IO[bytes], ledger: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JobError(f"{ledger}: another run is at work on this step; wait for it, or end it") from None
+    except OSError:  # file systems without locks
+        return
+
+
+def _append(file: IO[bytes], ledger: Path, unit: Unit, outcome: Outcome) -> None:
+    row: dict[str, Any] = {"unit": unit.id, "stamp": unit.stamp, "ok": outcome.ok}
+    row |= {"result": outcome.result} if outcome.ok else {"error": outcome.error}
+    line = json.dumps(row).encode() + b"\n"
+    try:
+        if file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise JobError(f"{ledger}: {error.strerror}; mend that, then run the same command again") from None
+
+
+@contextlib.contextmanager
+def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal or total == 0:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that appears under its name only when all of it is written. Makes folders; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = temporary(path, ".partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        put(partial, path)
+    except OSError as error:
+        if no_space(error):
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed run left half-written in `folder`. Only while no other run writes there."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""All steps of the data path, one after the other, in one folder WORK: corpora in, shards and a report out.
+
+Each step reads what the steps before it wrote, does only what is not done, and can be run alone; so a run that was
+stopped at any moment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from duotok.data import catalog, scan, segmenting, separate, transcribe
+from duotok.data import corpus_report as report
+from duotok.data import sharding as shards
+from duotok.data.jobs import Engine, LocalEngine, Pending, Results
+from duotok.data.segments import SegmentConfig
+from duotok.records import CorpusError, Recording, Segment, read_table
+
+
+def catalogued(work: Path) -> list[Recording]:
+    """The recordings of WORK with the stems that were separated for them. Raises CorpusError when there is no catalog."""
+    return separate.with_stems(catalog.read(work), work)
+
+
+def segmented(work: Path) -> list[Segment]:
+    """The segments of WORK. Raises CorpusError when there are none."""
+    return read_table(work / segmenting.TABLE, Segment)
+
+
+@dataclass(frozen=True)
+class Options:
+    """corpora: NAME=ROOT, none to go on with the catalog that is there; settings: CORPUS.OPTION=VALUE; licences: classes
+    that may in (all if none); separate: None separates nothing.
+    """
+
+    corpora: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    licences: Sequence[str] = ()
+    separate: separate.Options | None = None
+    transcribe: transcribe.Options = field(default_factory=transcribe.Options)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
+    seed: int = 0
+    shard_segments: int = shards.SHARD_SEGMENTS
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did: how many units are done (of them by an earlier run), why the others failed, what came out."""
+
+    name: str
+    took: float
+    done: int
+    kept: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    ledger: Path | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)
+    warning: str = ""
+
+
+def prepare(work: Path, options: Options, engine: Engine) -> Iterator[Step]:
+    """Run all steps; yields each when it has ended. Raises what the steps raise; units that fail stop nothing."""
+    yield _catalog(work, options)
+    if options.separate is not None:
+        yield _separate(work, options, options.separate, engine)
+    yield _transcribe(work, options, engine)
+    yield _scan(work, options, engine)
+    yield _segment(work, options, engine)
+    yield _shard(work, options, engine)
+    began = time.perf_counter()
+    report.make_report(work)
+    yield Step("report", time.perf_counter() - began, 1)
+
+
+def preview(work: Path, options: Options) -> dict[str, dict[str, int]]:
+    """What `prepare` would do as far as that is known before; writes nothing."""
+    recordings = _listed(work, options).recordings
+    found = {"catalog": {"recordings": len(recordings)}}
+    if options.separate is not None:
+        found["separate"] = _counts(separate.pending_separate(recordings, work, options.separate, options.retry))
+    recordings = separate.with_stems(recordings, work)
+    found["transcribe"] = _counts(transcribe.pending_transcribe(recordings, work, options.transcribe, options.retry))
+    found["scan"] = _counts(scan.pending_scan(recordings, work, options.retry))
+    return found
+
+
+def _counts(before: Pending) -> dict[str, int]:
+    return {"to do": len(before.todo), "kept": len(before.done), "failed": len(before.failed)}
+
+
+def _listed(work: Path, options: Options) -> catalog.Catalog:
+    if options.corpora:
+        return catalog.build(catalog.open_corpora(options.corpora, options.settings), options.licences)
+    if not (work / catalog.TABLE).is_file():
+        raise CorpusError(f"{work}: no catalog there yet; name a corpus: --corpus NAME=FOLDER")
+    return catalog.Catalog(catalog.read(work))
+
+
+def _catalog(work: Path, options: Options) -> Step:
+    began = time.perf_counter()
+    listed = _listed(work, options)
+    if options.corpora:
+        catalog.write(work, listed)
+    hours = sum(recording.seconds or 0.0 for recording in listed.recordings) / 3600
+    facts = {"hours by the metadata": hours, "left out by licence": sum(listed.left_out.values())}
+    took = time.perf_counter() - began
+    said = catalog.few(listed.recordings)
+    return Step(
+        "catalog",
+        took,
+        len(listed.recordings),
+        failed=listed.problems,
+        ledger=work / catalog.LEDGER,
+        facts=facts,
+        warning=said,
+    )
+
+
+def _of_units(name: str, work: Path, ledger: Path, run: Callable[[], Results], hours: bool = False) -> Step:
+    began = time.perf_counter()
+    results = run()
+    facts: dict[str, float] = {}
+    if hours:
+        facts["hours"] = sum(found["seconds"] for found in results.done.values()) / 3600
+    took = time.perf_counter() - began
+    return Step(name, took, len(results.done), results.kept, results.failed, work / ledger, facts)
+
+
+def _separate(work: Path, options: Options, chosen: separate.Options, engine: Engine) -> Step:
+    # Processes side by side would each load the model onto the one GPU.
+    own = LocalEngine(1) if isinstance(engine, LocalEngine) and chosen.device != "cpu" else engine
+    recordings = catalog.read(work)
+
+    def run() -> Results:
+        return separate.run_separate(recordings, work, chosen, own, options.retry)
+
+    return _of_units("separate", work, separate.LEDGER, run, hours=True)
+
+
+def _transcribe(work: Path, options: Options, engine: Engine) -> Step:
+    # Every worker would load the models of the transcriber once more.
+    own = LocalEngine(1) if isinstance(engine, LocalEngine) else engine
+    recordings = catalogued(work)
+
+    def run() -> Results:
+        return transcribe.run_transcribe(recordings, work, options.transcribe, own, options.retry)
+
+    return _of_units("transcribe", work, transcribe.LEDGER, run)
+
+
+def _scan(work: Path, options: Options, engine: Engine) -> Step:
+    recordings = catalogued(work)
+    return _of_units(
+        "scan", work, scan.LEDGER, lambda: scan.run_scan(recordings, work, engine, options.retry), hours=True
+    )
+
+
+def _segment(work: Path, options: Options, engine: Engine) -> Step:
+    began = time.perf_counter()
+    # A few milliseconds a recording: processes are worth their start for large catalogs only.
+    own = LocalEngine(1) if isinstance(engine, LocalEngine) and len(catalog.read(work)) < 2000 else engine
+    found = segmenting.segment_all(work, options.segment, options.licences, own)
+    facts: dict[str, Any] = {
+        "hours": sum(segment.seconds for segment in found.segments) / 3600,
+        "recordings left out": len(found.left_out),
+    }
+    ledger = work / segmenting.LEDGER
+    said = segmenting.short(found.segments)
+    return Step("segment", time.perf_counter() - began, len(found.segments), ledger=ledger, facts=facts, warning=said)
+
+
+def _shard(work: Path, options: Options, engine: Engine) -> Step:
+    began = time.perf_counter()
+    results = shards.run_shards(
+        segmented(work), catalogued(work), work, engine,
+        seed=options.seed, shard_segments=options.shard_segments, retry=options.retry,
+    )  # fmt: skip
+    facts = {"GB": sum(found["bytes"] for found in results.done.values()) / 1e9}
+    took = time.perf_counter() - began
+    return Step("shard", took, len(results.done), results.kept, results.failed, work / shards.LEDGER, facts)

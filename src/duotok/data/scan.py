@@ -1,0 +1,219 @@
+"""Scan: every file of a recording is decoded once, and what is damaged or not as promised is found before anything is made.
+
+WORK/scan/ID.json + ID.levels.npy; the ledger WORK/ledger/scan.jsonl names each recording that cannot be used, and why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duotok.audio.io import probe, stream
+from duotok.audio.loudness import LoudnessMeter
+from duotok.data.jobs import Engine, Pending, Results, Unit, atomic_write, pending, run_units
+from duotok.data.sources import fingerprint, local
+from duotok.durable import sha256
+from duotok.errors import AudioError
+from duotok.records import FRAME_SAMPLES, RATE, CorpusError, Recording
+
+# Whole token frames, so that blocks and frames have common borders.
+BLOCK_SECONDS = 10.0
+LENGTH_RELATIVE, LENGTH_SECONDS = 0.02, 0.5
+SILENCE_DB = -120.0
+LEDGER = Path("ledger") / "scan.jsonl"
+FORMAT = 1  # of what a scan finds: another number, and everything is scanned anew
+
+
+def mix_parts(stems: Sequence[str]) -> tuple[str, ...]:
+    """Which of a recording's stems are its mix: the mix itself, or what it is the sum of."""
+    if "mix" in stems:
+        return ("mix",)
+    accompaniment = ("accompaniment",) if "accompaniment" in stems else ("drums", "bass", "other")
+    return tuple(stem for stem in ("vocals", *accompaniment) if stem in stems)
+
+
+def scan_recording(payload: dict[str, Any]) -> dict[str, Any]:
+    """The unit of work: decode all files of `payload["recording"]` side by side, write and return what was found.
+
+    Raises AudioError for a missing, empty or damaged file, or stems of unequal length; CorpusError where the length is
+    not what the metadata says.
+    """
+    recording, folder = payload["recording"], Path(payload["folder"])
+    for path in scan_files(folder, recording["id"]):
+        path.unlink(missing_ok=True)  # an older scan must not outlive a file that is damaged now
+    audio: dict[str, str] = recording["audio"]
+    if not audio:
+        raise CorpusError(f"{recording['id']}: has no audio file at all")
+    stems = sorted(audio)
+    start, stop = recording["start"], recording["stop"]
+    with contextlib.ExitStack() as stack:
+        paths = [stack.enter_context(local(audio[stem])) for stem in stems]
+        scan = _Scan(stems)
+        streams = [_blocks(path, start, stop) for path in paths]
+        for block in _side_by_side(streams):
+            scan.push(block)
+        hashes = {stem: sha256(path) for stem, path in zip(stems, paths, strict=True)}
+        rates = {probe(path).rate for path in paths} - {RATE}
+    samples = scan.samples([audio[stem] for stem in stems])
+    _check_length(recording, samples / RATE)
+    notes = [f"resampled from {rate} Hz" for rate in sorted(rates)]
+    if len(set(scan.lengths)) > 1:
+        notes.append(f"stems differ by {max(scan.lengths) - min(scan.lengths)} samples; the shortest counts")
+    found = {
+        "seconds": samples / RATE, "samples": samples, "channels": scan.channels, "loudness": scan.loudness(),
+        "peak": scan.peak, "sha256": hashes, "stems": stems, "notes": notes,
+    }  # fmt: skip
+    text, levels = scan_files(folder, recording["id"])
+    with atomic_write(levels) as file:
+        np.save(file, scan.levels(samples), allow_pickle=False)
+    with atomic_write(text) as file:
+        file.write(json.dumps(found, indent=1).encode())
+    return found
+
+
+def scan_files(folder: Path, recording: str) -> tuple[Path, Path]:
+    """Where the scan of a recording lies: what was found, and the levels."""
+    return folder / f"{recording}.json", folder / f"{recording}.levels.npy"
+
+
+def read_scan(work: Path, recording: str) -> tuple[dict[str, Any], NDArray[np.float16]]:
+    """What the scan found, and the levels `[stems, token frames]` in dB of full scale (stems as in `found["stems"]`).
+
+    Raises CorpusError when the recording is not scanned.
+    """
+    text, levels = scan_files(work / "scan", recording)
+    try:
+        found: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+        rows: NDArray[np.float16] = np.load(levels, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{text}: no scan there ({error}); run: duotok data scan --work {work}") from None
+    return found, rows
+
+
+def _blocks(path: Path, start: float, stop: float) -> Iterator[Tensor]:
+    channels = None if probe(path).channels <= 2 else 2
+    seconds = stop - start if stop else None
+    return stream(path, RATE, channels, BLOCK_SECONDS, start, seconds, strict=True)
+
+
+def _side_by_side(streams: list[Iterator[Tensor]]) -> Iterator[list[Tensor | None]]:
+    """The next block of every file, None for one that has ended."""
+    while True:
+        blocks = [next(stream, None) for stream in streams]
+        if all(block is None for block in blocks):
+            return
+        yield blocks
+
+
+class _Scan:
+    """What is gathered from the blocks of all stems, in memory that grows by the levels only."""
+
+    def __init__(self, stems: list[str]) -> None:
+        self.stems = stems
+        self.mix = [stems.index(stem) for stem in mix_parts(stems)]
+        self.lengths = [0] * len(stems)
+        self.channels = 1
+        self.peak = 0.0
+        self._levels: list[list[NDArray[np.float16]]] = [[] for _ in stems]
+        self._meter = LoudnessMeter(RATE)
+        self._meter_channels = 0
+
+    def push(self, blocks: list[Tensor | None]) -> None:
+        for n, block in enumerate(blocks):
+            if block is not None:
+                self.channels = max(self.channels, block.shape[0])
+                self.lengths[n] += block.shape[1]
+                self._levels[n].append(frame_levels(block))
+        parts = [part for n in self.mix if (part := blocks[n]) is not None]
+        if parts:
+            mix = _sum(parts)
+            # Mono and stereo parts that end apart: the meter keeps the channels that it began with.
+            self._meter_channels = self._meter_channels or mix.shape[0]
+            self._meter.push(mix.expand(self._meter_channels, -1))
+            self.peak = max(self.peak, float(mix.abs().max()))
+
+    def samples(self, names: list[str]) -> int:
+        """The length that all stems have. Raises AudioError when they do not have one."""
+        shortest, longest = min(self.lengths), max(self.lengths)
+        if longest - shortest >= FRAME_SAMPLES:
+            a, b = (self.lengths.index(length) for length in (shortest, longest))
+            raise AudioError(
+                f"{names[a]}: is {shortest / RATE:.3f} s long, {names[b]} {longest / RATE:.3f} s; "
+                "stems of one recording must be of one length"
+            )
+        return shortest
+
+    def levels(self, samples: int) -> NDArray[np.float16]:
+        frames = -(-samples // FRAME_SAMPLES)
+        return np.stack([np.concatenate(rows)[:frames] for rows in self._levels])
+
+    def loudness(self) -> float | None:
+        value = self._meter.integrated()
+        return value if math.isfinite(value) else None
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Mono parts go to both sides; a part that ends early is silent from there on."""
+    if len(parts) == 1:
+        return parts[0]
+    mix = torch.zeros(max(p.shape[0] for p in parts), max(p.shape[1] for p in parts))
+    for part in parts:
+        mix[:, : part.shape[1]] += part
+    return mix
+
+
+def frame_levels(block: Tensor) -> NDArray[np.float16]:
+    """`[channels, samples]` to the mean power of each token frame in dB of full scale; the last is filled with zeros."""
+    frames = -(-block.shape[1] // FRAME_SAMPLES)
+    padded = torch.nn.functional.pad(block, (0, frames * FRAME_SAMPLES - block.shape[1]))
+    power = padded.reshape(-1, frames, FRAME_SAMPLES).square().mean(dim=(0, 2)).numpy().astype(np.float64)
+    levels: NDArray[np.float16] = (10.0 * np.log10(power + 10.0 ** (SILENCE_DB / 10.0))).astype(np.float16)
+    return levels
+
+
+def _check_length(recording: dict[str, Any], seconds: float) -> None:
+    stated = recording["seconds"]
+    if stated is None:
+        stated = recording["stop"] - recording["start"] if recording["stop"] else None
+    if stated is not None and abs(seconds - stated) > LENGTH_RELATIVE * stated + LENGTH_SECONDS:
+        files = ", ".join(recording["audio"].values())
+        raise CorpusError(f"{files}: {seconds:.2f} s long, its metadata say {stated:.2f} s; get the file again")
+
+
+def scan_units(recordings: Sequence[Recording], work: Path) -> list[Unit]:
+    """One unit a recording; files that were changed since make it another unit."""
+    fields = ("id", "audio", "seconds", "start", "stop")
+    units = []
+    for recording in recordings:
+        payload = {
+            "recording": {name: getattr(recording, name) for name in fields},
+            "files": {stem: fingerprint(place) for stem, place in recording.audio.items()},
+            "format": FORMAT,
+        }
+        units.append(Unit(recording.id, payload, {"folder": str(work.absolute() / "scan")}))
+    return units
+
+
+def _intact(unit: Unit, result: dict[str, Any]) -> bool:
+    return all(path.is_file() for path in scan_files(Path(unit.place["folder"]), unit.id))
+
+
+def pending_scan(recordings: Sequence[Recording], work: Path, retry: bool = False) -> Pending:
+    """What `run_scan` would do; writes nothing."""
+    return pending(scan_units(recordings, work), work / LEDGER, retry=retry, intact=_intact)
+
+
+def run_scan(recordings: Sequence[Recording], work: Path, engine: Engine, retry: bool = False) -> Results:
+    """Scan all recordings; see `run_units` for what is kept, retried and raised."""
+    folders = {scan_files(work / "scan", recording.id)[0].parent for recording in recordings}
+    units, ledger = scan_units(recordings, work), work / LEDGER
+    return run_units(scan_recording, units, ledger, engine, "scan", retry=retry, intact=_intact, folders=folders)

@@ -1,0 +1,209 @@
+"""The segment step: what the scan and the lyrics say of every recording -> WORK/segments.parquet.
+
+Nothing is decoded, so all of it is done again each time: a few milliseconds a recording. WORK/ledger/segment.jsonl names
+what is left out and why, and what was lost of the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from duotok.corpora.licences import LICENCE_CLASSES, licence_class
+from duotok.data import catalog
+from duotok.data.engines import attempt
+from duotok.data.jobs import Engine, JobError, LocalEngine, atomic_write, read_ledger
+from duotok.data.scan import read_scan, scan_files
+from duotok.data.segments import SegmentConfig, cut_recording
+from duotok.lyrics.types import Lyrics, LyricsError
+from duotok.records import CorpusError, Recording, Segment, write_table
+
+TABLE = "segments.parquet"
+LEDGER = Path("ledger") / "segment.jsonl"
+BATCH = 64  # recordings that go to a worker at once
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """All segments in the order of the catalog; recording id -> why it has none; recording id -> what else to tell."""
+
+    segments: list[Segment]
+    left_out: dict[str, str]
+    notes: dict[str, tuple[str, ...]]
+
+
+def read_lyrics(work: Path, recording: str) -> Lyrics | None:
+    """What the transcribe step wrote for a recording; None if it has no lyrics. Raises LyricsError for a damaged file."""
+    path = work / "lyrics" / f"{recording}.json"
+    try:
+        return Lyrics.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, LyricsError) as error:
+        raise LyricsError(f"{path}: {error}; transcribe it again") from None
+
+
+def _recording(row: dict[str, Any]) -> Recording:
+    return Recording(**{**row, "tags": tuple(row["tags"])})
+
+
+def _segment(row: dict[str, Any]) -> Segment:
+    lists = {name: tuple(row[name]) for name in ("types", "stems", "tags")}
+    return Segment(**{**row, **lists, "words": tuple((text, start, end) for text, start, end in row["words"])})
+
+
+def _cut(payload: dict[str, Any]) -> dict[str, Any]:
+    recording, work = _recording(payload["recording"]), Path(payload["work"])
+    scan, levels = read_scan(work, recording.id)
+    notes: tuple[str, ...] = ()
+    try:
+        lyrics = read_lyrics(work, recording.id)
+    except LyricsError as error:
+        lyrics, notes = None, (f"lyrics left out: {error}",)
+    cut = cut_recording(recording, scan, levels, lyrics, SegmentConfig.model_validate(payload["config"]))
+    return {
+        "segments": [vars(segment) for segment in cut.segments],
+        "notes": [*notes, *cut.notes],
+        "reason": cut.reason,
+    }
+
+
+def cut_batch(payload: dict[str, Any]) -> dict[str, Any]:
+    """The unit of work: some recordings; one that cannot be cut costs no other."""
+    shared = {"work": payload["work"], "config": payload["config"]}
+    outcomes = (attempt(_cut, {**shared, "recording": recording}) for recording in payload["recordings"])
+    return {"cuts": [outcome.result or {"segments": [], "notes": [], "reason": outcome.error} for outcome in outcomes]}
+
+
+def _wanted(
+    recordings: Iterable[Recording], work: Path, licences: Sequence[str], left_out: dict[str, str]
+) -> Iterator[Recording]:
+    """The recordings that may be cut; why the others may not goes into `left_out`."""
+    ledger = read_ledger(work / "ledger" / "scan.jsonl")
+    for recording in recordings:
+        allowed = licence_class(recording.licence)
+        if licences and allowed not in licences:
+            left_out[recording.id] = f"licence: {allowed}"
+        elif not scan_files(work / "scan", recording.id)[0].is_file():
+            entry = ledger.get(recording.id)
+            left_out[recording.id] = f"scan: {entry.error}" if entry is not None and entry.error else "not scanned"
+        else:
+            yield recording
+
+
+def segment_all(
+    work: Path,
+    config: SegmentConfig = SegmentConfig(),
+    licences: Sequence[str] = (),
+    engine: Engine | None = None,
+    dry_run: bool = False,
+) -> Segmentation:
+    """Cut every scanned recording of WORK and write segments.parquet and the ledger, atomically.
+
+    licences: classes that may in, all when empty. The same catalog, scans and lyrics give the same bytes, whatever the
+    engine. Raises CorpusError: no catalog, an unknown licence class, an identity in two splits, no segments at all.
+    """
+    for name in licences:
+        if name not in LICENCE_CLASSES:
+            raise CorpusError(f"licence class '{name}': there are {', '.join(LICENCE_CLASSES)}")
+    recordings = catalog.read(work)
+    catalog.check(recordings)
+    left_out: dict[str, str] = {}
+    notes: dict[str, tuple[str, ...]] = {}
+    todo = list(_wanted(recordings, work, licences, left_out))
+    shared = {"work": str(work.absolute()), "config": config.model_dump()}
+    payloads = [
+        {**shared, "recordings": [vars(recording) for recording in todo[first : first + BATCH]]}
+        for first in range(0, len(todo), BATCH)
+    ]
+    cuts: dict[int, list[dict[str, Any]]] = {}
+    for index, outcome in _progress((engine or LocalEngine()).map(cut_batch, payloads), len(payloads)):
+        if outcome.result is None:
+            raise JobError(f"segment: {outcome.error}")
+        cuts[index] = outcome.result["cuts"]
+    segments: list[Segment] = []
+    for recording, cut in zip(todo, (cut for index in sorted(cuts) for cut in cuts[index]), strict=True):
+        segments += map(_segment, cut["segments"])
+        if cut["reason"]:
+            left_out[recording.id] = cut["reason"]
+        if cut["notes"]:
+            notes[recording.id] = tuple(cut["notes"])
+    if not segments:
+        short = any(reason.startswith("shorter than") for reason in left_out.values())
+        mend = "--segment whole_seconds=1 takes shorter ones whole" if short else "scan first: duotok data scan"
+        raise CorpusError(f"{work}: no segments at all ({most_frequent(left_out)}); {mend}")
+    result = Segmentation(segments, left_out, notes)
+    if not dry_run:
+        write_table(work / TABLE, segments, Segment)
+        _write_ledger(work / LEDGER, recordings, result, config)
+    return result
+
+
+def short(segments: Sequence[Segment]) -> str:
+    """What is to be said of segments that training will find too few; "" for nothing."""
+    if not any(segment.split == "validation" for segment in segments):
+        return (
+            "no segment for validation, so training has nothing to be judged by; give a corpus a larger share, as in --set "
+            "folder.validation=0.25, or train with --set without_validation=true"
+        )
+    return ""
+
+
+def _progress(answers: Iterable[Any], total: int) -> Iterable[Any]:
+    console = Console(stderr=True)
+    return track(answers, "segment", total, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _write_ledger(path: Path, recordings: Iterable[Recording], result: Segmentation, config: SegmentConfig) -> None:
+    stamp = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+    frames: Counter[str] = Counter()
+    number: Counter[str] = Counter()
+    for segment in result.segments:
+        number[segment.recording] += 1
+        frames[segment.recording] += segment.frames
+    with atomic_write(path) as file:
+        for recording in recordings:
+            name = recording.id
+            row: dict[str, Any] = {"unit": name, "stamp": stamp, "ok": name not in result.left_out}
+            if name in result.left_out:
+                row["error"] = result.left_out[name]
+            else:
+                row["result"] = {"segments": number[name], "frames": frames[name], "notes": result.notes.get(name, ())}
+            file.write(json.dumps(row).encode() + b"\n")
+
+
+def most_frequent(reasons: dict[str, str], count: int = 3) -> str:
+    """The most frequent reasons in one line."""
+    counts = Counter(reasons.values()).most_common(count)
+    return "; ".join(f"{number} x {reason}" for reason, number in counts) or "the catalog is empty"
+
+
+def summary(segments: Iterable[Segment]) -> dict[str, dict[str, dict[str, float]]]:
+    """Segments and hours: in all, and by type (a segment may give several), activity, kind, split, corpus, language,
+    licence class, and whether the words are known."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+
+    def add(column: str, value: str, hours: float) -> None:
+        cell = table.setdefault(column, {}).setdefault(value, {"segments": 0, "hours": 0.0})
+        cell["segments"] += 1
+        cell["hours"] += hours
+
+    for segment in segments:
+        hours = segment.seconds / 3600
+        add("all", "all", hours)
+        for sample in segment.types:
+            add("type", sample, hours)
+        add("lyrics", "words known" if segment.text else "none", hours)
+        add("language", segment.language or "not said", hours)
+        add("licence", licence_class(segment.licence), hours)
+        for column in ("activity", "kind", "split", "corpus"):
+            add(column, getattr(segment, column), hours)
+    return table

@@ -1,0 +1,112 @@
+"""Lyrics on the token frames: timed lines as stretches that should not be cut, and the words that a segment holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from duotok.data.activity import FRAME_RATE
+from duotok.lyrics.types import Line, Lyrics
+
+TOLERANCE = 12  # frames that a time may lie outside of the recording: rounding, the padding of codecs
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
+
+
+@dataclass(frozen=True)
+class PlacedWord:
+    """A word with times in seconds of the recording, and the frames they fall on (first, frame after the last)."""
+
+    text: str
+    start: float
+    end: float
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A timed line and its timed words on the frames. A line ends where its last word does, if that is later."""
+
+    text: str
+    first: int
+    stop: int
+    words: tuple[PlacedWord, ...]
+
+
+def frame(seconds: float) -> int:
+    """The nearest boundary: a line that ends where the next begins leaves one boundary to cut at."""
+    return math.floor(seconds * FRAME_RATE + 0.5)
+
+
+def _place(seconds: float, frames: int) -> int:
+    at = frame(seconds)
+    return min(max(at, 0), frames) if -TOLERANCE <= at <= frames + TOLERANCE else at
+
+
+def _words(line: Line, frames: int) -> tuple[PlacedWord, ...]:
+    found = []
+    for word in line.words:
+        if word.start is not None and word.end is not None and math.isfinite(word.start + word.end):
+            start, end = word.start, max(word.start, word.end)
+            found.append(PlacedWord(word.text, start, end, _place(start, frames), _place(end, frames)))
+    return tuple(found)
+
+
+def _lasting(word: PlacedWord, stop: int) -> PlacedWord:
+    """At least a frame long, so that it is in one segment and not between two; within a line that ends at `stop`."""
+    if word.first < word.stop:
+        return word
+    first = min(word.first, stop - 1)
+    return dataclasses.replace(word, first=first, stop=first + 1)
+
+
+def sentences_of(lyrics: Lyrics | None, frames: int) -> tuple[list[Sentence], list[str]]:
+    """The lines that have times within a recording of `frames`, in order; and notes on those that have not."""
+    found: list[Sentence] = []
+    untimed = outside = 0
+    for line in lyrics.lines if lyrics is not None else ():
+        words = _words(line, frames)
+        starts = [w.start for w in words] + [t for t in (line.start,) if t is not None]
+        ends = [w.end for w in words] + [t for t in (line.end,) if t is not None]
+        if not starts or not ends or not math.isfinite(sum(starts) + sum(ends)) or not line.text.strip():
+            untimed += 1
+            continue
+        first, stop = _place(min(starts), frames), _place(max(ends), frames)
+        if 0 <= first < stop <= frames:
+            found.append(Sentence(line.text.strip(), first, stop, tuple(_lasting(word, stop) for word in words)))
+        else:
+            outside += 1
+    notes = [f"{untimed} lines without text or times"] if untimed else []
+    if outside:
+        notes.append(f"{outside} lines that do not lie within the recording")
+    return sorted(found, key=lambda sentence: (sentence.first, sentence.stop)), notes
+
+
+def text_between(
+    sentences: Sequence[Sentence], low: int, high: int, language: str
+) -> tuple[str, tuple[tuple[str, float, float], ...]]:
+    """What a segment of the frames low..high holds whole: its text, a line a row, and its words.
+
+    A line that is whole gives its own text, a line that is cut those of its words that are. Words: (text, start, end) in
+    seconds from the segment's start, in the order of time.
+    """
+    lines: list[str] = []
+    words: list[PlacedWord] = []
+    for sentence in sentences:
+        if sentence.stop <= low or sentence.first >= high:
+            continue
+        kept = [word for word in sentence.words if low <= word.first and word.stop <= high]
+        if low <= sentence.first and sentence.stop <= high:
+            lines.append(sentence.text)
+        elif kept:
+            lines.append(("" if language in UNSPACED else " ").join(word.text for word in kept))
+        words += kept
+    offset, length = low / FRAME_RATE, (high - low) / FRAME_RATE
+
+    def within(seconds: float) -> float:
+        return round(min(max(seconds - offset, 0.0), length), 4)
+
+    placed = sorted(words, key=lambda word: (word.start, word.end))
+    return "\n".join(lines), tuple((word.text, within(word.start), within(word.end)) for word in placed)

@@ -1,0 +1,284 @@
+"""Shards: tars of segments in the WebDataset layout, a manifest that says where each FLAC lies, and a summary of hashes.
+
+Every byte is a function of the segments and the sound, so a job that was killed, another engine or another machine ends
+with the same files (for one version of libsndfile and pyarrow).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from duotok.audio.channels import upright
+from duotok.audio.io import probe, stream
+from duotok.data.jobs import Engine, JobError, Pending, Results, Unit, atomic_write, pending, run_units
+from duotok.data.scan import read_scan
+from duotok.data.segments import stem_sources
+from duotok.data.sources import local
+from duotok.durable import sha256
+from duotok.errors import AudioError
+from duotok.records import FRAME_SAMPLES, RATE, SPLITS, CorpusError, Recording, Segment, table_row, table_schema
+
+VERSION = 1
+SHARD_SEGMENTS = 256
+MANIFEST, SUMMARY = "manifest.parquet", "shards.json"
+# Decoders and the resampler settle within this many token frames before a cut; it is decoded and dropped.
+SETTLE = 4
+# 0 (fast) to 1 (small): the smallest files are 3 % smaller than these and cost three times the time.
+FLAC_LEVEL = 0.5
+LEDGER = Path("ledger") / "shard.jsonl"
+_TAR = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{6}}\.tar")
+
+
+def plan_shards(
+    segments: Sequence[Segment],
+    recordings: Iterable[Recording],
+    work: Path,
+    seed: int = 0,
+    shard_segments: int = SHARD_SEGMENTS,
+) -> list[Unit]:
+    """Which segments go into which shard: those of a split by sha256(seed:key), cut into shards. One unit a shard.
+
+    Raises CorpusError for two segments of one key, or a segment of a recording that is unknown, not scanned, or has not
+    got one of its stems.
+    """
+    if shard_segments < 1:
+        raise CorpusError(f"--shard-segments {shard_segments}: must be at least 1")
+    by_id = {recording.id: recording for recording in recordings}
+    _check_segments(segments, by_id)
+    scans: dict[str, dict[str, Any]] = {}
+    units = []
+    for split in SPLITS:
+        order = sorted(
+            (segment for segment in segments if segment.split == split),
+            key=lambda segment: hashlib.sha256(f"{seed}:{segment.key}".encode()).digest(),
+        )
+        for number, first in enumerate(range(0, len(order), shard_segments)):
+            chosen = order[first : first + shard_segments]
+            sources, places = {}, {}
+            for name in sorted({segment.recording for segment in chosen}):
+                recording = by_id[name]
+                scan = scans.setdefault(name, read_scan(work, name)[0])
+                stems = stem_sources(recording.kind, scan["stems"])
+                sources[name] = {
+                    "start": recording.start, "samples": scan["samples"],
+                    "sha256": {stem: scan["sha256"][source] for stem, source in stems.items()},
+                }  # fmt: skip
+                places[name] = {stem: recording.audio[source] for stem, source in stems.items()}
+            shard = f"{split}-{number:06d}.tar"
+            payload = {
+                "version": VERSION, "shard": shard,
+                "segments": [dataclasses.asdict(segment) for segment in chosen], "sources": sources,
+            }  # fmt: skip
+            place = {"audio": places, "folder": str(work.absolute() / "shards")}
+            units.append(Unit(shard, payload, place))
+    return units
+
+
+def _check_segments(segments: Sequence[Segment], recordings: Mapping[str, Recording]) -> None:
+    seen: set[str] = set()
+    for segment in segments:
+        if segment.key in seen:
+            raise CorpusError(f"{segment.key}: two segments of this key; make the segments again")
+        seen.add(segment.key)
+        recording = recordings.get(segment.recording)
+        if recording is None:
+            raise CorpusError(f"{segment.key}: its recording is not in the catalog; make the segments again")
+        missing = sorted(set(segment.stems) - stem_sources(recording.kind, recording.audio).keys())
+        if missing or not segment.stems:
+            lost = ", ".join(missing) or "stems"
+            raise CorpusError(f"{segment.key}: its recording has no {lost}; make the segments again")
+
+
+def write_shard(payload: dict[str, Any]) -> dict[str, Any]:
+    """The unit of work: cut, encode and write one shard; returns its size and hash, and where each FLAC lies in it.
+
+    Raises AudioError when a source is not what was scanned; OSError when it cannot be written.
+    """
+    shard = Path(payload["folder"]) / payload["shard"]
+    rows = []
+    with atomic_write(shard) as file:
+        hashed = _Hashed(file)
+        # pax, because a key may be longer than the 100 characters of a plain header.
+        with tarfile.open(fileobj=hashed, mode="w", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+            for segment in payload["segments"]:
+                rows.append(_write_segment(tar, segment, payload))
+    return {"bytes": hashed.size, "sha256": hashed.digest.hexdigest(), "rows": rows}
+
+
+def _write_segment(tar: tarfile.TarFile, segment: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
+    name = segment["recording"]
+    source, audio = payload["sources"][name], payload["audio"][name]
+    row: dict[str, Any] = {"offsets": {}, "sizes": {}, "sha256": {}}
+    for stem in segment["stems"]:
+        with local(audio[stem]) as path:
+            samples = cut(path, source["start"], source["samples"], segment["start_frame"], segment["frames"])
+        data = encode(samples)
+        row["offsets"][stem] = _add(tar, f"{segment['key']}.{stem}.flac", data)
+        row["sizes"][stem] = len(data)
+        row["sha256"][stem] = hashlib.sha256(data).hexdigest()
+    _add(tar, f"{segment['key']}.json", json.dumps(segment).encode())
+    return row
+
+
+def cut(path: Path, start: float, length: int, start_frame: int, frames: int) -> NDArray[np.int16]:
+    """`[frames x 1920, channels]` at 48 kHz from token frame `start_frame` of a recording; zeros beyond its end.
+
+    start: where the recording begins in its file, in seconds; length: the recording's samples at 48 kHz. A channel that is
+    turned over against the other is turned back. Raises AudioError when the file ends before that.
+    """
+    before = min(SETTLE, start_frame)
+    begin = (start_frame - before) * FRAME_SAMPLES
+    wanted = min((start_frame + frames) * FRAME_SAMPLES, length) - begin
+    if wanted <= before * FRAME_SAMPLES:
+        raise AudioError(f"{path}: frame {start_frame} is past its end; make the segments again")
+    # One frame more than wanted, so that the resampler need not invent what follows.
+    after = min(FRAME_SAMPLES, length - begin - wanted)
+    channels = None if probe(path).channels <= 2 else 2
+    blocks = stream(path, RATE, channels, 60.0, start + begin / RATE, (wanted + after) / RATE, strict=True)
+    sound = torch.cat(list(blocks), dim=1)
+    if sound.shape[1] < wanted:
+        raise AudioError(f"{path}: shorter than when it was scanned; run the scan again")
+    out = np.zeros((frames * FRAME_SAMPLES, sound.shape[0]), np.int16)
+    kept = upright(sound)[:, before * FRAME_SAMPLES : wanted]
+    out[: kept.shape[1]] = (kept * 32768.0).round_().clamp_(-32768, 32767).to(torch.int16).T.numpy()
+    return out
+
+
+def encode(samples: NDArray[np.int16]) -> bytes:
+    """int16 `[samples, channels]` as a FLAC file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16", compression_level=FLAC_LEVEL)
+    return file.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Append a member that says nothing of when, where and by whom; returns the offset of its data."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+    return tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+class _Hashed:
+    """A file to write to that knows its length and hash."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest, self.size = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+def pending_shards(
+    segments: Sequence[Segment],
+    recordings: Iterable[Recording],
+    work: Path,
+    seed: int = 0,
+    shard_segments: int = SHARD_SEGMENTS,
+    retry: bool = False,
+) -> Pending:
+    """What `run_shards` would do; writes nothing."""
+    units = plan_shards(segments, recordings, work, seed, shard_segments)
+    return pending(units, work / LEDGER, retry=retry, intact=_intact)
+
+
+def run_shards(
+    segments: Sequence[Segment],
+    recordings: Iterable[Recording],
+    work: Path,
+    engine: Engine,
+    *,
+    seed: int = 0,
+    shard_segments: int = SHARD_SEGMENTS,
+    retry: bool = False,
+) -> Results:
+    """Write all shards, then manifest.parquet, then shards.json: a folder without shards.json is not finished.
+
+    Raises JobError when a shard could not be written, CorpusError when there is nothing to write.
+    """
+    units = plan_shards(segments, recordings, work, seed, shard_segments)
+    if not units:
+        raise CorpusError(f"{work}: no segments, so there is nothing to put into shards; see {work}/ledger")
+    folder = work / "shards"
+    if pending(units, work / LEDGER, retry=retry, intact=_intact).todo:
+        (folder / SUMMARY).unlink(missing_ok=True)
+    results = run_units(
+        write_shard, units, work / LEDGER, engine, "shards", retry=retry, intact=_intact, folders=[folder]
+    )
+    if results.failed:
+        name, reason = next(iter(results.failed.items()))
+        raise JobError(
+            f"{len(results.failed)} of {len(units)} shards failed, first {name}: {reason}. Its source was whole when it was "
+            "scanned: scan again (duotok data prepare does it all), or --retry"
+        )
+    for path in folder.iterdir():
+        if _TAR.fullmatch(path.name) and path.name not in results.done:
+            path.unlink()  # of an older plan
+    _write_manifest(folder / MANIFEST, units, results)
+    _write_summary(folder, units, results, {"seed": seed, "shard_segments": shard_segments})
+    return results
+
+
+def _intact(unit: Unit, result: dict[str, Any]) -> bool:
+    path = Path(unit.place["folder"]) / unit.id
+    return path.is_file() and path.stat().st_size == result["bytes"]
+
+
+def _write_manifest(path: Path, units: Sequence[Unit], results: Results) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = []
+    for unit in units:
+        for index, (values, place) in enumerate(
+            zip(unit.payload["segments"], results.done[unit.id]["rows"], strict=True)
+        ):
+            maps = {name: sorted(place[name].items()) for name in ("offsets", "sizes", "sha256")}
+            rows.append({**table_row(Segment(**values)), "shard": unit.id, "index": index, **maps})
+    integers, texts = pa.map_(pa.string(), pa.int64()), pa.map_(pa.string(), pa.string())
+    schema = table_schema(Segment)
+    for name, kind in (
+        ("shard", pa.string()), ("index", pa.int64()), ("offsets", integers), ("sizes", integers), ("sha256", texts),
+    ):  # fmt: skip
+        schema = schema.append(pa.field(name, kind))
+    with atomic_write(path) as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")
+
+
+def _write_summary(folder: Path, units: Sequence[Unit], results: Results, chosen: dict[str, Any]) -> None:
+    splits: dict[str, dict[str, Any]] = {}
+    for unit in units:
+        segments = unit.payload["segments"]
+        counts = splits.setdefault(segments[0]["split"], {"shards": 0, "segments": 0, "frames": 0})
+        counts["shards"] += 1
+        counts["segments"] += len(segments)
+        counts["frames"] += sum(segment["frames"] for segment in segments)
+    for counts in splits.values():
+        counts["seconds"] = counts["frames"] * FRAME_SAMPLES / RATE
+    hashes = {name: result["sha256"] for name, result in results.done.items()}
+    summary = {
+        "version": VERSION, **chosen, "splits": splits,
+        "bytes": {name: result["bytes"] for name, result in results.done.items()},
+        "sha256": {**hashes, MANIFEST: sha256(folder / MANIFEST)},
+    }  # fmt: skip
+    with atomic_write(folder / SUMMARY) as file:
+        file.write(json.dumps(summary, indent=1).encode())

@@ -1,0 +1,257 @@
+"""Transcribe: for every recording with a voice, WORK/lyrics/ID.json (`Lyrics.as_json`), or the reason why there is none.
+
+A recording's own lyrics file comes first: it is read, and words without times are placed by the lyric head of a bundle,
+if that recognizes them. Recordings without a file go to a transcriber that runs in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from duotok.audio.io import probe
+from duotok.corpora.base import lyrics_part
+from duotok.data.jobs import Engine, Pending, Results, Unit, atomic_write, pending, run_units, sweep
+from duotok.data.sources import fingerprint, local
+from duotok.errors import ConfigError
+from duotok.lyrics.readers import read_lyrics
+from duotok.lyrics.text import BERT_NAME
+from duotok.lyrics.transcribers import TOOLS, ToolConfig, Transcriber, interpreter, route
+from duotok.lyrics.types import Lyrics, LyricsError
+from duotok.records import KINDS, Recording
+
+if TYPE_CHECKING:
+    from duotok.data.lyric_head import LyricHead
+
+LEDGER = Path("ledger") / "transcribe.jsonl"
+FORMAT = 1  # of what this step writes: another number, and everything is done anew
+CHOICES = ("auto", *TOOLS, "none")
+MARGIN = 0.5
+"""Nats a letter (see `Aligned.margin`); with less, the head does not recognize the words and its times are noise."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """transcriber: whisperx, funasr, auto (Chinese to FunASR, the rest to WhisperX) or none; tools: how each is run;
+    kinds: which recordings are looked at; bundle "" aligns nothing; encoding: of all lyrics files, "" for what each one is.
+    """
+
+    transcriber: str = "none"
+    tools: dict[str, ToolConfig] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ("song", "music", "voice")
+    bundle: str = "mini"
+    vocab: str = BERT_NAME
+    device: str = "cpu"
+    margin: float = MARGIN
+    encoding: str = ""
+
+    def __post_init__(self) -> None:
+        if self.transcriber not in CHOICES:
+            raise ConfigError(f"transcriber '{self.transcriber}' is unknown; choose {', '.join(CHOICES)}")
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown:
+            raise ConfigError(f"kind '{unknown[0]}' is unknown; there are {', '.join(KINDS)}")
+        for name in self.wanted:
+            if name not in self.tools:
+                raise ConfigError(
+                    f"{name} needs an environment of its own; name it with --python {name}=ENV/bin/python"
+                )
+            interpreter(self.tools[name].python, name)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The tools that may be asked."""
+        return {"auto": tuple(TOOLS), "none": ()}.get(self.transcriber, (self.transcriber,))
+
+
+def transcribe_recording(payload: dict[str, Any]) -> dict[str, Any]:
+    """The unit of work: find the words of one recording, write them, and say how and how many.
+
+    Raises LyricsError for a damaged lyrics file or a tool that fails, AudioError for sound that cannot be read.
+    """
+    target = _file(Path(payload["folder"]), payload["id"])
+    target.unlink(missing_ok=True)  # older words must not outlive a file that is damaged now
+    with contextlib.ExitStack() as stack:
+        audio = {stem: stack.enter_context(local(place)) for stem, place in payload["audio"].items()}
+        start = float(payload["start"])
+        length = _length(payload, audio)
+        margin = None
+        if payload["lyrics"]:
+            lyrics, margin = _own(payload, audio, start, length)
+        else:
+            seconds = payload["stop"] - start if payload["stop"] else None
+            voice = audio.get("vocals") or next(iter(audio.values()))
+            lyrics = _heard(payload, voice, start, seconds)
+    lyrics = dataclasses.replace(lyrics, language=lyrics.language or payload["language"] or None)
+    with atomic_write(target) as file:
+        file.write(json.dumps(lyrics.as_json(), ensure_ascii=False, indent=1).encode())
+    words = lyrics.words
+    return {
+        "source": lyrics.source, "language": lyrics.language or "", "lines": len(lyrics.lines), "words": len(words),
+        "timed lines": sum(line.timed for line in lyrics.lines), "timed words": sum(word.timed for word in words),
+        "margin": margin, "notes": list(lyrics.notes),
+    }  # fmt: skip
+
+
+def _file(folder: Path, recording: str) -> Path:
+    return folder / f"{recording}.json"
+
+
+def _length(payload: dict[str, Any], audio: dict[str, Path]) -> float:
+    """Seconds of the recording: as its part or its metadata say, else its shortest file."""
+    if payload["stop"]:
+        return float(payload["stop"] - payload["start"])
+    if payload["seconds"] is not None:
+        return float(payload["seconds"])
+    return min(probe(path).seconds for path in audio.values()) - float(payload["start"])
+
+
+def _own(payload: dict[str, Any], audio: dict[str, Path], start: float, length: float) -> tuple[Lyrics, float | None]:
+    """The lyrics file's words; those of a whole song without times by the lyric head. And its margin."""
+    path, first, last = lyrics_part(payload["lyrics"])
+    inside = length if last is None else min(length, last - first)
+    lyrics = read_lyrics(path, seconds=inside, start=first + start, encoding=payload.get("encoding", ""))
+    if any(line.timed for line in lyrics.lines) or not payload["align"]:
+        return lyrics, None
+    if first + start > 0:
+        return _noted(lyrics, "not aligned: a text without times, of more than this excerpt"), None
+    settings = payload["align"]
+    head = _head(settings["bundle"], settings["vocab"], payload["device"])
+    try:
+        found = head.align(lyrics, audio, start, payload["stop"] - start if payload["stop"] else None)
+    except LyricsError as error:
+        return _noted(lyrics, f"not aligned: {error}"), None
+    margin = round(found.margin, 4)
+    if margin < settings["margin"]:
+        reason = f"{settings['bundle']}'s lyric head does not recognize the words (margin {margin:.3f}, least {settings['margin']:g})"
+        return _noted(lyrics, f"not aligned: {reason}"), margin
+    return found.lyrics, margin
+
+
+def _noted(lyrics: Lyrics, note: str) -> Lyrics:
+    return dataclasses.replace(lyrics, notes=(*lyrics.notes, note))
+
+
+def _heard(payload: dict[str, Any], voice: Path, start: float, seconds: float | None) -> Lyrics:
+    """What the transcriber hears; when WhisperX finds that it is Chinese, FunASR hears it again, if it is there."""
+    tools, language = payload["tools"], payload["language"]
+    lyrics = _transcriber(tools[payload["tool"]]).transcribe(voice, language, start, seconds)
+    if payload["routed"] and not language:
+        better = route(lyrics.language or "", "auto")
+        if better != payload["tool"] and lyrics.lines:
+            lyrics = _transcriber(tools[better]).transcribe(voice, lyrics.language or "", start, seconds)
+    return lyrics
+
+
+# One of each in a worker process: models take long to load.
+_heads: dict[tuple[str, str, str], LyricHead] = {}
+_running: dict[str, Transcriber] = {}
+
+
+def _head(bundle: str, vocab: str, device: str) -> LyricHead:
+    from duotok.data.lyric_head import LyricHead  # the whole codec, for those who align only
+
+    key = (bundle, vocab, device)
+    if key not in _heads:
+        _heads[key] = LyricHead(bundle, vocab, device)
+    return _heads[key]
+
+
+def _transcriber(settings: dict[str, Any]) -> Transcriber:
+    key = json.dumps(settings, sort_keys=True)
+    if key not in _running:
+        _running[key] = Transcriber(ToolConfig(**settings))
+    return _running[key]
+
+
+@atexit.register
+def close_tools() -> None:
+    """End the transcribers of this process and forget the models."""
+    while _running:
+        _running.popitem()[1].close()
+    _heads.clear()
+
+
+def transcribe_units(recordings: Sequence[Recording], work: Path, options: Options) -> list[Unit]:
+    """One unit for each recording that has lyrics or will be heard; a changed file or another model is another unit."""
+    units = []
+    for recording in recordings:
+        if recording.kind not in options.kinds:
+            continue
+        tool = "" if recording.lyrics else _tool(recording, options)
+        if not recording.lyrics and not tool:
+            continue
+        path = str(lyrics_part(recording.lyrics)[0]) if recording.lyrics else ""
+        values = dataclasses.asdict(recording)
+        payload = {
+            **{name: values[name] for name in ("id", "audio", "lyrics", "language", "start", "stop", "seconds")},
+            "files": {place: fingerprint(place) for place in (path, *recording.audio.values()) if place},
+            "tool": tool,
+            "model": (options.tools[tool].model or TOOLS[tool].model) if tool else "",
+            "routed": options.transcriber == "auto",
+            "align": {k: getattr(options, k) for k in ("bundle", "vocab", "margin")}
+            if path and options.bundle
+            else None,
+            "format": FORMAT,
+            **({"encoding": options.encoding} if path and options.encoding else {}),
+        }
+        place = {
+            "folder": str(work.absolute() / "lyrics"),
+            "device": options.device,
+            "tools": {name: dataclasses.asdict(options.tools[name]) for name in options.wanted},
+        }
+        units.append(Unit(recording.id, payload, place))
+    return units
+
+
+def _tool(recording: Recording, options: Options) -> str:
+    """Who hears it: nobody, when nobody knows whether there is singing and no vocals were separated."""
+    if options.transcriber == "none" or (recording.kind == "music" and "vocals" not in recording.audio):
+        return ""
+    return route(recording.language, options.transcriber)
+
+
+def _intact(unit: Unit, result: dict[str, Any]) -> bool:
+    return _file(Path(unit.place["folder"]), unit.id).is_file()
+
+
+def pending_transcribe(recordings: Sequence[Recording], work: Path, options: Options, retry: bool = False) -> Pending:
+    """What `run_transcribe` would do; writes nothing."""
+    units = transcribe_units(recordings, work, options)
+    return pending(units, work / LEDGER, retry=retry, intact=_intact)
+
+
+def run_transcribe(
+    recordings: Sequence[Recording], work: Path, options: Options, engine: Engine, retry: bool = False
+) -> Results:
+    """Words for all recordings; see `run_units` for what is kept, retried and raised.
+
+    Raises ConfigError, before anything is done, when a tool's environment is missing.
+    """
+    units = transcribe_units(recordings, work, options)
+    for folder in sorted({_file(work / "lyrics", unit.id).parent for unit in units}):
+        sweep(folder)
+    try:
+        return run_units(transcribe_recording, units, work / LEDGER, engine, "transcribe", retry=retry, intact=_intact)
+    finally:
+        close_tools()
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """Recordings by source and by language, lines and words, with and without times."""
+    done = results.done.values()
+    counted = {key: sum(row[key] for row in done) for key in ("lines", "timed lines", "words", "timed words")}
+    return {
+        "sources": dict(Counter(row["source"] for row in done)),
+        "languages": dict(Counter(row["language"] or "not said" for row in done)),
+        **counted,
+        "with times": sum(row["timed lines"] > 0 for row in done),
+        "without times": sum(row["timed lines"] == 0 for row in done),
+    }

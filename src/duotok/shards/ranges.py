@@ -1,0 +1,133 @@
+"""Bytes of the files in one folder, local or behind any fsspec URL, by offset and size; remote ranges may be kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from duotok.durable import put
+from duotok.errors import MissingExtraError
+from duotok.paths import temporary
+from duotok.records import CorpusError
+
+WAITS = (0.5, 2.0, 8.0)
+"""Seconds before a remote store is asked again."""
+
+T = TypeVar("T")
+
+
+class Ranges:
+    """The files of a folder, read-only. Holds no open file, so it survives fork and travels to spawned processes.
+
+    url: a path, or a URL of fsspec (`s3://bucket/shards`, `memory://shards`, ...); cache: folder for ranges of a remote
+    store that have a known hash, without a limit, safe to delete at any time.
+    """
+
+    def __init__(self, url: str | Path, cache: Path | None = None) -> None:
+        self.url = str(url).rstrip("/")
+        self.local = Path(url) if "://" not in self.url else None
+        self.cache = Path(cache) if cache is not None and self.local is None else None
+        self._opened: tuple[int, Any, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    def _remote(self) -> tuple[Any, str]:
+        # Filesystems with connections do not survive a fork: each process opens its own.
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                import fsspec
+            except ImportError:
+                raise MissingExtraError(f"{self.url}: needs fsspec: pip install 'duotok[train]'") from None
+            try:
+                system, folder = fsspec.core.url_to_fs(self.url)
+            except (ImportError, ValueError) as error:
+                raise CorpusError(f"{self.url}: this kind of URL cannot be opened ({error})") from None
+            self._opened = (os.getpid(), system, folder.rstrip("/"))
+        return self._opened[1], self._opened[2]
+
+    def place(self, name: str) -> str:
+        """The name of a file for messages."""
+        return f"{self.url}/{name}"
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file in the folder. Raises CorpusError when there is no such folder."""
+        try:
+            if self.local is not None:
+                return {entry.name: entry.stat().st_size for entry in os.scandir(self.local) if entry.is_file()}
+            system, folder = self._remote()
+            found = _patiently(lambda: system.ls(folder, detail=True))
+            return {str(f["name"]).rsplit("/", 1)[-1]: int(f["size"]) for f in found if f["type"] == "file"}
+        except OSError as error:
+            raise CorpusError(
+                f"{self.url}: no shards there ({_reason(error)}); run `duotok data shard` first"
+            ) from None
+
+    def read(self, name: str, offset: int = 0, size: int | None = None, sha256: str = "") -> bytes:
+        """`size` bytes (None: to the end) from `offset`. Raises CorpusError when the file has not got them.
+
+        sha256: hash of these bytes, by which a remote range is kept in the cache; it is checked only on that way.
+        """
+        kept = self.cache / sha256[:2] / sha256 if self.cache is not None and sha256 else None
+        if kept is not None and kept.is_file():
+            data = kept.read_bytes()
+            if len(data) == size:
+                return data
+        try:
+            data = self._fetch(name, offset, size)
+        except OSError as error:
+            raise CorpusError(f"{self.place(name)}: cannot be read ({_reason(error)})") from None
+        if size is not None and len(data) != size:
+            raise CorpusError(
+                f"{self.place(name)}: ends {size - len(data)} bytes too early; it changed since the manifest was written, "
+                "run `duotok data shard` again"
+            )
+        if kept is not None:
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise CorpusError(f"{self.place(name)}: other bytes at {offset} than the manifest says; copy it again")
+            self._keep(kept, data)
+        return data
+
+    def _fetch(self, name: str, offset: int, size: int | None) -> bytes:
+        if self.local is not None:
+            with (self.local / name).open("rb") as file:
+                file.seek(offset)
+                return file.read(-1 if size is None else size)
+        system, folder = self._remote()
+        end = None if size is None else offset + size
+        data: bytes = _patiently(lambda: system.cat_file(f"{folder}/{name}", start=offset, end=end))
+        return data
+
+    def _keep(self, kept: Path, data: bytes) -> None:
+        partial = temporary(kept, ".partial")
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            put(partial, kept)
+        except OSError as error:  # a full cache disk must not stop a run that can do without
+            partial.unlink(missing_ok=True)
+            warnings.warn(f"{kept.parent}: nothing more is cached ({_reason(error)})", stacklevel=2)
+            self.cache = None
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """Ask a remote store, again when it fails in passing. Raises OSError, whatever kind its backend has of its own."""
+    for wait in (*WAITS, None):
+        try:
+            return work()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # botocore, aiohttp and others have their own
+            if wait is None:
+                raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,143 @@
+"""What later stages need from earlier ones, derived once: teacher masks for stage 2, latents and codes for stage 4."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from duotok.errors import ConfigError
+from duotok.model.tokenizer import Tokenizer
+from duotok.renderer.autoencoder import Autoencoder
+from duotok.separation.separator import Separator
+from duotok.separation.teacher import BINS, Grid, teacher_masks
+from duotok.shards.derived import derive
+from duotok.shards.store import ShardStore
+from duotok.tokens import TRACKS
+from duotok.training.batches.latent_data import LATENTS_PER_FRAME, Stretch, places
+from duotok.training.batches.sounds import Sound
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The frozen teacher's masks of a segment's mix: float16 `[4 * frames, stems * bins]`."""
+
+    store: ShardStore
+    teacher: Separator
+    grid: Grid
+
+    @torch.no_grad()
+    def __call__(self, index: int, track: str) -> np.ndarray:
+        masks = teacher_masks(self.teacher, Sound(self.store, index).stereo(track), self.grid)
+        return masks.permute(1, 0, 2).flatten(1).numpy()
+
+
+def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: float, made_by: str) -> None:
+    """Masks (of so many bins) of mixes with singing, `seconds` in all, spread over the recordings of both splits.
+
+    Raises ConfigError for a number of bins that no grid has.
+    """
+    if bins not in BINS:
+        raise ConfigError(f"model.mask_bins {bins}: the teacher's grids have {', '.join(map(str, BINS))} bins")
+    songs = store.select("train", "validation", types=("mix",), needs=("mix",))
+    chosen, left = [], seconds
+    for index in sorted(songs, key=lambda i: _scatter(store, i)):
+        if left <= 0:
+            break
+        chosen.append(index)
+        left -= store.segments[index].segment.seconds
+    made = Masks(store, teacher, BINS[bins])
+    derive(store, "masks", made, tracks=("mix",), made_by=f"{made_by} bins {bins}", select=chosen)
+
+
+def _scatter(store: ShardStore, index: int) -> tuple[int, str]:
+    """An order in which the first n segments are spread over all recordings and places: by the key's hash."""
+    key = store.segments[index].segment.key
+    return zlib.crc32(key.encode()), key
+
+
+CONTEXT = 25
+"""Token frames of neighbouring sound on each side of a segment, as far as there are any: more than a latent depends on."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The autoencoder's latents of a track: float16 `[2 * frames, latent_dim]`.
+
+    A segment with neighbours is heard with them, so that no latent at a joint knows of the cut.
+    """
+
+    autoencoder: Autoencoder
+    device: torch.device
+    places: dict[str, dict[int, tuple[Stretch, int]]]
+
+    @torch.no_grad()
+    def __call__(self, index: int, track: str) -> np.ndarray:
+        stretch, start = self.places[track][index]
+        frames = int(stretch.store.frames[index])
+        first, stop = max(0, start - CONTEXT), min(stretch.frames, start + frames + CONTEXT)
+        audio = stretch.mono(first, stop - first).to(self.device)
+        # moved here, as this may be another process than the one that was asked
+        latents = self.autoencoder.to(self.device).encode(audio[None, None])[0]
+        skip = LATENTS_PER_FRAME * (start - first)
+        return latents[skip : skip + LATENTS_PER_FRAME * frames].half().cpu().numpy()
+
+
+def _places(store: ShardStore) -> dict[str, dict[int, tuple[Stretch, int]]]:
+    """Of both tracks, all segments that renderers learn from."""
+    return {track: places(store, track, "train", "validation") for track in TRACKS}
+
+
+def compute_latents(
+    store: ShardStore, autoencoder: Autoencoder, made_by: str, device: torch.device | None = None, workers: int = 1
+) -> None:
+    """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device."""
+    found = _places(store)
+    made = Latents(autoencoder.eval(), device or torch.device("cpu"), found)
+    for track in TRACKS:
+        derive(
+            store, "latents", made, tracks=(track,), made_by=f"{made_by} joined", select=sorted(found[track]),
+            workers=workers,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of a track in plain windows of `window` frames over its stretch: int32 `[frames, 1]`.
+
+    A window goes over the joints between segments; it is encoded once for each segment that it touches.
+    """
+
+    tokenizer: Tokenizer
+    device: torch.device
+    window: int
+    places: dict[str, dict[int, tuple[Stretch, int]]]
+
+    @torch.no_grad()
+    def __call__(self, index: int, track: str) -> np.ndarray:
+        stretch, start = self.places[track][index]
+        frames = int(stretch.store.frames[index])
+        tokenizer = self.tokenizer.to(self.device)
+        found = []
+        for low in range(start - start % self.window, start + frames, self.window):
+            count = min(self.window, stretch.frames - low)
+            mel = torch.from_numpy(np.asarray(stretch.rows("mel", low, count), dtype=np.float32))
+            found.append(tokenizer.encode(mel[None].to(self.device), track)[0])
+        skip = start % self.window
+        return torch.cat(found)[skip : skip + frames, None].cpu().numpy().astype(np.int32)
+
+
+def compute_codes(
+    store: ShardStore, tokenizer: Tokenizer, window: int, made_by: str, device: torch.device | None = None,
+    workers: int = 1,
+) -> None:  # fmt: skip
+    """Codes of both tracks of every segment that `compute_latents` covers, by `workers` processes that share the device."""
+    found = _places(store)
+    made = Codes(tokenizer.eval(), device or torch.device("cpu"), window, found)
+    stamp = f"{made_by} window {window} joined"
+    for track in TRACKS:
+        derive(
+            store, "codes", made, tracks=(track,), made_by=stamp, select=sorted(found[track]), workers=workers
+        )  # fmt: skip

@@ -1,0 +1,212 @@
+"""What the renderer trains on: latents (50 Hz), codes (25 Hz) and levels of the segments' tracks, derived once.
+
+A renderer sees 30 s at a time (paper C.4), and segments are shorter: those that follow each other in a recording are
+joined into stretches, as packing does for language models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duotok.errors import ConfigError
+from duotok.model.tokenizer import Tokenizer
+from duotok.records import FRAME_SAMPLES, SAMPLE_TYPES, SampleType, Split
+from duotok.shards.derived import rows_per_frame
+from duotok.shards.neighbours import joined
+from duotok.shards.store import ShardStore
+from duotok.training.batches.sounds import Sound
+
+Condition = Literal["code", "proj_out"]
+SILENCE_DB = -55.0
+LATENTS_PER_FRAME = 2
+RENDERED_TYPES: tuple[SampleType, ...] = tuple(kind for kind in SAMPLE_TYPES if kind != "other")
+"""The four types of the paper's C.2: speech, sounds and unlabelled music train no renderer."""
+
+
+@torch.no_grad()
+def condition_vectors(tokenizer: Tokenizer, track: str, kind: Condition = "code") -> Tensor:
+    """What the renderer is told of each code of a track: its vector `[codes, code_dim]`, or proj out of it `[codes, width]`."""
+    branch = tokenizer.branch(track)
+    table = branch.quantizer.table()
+    return (table if kind == "code" else branch.projection_out(table)).detach().float().cpu()
+
+
+@dataclass(frozen=True)
+class LatentSegment:
+    """One track of one segment: `latents [2 frames, dim]`, `codes [frames]`; `sound` counts loud frames so far."""
+
+    sound: Sound
+    track: str
+    counts: np.ndarray
+
+    @property
+    def key(self) -> str:
+        return self.sound.key
+
+    @property
+    def frames(self) -> int:
+        return self.sound.frames
+
+    def latents(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        frames = self.frames - start if frames is None else frames
+        return self.sound.store.rows(
+            self.sound.index, self.track, "latents", LATENTS_PER_FRAME * start, LATENTS_PER_FRAME * frames
+        )
+
+    def codes(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        rows = self.sound.store.rows(self.sound.index, self.track, "codes", start, frames)
+        return rows.reshape(-1)
+
+    def share_of_sound(self, start: int, frames: int) -> float:
+        """Share of the frames from `start` that hold sound."""
+        stop = min(start + frames, self.frames)
+        return float(self.counts[stop] - self.counts[start]) / max(1, stop - start)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One track of segments (indices into `store`) that follow each other in a recording, read as one piece."""
+
+    store: ShardStore
+    track: str
+    indices: tuple[int, ...]
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First token frame of each segment in the piece, and behind them the frames of all: `[segments + 1]`."""
+        return np.concatenate([[0], np.cumsum(self.store.frames[list(self.indices)])])
+
+    @property
+    def frames(self) -> int:
+        """Token frames."""
+        return int(self.starts[-1])
+
+    @property
+    def key(self) -> str:
+        """The key of the first segment."""
+        return self.store.segments[self.indices[0]].segment.key
+
+    @property
+    def recording(self) -> str:
+        return self.store.segments[self.indices[0]].segment.recording
+
+    def _parts(self, start: int, frames: int) -> list[tuple[int, int, int]]:
+        """(segment, first frame in it, frames) of what covers `frames` token frames from `start`."""
+        found = []
+        for index, first, stop in zip(self.indices, self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
+            low, high = max(start, first), min(start + frames, stop)
+            if low < high:
+                found.append((index, low - first, high - low))
+        return found
+
+    def rows(self, name: str, start: int = 0, frames: int | None = None) -> np.ndarray:
+        """Rows of a derived array for `frames` token frames from `start`; None: to the end."""
+        each = rows_per_frame(name)
+        parts = self._parts(start, self.frames - start if frames is None else frames)
+        return np.concatenate([self.store.rows(i, self.track, name, each * low, each * n) for i, low, n in parts])
+
+    def mono(self, start: int, frames: int) -> Tensor:
+        """Sound `[1920 frames]` of `frames` token frames from `start`, with the recording's gain."""
+        parts = self._parts(start, frames)
+        sounds = [Sound(self.store, i).mono(self.track, low * FRAME_SAMPLES, n * FRAME_SAMPLES) for i, low, n in parts]
+        return torch.cat(sounds)
+
+
+@dataclass(frozen=True)
+class LatentStretch(Stretch):
+    """A stretch with latents and codes; `counts` counts its loud frames so far, `[frames + 1]`."""
+
+    counts: np.ndarray
+
+    def latents(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        return self.rows("latents", start, frames)
+
+    def codes(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        return self.rows("codes", start, frames).reshape(-1)
+
+    def share_of_sound(self, start: int, frames: int) -> float:
+        """Share of the frames from `start` that hold sound."""
+        stop = min(start + frames, self.frames)
+        return float(self.counts[stop] - self.counts[start]) / max(1, stop - start)
+
+
+def rendered(store: ShardStore, track: str, *splits: Split) -> list[int]:
+    """Segments that the renderer of a track learns from: of the four sample types, and with that track."""
+    return store.select(*splits, types=RENDERED_TYPES, needs=(track,))
+
+
+def places(store: ShardStore, track: str, *splits: Split) -> dict[int, tuple[Stretch, int]]:
+    """Segment -> the stretch that it belongs to, and its first frame there."""
+    found = {}
+    for piece in joined(store, rendered(store, track, *splits)):
+        stretch = Stretch(store, track, tuple(piece))
+        found.update({index: (stretch, int(start)) for index, start in zip(piece, stretch.starts, strict=False)})
+    return found
+
+
+def _ready(store: ShardStore, split: Split, track: str) -> list[int]:
+    """Segments whose latents and codes of `track` are there. Raises ConfigError when there is none."""
+    found = [
+        index
+        for index in rendered(store, track, split)
+        if all(store.has(index, track, name) for name in ("latents", "codes", "levels"))
+    ]
+    if not found:
+        raise ConfigError(
+            f"{store.ranges.url}: no {split} segment with latents and codes of {track}; stage 4 needs some of the "
+            f"types {', '.join(RENDERED_TYPES)}"
+        )
+    return found
+
+
+def _counts(levels: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(levels.reshape(-1) > SILENCE_DB)]).astype(np.int32)
+
+
+def latent_segments(store: ShardStore, split: Split, track: str, least_frames: int = 1) -> list[LatentSegment]:
+    """Segments of a split whose latents and codes of `track` are there. Raises ConfigError when there is none."""
+    return [
+        LatentSegment(Sound(store, index), track, _counts(store.rows(index, track, "levels")))
+        for index in _ready(store, split, track)
+        if store.segments[index].segment.frames >= least_frames
+    ]
+
+
+def latent_stretches(store: ShardStore, split: Split, track: str) -> list[LatentStretch]:
+    """The same segments, neighbours joined: a crop may cross from one into the next. Raises ConfigError likewise."""
+    found = []
+    for piece in joined(store, _ready(store, split, track)):
+        plain = Stretch(store, track, tuple(piece))
+        found.append(LatentStretch(store, track, plain.indices, _counts(plain.rows("levels"))))
+    return found
+
+
+def padding(stretches: Sequence[LatentStretch], size: int) -> float:
+    """Share of padding in crops of `size` frames, where a stretch is drawn as often as it has frames."""
+    frames = np.array([stretch.frames for stretch in stretches], dtype=np.float64)
+    return float((frames * np.clip(size - frames, 0, None) / size).sum() / frames.sum())
+
+
+def crop(segment: LatentSegment | LatentStretch, start: int, frames: int) -> tuple[Tensor, Tensor, int]:
+    """Latents `[2 frames, dim]`, codes `[frames]` (both padded with zeros) and the number of real latent frames."""
+    real = min(frames, segment.frames - start)
+    codes = torch.from_numpy(segment.codes(start, real).astype(np.int64))
+    latents = torch.from_numpy(segment.latents(start, real).astype(np.float32))
+    missing = frames - real
+    if missing:
+        codes = torch.nn.functional.pad(codes, (0, missing))
+        latents = torch.nn.functional.pad(latents, (0, 0, 0, LATENTS_PER_FRAME * missing))
+    return latents, codes, LATENTS_PER_FRAME * real
+
+
+def stack(crops: list[tuple[Tensor, Tensor, int]]) -> dict[str, Tensor]:
+    """A batch of crops: `latents`, `codes`, `lengths` (real latent frames)."""
+    latents, codes, lengths = zip(*crops, strict=True)
+    return {"latents": torch.stack(latents), "codes": torch.stack(codes), "lengths": torch.tensor(lengths)}

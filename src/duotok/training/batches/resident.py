@@ -1,0 +1,126 @@
+"""The features of a whole split on one device, and crops cut out of them there.
+
+Ten hours are 1 GB of mel and chroma in half precision. On a GPU that holds them a batch is a few numbers for each item:
+no worker copies arrays, and thousands of crops a second cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duotok.errors import ConfigError
+from duotok.shards.store import ShardStore
+from duotok.training.batches.crop_batches import FLOOR, MASK_STEMS, MEL_A_DB, MEL_PER_FRAME, Batch, Plan, mix_mels
+
+NOWHERE = -1
+
+
+class Resident:
+    """Mel and chroma of `cut_from` (segment, track), and the masks of their mixes, read when the first crop is cut.
+
+    made_by: what names the stored features; bins of a stem's mask, 0 for no masks. Raises ConfigError for features that
+    are not stored.
+    """
+
+    def __init__(self, store: ShardStore, cut_from: Sequence[tuple[int, str]], made_by: str, bins: int) -> None:
+        self.store, self.bins = store, bins
+        for index, track in cut_from:
+            if not all(store.has(index, track, name, made_by) for name in ("mel", "chroma")):
+                raise ConfigError(
+                    f"resident: {store.segments[index].segment.key} has no stored mel and chroma of {track}; "
+                    "leave store_features on, or --set resident=false"
+                )
+        self.places_of, self.rows = self._laid_out(cut_from)
+        masked = [
+            (index, track) for index, track in cut_from if bins and track == "mix" and store.has(index, track, "masks")
+        ]
+        self.masks_of, self.mask_rows = self._laid_out(masked)
+        self.arrays: dict[str, Tensor] = {}
+
+    def _laid_out(self, parts: Sequence[tuple[int, str]]) -> tuple[dict[tuple[int, str], int], int]:
+        """The first row of each part, one behind the other, and the number of rows in all."""
+        sizes = [MEL_PER_FRAME * int(self.store.frames[index]) for index, _ in parts]
+        ends = np.cumsum(sizes, dtype=np.int64).tolist()
+        return {part: end - size for part, end, size in zip(parts, ends, sizes, strict=True)}, sum(sizes)
+
+    def places(self, plans: Sequence[Plan]) -> Batch:
+        """What `cut` wants to know of crops.
+
+        first `[items, 2]`: row where each part begins (-1: there is no second), louder `[items, 2]`: added to its
+        normalised log-mel, chroma_part `[items]`: whose chroma it is, mask_first `[items]` (-1: no mask), rows: of the
+        longest.
+        """
+        first = [
+            [self.places_of[part.index, part.track] + MEL_PER_FRAME * part.start for part in plan.parts]
+            for plan in plans
+        ]
+        louder = [[part.gain_db * MEL_A_DB for part in plan.parts] for plan in plans]
+        masks = [
+            self.masks_of[one.index, "mix"] + MEL_PER_FRAME * one.start
+            if plan.type == "mix" and len(plan.parts) == 1 and (one.index, "mix") in self.masks_of
+            else NOWHERE
+            for plan in plans
+            for one in plan.parts[:1]
+        ]
+        return {
+            "first": torch.tensor([([*row, NOWHERE])[:2] for row in first]),
+            "louder": torch.tensor([([*row, 0.0])[:2] for row in louder], dtype=torch.float32),
+            "chroma_part": torch.tensor([plan.chroma for plan in plans]),
+            "mask_first": torch.tensor(masks),
+            "rows": MEL_PER_FRAME * max(plan.count for plan in plans),
+        }
+
+    def cut(self, batch: Batch, device: torch.device) -> Batch:
+        """mel, chroma, masks and masks_items of a batch of `places`, exactly as CropBatches.batch makes them."""
+        if not self.arrays:
+            self.arrays = self._read(device)
+        steps = torch.arange(batch["rows"], device=device)
+        inside = (steps < MEL_PER_FRAME * batch["lengths"][:, None])[..., None]
+
+        def rows(name: str, first: Tensor) -> Tensor:
+            array = self.arrays[name]
+            return array[(first[:, None] + steps).clamp(0, len(array) - 1)].float()
+
+        mels = [
+            (rows("mel", batch["first"][:, part]) + batch["louder"][:, part, None, None]).clamp_min(FLOOR)
+            for part in range(2)
+        ]
+        mixed = (batch["first"][:, 1] != NOWHERE)[:, None, None]
+        chosen = batch["first"].gather(1, batch["chroma_part"][:, None])[:, 0]
+        found = {
+            "mel": torch.where(mixed, mix_mels(*mels), mels[0]) * inside,
+            "chroma": rows("chroma", chosen) * inside,
+        }
+        if self.bins:
+            there = batch["mask_first"] != NOWHERE
+            shape = (*inside.shape[:2], MASK_STEMS, self.bins)
+            masks = rows("masks", batch["mask_first"]) * (inside & there[:, None, None]) if self.mask_rows else None
+            found["masks"] = torch.zeros(shape, device=device) if masks is None else masks.view(shape)
+            found["masks_items"] = there
+        return found
+
+    def _read(self, device: torch.device) -> dict[str, Tensor]:
+        """All arrays, float16, on the device. Raises ConfigError where they do not fit."""
+        try:
+            read = {name: self._array(name, self.places_of, self.rows, device) for name in ("mel", "chroma")}
+            if self.mask_rows:
+                read["masks"] = self._array("masks", self.masks_of, self.mask_rows, device)
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"resident: {self.rows:,} rows of features do not fit on {device}; --set resident=false"
+            ) from None
+        return read
+
+    def _array(self, name: str, places: dict[tuple[int, str], int], rows: int, device: torch.device) -> Tensor:
+        found: Tensor | None = None
+        for (index, track), first in places.items():
+            part = torch.from_numpy(np.array(self.store.rows(index, track, name)))
+            if found is None:
+                found = torch.empty(rows, part.shape[1], dtype=torch.float16, device=device)
+            found[first : first + len(part)] = part.to(device, torch.float16)
+        assert found is not None
+        return found

@@ -1,0 +1,214 @@
+"""The latent autoencoder: reconstruct sound under multi-resolution spectral losses, latents kept at unit variance.
+
+Losses: the seven-scale log-mel distance of the evaluation carried over to 48 kHz (a random choice of scales each step keeps
+a step cheap), plus a spectral-convergence term. Latents get a little noise, so that the decoder forgives a renderer. With
+`adversary`, discriminators judge the sound as well: a second run, `adversarial`, starts from the first one's weights and
+leaves the encoder as it is, so that renderers may learn its latents meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from duotok.audio.features import POWER_FLOOR, mel_filters
+from duotok.audio.io import write
+from duotok.distributed import total, world
+from duotok.evaluation.fidelity import mel_distance
+from duotok.records import FRAME_SAMPLES
+from duotok.renderer.autoencoder import LATENT_HOP, RATE, Autoencoder, AutoencoderConfig
+from duotok.shards.store import ShardStore
+from duotok.tokens import TRACKS
+from duotok.training.batches.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
+from duotok.training.checkpoint import best, load_module
+from duotok.training.stage import Batch, Stage, StageConfig
+from duotok.training.stages.adversary import AdversaryConfig, Discriminators, judge
+from duotok.training.stages.pictures import compare_mels
+
+SCALES = (64, 128, 256, 512, 1024, 2048, 4096)
+AUDIBLE = 0.01  # root mean square that a crop should have
+
+
+class AutoencoderStageConfig(StageConfig):
+    model: AutoencoderConfig = AutoencoderConfig()
+    crop_seconds: float = Field(default=1.0, gt=0)
+    scales_per_step: int = Field(default=3, ge=1, le=len(SCALES))
+    latent_noise: float = Field(default=0.2, ge=0)
+    silence: float = Field(default=0.05, ge=0, le=1, description="share of crops that may be quiet")
+    held_out_seconds: float = Field(default=5.0, gt=0.1)
+    held_out_clips: int = Field(default=6, ge=1, description="of each track")
+    adversary: AdversaryConfig | None = Field(default=None, description="discriminators; null = reconstruction alone")
+    start_from: Path | None = Field(default=None, description="run whose weights to start from; its latents are kept")
+    mixture: dict[str, TrackComponent] = {
+        "vocals": TrackComponent(weight=9, types=("vocals",), track="vocals", optional=True),
+        "speech": TrackComponent(weight=1, kinds=("speech",), track="vocals", optional=True),
+        "accompaniment": TrackComponent(weight=4, types=("accompaniment",), track="accompaniment", optional=True),
+        "instrumental": TrackComponent(weight=5, types=("instrumental",), track="accompaniment", optional=True),
+        "other": TrackComponent(weight=1, kinds=("sound", "music"), track="mix", optional=True),
+    }
+
+
+class MultiScaleMel(nn.Module):
+    """Mean |ln M - ln M'| of power mels at 48 kHz for the chosen scales, and spectral convergence on the largest of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for n_fft in SCALES:
+            self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+            mels = mel_filters(RATE, n_fft, 5 * n_fft // 64)
+            self.register_buffer(f"filters_{n_fft}", mels, persistent=False)
+
+    def power(self, audio: Tensor, n_fft: int) -> Tensor:
+        window = getattr(self, f"window_{n_fft}")
+        spectrum = torch.stft(audio, n_fft, n_fft // 4, window=window, center=True, return_complex=True)
+        return torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2)
+
+    def forward(self, estimate: Tensor, target: Tensor, scales: list[int]) -> tuple[Tensor, Tensor]:
+        distances, convergence = [], estimate.new_zeros(())
+        for n_fft in scales:
+            filters = getattr(self, f"filters_{n_fft}")
+            a, b = self.power(estimate, n_fft), self.power(target, n_fft)
+            log_a, log_b = (a @ filters).clamp_min(POWER_FLOOR).log(), (b @ filters).clamp_min(POWER_FLOOR).log()
+            distances.append((log_a - log_b).abs().mean())
+            a, b = (a + 1e-8).sqrt(), (b + 1e-8).sqrt()
+            # one scale for the whole batch, on whichever process its items are
+            convergence = convergence + (a - b).abs().mean() / (total(b.mean()) / world() + 1e-2)
+        return torch.stack(distances).mean(), convergence / len(scales)
+
+
+class AutoencoderStage(Stage):
+    def __init__(self, config: AutoencoderStageConfig, store: ShardStore, name: str = "autoencoder") -> None:
+        self.config: AutoencoderStageConfig = config
+        self.name = name
+        torch.manual_seed(config.seed)
+        self.autoencoder = Autoencoder(config.model)
+        self.modules = {"autoencoder": self.autoencoder}
+        if config.start_from is not None:
+            self.freeze_encoder()
+        self.discriminators: Discriminators | None = None
+        if config.adversary is not None:
+            self.discriminators = self.modules["discriminators"] = Discriminators(config.adversary)
+        self.mel = MultiScaleMel()
+        self.store = store
+        self.size = int(config.crop_seconds * RATE) // LATENT_HOP * LATENT_HOP
+        self.clips = self._held_out_clips(store)
+
+    def freeze_encoder(self) -> None:
+        """Latents keep their meaning: only the decoder learns."""
+        for part in self.autoencoder.encoder():
+            part.requires_grad_(False)
+
+    def start(self) -> None:
+        if self.config.start_from is not None:
+            load_module(best(self.config.start_from) / "autoencoder.safetensors", self.autoencoder)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.autoencoder.parameters() if p.requires_grad]}]
+        if self.discriminators is not None and self.config.adversary is not None:
+            a = self.config.adversary
+            mine = {
+                "params": list(self.discriminators.parameters()),
+                "scale": a.lr_scale,
+                "betas": a.betas,
+                "clip": a.clip,
+            }
+            groups.append(mine)
+        return groups
+
+    @cached_property
+    def crops(self) -> TrackMixture:
+        """The training mixture; opened by the first batch, as `adapt` has none."""
+        return TrackMixture(self.store, "train", self.config.mixture, self.config.seed)
+
+    def _held_out_clips(self, store: ShardStore) -> dict[str, Tensor]:
+        """Fixed loud excerpts of validation recordings, per track: `[clips, samples]`."""
+        size = int(self.config.held_out_seconds * RATE) // FRAME_SAMPLES * FRAME_SAMPLES
+        clips = {}
+        for track in TRACKS:
+            component = TrackComponent(kinds=("song", "voice", "instrumental"), track=track)
+            found = excerpts(store, "validation", component, size / RATE, self.config.held_out_clips)
+            if found:
+                clips[track] = torch.stack([sound.mono(track, start, size) for sound, start in found])
+        return clips
+
+    def batch(self, step: int, items: Sequence[int]) -> Batch:
+        crops, ids = [], []
+        for item in items:
+            rng = np.random.default_rng((self.config.seed, step, item))
+            sound, track = self.crops.draw(step * self.config.batch_size + item)
+            least = 0.0 if rng.random() < self.config.silence else AUDIBLE
+            start = span(rng, sound, track, self.size, least)
+            wave = sound.mono(track, start, self.size) * 10 ** (float(rng.normal(0, 4)) / 20)
+            crops.append(wave / max(1.0, float(wave.abs().max())))
+            ids.append(f"{sound.key} {track} from sample {start}")
+        return {"audio": torch.stack(crops), "ids": ids}
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        audio = batch["audio"]
+        with torch.set_grad_enabled(self.config.start_from is None and torch.is_grad_enabled()):
+            raw = self.autoencoder.raw_latents(audio[:, None]).float()
+        if self.config.start_from is None:
+            self._follow(raw.detach(), step)
+        latents = (raw - self.autoencoder.mean) / self.autoencoder.std
+        # Soft bound: nothing is gained by outliers that diffusion would have to reach.
+        bound = (latents.abs() - 4).clamp_min(0).square().mean()
+        draws = self.draws(batch)
+        noise = draws.uniform(1, 1) * self.config.latent_noise
+        estimate = self.autoencoder.decode(latents + noise * draws.normal(*latents.shape[1:]))[:, 0]
+        return self.reconstruction(estimate, audio, step, bound)
+
+    def reconstruction(
+        self, estimate: Tensor, audio: Tensor, step: int, bound: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Losses of decoded against true sound `[batch, samples]`, and of the discriminators where there are some."""
+        with torch.autocast(audio.device.type, enabled=False):
+            distance, convergence = self.mel.to(audio.device)(estimate.float(), audio, self._scales(step))
+        losses = {"loss": distance + 0.5 * convergence, "mel": distance, "convergence": convergence}
+        if bound is not None:
+            losses["loss"] = losses["loss"] + bound
+        adversary = self.config.adversary
+        if adversary is not None and self.discriminators is not None and self.discriminators.training:
+            found = judge(self.discriminators, estimate, audio)
+            ready = 1.0 if step >= adversary.warmup else 0.0
+            mine = adversary.weight * found["adversarial"] + adversary.feature_weight * found["matching"]
+            losses["loss"] = losses["loss"] + ready * mine + found["discrimination"]
+            losses |= found
+        return losses
+
+    @torch.no_grad()
+    def _follow(self, raw: Tensor, step: int) -> None:
+        """Running statistics instead of a penalty: the scale of latents is no one's loss. Alike on all processes."""
+        count = raw.shape[0] * raw.shape[1] * world()
+        mean = total(raw.sum((0, 1))) / count
+        variance = total((raw - mean).square().sum((0, 1))) / max(1, count - 1)
+        rate = max(0.01, 1.0 / (step + 1))
+        self.autoencoder.mean.lerp_(mean, rate)
+        self.autoencoder.std.lerp_(variance.sqrt().clamp_min(1e-3), rate)
+
+    def _scales(self, step: int) -> list[int]:
+        """Some of the scales, drawn anew each step: a step stays cheap."""
+        picks = torch.randperm(len(SCALES), generator=torch_rng(self.config.seed, step))
+        return [SCALES[i] for i in picks[: self.config.scales_per_step].tolist()]
+
+    def held_out(self) -> dict[str, float]:
+        result = {}
+        for track, clips in self.clips.items():
+            estimates = self.autoencoder.decode(self.autoencoder.encode(clips[:, None].to(self.device)))[:, 0].cpu()
+            result[f"mel_{track}"] = float(
+                np.mean([mel_distance(e, c, RATE) for e, c in zip(estimates, clips, strict=True)])
+            )
+        return result | {"loss": float(np.mean(list(result.values())))} if result else {}
+
+    def sample(self, folder: Path) -> None:
+        for track, clips in self.clips.items():
+            estimate = self.autoencoder.decode(self.autoencoder.encode(clips[:1, None].to(self.device)))[0].cpu()
+            write(folder / f"{track}.flac", estimate, RATE)
+            write(folder / f"{track}.true.flac", clips[:1], RATE)
+            compare_mels(folder / f"{track}.png", {"true": clips[0], "decoded": estimate[0]}, RATE)

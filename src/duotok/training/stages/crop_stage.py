@@ -1,0 +1,63 @@
+"""What stages 1 to 3 have in common: crops of segments, drawn from an exact mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from duotok.model.config import TokenizerConfig
+from duotok.records import Split
+from duotok.shards.mixture import Component
+from duotok.shards.store import ShardStore
+from duotok.training.batches.crop_batches import CropBatches, CropConfig
+from duotok.training.batches.resident import Resident
+from duotok.training.stage import Batch, Stage, StageConfig, to_device
+
+
+class CropStageConfig(StageConfig):
+    """What stages 1 to 3 can be told of their data."""
+
+    model: TokenizerConfig = TokenizerConfig()
+    crops: CropConfig = CropConfig()
+    mixture: dict[str, Component]
+    store_features: bool = Field(
+        default=True, description="keep mel and chroma beside the shards; false: the loader's workers compute them anew"
+    )
+    resident: bool = Field(
+        default=False,
+        description="keep the training features on the device and cut crops there: 0.1 GB an hour and track, for a GPU "
+        "that trains faster than workers can copy",
+    )
+
+    def batches(self, store: ShardStore, split: Split, masks: bool = False) -> CropBatches:
+        """Crops of a split, with teacher masks if asked for. What is held out may lack a component."""
+        mixture = self.mixture
+        if split != "train":
+            mixture = {name: part.model_copy(update={"optional": True}) for name, part in mixture.items()}
+        bins = self.model.mask_bins if masks and self.model.mask_head else 0
+        config = self.crops.model_copy(update={"mask_bins": bins})
+        if split != "train":
+            config = config.model_copy(update={"pseudo_mix": config.pseudo_mix.model_copy(update={"share": 0.0})})
+        made = CropBatches(store, split, mixture, seed=self.seed, batch_size=self.batch_size, config=config)
+        if self.resident and split == "train":
+            made.resident = Resident(store, made.cut_from(), made.made_by, bins)
+        return made
+
+
+class CropStage(Stage):
+    """A stage that learns from crops: `train_crops`, judged by `held_out_crops`."""
+
+    train_crops: CropBatches
+    held_out_crops: CropBatches
+
+    def batch(self, step: int, items: Sequence[int]) -> Batch:
+        return self.train_crops.batch(step, items)
+
+    def filled(self, batch: Batch) -> Batch:
+        """The batch on the device, with its features."""
+        return self.train_crops.filled(batch, self.device)
+
+    def drawn(self, step: int) -> Batch:
+        """A whole batch of training crops on the device, for what a stage starts from: steps below 0 are its own."""
+        return self.filled(to_device(self.train_crops.batch(step, range(self.config.batch_size)), self.device))

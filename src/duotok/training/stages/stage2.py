@@ -1,0 +1,92 @@
+"""Stage 2: acoustic adaptation (paper 3.2). The stack is cut in the middle; bottleneck frames are replaced by noise (eq. 1)
+while four heads learn mel, chroma, lyrics (CTC) and the stem masks of a frozen separation teacher (eqs. 2 and 3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from duotok.model.health import effective_rank, noise_detectability
+from duotok.model.losses import Stage2Weights, stage2_loss
+from duotok.model.tokenizer import Tokenizer
+from duotok.model.transformer import Block
+from duotok.random import ItemRandom
+from duotok.shards.mixture import Component
+from duotok.shards.store import ShardStore
+from duotok.training.checkpoint import best, load_module
+from duotok.training.stage import Batch, means_over, to_device
+from duotok.training.stages.crop_stage import CropStage, CropStageConfig
+from duotok.training.stages.pictures import show_mels
+
+HELD_OUT_BATCHES = 6
+PRETRAINED = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
+
+
+class Stage2Config(CropStageConfig):
+    weights: Stage2Weights = Stage2Weights()
+    mixture: dict[str, Component] = {
+        # full mix : lyric-active vocals : lyric-aligned accompaniment : instrumental-only accompaniment (paper C.2)
+        "mix": Component(types=("mix",), weight=4),
+        "vocals": Component(types=("vocals",), weight=1),
+        "accompaniment": Component(types=("accompaniment",), weight=1),
+        "instrumental": Component(types=("instrumental",), weight=1),
+    }
+    teacher: Literal["trained", "mini", "demucs", "bs-roformer"] = Field(
+        default="trained", description="separator whose masks are learned; trained: the one in RUNS/separator"
+    )
+    teacher_weights: Path | None = Field(
+        default=None, description="of the teacher, as `duotok data separate` wants them"
+    )
+    mask_seconds: float = Field(default=2400.0, ge=0, description="how much sound the teacher separates; 0 = no masks")
+
+
+class Stage2(CropStage):
+    name = "stage2"
+    blocks = (Block,)
+
+    def __init__(self, config: Stage2Config, store: ShardStore, stage1: Path | None) -> None:
+        """stage1: the run to start from; None: new weights (dry runs, benchmarks)."""
+        self.config: Stage2Config = config
+        torch.manual_seed(config.seed)
+        self.tokenizer = Tokenizer(config.model)
+        if stage1 is not None:
+            load_module(best(stage1) / "tokenizer.safetensors", self.tokenizer, only=PRETRAINED)
+        self.tokenizer.train_only(2)
+        self.modules = {"tokenizer": self.tokenizer}
+        self.train_crops = config.batches(store, "train", masks=True)
+        self.held_out_crops = config.batches(store, "validation", masks=True)
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        batch = self.filled(batch)
+        heads = self.tokenizer.stage2(batch["mel"], batch["lengths"], self.draws(batch))
+        return stage2_loss(heads, batch, batch["lengths"], self.config.weights)
+
+    def held_out(self) -> dict[str, float]:
+        """Losses, and the health of the bottleneck: `effective_rank` of its features, `noise_told` from them by a linear test."""
+        return means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES) | self._health()
+
+    def _health(self) -> dict[str, float]:
+        rows, noise = [], []
+        for index in range(HELD_OUT_BATCHES):
+            batch = to_device(self.held_out_crops.batch(index, range(self.config.batch_size)), self.device)
+            z = self.tokenizer.projection_in(self.tokenizer.lower(batch["mel"], batch["lengths"])).float()
+            drawn = self.tokenizer.noise.draw(z, batch["lengths"], ItemRandom(batch["seeds"], self.device))
+            mask = torch.arange(z.shape[1], device=z.device) < batch["lengths"][:, None]
+            rows.append(z[mask])
+            noise.append(drawn[mask])
+        return {
+            "effective_rank": effective_rank(torch.cat(rows)),
+            "noise_told": noise_detectability(torch.cat(rows), torch.cat(noise)),
+        }
+
+    def sample(self, folder: Path) -> None:
+        """Mel of held-out crops as it is and as the mel head tells it."""
+        batch = to_device(self.held_out_crops.batch(0, range(3)), self.device)
+        heads = self.tokenizer.stage2(batch["mel"], batch["lengths"])
+        for index in range(len(batch["mel"]) if "mel" in heads else 0):
+            mels = {"true": batch["mel"][index].cpu(), "mel head": heads["mel"][index].cpu()}
+            show_mels(folder / f"{index}.png", mels)

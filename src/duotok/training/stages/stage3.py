@@ -1,0 +1,160 @@
+"""Stage 3: dual-track discretisation (paper 3.3). Downsampling and lower blocks are frozen; each track gets its own proj in,
+SimVQ and proj out, routed hard by the known track; upper blocks and heads train on (eqs. 4 and 5), without the mask head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from duotok.distributed import total
+from duotok.errors import ConfigError
+from duotok.model.losses import Stage3Weights, stage3_loss
+from duotok.model.tokenizer import Basis, Tokenizer
+from duotok.model.transformer import Block
+from duotok.random import item_seed
+from duotok.shards.mixture import Component
+from duotok.shards.store import ShardStore
+from duotok.tokens import TRACKS
+from duotok.training.checkpoint import best, load_module
+from duotok.training.stage import Batch, means_over, to_device
+from duotok.training.stages.crop_stage import CropStage, CropStageConfig
+from duotok.training.stages.pictures import show_mels
+from duotok.training.stages.stage2 import PRETRAINED
+
+HELD_OUT_BATCHES = 12
+ADAPTED = (*PRETRAINED, "projection_in", "projection_out", "output")
+
+
+class Stage3Config(CropStageConfig):
+    weights: Stage3Weights = Stage3Weights()
+    mixture: dict[str, Component] = {
+        # lyric-active vocals : lyric-aligned accompaniment : instrumental-only accompaniment (paper C.2)
+        "vocals": Component(types=("vocals",), weight=5),
+        "accompaniment": Component(types=("accompaniment",), weight=4),
+        "instrumental": Component(types=("instrumental",), weight=1),
+    }
+    freeze: bool = Field(default=True, description="keep downsampling and lower blocks as they are; false: ablation")
+    upper_lr_scale: float = Field(
+        default=0.3, gt=0, description="upper blocks, heads (and what is not frozen), relative to the quantizer's rate"
+    )
+    fit_batches: int = Field(
+        default=24, ge=0, description="batches whose features the codebooks start from; 0 = random map"
+    )
+    fit_basis: Basis = Field(
+        default="random",
+        description="keep the random basis and fit the map, or draw the frozen basis from feature frames, or make it "
+        "their k-means (slow on a CPU)",
+    )
+    refit_steps: tuple[int, ...] = Field(
+        default=(),
+        description="fit again after these steps: codes that the moving features left behind come back into use",
+    )
+    refit_at: tuple[float, ...] = Field(
+        default=(), description="the same by shares of the run, for one that lasts so many minutes"
+    )
+    fit_scale: float | None = Field(
+        default=None, gt=0, description="spread of the codes; null = the quantizer's default"
+    )
+
+
+class Stage3(CropStage):
+    name = "stage3"
+    blocks = (Block,)
+
+    def __init__(self, config: Stage3Config, store: ShardStore, stage2: Path | None) -> None:
+        """stage2: the run to start from; None: new weights (dry runs, benchmarks)."""
+        self.config: Stage3Config = config
+        torch.manual_seed(config.seed)
+        self.tokenizer = Tokenizer(config.model)
+        if stage2 is not None:
+            load_module(best(stage2) / "tokenizer.safetensors", self.tokenizer, only=ADAPTED)
+        self.tokenizer.start_stage3(config.freeze)
+        self.modules = {"tokenizer": self.tokenizer}
+        self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
+        self.refitted: int | None = None  # how many of refit_at are past; a run that goes on does not repeat them
+        self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
+
+    def start(self) -> None:
+        if self.config.fit_batches:
+            self.fit(0)
+
+    def after_step(self, step: int) -> None:
+        passed = sum(self.share >= share for share in self.config.refit_at)
+        if step + 1 in self.config.refit_steps or passed > (passed if self.refitted is None else self.refitted):
+            self.fit(step + 1)
+        self.refitted = passed
+
+    @torch.no_grad()
+    def fit(self, step: int) -> None:
+        """Start each codebook from its track's features: at their mean and covariance, or (`features`) at drawn frames."""
+        self.tokenizer.eval()
+        hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
+        for index in range(self.config.fit_batches):
+            batch = self.drawn(-1 - step * self.config.fit_batches - index)
+            found = self.tokenizer.lower(batch["mel"], batch["lengths"])
+            for item, length, track in zip(found, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):
+                hidden[TRACKS[track]].append(item[:length])
+        if self.config.model.shared_codebook:
+            hidden = {TRACKS[0]: [row for rows in hidden.values() for row in rows]}
+        for name, rows in hidden.items():
+            frames = sum(len(row) for row in rows)
+            if self.config.fit_basis != "random" and 0 < frames < self.config.model.codebook_size:
+                raise ConfigError(
+                    f"fit_batches {self.config.fit_batches}: {frames} frames of {name} cannot start a codebook of "
+                    f"{self.config.model.codebook_size}; draw more batches, or --set fit_basis=random"
+                )
+            if rows:
+                self.tokenizer.fit_quantizer(
+                    torch.cat(rows)[None], name, scale=self.config.fit_scale, basis=self.config.fit_basis,
+                    generator=torch.Generator(self.device).manual_seed(item_seed(self.config.seed, step, 0)),
+                )  # fmt: skip
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        new = [p for p in self.tokenizer.branches.parameters() if p.requires_grad]
+        chosen = {id(p) for p in new}
+        rest = [p for p in self.tokenizer.parameters() if p.requires_grad and id(p) not in chosen]
+        # The map is a linear change of a frozen basis: decaying it would shrink the codebook away from the features.
+        return [{"params": new, "weight_decay": 0.0}, {"params": rest, "scale": self.config.upper_lr_scale}]
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        batch = self.filled(batch)
+        heads, vq, codes = self._forward(batch)
+        for index, name in enumerate(TRACKS):
+            found = codes[batch["track"] == index].flatten()
+            counts = torch.bincount(found[found >= 0], minlength=self.config.model.codebook_size)
+            self.used[name] = self.used[name].to(counts.device) + counts
+        return stage3_loss(heads, vq, batch, batch["lengths"], self.config.weights)
+
+    def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        with torch.set_grad_enabled(not self.config.freeze and torch.is_grad_enabled()):
+            hidden = self.tokenizer.lower(batch["mel"], batch["lengths"])
+        return self.tokenizer.stage3(hidden, batch["track"], batch["lengths"])
+
+    def report(self) -> dict[str, float]:
+        """Since the last call: codes in use as a share of the frames (1 = no code twice) and of the codebook."""
+        figures = {}
+        for name in TRACKS:
+            counts = total(self.used[name])
+            distinct, frames = float((counts > 0).sum()), float(counts.sum())
+            figures[f"distinct_{name}"] = distinct / max(1.0, frames)
+            figures[f"use_{name}"] = distinct / len(counts)
+            self.used[name].zero_()
+        return figures
+
+    def held_out(self) -> dict[str, float]:
+        for counts in self.used.values():
+            counts.zero_()
+        losses = means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES)
+        return losses | {name: value for name, value in self.report().items() if name.startswith("distinct")}
+
+    def sample(self, folder: Path) -> None:
+        """Mel of held-out crops as it is and as the mel head tells it from tokens."""
+        batch = to_device(self.held_out_crops.batch(0, range(4)), self.device)
+        heads, _, _ = self._forward(batch)
+        for index, track in enumerate(batch["track"].tolist() if "mel" in heads else []):
+            mels = {f"true ({TRACKS[track]})": batch["mel"][index].cpu(), "from tokens": heads["mel"][index].cpu()}
+            show_mels(folder / f"{index}.png", mels)

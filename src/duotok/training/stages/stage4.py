@@ -1,0 +1,234 @@
+"""Stage 4: a latent diffusion decoder for one track (paper section 3.4, Table 8).
+
+The tokenizer and the autoencoder are done and frozen; a DiT learns to turn the code vectors of one track (25 Hz) into
+the autoencoder's latents of that track (50 Hz) by v-prediction. Vocals and accompaniment are two runs that share
+nothing. Latents and codes are computed once (`latent_data`), so that a step touches no audio. The weights that render
+are an exponential moving average of the trained ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from duotok.audio.io import write
+from duotok.distributed import share
+from duotok.evaluation.fidelity import mel_distance
+from duotok.renderer.diffusion import VelocityModel, diffusion_loss, masked_mean_square, stratified_times
+from duotok.renderer.dit import DiT, DiTConfig, guided
+from duotok.renderer.render import RenderPlan
+from duotok.renderer.samplers import sample
+from duotok.shards.store import ShardStore
+from duotok.training.batches.latent_data import LATENTS_PER_FRAME, LatentStretch, crop, latent_stretches, padding, stack
+from duotok.training.batches.sounds import torch_rng
+from duotok.training.checkpoint import best, load_module
+from duotok.training.stage import Batch, Stage, StageConfig, to_device
+from duotok.training.stages.pictures import compare_mels
+
+RATE = 48_000
+HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+HELD_OUT_CROPS = 8
+ENOUGH_SOUND = 0.25  # share of a crop's frames that must hold sound, where silence was not asked for
+
+
+class LatentDecoder(Protocol):
+    """The part of an autoencoder that `sample` needs."""
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+class Stage4Config(StageConfig):
+    track: Literal["vocals", "accompaniment"] = "vocals"
+    dit: DiTConfig = DiTConfig()
+    crop_frames: int = Field(default=128, gt=0, description="token frames of a crop, 40 ms each")
+    encoder_window: int = Field(default=256, gt=0, description="token frames of the windows that codes are made in")
+    silence: float = Field(default=0.1, ge=0, le=1, description="share of crops that may be silent")
+    ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weights that render")
+    min_snr: float | None = Field(default=None, gt=0, description="gamma of the min-SNR weighting; null = none")
+    condition_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="share of items that are not told their codes, where dit.unconditional"
+    )
+    si_snr: float = Field(default=0.0, ge=0, description="weight of SI-SNR on the estimated latents; v1 only, 0 = v2")
+    sample_steps: int = Field(default=16, gt=0, description="denoising steps of samples, and of the bundle")
+    sampler: Literal["ddim", "dpmpp-2m", "dpmpp-3m-sde"] = Field(default="dpmpp-2m", description="and of the bundle")
+    temperature: float = Field(default=1.0, ge=0, description="scale of the noise, and of the bundle's")
+    render: RenderPlan = Field(default=RenderPlan(), description="windows that the bundle renders a song in")
+    start_from: Path | None = Field(
+        default=None, description="run of the other track whose averaged weights to start from"
+    )
+
+
+class Stage4(Stage):
+    def __init__(
+        self, config: Stage4Config, store: ShardStore, vectors: Tensor, autoencoder: LatentDecoder | None = None
+    ) -> None:
+        """vectors: what stands for each code `[codes, condition_dim]` (latent_data.condition_vectors).
+
+        `autoencoder` turns latents into sound for `sample`; without one only the losses are reported.
+        """
+        self.config: Stage4Config = config
+        self.name = f"stage4.{config.track}"
+        torch.manual_seed(config.seed)
+        self.vectors, self.autoencoder = vectors, autoencoder
+        self.train_set = latent_stretches(store, "train", config.track)
+        self.padding = padding(self.train_set, config.crop_frames)
+        frames = np.array([stretch.frames for stretch in self.train_set], dtype=np.float64)
+        self.chances = np.cumsum(frames / frames.sum())
+        self.dit = DiT(config.dit)
+        self.dit.standardise(self.vectors[self._codes_in_use()])
+        self.ema = copy.deepcopy(self.dit).requires_grad_(False)
+        self.modules = {"dit": self.dit, "ema": self.ema}
+        self.excerpts = self._held_out_excerpts(latent_stretches(store, "validation", config.track))
+        self.clips: Batch = stack([crop(stretch, start, config.crop_frames) for stretch, start in self.excerpts])
+
+    def start(self) -> None:
+        """Start from the other track's renderer, if asked for; from then on the two share nothing."""
+        if self.config.start_from is not None:
+            load_module(best(self.config.start_from) / "ema.safetensors", self.dit)
+            self.dit.standardise(self.vectors[self._codes_in_use()])
+            self.ema.load_state_dict(self.dit.state_dict())
+
+    def _codes_in_use(self, at_most: int = 100_000) -> Tensor:
+        """Codes of the training set, thinned evenly: code vectors count as often as they occur."""
+        thin = max(1, sum(stretch.frames for stretch in self.train_set) // at_most)
+        codes = np.concatenate([stretch.codes()[::thin] for stretch in self.train_set])
+        return torch.from_numpy(codes.astype(np.int64))
+
+    def _held_out_excerpts(self, stretches: list[LatentStretch]) -> list[tuple[LatentStretch, int]]:
+        """Fixed crops (stretch, first frame), spread over the recordings, those with most sound first."""
+        size = self.config.crop_frames
+        ranked: dict[str, list[tuple[float, LatentStretch, int]]] = {}
+        for stretch in stretches:
+            starts = range(0, max(1, stretch.frames - size + 1), size)
+            loud = [(stretch.share_of_sound(start, size), stretch, start) for start in starts]
+            ranked.setdefault(stretch.recording, []).extend(loud)
+        for found in ranked.values():
+            found.sort(key=lambda entry: (-entry[0], entry[1].key, entry[2]))
+        most = max(map(len, ranked.values()))
+        turns = [found[i] for i in range(most) for found in ranked.values() if i < len(found)]
+        return [(stretch, start) for _, stretch, start in turns[:HELD_OUT_CROPS]]
+
+    def batch(self, step: int, items: Sequence[int]) -> Batch:
+        size = self.config.crop_frames
+        crops, ids = [], []
+        for item in items:
+            rng = np.random.default_rng((self.config.seed, step, item))
+            silence_will_do = rng.random() < self.config.silence
+            for _attempt in range(8):
+                stretch = self.train_set[int(np.searchsorted(self.chances, rng.random(), side="right"))]
+                start = int(rng.integers(0, max(1, stretch.frames - size + 1)))
+                if silence_will_do or stretch.share_of_sound(start, size) >= ENOUGH_SOUND:
+                    break
+            crops.append(crop(stretch, start, size))
+            ids.append(f"{stretch.key} from frame {start}")
+        # strata over the whole batch of all processes, of which this part is taken
+        times = stratified_times(self.config.batch_size, torch_rng(self.config.seed, step))
+        return {**stack(crops), "times": times[list(items)], "ids": ids}
+
+    def _lengths(self, batch: Batch) -> Tensor | None:
+        """None when nothing is padded: attention without a mask is faster."""
+        full = bool((batch["lengths"] == batch["latents"].shape[1]).all())
+        return None if full else batch["lengths"]
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        latents, t = batch["latents"], batch["times"]
+        draws = self.draws(batch)
+        noise = draws.normal(*latents.shape[1:])
+        model: VelocityModel = self.dit
+        if self.config.dit.unconditional:
+            dropped = draws.uniform(1)[:, 0] < self.config.condition_dropout
+            model = functools.partial(self.dit, dropped=dropped)
+        loss, each = diffusion_loss(
+            model, latents, self._condition(batch), self._lengths(batch), t=t, noise=noise,
+            objective=self.config.dit.objective, min_snr=self.config.min_snr, si_snr=self.config.si_snr,
+        )  # fmt: skip
+        late = (t > 0.5).to(each.dtype)
+        noisy = (each * late).sum() / share(late.sum())
+        clean = (each * (1 - late)).sum() / share((1 - late).sum())
+        return {"loss": loss, "noisy_half": noisy, "clean_half": clean}
+
+    def _condition(self, batch: Batch) -> Tensor:
+        self.vectors = self.vectors.to(self.device)
+        return self.vectors[batch["codes"]]
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.dit.parameters()), 1 - decay)
+
+    def _fixed_noise(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return torch.randn(self.clips["latents"].shape, generator=generator).to(self.device)
+
+    def _fixed(self) -> Batch:
+        self.clips = to_device(self.clips, self.device)
+        return self.clips
+
+    def _sampled(self, steps: int, sampler: str = "dpmpp-2m", temperature: float = 1.0) -> Tensor:
+        return sample(
+            guided(self.ema), self._fixed_noise(), self._condition(self._fixed()), steps, sampler,
+            torch.Generator().manual_seed(self.config.seed), temperature,
+            lengths=self._lengths(self.clips), objective=self.config.dit.objective,
+        )  # fmt: skip
+
+    def _rendered(self) -> Tensor:
+        """As the bundle will: with the config's sampler, steps and temperature."""
+        return self._sampled(self.config.sample_steps, self.config.sampler, self.config.temperature)
+
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """`loss` of the average over a fixed grid of t (`loss_raw`: of the trained weights); `mse_N` after N steps.
+
+        Latents have unit variance: an `mse_1` of 1 says nothing was learned, and the gap from `mse_1` up to `mse_8` is
+        what sampling adds in detail that the codes do not determine. With an autoencoder, `mel` and `mel_deviation`:
+        mean and standard deviation over the crops of the mel distance of their sound, as rendered, to the recording.
+        """
+        latents, condition = self._fixed()["latents"], self._condition(self._fixed())
+        lengths, noise = self._lengths(self.clips), self._fixed_noise()
+        result: dict[str, float] = {}
+        for name, model in (("loss", self.ema), ("loss_raw", self.dit)):
+            values = []
+            for value in HELD_OUT_TIMES:
+                t = torch.full((len(latents),), value, device=self.device)
+                loss, _ = diffusion_loss(
+                    model, latents, condition, lengths, t=t, noise=noise, objective=self.config.dit.objective
+                )
+                values.append(float(loss))
+            result[name] = float(np.mean(values))
+        for steps in (1, 8):
+            result[f"mse_{steps}"] = float(masked_mean_square(self._sampled(steps) - latents, lengths).mean())
+        return result | self._mel_distances()
+
+    def _mel_distances(self) -> dict[str, float]:
+        if self.autoencoder is None:
+            return {}
+        found = []
+        for row, real, (stretch, start) in zip(
+            self._rendered().cpu(), self.clips["lengths"].tolist(), self.excerpts, strict=True
+        ):
+            true = stretch.mono(start, real // LATENTS_PER_FRAME)
+            found.append(mel_distance(self.autoencoder.decode(row[None, :real])[0], true, RATE))
+        return {"mel": float(np.mean(found)), "mel_deviation": float(np.std(found))}
+
+    def sample(self, folder: Path) -> None:
+        """The first two held-out crops: true latents, one step and `sample_steps` steps, as sound and as mels."""
+        if self.autoencoder is None:
+            return
+        kinds = {"true": self._fixed()["latents"], "1_step": self._sampled(1)}
+        kinds[f"{self.config.sample_steps}_steps"] = self._rendered()
+        for index in range(min(2, len(self.clips["latents"]))):
+            real = int(self.clips["lengths"][index])
+            sounds = {}
+            for name, latents in kinds.items():
+                sound = self.autoencoder.decode(latents[index : index + 1, :real].cpu())[0]
+                write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), RATE)
+                sounds[name] = sound.mean(0)
+            compare_mels(folder / f"{index}.png", sounds, RATE)

@@ -1,0 +1,147 @@
+"""A codec by its name: what opens, what is refused and with which words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.codec.tiny_codecs import make_codec, sound
+from tests.tiny import tiny_bundle
+
+from duotok.codec import TransformersCodec, open_codec
+from duotok.codec.bundled import BundleCodec
+from duotok.codec.duotok import DuoTok
+from duotok.errors import BundleError, ConfigError, MissingExtraError
+from duotok.lm.streams import codec_identity
+from duotok.tokens import TRACKS
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def dac(tmp_path: Path) -> Path:
+    return make_codec(tmp_path, "dac")
+
+
+def change(folder: Path, **values: object) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return folder
+
+
+def test_a_bundle_keeps_the_same_contract(bundle: Path) -> None:
+    codec, model = open_codec(bundle), DuoTok.from_pretrained(bundle)
+    assert isinstance(codec, BundleCodec)
+    assert codec_identity(codec) == codec_identity(model)
+    a, b = sound(1.01, 1, 48_000, 2), sound(1.01, 2, 48_000, 2)
+    tokens, own = codec.encode(vocals=a, accompaniment=b), model.encode(vocals=a, accompaniment=b)
+    assert all(torch.equal(tokens[track][0], own.track(track)) for track in TRACKS)
+    assert tokens.frames == codec.n_frames(a.shape[1]) and tokens.n_samples == a.shape[1]
+    assert torch.equal(codec.decode(tokens), model.decode(own))
+    assert codec.decode(dict(tokens), "vocals").shape[1] == tokens.frames * 1920
+    assert all(torch.equal(v, model.embeddings(own)[track]) for track, v in codec.embeddings(tokens).items())
+
+
+def test_a_folder_opens_with_its_prefix(dac: Path) -> None:
+    codec = open_codec(f"transformers:{dac}", codebooks=2, tracks=("mix",))
+    assert isinstance(codec, TransformersCodec)
+    assert [(s.name, s.codebooks) for s in codec.streams] == [("mix", 2)]
+    assert codec_identity(codec).frame_rate == 200.0
+    assert codec.encode(sound(0.1), 8000)["mix"].shape == (2, 20)
+
+
+def test_what_cannot_be_opened(dac: Path, bundle: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for name, message in (
+        (tmp_path / "nowhere", "no such folder"), (empty, "it has no config.json"), (bundle, "a DuoTok bundle; open it without"),
+        ("", "no such folder"),
+    ):  # fmt: skip
+        with pytest.raises(BundleError, match=message):
+            open_codec(f"transformers:{name}")
+    with pytest.raises(BundleError, match="no such bundle"):
+        open_codec("nothing")
+    with pytest.raises(
+        BundleError, match=r"model_type 'bert' is no codec known here; there are dac, encodec, mimi, xcodec"
+    ):
+        open_codec(f"transformers:{change(dac, model_type='bert')}")
+    with pytest.raises(BundleError, match="'xcodec2' wants torchaudio"):
+        open_codec(f"transformers:{change(dac, model_type='xcodec2')}")
+    (dac / "config.json").write_text("{")
+    with pytest.raises(BundleError, match="not valid JSON"):
+        open_codec(f"transformers:{dac}")
+
+
+def test_pickles_are_never_read(dac: Path) -> None:
+    (dac / "model.safetensors").rename(dac / "pytorch_model.bin")
+    with pytest.raises(BundleError, match=r"only pytorch_model.bin, a pickle that could run code"):
+        open_codec(f"transformers:{dac}")
+    (dac / "pytorch_model.bin").unlink()
+    with pytest.raises(BundleError, match="no weights at all"):
+        open_codec(f"transformers:{dac}")
+
+
+def test_damaged_or_incomplete_weights(dac: Path) -> None:
+    path = dac / "model.safetensors"
+    weights = load_file(path)
+    save_file({k: v for k, v in weights.items() if k != "encoder.conv1.weight"}, path, {"format": "pt"})
+    with pytest.raises(
+        BundleError, match=r"1 weights of DacModel are missing or of another shape \(encoder.conv1.weight\)"
+    ):
+        open_codec(f"transformers:{dac}")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BundleError, match="cannot be loaded as DacModel"):
+        open_codec(f"transformers:{dac}")
+
+
+def test_variants_that_keep_no_contract(tmp_path: Path) -> None:
+    chunked = make_codec(tmp_path, "encodec", normalize=True, chunk_length_s=1.0, overlap=0.01)
+    with pytest.raises(BundleError, match=r"codes overlapping chunks of 1\.0 s"):
+        open_codec(f"transformers:{chunked}")
+
+
+def test_codebooks_and_tracks_that_there_are_not(dac: Path, bundle: Path, tmp_path: Path) -> None:
+    name = f"transformers:{dac}"
+    mimi = make_codec(tmp_path, "mimi", num_semantic_quantizers=2)
+    for arguments, message in (
+        ((name, "cpu", 5), "dac-8khz: 5 codebooks; it can give 1 to 4"), ((name, "cpu", 0), "it can give 1 to 4"),
+        ((f"transformers:{mimi}", "cpu", 1), "it can give 2 to 4"),
+        ((name, "cpu", None, ("drums",)), "tracks drums: choose among"), ((name, "cpu", None, ()), "tracks none"),
+        ((bundle, "cpu", 2), "a DuoTok bundle has one a track"), ((bundle, "cpu", None, ("mix",)), "leave them out"),
+        ((bundle, "cuda:77"), "device 'cuda:77': not usable here"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            open_codec(*arguments)  # type: ignore[arg-type]
+
+
+def test_without_transformers(dac: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'duotok\[lm\]'"):
+        open_codec(f"transformers:{dac}")
+
+
+def test_a_torchaudio_that_breaks_transformers(dac: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setitem(sys.modules, "transformers", Broken())  # type: ignore[misc]
+    with pytest.raises(MissingExtraError, match=r"no usable DacModel \(libcudart.so.13.*uninstall torchaudio"):
+        open_codec(f"transformers:{dac}")
+    assert transformers
+
+
+def test_the_room_imports_without_transformers() -> None:
+    code = "import sys; sys.modules['transformers'] = None; import duotok.codec; print(duotok.codec.__all__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "open_codec" in done.stdout

@@ -1,0 +1,405 @@
+"""Comparisons of tokenizers: the same songs and settings or none, resumable, one table."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from duotok.cli.main import app
+from duotok.comparison.corpora import Row, moments
+from duotok.comparison.metrics import MetricError
+from duotok.comparison.run import Comparison, Run, Scorer, train_and_score
+from duotok.comparison.table import as_json, as_markdown, outputs, write
+from duotok.errors import ConfigError, DuoTokError
+from duotok.lm.corpus import Song, write_tokens
+from duotok.lm.scores import SongScore
+from duotok.lm.streams import CodecIdentity, Stream
+
+FINE = CodecIdentity("fine", "ab" * 32, 25.0, 48_000, (Stream("vocals", (64,)), Stream("accompaniment", (1024,))))
+COARSE = CodecIdentity("coarse", "cd" * 32, 12.5, 24_000, (Stream("vocals", (16, 8)), Stream("accompaniment", (32,))))
+LM = {
+    "model": {"hidden": 16, "layers": 1, "heads": 2, "kv_heads": 1, "ffn": 32},
+    "steps": 2,
+    "batch_size": 2,
+    "seconds": 6,
+}
+QUICK = {"replicates": 200}
+SPLITS = ("train", "validation", *["test"] * 7)
+
+
+def make_songs(codec: CodecIdentity, seconds: float = 13.0) -> list[Song]:
+    """One song each for training and validation, seven to test; 13 to 17 s."""
+    result = []
+    for i, split in enumerate(SPLITS):
+        rng = np.random.default_rng(i)
+        frames = round((seconds + i / 2) * codec.frame_rate)
+        tokens = {
+            s.name: np.stack([rng.integers(0, size, frames) for size in s.sizes]).astype(np.int32)
+            for s in codec.streams
+        }
+        result.append(Song(f"song{i}", split, tokens, identity=f"artist{i // 2}"))  # type: ignore[arg-type]
+    return result
+
+
+def setup(folder: Path, change: Callable[[list[Song]], list[Song]] = lambda s: s, **settings: Any) -> Path:
+    """Two packed corpora and the config that compares them; `change` is done to the second one's songs."""
+    write_tokens(folder / "fine.parquet", FINE, make_songs(FINE))
+    write_tokens(folder / "coarse.parquet", COARSE, change(make_songs(COARSE)))
+    values = {
+        "tokenizers": {"fine": "fine.parquet", "coarse": "coarse.parquet"}, "lm": LM, "seeds": [0, 1], "intervals": QUICK,
+        **settings,
+    }  # fmt: skip
+    path = folder / "comparison.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+class Toy:
+    """Stands for training: `fine` costs half of uniform bits, `coarse` all of them, whatever the songs; counts its calls."""
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.runs: list[str] = []
+        self.lasts: dict[str, set[int | None]] = {"whole": set(), "windows": set()}
+        self.share = share
+
+    def __call__(self, run: Run) -> Scorer:
+        self.runs.append(f"{run.tokenizer} {run.protocol_name} {run.config.seed}")
+        share = self.share if run.tokenizer == "fine" else 1.0
+
+        def score(songs: Sequence[Song], last: int | None = None) -> list[SongScore]:
+            self.lasts["windows" if any("@" in song.id for song in songs) else "whole"].add(last)
+            found = []
+            for song in songs:
+                for k in run.protocol.scored:
+                    column = run.protocol.codec.columns[k]
+                    codes = song.tokens[column.stream][column.codebook][run.protocol.prefix :]
+                    bits = np.full(len(codes), share * math.log2(column.size), np.float32)
+                    ranks = np.zeros(len(codes), np.int32)
+                    found.append(SongScore(song.id, column.stream, column.codebook, column.size, bits, ranks, codes))
+            return found
+
+        return score
+
+
+ALL = {"corruption": {"shifts": [1.0], "ratios": [0.5]}, "context": {"seconds": [5.0, 10.0]}}
+
+
+def test_whole(tmp_path: Path) -> None:
+    comparison = Comparison(setup(tmp_path, **ALL), tmp_path / "out")
+    toy = Toy()
+    result = comparison.go(toy)
+    assert len(toy.runs) == len(set(toy.runs)) == 2 * 2 * 2
+    assert toy.lasts == {"whole": {None}, "windows": {round(2.5 * 25), round(2.5 * 12.5)}}, (
+        "of windows the target alone"
+    )
+    for protocol in ("parallel", "vocals-to-accompaniment"):
+        assert result.values[protocol]["fine"]["average.cnbpt"].value == pytest.approx(0.5)
+        assert result.values[protocol]["coarse"]["average.cnbpt"].value == pytest.approx(1)
+        gap = result.differences[protocol]["coarse"]["average.cnbpt"]
+        assert (gap.value, gap.low, gap.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert result.values["parallel"]["coarse"]["total.cnbps"].value == pytest.approx(12.5 * 3)
+    assert "vocals.cnbpt" not in result.values["vocals-to-accompaniment"]["fine"]
+    assert [c.percent.value for c in result.costs["vocals-to-accompaniment"]["fine"]] == [0, 0, 0]
+    assert [p.cnbpt.value for p in result.contexts["parallel"]["fine"]] == pytest.approx([0.5, 0.5])
+    # 14 to 17 s of seven songs, in pieces of 6 s. What is left of the longest is 5 s of `fine`, but 4.96 s of `coarse`, so
+    # neither is scored on it.
+    assert result.songs == 7
+    assert result.hours * 3600 == pytest.approx(7 * 12)
+    written = {path.name for path in write(result, tmp_path / "out")}
+    assert written == {
+        "table.md", "table.json", "codebooks.png", "cnbpt-parallel.png", "cnbpt-vocals-to-accompaniment.png",
+        "corruption-vocals-to-accompaniment.png", "context-parallel.png",
+    }  # fmt: skip
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "out").glob("*.png"))
+    told = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert {path.name for path in outputs(comparison.config, tmp_path / "out")} == written
+    assert set(told.pop("files")) == written - {"table.json"}
+    assert told == json.loads(json.dumps(as_json(result)))
+    # The codes are drawn evenly, and each few times: frequencies tell nothing.
+    assert all(0.95 < book["cnbpt_by_frequency"] < 1.3 for book in told["codebooks"])
+    text = as_markdown(result)
+    assert "| coarse | average | +0.500 [+0.500, +0.500]" in text
+    assert "| coarse | 12.5 Hz, 16 + 8, 0.09 | vocals |" in text
+    assert "Too few tokens for some codebooks" in text
+
+
+@pytest.mark.parametrize("mismatch", [True, False])
+def test_little_to_show(tmp_path: Path, mismatch: bool) -> None:
+    """One tokenizer, one protocol, hardly a corruption: tables and pictures of little are still tables and pictures."""
+    settings = {
+        "tokenizers": {"coarse": "coarse.parquet"}, "seeds": [0], "protocols": ["accompaniment-to-vocals"],
+        "corruption": {"shifts": [], "ratios": [], "mismatch": mismatch},
+    }  # fmt: skip
+    result = Comparison(setup(tmp_path, **settings), tmp_path / "out").go(Toy())
+    assert len(write(result, tmp_path / "out")) == 5
+    assert ("mismatch" in as_markdown(result)) == mismatch
+    assert "Against" not in as_markdown(result)
+
+
+def test_the_same_moments_for_every_codec() -> None:
+    rows = [Row("a", "test", "", "a", 0, 71.9), Row("b", "train", "", "b", 0, 90), Row("c", "test", "", "c", 0, 4.9)]
+    assert [tuple(m) for m in moments(rows, "test", 30, 5)] == [(0, 0, 30), (0, 30, 60), (0, 60, 71.9)]
+    assert [tuple(m) for m in moments(rows, "test", 30, 12)] == [(0, 0, 30), (0, 30, 60)]
+
+
+def test_resumes(tmp_path: Path) -> None:
+    path, out = setup(tmp_path, **ALL), tmp_path / "out"
+    toy = Toy()
+
+    def stop(run: Run) -> Scorer:
+        if len(toy.runs) == 3:
+            raise KeyboardInterrupt
+        return toy(run)
+
+    with pytest.raises(KeyboardInterrupt):
+        Comparison(path, out).go(stop)
+    first = next(iter(sorted(out.rglob("scores.safetensors"))))
+    before = first.stat().st_mtime_ns
+    again = Toy()
+    told: list[str] = []
+    result = Comparison(path, out).go(again, told.append)
+    assert not set(toy.runs) & set(again.runs)
+    assert len(toy.runs) + len(again.runs) == 8
+    assert first.stat().st_mtime_ns == before
+    assert told[0] == "1/8 fine, parallel, seed 0: done"
+    # Nothing is left to do, and nothing is trained; the result is the same to the last bit.
+    assert as_json(Comparison(path, out).go(lambda _: pytest.fail("trained again"))) == as_json(result)
+    # Another seed adds its runs and keeps the others.
+    more = Toy()
+    Comparison(path, out, ["seeds=[0, 1, 2]"]).go(more)
+    assert {run[-1] for run in more.runs} == {"2"}
+    # Other corruptions are scored by the models that are there.
+    other = Toy()
+    Comparison(path, out, ["corruption.ratios=[0.5, 0.9]"]).go(other)
+    assert {run.split()[1] for run in other.runs} == {"vocals-to-accompaniment"}
+
+
+def test_refuses_a_folder_with_other_settings(tmp_path: Path) -> None:
+    path, out = setup(tmp_path), tmp_path / "out"
+    Comparison(path, out).go(Toy())
+    with pytest.raises(
+        ConfigError, match=r"fine/parallel/seed-0: was run with steps = 2, the config says 3; .* constant"
+    ):
+        Comparison(path, out, ["lm.steps=3"]).go(Toy())
+    with pytest.raises(ConfigError, match="was run with checkpoint = best, the config says last"):
+        Comparison(path, out, ["checkpoint=last"]).go(Toy())
+    Comparison(path, out, ["lm.threads=1"]).go(lambda _: pytest.fail("trained again"))  # changes nothing
+    write_tokens(tmp_path / "coarse.parquet", COARSE, make_songs(COARSE)[::-1])
+    write_tokens(tmp_path / "fine.parquet", FINE, make_songs(FINE)[::-1])
+    with pytest.raises(ConfigError, match="was run with tokens = "):
+        Comparison(path, out).go(Toy())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s[:-1], r"coarse.parquet \(coarse\) lacks song 'song8' \(test\), which fine has"),
+        (lambda s: [*s, replace(s[0], id="new")], r"fine.parquet \(fine\) lacks song 'new' \(train\), which coarse has"),
+        (lambda s: [replace(s[0], split="test"), *s[1:]], "song 'song0': its split is 'train' in fine and 'test' in coarse"),
+        (lambda s: [replace(s[0], identity="x"), *s[1:]], "'song0': its identity is 'artist0' in fine and 'x' in coarse"),
+        (
+            lambda s: [*s[:2], replace(s[2], tokens={n: c[:, :-3] for n, c in s[2].tokens.items()}), *s[3:]],
+            "song 'song2': its duration is 14.000 s in fine and 13.760 s in coarse",
+        ),
+        (lambda s: [s[1], s[0], *s[2:]], "song 0 is 'song0' in fine and 'song1' in coarse; pack in the same order"),
+    ],
+)  # fmt: skip
+def test_refuses_unequal_corpora(tmp_path: Path, change: Callable[[list[Song]], list[Song]], message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        Comparison(setup(tmp_path, change), tmp_path / "out")
+
+
+def test_durations_may_round(tmp_path: Path) -> None:
+    """By a frame of each codec, 0.12 s here; what is compared is what both have. More is another song."""
+
+    def longer(frames: int) -> Callable[[list[Song]], list[Song]]:
+        pad = ((0, 0), (0, frames))
+        return lambda songs: [replace(s, tokens={n: np.pad(c, pad) for n, c in s.tokens.items()}) for s in songs]
+
+    rows = Comparison(setup(tmp_path, longer(1)), tmp_path / "out").rows
+    assert [row.seconds for row in rows] == [song.tokens["vocals"].shape[1] / 25 for song in make_songs(FINE)]
+    with pytest.raises(MetricError, match=r"'song1': its duration is 13\.520 s in fine and 13\.680 s in coarse"):
+        Comparison(setup(tmp_path, longer(2)), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"tokenizers": {"fine": {"corpus": "fine.parquet", "steps": 9}, "coarse": "coarse.parquet"}},
+            "'fine' has its own 'steps'; settings are held constant, put them under 'lm'",
+        ),
+        ({"tokenizers": {"a/b": "fine.parquet"}}, "'a/b' cannot name a folder"),
+        ({"lm": {**LM, "seed": 3}}, "lm.seed follows from tokenizers, protocols and seeds"),
+        ({"lm": {**LM, "stepz": 3}}, "comparison.yaml: lm: unknown key 'stepz'; did you mean 'steps'"),
+        ({"reference": "mine"}, "reference 'mine' is none of the tokenizers: fine, coarse"),
+        ({"protocols": ["serial"]}, "protocol 'serial' is unknown"),
+        ({"protocols": ["vocals-to-drums"]}, "'drums': fine abababababab has the streams vocals, accompaniment"),
+        ({"protocols": ["parallel", "parallel"]}, "protocols: one comes twice"),
+        ({"protocols": ["parallel"], "corruption": {}}, "corruption needs a protocol with a source"),
+        (
+            {"protocols": ["vocals-to-accompaniment"], "context": {}},
+            "context.protocol 'parallel' is none of the protocols",
+        ),
+        ({"seads": [1]}, "unknown key 'seads'; did you mean 'seeds'"),
+        ({"lm": {**LM, "shortest": 1.0}}, "a prefix of 2 s leaves nothing of the shortest piece, 1 s"),
+    ],
+)
+def test_refuses_bad_configs(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Comparison(setup(tmp_path, **settings), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"intervals": {"level": 0.995}}, "the evaluation has 7 songs of split 'test'.*interval needs at least 9"),
+        ({"intervals": {"over": "identities"}}, "the evaluation has 4 identities .* a 95% interval needs at least 6"),
+        ({"corruption": {"shifts": [4.1], "ratios": []}}, "corruption has 0 songs"),
+        ({"context": {"seconds": [5, 16]}}, "context has 3 songs"),
+    ],
+)
+def test_refuses_too_few_songs_before_training(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        Comparison(setup(tmp_path, **settings), tmp_path / "out")
+
+
+def test_a_score_on_what_was_learned_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(MetricError, match="songs of split 'train'"):  # the small corpus has one of them
+        Comparison(setup(tmp_path, split="train"), tmp_path / "out")
+    assert "split 'train': songs are scored that the models learn from" in caplog.text
+
+
+def test_missing_split(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fine.parquet: no songs of split 'validation'"):
+        path = setup(tmp_path, lambda songs: [songs[0], *songs[2:]])
+        write_tokens(tmp_path / "fine.parquet", FINE, [s for s in make_songs(FINE) if s.split != "validation"])
+        Comparison(path, tmp_path / "out")
+
+
+def test_trains_for_real_from_the_command_line(tmp_path: Path) -> None:
+    """Two tokenizers, one seed, a model of one layer for two steps; then nothing is left to do."""
+    pytest.importorskip("transformers")
+    path = setup(tmp_path, seeds=[0], protocols=["vocals-to-accompaniment"], corruption={"shifts": [2], "ratios": []})
+    out = tmp_path / "out"
+    command = ["eval", "lm", str(path), "-o", str(out)]
+    dry = CliRunner().invoke(app, [*command, "--dry-run", "--json"])
+    assert dry.exit_code == 0, dry.output
+    assert list(json.loads(dry.stdout).values()) == [["scores", "corruption/shift-2-s", "corruption/mismatch"]] * 2
+    assert not out.exists()
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)["values"]["vocals-to-accompaniment"]
+    # Two steps: hardly better than uniform, and every interval holds its value.
+    for name in ("fine", "coarse"):
+        value, low, high = values[name]["average.cnbpt"]
+        assert 0.9 < low <= value <= high < 1.2
+    assert (out / "table.md").read_text().startswith("# Comparison of tokenizers")
+    dry = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert dry.stdout.count(": done") == 2
+    wrong = CliRunner().invoke(app, [*command, "--set", "lm.lr=1"])
+    assert wrong.exit_code == 1
+    assert "was run with lr = 0.0001, the config says 1.0" in wrong.stderr
+
+
+def half(run: Run) -> Scorer:
+    """`Toy` for other processes, and something to say."""
+    print(f"{run.tokenizer} {run.config.seed} in {os.getpid()}", flush=True)
+    return Toy()(run)
+
+
+def failing(run: Run) -> Scorer:
+    """The first run fails at once; the others take their time, and leave a trace."""
+    if run.tokenizer == "fine" and run.config.seed == 0:
+        raise ConfigError("broken")
+    time.sleep(0.5)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "begun").touch()
+    return Toy()(run)
+
+
+def dying(run: Run) -> Scorer:
+    os._exit(9)
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    """In two processes everything is as in one; each run keeps its own log."""
+    path, told = setup(tmp_path, seeds=[0], **ALL), []
+    alone = as_json(Comparison(path, tmp_path / "alone").go(half))
+    out = tmp_path / "out"
+    result = Comparison(path, out).go(half, told.append, workers=2)
+    assert as_json(result) == alone
+    logs = [file.read_text().split() for file in sorted(out.rglob("log.txt"))]
+    assert len(logs) == 4
+    assert all(int(log[-1]) != os.getpid() for log in logs)
+    assert told[-1].endswith(" s, 0 to go")
+    assert Comparison(path, out).go(failing, workers=2).songs == 7, "nothing is left to do"
+
+
+def test_an_error_begins_no_other_run(tmp_path: Path) -> None:
+    out, told = tmp_path / "out", list[str]()
+    comparison = Comparison(setup(tmp_path, seeds=[0, 1, 2], protocols=["parallel"]), out)
+    place = r"1/6 fine, parallel, seed 0 \(log: .*fine/parallel/seed-0/log.txt\)"
+    with pytest.raises(ConfigError, match=f"{place}: broken"):
+        comparison.go(failing, told.append, workers=2)
+    assert "ConfigError: broken" in (out / "runs/fine/parallel/seed-0/log.txt").read_text()
+    time.sleep(1)
+    assert len(list(out.rglob("begun"))) == len(list(out.rglob("scores.safetensors"))) == 1, (
+        "the one beside it was let finish"
+    )
+    with pytest.raises(DuoTokError, match="its process died, as when memory runs out; take fewer --workers"):
+        Comparison(tmp_path / "comparison.yaml", tmp_path / "dead").go(dying, workers=2)
+
+
+def test_groups_of_songs(tmp_path: Path) -> None:
+    """A group has the figures that its songs have alone; together all groups have every song."""
+
+    def named(songs: list[Song]) -> list[Song]:
+        return [replace(s, id=f"{'real' if i % 2 else 'made'}/{s.id}") for i, s in enumerate(songs)]
+
+    def uneven(run: Run) -> Scorer:
+        def score(songs: Sequence[Song], last: int | None = None) -> list[SongScore]:
+            real = [Toy(0.75)(run)([song]) if song.id.startswith("real") else Toy(0.5)(run)([song]) for song in songs]
+            return [score for of_song in real for score in of_song]
+
+        return score
+
+    groups = {"recordings": ["real"], "all": ["real", "made"]}
+    path = setup(tmp_path, named, groups=groups, intervals={**QUICK, "level": 0.7}, tokens="sub")
+    (tmp_path / "sub").mkdir()
+    write_tokens(tmp_path / "sub" / "fine.parquet", FINE, named(make_songs(FINE)))
+    (tmp_path / "coarse.parquet").rename(tmp_path / "sub" / "coarse.parquet")
+    result = Comparison(path, tmp_path / "out").go(uneven)
+    found = result.groups["parallel"]
+    assert [group.songs for group in found.values()] == [3, 7]
+    assert found["recordings"].values["fine"]["average.cnbpt"].value == pytest.approx(0.75)
+    assert found["recordings"].differences["coarse"]["average.cnbpt"].value == pytest.approx(0.25)
+    assert found["all"].values["fine"] == result.values["parallel"]["fine"]
+    text = as_markdown(result)
+    assert "recordings: cnBPT of 3 songs | against fine" in text
+    assert "| coarse | 1.000 [1.000, 1.000] | +0.250 [+0.250, +0.250] |" in text
+    with pytest.raises(MetricError, match=r"group 'none' \(nowhere\) has 0 songs"):
+        Comparison(path, tmp_path / "out", ["groups={none: [nowhere]}"])
+
+
+def test_scorer_keeps_songs_whole(tmp_path: Path) -> None:
+    """What was cut to 6 s is scored as one piece, whatever its frames were rounded to."""
+    pytest.importorskip("transformers")
+    comparison = Comparison(setup(tmp_path, seeds=[0], protocols=["parallel"]), tmp_path / "out")
+    run = comparison.runs[1]
+    songs = comparison.tasks(run)["scores"]()
+    scores = train_and_score(run)(songs)
+    assert [(s.song, len(s.bits)) for s in scores if s.codebook == 0 and s.stream == "vocals"] == [
+        (song.id, song.frames) for song in songs
+    ]

@@ -1,0 +1,208 @@
+"""Derived arrays: the right rows for every segment, made once, by whom it says, whole files or none."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.shards.shard_maker import make_shards, segment, small_songs
+
+from duotok.records import CorpusError
+from duotok.shards.derived import KINDS, derive, derive_many
+from duotok.shards.store import ShardStore
+
+SEGMENTS = [
+    *small_songs(8),
+    segment("band/one", frames=30, kind="instrumental", stems=("accompaniment",), types=("instrumental",)),
+    segment("band/two", frames=31, kind="instrumental", stems=("accompaniment",), types=("instrumental",)),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("shards"), SEGMENTS)
+
+
+@pytest.fixture
+def store(folder: Path, tmp_path: Path) -> ShardStore:
+    return ShardStore(folder, tmp_path / "derived")
+
+
+class Numbered:
+    """Rows that tell their segment, track and place; counts its calls."""
+
+    def __init__(self, store: ShardStore, offset: int = 0, width: int = 3) -> None:
+        self.store, self.offset, self.width, self.calls = store, offset, width, 0
+
+    def __call__(self, index: int, track: str) -> np.ndarray:
+        self.calls += 1
+        first = 1000 * index + 500 * (track == "mix") + self.offset
+        rows = np.arange(self.store.segments[index].segment.frames, dtype=np.int64)
+        return np.repeat(first + rows[:, None], self.width, axis=1)
+
+
+def check(store: ShardStore, function: Numbered, tracks: tuple[str, ...]) -> None:
+    for index in range(len(store)):
+        for track in tracks:
+            assert store.has(index, track, "codes") == (track in store.tracks(index))
+            if track in store.tracks(index):
+                rows = store.rows(index, track, "codes")
+                assert rows.dtype == np.int32
+                assert np.array_equal(rows, function(index, track))
+                assert np.array_equal(store.rows(index, track, "codes", 4, 6), rows[4:10])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_belong_to_their_segments(store: ShardStore, workers: int) -> None:
+    function = Numbered(store)
+    assert not store.has(0, "mix", "codes")
+    derive(store, "codes", function, tracks=("mix", "accompaniment"), made_by="a", workers=workers)
+    check(store, function, ("mix", "accompaniment"))
+    assert not store.has(0, "vocals", "codes")
+    with pytest.raises(CorpusError, match=r"derive vocals\.codes first"):
+        store.rows(0, "vocals", "codes")
+    with pytest.raises(ValueError, match="rows"):
+        store.rows(store.select(needs=("mix",))[0], "mix", "codes", 0, 1000)
+
+
+def test_nothing_is_made_twice(store: ShardStore) -> None:
+    function = Numbered(store)
+    derive(store, "codes", function, tracks=("mix",), made_by="a")
+    calls = function.calls
+    assert calls == 8
+    derive(store, "codes", function, tracks=("mix",), made_by="a")
+    assert function.calls == calls
+
+
+def test_what_others_made_is_made_anew(store: ShardStore) -> None:
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    assert store.rows(store.select(needs=("mix",))[0], "mix", "codes")[0, 0] % 1000 == 500
+    derive(store, "codes", Numbered(store, offset=7, width=2), tracks=("mix",), made_by="b")
+    check(store, Numbered(store, offset=7, width=2), ("mix",))
+
+
+def test_a_selection_grows_without_losing_rows(store: ShardStore) -> None:
+    function = Numbered(store)
+    songs = store.select(corpora=["tiny"])
+    derive(store, "codes", function, tracks=("mix",), made_by="a", select=songs[::2])
+    assert function.calls == 4
+    assert [store.has(i, "mix", "codes") for i in songs] == [True, False] * 4
+    derive(store, "codes", function, tracks=("mix",), made_by="a", select=songs[1:2])
+    assert function.calls == 5
+    derive(store, "codes", function, tracks=("mix",), made_by="a")
+    assert function.calls == 8
+    check(store, function, ("mix",))
+
+
+def test_resumes_after_an_error_and_leaves_no_halves(store: ShardStore, tmp_path: Path) -> None:
+    function = Numbered(store)
+
+    def fails(index: int, track: str) -> np.ndarray:
+        if function.calls == 5:
+            raise RuntimeError("stopped")
+        return function(index, track)
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        derive(store, "codes", fails, tracks=("accompaniment",), made_by="a")
+    files = sorted(path.name for path in (tmp_path / "derived").rglob("*") if path.is_file())
+    assert files == ["accompaniment.codes.json", "accompaniment.codes.npy"]
+    derive(store, "codes", function, tracks=("accompaniment",), made_by="a")
+    assert function.calls == 5 + 6
+    check(store, Numbered(store), ("accompaniment",))
+
+
+def test_several_names_from_one_pass(store: ShardStore) -> None:
+    calls = []
+
+    def both(index: int, track: str) -> dict[str, np.ndarray]:
+        calls.append((index, track))
+        frames = store.segments[index].segment.frames
+        return {"codes": np.full(frames, index), "mel": np.full((4 * frames, 2), index + 0.5)}
+
+    derive_many(store, ("codes", "mel"), both, tracks=("mix",), made_by="a")
+    assert len(calls) == 8
+    song = store.select(corpora=["tiny"])[3]
+    assert store.rows(song, "mix", "codes").shape == (store.frames[song],)
+    assert store.rows(song, "mix", "mel").dtype == np.float16
+    assert (store.rows(song, "mix", "mel") == song + 0.5).all()
+
+
+def test_wrong_rows_are_refused(store: ShardStore, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="rows for"):
+        derive(store, "codes", lambda i, t: np.zeros((3, 1), int), tracks=("mix",), made_by="a")
+    with pytest.raises(TypeError):
+        derive(store, "codes", lambda i, t: np.zeros((store.frames[i], 1)), tracks=("mix",), made_by="a")
+    with pytest.raises(CorpusError, match="'nothing' is unknown; there are pcm"):
+        derive(store, "nothing", Numbered(store), tracks=("mix",), made_by="a")
+    assert not [path for path in (tmp_path / "derived").rglob("*") if path.is_file()]
+    with pytest.raises(CorpusError, match="without a folder"):
+        derive(ShardStore(store.ranges.url), "codes", Numbered(store), tracks=("mix",), made_by="a")
+
+
+def test_no_space_is_an_error_and_leaves_no_halves(store: ShardStore, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # a full disk, as far as write() is concerned
+        with pytest.raises(CorpusError, match=r"codes\.npy: not written \(File too large\)"):
+            derive(store, "codes", Numbered(store, width=9), tracks=("mix",), made_by="a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in (tmp_path / "derived").rglob("*") if path.is_file()]
+    derive(store, "codes", Numbered(store, width=9), tracks=("mix",), made_by="a")
+    check(store, Numbered(store, width=9), ("mix",))
+
+
+def test_other_shards_do_not_get_old_rows(store: ShardStore, tmp_path: Path) -> None:
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    changed = [SEGMENTS[0].__class__(**{**SEGMENTS[0].__dict__, "gain_db": 9.0}), *SEGMENTS[1:]]
+    again = ShardStore(make_shards(tmp_path / "again", changed), tmp_path / "derived")
+    stale = [not again.has(i, "mix", "codes") for i in again.select(corpora=["tiny"])]
+    assert any(stale) and not all(stale)
+    function = Numbered(again)
+    derive(again, "codes", function, tracks=("mix",), made_by="a")
+    assert function.calls == sum(stale)
+    check(again, function, ("mix",))
+
+
+def test_damage_is_named(store: ShardStore, tmp_path: Path) -> None:
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    path = next((tmp_path / "derived").rglob("mix.codes.npy"))
+    path.write_bytes(path.read_bytes()[:-8])
+    again = ShardStore(store.ranges.url, tmp_path / "derived")
+    with pytest.raises(CorpusError, match=r"mix\.codes\.npy: cannot be read"):
+        [again.has(i, "mix", "codes") for i in range(len(again))]
+
+
+def test_a_second_process_is_told_to_wait(store: ShardStore, tmp_path: Path) -> None:
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    path = next((tmp_path / "derived").rglob("mix.codes.npy"))
+    with path.with_name(f".{path.name}.partial").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CorpusError, match="another process is making it"):
+            derive(store, "codes", Numbered(store), tracks=("mix",), made_by="b")
+
+
+def test_stored_samples_stand_for_the_flac(store: ShardStore, folder: Path) -> None:
+    def pcm(index: int, track: str) -> np.ndarray:
+        return (store.audio(index, track, channels=2).T * 32768).round().numpy().astype(np.int16)
+
+    plain = ShardStore(folder)
+    derive(store, "pcm", pcm, tracks=("vocals", "accompaniment"), made_by="decoder")
+    for index in range(len(store)):
+        for track in store.tracks(index):
+            for channels in (1, 2):
+                assert store.audio(index, track, 3, 5, channels).equal(plain.audio(index, track, 3, 5, channels))
+
+
+def test_stamp_says_who_and_what(store: ShardStore, tmp_path: Path) -> None:
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="weights 1234")
+    stamp = json.loads(next((tmp_path / "derived").rglob("mix.codes.json")).read_text())
+    assert stamp["made_by"] == "weights 1234"
+    assert set(KINDS) >= {"pcm", "mel", "chroma", "masks", "latents", "levels", "codes", "hidden"}
+    shutil.rmtree(tmp_path / "derived")
+    assert not ShardStore(store.ranges.url, tmp_path / "derived").has(0, "mix", "codes")

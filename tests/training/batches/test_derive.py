@@ -1,0 +1,295 @@
+"""From earlier runs to the arrays of later stages: masks of the teacher, latents and codes, made once and again when weights change."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tests.training.small import AUTOENCODER, COMMON, DIT, TOKENIZER, make
+from typer.testing import CliRunner
+
+from duotok.audio.io import write as write_sound
+from duotok.cli.main import app
+from duotok.codec.bundle import Bundle
+from duotok.codec.duotok import DuoTok
+from duotok.errors import BundleError, ConfigError
+from duotok.seals import seal
+from duotok.shards.store import ShardStore
+from duotok.tokens import TRACKS
+from duotok.training.assemble import assemble, codec_config
+from duotok.training.batches.latent_data import latent_segments, rendered
+from duotok.training.batches.sounds import Sound
+from duotok.training.checkpoint import best, latest
+from duotok.training.engine import train
+from duotok.training.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
+from duotok.training.stages.adapt import AdaptConfig, render_excerpts
+from duotok.training.stages.registry import Needs, build_stage
+
+
+@pytest.fixture(scope="module")
+def needs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Needs:
+    """Runs of separator, autoencoder, stages 1 to 3, two steps each, and a store of their own."""
+    root = tmp_path_factory.mktemp("recipe")
+    shutil.copytree(data / "derived", root / "derived")
+    store = ShardStore(data / "shards", root / "derived")
+    for name in ("separator", "autoencoder", "stage1", "stage2", "stage3"):
+        train(make(name, store, root, steps=2), root / name)
+    return Needs(root, store)
+
+
+@pytest.fixture(scope="module")
+def renderers(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Needs:
+    """The same with both runs of stage 4."""
+    config = write(tmp_path_factory.mktemp("config"), "stage4", stage4_values())
+    for track in ("accompaniment", "vocals"):
+        stage = build_stage("stage4", config, [f"track={track}"], needs)
+        train(stage, needs.runs / stage.name)
+    return needs
+
+
+def write(folder: Path, name: str, values: dict[str, object]) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_stage2_hears_its_teacher(needs: Needs, tmp_path: Path):
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 8.0, "steps": 2}
+    stage = build_stage("stage2", write(tmp_path, "stage2", values), [], needs)
+    items = range(4)
+    found = [stage.batch(step, items) for step in range(6)]
+    held = torch.cat([batch["masks_items"] for batch in found])
+    assert held.any() and not held.all()  # a part of the mixes only
+    masks = next(batch for batch in found if batch["masks_items"].any())
+    row = int(masks["masks_items"].nonzero()[0])
+    assert masks["masks"].shape[2:] == (4, 128)
+    assert 0 < float(masks["masks"][row].max()) <= 1
+    train(stage, tmp_path / "run")
+
+
+def test_bins_of_no_grid_are_refused(needs: Needs, tmp_path: Path):
+    model = TOKENIZER.model_copy(update={"mask_bins": 100, "mask_bands": (50, 50)})
+    values = {**COMMON, "model": model.model_dump(mode="json"), "mask_seconds": 8.0}
+    with pytest.raises(ConfigError, match=r"mask_bins 100: the teacher's grids have 128, 1025, 558"):
+        build_stage("stage2", write(tmp_path, "stage2", values), [], needs)
+
+
+def stage4_values() -> dict[str, object]:
+    return dict(
+        steps=2, batch_size=2, lr=1e-3, warmup=1, crop_frames=16, encoder_window=40, device="cpu", log_every=1,
+        dit=DIT.model_dump(mode="json"), sample_steps=3, sampler="ddim", temperature=0.5,
+        render={"window": 96, "context": 16, "crossfade": 8},
+    )  # fmt: skip
+
+
+def test_stage4_and_adapt_follow_from_what_is_trained(renderers: Needs, tmp_path: Path):
+    segment = latent_segments(renderers.store, "train", "vocals")[0]
+    assert segment.latents().shape == (2 * segment.frames, 64) and segment.codes().shape == (segment.frames,)
+    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2}
+    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
+    losses = train(adapt, tmp_path / "adapt")
+    assert {"true_vocals", "rendered_vocals", "rendered_accompaniment", "loss"} <= losses.keys()
+
+
+def test_each_renderer_learns_its_own_track(renderers: Needs, tmp_path: Path):
+    """Codes, latents and vectors of the track that it is for, from the sound to the batch, and back in what it loads."""
+    config = write(tmp_path, "stage4", stage4_values())
+    tokenizer, autoencoder = load_tokenizer(renderers.runs), load_autoencoder(renderers.runs)
+    for track in TRACKS:
+        stage = build_stage("stage4", config, [f"track={track}"], renderers)
+        for code, vector in ((0, stage.vectors[0]), (200, stage.vectors[200])):
+            wanted = tokenizer.condition(torch.tensor([[code]]), track, "code")[0, 0]
+            torch.testing.assert_close(vector, wanted)
+        batch = stage.batch(3, range(2))
+        for row in range(2):
+            key, start = batch["ids"][row].split(" from frame ")
+            stretch = next(s for s in stage.train_set if s.key == key)
+            mel = torch.from_numpy(renderers.store.rows(stretch.indices[0], track, "mel").astype(np.float32))
+            codes = torch.cat([tokenizer.encode(part[None], track)[0] for part in mel.split(4 * 40)])
+            first, real = int(start), int(batch["lengths"][row]) // 2
+            assert torch.equal(batch["codes"][row, :real], codes[first : first + real])
+            sound = Sound(renderers.store, stretch.indices[0]).mono(track)
+            with torch.no_grad():
+                latents = autoencoder.encode(sound[None, None])[0]
+            torch.testing.assert_close(
+                batch["latents"][row, : 2 * real], latents[2 * first : 2 * (first + real)], atol=1e-2, rtol=1e-2
+            )
+        torch.testing.assert_close(load_vectors(renderers.runs, track), stage.vectors)
+        averaged = load_file(best(renderers.runs / f"stage4.{track}") / "ema.safetensors")
+        loaded = load_dit(renderers.runs, track).state_dict()
+        assert all(torch.equal(loaded[name], averaged[name]) for name in averaged)
+
+
+def test_adapt_leaves_the_encoder_alone(renderers: Needs, tmp_path: Path):
+    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "lr": 0.01}
+    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
+    adapt.start()
+    before = {name: value.clone() for name, value in adapt.autoencoder.state_dict().items()}
+    trained = load_autoencoder(renderers.runs).state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in before.items())
+    train(adapt, tmp_path / "adapt")
+    after = adapt.autoencoder.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"from_latent", "decode_coarse", "unpool", "decode_fine", "to_spectrum"} - (
+        set() if any(name.startswith("decode_coarse.") for name in before) else {"decode_coarse"}
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_adapt_hears_rendered_latents_as_often_as_told(share: float, renderers: Needs, tmp_path: Path):
+    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "rendered_share": share}
+    adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
+    batch = adapt.batch(0, range(2))
+    frames = batch["latents"].shape[1]
+    for row, name in enumerate(batch["ids"]):
+        key, track, *_, start = name.split(" ")
+        excerpt = next(e for e in adapt.excerpts if e.segment.key == key and e.segment.track == track)
+        wanted = excerpt.rendered if share else excerpt.true
+        first = int(start)
+        torch.testing.assert_close(
+            batch["latents"][row], torch.from_numpy(np.array(wanted[first : first + frames])).float()
+        )
+    assert not np.allclose(adapt.excerpts[0].rendered, adapt.excerpts[0].true)
+
+
+def test_codes_are_made_anew_for_other_weights(needs: Needs, tmp_path: Path):
+    config = write(tmp_path, "stage4", stage4_values())
+    runs = Path(shutil.copytree(needs.runs, tmp_path / "runs"))
+    own = Needs(runs, ShardStore(needs.store.ranges.url, runs / "derived"))
+    build_stage("stage4", config, ["track=vocals"], own)
+    before = np.array(latent_segments(own.store, "train", "vocals")[0].codes())
+    train(make("stage3", own.store, runs, steps=4), runs / "stage3")
+    build_stage("stage4", config, ["track=vocals"], own)
+    after = np.array(latent_segments(own.store, "train", "vocals")[0].codes())
+    assert before.shape == after.shape and (before != after).any()
+
+
+def test_a_run_that_the_stage_needs_is_named(needs: Needs, tmp_path: Path):
+    alone = Needs(tmp_path, needs.store)
+    with pytest.raises(ConfigError, match="autoencoder: no checkpoint there; train that stage first"):
+        build_stage("stage4", write(tmp_path, "stage4", stage4_values()), ["track=vocals"], alone)
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json")}
+    with pytest.raises(ConfigError, match="separator: no checkpoint there"):
+        build_stage("stage2", write(tmp_path, "stage2", values), [], alone)
+
+
+def test_prepare_derives_what_does_not_wait_for_an_earlier_stage(needs: Needs, tmp_path: Path):
+    """So that a renderer's latents can be made while the tokenizer is still being trained."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "autoencoder").symlink_to(needs.runs / "autoencoder")
+    (runs / "stage3").mkdir()
+    config = write(tmp_path, "stage4", stage4_values())
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "shards").symlink_to(str(needs.store.ranges.url))
+    command = ["train", "stage4", "--config", str(config), "--data", str(work), "--runs", str(runs)]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1 and "stage3: no checkpoint there" in refused.output
+    done = CliRunner().invoke(app, [*command, "--prepare"])
+    assert done.exit_code == 0, done.output
+    assert "stage3: no checkpoint there" in done.output
+    store = ShardStore(work / "shards", work / "derived")
+    latents = [store.has(index, "vocals", "latents") for index in rendered(store, "vocals", "train")]
+    assert latents and all(latents)
+
+
+def test_a_stage_hears_what_the_one_before_it_heard(needs: Needs, tmp_path: Path):
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "teacher": "mini", "mask_seconds": 0}
+    config = write(tmp_path, "stage2", values)
+    with pytest.raises(ConfigError, match=r"crops.highpass_hz = 15, but .*stage1 learned behind 10 Hz"):
+        build_stage("stage2", config, ["crops.highpass_hz=15"], needs)
+    build_stage("stage2", config, [], needs)
+
+
+def test_trained_runs_become_a_bundle(renderers: Needs, data: Path, tmp_path: Path):
+    arguments = [
+        "bundle",
+        "--runs",
+        str(renderers.runs),
+        "--data",
+        str(data),
+        "-o",
+        str(tmp_path / "out"),
+        "--name",
+        "t",
+    ]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 1 and "holds files already" in again.stderr and "--force" in again.stderr
+    model = DuoTok.from_pretrained(tmp_path / "out")
+    codec = Bundle(tmp_path / "out").config.codec  # as stage 4 was told
+    assert (codec.steps, codec.sampler, codec.temperature, codec.render.window) == (3, "ddim", 0.5, 96)
+    tokens = model.encode(vocals=torch.randn(2, 48_000) / 9, accompaniment=torch.randn(2, 48_000) / 9)
+    assert model.decode(tokens, steps=1).shape[-1] == 48_000
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "index/Potassium" in card and "song (generated)" in card
+    for track in TRACKS:  # steps and mel distance of each track, with its deviation
+        assert re.search(rf"\| stage4.{track} \| 2 \| .*mel [0-9.]+ ± [0-9.]+ \|", card)
+
+
+def test_a_bundle_has_one_sampler(renderers: Needs, tmp_path: Path):
+    """Two runs of stage 4 that were told different things are refused by name, until the user says which."""
+    runs = tmp_path / "runs"
+    shutil.copytree(renderers.runs, runs)
+    state = latest(runs / "stage4.vocals") / "state.json"
+    told = json.loads(state.read_text())
+    told["config"]["sample_steps"] = 50
+    state.write_text(json.dumps(seal({name: value for name, value in told.items() if name != "seal"})))
+    with pytest.raises(ConfigError, match=r"steps is 50 in stage4.vocals and 3 in stage4.accompaniment.*--set steps="):
+        codec_config(runs)
+    assert codec_config(runs, overrides=["steps=7"]).steps == 7
+
+
+def test_adapt_renders_as_stage_4_was_told(renderers: Needs, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def render(dit: object, vectors: torch.Tensor, *settings: object, **more: object) -> torch.Tensor:
+        seen.append(settings)
+        return torch.zeros(2 * len(vectors), 64)
+
+    monkeypatch.setattr("duotok.training.stages.adapt.render_latents", render)
+    monkeypatch.setattr("duotok.training.stages.adapt.rendered_folder", lambda runs: runs / "rendered-elsewhere")
+    values = AUTOENCODER.model_dump() | {"rendered_seconds": 1.0}
+    render_excerpts(renderers.store, renderers.runs, AdaptConfig.model_validate(values), "train", 1.0)
+    plan, steps, sampler, _, temperature = seen[0]
+    assert (plan.window, steps, sampler, temperature) == (96, 3, "ddim", 0.5)
+
+
+def test_a_bundle_of_tokens_only(needs: Needs, tmp_path: Path):
+    """Before stage 4 a tokenizer can be tried: it encodes as the whole bundle would, and says why it cannot decode."""
+    made = assemble(needs.runs, needs.store, tmp_path / "tokens", "early", "test", tokens_only=True)
+    assert {path.name for path in made.iterdir()} == {
+        "README.md", "config.json", "separator.safetensors", "tokenizer.safetensors",
+    }  # fmt: skip
+    model = DuoTok.from_pretrained(made)
+    tokenizer = load_tokenizer(needs.runs)
+    sound = 0.1 * torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
+    tokens = model.encode(vocals=sound, accompaniment=sound)
+    assert tokens.n_frames == 25
+    for name, value in model.tokenizer.state_dict().items():
+        true = tokenizer.state_dict()[name]  # bundles are stored in eight bits
+        assert torch.allclose(value, true, atol=1e-6 + float(true.abs().max()) / 200, rtol=1e-3), name
+    assert model.embeddings(tokens)["vocals"].shape == (25, tokenizer.config.width)
+    with pytest.raises(BundleError, match=r"model 'early' has no renderer.*train stage 4"):
+        model.decode(tokens)
+    card = (made / "README.md").read_text()
+    size = tokenizer.config.codebook_size
+    assert f"a codebook each of {size:,} entries" in card and "it encodes and cannot decode" in card
+    tokens.save(tmp_path / "song.duotok")
+    for command in (
+        ["decode", "song.duotok", "-o", "x.wav"],
+        ["demo", "--vocals", "a.wav", "--accompaniment", "a.wav", "-o", "x"],
+    ):
+        write_sound(tmp_path / "a.wav", sound, 48_000)
+        words = [str(tmp_path / word) if "." in word or word == "x" else word for word in command]
+        done = CliRunner().invoke(app, [*words, "--model", str(made)])
+        assert done.exit_code == 1 and "has no renderer" in done.stderr, done.output
+        assert not list(tmp_path.glob("x*"))
+    assert CliRunner().invoke(app, ["info", str(made)]).exit_code == 0

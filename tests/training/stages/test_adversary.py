@@ -1,0 +1,109 @@
+"""Adversarial fine-tuning: each side learns from its own terms alone, the encoder stays, and it resumes to the bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training.small import AUTOENCODER
+
+from duotok.shards.store import ShardStore
+from duotok.training.checkpoint import latest, load_module
+from duotok.training.engine import train
+from duotok.training.stages.adversary import AdversaryConfig, Discriminators, judge
+from duotok.training.stages.autoencoder import AutoencoderStage
+
+SMALL = AdversaryConfig(windows=(512, 256), channels=4, warmup=1)
+
+
+def sounds() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 4800, generator=generator) * 0.1, torch.randn(2, 4800, generator=generator) * 0.1
+
+
+def test_each_side_learns_from_its_own_terms() -> None:
+    torch.manual_seed(0)
+    discriminators = Discriminators(SMALL)
+    estimate, target = sounds()
+    estimate.requires_grad_(True)
+    found = judge(discriminators, estimate, target)
+    (found["adversarial"] + found["matching"]).backward(retain_graph=True)
+    assert estimate.grad is not None and bool(estimate.grad.any())
+    assert all(p.grad is None for p in discriminators.parameters())
+    estimate.grad = None
+    found["discrimination"].backward()
+    assert estimate.grad is None
+    assert all(p.grad is not None for p in discriminators.parameters())
+
+
+def test_discriminators_learn_to_tell_and_the_matching_falls_for_the_truth() -> None:
+    torch.manual_seed(0)
+    discriminators = Discriminators(SMALL)
+    estimate, target = sounds()
+    smooth = torch.nn.functional.avg_pool1d(estimate[:, None], 9, 1, 4)[:, 0]
+    optimizer = torch.optim.Adam(discriminators.parameters(), 2e-3)
+    first = float(judge(discriminators, smooth, target)["discrimination"])
+    for _ in range(30):
+        optimizer.zero_grad()
+        judge(discriminators, smooth, target)["discrimination"].backward()
+        optimizer.step()
+    told = judge(discriminators, smooth, target)
+    assert float(told["discrimination"]) < 0.7 * first
+    assert float(judge(discriminators, target, target)["matching"]) == 0.0 < float(told["matching"])
+
+
+def stage(store: ShardStore, start: Path, **changes: object) -> AutoencoderStage:
+    config = AUTOENCODER.model_copy(update={"adversary": SMALL, "start_from": start, "steps": 4, **changes})
+    return AutoencoderStage(config, store, "adversarial")
+
+
+@pytest.fixture(scope="module")
+def trained(store: ShardStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "autoencoder"
+    train(AutoencoderStage(AUTOENCODER.model_copy(update={"steps": 3}), store), run)
+    return run
+
+
+def test_the_encoder_stays_and_the_decoder_moves(store: ShardStore, trained: Path, tmp_path: Path) -> None:
+    made = stage(store, trained)
+    train(made, tmp_path)
+    before = AutoencoderStage(AUTOENCODER, store).autoencoder
+    load_module(latest(trained) / "autoencoder.safetensors", before)
+    old, new = before.state_dict(), made.autoencoder.state_dict()
+    decoder = ("from_latent", "decode_", "unpool", "to_spectrum")
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert moved and all(name.startswith(decoder) for name in moved), sorted(moved)[:5]
+
+
+def test_the_decoder_hears_the_discriminators_by_their_weights_and_after_the_warmup(
+    store: ShardStore, trained: Path
+) -> None:
+    weights = {"weight": 0.2, "feature_weight": 0.7}
+    made = stage(store, trained, adversary=SMALL.model_copy(update=weights))
+    audio = torch.rand(2, 4800, generator=torch.Generator().manual_seed(1)) - 0.5
+    estimate = 0.5 * audio
+    for step, ready in ((0, 0.0), (1, 1.0), (5, 1.0)):
+        told = made.reconstruction(estimate, audio, step)
+        own = 0.2 * told["adversarial"] + 0.7 * told["matching"]
+        assert float(told["adversarial"]) > 0 < float(told["matching"])
+        wanted = told["mel"] + 0.5 * told["convergence"] + ready * own + told["discrimination"]
+        torch.testing.assert_close(told["loss"], wanted)
+
+
+def test_discriminators_have_an_optimizer_of_their_own(store: ShardStore, trained: Path) -> None:
+    own = SMALL.model_copy(update={"lr_scale": 3.0, "betas": (0.1, 0.2), "clip": 7.0})
+    made = stage(store, trained, adversary=own)
+    decoder, discriminators = made.parameter_groups()
+    assert {id(p) for p in discriminators.pop("params")} == {id(p) for p in made.discriminators.parameters()}
+    assert discriminators == {"scale": 3.0, "betas": (0.1, 0.2), "clip": 7.0}
+    assert decoder.keys() == {"params"} and all(p.requires_grad for p in decoder["params"])
+
+
+def test_stopped_and_resumed_equals_uninterrupted(store: ShardStore, trained: Path, tmp_path: Path) -> None:
+    train(stage(store, trained), tmp_path / "whole")
+    train(stage(store, trained), tmp_path / "parts", stop_after=2)
+    train(stage(store, trained), tmp_path / "parts")
+    from safetensors.torch import load_file
+
+    for name in ("autoencoder", "discriminators", "optimizer"):
+        a, b = (load_file(latest(tmp_path / run) / f"{name}.safetensors") for run in ("whole", "parts"))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name

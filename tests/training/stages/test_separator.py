@@ -1,0 +1,100 @@
+"""The separator's stage: a remix is a function of (seed, step, item), sums are exact, a batch can be learnt by heart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.training.small import SEPARATOR
+
+from duotok.records import RATE
+from duotok.shards.store import ShardStore
+from duotok.training.batches.remix import STEMS, Remixer, room, shape_spectrum
+from duotok.training.stages.separator import SeparatorStage
+
+
+@pytest.fixture
+def stage(store: ShardStore) -> SeparatorStage:
+    return SeparatorStage(SEPARATOR, store)
+
+
+def test_an_item_is_a_function_of_seed_step_and_place(stage: SeparatorStage, store: ShardStore) -> None:
+    again = SeparatorStage(stage.config, store)
+    again.batch(0, range(4))
+    assert torch.equal(stage.batch(7, range(4))["mix"][2], again.batch(7, [2])["mix"][0])
+    assert not torch.equal(stage.batch(7, range(4))["mix"], stage.batch(8, range(4))["mix"])
+
+
+def test_remixes_add_up_and_know_what_they_know(store: ShardStore) -> None:
+    remixer = Remixer(store, "train", 4800)
+    seen = torch.zeros(len(STEMS), 2, dtype=torch.bool)
+    for item in range(40):
+        remix = remixer.draw(np.random.default_rng(item))
+        assert remix.mix.shape == (2, 4800) and remix.stems.shape == (4, 2, 4800)
+        assert torch.isfinite(remix.mix).all()
+        assert bool(remix.known[0])
+        if bool(remix.known.all()):
+            torch.testing.assert_close(remix.stems.sum(0), remix.mix, atol=2e-5, rtol=0)
+        assert remix.stems[~remix.known].abs().sum() == 0
+        for stem in range(len(STEMS)):
+            seen[stem, int(remix.known[stem])] = True
+    assert seen[:, 1].all() and seen[1:, 0].all()
+
+
+def test_levels_stay_sane(store: ShardStore) -> None:
+    remixer = Remixer(store, "train", 4800)
+    levels = [float(remixer.draw(np.random.default_rng(item)).mix.square().mean().sqrt()) for item in range(30)]
+    assert min(levels) > 0.02 and max(levels) < 0.4
+
+
+def test_speed_and_room_keep_the_level() -> None:
+    time = torch.arange(9600) / RATE
+    tone = torch.sin(2 * torch.pi * 500 * time).expand(2, -1)
+    slower = shape_spectrum(tone, 12_000)
+    assert slower.shape == (2, 12_000)
+    assert float(slower.square().mean()) == pytest.approx(0.5, rel=0.02)
+    assert int(torch.fft.rfft(slower[0]).abs().argmax()) == 100  # the same 100 periods, now 400 Hz
+    wet = shape_spectrum(tone, 9600, response=room(np.random.default_rng(0), 9600))
+    assert 0.1 < float(wet.square().mean()) < 1.5
+
+
+def test_one_batch_is_learnt_by_heart(stage: SeparatorStage) -> None:
+    batch = stage.batch(1, range(4))
+    optimizer = torch.optim.AdamW(stage.separator.parameters(), lr=5e-3)
+    history = []
+    for _ in range(30):
+        loss = stage.losses(batch, 0)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss.detach()))
+    assert history[-1] < 0.7 * history[0]
+
+
+def test_unknown_stems_do_not_pull(stage: SeparatorStage) -> None:
+    """What the targets of an unknown stem hold changes nothing."""
+    batch = stage.batch(2, range(4))
+    batch["known"][:, 1:] = torch.tensor([True, False, False])
+    changed = batch | {"stems": batch["stems"].clone()}
+    changed["stems"][:, 2:] = torch.randn_like(changed["stems"][:, 2:])
+    assert torch.equal(stage.losses(batch, 0)["loss"], stage.losses(changed, 0)["loss"])
+
+
+def test_held_out_is_fixed_and_samples_are_written(stage: SeparatorStage, tmp_path: Path) -> None:
+    first, second = stage.held_out(), stage.held_out()
+    assert first == second
+    assert set(first) == {"si_sdr_vocals", "gain_vocals", "si_sdr_accompaniment", "gain_accompaniment", "loss"}
+    with torch.no_grad():
+        stage.sample(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"mix.flac", "vocals.flac", "accompaniment.flac", "drums.flac", "vocals.true.flac", "stems.png"} <= names
+
+
+def test_a_corpus_of_vocals_alone_still_trains(store: ShardStore) -> None:
+    remixer = Remixer(store, "train", 4800)
+    remixer.pools = {kind: [] for kind in remixer.pools}
+    remixer.sung = {kind: pool if kind == "voice" else [] for kind, pool in remixer.sung.items()}
+    mixture = remixer.draw(np.random.default_rng(0))
+    torch.testing.assert_close(mixture.mix, mixture.stems[0])

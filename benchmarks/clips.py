@@ -13,10 +13,11 @@ from benchmarks.recordings import name as name_of
 from benchmarks.recordings import recordings
 from duotok.audio.finding import AUDIO_SUFFIXES, find_audio
 from duotok.audio.io import probe, read
+from duotok.clock import SAMPLE_RATE
 from duotok.errors import DuoTokError
 from duotok.recipes.mini_bundle import CONFIGS, TEST, names_in
 from duotok.records import Recording
-from duotok.tokens import SAMPLE_RATE, TRACKS
+from duotok.tracks import TRACKS
 
 EXCERPT = 30.0
 SHORTEST = 5.0

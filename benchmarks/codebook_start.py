@@ -17,7 +17,7 @@ from torch import Tensor
 from duotok.config import load_config
 from duotok.model.tokenizer import Tokenizer
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.batches.crop_batches import CropBatches
 from duotok.training.loading import load_tokenizer
 from duotok.training.stages.stage3 import Stage3Config

@@ -29,11 +29,12 @@ if __package__ in (None, ""):
 from benchmarks.output import conditions, parser, show, table
 from benchmarks.recordings import recordings
 from duotok.audio.io import probe, read
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError
 from duotok.evaluation.codes import CodeUsage
 from duotok.shards.store import ShardStore
-from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS
+from duotok.tracks import TRACKS
 
 Piece = tuple[str, dict[str, Tensor]]
 SILENT_POWER = 10 ** (-60 / 10)

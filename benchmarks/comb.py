@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.output import show, table
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
-from duotok.tokens import SAMPLE_RATE, TRACKS
+from duotok.tracks import TRACKS
 
 TOP = 4000.0
 LEVEL_DB = -18.0

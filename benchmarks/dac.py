@@ -30,9 +30,9 @@ if __package__ in (None, ""):
 
 from duotok.audio.features import POWER_FLOOR, mel_filters
 from duotok.audio.io import resample
+from duotok.clock import SAMPLE_RATE
 from duotok.config import load_config
 from duotok.errors import DuoTokError
-from duotok.records import RATE
 from duotok.shards.features import derive_samples
 from duotok.shards.store import ShardStore
 from duotok.training.batches.sounds import TrackComponent, TrackMixture, span, torch_rng
@@ -73,7 +73,7 @@ class DacStage(Stage):
         torch.manual_seed(config.seed)
         self.dac = DacModel(DacConfig(**config.model))
         self.modules = {"dac": self.dac}
-        self.size = int(config.crop_seconds * RATE)
+        self.size = int(config.crop_seconds * SAMPLE_RATE)
         self.crops = {
             split: TrackMixture(store, split, config.mixture, config.seed)  # type: ignore[arg-type]
             for split in ("train", "validation")
@@ -91,7 +91,7 @@ class DacStage(Stage):
             rng = np.random.default_rng((self.config.seed, step, item))
             sound, track = self.crops[split].draw(step * self.config.batch_size + item)
             start = span(rng, sound, track, self.size, 0.0 if rng.random() < self.config.silence else AUDIBLE)
-            wave = resample(sound.mono(track, start, self.size), RATE, self.dac.config.sampling_rate)
+            wave = resample(sound.mono(track, start, self.size), SAMPLE_RATE, self.dac.config.sampling_rate)
             crops.append(wave / max(1.0, float(wave.abs().max())))
             ids.append(f"{sound.key} {track} from sample {start}")
         return {"audio": torch.stack(crops), "ids": ids}

@@ -38,7 +38,7 @@ from duotok.codec.families import FAMILIES
 from duotok.model.config import TokenizerConfig
 from duotok.model.int8 import int8_encoder
 from duotok.model.tokenizer import Tokenizer
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.cost.counting import CPU_ATTENTION
 from duotok.training.cost.estimate import matmul_rate
 

@@ -32,12 +32,13 @@ if __package__ in (None, ""):
 
 from benchmarks.clips import HEADLINE, Clip, held_out, judged, pairs, sounding_samples
 from benchmarks.output import conditions, deviation, mean, parser, show, table
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.errors import MissingExtraError
 from duotok.evaluation.fidelity import mel_distance, stoi
 from duotok.evaluation.music import chroma_correlation, f0_agreement
 from duotok.evaluation.opus import opus
-from duotok.tokens import SAMPLE_RATE, TRACKS
+from duotok.tracks import TRACKS
 
 CODECS = ("tokens", "opus", "ceiling")
 FIGURES = ("mel", "mel_sounding", "stoi", "chroma", "f0")

@@ -32,11 +32,11 @@ if __package__ in (None, ""):
 from benchmarks.output import mean, parser, show, table
 from duotok.config import load_config
 from duotok.errors import DuoTokError
+from duotok.files import write_bytes
 from duotok.model.config import TokenizerConfig
 from duotok.model.frontend import Downsampling
 from duotok.model.transformer import Blocks
 from duotok.shards.store import ShardStore
-from duotok.tokens.file import write_atomically
 from duotok.training.cost.counting import CPU_ATTENTION
 from duotok.training.cost.estimate import Trial
 from duotok.training.engine import join
@@ -142,7 +142,7 @@ def runs_of(options: Any) -> list[dict[str, Any]]:
             path = options.out / name
             if not path.is_file():
                 result = learned(kind, seed, store, options.configs, options.seconds)
-                write_atomically(path, json.dumps(result, indent=1).encode())
+                write_bytes(path, json.dumps(result, indent=1).encode())
             found.append(json.loads(path.read_text(encoding="utf-8")))
             print(f"{kind}, seed {seed}: done", file=sys.stderr)
     return found

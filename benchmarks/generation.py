@@ -33,7 +33,7 @@ from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import parallel
 from duotok.lm.saved import LanguageModel
 from duotok.lm.streams import CodecIdentity, Stream
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 
 
 def seconds_of(work: Callable[[], Any], device: str) -> float:

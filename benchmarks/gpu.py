@@ -36,12 +36,14 @@ if __package__ in (None, ""):
 from benchmarks.output import parser, show, table
 from duotok.audio.finding import find_audio
 from duotok.audio.io import read
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.errors import DuoTokError, MissingExtraError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.random import ItemRandom
-from duotok.tokens import SAMPLE_RATE, TRACKS, DualTokens, WindowPlan
+from duotok.tokens import DualTokens, WindowPlan
+from duotok.tracks import TRACKS
 from duotok.training.stage import Batch, Stage, StageConfig
 
 PLAN = WindowPlan(100, 20)  # 4 s, so that a short clip already has several

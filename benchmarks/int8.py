@@ -35,10 +35,11 @@ from benchmarks.gpu import clips_of
 from benchmarks.output import parser, show, table
 from duotok.audio.finding import find_audio
 from duotok.audio.io import read
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec.duotok import PRECISIONS, DuoTok
 from duotok.errors import DuoTokError
 from duotok.model.int8 import Int8Linear
-from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS
+from duotok.tracks import TRACKS
 
 ROWS = 2 * 500
 SHAPES = {"qkv": (1024, 3072), "out": (1024, 1024), "up": (1024, 4096), "down": (4096, 1024)}

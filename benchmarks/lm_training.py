@@ -33,7 +33,7 @@ from duotok.lm.corpus import Song, write_tokens
 from duotok.lm.evaluate import score_songs
 from duotok.lm.stage import LMStage, LMStageConfig
 from duotok.lm.streams import CodecIdentity, Stream
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.cost.estimate import Trial, matmul_rate
 from duotok.training.engine import join
 

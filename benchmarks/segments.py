@@ -29,15 +29,16 @@ from pathlib import Path
 
 import numpy as np
 
+from duotok.clock import FRAME_RATE, FRAME_SAMPLES
 from duotok.data import catalog
-from duotok.data.activity import FRAME_RATE, from_runs, voice_activity
+from duotok.data.activity import from_runs, voice_activity
 from duotok.data.jobs import atomic_write
 from duotok.data.scan import read_scan, scan_files
 from duotok.data.segmenting import TABLE, read_lyrics, segment_all
 from duotok.data.segments import SegmentConfig
 from duotok.data.sentences import sentences_of
 from duotok.lyrics.types import Line, Lyrics, Word
-from duotok.records import FRAME_SAMPLES, CorpusError, Recording, Segment, read_table
+from duotok.records import CorpusError, Recording, Segment, read_table
 
 
 def mask(pairs: list[tuple[int, int]], frames: int, margin: int = 0) -> np.ndarray:

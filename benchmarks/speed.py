@@ -23,10 +23,10 @@ if __package__ in (None, ""):
 
 from benchmarks.output import conditions, parser, show, table
 from duotok.audio.io import read
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.demo.report import demo_song
 from duotok.errors import DuoTokError
-from duotok.tokens import SAMPLE_RATE
 
 
 def song(options: Any) -> dict[str, torch.Tensor]:

@@ -13,10 +13,11 @@ import torch
 
 from benchmarks.output import conditions, parser, show, table
 from duotok.audio.io import read
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.demo.report import demo_song
 from duotok.renderer.render import RenderPlan, latents
-from duotok.tokens import SAMPLE_RATE, TRACKS
+from duotok.tracks import TRACKS
 
 WINDOW, CROSSFADE = 256, 32
 

@@ -144,7 +144,7 @@ def problems(path: Path) -> Iterator[str]:
             continue
         called = name_of(node.func)
         if own != "durable" and called in ("os.replace", "os.rename"):
-            yield f"line {node.lineno}: {called}; use durable.put, which waits for the disk"
+            yield f"line {node.lineno}: {called}; use files.put, which waits for the disk"
         if own != "pool" and called.split(".")[-1] in ("ProcessPoolExecutor", "Pool", "ThreadPool"):
             yield f"line {node.lineno}: {called}; use pool.pool, whose workers leave with their parent"
         if called in ("torch.load", "torch.save", "torch.hub.load") and not converts(path, called, node):
@@ -186,7 +186,7 @@ def test_downward_only() -> None:
             "from concurrent.futures import ProcessPoolExecutor\nProcessPoolExecutor(2)",
             "line 2: ProcessPoolExecutor; use pool",
         ),
-        ("import os\nos.replace('x', 'y')", "line 2: os.replace; use durable.put"),
+        ("import os\nos.replace('x', 'y')", "line 2: os.replace; use files.put"),
         ("import numpy as np\nnp.load('x')", "line 2: np.load without"),
         ("def f():\n    import pickle", "imports pickle"),
         ("import pyworld", "imports pyworld at its top level"),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from duotok.durable import put
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.errors import DuoTokError
-from duotok.paths import temporary
+from duotok.files import writing
+from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -21,9 +22,11 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Kind = Literal["song", "music", "instrumental", "voice", "speech", "sound"]
 """song: singing and instruments; music: nobody says whether there is singing; instrumental: no singing; voice: solo
 singing; speech; sound: anything else."""
+STORED = ("mix", *TRACKS, *ACCOMPANIMENT_STEMS)
+"""What a shard may hold of a segment."""
+
 KINDS: tuple[Kind, ...] = ("song", "music", "instrumental", "voice", "speech", "sound")
 
-STEMS = ("mix", "vocals", "accompaniment", "drums", "bass", "other")
 
 Activity = Literal["lyrics", "voice", "instrumental", "unknown"]
 """lyrics: words with times are sung here; voice: singing or speech without known words; instrumental: none;
@@ -33,9 +36,6 @@ SampleType = Literal["mix", "vocals", "accompaniment", "instrumental", "other"]
 """The paper's four (C.2): full mix, lyric-active vocal, lyric-aligned accompaniment, instrumental-only accompaniment;
 and what only stage 1 hears (speech, sounds, unlabelled music)."""
 SAMPLE_TYPES: tuple[SampleType, ...] = ("mix", "vocals", "accompaniment", "instrumental", "other")
-
-FRAME_SAMPLES = 1920
-RATE = 48_000
 
 
 class CorpusError(DuoTokError):
@@ -100,7 +100,7 @@ class Segment:
 
     @property
     def seconds(self) -> float:
-        return self.frames * FRAME_SAMPLES / RATE
+        return self.frames * FRAME_SAMPLES / SAMPLE_RATE
 
 
 def segment_key(recording: str, start_frame: int) -> str:
@@ -169,13 +169,8 @@ def write_table(path: Path, items: Sequence[R], cls: type[R]) -> None:
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist([table_row(item) for item in items], schema=table_schema(cls))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary(path, ".partial")
-    try:
+    with writing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
-        put(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_table(path: Path, cls: type[R]) -> list[R]:

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from duotok.durable import sha256
+from duotok.files import sha256
 
 
 def read_json(text: str | bytes) -> Any:

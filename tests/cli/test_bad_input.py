@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from duotok.audio import io
 from duotok.cli.main import app
-from duotok.tokens import load, n_frames
+from duotok.clock import n_frames
+from duotok.tokens import load
 
 
 def run(*arguments: object) -> Result:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from duotok import __version__
 from duotok.audio import io
 from duotok.cli.main import app
-from duotok.tokens import DualTokens, load, n_frames
+from duotok.clock import n_frames
+from duotok.tokens import DualTokens, load
 
 
 def run(*arguments: object) -> Result:

@@ -21,7 +21,8 @@ from duotok.lm.corpus import write_tokens
 from duotok.lm.saved import export_lm
 from duotok.lm.stage import LMStage, LMStageConfig
 from duotok.lm.streams import codec_identity
-from duotok.tokens import TRACKS, DualTokens, load
+from duotok.tokens import DualTokens, load
+from duotok.tracks import TRACKS
 from duotok.training.engine import train
 
 

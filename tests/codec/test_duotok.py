@@ -16,10 +16,12 @@ from duotok.audio import io
 from duotok.audio.features import HIGHPASS_HZ
 from duotok.audio.highpass import highpass
 from duotok.audio.loudness import integrated_loudness
+from duotok.clock import n_frames
 from duotok.codec.duotok import DuoTok
 from duotok.codec.spool import Sound, Spool, tracks_of
 from duotok.errors import AudioError, BundleError, ConfigError
-from duotok.tokens import TRACKS, DualTokens, WindowPlan, n_frames
+from duotok.tokens import DualTokens, WindowPlan
+from duotok.tracks import TRACKS
 
 
 @pytest.mark.parametrize("n_samples", [1, 960, 1919, 1920, 1921, 3839, 48_000, 100_003])

@@ -11,9 +11,10 @@ import pytest
 import torch
 from tests.tiny import song, tiny_bundle
 
-from duotok.audio.features import ANALYSIS_RATE, HIGHPASS_HZ, LogMel
+from duotok.audio.features import HIGHPASS_HZ, LogMel
 from duotok.audio.highpass import highpass
 from duotok.audio.io import resample
+from duotok.clock import ANALYSIS_RATE
 from duotok.codec.bundle import Bundle
 from duotok.codec.duotok import DuoTok
 from duotok.codec.spool import Sound, Spool, tracks_of

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from duotok.audio.io import read
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.demo.report import demo_song
-from duotok.tokens import SAMPLE_RATE, TRACKS
+from duotok.tracks import TRACKS
 
 GOLDEN = Path(__file__).with_name("golden_tokens.json")
 SECONDS = 12

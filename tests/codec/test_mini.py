@@ -6,12 +6,13 @@ import torch
 
 from duotok import DuoTok
 from duotok.audio import io
+from duotok.clock import SAMPLE_RATE, n_frames
 from duotok.codec.bundle import PACKAGED, Bundle, facts
 from duotok.demo.report import demo_song
-from duotok.durable import sha256
 from duotok.evaluation.fidelity import mel_distance
+from duotok.files import sha256
 from duotok.lm.saved import open_lm
-from duotok.tokens import SAMPLE_RATE, TRACKS, n_frames
+from duotok.tracks import TRACKS
 
 BUNDLE = PACKAGED / "mini"
 SECONDS = 4.0

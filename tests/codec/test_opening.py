@@ -18,7 +18,7 @@ from duotok.codec.bundled import BundleCodec
 from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError, ConfigError, MissingExtraError
 from duotok.lm.streams import codec_identity
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 
 
 @pytest.fixture(scope="module")

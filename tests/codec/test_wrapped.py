@@ -12,7 +12,8 @@ from torch import Tensor
 from duotok.audio.io import resample, write
 from duotok.codec import Tokens, TransformersCodec
 from duotok.errors import AudioError, BundleError, ConfigError
-from duotok.tokens import TRACKS, WindowPlan
+from duotok.tokens import WindowPlan
+from duotok.tracks import TRACKS
 
 KINDS = tuple(HOP)
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data import catalog
 from duotok.data.activity import ActivityConfig, voice_activity
 from duotok.data.catalog import Catalog
@@ -25,7 +26,7 @@ from duotok.data.segments import SegmentConfig, cut_recording, segment_recording
 from duotok.data.sentences import sentences_of
 from duotok.errors import ConfigError
 from duotok.lyrics.types import Line, Lyrics, Word
-from duotok.records import FRAME_SAMPLES, RATE, CorpusError, Kind, Recording, Segment, read_table
+from duotok.records import CorpusError, Kind, Recording, Segment, read_table
 
 CONFIG = SegmentConfig()
 QUIET, SOFT, LOUD = -100.0, -40.0, -20.0
@@ -494,4 +495,4 @@ def test_the_command(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_frames_and_seconds_agree() -> None:
-    assert RATE / FRAME_SAMPLES == 25
+    assert SAMPLE_RATE / FRAME_SAMPLES == 25

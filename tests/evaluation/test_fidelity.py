@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from duotok.audio.loudness import integrated_loudness
-from duotok.evaluation.fidelity import DISTANCE_RATE, SCALES, level_of, mel_distance, stoi
+from duotok.clock import ANALYSIS_RATE
+from duotok.evaluation.fidelity import SCALES, level_of, mel_distance, stoi
 from duotok.evaluation.opus import opus
 from duotok.separation.measures import si_sdr
 
 
 def noise(
-    seconds: float = 1.0, rate: int = DISTANCE_RATE, channels: int = 1, level: float = 0.2, seed: int = 0
+    seconds: float = 1.0, rate: int = ANALYSIS_RATE, channels: int = 1, level: float = 0.2, seed: int = 0
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return level * torch.randn(channels, round(seconds * rate), generator=generator)
@@ -27,7 +28,7 @@ def by_librosa(a: Tensor, b: Tensor) -> float:
     filters = pytest.importorskip("librosa").filters
     total = 0.0
     for n_fft in SCALES:
-        mel = filters.mel(sr=DISTANCE_RATE, n_fft=n_fft, n_mels=5 * n_fft // 32, htk=True, norm=None, dtype=np.float64)
+        mel = filters.mel(sr=ANALYSIS_RATE, n_fft=n_fft, n_mels=5 * n_fft // 32, htk=True, norm=None, dtype=np.float64)
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
         logs = []
         for x in (a, b):
@@ -40,7 +41,7 @@ def by_librosa(a: Tensor, b: Tensor) -> float:
 
 def test_identical_is_zero() -> None:
     sound = noise(channels=2)
-    assert mel_distance(sound, sound, DISTANCE_RATE) == 0.0
+    assert mel_distance(sound, sound, ANALYSIS_RATE) == 0.0
     assert mel_distance(noise(rate=48_000), noise(rate=48_000), 48_000) == 0.0
 
 
@@ -49,41 +50,41 @@ def test_identical_is_zero() -> None:
 def test_agrees_with_librosa(seed: int) -> None:
     a, b = noise(seed=seed), noise(seed=seed + 10, level=0.05)
     a = a * torch.linspace(0, 1, a.shape[1])  # silence, too: the floor counts
-    assert mel_distance(a, b, DISTANCE_RATE, lufs=None) == pytest.approx(by_librosa(a, b), abs=2e-4)
+    assert mel_distance(a, b, ANALYSIS_RATE, lufs=None) == pytest.approx(by_librosa(a, b), abs=2e-4)
 
 
 def test_a_gain_is_its_logarithm() -> None:
     """Noise far above the floor, twice as loud: power times four everywhere, so the distance is ln 4."""
     sound = noise(level=0.5)
-    assert mel_distance(2 * sound, sound, DISTANCE_RATE) == pytest.approx(math.log(4), abs=0.01)
+    assert mel_distance(2 * sound, sound, ANALYSIS_RATE) == pytest.approx(math.log(4), abs=0.01)
 
 
 def test_symmetric_and_in_mono() -> None:
     a, b = noise(channels=2), noise(channels=2, seed=5)
-    distance = mel_distance(a, b, DISTANCE_RATE, lufs=None)
+    distance = mel_distance(a, b, ANALYSIS_RATE, lufs=None)
     assert distance > 0.1
-    assert distance == mel_distance(b, a, DISTANCE_RATE, lufs=None)
-    assert distance == pytest.approx(mel_distance(a.mean(0), b.mean(0, keepdim=True), DISTANCE_RATE, lufs=None))
+    assert distance == mel_distance(b, a, ANALYSIS_RATE, lufs=None)
+    assert distance == pytest.approx(mel_distance(a.mean(0), b.mean(0, keepdim=True), ANALYSIS_RATE, lufs=None))
 
 
 def test_the_same_song_at_another_level_is_as_far() -> None:
     """The floor of the logarithm made a soft copy look closer: .71 at full level, .29 at -24 dB."""
     target, error = noise(2.0, channels=2, level=0.2), noise(2.0, channels=2, seed=3, level=0.02)
-    found = [mel_distance(g * (target + error), g * target, DISTANCE_RATE) for g in (1.0, 0.25, 0.063, 4.0)]
+    found = [mel_distance(g * (target + error), g * target, ANALYSIS_RATE) for g in (1.0, 0.25, 0.063, 4.0)]
     assert found == pytest.approx([found[0]] * 4, rel=1e-3) and found[0] > 0.05
-    raw = [mel_distance(g * (target + error), g * target, DISTANCE_RATE, lufs=None) for g in (1.0, 0.001)]
+    raw = [mel_distance(g * (target + error), g * target, ANALYSIS_RATE, lufs=None) for g in (1.0, 0.001)]
     assert raw[1] < 0.9 * raw[0]
-    factor = level_of(target, DISTANCE_RATE, -14.0)
-    assert integrated_loudness([factor * target], DISTANCE_RATE) == pytest.approx(-14.0, abs=1e-3)
-    assert mel_distance(target + error, target, DISTANCE_RATE) == pytest.approx(
-        mel_distance(factor * (target + error), factor * target, DISTANCE_RATE, lufs=None), rel=1e-3
+    factor = level_of(target, ANALYSIS_RATE, -14.0)
+    assert integrated_loudness([factor * target], ANALYSIS_RATE) == pytest.approx(-14.0, abs=1e-3)
+    assert mel_distance(target + error, target, ANALYSIS_RATE) == pytest.approx(
+        mel_distance(factor * (target + error), factor * target, ANALYSIS_RATE, lufs=None), rel=1e-3
     )
-    assert level_of(torch.zeros(2, 9600), DISTANCE_RATE, -14.0) == 1.0
+    assert level_of(torch.zeros(2, 9600), ANALYSIS_RATE, -14.0) == 1.0
 
 
 def test_a_wrong_level_of_the_estimate_still_counts() -> None:
     target = noise(2.0, level=0.2)
-    assert mel_distance(0.5 * target, target, DISTANCE_RATE) == pytest.approx(math.log(4), abs=0.02)
+    assert mel_distance(0.5 * target, target, ANALYSIS_RATE) == pytest.approx(math.log(4), abs=0.02)
 
 
 def test_stoi_falls_with_noise() -> None:

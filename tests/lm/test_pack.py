@@ -20,7 +20,8 @@ from duotok.lm.corpus import TokenCorpus
 from duotok.lm.pack import Stretch, pack_shards, pack_tokens, stretches
 from duotok.lm.streams import codec_identity
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS, DualTokens
+from duotok.tokens import DualTokens
+from duotok.tracks import TRACKS
 
 
 @pytest.fixture(scope="module")

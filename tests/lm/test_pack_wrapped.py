@@ -25,7 +25,7 @@ from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.pack import Stretch, pack_shards
 from duotok.lm.streams import codec_identity
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 
 
 @pytest.fixture(scope="module")

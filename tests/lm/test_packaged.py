@@ -13,7 +13,8 @@ from duotok.codec.bundle import PACKAGED
 from duotok.codec.duotok import DuoTok
 from duotok.lm.saved import open_lm
 from duotok.lm.streams import codec_identity
-from duotok.tokens import TRACKS, load
+from duotok.tokens import load
+from duotok.tracks import TRACKS
 
 pytest.importorskip("transformers")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from duotok.config import parse
 from duotok.errors import ConfigError
 from duotok.model import Tokenizer, TokenizerConfig, stage2_loss, stage3_loss
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 
 Build = Callable[..., Tokenizer]
 LENGTHS = (1, 2, 3, 5, 8, 13, 20)

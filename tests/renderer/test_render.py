@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from duotok.clock import LATENT_SAMPLES
 from duotok.config import parse
 from duotok.errors import ConfigError
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.renderer.render import (
-    LATENT_SAMPLES,
     RenderPlan,
     decode_blocks,
     frame_noise,

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from duotok.audio.features import LogMel
 from duotok.errors import AudioError
-from duotok.separation.bs_roformer import STEMS
 from duotok.separation.teacher import ratio_masks, teacher_masks
+from duotok.tracks import STEMS
 
 
 def tone(frequency: float, samples: int) -> Tensor:

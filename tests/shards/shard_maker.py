@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data.jobs import LocalEngine
 from duotok.data.scan import run_scan
 from duotok.data.sharding import run_shards
-from duotok.records import FRAME_SAMPLES, RATE, Recording, Segment, segment_key
+from duotok.records import Recording, Segment, segment_key
 
 
 def segment(recording: str, start: int = 0, frames: int = 50, **values: Any) -> Segment:
@@ -36,8 +37,8 @@ def segment(recording: str, start: int = 0, frames: int = 50, **values: Any) -> 
 def sound(key: str, stem: str, frames: int, channels: int = 2) -> np.ndarray:
     """int16 `[samples, channels]`: a gliding tone with overtones and noise, its own for every key and stem."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{key} {stem}".encode()).digest()[:8], "big"))
-    t = np.arange(frames * FRAME_SAMPLES) / RATE
-    phase = 2 * np.pi * np.cumsum(rng.uniform(100, 600) * (1 + 0.3 * np.sin(rng.uniform(1, 4) * t))) / RATE
+    t = np.arange(frames * FRAME_SAMPLES) / SAMPLE_RATE
+    phase = 2 * np.pi * np.cumsum(rng.uniform(100, 600) * (1 + 0.3 * np.sin(rng.uniform(1, 4) * t))) / SAMPLE_RATE
     tone = sum(np.sin(k * phase) / k for k in range(1, 6)) * (1 + np.sin(2 * np.pi * rng.uniform(0.5, 2) * t))
     samples = 0.08 * tone[:, None] * rng.uniform(0.5, 1, channels) + 0.003 * rng.standard_normal((len(t), channels))
     return (samples * 32767).round().astype(np.int16)
@@ -65,7 +66,7 @@ def make_shards(
             for part in parts:
                 start = part.start_frame * FRAME_SAMPLES
                 samples[start : start + part.frames * FRAME_SAMPLES] = sound(part.key, stem, part.frames, count)
-            soundfile.write(path, samples, RATE, subtype="PCM_16")
+            soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
         files = {stem: str(path) for stem, path in audio.items()}
         recordings.append(Recording(item.recording, item.corpus, item.kind, item.split, item.identity, files))
     engine = LocalEngine(1)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tests.shards.shard_maker import make_shards, segment, small_songs, sound
 
-from duotok.records import FRAME_SAMPLES, CorpusError
+from duotok.clock import FRAME_SAMPLES
+from duotok.records import CorpusError
 from duotok.shards import ranges
 from duotok.shards.store import ShardStore, track_parts
 

@@ -11,9 +11,9 @@ from duotok.songs.drums import KITS, PIECES, Kit
 from duotok.songs.instruments import random_sound
 from duotok.songs.mastering import balance, loudness
 from duotok.songs.score import plan
-from duotok.songs.song import STEMS
 from duotok.songs.styles import STYLES
 from duotok.songs.theory import MODES, chord_on
+from duotok.tracks import STEMS
 
 RATE = 24000
 SOUNDS = sorted({s for style in STYLES for s in (*style.sounds, *style.leads, *style.bass_sounds)})

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ANALYSIS_RATE = 24_000
-MEL_HOP = 240
-MEL_RATE = ANALYSIS_RATE // MEL_HOP
+from duotok.clock import ANALYSIS_RATE, MEL_HOP
+
 MEL_BINS = 128
 CHROMA_BINS = 12
 POWER_FLOOR = 1e-5

@@ -26,11 +26,10 @@ from torch import Tensor
 from duotok.audio.channels import remix
 from duotok.audio.opening import open_decoder
 from duotok.audio.resampling import Resampler
-from duotok.durable import put
+from duotok.clock import SAMPLE_RATE
 from duotok.errors import AudioError
-from duotok.paths import temporary
+from duotok.files import put, temporary
 
-SAMPLE_RATE = 48_000
 WRITE_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 _LOSSY = {".mp3": ("MP3", "MPEG_LAYER_III"), ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
 # 120 dB over full scale: a file that holds this is not sound, and its power would overflow float32 further on.

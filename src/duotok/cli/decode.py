@@ -157,7 +157,9 @@ def decode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
     """Render one token file, unless that was done."""
     from duotok.audio.io import Writer, comment_of
     from duotok.cli.files import shown
-    from duotok.tokens import SAMPLE_RATE, TRACKS, load
+    from duotok.clock import SAMPLE_RATE
+    from duotok.tokens import load
+    from duotok.tracks import TRACKS
 
     began = time.monotonic()
     tokens = load(task.source)
@@ -198,7 +200,7 @@ def mark(codec: DuoTok, tokens: Any, track: str, settings: Mapping[str, Any]) ->
     """What a sound file carries of how it was made: the tokens, the track and the settings that were not the bundle's."""
     import hashlib
 
-    from duotok.tokens.file import to_bytes
+    from duotok.tokens import to_bytes
 
     what = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}))).hexdigest()[:16]
     chosen = [f"{name}={value}" for name, value in settings.items() if value is not None]

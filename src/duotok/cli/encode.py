@@ -163,7 +163,7 @@ def encode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
     """Encode one song, unless that was done."""
     from duotok.cli.files import origin, shown
     from duotok.codec.spool import Sound
-    from duotok.tokens.dual import SEPARATOR
+    from duotok.tokens import SEPARATOR
 
     sources = {role: found for role, path in task.files.items() if (found := Sound(path).file()) is not None}
     if set(sources) == {"mix"} and codec.separator_source is not None:
@@ -201,9 +201,8 @@ def settle(task: Task, codec: DuoTok, sources: Mapping[str, SourceFile]) -> tupl
     no token file, or the user named a file that holds another song.
     """
     from duotok.cli.files import origin
-    from duotok.paths import fitted, text_of
-    from duotok.tokens import SUFFIX, load
-    from duotok.tokens.file import is_token_file
+    from duotok.files import fitted, text_of
+    from duotok.tokens import SUFFIX, is_token_file, load
 
     stem, target = task.song.stem, task.target
     own = origin(task.song, target)
@@ -239,7 +238,7 @@ def settle(task: Task, codec: DuoTok, sources: Mapping[str, SourceFile]) -> tupl
 
 def _difference(there: DualTokens, codec: DuoTok, sources: Mapping[str, SourceFile]) -> str:
     """In what tokens that are there differ from those that would be made; "" when they are the same."""
-    from duotok.tokens.dual import SEPARATOR
+    from duotok.tokens import SEPARATOR
 
     if there.model_hash != codec.model_hash:
         return f"those that were there are of another model ({there.model_id or 'unknown'})"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from duotok.errors import DuoTokError
-from duotok.paths import fitted, short_hash, text_of
+from duotok.files import fitted, short_hash, text_of
 
 Job = tuple[Path, Path]
 STREAM = Path("-")

@@ -217,7 +217,8 @@ def _tokens(codec: DuoTok, source: Path, alone: str, dry_run: bool, bars: Bars) 
 
 def _given(tokens: DualTokens, what: str, keep: float | None, frames: int, source: Path) -> Given:
     """What stays of a song, as `duotok.lm.generate` takes it. Raises ConfigError when that is more than there is."""
-    from duotok.tokens import FRAME_RATE, TRACKS
+    from duotok.clock import FRAME_RATE
+    from duotok.tracks import TRACKS
 
     kept = tokens.n_frames if keep is None and what == "song" else round((keep or 0) * FRAME_RATE)
     if kept > tokens.n_frames:
@@ -237,8 +238,9 @@ def _given(tokens: DualTokens, what: str, keep: float | None, frames: int, sourc
 
 def _dual(made: Made, codec: DuoTok, given: DualTokens | None, source: Path | None) -> DualTokens:
     """Tokens as the renderer takes them: as loud as the given song, and as long to the sample where nothing was cut."""
-    from duotok.paths import text_of
-    from duotok.tokens import TRACKS, DualTokens
+    from duotok.files import text_of
+    from duotok.tokens import DualTokens
+    from duotok.tracks import TRACKS
 
     known: dict[str, Any] = {}
     if given is not None and source is not None:

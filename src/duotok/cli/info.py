@@ -29,7 +29,7 @@ def info(
     """
     from duotok.audio.finding import AUDIO_SUFFIXES
     from duotok.cli.files import settled, shown, streamed
-    from duotok.tokens.file import is_token_file
+    from duotok.tokens import is_token_file
 
     path = Path(what)
     if streamed(path):
@@ -52,7 +52,9 @@ def info(
 def _tokens(path: Path) -> dict[str, Any]:
     import math
 
-    from duotok.tokens import FRAME_RATE, TRACKS, load
+    from duotok.clock import FRAME_RATE
+    from duotok.tokens import load
+    from duotok.tracks import TRACKS
 
     tokens = load(path)
     tracks = {}

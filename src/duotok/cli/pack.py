@@ -99,11 +99,11 @@ def _from_shards(
     force: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
+    from duotok.clock import FRAME_RATE
     from duotok.codec import open_codec
     from duotok.lm.pack import pack_shards, stretches
     from duotok.records import SPLITS
     from duotok.shards.store import ShardStore
-    from duotok.tokens import FRAME_RATE
 
     splits, alone = _splits("--split", split) or SPLITS, _splits("--solo", solo)
     store = ShardStore(shards)

@@ -56,7 +56,7 @@ def separate(
     """
     from duotok.audio.finding import AUDIO_SUFFIXES, Found, search
     from duotok.cli import files
-    from duotok.tokens import TRACKS
+    from duotok.tracks import TRACKS
 
     if out.suffix.lower() in AUDIO_SUFFIXES and not out.is_dir():
         raise DuoTokError(f"{out}: two stems do not go into one file; name a folder")
@@ -103,9 +103,9 @@ def separate_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
     """Separate one song, unless that was done."""
     from duotok.audio.io import Writer, comment_of
     from duotok.cli.files import shown
+    from duotok.clock import SAMPLE_RATE
     from duotok.codec.spool import Sound
-    from duotok.durable import sha256
-    from duotok.tokens import SAMPLE_RATE
+    from duotok.files import sha256
 
     began = time.monotonic()
     expected = max(1, Sound(task.source).expected_samples)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,19 +32,17 @@ from torch import Tensor, nn
 from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD
 from duotok.compact import SCALE, compact, expand
 from duotok.config import Config, parse
-from duotok.durable import put, sha256
 from duotok.errors import BundleError, ConfigError
+from duotok.files import sha256, write_bytes, writing
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
-from duotok.paths import temporary
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.renderer.render import RenderPlan
 from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
-from duotok.tokens import TRACKS, WindowPlan
-from duotok.tokens.dual import LARGEST_GAIN_DB
-from duotok.tokens.file import write_atomically
+from duotok.tokens import LARGEST_GAIN_DB, WindowPlan
+from duotok.tracks import TRACKS
 
 FORMAT_VERSION = 1
 SEAL = "duotok bundle --seal"
@@ -196,21 +193,17 @@ def write_bundle(
         raise BundleError(f"{folder}: is a file; name a folder for the bundle")
     if folder.is_dir() and any(folder.iterdir()) and not force and not is_bundle(folder):
         raise BundleError(f"{folder}: holds other files and no bundle; name a new or an empty folder")
-    partial = temporary(folder)
     try:
-        partial.mkdir(parents=True)
-        for part in config.parts:
-            state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
-            learned = {name for name, _ in modules[part].named_parameters()}
-            data = save(_stored(state, learned, storage))
-            write_atomically(partial / f"{part}.safetensors", data)
-        (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
-        _write_sealed(partial, config.model_dump(mode="json"), list(config.parts))
-        put(partial, folder, OWN_FILES)
+        with writing(folder, OWN_FILES) as partial:
+            partial.mkdir()
+            for part in config.parts:
+                state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
+                learned = {name for name, _ in modules[part].named_parameters()}
+                (partial / f"{part}.safetensors").write_bytes(save(_stored(state, learned, storage)))
+            (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
+            _write_sealed(partial, config.model_dump(mode="json"), list(config.parts))
     except OSError as error:
         raise BundleError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -225,7 +218,7 @@ def is_bundle(folder: Path) -> bool:
 def _write_sealed(folder: Path, values: dict[str, Any], parts: Sequence[str]) -> None:
     files = [f"{part}.safetensors" for part in parts] + ([CARD_FILE] if (folder / CARD_FILE).is_file() else [])
     text = json.dumps(seal({**values, "sha256": hashes(folder, files)}), indent=1) + "\n"
-    write_atomically(folder / CONFIG_FILE, text.encode())
+    write_bytes(folder / CONFIG_FILE, text.encode())
 
 
 def seal_bundle(folder: str | Path) -> Path:

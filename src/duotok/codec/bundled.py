@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec.contract import Tokens, check_tokens
 from duotok.codec.duotok import DuoTok, Source, Stream
-from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS, DualTokens
+from duotok.tokens import DualTokens
+from duotok.tracks import TRACKS
 
 
 class BundleCodec:

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import Source, Stream
 from duotok.errors import BundleError
-from duotok.tokens import SAMPLE_RATE
 
 
 @dataclass(frozen=True, eq=False)

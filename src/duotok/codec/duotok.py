@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
+from duotok.clock import FRAME_RATE, SAMPLE_RATE, n_frames
 from duotok.codec.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash, write_bundle
 from duotok.codec.spool import Sound, Spool, StemSeparator, tracks_of
 from duotok.errors import AudioError, BundleError, ConfigError
+from duotok.files import text_of
 from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
-from duotok.paths import text_of
 from duotok.renderer.autoencoder import Autoencoder
 from duotok.renderer.dit import DiT
 from duotok.renderer.render import stream_track
@@ -31,8 +32,8 @@ from duotok.renderer.samplers import SAMPLERS
 from duotok.separation.bs_roformer import BSRoFormer
 from duotok.separation.identity import separator_identity
 from duotok.separation.separator import MiniSeparator
-from duotok.tokens import FRAME_RATE, SAMPLE_RATE, TRACKS, DualTokens, WindowPlan, n_frames
-from duotok.tokens.dual import SEPARATOR, SourceFile
+from duotok.tokens import SEPARATOR, DualTokens, SourceFile, WindowPlan
+from duotok.tracks import TRACKS
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from duotok.codec.contract import Codec
 from duotok.codec.duotok import DuoTok
 from duotok.codec.wrapped import TransformersCodec
 from duotok.errors import ConfigError
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 
 
 def open_codec(

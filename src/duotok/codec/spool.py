@@ -24,15 +24,15 @@ from duotok.audio.alignment import Alignment, Fit
 from duotok.audio.arrays import sound_of
 from duotok.audio.channels import Upright, remix
 from duotok.audio.decoders import default_layout
-from duotok.audio.features import ANALYSIS_RATE
 from duotok.audio.highpass import HighPass
 from duotok.audio.io import probe, resample, stream
 from duotok.audio.loudness import LoudnessMeter
 from duotok.audio.resampling import Resampler, resampled_length
-from duotok.durable import sha256
+from duotok.clock import ANALYSIS_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
 from duotok.errors import AudioError
-from duotok.paths import text_of
-from duotok.tokens import FRAME_SAMPLES, SAMPLE_RATE, TRACKS, SourceFile, n_frames
+from duotok.files import sha256, text_of
+from duotok.tokens import SourceFile
+from duotok.tracks import TRACKS
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 
 from duotok.codec.contract import Described, Tokens
 from duotok.errors import TokenFileError
+from duotok.files import write_bytes
 from duotok.seals import read_json
-from duotok.tokens.dual import LARGEST_GAIN_DB
-from duotok.tokens.file import write_atomically
+from duotok.tokens import LARGEST_GAIN_DB
 
 FORMAT = 1
 KEY = "duotok-codec"
@@ -43,7 +43,7 @@ def save_tokens(path: Path, tokens: Tokens, codec: Described, source: str = "") 
     }  # fmt: skip
     sealed = {**header, "sha256": _seal(header, arrays)}
     try:
-        write_atomically(path, safetensors.numpy.save(arrays, metadata={KEY: json.dumps(sealed, sort_keys=True)}))
+        write_bytes(path, safetensors.numpy.save(arrays, metadata={KEY: json.dumps(sealed, sort_keys=True)}))
     except OSError as error:
         raise TokenFileError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.checkpoint_folder import content_hash, family_of, find_folder, load_model, read_config, weight_files
 from duotok.codec.contract import Tokens, check_tokens
 from duotok.codec.duotok import Source, Stream
 from duotok.codec.families import Family, Shape
 from duotok.codec.sounds import Sounds
 from duotok.errors import BundleError, ConfigError
-from duotok.tokens import SAMPLE_RATE, TRACKS, WindowPlan
+from duotok.tokens import WindowPlan
+from duotok.tracks import TRACKS
 
 CHOICES = (*TRACKS, "mix")
 WINDOW_SECONDS = 20.0

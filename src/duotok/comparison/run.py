@@ -25,6 +25,7 @@ from duotok.comparison.metrics import Measured, MetricError, measure
 from duotok.comparison.plan import FREE, ComparisonConfig
 from duotok.config import load_config, parse
 from duotok.errors import ConfigError
+from duotok.files import write_bytes
 from duotok.lm import protocols
 from duotok.lm.corpus import Song, TokenCorpus
 from duotok.lm.pieces import check_lengths
@@ -32,7 +33,6 @@ from duotok.lm.scores import SongScore, load_scores, save_scores
 from duotok.lm.stage import LMStageConfig
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram, count_songs
-from duotok.tokens.file import write_atomically
 from duotok.training.checkpoint import check_run
 
 log = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ class Comparison:
         """Train and score what one run lacks."""
         run = self.runs[number]
         todo = self.todo(run)
-        write_atomically(run.folder / "settings.json", json.dumps(run.settings(), indent=1, sort_keys=True).encode())
+        write_bytes(run.folder / "settings.json", json.dumps(run.settings(), indent=1, sort_keys=True).encode())
         scorer = runner(run)
         for name in todo:
             scores = scorer(self.tasks(run)[name](), self._last(run, name))

@@ -14,11 +14,10 @@ from duotok.comparison.intervals import Interval, Intervals
 from duotok.comparison.metrics import bit_rate
 from duotok.comparison.plan import ComparisonConfig
 from duotok.comparison.run import Result
-from duotok.durable import sha256
+from duotok.files import sha256, write_bytes
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram
 from duotok.seals import read_json
-from duotok.tokens.file import write_atomically
 
 SHOWN = ("acc1", "acc10", "acc50")
 TABLE = "table.json"
@@ -67,14 +66,14 @@ def write(result: Result, folder: Path) -> list[Path]:
     files |= {f"context-{protocol}.png": context_curves(curves) for protocol, curves in result.contexts.items()}
     _write_table(result, folder, dict.fromkeys(files))
     for name, data in files.items():
-        write_atomically(folder / name, data)
+        write_bytes(folder / name, data)
     _write_table(result, folder, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
     return [folder / name for name in (*files, TABLE)]
 
 
 def _write_table(result: Result, folder: Path, files: Mapping[str, str | None]) -> None:
     text = json.dumps({**as_json(result), "files": files}, indent=1, allow_nan=False)
-    write_atomically(folder / TABLE, text.encode())
+    write_bytes(folder / TABLE, text.encode())
 
 
 def _streams(found: Intervals) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, whole
 from duotok.corpora.stem_names import named
-from duotok.paths import text_of
+from duotok.files import text_of
 from duotok.records import KINDS, CorpusError, Kind, Recording
 
 LYRICS = (".lrc", ".json", ".txt")

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, lyrics_excerpt, read_rows, split_by_identity, whole
-from duotok.records import STEMS, CorpusError, Kind, Recording, Split
+from duotok.records import STORED, CorpusError, Kind, Recording, Split
 
 COLUMNS = (
     "path", "use", "kind", "start", "seconds", "channels", "has_vocals", "licence", "attribution", "source",
@@ -122,7 +122,7 @@ class Index(Corpus):
             if row["use"] not in USES:
                 raise CorpusError(f"{index}: {path}: use '{row['use']}' is none of {', '.join(USES)}")
             name, _, stem = path.stem.rpartition(".")
-            is_stem = bool(name) and stem in STEMS
+            is_stem = bool(name) and stem in STORED
             key = name if is_stem else str(path)
             song = songs.setdefault(key, _Song(str(path.parent), name if is_stem else path.stem))
             if (stem if is_stem else "mix") in song.rows:

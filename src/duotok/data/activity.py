@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from duotok.clock import FRAME_RATE
 from duotok.config import Config
 
-FRAME_RATE = 25.0
 SILENCE_DB = -120.0
 SMOOTH_FRAMES = 9
 CALIBRATION_FRAMES = 125

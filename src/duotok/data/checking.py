@@ -11,9 +11,10 @@ from typing import Any
 
 import soundfile
 
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data.jobs import Engine
 from duotok.errors import DuoTokError
-from duotok.records import FRAME_SAMPLES, RATE, CorpusError
+from duotok.records import CorpusError
 from duotok.shards.ranges import Ranges
 from duotok.shards.store import MANIFEST, SUMMARY, ShardStore
 
@@ -76,7 +77,7 @@ def _check_flac(found: Any, name: str, place: dict[str, Any], frames: int) -> li
     if hashlib.sha256(data).hexdigest() != place["sha256"]:
         return [f"{name}: other bytes than the manifest says"]
     info = soundfile.info(io.BytesIO(data))
-    if (info.samplerate, info.frames) != (RATE, frames * FRAME_SAMPLES) or info.channels > 2:
+    if (info.samplerate, info.frames) != (SAMPLE_RATE, frames * FRAME_SAMPLES) or info.channels > 2:
         return [f"{name}: {info.frames} samples at {info.samplerate} Hz, {info.channels} channels"]
     return []
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.corpora.licences import licence_class
 from duotok.data import corpus_pictures as pictures
 from duotok.data.jobs import atomic_write, read_ledger
 from duotok.data.segmenting import TABLE
 from duotok.errors import MissingExtraError
-from duotok.records import FRAME_SAMPLES, RATE, SAMPLE_TYPES, SPLITS, Activity, CorpusError
+from duotok.records import SAMPLE_TYPES, SPLITS, Activity, CorpusError
 
 # The paper's mixtures (4.1, C.3) and how much of each has words that are heard: full mixes and vocals.
 MIXTURES = {
@@ -98,7 +99,7 @@ def read_segments(work: Path) -> Table:
     found: Table = {name: table[name].to_numpy() for name in COLUMNS if name not in ("types", "words")}
     found["words"] = pc.list_value_length(table["words"]).to_numpy()
     found["types"] = pc.binary_join(table["types"], ",").to_numpy()
-    found["seconds"] = found["frames"] * (FRAME_SAMPLES / RATE)
+    found["seconds"] = found["frames"] * (FRAME_SAMPLES / SAMPLE_RATE)
     found["known"] = found.pop("text") != ""
     return found
 

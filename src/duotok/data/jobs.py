@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from duotok.data.engines import Engine, Function, JobError, LocalEngine, Outcome, RayEngine, engine, no_space
-from duotok.durable import put
-from duotok.paths import temporary
+from duotok.files import PARTIAL, hold, remove, writing
 
 __all__ = [
     "Engine", "JobError", "LocalEngine", "Outcome", "Pending", "RayEngine", "Results", "Unit", "atomic_write",
@@ -164,26 +163,14 @@ def _opened(ledger: Path) -> Iterator[IO[bytes]]:
     """The ledger, ready to append to and held by this run alone."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with open(ledger, "a+b", buffering=0) as file:  # nothing left to write when a full disk ends the job
-        _lock(file, ledger)
+        if not hold(file):
+            raise JobError(f"{ledger}: another run is at work on this step; wait for it, or end it")
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)
             if file.read(1) != b"\n":  # torn by a kill
                 file.write(b"\n")
         yield file
-
-
-def _lock(file: IO[bytes], ledger: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise JobError(f"{ledger}: another run is at work on this step; wait for it, or end it") from None
-    except OSError:  # file systems without locks
-        return
 
 
 def _append(file: IO[bytes], ledger: Path, unit: Unit, outcome: Outcome) -> None:
@@ -216,21 +203,16 @@ def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A new file that appears under its name only when all of it is written. Makes folders; raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary(path, ".partial")
     try:
-        with open(partial, "wb") as file:
+        with writing(path) as partial, open(partial, "wb") as file:
             yield file
-        put(partial, path)
     except OSError as error:
         if no_space(error):
             raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
     """Remove what a killed run left half-written in `folder`. Only while no other run writes there."""
-    for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+    for partial in folder.glob(f".*{PARTIAL}"):
+        remove(partial)

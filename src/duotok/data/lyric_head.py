@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from duotok.audio.io import read
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError, BundleError
 from duotok.lyrics.align import Aligned, align_lyrics, needed_classes
 from duotok.lyrics.mend import Draft, mend
 from duotok.lyrics.text import BERT_NAME, vocabulary_of_size
 from duotok.lyrics.types import Lyrics
-from duotok.tokens import SAMPLE_RATE
 
 
 class LyricHead:

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from duotok.audio.io import probe, stream
 from duotok.audio.loudness import LoudnessMeter
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data.jobs import Engine, Pending, Results, Unit, atomic_write, pending, run_units
 from duotok.data.sources import fingerprint, local
-from duotok.durable import sha256
 from duotok.errors import AudioError
-from duotok.records import FRAME_SAMPLES, RATE, CorpusError, Recording
+from duotok.files import sha256
+from duotok.records import CorpusError, Recording
 
 # Whole token frames, so that blocks and frames have common borders.
 BLOCK_SECONDS = 10.0
@@ -62,14 +63,14 @@ def scan_recording(payload: dict[str, Any]) -> dict[str, Any]:
         for block in _side_by_side(streams):
             scan.push(block)
         hashes = {stem: sha256(path) for stem, path in zip(stems, paths, strict=True)}
-        rates = {probe(path).rate for path in paths} - {RATE}
+        rates = {probe(path).rate for path in paths} - {SAMPLE_RATE}
     samples = scan.samples([audio[stem] for stem in stems])
-    _check_length(recording, samples / RATE)
+    _check_length(recording, samples / SAMPLE_RATE)
     notes = [f"resampled from {rate} Hz" for rate in sorted(rates)]
     if len(set(scan.lengths)) > 1:
         notes.append(f"stems differ by {max(scan.lengths) - min(scan.lengths)} samples; the shortest counts")
     found = {
-        "seconds": samples / RATE, "samples": samples, "channels": scan.channels, "loudness": scan.loudness(),
+        "seconds": samples / SAMPLE_RATE, "samples": samples, "channels": scan.channels, "loudness": scan.loudness(),
         "peak": scan.peak, "sha256": hashes, "stems": stems, "notes": notes,
     }  # fmt: skip
     text, levels = scan_files(folder, recording["id"])
@@ -102,7 +103,7 @@ def read_scan(work: Path, recording: str) -> tuple[dict[str, Any], NDArray[np.fl
 def _blocks(path: Path, start: float, stop: float) -> Iterator[Tensor]:
     channels = None if probe(path).channels <= 2 else 2
     seconds = stop - start if stop else None
-    return stream(path, RATE, channels, BLOCK_SECONDS, start, seconds, strict=True)
+    return stream(path, SAMPLE_RATE, channels, BLOCK_SECONDS, start, seconds, strict=True)
 
 
 def _side_by_side(streams: list[Iterator[Tensor]]) -> Iterator[list[Tensor | None]]:
@@ -124,7 +125,7 @@ class _Scan:
         self.channels = 1
         self.peak = 0.0
         self._levels: list[list[NDArray[np.float16]]] = [[] for _ in stems]
-        self._meter = LoudnessMeter(RATE)
+        self._meter = LoudnessMeter(SAMPLE_RATE)
         self._meter_channels = 0
 
     def push(self, blocks: list[Tensor | None]) -> None:
@@ -147,7 +148,7 @@ class _Scan:
         if longest - shortest >= FRAME_SAMPLES:
             a, b = (self.lengths.index(length) for length in (shortest, longest))
             raise AudioError(
-                f"{names[a]}: is {shortest / RATE:.3f} s long, {names[b]} {longest / RATE:.3f} s; "
+                f"{names[a]}: is {shortest / SAMPLE_RATE:.3f} s long, {names[b]} {longest / SAMPLE_RATE:.3f} s; "
                 "stems of one recording must be of one length"
             )
         return shortest

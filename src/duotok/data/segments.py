@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from duotok.clock import FRAME_RATE, FRAME_SAMPLES
 from duotok.config import Config
 from duotok.data.activity import (
-    FRAME_RATE,
     SILENCE_DB,
     ActivityConfig,
     Levels,
@@ -33,17 +33,8 @@ from duotok.data.activity import (
 from duotok.data.cutting import Costs, Material, best_cuts
 from duotok.data.sentences import Sentence, sentences_of, text_between
 from duotok.lyrics.types import Lyrics
-from duotok.records import (
-    FRAME_SAMPLES,
-    STEMS,
-    Activity,
-    CorpusError,
-    Kind,
-    Recording,
-    SampleType,
-    Segment,
-    segment_key,
-)
+from duotok.records import STORED, Activity, CorpusError, Kind, Recording, SampleType, Segment, segment_key
+from duotok.tracks import ACCOMPANIMENT_STEMS
 
 # What a boundary costs: a loud place and the lack of a pause at most 1 each, a voice that goes on, a line, a word.
 CUTS_VOICE, CUTS_LINE, CUTS_WORD = 2.0, 10.0, 60.0
@@ -52,7 +43,6 @@ NEVER_SKIP, SKIP_SOUND = 50.0, 0.2  # for each frame that is in no segment
 PAUSE_SECONDS = 2.0  # silence, and pauses of a voice alone, may be left out from this length on
 LEAST_AGREEMENT = 0.3
 QUIETEST_LOUDNESS = -70.0
-PARTS = ("drums", "bass", "other")
 
 
 class SegmentConfig(Config):
@@ -91,21 +81,21 @@ def stem_sources(kind: Kind, audio: Collection[str]) -> dict[str, str]:
 
     A mix that is the sum of stored stems is not stored; an instrumental is all accompaniment, a voice alone all vocals.
     """
-    whole = next(stem for stem in STEMS if stem in audio)
+    whole = next(stem for stem in STORED if stem in audio)
     if kind == "instrumental":
         return {"accompaniment": "accompaniment" if "accompaniment" in audio else whole}
     if kind in ("voice", "speech"):
         return {"vocals": "vocals" if "vocals" in audio else whole}
-    parts = tuple(stem for stem in PARTS if stem in audio)
-    complete = "vocals" in audio and ("accompaniment" in audio or parts == PARTS)
+    parts = tuple(stem for stem in ACCOMPANIMENT_STEMS if stem in audio)
+    complete = "vocals" in audio and ("accompaniment" in audio or parts == ACCOMPANIMENT_STEMS)
     wanted = ("vocals", "accompaniment", *parts) if complete else ("mix", "vocals", "accompaniment")
-    return {stem: stem for stem in STEMS if stem in wanted and stem in audio} or {"mix": whole}
+    return {stem: stem for stem in STORED if stem in wanted and stem in audio} or {"mix": whole}
 
 
 def tracks(stems: Collection[str]) -> frozenset[str]:
     """Which of mix, vocals and accompaniment stored stems can give, by sums if need be."""
     found = {"mix", "vocals", "accompaniment"} & set(stems)
-    if set(PARTS) <= set(stems):
+    if set(ACCOMPANIMENT_STEMS) <= set(stems):
         found.add("accompaniment")
     if {"vocals", "accompaniment"} <= found:
         found.add("mix")
@@ -123,8 +113,8 @@ class _Sound:
     @classmethod
     def of(cls, kind: Kind, levels: Mapping[str, Levels]) -> _Sound:
         voice, band = levels.get("vocals"), levels.get("accompaniment")
-        if band is None and all(stem in levels for stem in PARTS):
-            band = _power_sum([levels[stem] for stem in PARTS])
+        if band is None and all(stem in levels for stem in ACCOMPANIMENT_STEMS):
+            band = _power_sum([levels[stem] for stem in ACCOMPANIMENT_STEMS])
         mix = levels.get("mix")
         if mix is None:
             mix = _power_sum([row for row in (voice, band) if row is not None] or list(levels.values()))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from duotok.data.activity import FRAME_RATE
+from duotok.clock import FRAME_RATE
 from duotok.lyrics.types import Line, Lyrics
 
 TOLERANCE = 12  # frames that a time may lie outside of the recording: rounding, the padding of codecs

@@ -20,19 +20,20 @@ from torch import Tensor
 
 from duotok.audio.channels import Upright
 from duotok.audio.io import probe, stream
+from duotok.clock import SAMPLE_RATE
 from duotok.data.jobs import Engine, Outcome, Pending, Results, Unit, pending, run_units
 from duotok.data.sources import fingerprint, local
-from duotok.data.stem_files import EXTENSIONS, TRACKS, StemWriter, remove_stems, stems_in
+from duotok.data.stem_files import EXTENSIONS, StemWriter, remove_stems, stems_in
 from duotok.errors import AudioError, ConfigError
-from duotok.records import RATE, Recording
+from duotok.records import Recording
 from duotok.separation.choose import SEPARATORS, separator_by_name, separator_stamp
 from duotok.separation.chunked import ACCOMPANIMENT, VOCALS, ChunkedSeparator
+from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
 LEDGER = Path("ledger") / "separate.jsonl"
 FORMAT = 1  # of what this step writes: another number, and everything is separated anew
 KINDS = ("song", "music")
 BLOCK_SECONDS = 10.0
-ADDENDS = ("drums", "bass", "other")
 NOTE_SECONDS = 15.0
 
 Note = Callable[[str], None]
@@ -71,7 +72,7 @@ def _opened(name: str, weights: str | None, config: str | None, model: str, devi
 
 def to_separate(recordings: Iterable[Recording]) -> list[Recording]:
     """Those of kind song and music that have a mix, and no track of it."""
-    tracks = {*TRACKS, *ADDENDS}
+    tracks = {*TRACKS, *ACCOMPANIMENT_STEMS}
     return [r for r in recordings if r.kind in KINDS and "mix" in r.audio and not tracks & r.audio.keys()]
 
 
@@ -97,10 +98,10 @@ def separate_recording(payload: dict[str, Any]) -> dict[str, Any]:
     began, samples = time.perf_counter(), 0
     with local(payload["mix"]) as path, _one_thread(options.device):
         channels = min(probe(path).channels, 2)
-        blocks = stream(path, RATE, channels, BLOCK_SECONDS, start, stop - start if stop else None, strict=True)
+        blocks = stream(path, SAMPLE_RATE, channels, BLOCK_SECONDS, start, stop - start if stop else None, strict=True)
         upright = map(Upright().push, blocks)
         with StemWriter(folder, channels, options.extension, options.bits) as writer:
-            for silence in _silence(channels, round(start * RATE)):
+            for silence in _silence(channels, round(start * SAMPLE_RATE)):
                 writer.write(silence, silence)
             for vocals, accompaniment in _pieces(separator, upright, channels):
                 if not bool(vocals.isfinite().all()):
@@ -108,14 +109,14 @@ def separate_recording(payload: dict[str, Any]) -> dict[str, Any]:
                 writer.write(vocals, vocals + accompaniment)
                 samples += vocals.shape[-1]
     return {
-        "samples": samples, "seconds": samples / RATE, "channels": channels, "clipped": writer.clipped,
+        "samples": samples, "seconds": samples / SAMPLE_RATE, "channels": channels, "clipped": writer.clipped,
         "took": round(time.perf_counter() - began, 3), "extension": options.extension,
     }  # fmt: skip
 
 
 def _silence(channels: int, samples: int) -> Iterator[Tensor]:
-    for first in range(0, samples, RATE):
-        yield torch.zeros(channels, min(RATE, samples - first))
+    for first in range(0, samples, SAMPLE_RATE):
+        yield torch.zeros(channels, min(SAMPLE_RATE, samples - first))
 
 
 def _pieces(separator: ChunkedSeparator, blocks: Iterable[Tensor], channels: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,18 +13,21 @@ import torch
 from torch import Tensor
 
 from duotok.audio.io import probe, stream
-from duotok.data.separate import ADDENDS, BLOCK_SECONDS
+from duotok.clock import SAMPLE_RATE
+from duotok.data.separate import BLOCK_SECONDS
 from duotok.data.sources import local
-from duotok.data.stem_files import TRACKS
-from duotok.records import RATE, CorpusError, Recording
+from duotok.records import CorpusError, Recording
 from duotok.separation.chunked import VOCALS, ChunkedSeparator, Taker
 from duotok.separation.measures import RunningSiSdr
+from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
 
 def with_true_stems(recordings: Iterable[Recording]) -> list[Recording]:
     """Those whose vocals are known, and everything else too, in one track or in drums, bass and other."""
     return [
-        r for r in recordings if "vocals" in r.audio and ("accompaniment" in r.audio or r.audio.keys() >= {*ADDENDS})
+        r
+        for r in recordings
+        if "vocals" in r.audio and ("accompaniment" in r.audio or r.audio.keys() >= {*ACCOMPANIMENT_STEMS})
     ]
 
 
@@ -57,14 +60,14 @@ def measure_separation(
 
 
 def _measured(recording: Recording, separator: ChunkedSeparator, seconds: float | None) -> Quality:
-    names = ("vocals", *(("accompaniment",) if "accompaniment" in recording.audio else ADDENDS))
+    names = ("vocals", *(("accompaniment",) if "accompaniment" in recording.audio else ACCOMPANIMENT_STEMS))
     scores = {way: {track: RunningSiSdr() for track in TRACKS} for way in ("nothing", "separated")}
     truth: list[Tensor] = []
     reading = [0.0]
 
     def mixes(places: Sequence[Path]) -> Iterator[Tensor]:
         first, length = _part(recording, places[0], seconds)
-        streams = [stream(path, RATE, 2, BLOCK_SECONDS, first, length) for path in places]
+        streams = [stream(path, SAMPLE_RATE, 2, BLOCK_SECONDS, first, length) for path in places]
         while True:
             began = time.perf_counter()
             blocks = [block for source in streams if (block := next(source, None)) is not None]
@@ -94,7 +97,9 @@ def _measured(recording: Recording, separator: ChunkedSeparator, seconds: float 
     for track in TRACKS:
         if not values["nothing"][track] > SILENT_DB:
             values["nothing"][track] = values["separated"][track] = math.nan
-    return Quality(recording.id, samples / RATE, max(took - reading[0], 0.0), values["nothing"], values["separated"])
+    return Quality(
+        recording.id, samples / SAMPLE_RATE, max(took - reading[0], 0.0), values["nothing"], values["separated"]
+    )
 
 
 def _part(recording: Recording, path: Path, seconds: float | None) -> tuple[float, float | None]:

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 
 from duotok.audio.channels import upright
 from duotok.audio.io import probe, stream
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data.jobs import Engine, JobError, Pending, Results, Unit, atomic_write, pending, run_units
 from duotok.data.scan import read_scan
 from duotok.data.segments import stem_sources
 from duotok.data.sources import local
-from duotok.durable import sha256
 from duotok.errors import AudioError
-from duotok.records import FRAME_SAMPLES, RATE, SPLITS, CorpusError, Recording, Segment, table_row, table_schema
+from duotok.files import sha256
+from duotok.records import SPLITS, CorpusError, Recording, Segment, table_row, table_schema
 
 VERSION = 1
 SHARD_SEGMENTS = 256
@@ -147,7 +148,9 @@ def cut(path: Path, start: float, length: int, start_frame: int, frames: int) ->
     # One frame more than wanted, so that the resampler need not invent what follows.
     after = min(FRAME_SAMPLES, length - begin - wanted)
     channels = None if probe(path).channels <= 2 else 2
-    blocks = stream(path, RATE, channels, 60.0, start + begin / RATE, (wanted + after) / RATE, strict=True)
+    blocks = stream(
+        path, SAMPLE_RATE, channels, 60.0, start + begin / SAMPLE_RATE, (wanted + after) / SAMPLE_RATE, strict=True
+    )
     sound = torch.cat(list(blocks), dim=1)
     if sound.shape[1] < wanted:
         raise AudioError(f"{path}: shorter than when it was scanned; run the scan again")
@@ -160,7 +163,7 @@ def cut(path: Path, start: float, length: int, start_frame: int, frames: int) ->
 def encode(samples: NDArray[np.int16]) -> bytes:
     """int16 `[samples, channels]` as a FLAC file."""
     file = io.BytesIO()
-    soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16", compression_level=FLAC_LEVEL)
+    soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16", compression_level=FLAC_LEVEL)
     return file.getvalue()
 
 
@@ -273,7 +276,7 @@ def _write_summary(folder: Path, units: Sequence[Unit], results: Results, chosen
         counts["segments"] += len(segments)
         counts["frames"] += sum(segment["frames"] for segment in segments)
     for counts in splits.values():
-        counts["seconds"] = counts["frames"] * FRAME_SAMPLES / RATE
+        counts["seconds"] = counts["frames"] * FRAME_SAMPLES / SAMPLE_RATE
     hashes = {name: result["sha256"] for name, result in results.done.items()}
     summary = {
         "version": VERSION, **chosen, "splits": splits,

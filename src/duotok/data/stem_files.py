@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from duotok.audio.io import DiskFile
+from duotok.clock import SAMPLE_RATE
 from duotok.data.engines import no_space
-from duotok.durable import put
 from duotok.errors import AudioError, ConfigError
-from duotok.paths import temporary
+from duotok.files import put, temporary
+from duotok.tracks import TRACKS
 
-RATE = 48_000
-TRACKS = ("vocals", "accompaniment")
 EXTENSIONS = ("flac", "opus")
 OPUS_BITS = 80_000  # bits a second and channel
 # Samples of 960 are a frame of the Opus coder.
@@ -63,7 +62,7 @@ class _Flac:
         self._handle = DiskFile(path)
         self._shift = 32 - bits
         self._file: Any = soundfile.SoundFile(
-            self._handle, "w", samplerate=RATE, channels=channels, format="FLAC", subtype=f"PCM_{bits}"
+            self._handle, "w", samplerate=SAMPLE_RATE, channels=channels, format="FLAC", subtype=f"PCM_{bits}"
         )
 
     def write(self, samples: Any) -> None:
@@ -94,7 +93,7 @@ class _Opus:
             str(path), "w", format="ogg", options={"fflags": "+bitexact", "serial_offset": "1"}
         )
         layout = "stereo" if channels == 2 else "mono"
-        self._stream: Any = self._container.add_stream("libopus", rate=RATE, layout=layout)
+        self._stream: Any = self._container.add_stream("libopus", rate=SAMPLE_RATE, layout=layout)
         self._stream.bit_rate = OPUS_BITS * channels
         self._stream.codec_context.flags |= av.codec.context.Flags.bitexact
 
@@ -104,7 +103,7 @@ class _Opus:
             frame = self._av.AudioFrame.from_ndarray(
                 block.reshape(1, -1), format="flt", layout=self._stream.codec_context.layout.name
             )
-            frame.sample_rate, frame.pts = RATE, self._given
+            frame.sample_rate, frame.pts = SAMPLE_RATE, self._given
             self._given += len(block)
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)

@@ -14,13 +14,14 @@ from torch import Tensor
 
 import duotok
 from duotok.audio.loudness import integrated_loudness
+from duotok.clock import SAMPLE_RATE
 from duotok.demo import pictures
 from duotok.demo.report import PIECES, YARDSTICK_BITS, Report
 from duotok.demo.script import SCRIPT
 from duotok.demo.template import PAGE, STYLE
 from duotok.evaluation.codes import CodeUsage
-from duotok.tokens import SAMPLE_RATE, TRACKS
-from duotok.tokens.file import to_bytes
+from duotok.tokens import to_bytes
+from duotok.tracks import TRACKS
 
 
 def data_uri(data: bytes, kind: str) -> str:

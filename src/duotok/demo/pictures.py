@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duotok.audio.features import ANALYSIS_RATE, MEL_BINS, MEL_HOP, LogMel
+from duotok.audio.features import MEL_BINS, LogMel
 from duotok.audio.io import resample
+from duotok.clock import ANALYSIS_RATE, MEL_HOP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

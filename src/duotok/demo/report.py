@@ -18,16 +18,16 @@ from duotok.audio.channels import upright
 from duotok.audio.finding import AUDIO_SUFFIXES
 from duotok.audio.io import probe, read, write
 from duotok.audio.resampling import resampled_length
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
-from duotok.durable import sha256
 from duotok.errors import AudioError, DuoTokError, MissingExtraError
 from duotok.evaluation import fidelity, music
 from duotok.evaluation.codes import CodeUsage, UsageFacts
 from duotok.evaluation.opus import opus
-from duotok.paths import text_of
+from duotok.files import sha256, text_of, write_bytes
 from duotok.separation.measures import si_sdr
-from duotok.tokens import SAMPLE_RATE, TRACKS, DualTokens
-from duotok.tokens.file import to_bytes, write_atomically
+from duotok.tokens import DualTokens, to_bytes
+from duotok.tracks import TRACKS
 
 Progress = Callable[[str, float], None]
 PIECES = (*TRACKS, "mix")
@@ -335,10 +335,10 @@ def save(report: Report, folder: Path, progress: Progress | None = None) -> Path
     note("drawing", 0.6)
     page = report_page.render(report, vectors).encode()
     try:
-        write_atomically(folder / "picture.png", overview)
+        write_bytes(folder / "picture.png", overview)
         written = {path.name: sha256(path) for path in outputs(folder) if path.name not in (FACTS, PAGE)}
         _write_facts(report, folder, {**written, PAGE: hashlib.sha256(page).hexdigest()})
-        write_atomically(folder / PAGE, page)
+        write_bytes(folder / PAGE, page)
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from None
     note("writing", 1.0)
@@ -347,7 +347,7 @@ def save(report: Report, folder: Path, progress: Progress | None = None) -> Path
 
 def _write_facts(report: Report, folder: Path, files: Mapping[str, str | None]) -> None:
     facts = {"made_by": MADE_BY, **report.facts(), "files": files}
-    write_atomically(folder / FACTS, json.dumps(facts, indent=2).encode() + b"\n")
+    write_bytes(folder / FACTS, json.dumps(facts, indent=2).encode() + b"\n")
 
 
 def _playable(audio: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor
 from duotok.audio.features import POWER_FLOOR, mel_filters
 from duotok.audio.io import resample
 from duotok.audio.loudness import integrated_loudness
+from duotok.clock import ANALYSIS_RATE
 from duotok.errors import MissingExtraError
 
-DISTANCE_RATE = 24_000
 LOUDNESS = -14.0
 """LUFS at which sounds are compared."""
 SCALES = (32, 64, 128, 256, 512, 1024, 2048)
@@ -21,7 +21,7 @@ SCALES = (32, 64, 128, 256, 512, 1024, 2048)
 
 @cache
 def _scale(n_fft: int) -> tuple[Tensor, Tensor]:
-    return torch.hann_window(n_fft), mel_filters(DISTANCE_RATE, n_fft, 5 * n_fft // 32)
+    return torch.hann_window(n_fft), mel_filters(ANALYSIS_RATE, n_fft, 5 * n_fft // 32)
 
 
 def _log_mel(audio: Tensor, n_fft: int) -> Tensor:
@@ -34,7 +34,7 @@ def _log_mel(audio: Tensor, n_fft: int) -> Tensor:
 def to_distance_rate(audio: Tensor, rate: int) -> Tensor:
     """Mono at 24 kHz: `[samples]` or `[channels, samples]` at `rate` to `[samples]`."""
     mono = audio.mean(0) if audio.dim() == 2 else audio
-    return resample(mono[None], rate, DISTANCE_RATE)[0] if rate != DISTANCE_RATE else mono
+    return resample(mono[None], rate, ANALYSIS_RATE)[0] if rate != ANALYSIS_RATE else mono
 
 
 def level_of(target: Tensor, rate: int, lufs: float) -> float:
@@ -55,7 +55,7 @@ def mel_distance(estimate: Tensor, target: Tensor, rate: int, lufs: float | None
     n = min(len(a), len(b))
     a, b = a[:n], b[:n]
     if lufs is not None:
-        factor = level_of(b, DISTANCE_RATE, lufs)
+        factor = level_of(b, ANALYSIS_RATE, lufs)
         a, b = factor * a, factor * b
     return sum(float((_log_mel(a, s) - _log_mel(b, s)).abs().mean()) for s in SCALES) / len(SCALES)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from duotok.audio.features import ANALYSIS_RATE, MEL_HOP, Chroma
+from duotok.audio.features import Chroma
+from duotok.clock import ANALYSIS_RATE, MEL_HOP
 from duotok.evaluation.fidelity import to_distance_rate
 
 SOUNDING_DB = -40.0

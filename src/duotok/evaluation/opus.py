@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-RATE = 48_000
+from duotok.clock import SAMPLE_RATE
+
 FRAME = 960  # 20 ms
 LONGEST_DELAY = 4800
 
@@ -32,14 +33,14 @@ def opus(audio: Tensor, bit_rate: int = 6000, application: str = "audio") -> Cod
     n = mono.shape[1]
     padded = np.pad(mono, ((0, 0), (0, LONGEST_DELAY + -(n + LONGEST_DELAY) % FRAME)))
     encoder = av.CodecContext.create("libopus", "w")
-    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = RATE, "mono", "flt", bit_rate
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = SAMPLE_RATE, "mono", "flt", bit_rate
     encoder.options = {"application": application, "vbr": "on", "frame_duration": "20", "compression_level": "10"}
     decoder = av.CodecContext.create("opus", "r")
-    decoder.sample_rate, decoder.layout = RATE, "mono"
+    decoder.sample_rate, decoder.layout = SAMPLE_RATE, "mono"
     packets = []
     for start in range(0, padded.shape[1], FRAME):
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(padded[:, start : start + FRAME]), "flt", "mono")
-        frame.sample_rate, frame.pts = RATE, start
+        frame.sample_rate, frame.pts = SAMPLE_RATE, start
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
     bits = 8 * sum(packet.size for packet in packets)
@@ -47,12 +48,12 @@ def opus(audio: Tensor, bit_rate: int = 6000, application: str = "audio") -> Cod
     decoded = np.concatenate(frames, axis=1)[:1]
     lag = _lag(decoded[0], mono[0])
     aligned = np.pad(decoded, ((0, 0), (0, n)))[:, lag : lag + n]
-    return Coded(torch.from_numpy(np.ascontiguousarray(aligned)), bits / (len(packets) * FRAME / RATE) / 1000)
+    return Coded(torch.from_numpy(np.ascontiguousarray(aligned)), bits / (len(packets) * FRAME / SAMPLE_RATE) / 1000)
 
 
 def _lag(late: NDArray[np.float32], original: NDArray[np.float32]) -> int:
     """By how many samples (0 to 100 ms) `late` follows `original`, from the first 30 s that both have."""
-    late, original = late[: 30 * RATE], original[: 30 * RATE]
+    late, original = late[: 30 * SAMPLE_RATE], original[: 30 * SAMPLE_RATE]
     size = 1 << (len(late) + len(original)).bit_length()
     product = np.fft.rfft(late, size) * np.conj(np.fft.rfft(original, size))
     return int(np.argmax(np.fft.irfft(product, size)[:LONGEST_DELAY]))

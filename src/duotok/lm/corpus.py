@@ -22,11 +22,10 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from duotok.durable import put
 from duotok.errors import DuoTokError, MissingExtraError, TokenFileError
+from duotok.files import writing
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
-from duotok.paths import temporary
 from duotok.records import SPLITS, Split
 from duotok.seals import is_sealed, read_json, seal
 
@@ -124,40 +123,40 @@ def write_tokens(
     facts = {"format": FORMAT, "codec": identity.as_json(), "source": source, "vectors": _hash(more.get(VECTORS))}
     schema = _schema(identity).with_metadata({KEY: json.dumps(seal(facts)).encode(), **more})
     plain = [column.name for column in identity.columns]
-    partial = temporary(path, ".partial")
     seen: set[str] = set()
     all_songs = hashlib.sha256()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        settings: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["split"], "write_statistics": ["split"]}
-        settings["write_page_checksum"] = True
-        with pq.ParquetWriter(partial, schema, **settings) as writer:
-            for group in _groups(songs):
-                for song in group:
-                    check_song(identity, song, str(path))
-                    if song.id in seen:
-                        raise TokenFileError(f"{path}: song '{song.id}' comes twice; give every song its own id")
-                    seen.add(song.id)
-                columns: dict[str, Any] = {
-                    "id": [s.id for s in group], "split": [s.split for s in group],
-                    "identity": [s.identity for s in group], "recording": [s.recording for s in group],
-                    "start_frame": [s.start_frame for s in group], "n_frames": [s.frames for s in group],
-                    "sha256": [s.sha256 for s in group],
-                }  # fmt: skip
-                all_songs.update("".join(columns["sha256"]).encode())
-                ends = np.cumsum([0, *columns["n_frames"]], dtype=np.int32)
-                for name, column in zip(plain, identity.columns, strict=True):
-                    codes = np.concatenate([s.tokens[column.stream][column.codebook] for s in group])
-                    columns[name] = pa.ListArray.from_arrays(ends, pa.array(codes.astype(np.int32)))
-                writer.write_table(pa.table(columns, schema=schema))
-            writer.add_key_value_metadata({SONGS: all_songs.hexdigest().encode()})
-        if not seen:
-            raise TokenFileError(f"{path}: no songs to pack")
-        put(partial, path)
+        with writing(path) as partial:
+            settings: dict[str, Any] = {
+                "compression": "zstd",
+                "use_dictionary": ["split"],
+                "write_statistics": ["split"],
+            }
+            settings["write_page_checksum"] = True
+            with pq.ParquetWriter(partial, schema, **settings) as writer:
+                for group in _groups(songs):
+                    for song in group:
+                        check_song(identity, song, str(path))
+                        if song.id in seen:
+                            raise TokenFileError(f"{path}: song '{song.id}' comes twice; give every song its own id")
+                        seen.add(song.id)
+                    columns: dict[str, Any] = {
+                        "id": [s.id for s in group], "split": [s.split for s in group],
+                        "identity": [s.identity for s in group], "recording": [s.recording for s in group],
+                        "start_frame": [s.start_frame for s in group], "n_frames": [s.frames for s in group],
+                        "sha256": [s.sha256 for s in group],
+                    }  # fmt: skip
+                    all_songs.update("".join(columns["sha256"]).encode())
+                    ends = np.cumsum([0, *columns["n_frames"]], dtype=np.int32)
+                    for name, column in zip(plain, identity.columns, strict=True):
+                        codes = np.concatenate([s.tokens[column.stream][column.codebook] for s in group])
+                        columns[name] = pa.ListArray.from_arrays(ends, pa.array(codes.astype(np.int32)))
+                    writer.write_table(pa.table(columns, schema=schema))
+                writer.add_key_value_metadata({SONGS: all_songs.hexdigest().encode()})
+            if not seen:
+                raise TokenFileError(f"{path}: no songs to pack")
     except OSError as error:
         raise DuoTokError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return len(seen)
 
 

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from duotok.errors import DuoTokError, TokenFileError
+from duotok.files import write_bytes
 from duotok.lm.corpus import Song, TokenCorpus, check_song
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.pieces import SHORTEST, Piece, check_lengths, pieces
 from duotok.lm.protocols import Protocol, batched
 from duotok.lm.scores import SongScore, load_scores, save_scores
 from duotok.records import Split
-from duotok.tokens.file import write_atomically
 
 SECONDS = 30.0
 FACTS = "facts.json"
@@ -211,7 +211,7 @@ class _Folder:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            write_atomically(path, text.encode())
+            write_bytes(path, text.encode())
             return
         except ValueError:
             before = {}

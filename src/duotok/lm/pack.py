@@ -25,6 +25,7 @@ from rich.progress import track as progress
 from torch import Tensor
 
 from duotok.audio.resampling import resampled_length
+from duotok.clock import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec import Codec
 from duotok.codec.bundled import BundleCodec
 from duotok.codec.duotok import DuoTok
@@ -38,7 +39,8 @@ from duotok.lm.streams import CodecIdentity, codec_identity, tokens_identity
 from duotok.records import SPLITS, Split
 from duotok.shards.neighbours import joined
 from duotok.shards.store import ShardStore, track_parts
-from duotok.tokens import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, SUFFIX, TRACKS, DualTokens
+from duotok.tokens import SUFFIX, DualTokens
+from duotok.tracks import TRACKS
 
 T = TypeVar("T")
 SOLO = {"instrumental": "accompaniment", "voice": "vocals"}

@@ -10,7 +10,6 @@ No pickle, no optimizer, no paths of the machine that trained it.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,14 @@ from torch import Tensor
 from duotok.codec.bundle import CARD_FILE, CONFIG_FILE, PACKAGED, SEAL, Storage, check_hash, check_limits, load_weights
 from duotok.compact import compact
 from duotok.config import Config, parse
-from duotok.durable import put
 from duotok.errors import BundleError, ConfigError, DuoTokError
+from duotok.files import write_bytes, writing
 from duotok.lm.config import LMConfig
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import Name, Protocol, protocol_by_name
 from duotok.lm.stage import TrainedLM, load_lm
 from duotok.lm.streams import CodecIdentity
-from duotok.paths import temporary
 from duotok.seals import hashes, is_sealed, read_json, seal
-from duotok.tokens.file import write_atomically
 from duotok.training.checkpoint import best_so_far, checkpoints, read_state
 
 FORMAT_VERSION = 1
@@ -135,23 +132,20 @@ def export_lm(run: str | Path, folder: str | Path, storage: Storage = "float32",
         raise DuoTokError(f"{folder}: is already there; name a new folder, or an empty one")
     config = _config(trained)
     state = _stored(trained.model, storage)
-    partial = temporary(folder)
     try:
-        partial.mkdir(parents=True)
-        (partial / WEIGHTS_FILE).write_bytes(save(state))
-        (partial / CARD_FILE).write_text(card(config, trained.model, notes), encoding="utf-8")
-        _write_sealed(partial, config)
-        put(partial, folder)
+        with writing(folder) as partial:
+            partial.mkdir()
+            (partial / WEIGHTS_FILE).write_bytes(save(state))
+            (partial / CARD_FILE).write_text(card(config, trained.model, notes), encoding="utf-8")
+            _write_sealed(partial, config)
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
 def _write_sealed(folder: Path, config: FolderConfig) -> None:
     values = {**config.model_dump(mode="json"), "sha256": hashes(folder, [WEIGHTS_FILE, CARD_FILE])}
-    write_atomically(folder / CONFIG_FILE, (json.dumps(seal(values), indent=1) + "\n").encode())
+    write_bytes(folder / CONFIG_FILE, (json.dumps(seal(values), indent=1) + "\n").encode())
 
 
 def seal_lm(folder: str | Path) -> Path:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from duotok.errors import DuoTokError, TokenFileError
-from duotok.tokens.file import write_atomically
+from duotok.files import write_bytes
 
 FORMAT = 1
 KEY = "duotok_scores"
@@ -53,7 +53,7 @@ def save_scores(path: str | Path, scores: Sequence[SongScore], facts: dict[str, 
     rows = [[s.song, s.stream, s.codebook, s.size, len(s.bits)] for s in scores]
     header = json.dumps({"format": FORMAT, "facts": facts, "rows": rows}, sort_keys=True)
     try:
-        write_atomically(Path(path), safetensors.numpy.save(arrays, metadata={KEY: header}))
+        write_bytes(Path(path), safetensors.numpy.save(arrays, metadata={KEY: header}))
     except OSError as error:
         raise DuoTokError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 

@@ -110,7 +110,8 @@ def codec_identity(codec: Described) -> CodecIdentity:
 
 def tokens_identity(tokens: DualTokens) -> CodecIdentity:
     """The identity of the model that made a token file."""
-    from duotok.tokens import FRAME_RATE, SAMPLE_RATE, TRACKS
+    from duotok.clock import FRAME_RATE, SAMPLE_RATE
+    from duotok.tracks import TRACKS
 
     streams = tuple(Stream(track, (size,)) for track, size in zip(TRACKS, tokens.codebook_sizes, strict=True))
     return CodecIdentity(tokens.model_id, tokens.model_hash, FRAME_RATE, SAMPLE_RATE, streams)

@@ -1,9 +1,11 @@
 """The tokenizer: Transformer, BEST-RQ, replacement noise, SimVQ, heads, routing. Knows no files and no trainer."""
 
+from duotok.clock import MEL_PER_FRAME
 from duotok.model.bestrq import BestRQ, BestRQConfig
-from duotok.model.config import MEL_PER_FRAME, STEMS, TokenizerConfig
+from duotok.model.config import TokenizerConfig
 from duotok.model.losses import Stage2Weights, Stage3Weights, stage2_loss, stage3_loss
 from duotok.model.tokenizer import Quantized, Tokenizer
+from duotok.tracks import STEMS
 
 __all__ = [
     "MEL_PER_FRAME",

@@ -14,15 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duotok.clock import FRAME_RATE, MEL_PER_FRAME
 from duotok.config import Config
 from duotok.distributed import share, total
-from duotok.model.config import MEL_PER_FRAME
 from duotok.model.draws import Random, integers, normal, uniform
 from duotok.model.precision import full_precision
 from duotok.model.simvq import nearest
 from duotok.model.transformer import frame_mask
-
-FRAME_RATE = 25
 
 Whitening = Literal["bins", "full"]
 
@@ -58,7 +56,7 @@ class BestRQConfig(Config):
     @property
     def targets_per_frame(self) -> int:
         """Targets in a token frame: 1, 2 or 4."""
-        return self.target_rate // FRAME_RATE
+        return self.target_rate // int(FRAME_RATE)
 
 
 class RandomProjectionQuantizer(nn.Module):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from duotok.model.config import TokenizerConfig
 from duotok.model.simvq import PlainVQ, Quantizer, SimVQ
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 
 
 class ProjectionIn(nn.Module):

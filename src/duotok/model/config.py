@@ -8,11 +8,7 @@ from pydantic import Field, model_validator
 
 from duotok.config import Config
 from duotok.errors import ConfigError
-
-MEL_PER_FRAME = 4
-"""Mel frames (100 Hz) in a token frame (25 Hz): the x4 of down- and upsampling (docs/parameters.md, tokenizer)."""
-
-STEMS = ("vocals", "drums", "bass", "other")
+from duotok.tracks import STEMS
 
 BS_ROFORMER_BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 3 + (30,)
 """BS-RoFormer's bands up to 12 kHz at 44.1 kHz / n_fft 2048: bins 0..557 of 1025, what a 24 kHz student can see."""

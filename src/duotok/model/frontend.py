@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duotok.model.config import MEL_PER_FRAME
+from duotok.clock import MEL_PER_FRAME
 from duotok.model.transformer import frame_mask, silence_padding
 
 Kind = Literal["conv1d", "conv2d", "pyramid", "separable"]

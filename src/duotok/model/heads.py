@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duotok.model.config import MEL_PER_FRAME, TokenizerConfig
+from duotok.clock import MEL_PER_FRAME
+from duotok.model.config import TokenizerConfig
 from duotok.model.transformer import frame_mask, silence_padding
 
 HEADS = ("mel", "chroma", "masks", "text")

@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from duotok.clock import MEL_PER_FRAME
 from duotok.config import Config
 from duotok.distributed import share, total, world
-from duotok.model.config import MEL_PER_FRAME
 from duotok.model.transformer import frame_mask
 
 

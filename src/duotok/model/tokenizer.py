@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from duotok.clock import MEL_PER_FRAME
 from duotok.distributed import share
 from duotok.model.branches import Branch, ProjectionIn, Router
-from duotok.model.config import MEL_PER_FRAME, TokenizerConfig
+from duotok.model.config import TokenizerConfig
 from duotok.model.draws import Random
 from duotok.model.frontend import Downsampling
 from duotok.model.heads import Heads
@@ -22,7 +23,7 @@ from duotok.model.noise import FrameNoise
 from duotok.model.precision import full_precision
 from duotok.model.simvq import FIT_SCALE, vq_loss
 from duotok.model.transformer import Blocks, frame_mask
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 
 Track = str | Tensor
 """A track's name for the whole batch, or int64 `[batch]` with 0 = vocals, 1 = accompaniment."""

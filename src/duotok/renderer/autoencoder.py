@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duotok.audio.features import POWER_FLOOR, PowerSpectrum, mel_filters
+from duotok.clock import LATENT_SAMPLES, SAMPLE_RATE
 from duotok.config import Config
 from duotok.renderer.dit import depthwise
-
-RATE = 48_000
-LATENT_HOP = 960
 
 
 class AutoencoderConfig(Config):
@@ -115,11 +113,13 @@ class SpectralFeatures(nn.Module):
         if phase_bins:
             self.register_buffer("phase_window", torch.hann_window(1920), persistent=False)
         self.long, self.short = PowerSpectrum(2048, 480), PowerSpectrum(512, 240)
-        self.register_buffer("long_filters", mel_filters(RATE, 2048, 160), persistent=False)
-        self.register_buffer("short_filters", mel_filters(RATE, 512, 48), persistent=False)
+        self.register_buffer("long_filters", mel_filters(SAMPLE_RATE, 2048, 160), persistent=False)
+        self.register_buffer("short_filters", mel_filters(SAMPLE_RATE, 512, 48), persistent=False)
         if low_bands:
             self.low = PowerSpectrum(4096, 480)
-            self.register_buffer("low_filters", mel_filters(RATE, 4096, low_bands, f_max=3000.0), persistent=False)
+            self.register_buffer(
+                "low_filters", mel_filters(SAMPLE_RATE, 4096, low_bands, f_max=3000.0), persistent=False
+            )
 
     def forward(self, audio: Tensor) -> Tensor:
         with torch.autocast(audio.device.type, enabled=False):
@@ -189,7 +189,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, audio: Tensor) -> Tensor:
         """`[batch, 1, samples]` to unit-variance latents `[batch, ceil(samples / 960), 64]`."""
-        audio = F.pad(audio, (0, -audio.shape[-1] % LATENT_HOP))
+        audio = F.pad(audio, (0, -audio.shape[-1] % LATENT_SAMPLES))
         return (self.raw_latents(audio) - self.mean) / self.std
 
     def encoder(self) -> list[nn.Module]:

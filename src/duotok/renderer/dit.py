@@ -16,10 +16,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duotok.clock import LATENTS_PER_FRAME
 from duotok.config import Config
 from duotok.renderer.diffusion import VelocityModel
-
-LATENTS_PER_FRAME = 2  # 50 Hz latents over 25 Hz tokens
 
 
 class DiTConfig(Config):

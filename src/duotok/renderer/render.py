@@ -17,12 +17,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from duotok.clock import LATENT_SAMPLES, LATENTS_PER_FRAME
 from duotok.config import Config
 from duotok.errors import ConfigError
-from duotok.renderer.dit import LATENTS_PER_FRAME, DiT, guided
+from duotok.renderer.dit import DiT, guided
 from duotok.renderer.samplers import sample
 
-LATENT_SAMPLES = 960  # 48 kHz samples of a latent frame
 NOISE_BLOCK = 1024  # latent frames drawn together; part of what a seed means, so it never changes
 Progress = Callable[[int, int], None]
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duotok.config import Config
-
-STEMS = ("vocals", "drums", "bass", "other")
+from duotok.tracks import STEMS
 
 
 class BSRoFormerConfig(Config):

@@ -8,7 +8,6 @@ tensors and plain containers and refuses everything else; for Demucs its network
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -20,9 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
-from duotok.paths import temporary
+from duotok.files import writing
 
 WRAPPERS = ("state_dict", "model_state_dict", "state", "model")
 
@@ -87,16 +85,11 @@ def convert(source: Path, target: Path) -> int:
     if target.suffix != ".safetensors":
         raise ConfigError(f"{target}: name it NAME.safetensors")
     tensors, metadata = tensors_of(read_pickle(source), source)
-    partial = temporary(target, ".partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata=metadata or None)
-        put(partial, target)
+        with writing(target) as partial:
+            save_file(tensors, partial, metadata=metadata or None)
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another place") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return len(tensors)
 
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from duotok.audio.features import ANALYSIS_RATE, MEL_HOP, POWER_FLOOR, LogMel
+from duotok.audio.features import POWER_FLOOR, LogMel
 from duotok.audio.io import resample
+from duotok.clock import ANALYSIS_RATE, MEL_HOP
 from duotok.errors import AudioError
-from duotok.separation.bs_roformer import STEMS
 from duotok.separation.separator import Separator
+from duotok.tracks import STEMS
 
 Grid = Literal["mel", "stft", "roformer"]
 BINS: dict[int, Grid] = {128: "mel", 1025: "stft", 558: "roformer"}

@@ -9,7 +9,6 @@ The .json is removed before the .npy is replaced and written after it: a .npy wi
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 from collections import OrderedDict
@@ -24,9 +23,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from duotok.durable import put
+from duotok.clock import FRAME_SAMPLES
+from duotok.files import hold, put
 from duotok.pool import pool
-from duotok.records import FRAME_SAMPLES, CorpusError
+from duotok.records import CorpusError
 
 if TYPE_CHECKING:
     from duotok.shards.store import ShardStore
@@ -282,11 +282,9 @@ class _Output:
     def __enter__(self) -> _Output:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.partial.open("ab")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not hold(self.file):
             self.file.close()
-            raise CorpusError(f"{self.path}: another process is making it; wait for it to end") from None
+            raise CorpusError(f"{self.path}: another process is making it; wait for it to end")
         self.file.truncate(0)
         return self
 

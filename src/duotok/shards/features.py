@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duotok.audio.features import ANALYSIS_RATE, HIGHPASS_HZ, MEL_MEAN, MEL_STD, POWER_FLOOR, Chroma, LogMel
+from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD, POWER_FLOOR, Chroma, LogMel
 from duotok.audio.highpass import highpass
 from duotok.audio.io import resample
-from duotok.records import FRAME_SAMPLES, RATE, STEMS
+from duotok.clock import ANALYSIS_RATE, FRAME_SAMPLES, SAMPLE_RATE
+from duotok.records import STORED
 from duotok.shards.derived import derive, derive_many
 from duotok.shards.store import ShardStore
 
 TRACKS = ("vocals", "accompaniment", "mix")
 NAMES = ("mel", "chroma", "levels")
-LOW_SAMPLES = FRAME_SAMPLES * ANALYSIS_RATE // RATE
+LOW_SAMPLES = FRAME_SAMPLES * ANALYSIS_RATE // SAMPLE_RATE
 # The chroma window reaches 2.01 frames beyond a frame, the resampler's filter a few milliseconds more; the high-pass
 # remembers a beginning that was not there for some 0.3 s.
 CONTEXT = 12
@@ -54,8 +55,8 @@ class Features:
 
     def _resampled(self, index: int, stem: str, start: int, frames: int) -> Tensor:
         """Mono `[frames x 960]` of a stored stem at 24 kHz, behind the high-pass."""
-        sound = highpass(self.store.audio(index, stem, start, frames, channels=1), self.highpass_hz, RATE)
-        return resample(sound, RATE, ANALYSIS_RATE)[0]
+        sound = highpass(self.store.audio(index, stem, start, frames, channels=1), self.highpass_hz, SAMPLE_RATE)
+        return resample(sound, SAMPLE_RATE, ANALYSIS_RATE)[0]
 
     @torch.inference_mode()
     def rows(
@@ -116,7 +117,7 @@ def derive_features(
 
 
 def derive_samples(
-    store: ShardStore, stems: Sequence[str] = STEMS, select: Sequence[int] | None = None, workers: int = 1
+    store: ShardStore, stems: Sequence[str] = STORED, select: Sequence[int] | None = None, workers: int = 1
 ) -> None:
     """Fill pcm of the stored stems (0.7 GB an hour and stem), from which `store.audio` then reads instead of FLAC."""
     chosen = range(len(store)) if select is None else select

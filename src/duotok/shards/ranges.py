@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from duotok.durable import put
 from duotok.errors import MissingExtraError
-from duotok.paths import temporary
+from duotok.files import write_bytes
 from duotok.records import CorpusError
 
 WAITS = (0.5, 2.0, 8.0)
@@ -104,13 +103,9 @@ class Ranges:
         return data
 
     def _keep(self, kept: Path, data: bytes) -> None:
-        partial = temporary(kept, ".partial")
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            put(partial, kept)
+            write_bytes(kept, data)
         except OSError as error:  # a full cache disk must not stop a run that can do without
-            partial.unlink(missing_ok=True)
             warnings.warn(f"{kept.parent}: nothing more is cached ({_reason(error)})", stacklevel=2)
             self.cache = None
 

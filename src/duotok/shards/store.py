@@ -21,17 +21,19 @@ from rich.console import Console
 from rich.progress import track as progress
 from torch import Tensor
 
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.errors import MissingExtraError
-from duotok.records import FRAME_SAMPLES, RATE, CorpusError, SampleType, Segment
+from duotok.records import CorpusError, SampleType, Segment
 from duotok.shards.derived import DerivedArrays
 from duotok.shards.ranges import Ranges
+from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
 if TYPE_CHECKING:
     import pyarrow
 
 MANIFEST = "manifest.parquet"
 SUMMARY = "shards.json"
-PARTS = {"mix": ("vocals", "accompaniment"), "accompaniment": ("drums", "bass", "other")}
+PARTS = {"mix": TRACKS, "accompaniment": ACCOMPANIMENT_STEMS}
 """Tracks that are the sum of others where the shard does not hold them."""
 
 
@@ -321,10 +323,10 @@ class ShardStore:
         stored = self.segments[index]
         try:
             with soundfile.SoundFile(io.BytesIO(data)) as file:
-                if file.samplerate != RATE or file.frames != stored.segment.frames * FRAME_SAMPLES:
+                if file.samplerate != SAMPLE_RATE or file.frames != stored.segment.frames * FRAME_SAMPLES:
                     raise CorpusError(
                         f"{self._place(stored, stem)}: {file.frames} samples at {file.samplerate} Hz; the manifest says "
-                        f"{stored.segment.frames * FRAME_SAMPLES} at {RATE}, make the shards again"
+                        f"{stored.segment.frames * FRAME_SAMPLES} at {SAMPLE_RATE}, make the shards again"
                     )
                 file.seek(start)
                 sound: np.ndarray = file.read(count, dtype="float32", always_2d=True)

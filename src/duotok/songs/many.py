@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from duotok.files import sweep
 from duotok.pool import pool
 
 
@@ -82,8 +82,7 @@ def generate_many(
             done(Made(seed, song_folder(folder, seed), seconds, 0.0, True))
         else:
             todo.append(seed)
-            for left in folder.glob(f".{song_folder(folder, seed).name}.*"):  # of a run that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            sweep(song_folder(folder, seed))
     if workers <= 1 or len(todo) <= 1:
         for seed in todo:
             done(_make(seed, folder, seconds, options, saving))

@@ -8,7 +8,7 @@ from scipy import signal
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
 
 from duotok.songs.singer import Rng
-from duotok.songs.song import STEMS
+from duotok.tracks import STEMS
 
 Samples = NDArray[np.float32]
 TARGET = -16.0  # LUFS of the mix

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from duotok.durable import put
 from duotok.errors import AudioError
+from duotok.files import writing
+from duotok.tracks import STEMS
 
-STEMS = ("vocals", "drums", "bass", "other")  # also the order in which they are summed
 FORMATS = {"flac": ("FLAC", "PCM_24", 24), "flac16": ("FLAC", "PCM_16", 16), "wav": ("WAV", "PCM_24", 24)}
 FORMATS |= {"wav16": ("WAV", "PCM_16", 16), "opus": ("OGG", "OPUS", 16)}
 
@@ -155,12 +154,10 @@ class Song:
         if folder.is_dir() and any(folder.iterdir()) and not _is_song(folder):
             raise AudioError(f"{folder} holds something else than a song: choose another folder")
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".song-") as name:
-                temporary = Path(name) / "song"
-                temporary.mkdir()
+            with writing(folder) as partial:
+                partial.mkdir()
                 for track in tracks or tuple(whole):
-                    path = temporary / f"{track}.{suffix}"
+                    path = partial / f"{track}.{suffix}"
                     data = (whole[track] << (32 - bits)).T
                     if subtype == "OPUS":
                         floats = (whole[track].T / 2**15).astype(np.float32)
@@ -169,8 +166,7 @@ class Song:
                     else:
                         write_samples(path, data, self.rate, container, subtype)
                 text = json.dumps(self.facts() | {"files": format}, ensure_ascii=False, indent=1)
-                (temporary / "song.json").write_text(text, "utf-8")
-                put(temporary, folder)
+                (partial / "song.json").write_text(text, "utf-8")
         except (OSError, soundfile.LibsndfileError) as error:
             reason = getattr(error, "strerror", None) or error
             raise AudioError(f"{folder}: cannot be written ({reason}); choose another folder or make room") from None

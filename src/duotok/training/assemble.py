@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from duotok.clock import FRAME_RATE
 from duotok.codec.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
 from duotok.config import override, parse
 from duotok.errors import BundleError, ConfigError
@@ -20,7 +21,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.dit import DiT
 from duotok.seals import read_json
 from duotok.shards.store import ShardStore
-from duotok.tokens import FRAME_RATE, TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.batches.remix import GENERATED
 from duotok.training.checkpoint import best, checkpoints
 from duotok.training.loading import (

@@ -26,9 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from duotok.distributed import rank, total, world
-from duotok.durable import put, sha256
 from duotok.errors import ConfigError, DuoTokError
-from duotok.paths import temporary
+from duotok.files import put, sha256
 from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.training.stage import Stage
 
@@ -132,16 +131,6 @@ def _as_written(text: str, before_seals: set[str]) -> dict[str, Any]:
     if not isinstance(values, dict) or not (is_sealed(values) or values.keys() == before_seals):
         raise ValueError("its seal is broken")
     return unsealed(values)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    partial = temporary(path, ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        put(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def whole(value: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ a step learns from is a pure function of (seed, step, item), so a batch cut over
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import time
 import warnings
@@ -23,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from duotok.distributed import alone, rank, total, world
-from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError, MissingExtraError
+from duotok.files import hold, put, write_bytes
 from duotok.seals import seal
 from duotok.training.budget import Budget
 from duotok.training.checkpoint import (
@@ -37,7 +36,6 @@ from duotok.training.checkpoint import (
     load_module,
     newest_whole,
     save_checkpoint,
-    write_text,
 )
 from duotok.training.logs import Log
 from duotok.training.schedule import learning_rate, timed_rate
@@ -144,11 +142,8 @@ def seed_step(seed: int, step: int) -> None:
 def only_one(run: Path) -> Iterator[None]:
     """Hold the lock of a run's folder; the system releases it when the process ends, however it ends."""
     with (run / ".lock").open("w") as file:
-        try:
-            if rank() == 0:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DuoTokError(f"{run}: another process is training there; wait for it or choose other --runs") from None
+        if rank() == 0 and not hold(file):
+            raise DuoTokError(f"{run}: another process is training there; wait for it or choose other --runs")
         yield
 
 
@@ -251,7 +246,7 @@ class Run:
     def go(self) -> dict[str, float]:
         stage, config = self.stage, self.config
         if self.main:
-            write_text(self.run / "config.json", json.dumps(config.model_dump(mode="json"), indent=1))
+            write_bytes(self.run / "config.json", json.dumps(config.model_dump(mode="json"), indent=1).encode())
         if self.log is not None:
             self.log.write(self.first, "start", processes=world(), device=str(self.device))
             if self.first:
@@ -413,7 +408,7 @@ class Run:
         if improved and self.config.best is not None:
             self.best = {"step": done, "figure": self.config.best, "value": held_out[self.config.best]}
             if self.main:  # named first: forgetting old ones must spare it
-                write_text(self.run / BEST, json.dumps(seal(self.best)))
+                write_bytes(self.run / BEST, json.dumps(seal(self.best)).encode())
         scaling = scaler.state_dict() if scaler is not None else None
         save_checkpoint(self.run, self.stage, self.plain, done, scaling, self.budget.used)
 

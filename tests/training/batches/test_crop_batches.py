@@ -17,7 +17,7 @@ from duotok.shards.derived import derive
 from duotok.shards.features import Features, derive_features
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.batches.crop_batches import Batch, CropBatches, CropConfig, PseudoMix, crop, text_inside
 
 WORDS = tuple((f"w{chr(97 + k)}", 0.5 + k, 1.0 + k) for k in range(3))

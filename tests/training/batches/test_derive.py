@@ -20,7 +20,7 @@ from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError, ConfigError
 from duotok.seals import seal
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble, codec_config
 from duotok.training.batches.latent_data import latent_segments, rendered
 from duotok.training.batches.sounds import Sound

@@ -9,9 +9,10 @@ import pytest
 import torch
 from tests.training.small import SEPARATOR
 
-from duotok.records import RATE
+from duotok.clock import SAMPLE_RATE
 from duotok.shards.store import ShardStore
-from duotok.training.batches.remix import STEMS, Remixer, room, shape_spectrum
+from duotok.tracks import STEMS
+from duotok.training.batches.remix import Remixer, room, shape_spectrum
 from duotok.training.stages.separator import SeparatorStage
 
 
@@ -50,7 +51,7 @@ def test_levels_stay_sane(store: ShardStore) -> None:
 
 
 def test_speed_and_room_keep_the_level() -> None:
-    time = torch.arange(9600) / RATE
+    time = torch.arange(9600) / SAMPLE_RATE
     tone = torch.sin(2 * torch.pi * 500 * time).expand(2, -1)
     slower = shape_spectrum(tone, 12_000)
     assert slower.shape == (2, 12_000)

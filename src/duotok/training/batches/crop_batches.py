@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD, POWER_FLOOR
+from duotok.clock import MEL_PER_FRAME
 from duotok.config import Config
 from duotok.lyrics.text import BertVocabulary, CharacterVocabulary, TextVocabulary
 from duotok.random import item_seed
@@ -25,13 +26,11 @@ from duotok.records import SampleType, Split
 from duotok.shards.features import Features, made_by
 from duotok.shards.mixture import Component, Mixture
 from duotok.shards.store import ShardStore, Stored
-from duotok.tokens import TRACKS
+from duotok.tracks import STEMS, TRACKS
 
 Batch = dict[str, Any]
 
-MEL_PER_FRAME = 4
 FRAME_SECONDS = 0.04
-MASK_STEMS = 4
 LYRIC_TYPES: tuple[SampleType, ...] = ("mix", "vocals", "accompaniment")
 ROUNDING = 1e-6  # of word times given in decimal fractions of a second
 MEL_A_DB = math.log(10) / 10 / MEL_STD
@@ -161,9 +160,9 @@ class CropBatches:
         batch["mel"] = pad_stack([item.mel for item in made], rows)
         batch["chroma"] = pad_stack([item.chroma for item in made], rows)
         if bins := self.config.mask_bins:
-            empty = torch.zeros(0, MASK_STEMS * bins)
+            empty = torch.zeros(0, len(STEMS) * bins)
             masks = pad_stack([empty if item.masks is None else item.masks for item in made], rows)
-            batch["masks"] = masks.view(len(made), rows, MASK_STEMS, bins)
+            batch["masks"] = masks.view(len(made), rows, len(STEMS), bins)
             batch["masks_items"] = torch.tensor([item.masks is not None for item in made])
         return batch
 

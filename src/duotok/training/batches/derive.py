@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from duotok.clock import LATENTS_PER_FRAME
 from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder
@@ -15,8 +16,8 @@ from duotok.separation.separator import Separator
 from duotok.separation.teacher import BINS, Grid, teacher_masks
 from duotok.shards.derived import derive
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS
-from duotok.training.batches.latent_data import LATENTS_PER_FRAME, Stretch, places
+from duotok.tracks import TRACKS
+from duotok.training.batches.latent_data import Stretch, places
 from duotok.training.batches.sounds import Sound
 
 

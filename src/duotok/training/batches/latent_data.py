@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from duotok.clock import FRAME_SAMPLES, LATENTS_PER_FRAME
 from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
-from duotok.records import FRAME_SAMPLES, SAMPLE_TYPES, SampleType, Split
+from duotok.records import SAMPLE_TYPES, SampleType, Split
 from duotok.shards.derived import rows_per_frame
 from duotok.shards.neighbours import joined
 from duotok.shards.store import ShardStore
@@ -25,7 +26,6 @@ from duotok.training.batches.sounds import Sound
 
 Condition = Literal["code", "proj_out"]
 SILENCE_DB = -55.0
-LATENTS_PER_FRAME = 2
 RENDERED_TYPES: tuple[SampleType, ...] = tuple(kind for kind in SAMPLE_TYPES if kind != "other")
 """The four types of the paper's C.2: speech, sounds and unlabelled music train no renderer."""
 

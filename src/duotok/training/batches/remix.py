@@ -13,12 +13,13 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from duotok.records import RATE, CorpusError, Split
+from duotok.clock import SAMPLE_RATE
+from duotok.records import CorpusError, Split
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
+from duotok.tracks import STEMS
 from duotok.training.batches.sounds import Sound, pick, span
 
-STEMS = ("vocals", "drums", "bass", "other")
 SPEEDS = (0.84, 0.9, 0.95, 1.05, 1.1, 1.2)
 SILENT = 1e-3  # rms (-60 dB) below which a crop counts as silent
 AUDIBLE = 0.01
@@ -244,7 +245,7 @@ def shape_spectrum(audio: Tensor, samples: int, curve: Tensor | None = None, res
 
 def equaliser(rng: Generator, samples: int) -> Tensor:
     """Smooth random gains within about +-6 dB, `[samples // 2 + 1]`."""
-    frequencies = np.linspace(0, RATE / 2, samples // 2 + 1)
+    frequencies = np.linspace(0, SAMPLE_RATE / 2, samples // 2 + 1)
     knots = np.log([60.0, 200.0, 600.0, 1800.0, 5000.0, 14000.0])
     gains = np.clip(rng.normal(0, 3, len(knots)), -7, 7)
     curve = np.interp(np.log(frequencies + 1.0), knots, gains)
@@ -253,16 +254,16 @@ def equaliser(rng: Generator, samples: int) -> Tensor:
 
 def band_limit(cutoff: float, samples: int) -> Tensor:
     """Gains of a low-pass with a 10 % wide edge at `cutoff` Hz, `[samples // 2 + 1]`."""
-    frequencies = torch.linspace(0, RATE / 2, samples // 2 + 1)
+    frequencies = torch.linspace(0, SAMPLE_RATE / 2, samples // 2 + 1)
     return ((1.05 * cutoff - frequencies) / (0.1 * cutoff)).clamp(0.0, 1.0)
 
 
 def room(rng: Generator, samples: int) -> Tensor:
     """Frequency response `[2, samples // 2 + 1]` of a direct sound plus a decaying stereo noise tail."""
-    length = min(samples, int(RATE * rng.uniform(0.15, 0.9)))
+    length = min(samples, int(SAMPLE_RATE * rng.uniform(0.15, 0.9)))
     tail = torch.from_numpy(rng.standard_normal((2, length), dtype=np.float32))
     tail = tail * torch.exp(-6.9 * torch.linspace(0, 1, length))
-    tail[:, : int(RATE * rng.uniform(0.003, 0.03))] = 0.0
+    tail[:, : int(SAMPLE_RATE * rng.uniform(0.003, 0.03))] = 0.0
     wet = decibels(rng.uniform(-18, -3))
     tail = tail * wet / max(float(tail.norm(dim=1).mean()), 1e-6)
     tail[:, 0] += 1.0

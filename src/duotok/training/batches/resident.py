@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from duotok.clock import MEL_PER_FRAME
 from duotok.errors import ConfigError
 from duotok.shards.store import ShardStore
-from duotok.training.batches.crop_batches import FLOOR, MASK_STEMS, MEL_A_DB, MEL_PER_FRAME, Batch, Plan, mix_mels
+from duotok.tracks import STEMS
+from duotok.training.batches.crop_batches import FLOOR, MEL_A_DB, Batch, Plan, mix_mels
 
 NOWHERE = -1
 
@@ -97,7 +99,7 @@ class Resident:
         }
         if self.bins:
             there = batch["mask_first"] != NOWHERE
-            shape = (*inside.shape[:2], MASK_STEMS, self.bins)
+            shape = (*inside.shape[:2], len(STEMS), self.bins)
             masks = rows("masks", batch["mask_first"]) * (inside & there[:, None, None]) if self.mask_rows else None
             found["masks"] = torch.zeros(shape, device=device) if masks is None else masks.view(shape)
             found["masks_items"] = there

@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.random import item_seed
-from duotok.records import FRAME_SAMPLES, RATE, Segment, Split
+from duotok.records import Segment, Split
 from duotok.shards.mixture import Component, Mixture
 from duotok.shards.store import ShardStore
 
@@ -41,7 +42,7 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        return self.samples / RATE
+        return self.samples / SAMPLE_RATE
 
     @property
     def gain(self) -> float:
@@ -121,7 +122,7 @@ def excerpts(
     store: ShardStore, split: Split, component: TrackComponent, seconds: float, most: int
 ) -> list[tuple[Sound, int]]:
     """Up to `most` fixed loud excerpts (sound, first sample), from as many different recordings as there are."""
-    size = int(seconds * RATE) // FRAME_SAMPLES * FRAME_SAMPLES
+    size = int(seconds * SAMPLE_RATE) // FRAME_SAMPLES * FRAME_SAMPLES
     with_track = component.model_copy(update={"needs": (*component.needs, component.track)})
     ranked: dict[str, list[tuple[float, Sound, int]]] = {}
     for sound in pick(store, split, with_track, size - 1):

@@ -9,18 +9,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.errors import ConfigError, MissingExtraError
-from duotok.records import (
-    FRAME_SAMPLES,
-    KINDS,
-    RATE,
-    Kind,
-    SampleType,
-    Segment,
-    segment_key,
-    table_row,
-    table_schema,
-)
+from duotok.records import KINDS, Kind, SampleType, Segment, segment_key, table_row, table_schema
 from duotok.shards.derived import rows_per_frame
 from duotok.shards.mixture import Component
 from duotok.shards.ranges import Ranges
@@ -69,7 +60,7 @@ class SyntheticStore(ShardStore):
         self.segments = Segments(table, np.arange(len(found)))
         self.frames = self.segments.column("frames")
         self.widths = widths
-        self.noise = (0.1 * np.random.default_rng(0).standard_normal(2 * RATE)).astype(np.float32)
+        self.noise = (0.1 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE)).astype(np.float32)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (SyntheticStore, self._arguments)
@@ -90,7 +81,7 @@ class SyntheticStore(ShardStore):
 def segments(frames: int, components: list[Component]) -> Iterator[Segment]:
     """Train and validation segments for every kind and component, all full of words."""
     wanted = [Component(kinds=(kind,)) for kind in KINDS] + components
-    seconds = frames * FRAME_SAMPLES / RATE
+    seconds = frames * FRAME_SAMPLES / SAMPLE_RATE
     starts = np.arange(0, seconds - SECONDS_A_WORD, SECONDS_A_WORD).tolist()
     words = tuple(("word", start, start + SECONDS_A_WORD) for start in starts)
     for number, component in enumerate(wanted):
@@ -136,7 +127,7 @@ def _crops(config: Any, masks: bool = False) -> tuple[Any, SyntheticStore]:
 
 def _audio(config: Any) -> SyntheticStore:
     seconds = max(1.3 * config.crop_seconds, config.held_out_seconds)
-    return SyntheticStore(int(seconds * RATE / FRAME_SAMPLES) + 2, components_of(config), {})
+    return SyntheticStore(int(seconds * SAMPLE_RATE / FRAME_SAMPLES) + 2, components_of(config), {})
 
 
 def _separator(config: Any) -> Stage:

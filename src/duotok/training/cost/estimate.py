@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from duotok.clock import FRAME_SAMPLES, MEL_PER_FRAME
 from duotok.errors import ConfigError
-from duotok.model.config import MEL_PER_FRAME
-from duotok.records import FRAME_SAMPLES
 from duotok.training.batches.synthetic import sketch
 from duotok.training.cost.counting import Counted, count
 from duotok.training.engine import Batches, Run, join, seed_step

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from duotok.durable import put
-from duotok.training.kit.pieces import cut, entries, write_text
+from duotok.files import put, write_bytes
+from duotok.training.kit.pieces import cut, entries
 from duotok.training.kit.start import read
 
 FORMAT = 1
@@ -86,12 +86,12 @@ def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only
         old = _pieces(folder)
         # Known before they are there, so that a stopped collection can be collected anew.
         told = {**facts, "pieces": [*made, *({"name": n, "bytes": 0, "sha256": ""} for n in old)]}
-        write_text(folder / TABLE, json.dumps(told, indent=1) + "\n")
+        write_bytes(folder / TABLE, (json.dumps(told, indent=1) + "\n").encode())
         for name in old:
             (folder / name).unlink(missing_ok=True)
         for piece in made:
             put(partial / "pieces" / piece["name"], folder / piece["name"])
-        write_text(folder / TABLE, json.dumps(facts, indent=1) + "\n")
+        write_bytes(folder / TABLE, (json.dumps(facts, indent=1) + "\n").encode())
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts

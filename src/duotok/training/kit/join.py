@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from duotok.durable import put
 from duotok.errors import ConfigError, DuoTokError
+from duotok.files import put
 from duotok.training.kit.collect import ALONGSIDE, LOG, TABLE, checkpoints, step_of
 from duotok.training.kit.start import damage, digest, read, unpack
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, cast
 
-from duotok.durable import put
-from duotok.training.kit.start import digest
+from duotok.files import sha256
 
 BLOCK = 1 << 20
 
@@ -69,14 +67,4 @@ def cut(files: Iterable[tuple[str, Path]], folder: Path, prefix: str, size: int)
 
 def entries(folder: Path, names: Iterable[str]) -> list[dict[str, Any]]:
     """Name, length and SHA-256 of files in `folder`."""
-    return [{"name": name, "bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in names]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        put(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    return [{"name": name, "bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names]

@@ -6,6 +6,7 @@ Beside the parts of a kit that was cut up it checks and joins them first. See RE
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -143,9 +144,9 @@ def main() -> int:
         if told:
             sys.exit(f"error: {told}; bring them again, then run the same command")
     sys.path.insert(0, str(here / "code"))
-    from duotok.training.kit.script import run
-
-    return run(here, out, arguments)
+    # By its name: this file is a script outside of the package, whose code is found only now.
+    script = importlib.import_module("duotok.training.kit.script")
+    return int(script.run(here, out, arguments))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from duotok.files import hold
 from duotok.training.kit import collect
 from duotok.training.kit.plan import KitError, Training
 from duotok.training.kit.start import read
@@ -22,13 +23,9 @@ def say(text: str, file: Any = None) -> None:
 @contextlib.contextmanager
 def only_one(out: Path) -> Iterator[None]:
     """Hold OUT; the system lets go of it when this process ends, however it ends."""
-    import fcntl
-
     with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise KitError(f"{out}: another run.py is at work there; wait for it, or name another --out") from None
+        if not hold(file):
+            raise KitError(f"{out}: another run.py is at work there; wait for it, or name another --out")
         yield
 
 

@@ -24,9 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from duotok.durable import put
+from duotok.files import put, write_bytes
 from duotok.training.kit import collect
-from duotok.training.kit.pieces import write_text
 from duotok.training.kit.plan import KitError, Plan, Training
 from duotok.training.kit.start import MANIFEST, read
 from duotok.training.kit.status import say
@@ -92,7 +91,7 @@ class Work:
     def _put(self, key: str, value: dict[str, Any]) -> None:
         state = read(self.out / "state.json")
         state[key] = value
-        write_text(self.out / "state.json", json.dumps(state, indent=1) + "\n")
+        write_bytes(self.out / "state.json", (json.dumps(state, indent=1) + "\n").encode())
 
     def check_out(self) -> None:
         """Raises KitError when OUT has another `state.json` than a kit's, which would be replaced."""

@@ -11,7 +11,7 @@ import yaml
 
 from duotok.config import Config, override, parse, read_yaml
 from duotok.errors import ConfigError
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.kit.contents import Item
 from duotok.training.kit.plan import PLACES, Training, budget, meant, stray
 from duotok.training.kit.trainers import NEEDS

@@ -16,14 +16,14 @@ from pydantic import Field
 from rich.progress import track as progress
 from torch import Tensor
 
+from duotok.clock import LATENT_SAMPLES, SAMPLE_RATE
 from duotok.errors import ConfigError
 from duotok.evaluation.fidelity import mel_distance
+from duotok.files import writing
 from duotok.records import Split
-from duotok.renderer.autoencoder import LATENT_HOP, RATE
 from duotok.renderer.render import latents as render_latents
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS
-from duotok.training.batches.arrays import load_array, save_array
+from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentSegment, latent_segments
 from duotok.training.checkpoint import best, checkpoints, load_module
 from duotok.training.loading import device_of, load_dit, load_sampling, load_vectors
@@ -53,7 +53,7 @@ class Excerpt:
 
     def audio(self, start: int, latent_frames: int) -> Tensor:
         """Mono sound `[samples]` of latent frames from `start`."""
-        return self.segment.sound.mono(self.segment.track, start * LATENT_HOP, latent_frames * LATENT_HOP)
+        return self.segment.sound.mono(self.segment.track, start * LATENT_SAMPLES, latent_frames * LATENT_SAMPLES)
 
 
 def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: Split, seconds: float) -> list[Excerpt]:
@@ -80,8 +80,9 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
                     dit, vectors[codes], chosen.render, chosen.steps, chosen.sampler, len(found),
                     chosen.temperature, track=track,
                 )  # fmt: skip
-                save_array(path, rendered.half().cpu().numpy())
-            found.append(Excerpt(segment, load_array(path)))
+                with writing(path) as partial, partial.open("wb") as file:
+                    np.save(file, rendered.half().cpu().numpy(), allow_pickle=False)
+            found.append(Excerpt(segment, np.load(path, mmap_mode="r", allow_pickle=False)))
             left -= segment.sound.seconds
     if not found:
         raise ConfigError(f"{runs}: no latents to adapt to; train stage4 for both tracks first")
@@ -105,7 +106,7 @@ class Adapt(AutoencoderStage):
             load_module(best(run) / "discriminators.safetensors", self.discriminators)
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
-        frames = int(self.config.crop_seconds * RATE) // LATENT_HOP
+        frames = int(self.config.crop_seconds * SAMPLE_RATE) // LATENT_SAMPLES
         audios, latents, ids = [], [], []
         for item in items:
             rng = np.random.default_rng((self.config.seed, step, item))
@@ -125,7 +126,7 @@ class Adapt(AutoencoderStage):
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         estimate = self.autoencoder.decode(batch["latents"])[:, 0]
         # The outer 100 ms lack the context that rendering gives them.
-        edge = 5 * LATENT_HOP
+        edge = 5 * LATENT_SAMPLES
         return self.reconstruction(estimate[:, edge:-edge], batch["audio"][:, edge:-edge], step)
 
     def held_out(self) -> dict[str, float]:
@@ -135,6 +136,8 @@ class Adapt(AutoencoderStage):
             for name, latents in (("true", excerpt.true), ("rendered", excerpt.rendered)):
                 given = torch.from_numpy(np.array(latents, dtype=np.float32))[None].to(self.device)
                 estimate = self.autoencoder.decode(given)[0, 0].cpu()
-                values.setdefault(f"{name}_{excerpt.segment.track}", []).append(mel_distance(estimate, audio, RATE))
+                values.setdefault(f"{name}_{excerpt.segment.track}", []).append(
+                    mel_distance(estimate, audio, SAMPLE_RATE)
+                )
         result = {name: float(np.mean(v)) for name, v in values.items()}
         return result | {"loss": float(np.mean([v for name, v in result.items() if name.startswith("rendered")]))}

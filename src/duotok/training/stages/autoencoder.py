@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from duotok.audio.features import POWER_FLOOR, mel_filters
 from duotok.audio.io import write
+from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.distributed import total, world
 from duotok.evaluation.fidelity import mel_distance
-from duotok.records import FRAME_SAMPLES
-from duotok.renderer.autoencoder import LATENT_HOP, RATE, Autoencoder, AutoencoderConfig
+from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.batches.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
 from duotok.training.checkpoint import best, load_module
 from duotok.training.stage import Batch, Stage, StageConfig
@@ -62,7 +62,7 @@ class MultiScaleMel(nn.Module):
         super().__init__()
         for n_fft in SCALES:
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
-            mels = mel_filters(RATE, n_fft, 5 * n_fft // 64)
+            mels = mel_filters(SAMPLE_RATE, n_fft, 5 * n_fft // 64)
             self.register_buffer(f"filters_{n_fft}", mels, persistent=False)
 
     def power(self, audio: Tensor, n_fft: int) -> Tensor:
@@ -97,7 +97,7 @@ class AutoencoderStage(Stage):
             self.discriminators = self.modules["discriminators"] = Discriminators(config.adversary)
         self.mel = MultiScaleMel()
         self.store = store
-        self.size = int(config.crop_seconds * RATE) // LATENT_HOP * LATENT_HOP
+        self.size = int(config.crop_seconds * SAMPLE_RATE) // LATENT_SAMPLES * LATENT_SAMPLES
         self.clips = self._held_out_clips(store)
 
     def freeze_encoder(self) -> None:
@@ -129,11 +129,11 @@ class AutoencoderStage(Stage):
 
     def _held_out_clips(self, store: ShardStore) -> dict[str, Tensor]:
         """Fixed loud excerpts of validation recordings, per track: `[clips, samples]`."""
-        size = int(self.config.held_out_seconds * RATE) // FRAME_SAMPLES * FRAME_SAMPLES
+        size = int(self.config.held_out_seconds * SAMPLE_RATE) // FRAME_SAMPLES * FRAME_SAMPLES
         clips = {}
         for track in TRACKS:
             component = TrackComponent(kinds=("song", "voice", "instrumental"), track=track)
-            found = excerpts(store, "validation", component, size / RATE, self.config.held_out_clips)
+            found = excerpts(store, "validation", component, size / SAMPLE_RATE, self.config.held_out_clips)
             if found:
                 clips[track] = torch.stack([sound.mono(track, start, size) for sound, start in found])
         return clips
@@ -202,13 +202,13 @@ class AutoencoderStage(Stage):
         for track, clips in self.clips.items():
             estimates = self.autoencoder.decode(self.autoencoder.encode(clips[:, None].to(self.device)))[:, 0].cpu()
             result[f"mel_{track}"] = float(
-                np.mean([mel_distance(e, c, RATE) for e, c in zip(estimates, clips, strict=True)])
+                np.mean([mel_distance(e, c, SAMPLE_RATE) for e, c in zip(estimates, clips, strict=True)])
             )
         return result | {"loss": float(np.mean(list(result.values())))} if result else {}
 
     def sample(self, folder: Path) -> None:
         for track, clips in self.clips.items():
             estimate = self.autoencoder.decode(self.autoencoder.encode(clips[:1, None].to(self.device)))[0].cpu()
-            write(folder / f"{track}.flac", estimate, RATE)
-            write(folder / f"{track}.true.flac", clips[:1], RATE)
-            compare_mels(folder / f"{track}.png", {"true": clips[0], "decoded": estimate[0]}, RATE)
+            write(folder / f"{track}.flac", estimate, SAMPLE_RATE)
+            write(folder / f"{track}.true.flac", clips[:1], SAMPLE_RATE)
+            compare_mels(folder / f"{track}.png", {"true": clips[0], "decoded": estimate[0]}, SAMPLE_RATE)

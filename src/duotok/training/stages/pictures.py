@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from duotok.audio.features import ANALYSIS_RATE, MEL_RATE, LogMel
+from duotok.audio.features import LogMel
 from duotok.audio.io import resample
+from duotok.clock import ANALYSIS_RATE, MEL_RATE
 
 
 def show_mels(path: Path, mels: dict[str, Tensor]) -> None:

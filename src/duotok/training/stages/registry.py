@@ -102,9 +102,9 @@ def _same_front_end(config: Any, before: Path) -> None:
 
 def _teacher(config: Any, runs: Path) -> tuple[Separator, str]:
     """The frozen separator whose masks stage 2 learns, and what names its weights."""
-    from duotok.separation.bs_roformer import STEMS
     from duotok.separation.choose import separator_by_name, separator_stamp
     from duotok.separation.separator import MiniSeparator
+    from duotok.tracks import STEMS
     from duotok.training.loading import device_of, fingerprint, load_separator
 
     if config.teacher == "trained":

@@ -16,13 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from duotok.audio.io import write
+from duotok.clock import SAMPLE_RATE
 from duotok.distributed import share
-from duotok.records import RATE
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.separation.measures import si_sdr
 from duotok.separation.separator import MiniSeparator
 from duotok.shards.store import ShardStore
-from duotok.training.batches.remix import STEMS, Remixer
+from duotok.tracks import STEMS
+from duotok.training.batches.remix import Remixer
 from duotok.training.batches.sounds import TrackComponent, excerpts
 from duotok.training.stage import Batch, Stage, StageConfig
 from duotok.training.stages.pictures import compare_mels
@@ -46,7 +47,7 @@ class SpectralError(nn.Module):
     def __init__(self, tilt: float) -> None:
         super().__init__()
         self.windows = [torch.hann_window(n) / n**0.5 for n in SCALES]
-        frequencies = [torch.linspace(0, RATE / 2, n // 2 + 1) for n in SCALES]
+        frequencies = [torch.linspace(0, SAMPLE_RATE / 2, n // 2 + 1) for n in SCALES]
         self.weights = [(f.clamp(100.0, 12_000.0) / 1000.0).pow(tilt) for f in frequencies]
 
     def forward(self, error: Tensor, scale: int) -> Tensor:
@@ -70,13 +71,15 @@ class SeparatorStage(Stage):
         self.separator = BSRoFormer(config.model)
         self.modules = {"separator": self.separator}
         self.order = [config.model.stems.index(stem) for stem in STEMS]
-        self.remixer = Remixer(store, "train", int(config.crop_seconds * RATE) // config.model.hop * config.model.hop)
+        self.remixer = Remixer(
+            store, "train", int(config.crop_seconds * SAMPLE_RATE) // config.model.hop * config.model.hop
+        )
         self.spectral = SpectralError(config.tilt)
         self.clips = self._held_out_clips(store)
 
     def _held_out_clips(self, store: ShardStore) -> list[tuple[Tensor, Tensor]]:
         """Fixed (mix, vocals) excerpts `[2, samples]` of validation songs, where the vocals are loudest; real ones first."""
-        size = int(self.config.held_out_seconds * RATE)
+        size = int(self.config.held_out_seconds * SAMPLE_RATE)
         songs = TrackComponent(kinds=("song",), needs=("accompaniment",), track="vocals")
         found = excerpts(store, "validation", songs, self.config.held_out_seconds, 10 * self.config.held_out_clips)
         found.sort(key=lambda entry: entry[0].segment.corpus == "songs")
@@ -137,5 +140,5 @@ class SeparatorStage(Stage):
             estimates = {name: e.cpu() for name, e in separator.separate(mix).items()}
             sounds = {"mix": mix, "vocals.true": vocals, **estimates}
             for name, sound in sounds.items():
-                write(folder / f"{name}.flac", sound.clamp(-1, 1), RATE)
-            compare_mels(folder / "stems.png", {name: sound.mean(0) for name, sound in sounds.items()}, RATE)
+                write(folder / f"{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE)
+            compare_mels(folder / "stems.png", {name: sound.mean(0) for name, sound in sounds.items()}, SAMPLE_RATE)

@@ -18,7 +18,7 @@ from duotok.model.transformer import Block
 from duotok.random import item_seed
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
-from duotok.tokens import TRACKS
+from duotok.tracks import TRACKS
 from duotok.training.checkpoint import best, load_module
 from duotok.training.stage import Batch, means_over, to_device
 from duotok.training.stages.crop_stage import CropStage, CropStageConfig

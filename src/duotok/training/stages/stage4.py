@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from duotok.audio.io import write
+from duotok.clock import LATENTS_PER_FRAME, SAMPLE_RATE
 from duotok.distributed import share
 from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.diffusion import VelocityModel, diffusion_loss, masked_mean_square, stratified_times
@@ -27,13 +28,12 @@ from duotok.renderer.dit import DiT, DiTConfig, guided
 from duotok.renderer.render import RenderPlan
 from duotok.renderer.samplers import sample
 from duotok.shards.store import ShardStore
-from duotok.training.batches.latent_data import LATENTS_PER_FRAME, LatentStretch, crop, latent_stretches, padding, stack
+from duotok.training.batches.latent_data import LatentStretch, crop, latent_stretches, padding, stack
 from duotok.training.batches.sounds import torch_rng
 from duotok.training.checkpoint import best, load_module
 from duotok.training.stage import Batch, Stage, StageConfig, to_device
 from duotok.training.stages.pictures import compare_mels
 
-RATE = 48_000
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 HELD_OUT_CROPS = 8
 ENOUGH_SOUND = 0.25  # share of a crop's frames that must hold sound, where silence was not asked for
@@ -215,7 +215,7 @@ class Stage4(Stage):
             self._rendered().cpu(), self.clips["lengths"].tolist(), self.excerpts, strict=True
         ):
             true = stretch.mono(start, real // LATENTS_PER_FRAME)
-            found.append(mel_distance(self.autoencoder.decode(row[None, :real])[0], true, RATE))
+            found.append(mel_distance(self.autoencoder.decode(row[None, :real])[0], true, SAMPLE_RATE))
         return {"mel": float(np.mean(found)), "mel_deviation": float(np.std(found))}
 
     def sample(self, folder: Path) -> None:
@@ -229,6 +229,6 @@ class Stage4(Stage):
             sounds = {}
             for name, latents in kinds.items():
                 sound = self.autoencoder.decode(latents[index : index + 1, :real].cpu())[0]
-                write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), RATE)
+                write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE)
                 sounds[name] = sound.mean(0)
-            compare_mels(folder / f"{index}.png", sounds, RATE)
+            compare_mels(folder / f"{index}.png", sounds, SAMPLE_RATE)

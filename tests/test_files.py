@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from duotok.training.batches.arrays import save_array
 from tests.tiny import tiny_bundle
 
-from duotok import durable
+from duotok import files
 from duotok.audio.io import write
 from duotok.data.jobs import atomic_write
 from duotok.tokens import DualTokens
-from duotok.training.batches.arrays import save_array
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_folder_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    durable.put(tmp_path / "new", tmp_path / "old")
+    files.put(tmp_path / "new", tmp_path / "old")
     assert [p.name for p in tmp_path.iterdir()] == ["old"] and [p.name for p in (tmp_path / "old").iterdir()] == ["new"]
 
 
@@ -81,7 +81,7 @@ def test_what_is_not_its_own_stays_in_a_folder(tmp_path: Path) -> None:
             (tmp_path / folder / name).write_text(folder)
     (tmp_path / "old" / "more").mkdir()
     (tmp_path / "old" / "gone").symlink_to("nowhere")
-    durable.put(tmp_path / "new", tmp_path / "old", own=("card",))
+    files.put(tmp_path / "new", tmp_path / "old", own=("card",))
     assert sorted(p.name for p in (tmp_path / "old").iterdir()) == ["card", "gone", "more", "notes"]
     assert [(tmp_path / "old" / name).read_text() for name in ("card", "notes")] == ["new", "old"]
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
@@ -92,7 +92,7 @@ def test_a_long_name_is_no_hindrance(tmp_path: Path) -> None:
     for _ in range(2):
         (tmp_path / "new").mkdir()
         (tmp_path / "new" / "file").touch()
-        durable.put(tmp_path / "new", long)
+        files.put(tmp_path / "new", long)
     assert [p.name for p in tmp_path.iterdir()] == [long.name]
 
 
@@ -109,5 +109,5 @@ def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("os.replace", fails)
     with pytest.raises(OSError, match="No space"):
-        durable.put(tmp_path / "new", tmp_path / "old")
+        files.put(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "old").is_file()

@@ -16,9 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duotok.clock import FRAME_SAMPLES, n_frames
 from duotok.errors import TokenFileError
-from duotok.tokens import FRAME_SAMPLES, DualTokens, SourceFile, WindowPlan, load, n_frames, save
-from duotok.tokens.file import KEY, from_bytes, to_bytes
+from duotok.tokens import KEY, DualTokens, SourceFile, WindowPlan, from_bytes, load, save, to_bytes
 
 
 @st.composite
@@ -136,7 +136,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 
 def test_another_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duotok.tokens.file.FORMAT_VERSION", 7)
+    monkeypatch.setattr("duotok.tokens.FORMAT_VERSION", 7)
     data = to_bytes(example())
     monkeypatch.undo()
     with pytest.raises(TokenFileError, match=r"version 7.*update"):

@@ -1,0 +1,164 @@
+"""Names of files, new files and folders that appear whole, hashes and locks. Python's standard library only.
+
+A new file or folder takes its name only when it lies on the disk whole: after a power cut as after a kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+LONGEST_NAME = 255
+"""Bytes of a name that common file systems take."""
+
+
+PARTIAL = ".partial"
+"""How the names of files on their way end."""
+
+
+def text_of(name: str | Path) -> str:
+    """A name for people and for files of UTF-8: bytes that are no UTF-8 as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def short_hash(text: str | Path, digits: int = 8) -> str:
+    """The first hex digits of the SHA-256 of a name."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:digits]
+
+
+def temporary(path: Path, ending: str = PARTIAL) -> Path:
+    """A hidden name beside `path` that nobody else has, short however long the name is."""
+    return path.with_name(f".{short_hash(path.name, 16)}.{uuid.uuid4().hex[:8]}{ending}")
+
+
+def fitted(stem: str, ending: str) -> str:
+    """`stem + ending`, with the stem cut and a hash of it behind where the name would be too long."""
+    if len(os.fsencode(stem + ending)) <= LONGEST_NAME:
+        return stem + ending
+    mark = f"-{short_hash(stem)}{ending}"
+    kept = os.fsencode(stem)[: LONGEST_NAME - len(os.fsencode(mark))]
+    while kept and kept[-1] & 0xC0 == 0x80:  # not in the middle of a character
+        kept = kept[:-1]
+    if kept and kept[-1] >= 0xC0:
+        kept = kept[:-1]
+    return os.fsdecode(kept) + mark
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder with all in it, is on the disk. Raises OSError."""
+    if path.is_symlink():  # what it points to is not ours
+        return
+    if path.is_dir():
+        for entry in sorted(path.iterdir()):
+            flush(entry)
+        _flush_folder(path)
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot, and lose nothing that we could keep
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def put(written: Path, target: Path, own: Container[str] | None = None) -> None:
+    """Give what was written as `written` its name, in one step, over what had it before. Raises OSError.
+
+    `written` lies in the folder of `target`. A folder that had the name is moved aside first and then deleted; own: the
+    names in it that are replaced, where the others move into the new folder (None: all are replaced).
+    """
+    flush(written)
+    old: Path | None = None
+    if written.is_dir() and target.is_dir() and any(target.iterdir()):
+        old = temporary(target, ".old")
+        os.replace(target, old)
+    try:
+        os.replace(written, target)
+    except OSError:
+        if old is not None:
+            os.replace(old, target)
+        raise
+    if old is not None and own is not None:
+        for path in list(old.iterdir()):
+            if path.name not in own:
+                os.replace(path, target / path.name)
+        _flush_folder(target)
+    _flush_folder(target.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, in 64 hex digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def writing(target: Path, own: Container[str] | None = None) -> Iterator[Path]:
+    """A hidden name beside `target` to write a file or a folder under; on leaving, what is there becomes `target`.
+
+    Nothing half-written stays, and what stood there before stays until then; own: as for `put`. Makes the folder above. Raises
+    OSError.
+    """
+    partial = temporary(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        put(partial, target, own)
+    finally:
+        remove(partial)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError."""
+    with writing(path) as partial:
+        partial.write_bytes(data)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it. Only while nobody writes it."""
+    for left in path.parent.glob(f".{short_hash(path.name, 16)}.*"):
+        remove(left)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all in it, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def hold(file: IO[Any]) -> bool:
+    """Whether this process holds an open file now that no other process holds; the system lets go of it when it is closed.
+
+    Our own and not the package filelock, because the scripts of a kit run before any package is installed.
+    """
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

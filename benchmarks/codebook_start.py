@@ -19,7 +19,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.crop_batches import CropBatches
-from duotok.training.loading import load_tokenizer
+from duotok.training.stages.loading import load_tokenizer
 from duotok.training.stages.stage3 import Stage3Config
 
 STARTS = (("random", 1.0), ("random", 0.85), ("random", 0.7), ("features", 1.0))

@@ -661,7 +661,7 @@ FAULTS = (
     ),
     Fault(
         "the bundle renders with the trained weights",
-        "src/duotok/training/loading.py",
+        "src/duotok/training/stages/loading.py",
         'load_module(best(run) / "ema.safetensors", module)',
         'load_module(best(run) / "dit.safetensors", module)',
         STAGE4,

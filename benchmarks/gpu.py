@@ -281,8 +281,8 @@ def tiny(name: str, device: str, precision: str) -> StageConfig:
 
 def one_step(name: str, device: str, precision: str) -> Step:
     """A step of the smallest model of a stage."""
-    from duotok.training.batches.synthetic import sketch
     from duotok.training.cost.estimate import Trial
+    from duotok.training.cost.synthetic import sketch
     from duotok.training.engine import join
 
     config = tiny(name, device, precision)

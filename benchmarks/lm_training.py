@@ -29,8 +29,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.output import parser, show, table
-from duotok.lm.corpus import Song, write_tokens
+from duotok.lm.corpus import write_tokens
 from duotok.lm.evaluate import score_songs
+from duotok.lm.song import TokenizedSong
 from duotok.lm.stage import LMStage, LMStageConfig
 from duotok.lm.streams import CodecIdentity, Stream
 from duotok.tracks import TRACKS
@@ -44,7 +45,7 @@ def noise(folder: Path, size: int, seconds: float) -> Path:
     rng = np.random.default_rng(0)
     frames = codec.frames(seconds)
     songs = [
-        Song(split, split, {track: rng.integers(0, size, (1, frames)).astype(np.int32) for track in TRACKS})
+        TokenizedSong(split, split, {track: rng.integers(0, size, (1, frames)).astype(np.int32) for track in TRACKS})
         for split in ("train", "validation")
     ]  # fmt: skip
     write_tokens(folder / "noise.parquet", codec, songs)  # type: ignore[arg-type]

@@ -32,9 +32,9 @@ if __package__ in (None, ""):
 import duotok
 from benchmarks.output import parser, show, table
 from duotok.config import load_config
-from duotok.training.batches.synthetic import sketch
 from duotok.training.cost.counting import count
 from duotok.training.cost.estimate import Trial, free_memory, memory_of, parameters_by_part
+from duotok.training.cost.synthetic import sketch
 from duotok.training.engine import join, seed_step
 from duotok.training.stage import Batch, Stage, StageConfig
 from duotok.training.stages.registry import config_class

@@ -43,9 +43,9 @@ from duotok.model.config import TokenizerConfig
 from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.renderer.dit import PAPER
 from duotok.separation.bs_roformer import BSRoFormerConfig
-from duotok.training.batches.synthetic import SKETCHES, sketch
 from duotok.training.cost.counting import count
 from duotok.training.cost.estimate import SHARE_OF_MEMORY, Trial, free_memory, matmul_rate, memory_of
+from duotok.training.cost.synthetic import SKETCHES, sketch
 from duotok.training.engine import join
 from duotok.training.stage import StageConfig
 from duotok.training.stages.registry import config_class
@@ -63,7 +63,7 @@ from duotok.config import load_config
 from duotok.training.stages.registry import config_class
 from duotok.training.engine import join
 from duotok.training.cost.estimate import Trial
-from duotok.training.batches.synthetic import sketch
+from duotok.training.cost.synthetic import sketch
 name, path = sys.argv[1:]
 config = load_config(config_class(name), path).model_copy(update={"device": "cpu"})
 stage = sketch(name, config)

@@ -6,10 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from duotok.training.batches.arrays import save_array
 from tests.tiny import tiny_bundle
 
 from duotok import files
@@ -45,7 +43,6 @@ def some_bytes(path: Path) -> None:
 WRITERS: dict[str, Callable[[Path], None]] = {
     "song.duotok": lambda path: DualTokens.from_codes([1, 2], [3, 4]).save(path),
     "song.wav": lambda path: write(path, torch.zeros(1, 100), 48_000),
-    "array.npy": lambda path: save_array(path, np.zeros(3)),
     "anything": some_bytes,
 }
 

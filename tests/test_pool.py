@@ -27,7 +27,7 @@ if __name__ == "__main__":
 DERIVED = """
 import sys, time
 from pathlib import Path
-from duotok.shards.derived import derive
+from duotok.shards.deriving import derive
 from duotok.shards.store import ShardStore
 from tests.test_pool import slowly
 if __name__ == "__main__":

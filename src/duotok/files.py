@@ -14,6 +14,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+PACKAGE = Path(__file__).parent
+"""The folder of this package, with the bundles, recipes and songs that come with it."""
 LONGEST_NAME = 255
 """Bytes of a name that common file systems take."""
 

@@ -11,7 +11,7 @@ import pytest
 from tests.training.small import stage1_config
 
 from benchmarks import frontends
-from duotok.training.batches.synthetic import sketch
+from duotok.training.cost.synthetic import sketch
 
 
 def test_every_kind_is_counted_at_both_sizes() -> None:

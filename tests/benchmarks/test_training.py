@@ -8,9 +8,9 @@ import pytest
 from tests.training.small import stage1_config
 
 from benchmarks import training
-from duotok.training.batches.synthetic import sketch
 from duotok.training.cost.counting import count
 from duotok.training.cost.estimate import memory_of
+from duotok.training.cost.synthetic import sketch
 
 OPTIONS = Namespace(device="cpu", clock="cpu", repeat=2, profile=False, peak=0.25, items=None)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import Result
-from tests.lm.test_comparison import LM, setup
+from tests.comparison.test_run import LM, setup
 from tests.shards.shard_maker import make_shards, small_songs
 from tests.training.small import stage1_config
 from typer.testing import CliRunner

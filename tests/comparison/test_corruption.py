@@ -12,24 +12,26 @@ from duotok.comparison.context import block_ends, curve, tails, windows
 from duotok.comparison.corruption import DEFAULT, Corruption, corrupt, costs, fitted, mask, mismatched, shift
 from duotok.comparison.intervals import Resampling
 from duotok.comparison.metrics import MetricError, measure
-from duotok.lm.corpus import Song
 from duotok.lm.scores import SongScore
+from duotok.lm.song import TokenizedSong
 
 RATE, SIZE, PREFIX = 25.0, 64, 50
 FAST = Resampling(replicates=300)
 
 
-def make_songs(count: int = 10, seconds: float = 30, codebooks: int = 1) -> list[Song]:
+def make_songs(count: int = 10, seconds: float = 30, codebooks: int = 1) -> list[TokenizedSong]:
     """The accompaniment repeats the vocals, code for code."""
     random = np.random.default_rng(0)
     result = []
     for i in range(count):
         codes = random.integers(0, SIZE, (codebooks, round(seconds * RATE))).astype(np.int32)
-        result.append(Song(id=f"song{i:02d}", split="test", tokens={"vocals": codes, "accompaniment": codes.copy()}))
+        result.append(
+            TokenizedSong(id=f"song{i:02d}", split="test", tokens={"vocals": codes, "accompaniment": codes.copy()})
+        )
     return result
 
 
-def scored(song: Song, bits: np.ndarray) -> list[SongScore]:
+def scored(song: TokenizedSong, bits: np.ndarray) -> list[SongScore]:
     return [
         SongScore(
             song=song.id,
@@ -44,7 +46,7 @@ def scored(song: Song, bits: np.ndarray) -> list[SongScore]:
     ]
 
 
-def copier(songs: Sequence[Song]) -> list[SongScore]:
+def copier(songs: Sequence[TokenizedSong]) -> list[SongScore]:
     """Believes that the target is the source (p = 0.9), else uniform; the first two seconds are a prefix."""
     found = []
     for song in songs:
@@ -53,7 +55,7 @@ def copier(songs: Sequence[Song]) -> list[SongScore]:
     return found
 
 
-def reader(songs: Sequence[Song]) -> list[SongScore]:
+def reader(songs: Sequence[TokenizedSong]) -> list[SongScore]:
     """The more it has read, the better it guesses: 6 bits at first, 1 bit less for every five seconds."""
     found = []
     for song in songs:

@@ -19,11 +19,14 @@ from typer.testing import CliRunner
 from duotok.cli.main import app
 from duotok.comparison.corpora import Row, moments
 from duotok.comparison.metrics import MetricError
-from duotok.comparison.run import Comparison, Run, Scorer, train_and_score
+from duotok.comparison.run import Run, Scorer, train_and_score
+from duotok.comparison.study import Comparison
 from duotok.comparison.table import as_json, as_markdown, outputs, write
+from duotok.comparison.workers import conduct
 from duotok.errors import ConfigError, DuoTokError
-from duotok.lm.corpus import Song, write_tokens
+from duotok.lm.corpus import write_tokens
 from duotok.lm.scores import SongScore
+from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity, Stream
 
 FINE = CodecIdentity("fine", "ab" * 32, 25.0, 48_000, (Stream("vocals", (64,)), Stream("accompaniment", (1024,))))
@@ -38,7 +41,7 @@ QUICK = {"replicates": 200}
 SPLITS = ("train", "validation", *["test"] * 7)
 
 
-def make_songs(codec: CodecIdentity, seconds: float = 13.0) -> list[Song]:
+def make_songs(codec: CodecIdentity, seconds: float = 13.0) -> list[TokenizedSong]:
     """One song each for training and validation, seven to test; 13 to 17 s."""
     result = []
     for i, split in enumerate(SPLITS):
@@ -48,11 +51,13 @@ def make_songs(codec: CodecIdentity, seconds: float = 13.0) -> list[Song]:
             s.name: np.stack([rng.integers(0, size, frames) for size in s.sizes]).astype(np.int32)
             for s in codec.streams
         }
-        result.append(Song(f"song{i}", split, tokens, identity=f"artist{i // 2}"))  # type: ignore[arg-type]
+        result.append(TokenizedSong(f"song{i}", split, tokens, identity=f"artist{i // 2}"))  # type: ignore[arg-type]
     return result
 
 
-def setup(folder: Path, change: Callable[[list[Song]], list[Song]] = lambda s: s, **settings: Any) -> Path:
+def setup(
+    folder: Path, change: Callable[[list[TokenizedSong]], list[TokenizedSong]] = lambda s: s, **settings: Any
+) -> Path:
     """Two packed corpora and the config that compares them; `change` is done to the second one's songs."""
     write_tokens(folder / "fine.parquet", FINE, make_songs(FINE))
     write_tokens(folder / "coarse.parquet", COARSE, change(make_songs(COARSE)))
@@ -77,7 +82,7 @@ class Toy:
         self.runs.append(f"{run.tokenizer} {run.protocol_name} {run.config.seed}")
         share = self.share if run.tokenizer == "fine" else 1.0
 
-        def score(songs: Sequence[Song], last: int | None = None) -> list[SongScore]:
+        def score(songs: Sequence[TokenizedSong], last: int | None = None) -> list[SongScore]:
             self.lasts["windows" if any("@" in song.id for song in songs) else "whole"].add(last)
             found = []
             for song in songs:
@@ -98,7 +103,7 @@ ALL = {"corruption": {"shifts": [1.0], "ratios": [0.5]}, "context": {"seconds": 
 def test_whole(tmp_path: Path) -> None:
     comparison = Comparison(setup(tmp_path, **ALL), tmp_path / "out")
     toy = Toy()
-    result = comparison.go(toy)
+    result = conduct(comparison, toy)
     assert len(toy.runs) == len(set(toy.runs)) == 2 * 2 * 2
     assert toy.lasts == {"whole": {None}, "windows": {round(2.5 * 25), round(2.5 * 12.5)}}, (
         "of windows the target alone"
@@ -141,7 +146,7 @@ def test_little_to_show(tmp_path: Path, mismatch: bool) -> None:
         "tokenizers": {"coarse": "coarse.parquet"}, "seeds": [0], "protocols": ["accompaniment-to-vocals"],
         "corruption": {"shifts": [], "ratios": [], "mismatch": mismatch},
     }  # fmt: skip
-    result = Comparison(setup(tmp_path, **settings), tmp_path / "out").go(Toy())
+    result = conduct(Comparison(setup(tmp_path, **settings), tmp_path / "out"), Toy())
     assert len(write(result, tmp_path / "out")) == 5
     assert ("mismatch" in as_markdown(result)) == mismatch
     assert "Against" not in as_markdown(result)
@@ -163,42 +168,42 @@ def test_resumes(tmp_path: Path) -> None:
         return toy(run)
 
     with pytest.raises(KeyboardInterrupt):
-        Comparison(path, out).go(stop)
+        conduct(Comparison(path, out), stop)
     first = next(iter(sorted(out.rglob("scores.safetensors"))))
     before = first.stat().st_mtime_ns
     again = Toy()
     told: list[str] = []
-    result = Comparison(path, out).go(again, told.append)
+    result = conduct(Comparison(path, out), again, told.append)
     assert not set(toy.runs) & set(again.runs)
     assert len(toy.runs) + len(again.runs) == 8
     assert first.stat().st_mtime_ns == before
     assert told[0] == "1/8 fine, parallel, seed 0: done"
     # Nothing is left to do, and nothing is trained; the result is the same to the last bit.
-    assert as_json(Comparison(path, out).go(lambda _: pytest.fail("trained again"))) == as_json(result)
+    assert as_json(conduct(Comparison(path, out), lambda _: pytest.fail("trained again"))) == as_json(result)
     # Another seed adds its runs and keeps the others.
     more = Toy()
-    Comparison(path, out, ["seeds=[0, 1, 2]"]).go(more)
+    conduct(Comparison(path, out, ["seeds=[0, 1, 2]"]), more)
     assert {run[-1] for run in more.runs} == {"2"}
     # Other corruptions are scored by the models that are there.
     other = Toy()
-    Comparison(path, out, ["corruption.ratios=[0.5, 0.9]"]).go(other)
+    conduct(Comparison(path, out, ["corruption.ratios=[0.5, 0.9]"]), other)
     assert {run.split()[1] for run in other.runs} == {"vocals-to-accompaniment"}
 
 
 def test_refuses_a_folder_with_other_settings(tmp_path: Path) -> None:
     path, out = setup(tmp_path), tmp_path / "out"
-    Comparison(path, out).go(Toy())
+    conduct(Comparison(path, out), Toy())
     with pytest.raises(
         ConfigError, match=r"fine/parallel/seed-0: was run with steps = 2, the config says 3; .* constant"
     ):
-        Comparison(path, out, ["lm.steps=3"]).go(Toy())
+        conduct(Comparison(path, out, ["lm.steps=3"]), Toy())
     with pytest.raises(ConfigError, match="was run with checkpoint = best, the config says last"):
-        Comparison(path, out, ["checkpoint=last"]).go(Toy())
-    Comparison(path, out, ["lm.threads=1"]).go(lambda _: pytest.fail("trained again"))  # changes nothing
+        conduct(Comparison(path, out, ["checkpoint=last"]), Toy())
+    conduct(Comparison(path, out, ["lm.threads=1"]), lambda _: pytest.fail("trained again"))  # changes nothing
     write_tokens(tmp_path / "coarse.parquet", COARSE, make_songs(COARSE)[::-1])
     write_tokens(tmp_path / "fine.parquet", FINE, make_songs(FINE)[::-1])
     with pytest.raises(ConfigError, match="was run with tokens = "):
-        Comparison(path, out).go(Toy())
+        conduct(Comparison(path, out), Toy())
 
 
 @pytest.mark.parametrize(
@@ -215,7 +220,9 @@ def test_refuses_a_folder_with_other_settings(tmp_path: Path) -> None:
         (lambda s: [s[1], s[0], *s[2:]], "song 0 is 'song0' in fine and 'song1' in coarse; pack in the same order"),
     ],
 )  # fmt: skip
-def test_refuses_unequal_corpora(tmp_path: Path, change: Callable[[list[Song]], list[Song]], message: str) -> None:
+def test_refuses_unequal_corpora(
+    tmp_path: Path, change: Callable[[list[TokenizedSong]], list[TokenizedSong]], message: str
+) -> None:
     with pytest.raises(MetricError, match=message):
         Comparison(setup(tmp_path, change), tmp_path / "out")
 
@@ -223,7 +230,7 @@ def test_refuses_unequal_corpora(tmp_path: Path, change: Callable[[list[Song]], 
 def test_durations_may_round(tmp_path: Path) -> None:
     """By a frame of each codec, 0.12 s here; what is compared is what both have. More is another song."""
 
-    def longer(frames: int) -> Callable[[list[Song]], list[Song]]:
+    def longer(frames: int) -> Callable[[list[TokenizedSong]], list[TokenizedSong]]:
         pad = ((0, 0), (0, frames))
         return lambda songs: [replace(s, tokens={n: np.pad(c, pad) for n, c in s.tokens.items()}) for s in songs]
 
@@ -336,15 +343,15 @@ def dying(run: Run) -> Scorer:
 def test_side_by_side(tmp_path: Path) -> None:
     """In two processes everything is as in one; each run keeps its own log."""
     path, told = setup(tmp_path, seeds=[0], **ALL), []
-    alone = as_json(Comparison(path, tmp_path / "alone").go(half))
+    alone = as_json(conduct(Comparison(path, tmp_path / "alone"), half))
     out = tmp_path / "out"
-    result = Comparison(path, out).go(half, told.append, workers=2)
+    result = conduct(Comparison(path, out), half, told.append, workers=2)
     assert as_json(result) == alone
     logs = [file.read_text().split() for file in sorted(out.rglob("log.txt"))]
     assert len(logs) == 4
     assert all(int(log[-1]) != os.getpid() for log in logs)
     assert told[-1].endswith(" s, 0 to go")
-    assert Comparison(path, out).go(failing, workers=2).songs == 7, "nothing is left to do"
+    assert conduct(Comparison(path, out), failing, workers=2).songs == 7, "nothing is left to do"
 
 
 def test_an_error_begins_no_other_run(tmp_path: Path) -> None:
@@ -352,24 +359,24 @@ def test_an_error_begins_no_other_run(tmp_path: Path) -> None:
     comparison = Comparison(setup(tmp_path, seeds=[0, 1, 2], protocols=["parallel"]), out)
     place = r"1/6 fine, parallel, seed 0 \(log: .*fine/parallel/seed-0/log.txt\)"
     with pytest.raises(ConfigError, match=f"{place}: broken"):
-        comparison.go(failing, told.append, workers=2)
+        conduct(comparison, failing, told.append, workers=2)
     assert "ConfigError: broken" in (out / "runs/fine/parallel/seed-0/log.txt").read_text()
     time.sleep(1)
     assert len(list(out.rglob("begun"))) == len(list(out.rglob("scores.safetensors"))) == 1, (
         "the one beside it was let finish"
     )
     with pytest.raises(DuoTokError, match="its process died, as when memory runs out; take fewer --workers"):
-        Comparison(tmp_path / "comparison.yaml", tmp_path / "dead").go(dying, workers=2)
+        conduct(Comparison(tmp_path / "comparison.yaml", tmp_path / "dead"), dying, workers=2)
 
 
 def test_groups_of_songs(tmp_path: Path) -> None:
     """A group has the figures that its songs have alone; together all groups have every song."""
 
-    def named(songs: list[Song]) -> list[Song]:
+    def named(songs: list[TokenizedSong]) -> list[TokenizedSong]:
         return [replace(s, id=f"{'real' if i % 2 else 'made'}/{s.id}") for i, s in enumerate(songs)]
 
     def uneven(run: Run) -> Scorer:
-        def score(songs: Sequence[Song], last: int | None = None) -> list[SongScore]:
+        def score(songs: Sequence[TokenizedSong], last: int | None = None) -> list[SongScore]:
             real = [Toy(0.75)(run)([song]) if song.id.startswith("real") else Toy(0.5)(run)([song]) for song in songs]
             return [score for of_song in real for score in of_song]
 
@@ -380,7 +387,7 @@ def test_groups_of_songs(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     write_tokens(tmp_path / "sub" / "fine.parquet", FINE, named(make_songs(FINE)))
     (tmp_path / "coarse.parquet").rename(tmp_path / "sub" / "coarse.parquet")
-    result = Comparison(path, tmp_path / "out").go(uneven)
+    result = conduct(Comparison(path, tmp_path / "out"), uneven)
     found = result.groups["parallel"]
     assert [group.songs for group in found.values()] == [3, 7]
     assert found["recordings"].values["fine"]["average.cnbpt"].value == pytest.approx(0.75)

@@ -580,7 +580,7 @@ def test_songs_of_another_version_are_named(tmp_path: Path) -> None:
 
 
 def test_songs_that_duotok_really_made(tmp_path: Path) -> None:
-    from duotok.songs import generator as generate
+    from duotok.songs import generate
 
     generate(5, 4.0, rate=16000, vocals=False).save(tmp_path / "song-00000005", "wav16")
     (only,) = read("songs", tmp_path).values()

@@ -13,7 +13,8 @@ import pytest
 
 from duotok.data import catalog
 from duotok.data.catalog import Catalog
-from duotok.data.corpus_report import failures, make_report, mixed, plain_reason, read_segments
+from duotok.data.corpus_figures import failures, mixed, plain_reason, read_segments
+from duotok.data.corpus_report import make_report
 from duotok.data.segmenting import TABLE
 from duotok.records import CorpusError, Recording, Segment, segment_key, write_table
 

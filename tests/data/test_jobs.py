@@ -187,7 +187,7 @@ def test_workers_leave_when_the_job_is_killed(log: Path, ledger: Path) -> None:
     """SIGKILL leaves no orphans: the workers' input ends, and so do they."""
     code = f"""
 from pathlib import Path
-from tests.corpora.test_jobs import *
+from tests.data.test_jobs import *
 slow = {{f"n{{n}}": "sleep" for n in range(50)}}
 run_units(work, units(Path({str(log)!r}), 50, **slow), Path({str(ledger)!r}), LocalEngine(2), "squares")
 """

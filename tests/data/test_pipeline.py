@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.corpora.test_scan import RATE, put, tone
+from tests.data.test_scan import RATE, put, tone
 from typer.testing import CliRunner
 
 from duotok.cli.main import app

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from tests.corpora.test_jobs import units
-from tests.corpora.test_jobs import work as work_unit
-from tests.corpora.test_scan import put, tone
+from tests.data.test_jobs import units
+from tests.data.test_jobs import work as work_unit
+from tests.data.test_scan import put, tone
 
 from duotok.audio.io import read
 from duotok.data import jobs

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from duotok.lm.config import LMConfig
-from duotok.lm.corpus import Song, write_tokens
+from duotok.lm.corpus import write_tokens
 from duotok.lm.model import MultiStreamLM
+from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity, Stream
 from duotok.records import Split
 
@@ -21,7 +22,7 @@ MIXED = CodecIdentity("mixed", "cd" * 32, 10.0, 24_000, (Stream("vocals", (7, 9)
 
 def song(
     name: str, frames: int, codec: CodecIdentity = CODEC, split: Split = "train", seed: int = 0, **known: object
-) -> Song:
+) -> TokenizedSong:
     """Codes that climb, each stream from a start of its own: easy to learn."""
     rng = np.random.default_rng([seed, *name.encode()])
     tokens = {
@@ -30,10 +31,10 @@ def song(
         )
         for stream in codec.streams
     }
-    return Song(name, split, tokens, identity=name, **known)  # type: ignore[arg-type]
+    return TokenizedSong(name, split, tokens, identity=name, **known)  # type: ignore[arg-type]
 
 
-def songs(codec: CodecIdentity = CODEC, count: int = 6, frames: int = 60) -> list[Song]:
+def songs(codec: CodecIdentity = CODEC, count: int = 6, frames: int = 60) -> list[TokenizedSong]:
     """Of several lengths, two thirds for training, one third for validation."""
     return [
         song(f"{split}{i}", frames + 7 * i, codec, split)  # type: ignore[arg-type]
@@ -42,7 +43,7 @@ def songs(codec: CodecIdentity = CODEC, count: int = 6, frames: int = 60) -> lis
     ]
 
 
-def corpus(folder: Path, codec: CodecIdentity = CODEC, found: Sequence[Song] | None = None) -> Path:
+def corpus(folder: Path, codec: CodecIdentity = CODEC, found: Sequence[TokenizedSong] | None = None) -> Path:
     path = folder / "tokens.parquet"
     write_tokens(path, codec, songs(codec) if found is None else found)
     return path

@@ -14,12 +14,13 @@ from tests.lm.small import CODEC, MIXED, corpus, song, songs
 
 from duotok.errors import TokenFileError
 from duotok.lm import corpus as module
-from duotok.lm.corpus import Song, TokenCorpus, write_tokens
+from duotok.lm.corpus import TokenCorpus, write_tokens
+from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity, Stream
 from duotok.seals import seal
 
 
-def same(a: Song, b: Song) -> bool:
+def same(a: TokenizedSong, b: TokenizedSong) -> bool:
     facts = all(
         getattr(a, name) == getattr(b, name) for name in ("id", "split", "identity", "recording", "start_frame")
     )
@@ -40,7 +41,7 @@ def test_round_trip(codec: CodecIdentity, tmp_path: Path, monkeypatch: pytest.Mo
         assert len(found) == len(wanted) and all(map(same, found, wanted))
         assert all(codes.dtype == np.int32 for s in found for codes in s.tokens.values())
         assert packed.counts[split] == (len(wanted), sum(s.frames for s in wanted))
-    assert packed.songs("test")[0].of == "stretch" and packed.songs("train")[0].of == "train0"
+    assert packed.songs("test")[0].recording_id == "stretch" and packed.songs("train")[0].recording_id == "train0"
     assert packed.seconds("test") == 12 / codec.frame_rate
 
 
@@ -59,14 +60,14 @@ def test_equal_songs_give_equal_bytes(tmp_path: Path) -> None:
 @given(st.lists(st.lists(st.integers(0, 19), min_size=1, max_size=9), min_size=1, max_size=5))
 def test_any_codes_survive(tmp_path_factory: pytest.TempPathFactory, codes: list[list[int]]) -> None:
     given = [
-        Song(f"s{i}", "train", {name: np.array([row], np.int32) for name in ("vocals", "accompaniment")})
+        TokenizedSong(f"s{i}", "train", {name: np.array([row], np.int32) for name in ("vocals", "accompaniment")})
         for i, row in enumerate(codes)
     ]
     packed = TokenCorpus(corpus(tmp_path_factory.mktemp("any"), CODEC, given))
     assert [s.tokens["vocals"][0].tolist() for s in packed.songs("train")] == codes
 
 
-def spoiled(**tokens: object) -> Song:
+def spoiled(**tokens: object) -> TokenizedSong:
     good = song("bad", 4)
     return replace(good, tokens={**good.tokens, **{k: np.array(v) for k, v in tokens.items()}})
 
@@ -91,7 +92,7 @@ def spoiled(**tokens: object) -> Song:
         (song("bad", 4, split="dev"), r"song 'bad': split 'dev' is unknown"),  # type: ignore[arg-type]
     ],
 )
-def test_nothing_wrong_gets_in(bad: Song, message: str, tmp_path: Path) -> None:
+def test_nothing_wrong_gets_in(bad: TokenizedSong, message: str, tmp_path: Path) -> None:
     with pytest.raises(TokenFileError, match=message):
         corpus(tmp_path, CODEC, [*songs(), bad])
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,8 @@ import pytest
 from tests.shards.shard_maker import make_shards, segment, small_songs
 
 from duotok.records import CorpusError
-from duotok.shards.derived import KINDS, derive, derive_many
+from duotok.shards.derived import KINDS
+from duotok.shards.deriving import derive, derive_many
 from duotok.shards.store import ShardStore
 
 SEGMENTS = [

@@ -14,7 +14,8 @@ from tests.shards.shard_maker import make_shards, segment, small_songs, sound
 from duotok.clock import FRAME_SAMPLES
 from duotok.records import CorpusError
 from duotok.shards import ranges
-from duotok.shards.store import ShardStore, track_parts
+from duotok.shards.index import track_parts
+from duotok.shards.store import ShardStore
 
 SEGMENTS = [
     *small_songs(6),

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from duotok.errors import AudioError
-from duotok.songs import STEMS, Made, Song, generate_many
-from duotok.songs import generator as generate
+from duotok.files import temporary
+from duotok.songs import STEMS, Made, Song, generate, generate_many
 
 RATE = 24000
 
@@ -65,7 +65,7 @@ def test_many_resumes(tmp_path: Path) -> None:
     assert [one.skipped for one in made] == [False, False]
     before = (tmp_path / "song-00000003" / "mix.flac").read_bytes()
     (tmp_path / "song-00000004" / "song.json").write_text("{")  # damaged
-    (tmp_path / ".song-00000004.left").mkdir()  # of a killed run
+    temporary(tmp_path / "song-00000004").mkdir()  # of a killed run
     made.clear()
     generate_many([3, 4, 5], tmp_path, workers=1, progress=made.append, **options)  # type: ignore[arg-type]
     assert {one.seed: one.skipped for one in made} == {3: True, 4: False, 5: False}

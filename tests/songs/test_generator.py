@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from duotok.errors import ConfigError, MissingExtraError
-from duotok.songs import STEMS, Song
-from duotok.songs import generator as generate
+from duotok.songs import STEMS, Song, generate
 from duotok.songs.mastering import loudness
 
 pytest.importorskip("pyworld", reason="needs duotok[songs]")

@@ -24,8 +24,8 @@ from duotok.training.batches.derive import compute_codes, compute_latents
 from duotok.training.batches.latent_data import condition_vectors
 from duotok.training.checkpoint import best
 from duotok.training.engine import train
-from duotok.training.loading import load_autoencoder, load_tokenizer
 from duotok.training.stage import Stage
+from duotok.training.stages.loading import load_autoencoder, load_tokenizer
 from duotok.training.stages.stage4 import Stage4, Stage4Config
 
 GOLDEN = Path(__file__).with_name("golden.json")

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from tests.training.launch import finish, start
 from tests.training.small import make
-from tests.training.test_stage4 import config, fill
-from tests.training.test_stage4 import make as make_stage4
+from tests.training.stages.test_stage4 import config, fill
+from tests.training.stages.test_stage4 import make as make_stage4
 
 from duotok.shards.store import ShardStore
 from duotok.training.engine import latest, train

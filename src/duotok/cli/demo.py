@@ -55,21 +55,22 @@ def demo(
     duotok demo --vocals v.wav --accompaniment a.wav --seconds 0
     """
     from duotok.cli.files import check_free, check_not_input, check_writable
+    from duotok.demo import outputs
     from duotok.demo import report as reports
 
     if song is None and vocals is None and accompaniment is None:
         source = reports.demo_song()
     else:
         source = reports.DemoSong(song, vocals, accompaniment)
-    check_not_input(reports.outputs(out), (song, vocals, accompaniment))
-    check_free(reports.outputs(out), reports.made_before(out), force)
-    for path in reports.outputs(out):
+    check_not_input(outputs.outputs(out), (song, vocals, accompaniment))
+    check_free(outputs.outputs(out), outputs.made_before(out), force)
+    for path in outputs.outputs(out):
         check_writable(path)
     settings = reports.Settings(steps, sampler, seed, seconds or None, start)
     codec = open_model(model, device)
     with _steps() as note:
         report = reports.make(source, codec, settings, note)
-        page = reports.save(report, out, note)
+        page = outputs.save(report, out, note)
     if as_json:
         put_json({**report.facts(), "page": str(page)}, indent=2)
         return

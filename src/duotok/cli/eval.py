@@ -53,9 +53,11 @@ def lm(
       corruption: {}
     """
     from duotok.cli.files import check_free, check_not_input
-    from duotok.comparison.run import Comparison, train_and_score
+    from duotok.comparison.run import train_and_score
+    from duotok.comparison.study import Comparison
     from duotok.comparison.table import as_json as json_of
     from duotok.comparison.table import as_markdown, made_before, outputs, write
+    from duotok.comparison.workers import conduct
 
     comparison = Comparison(config, output, overrides or [])
     places = outputs(comparison.config, output)
@@ -68,7 +70,7 @@ def lm(
         for folder, todo in plan.items() if not as_json else ():
             typer.echo(f"{folder}: {', '.join(todo) if todo else 'done'}")
         return
-    result = comparison.go(train_and_score, say, workers)
+    result = conduct(comparison, train_and_score, say, workers)
     written = write(result, output)
     put_json(json_of(result), indent=1) if as_json else typer.echo(as_markdown(result))
     say("written: " + ", ".join(map(str, written)))

@@ -132,12 +132,10 @@ def _language_model(
 def _build(
     stage: str, config: StageConfig, data: Path, shards: str | None, runs: Path, workers: int, writable: bool = True
 ) -> Stage:
-    from duotok.shards.derived import DerivedArrays
     from duotok.shards.store import ShardStore
     from duotok.training.stages.registry import BUILDERS, Needs, check_validation
 
-    store = ShardStore(shards or data / "shards", data / "derived")
-    store.derived = DerivedArrays(store, data / "derived", writable)
+    store = ShardStore(shards or data / "shards", data / "derived", writable=writable)
     check_validation(config, store)
     return BUILDERS[stage][2](config, Needs(runs, store, workers))
 
@@ -147,8 +145,8 @@ def _with_data(
 ) -> tuple[Stage | None, list[str]]:
     """The stage where all that it needs is there; else what is missing."""
     from duotok.errors import DuoTokError
-    from duotok.shards.derived import NotDerived
-    from duotok.training.batches.synthetic import SKETCHES
+    from duotok.shards.deriving import NotDerived
+    from duotok.training.cost.synthetic import SKETCHES
 
     if data is None or stage not in SKETCHES:
         return None, []

@@ -33,7 +33,7 @@ from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD
 from duotok.compact import SCALE, compact, expand
 from duotok.config import Config, parse
 from duotok.errors import BundleError, ConfigError
-from duotok.files import sha256, write_bytes, writing
+from duotok.files import PACKAGE, sha256, write_bytes, writing
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
@@ -51,7 +51,7 @@ CARD_FILE = "README.md"
 Storage = Literal["float32", "float16", "int8"]
 _PARTS = ("tokenizer", "autoencoder", "separator", *(f"dit.{track}" for track in TRACKS))
 OWN_FILES = (CONFIG_FILE, CARD_FILE, *(f"{part}.safetensors" for part in _PARTS))
-PACKAGED = Path(__file__).parent / "bundles"
+PACKAGED = PACKAGE / "bundles"
 
 
 class DiTConfigs(Config):

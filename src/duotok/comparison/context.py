@@ -15,8 +15,8 @@ from duotok.comparison.intervals import Interval, Resampling, difference, estima
 from duotok.comparison.metrics import Measured, MetricError
 
 if TYPE_CHECKING:
-    from duotok.lm.corpus import Song
     from duotok.lm.scores import SongScore
+    from duotok.lm.song import TokenizedSong
 
 CONTEXTS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0)
 TARGET = 2.5
@@ -40,13 +40,13 @@ def block_ends(frames: int, longest: int, target: int, blocks: int = BLOCKS) -> 
 
 
 def windows(
-    songs: Sequence[Song],
+    songs: Sequence[TokenizedSong],
     frame_rate: float,
     context: float,
     contexts: Sequence[float] = CONTEXTS,
     target: float = TARGET,
     blocks: int = BLOCKS,
-) -> list[Song]:
+) -> list[TokenizedSong]:
     """The pieces of `context` seconds to score; their ids are `SONG@END`, END in frames.
 
     Songs shorter than the longest of `contexts` are left out at every context. Raises MetricError when that is all of

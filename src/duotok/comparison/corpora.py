@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from duotok.comparison.metrics import MetricError
-from duotok.lm.corpus import Song, TokenCorpus
+from duotok.lm.corpus import TokenCorpus
+from duotok.lm.song import TokenizedSong
 from duotok.records import Split
 
 
@@ -19,7 +20,7 @@ class Row(NamedTuple):
     id: str
     split: str
     identity: str
-    of: str
+    recording_id: str
     start: float
     seconds: float
 
@@ -67,7 +68,13 @@ def check_same(corpora: Mapping[str, TokenCorpus]) -> list[Row]:
                     )
         for row in rows:
             theirs_row = found[row.id]
-            for key, unit in (("split", ""), ("identity", ""), ("of", ""), ("start", " s"), ("seconds", " s")):
+            for key, unit in (
+                ("split", ""),
+                ("identity", ""),
+                ("recording_id", ""),
+                ("start", " s"),
+                ("seconds", " s"),
+            ):
                 a, b = getattr(row, key), getattr(theirs_row, key)
                 if (abs(a - b) > slack) if unit else (a != b):
                     a, b = (f"{value:.3f}{unit}" if unit else f"'{value}'" for value in (a, b))
@@ -86,7 +93,7 @@ def check_same(corpora: Mapping[str, TokenCorpus]) -> list[Row]:
 WORDS = {
     "split": "its split",
     "identity": "its identity",
-    "of": "its recording",
+    "recording_id": "its recording",
     "start": "its start",
     "seconds": "its duration",
 }
@@ -105,7 +112,7 @@ def moments(rows: Sequence[Row], split: Split, seconds: float, shortest: float) 
     return found
 
 
-def cut(corpus: TokenCorpus, split: Split, rows: Sequence[Row], chosen: Sequence[Moment]) -> list[Song]:
+def cut(corpus: TokenCorpus, split: Split, rows: Sequence[Row], chosen: Sequence[Moment]) -> list[TokenizedSong]:
     """The tokens of `chosen`, each a song of its own, under its `Moment.id`."""
     codec = corpus.identity
     songs = {song.id: song for song in corpus.songs(split)}

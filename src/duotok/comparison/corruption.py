@@ -19,7 +19,7 @@ from duotok.comparison.intervals import Interval, Resampling, relative_cost
 from duotok.comparison.metrics import Measured, MetricError
 
 if TYPE_CHECKING:
-    from duotok.lm.corpus import Song
+    from duotok.lm.song import TokenizedSong
 
 Kind = Literal["shift", "mask", "mismatch"]
 Codes = NDArray[np.int32]
@@ -116,14 +116,14 @@ def fitted(codes: Codes, frames: int) -> Codes:
 
 
 def corrupt(
-    songs: Sequence[Song],
+    songs: Sequence[TokenizedSong],
     source: str,
     sizes: Sequence[int],
     frame_rate: float,
     corruption: Corruption,
     seed: int = 0,
-    identity: Callable[[Song], str] = lambda song: song.id,
-) -> list[Song]:
+    identity: Callable[[TokenizedSong], str] = lambda song: song.id,
+) -> list[TokenizedSong]:
     """The songs with a corrupted source stream; all else is theirs, untouched.
 
     sizes: of the source's codebooks; identity: what makes two songs unrelated. A pure function of the songs and the seed:
@@ -141,7 +141,7 @@ def corrupt(
 
 
 def _spoil(
-    song: Song, source: str, sizes: Sequence[int], frame_rate: float, corruption: Corruption, seed: int
+    song: TokenizedSong, source: str, sizes: Sequence[int], frame_rate: float, corruption: Corruption, seed: int
 ) -> Codes:
     codes = song.tokens[source]
     if corruption.kind == "mask":

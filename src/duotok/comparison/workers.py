@@ -8,23 +8,42 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from duotok.comparison.run import Runner
+from duotok.comparison.study import Comparison, Result
 from duotok.errors import DuoTokError
 from duotok.pool import pool
 
-if TYPE_CHECKING:
-    from duotok.comparison.run import Comparison, Report, Runner
-
 LOG = "log.txt"
+
+Report = Callable[[str], None]
 
 Given = tuple[Path, Path, tuple[str, ...]]
 _opened: dict[Given, Comparison] = {}
+
+
+def conduct(comparison: Comparison, runner: Runner, report: Report = lambda _: None, workers: int = 1) -> Result:
+    """Train and score what is not there yet, then put everything together. Stopped, it goes on where it was.
+
+    workers: runs side by side, each in a process of its own (then `runner` is a function of a module).
+    """
+    missing = []
+    for number, run in enumerate(comparison.runs):
+        todo = comparison.todo(run)
+        report(f"{comparison.title(number)}: {f'{len(todo)} to score' if todo else 'done'}")
+        missing += [number] if todo else []
+    if workers > 1 and len(missing) > 1:
+        side_by_side(comparison, missing, runner, report, workers)
+    else:
+        for number in missing:
+            report(comparison.title(number))
+            comparison.do(number, runner)
+    return comparison.result()
 
 
 def side_by_side(comparison: Comparison, numbers: Sequence[int], runner: Runner, report: Report, workers: int) -> None:
@@ -84,8 +103,6 @@ def _begin(threads: int, slots: multiprocessing.Queue[int]) -> None:
 
 
 def _do(given: Given, number: int, runner: Runner) -> float:
-    from duotok.comparison.run import Comparison
-
     began = time.monotonic()
     if given not in _opened:
         _opened[given] = Comparison(*given)

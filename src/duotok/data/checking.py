@@ -15,8 +15,9 @@ from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data.jobs import Engine
 from duotok.errors import DuoTokError
 from duotok.records import CorpusError
+from duotok.shards.index import MANIFEST, SUMMARY
 from duotok.shards.ranges import Ranges
-from duotok.shards.store import MANIFEST, SUMMARY, ShardStore
+from duotok.shards.store import ShardStore
 
 BLOCK = 1 << 22
 

@@ -12,18 +12,17 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.numpy
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from duotok.errors import DuoTokError, MissingExtraError, TokenFileError
 from duotok.files import writing
+from duotok.lm.song import Codes, TokenizedSong, check_song
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
 from duotok.records import SPLITS, Split
@@ -37,76 +36,14 @@ KEY = b"duotok"
 SONGS = b"duotok-songs"
 VECTORS = b"duotok-vectors"
 ROWS = 64  # songs in a row group: what is read at a time
-Codes = NDArray[np.int32]
-
-
-@dataclass(frozen=True, eq=False)
-class Song:
-    """Tokens of one song: stream -> int32 `[codebooks, frames]`.
-
-    id: unique in a corpus; identity: what no split may cut (artist, song); recording, start_frame: what the row is a stretch
-    of and where it begins there, in frames ("": the row is the whole recording `id`).
-    """
-
-    id: str
-    split: Split
-    tokens: Mapping[str, Codes]
-    identity: str = ""
-    recording: str = ""
-    start_frame: int = 0
-
-    @property
-    def frames(self) -> int:
-        return int(next(iter(self.tokens.values())).shape[1])
-
-    @property
-    def sha256(self) -> str:
-        """Of all that a row holds."""
-        facts = [self.id, self.split, self.identity, self.recording, self.start_frame, self.frames]
-        digest = hashlib.sha256(json.dumps(facts).encode())
-        for name in sorted(self.tokens):
-            digest.update(f"\0{name}\0{len(self.tokens[name])}\0".encode())
-            digest.update(np.ascontiguousarray(self.tokens[name], dtype="<i4").tobytes())
-        return digest.hexdigest()
-
-    @property
-    def of(self) -> str:
-        """The recording that these tokens are of."""
-        return self.recording or self.id
-
-
-def check_song(codec: CodecIdentity, song: Song, name: str) -> None:
-    """Raises TokenFileError, beginning with `name`, unless the tokens of `song` can be those of `codec`."""
-    start = f"{name}: song '{song.id}'"
-    wanted = {stream.name for stream in codec.streams}
-    if set(song.tokens) != wanted:
-        raise TokenFileError(
-            f"{start} has the streams {', '.join(song.tokens)}; {codec} gives {', '.join(sorted(wanted))}"
-        )
-    if song.split not in SPLITS:
-        raise TokenFileError(f"{start}: split '{song.split}' is unknown; there are {', '.join(SPLITS)}")
-    lengths = set()
-    for stream in codec.streams:
-        codes = song.tokens[stream.name]
-        if codes.ndim != 2 or len(codes) != len(stream.sizes) or codes.dtype.kind not in "iu":
-            raise TokenFileError(
-                f"{start}: {stream.name} is {codes.dtype} {list(codes.shape)}; wanted are integers "
-                f"[{len(stream.sizes)}, frames]"
-            )
-        lengths.add(codes.shape[1])
-        for k, (row, size) in enumerate(zip(codes, stream.sizes, strict=True)):
-            low, high = (int(row.min()), int(row.max())) if len(row) else (0, 0)
-            if low < 0 or high >= size:
-                raise TokenFileError(
-                    f"{start}: {stream.name}.{k} holds token {low if low < 0 else high}, its codebook ends at {size - 1}"
-                )
-    if len(lengths) != 1 or lengths == {0}:
-        found = ", ".join(f"{s.name} {song.tokens[s.name].shape[1]}" for s in codec.streams)
-        raise TokenFileError(f"{start}: frames of its streams: {found}; they must be equally many, at least one")
 
 
 def write_tokens(
-    path: str | Path, identity: CodecIdentity, songs: Iterable[Song], source: str = "", vectors: Vectors | None = None
+    path: str | Path,
+    identity: CodecIdentity,
+    songs: Iterable[TokenizedSong],
+    source: str = "",
+    vectors: Vectors | None = None,
 ) -> int:
     """Pack songs, atomically and in bounded memory; returns how many. Songs of a split are best given together.
 
@@ -164,9 +101,9 @@ def _hash(data: bytes | None) -> str:
     return hashlib.sha256(data).hexdigest() if data is not None else ""
 
 
-def _groups(songs: Iterable[Song]) -> Iterator[list[Song]]:
+def _groups(songs: Iterable[TokenizedSong]) -> Iterator[list[TokenizedSong]]:
     """Up to ROWS songs of one split, so that a split can be read alone."""
-    group: list[Song] = []
+    group: list[TokenizedSong] = []
     for song in songs:
         if group and (len(group) == ROWS or group[0].split != song.split):
             yield group
@@ -281,7 +218,7 @@ class TokenCorpus:
             reason = str(error).splitlines()[0]
             raise TokenFileError(f"{self.path}: damaged ({reason}); make it again with: duotok pack") from None
 
-    def _songs(self, split: Split) -> list[Song]:
+    def _songs(self, split: Split) -> list[TokenizedSong]:
         """All songs of a split, in the order of the file; kept once read (8 bytes a frame of two streams).
 
         Raises TokenFileError when there are none, or when tokens do not fit the codec.
@@ -295,7 +232,7 @@ class TokenCorpus:
             raise TokenFileError(f"{self.path}: no songs of split '{split}'; it has {there or 'none at all'}")
         return found
 
-    def _rows(self, group: int) -> Iterator[Song]:
+    def _rows(self, group: int) -> Iterator[TokenizedSong]:
         table = self._read([group], None)
         rows = table.select(["id", "split", "identity", "recording", "start_frame", "n_frames", "sha256"]).to_pylist()
         codes: dict[str, list[Codes]] = {}
@@ -317,7 +254,7 @@ class TokenCorpus:
                         f"{self.path}: song '{row['id']}': {stream.name} has {lengths} frames, the song {frames}; pack again"
                     )
                 tokens[stream.name] = np.stack(parts) if len(parts) > 1 else parts[0][None]
-            song = Song(tokens=tokens, **row)
+            song = TokenizedSong(tokens=tokens, **row)
             check_song(self.identity, song, str(self.path))
             if song.sha256 != sha256:
                 raise TokenFileError(

@@ -16,11 +16,12 @@ from rich.progress import Progress
 
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.files import write_bytes
-from duotok.lm.corpus import Song, TokenCorpus, check_song
+from duotok.lm.corpus import TokenCorpus
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.pieces import SHORTEST, Piece, check_lengths, pieces
 from duotok.lm.protocols import Protocol, batched
 from duotok.lm.scores import SongScore, load_scores, save_scores
+from duotok.lm.song import TokenizedSong, check_song
 from duotok.records import Split
 
 SECONDS = 30.0
@@ -51,7 +52,7 @@ def evaluate(
 
 def score_songs(
     model: MultiStreamLM,
-    songs: Sequence[Song],
+    songs: Sequence[TokenizedSong],
     protocol: Protocol,
     *,
     seconds: float = SECONDS,
@@ -101,7 +102,7 @@ def score_songs(
     return [score for index in sorted(found) for score in found[index]]
 
 
-def _without_pad(song: Song, protocol: Protocol) -> Song:
+def _without_pad(song: TokenizedSong, protocol: Protocol) -> TokenizedSong:
     """A source may hold PAD where somebody took frames out of it (diagnostics); nothing else may."""
     if protocol.name == "parallel" or protocol.source not in song.tokens:
         return song
@@ -110,9 +111,9 @@ def _without_pad(song: Song, protocol: Protocol) -> Song:
     return replace(song, tokens={**song.tokens, protocol.source: np.where(codes == pads, 0, codes)})
 
 
-def joined(scores: Sequence[SongScore], songs: Sequence[Song]) -> list[SongScore]:
+def joined(scores: Sequence[SongScore], songs: Sequence[TokenizedSong]) -> list[SongScore]:
     """Scores of the stretches of one recording put together, under its name, in the order of time."""
-    places = {song.id: (song.of, song.start_frame) for song in songs}
+    places = {song.id: (song.recording_id, song.start_frame) for song in songs}
     parts: dict[tuple[str, str, int], list[SongScore]] = {}
     for score in scores:
         parts.setdefault((places[score.song][0], score.stream, score.codebook), []).append(score)
@@ -125,7 +126,7 @@ def joined(scores: Sequence[SongScore], songs: Sequence[Song]) -> list[SongScore
 
 def _score(
     model: MultiStreamLM,
-    songs: Sequence[Song],
+    songs: Sequence[TokenizedSong],
     protocol: Protocol,
     todo: Sequence[Piece],
     batch_size: int,
@@ -155,7 +156,11 @@ def _behind_each_other(parts: Sequence[SongScore]) -> SongScore:
 
 
 def score_pieces(
-    model: MultiStreamLM, songs: Sequence[Song], protocol: Protocol, part: Sequence[Piece], last: int | None = None
+    model: MultiStreamLM,
+    songs: Sequence[TokenizedSong],
+    protocol: Protocol,
+    part: Sequence[Piece],
+    last: int | None = None,
 ) -> list[list[SongScore]]:
     """Scores of one batch of pieces: for each piece, one SongScore for each codebook that is asked for, of the `last` frames
     that it asks for, or of all."""
@@ -192,7 +197,7 @@ def fingerprint(model: MultiStreamLM) -> str:
     return digest.hexdigest()
 
 
-def _digest(songs: Sequence[Song]) -> str:
+def _digest(songs: Sequence[TokenizedSong]) -> str:
     digest = hashlib.sha256()
     for song in songs:
         digest.update(f"\0{song.id}\0".encode())

@@ -33,12 +33,14 @@ from duotok.codec.token_files import SUFFIX as CODEC_SUFFIX
 from duotok.codec.token_files import load_tokens, save_tokens
 from duotok.corpora.base import split_by_identity
 from duotok.errors import DuoTokError, TokenFileError
-from duotok.lm.corpus import Codes, Song, TokenCorpus, write_tokens
+from duotok.lm.corpus import TokenCorpus, write_tokens
+from duotok.lm.song import Codes, TokenizedSong
 from duotok.lm.start import Vectors, principal
 from duotok.lm.streams import CodecIdentity, codec_identity, tokens_identity
 from duotok.records import SPLITS, Split
+from duotok.shards.index import track_parts
 from duotok.shards.neighbours import joined
-from duotok.shards.store import ShardStore, track_parts
+from duotok.shards.store import ShardStore
 from duotok.tokens import SUFFIX, DualTokens
 from duotok.tracks import TRACKS
 
@@ -154,10 +156,10 @@ def pack_shards(
         sound = {track: _sound(store, stretch, track) for track in TRACKS}
         _encode(parts, model, stretch, sound, batch_size)
 
-    def songs() -> Iterator[Song]:
+    def songs() -> Iterator[TokenizedSong]:
         for s in wanted:
             start = identity.frames(s.start_frame / FRAME_RATE)
-            song = Song(s.id, s.split, _read(parts, model, s), s.identity, s.recording, start)
+            song = TokenizedSong(s.id, s.split, _read(parts, model, s), s.identity, s.recording, start)
             if song.frames != frames[s.id]:
                 raise TokenFileError(
                     f"{parts}: song '{s.id}' has {song.frames} frames, not {frames[s.id]}; remove the folder"
@@ -251,7 +253,7 @@ def pack_tokens(
         raise TokenFileError(f"{folder}: no {SUFFIX} files in this folder; name another")
     first = codec or tokens_identity(DualTokens.load(files[0]))
 
-    def song(file: Path) -> Song:
+    def song(file: Path) -> TokenizedSong:
         tokens = DualTokens.load(file)
         if not tokens.model_hash:
             raise TokenFileError(f"{file}: does not say which model made it; encode the song again")
@@ -260,7 +262,7 @@ def pack_tokens(
         named = below.parts[0] if len(below.parts) > 1 else ""
         name = below.as_posix()
         own: Split = split or (named if named in SPLITS else split_by_identity(name))  # type: ignore[assignment]
-        return Song(name, own, _codes(tokens), name)
+        return TokenizedSong(name, own, _codes(tokens), name)
 
     songs = [song(file) for file in _shown(files, "reading")]
     songs.sort(key=lambda s: SPLITS.index(s.split))

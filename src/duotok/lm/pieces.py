@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duotok.errors import ConfigError
-from duotok.lm.corpus import Song
 from duotok.lm.protocols import Protocol
+from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity
 
 SHORTEST = 5.0
@@ -24,11 +24,13 @@ class Piece(NamedTuple):
     start: int
     stop: int
 
-    def tokens(self, songs: Sequence[Song]) -> dict[str, NDArray[np.int32]]:
+    def tokens(self, songs: Sequence[TokenizedSong]) -> dict[str, NDArray[np.int32]]:
         return {name: codes[:, self.start : self.stop] for name, codes in songs[self.song].tokens.items()}
 
 
-def pieces(songs: Sequence[Song], codec: CodecIdentity, seconds: float, shortest: float = SHORTEST) -> list[Piece]:
+def pieces(
+    songs: Sequence[TokenizedSong], codec: CodecIdentity, seconds: float, shortest: float = SHORTEST
+) -> list[Piece]:
     """Each song from its beginning in pieces of `seconds`; the last one is what is left, if at least `shortest` seconds."""
     found = []
     least = codec.frames(min(shortest, seconds))

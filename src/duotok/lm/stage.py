@@ -17,11 +17,12 @@ from duotok.config import parse
 from duotok.distributed import share
 from duotok.errors import ConfigError
 from duotok.lm.config import LMConfig
-from duotok.lm.corpus import Song, TokenCorpus
+from duotok.lm.corpus import TokenCorpus
 from duotok.lm.evaluate import score_pieces
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.pieces import SHORTEST, Piece, check_lengths, pieces
 from duotok.lm.protocols import PREFIX_SECONDS, Name, Protocol, batched, protocol_by_name
+from duotok.lm.song import TokenizedSong
 from duotok.lm.start import start_from_codec
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import count_songs
@@ -99,7 +100,7 @@ class LMStage(Stage):
         self.held_songs = self._songs(corpus, "validation", least)
         self.held = _spread(pieces(self.held_songs, codec, config.seconds, config.shortest), config.held_out_pieces)
 
-    def _songs(self, corpus: TokenCorpus, split: Split, least: int) -> list[Song]:
+    def _songs(self, corpus: TokenCorpus, split: Split, least: int) -> list[TokenizedSong]:
         found = [song for song in corpus.songs(split) if song.frames >= least]
         if not found:
             raise ConfigError(

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from duotok.lm.corpus import Song
     from duotok.lm.scores import SongScore
+    from duotok.lm.song import TokenizedSong
     from duotok.lm.streams import CodecIdentity
 
 
@@ -90,7 +90,7 @@ def unigrams(scores: Iterable[SongScore]) -> dict[str, tuple[Unigram, ...]]:
     return by_stream({key: Unigram(counts) for key, counts in found.items()})
 
 
-def count_songs(codec: CodecIdentity, songs: Sequence[Song]) -> dict[str, tuple[Unigram, ...]]:
+def count_songs(codec: CodecIdentity, songs: Sequence[TokenizedSong]) -> dict[str, tuple[Unigram, ...]]:
     """Counts of all tokens of some songs, by stream, one for each codebook in order."""
     return by_stream({
         (column.stream, column.codebook): count(

@@ -11,13 +11,14 @@ import torch
 
 from duotok.config import parse
 from duotok.errors import ConfigError
+from duotok.files import PACKAGE
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.separation.chunked import ACCOMPANIMENT, VOCALS, ChunkedSeparator
 from duotok.separation.separator import MiniSeparator
 from duotok.separation.weights import load_strict
 
 SEPARATORS = ("mini", "demucs", "bs-roformer")
-PACKAGED = Path(__file__).parents[1] / "bundles" / "mini"
+PACKAGED = PACKAGE / "bundles" / "mini"
 
 
 def separator_by_name(

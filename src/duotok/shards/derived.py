@@ -2,34 +2,22 @@
 
     DERIVED/SHARD/TRACK.NAME.npy     rows of the shard's segments behind each other, memory-mapped
     DERIVED/SHARD/TRACK.NAME.json    which segments of the shard, made by what, from which shard
-
-The .json is removed before the .npy is replaced and written after it: a .npy without it does not count.
+A .npy without its .json does not count. What makes them: `deriving.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from duotok.clock import FRAME_SAMPLES
-from duotok.files import hold, put
-from duotok.pool import pool
 from duotok.records import CorpusError
-
-if TYPE_CHECKING:
-    from duotok.shards.store import ShardStore
+from duotok.shards.index import SegmentIndex
 
 KINDS: dict[str, tuple[int, str]] = {
     "pcm": (FRAME_SAMPLES, "int16"),  # [rows, 2]: a stem's samples as they are in the FLAC
@@ -44,8 +32,6 @@ KINDS: dict[str, tuple[int, str]] = {
 }
 """Name -> rows for each token frame and the type that is stored."""
 OPEN_MAPS = 64
-
-Make = Callable[[int, str], dict[str, np.ndarray]]
 
 
 def rows_per_frame(name: str) -> int:
@@ -64,17 +50,13 @@ class _Open:
     made_by: str
 
 
-class NotDerived(CorpusError):
-    """Arrays that are not there, where none may be made."""
-
-
 class DerivedArrays:
-    """The folder of derived arrays of one store. A few files stay mapped. writable false: a dry run, nothing is made."""
+    """The folder of derived arrays of one index. A few files stay mapped. writable false: a dry run, nothing is made."""
 
-    def __init__(self, store: ShardStore, folder: Path, writable: bool = True) -> None:
-        self.store, self.folder, self.writable = store, folder, writable
+    def __init__(self, index: SegmentIndex, folder: Path, writable: bool = True) -> None:
+        self.index, self.folder, self.writable = index, folder, writable
         self._maps: OrderedDict[tuple[str, str, str], _Open] = OrderedDict()
-        self.identity = functools.cache(store.identity)
+        self.identity = functools.cache(index.identity)
 
     def path(self, shard: str, track: str, name: str) -> Path:
         """The .npy of one shard, track and name."""
@@ -107,8 +89,8 @@ class DerivedArrays:
             if stamp["shard"] != self.identity(shard):
                 return None
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-            indices = self.store.shards[shard][stamp["segments"]]
-            sizes = self.store.frames[indices] * rows_per_frame(name)
+            indices = self.index.shards[shard][stamp["segments"]]
+            sizes = self.index.frames[indices] * rows_per_frame(name)
             if len(array) != sizes.sum():
                 raise ValueError(f"{len(array)} rows instead of {sizes.sum()}")
         except FileNotFoundError:
@@ -127,12 +109,12 @@ class DerivedArrays:
 
     def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
         """Whether `rows` can give it (made_by: as made by that)."""
-        found = self.open(self.store.segments[index].shard, track, name)
+        found = self.open(self.index.segments[index].shard, track, name)
         return found is not None and index in found.starts and made_by in (None, found.made_by)
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
         """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when not there."""
-        stored = self.store.segments[index]
+        stored = self.index.segments[index]
         found = self.open(stored.shard, track, name)
         if found is None or index not in found.starts:
             path = self.path(stored.shard, track, name)
@@ -143,198 +125,3 @@ class DerivedArrays:
             raise ValueError(f"{stored.segment.key}: rows {start} to {start + count} of {total}")
         first = found.starts[index] + start
         return found.array[first : first + count]
-
-
-def derive(
-    store: ShardStore, name: str, function: Callable[[int, str], np.ndarray], *, tracks: Sequence[str], made_by: str,
-    select: Sequence[int] | np.ndarray | None = None, workers: int = 1,
-) -> None:  # fmt: skip
-    """Fill the derived array `name` of `tracks` with `function(index, track)`: `[frames x rows_per_frame, ...]` each.
-
-    Segments without a track are left out; select: only these segments. Rows there that were made by the same `made_by`
-    stay, all others are made anew, shard by shard; a file appears when it is complete. With workers > 1 `function` goes
-    to spawned processes, so it must be importable (a module's function, functools.partial of one, an object of a
-    module's class). Raises CorpusError for a wrong number of rows, a full disk, or a second process at the same file.
-    """
-    derive_many(store, (name,), _Single(name, function), tracks=tracks, made_by=made_by, select=select, workers=workers)
-
-
-@dataclass(frozen=True)
-class _Single:
-    name: str
-    function: Callable[[int, str], np.ndarray]
-
-    def __call__(self, index: int, track: str) -> dict[str, np.ndarray]:
-        return {self.name: self.function(index, track)}
-
-
-def derive_many(
-    store: ShardStore, names: Sequence[str], function: Make, *, tracks: Sequence[str], made_by: str,
-    select: Sequence[int] | np.ndarray | None = None, workers: int = 1,
-) -> None:  # fmt: skip
-    """As `derive`, for several arrays that come from one pass: `function` returns name -> rows."""
-    derived = _derived(store)
-    for name in names:
-        rows_per_frame(name)
-    chosen = {track: store.where(needs=(track,)) for track in tracks}
-    if select is not None:
-        chosen = {track: np.intersect1d(indices, np.asarray(select)) for track, indices in chosen.items()}
-    derived.forget()
-    missing = ((shard, _missing(derived, shard, names, chosen, made_by)) for shard in store.shards)
-    jobs = [(shard, wanted) for shard, wanted in missing if wanted]
-    title = f"{', '.join(names)} of {', '.join(tracks)}"
-    if jobs and not derived.writable:
-        raise NotDerived(f"{derived.folder}: {title} not derived yet for {len(jobs)} of {len(store.shards)} shards")
-    common = (store, function, made_by)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=sum(len(store.shards[shard]) for shard, _ in jobs))
-        if workers <= 1 or len(jobs) <= 1:
-            for job in jobs:
-                _fill(*common, *job, lambda: bar.advance(task))
-        else:
-            with pool(min(workers, len(jobs)), _start_worker, common) as processes:
-                running = {processes.submit(_work, *job): len(store.shards[job[0]]) for job in jobs}
-                try:
-                    for done in as_completed(running):
-                        done.result()
-                        bar.advance(task, running[done])
-                except BaseException:
-                    processes.shutdown(wait=False, cancel_futures=True)
-                    raise
-    derived.forget()
-
-
-Wanted = dict[tuple[str, str], list[int]]
-"""(track, name) -> the segments that its file is to hold, in the order of the shard."""
-
-
-def _derived(store: ShardStore) -> DerivedArrays:
-    if store.derived is None:
-        raise CorpusError(f"{store.ranges.url}: opened without a folder for derived arrays; name one")
-    return store.derived
-
-
-def _missing(
-    derived: DerivedArrays, shard: str, names: Sequence[str], chosen: dict[str, np.ndarray], made_by: str
-) -> Wanted:
-    indices = derived.store.shards[shard]
-    wanted: Wanted = {}
-    for track, possible in chosen.items():
-        having = set(indices[np.isin(indices, possible)].tolist())
-        for name in names:
-            kept = derived.kept(shard, track, name, made_by)
-            if not having <= kept.keys():
-                wanted[track, name] = [index for index in indices.tolist() if index in having or index in kept]
-    return wanted
-
-
-_common: tuple[ShardStore, Make, str] | None = None
-
-
-def _start_worker(store: ShardStore, function: Make, made_by: str) -> None:
-    import torch
-
-    global _common
-    torch.set_num_threads(1)
-    _common = (store, function, made_by)
-
-
-def _work(shard: str, wanted: Wanted) -> None:
-    assert _common is not None
-    _fill(*_common, shard, wanted, lambda: None)
-
-
-def _fill(
-    store: ShardStore, function: Make, made_by: str, shard: str, wanted: Wanted, advance: Callable[[], None]
-) -> None:
-    """Make the missing files of one shard; `advance` is called after each segment."""
-    derived = _derived(store)
-    with contextlib.ExitStack() as stack:
-        outputs = [
-            stack.enter_context(_Output(derived, shard, track, name, indices, made_by))
-            for (track, name), indices in wanted.items()
-        ]
-        for index in store.shards[shard].tolist():
-            for track in dict.fromkeys(output.track for output in outputs):
-                here = [output for output in outputs if output.track == track and index in output.indices]
-                made = function(index, track) if any(index not in output.kept for output in here) else {}
-                for output in here:
-                    output.put(index, output.kept[index] if index in output.kept else made[output.name])
-            advance()
-        for output in outputs:
-            output.finish()
-
-
-class _Output:
-    """A .npy on its way: rows in order, under a locked temporary name until `finish`."""
-
-    def __init__(
-        self, derived: DerivedArrays, shard: str, track: str, name: str, indices: list[int], made_by: str
-    ) -> None:
-        self.derived, self.shard, self.track, self.name, self.made_by = derived, shard, track, name, made_by
-        self.indices = dict.fromkeys(indices)
-        self.kept = derived.kept(shard, track, name, made_by)
-        self.path = derived.path(shard, track, name)
-        self.partial = self.path.with_name(f".{self.path.name}.partial")
-        self.shape: tuple[int, ...] | None = None
-        self.file: IO[bytes] | None = None
-
-    def __enter__(self) -> _Output:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.partial.open("ab")
-        if not hold(self.file):
-            self.file.close()
-            raise CorpusError(f"{self.path}: another process is making it; wait for it to end")
-        self.file.truncate(0)
-        return self
-
-    def put(self, index: int, rows: np.ndarray) -> None:
-        assert self.file is not None
-        per_frame, dtype = KINDS[self.name]
-        expected = int(self.derived.store.frames[index]) * per_frame
-        if self.shape is None:
-            self.shape = rows.shape[1:]
-            total = int(self.derived.store.frames[list(self.indices)].sum()) * per_frame
-            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (total, *self.shape)}
-            np.lib.format.write_array_header_1_0(self.file, header)
-        if rows.shape != (expected, *self.shape):
-            key = self.derived.store.segments[index].segment.key
-            raise CorpusError(
-                f"{self.path}: {list(rows.shape)} rows for {key} instead of {[expected, *self.shape]}; "
-                "delete the file if its width has changed"
-            )
-        data = np.ascontiguousarray(rows.astype(dtype, casting="same_kind", copy=False))
-        try:
-            self.file.write(data.data)
-        except OSError as error:
-            raise CorpusError(f"{self.path}: not written ({error.strerror}); nothing is lost, go on later") from None
-
-    def finish(self) -> None:
-        """The file and then its stamp take their names."""
-        assert self.file is not None
-        positions = {index: at for at, index in enumerate(self.derived.store.shards[self.shard].tolist())}
-        stamp = {
-            "made_by": self.made_by,
-            "shard": self.derived.identity(self.shard),
-            "segments": [positions[index] for index in self.indices],
-        }
-        place = self.path.with_suffix(".json")
-        written = place.with_name(f".{place.name}.partial")
-        try:
-            self.file.flush()
-            written.write_text(json.dumps(stamp), encoding="utf-8")
-            place.unlink(missing_ok=True)
-            put(self.partial, self.path)
-            put(written, place)
-        except OSError as error:
-            written.unlink(missing_ok=True)
-            raise CorpusError(f"{self.path}: not written ({error.strerror}); nothing is lost, go on later") from None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self.file is not None
-        if kind is not None:
-            self.partial.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # a full disk was reported already
-            self.file.close()

@@ -19,7 +19,7 @@ from duotok.audio.highpass import highpass
 from duotok.audio.io import resample
 from duotok.clock import ANALYSIS_RATE, FRAME_SAMPLES, SAMPLE_RATE
 from duotok.records import STORED
-from duotok.shards.derived import derive, derive_many
+from duotok.shards.deriving import derive, derive_many
 from duotok.shards.store import ShardStore
 
 TRACKS = ("vocals", "accompaniment", "mix")

@@ -1,6 +1,6 @@
 """Songs that sing, made from a seed: true stems, words, notes, chords and beats.
 
-from duotok.songs import generator as generate
+from duotok.songs import generate
 song = generate(7, seconds=30)
 song.save("song-7")
 """

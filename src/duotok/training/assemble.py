@@ -24,7 +24,7 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.remix import GENERATED
 from duotok.training.checkpoint import best, checkpoints
-from duotok.training.loading import (
+from duotok.training.stages.loading import (
     load_autoencoder,
     load_dit,
     load_sampling,

@@ -13,7 +13,7 @@ from tests.shards.shard_maker import make_shards, segment, small_songs
 
 from duotok.errors import ConfigError
 from duotok.random import item_seed
-from duotok.shards.derived import derive
+from duotok.shards.deriving import derive
 from duotok.shards.features import Features, derive_features
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore

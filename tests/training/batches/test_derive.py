@@ -26,8 +26,8 @@ from duotok.training.batches.latent_data import latent_segments, rendered
 from duotok.training.batches.sounds import Sound
 from duotok.training.checkpoint import best, latest
 from duotok.training.engine import train
-from duotok.training.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
 from duotok.training.stages.adapt import AdaptConfig, render_excerpts
+from duotok.training.stages.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
 from duotok.training.stages.registry import Needs, build_stage
 
 

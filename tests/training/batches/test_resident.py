@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_crop_batches import BATCH, BINS, STAGE2, batches, root, store  # noqa: F401 - fixtures
+from tests.training.batches.test_crop_batches import BATCH, BINS, STAGE2, batches, root, store  # noqa: F401 - fixtures
 
 from duotok.errors import ConfigError
 from duotok.shards.mixture import Component

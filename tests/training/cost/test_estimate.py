@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.shards.mixture import Component
-from duotok.training.batches.synthetic import SKETCHES, SyntheticStore, sketch
 from duotok.training.cost.counting import Counted, count
 from duotok.training.cost.estimate import Trial, estimate, frames_of, memory_of, parameters_by_part
+from duotok.training.cost.synthetic import SKETCHES, SyntheticStore, sketch
 from duotok.training.engine import join
 from duotok.training.stage import Stage, StageConfig
 from duotok.training.stages.stage1 import Stage1Config

@@ -14,7 +14,7 @@ from tests.training.small import DIT, TOKENIZER
 from torch import Tensor
 
 from duotok.errors import ConfigError
-from duotok.shards.derived import derive
+from duotok.shards.deriving import derive
 from duotok.shards.store import ShardStore
 from duotok.training.batches.latent_data import condition_vectors, crop, latent_segments
 from duotok.training.engine import train

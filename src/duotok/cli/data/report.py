@@ -28,8 +28,8 @@ def report(
       duotok data report --work work              then open work/report/index.html
       duotok data report --work work -o docs/images/data --json
     """
+    from duotok.data.corpus_page import facts
     from duotok.data.corpus_report import make_report
-    from duotok.data.corpus_report_page import facts
 
     made, page = make_report(work, out, force)
     if as_json:

@@ -24,8 +24,9 @@ from duotok.lyrics.text import BertVocabulary, CharacterVocabulary, TextVocabula
 from duotok.random import item_seed
 from duotok.records import SampleType, Split
 from duotok.shards.features import Features, made_by
+from duotok.shards.index import Stored
 from duotok.shards.mixture import Component, Mixture
-from duotok.shards.store import ShardStore, Stored
+from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS, TRACKS
 
 Batch = dict[str, Any]

@@ -14,7 +14,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder
 from duotok.separation.separator import Separator
 from duotok.separation.teacher import BINS, Grid, teacher_masks
-from duotok.shards.derived import derive
+from duotok.shards.deriving import derive
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import Stretch, places

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from duotok.clock import FRAME_SAMPLES, MEL_PER_FRAME
 from duotok.errors import ConfigError
-from duotok.training.batches.synthetic import sketch
 from duotok.training.cost.counting import Counted, count
+from duotok.training.cost.synthetic import sketch
 from duotok.training.engine import Batches, Run, join, seed_step
 from duotok.training.stage import Batch, Stage, StageConfig
 

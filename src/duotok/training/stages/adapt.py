@@ -26,9 +26,9 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentSegment, latent_segments
 from duotok.training.checkpoint import best, checkpoints, load_module
-from duotok.training.loading import device_of, load_dit, load_sampling, load_vectors
 from duotok.training.stage import Batch
 from duotok.training.stages.autoencoder import AutoencoderStage, AutoencoderStageConfig
+from duotok.training.stages.loading import device_of, load_dit, load_sampling, load_vectors
 
 
 class AdaptConfig(AutoencoderStageConfig):

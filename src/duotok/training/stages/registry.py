@@ -57,7 +57,7 @@ def _autoencoder_model(run: Path) -> Any:
     """The shape of a trained autoencoder: stages that go on from it do not say it again."""
     from duotok.config import parse
     from duotok.renderer.autoencoder import AutoencoderConfig
-    from duotok.training.loading import run_config
+    from duotok.training.stages.loading import run_config
 
     return parse(AutoencoderConfig, run_config(run)["model"], str(run))
 
@@ -88,7 +88,7 @@ def _stage2(config: Any, needs: Needs) -> Stage:
 def _same_front_end(config: Any, before: Path) -> None:
     """A stage hears what the one before it heard. Raises ConfigError."""
     from duotok.training.checkpoint import checkpoints
-    from duotok.training.loading import run_highpass
+    from duotok.training.stages.loading import run_highpass
 
     if not checkpoints(before):
         return  # the stage itself says so
@@ -105,7 +105,7 @@ def _teacher(config: Any, runs: Path) -> tuple[Separator, str]:
     from duotok.separation.choose import separator_by_name, separator_stamp
     from duotok.separation.separator import MiniSeparator
     from duotok.tracks import STEMS
-    from duotok.training.loading import device_of, fingerprint, load_separator
+    from duotok.training.stages.loading import device_of, fingerprint, load_separator
 
     if config.teacher == "trained":
         return MiniSeparator(load_separator(runs).to(device_of(config)), stems=STEMS), fingerprint(
@@ -129,7 +129,7 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_features
     from duotok.training.batches.derive import compute_codes, compute_latents
     from duotok.training.batches.latent_data import condition_vectors
-    from duotok.training.loading import device_of, fingerprint, load_autoencoder, load_tokenizer, run_highpass
+    from duotok.training.stages.loading import device_of, fingerprint, load_autoencoder, load_tokenizer, run_highpass
     from duotok.training.stages.stage4 import Stage4
 
     runs, store = needs.runs, needs.store
@@ -173,7 +173,7 @@ def config_class(name: str) -> type[StageConfig]:
     if name not in BUILDERS:
         raise ConfigError(f"stage '{name}' is unknown; there are {', '.join((*NAMES, 'lm'))}")
     module, config, _ = BUILDERS[name]
-    found: type[StageConfig] = getattr(import_module(f"duotok.training.{module}"), config)
+    found: type[StageConfig] = getattr(import_module(f"duotok.training.stages.{module}"), config)
     return found
 
 

@@ -13,9 +13,10 @@ from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.errors import ConfigError, MissingExtraError
 from duotok.records import KINDS, Kind, SampleType, Segment, segment_key, table_row, table_schema
 from duotok.shards.derived import rows_per_frame
+from duotok.shards.index import Segments
 from duotok.shards.mixture import Component
 from duotok.shards.ranges import Ranges
-from duotok.shards.store import Segments, ShardStore
+from duotok.shards.store import ShardStore
 from duotok.training.stage import Stage, StageConfig
 
 CODES = 1024

@@ -10,8 +10,8 @@ from string import Template
 from typing import Any
 
 import duotok
+from duotok.data.corpus_figures import Mixed, Report
 from duotok.data.corpus_pictures import amount
-from duotok.data.corpus_report import Mixed, Report
 
 STYLE = """
 :root { color-scheme: light dark; --ground:#fbfaf8; --card:#fff; --ink:#1d2026; --soft:#626874; --line:#e4e2dd;

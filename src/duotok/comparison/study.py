@@ -1,0 +1,304 @@
+"""Several tokenizers under one language model: everything but the tokens is held constant (paper 4.2, B.1.1).
+
+One config describes all of it. For every tokenizer, protocol and seed a model is trained and scores the same moments of the
+same songs; each such run is a folder, and what a folder holds is not done again:
+
+    FOLDER/runs/TOKENIZER/PROTOCOL/seed-0/   settings.json, the training run, scores.safetensors, corruption/, context/
+    FOLDER/table.md, table.json, *.png       `comparison_table.py`
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from duotok.comparison.context import Point, curve, tails, target_frames, windows
+from duotok.comparison.corpora import Moment, check_same, cut, moments
+from duotok.comparison.corruption import Corruption, Cost, corrupt, costs, mismatched
+from duotok.comparison.intervals import Intervals, difference, estimate, minimum_songs
+from duotok.comparison.metrics import Measured, MetricError, measure
+from duotok.comparison.plan import ComparisonConfig
+from duotok.comparison.run import Run, Runner, check_folder
+from duotok.config import load_config, parse
+from duotok.errors import ConfigError
+from duotok.files import write_bytes
+from duotok.lm import protocols
+from duotok.lm.corpus import TokenCorpus
+from duotok.lm.pieces import check_lengths
+from duotok.lm.scores import load_scores, save_scores
+from duotok.lm.song import TokenizedSong
+from duotok.lm.stage import LMStageConfig
+from duotok.lm.streams import CodecIdentity
+from duotok.lm.unigram import Unigram, count_songs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that the table and the pictures show. Keys: protocol, then tokenizer; differences: to the reference.
+
+    books: code counts of the scored songs, learned: of the training songs.
+    """
+
+    config: ComparisonConfig
+    codecs: dict[str, CodecIdentity]
+    books: dict[str, dict[str, tuple[Unigram, ...]]]
+    learned: dict[str, dict[str, tuple[Unigram, ...]]]
+    songs: int
+    hours: float
+    values: dict[str, dict[str, Intervals]]
+    differences: dict[str, dict[str, Intervals]]
+    costs: dict[str, dict[str, list[Cost]]]
+    contexts: dict[str, dict[str, list[Point]]]
+    groups: dict[str, dict[str, Group]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the songs. values: by tokenizer; differences: to the reference, paired."""
+
+    songs: int
+    values: dict[str, Intervals]
+    differences: dict[str, Intervals]
+
+
+class Comparison:
+    """A config with its corpora opened and everything checked that can be before the first model is trained.
+
+    Raises ConfigError for settings that do not fit, TokenFileError for a corpus that cannot be read, MetricError for corpora
+    whose songs, splits or durations differ and for fewer songs than an interval needs.
+    """
+
+    def __init__(self, path: str | Path, folder: str | Path, overrides: Sequence[str] = ()) -> None:
+        self.given = Path(path), Path(folder), tuple(overrides)
+        self.config = load_config(ComparisonConfig, path, list(overrides))
+        self.folder = Path(folder)
+        tokens = Path(path).parent / self.config.tokens
+        self.corpora = {name: TokenCorpus(tokens / place) for name, place in self.config.tokenizers.items()}
+        self.rows = check_same(self.corpora)
+        self.runs = [
+            self._run(name, protocol, seed, str(path))
+            for name in self.corpora
+            for protocol in self.config.protocols
+            for seed in self.config.seeds
+        ]
+        lm = self.runs[0].config
+        self.moments = moments(self.rows, self.config.split, lm.seconds, lm.shortest)
+        if self.config.split == "train":
+            log.warning(
+                "%s: split 'train': songs are scored that the models learn from; validation or test tells how they predict others",
+                path,
+            )
+        self._check_songs()
+
+    def _run(self, name: str, protocol: str, seed: int, source: str) -> Run:
+        corpus, codec = self.corpora[name], self.corpora[name].identity
+        first, _, second = protocol.partition("-to-")
+        streams = {"source": first, "target": second} if second else {}
+        if not second and protocol != "parallel":
+            raise ConfigError(f"{source}: protocol '{protocol}' is unknown; write parallel, or vocals-to-accompaniment")
+        kind = "track_to_track" if second else "parallel"
+        values = {**self.config.lm, **streams, "data": corpus.path, "codec": codec, "protocol": kind, "seed": seed}
+        config = parse(LMStageConfig, values, f"{source}: lm")
+        found = protocols.protocol_by_name(codec, kind, config.source, config.target, config.prefix_seconds)
+        check_lengths(found, config.seconds, config.shortest)
+        missing = [split for split in ("train", "validation", self.config.split) if split not in corpus.counts]
+        if missing:
+            raise ConfigError(f"{corpus.path}: no songs of split '{missing[0]}'; a comparison needs them")
+        folder = self.folder / "runs" / name / protocol / f"seed-{seed}"
+        return Run(name, corpus, protocol, found, config, self.config.checkpoint, self.config.batch_size, folder)
+
+    def _unit(self, moment: Moment) -> str:
+        row = self.rows[moment.row]
+        return row.identity or row.recording_id if self.config.intervals.over == "identities" else row.recording_id
+
+    def _check_songs(self) -> None:
+        """Whether each part has as many songs as its intervals need, and what it needs of them besides."""
+        least, over = minimum_songs(self.config.intervals.level), self.config.intervals.over
+        parts: dict[str, Iterable[Moment]] = {"the evaluation": self.moments}
+        if self.config.corruption is not None:
+            parts["corruption"] = self._long()
+        if self.config.context is not None:
+            parts["context"] = self._whole(max(self.config.context.seconds))
+        for name, corpora in self.config.groups.items():
+            parts[f"group '{name}' ({', '.join(corpora)})"] = self._of(corpora)
+        for name, chosen in parts.items():
+            found = len({self._unit(moment) for moment in chosen})
+            if found < least:
+                raise MetricError(
+                    f"{name} has {found} {over} of split '{self.config.split}' that are long enough; a "
+                    f"{self.config.intervals.level:.0%} interval needs at least {least}"
+                )
+        if self.config.corruption is not None and self.config.corruption.mismatch:
+            mismatched([self._identity(moment) for moment in self._long()], self.config.corruption.seed)
+
+    def _identity(self, moment: Moment) -> str:
+        row = self.rows[moment.row]
+        return row.identity or row.recording_id
+
+    def _long(self) -> list[Moment]:
+        """Pieces that the longest shift fits in."""
+        assert self.config.corruption is not None
+        longest = 1.5 * max(self.config.corruption.shifts, default=0.0)
+        return [moment for moment in self.moments if moment.stop - moment.start >= longest - 1e-6]
+
+    def _whole(self, least: float = 0.0) -> list[Moment]:
+        """Whole songs of at least so many seconds."""
+        return [
+            Moment(i, 0.0, row.seconds)
+            for i, row in enumerate(self.rows)
+            if row.split == self.config.split and row.seconds >= least
+        ]
+
+    def _of(self, corpora: Sequence[str]) -> list[Moment]:
+        """Pieces of the songs of some corpora: what their ids begin with."""
+        return [moment for moment in self.moments if self.rows[moment.row].recording_id.partition("/")[0] in corpora]
+
+    def _songs(self, run: Run, chosen: Sequence[Moment]) -> list[TokenizedSong]:
+        return cut(run.corpus, self.config.split, self.rows, chosen)
+
+    def tasks(self, run: Run) -> dict[str, Callable[[], list[TokenizedSong]]]:
+        """What a run has to score, by the name of the file (without ending) that it goes into."""
+        tasks: dict[str, Callable[[], list[TokenizedSong]]] = {"scores": partial(self._songs, run, self.moments)}
+        part, lengths = self.config.corruption, self.config.context
+        if part is not None and run.protocol.name == "track_to_track":
+            for corruption in part.listed():
+                tasks[f"corruption/{corruption.slug}"] = partial(self._corrupted, run, corruption)
+        if lengths is not None and lengths.protocol == run.protocol_name:
+            for seconds in lengths.seconds:
+                tasks[f"context/{seconds:g}s"] = partial(self._windows, run, seconds)
+        return tasks
+
+    def _corrupted(self, run: Run, corruption: Corruption) -> list[TokenizedSong]:
+        assert self.config.corruption is not None
+        chosen = self._long()
+        identities = {moment.id(self.rows): self._identity(moment) for moment in chosen}
+        sizes = run.protocol.codec.stream(run.protocol.source).sizes
+        return corrupt(
+            self._songs(run, chosen), run.protocol.source, sizes, run.protocol.codec.frame_rate, corruption,
+            self.config.corruption.seed, lambda song: identities[song.id],
+        )  # fmt: skip
+
+    def _windows(self, run: Run, seconds: float) -> list[TokenizedSong]:
+        lengths = self.config.context
+        assert lengths is not None
+        songs = self._songs(run, self._whole(max(lengths.seconds)))
+        return windows(songs, run.protocol.codec.frame_rate, seconds, lengths.seconds, lengths.target, lengths.blocks)
+
+    def _last(self, run: Run, name: str) -> int | None:
+        """Of how many frames at the end of each piece the scores are wanted; None: of all."""
+        if self.config.context is None or not name.startswith("context/"):
+            return None
+        return target_frames(run.protocol.codec.frame_rate, self.config.context.target)
+
+    def _facts(self, run: Run, name: str) -> dict[str, Any]:
+        part = name.partition("/")[0]
+        own = getattr(self.config, part).model_dump(mode="json") if part in ("corruption", "context") else {}
+        return {"settings": run.settings(), "split": self.config.split, "scored": name, **{part: own}}
+
+    def todo(self, run: Run) -> list[str]:
+        """What of a run is not there yet. Raises ConfigError when its folder belongs to another run."""
+        check_folder(run)
+        return [name for name in self.tasks(run) if not self._done(run, name)]
+
+    def _done(self, run: Run, name: str) -> bool:
+        path = run.folder / f"{name}.safetensors"
+        return path.is_file() and load_scores(path)[1] == json.loads(json.dumps(self._facts(run, name)))
+
+    def title(self, number: int) -> str:
+        run = self.runs[number]
+        return f"{number + 1}/{len(self.runs)} {run.tokenizer}, {run.protocol_name}, seed {run.config.seed}"
+
+    def do(self, number: int, runner: Runner) -> None:
+        """Train and score what one run lacks."""
+        run = self.runs[number]
+        todo = self.todo(run)
+        write_bytes(run.folder / "settings.json", json.dumps(run.settings(), indent=1, sort_keys=True).encode())
+        scorer = runner(run)
+        for name in todo:
+            scores = scorer(self.tasks(run)[name](), self._last(run, name))
+            save_scores(run.folder / f"{name}.safetensors", scores, self._facts(run, name))
+
+    # What was scored, put together.
+
+    def _measured(
+        self, name: str, protocol: str, task: str, entropies: Mapping[str, float], keep: set[str] | None = None
+    ) -> list[Measured]:
+        """One for each seed; of songs cut into pieces, all pieces of a song (or identity) are one again."""
+        units = {moment.id(self.rows): self._unit(moment) for moment in (*self.moments, *self._whole())}
+        lengths = self.config.context
+        found = []
+        for run in self.runs:
+            if (run.tokenizer, run.protocol_name) != (name, protocol):
+                continue
+            scores, _ = load_scores(run.folder / f"{task}.safetensors")
+            if task.startswith("context/") and lengths is not None:
+                scores = tails(scores, run.protocol.codec.frame_rate, lengths.target)
+            own = [replace(score, song=units[score.song]) for score in scores if keep is None or score.song in keep]
+            found.append(measure(own, run.protocol.codec.frame_rate, entropies))
+        return found
+
+    def result(self) -> Result:
+        """The result of runs that are all done. Raises TokenFileError when one is not."""
+        config, resampling = self.config, self.config.intervals.resampling()
+        first = {run.tokenizer: run for run in self.runs if run.config.seed == config.seeds[0]}
+        books = {name: count_songs(run.corpus.identity, self._songs(run, self.moments)) for name, run in first.items()}
+        learned = {name: count_songs(corpus.identity, corpus.songs("train")) for name, corpus in self.corpora.items()}
+        entropies = {
+            name: {stream: sum(u.entropy() for u in own) / len(own) for stream, own in of.items()}
+            for name, of in books.items()
+        }
+        result = Result(
+            config, {name: corpus.identity for name, corpus in self.corpora.items()}, books, learned,
+            len({self._unit(moment) for moment in self.moments}),
+            sum(moment.stop - moment.start for moment in self.moments) / 3600, {}, {}, {}, {}, {},
+        )  # fmt: skip
+        for protocol in config.protocols:
+            runs = {name: self._measured(name, protocol, "scores", entropies[name]) for name in self.corpora}
+            result.values[protocol] = {name: estimate(runs[name], resampling) for name in runs}
+            result.differences[protocol] = {
+                name: difference(runs[name], runs[config.compared_with], resampling)
+                for name in runs
+                if name != config.compared_with
+            }
+            result.groups[protocol] = {
+                group: self._group(corpora, protocol, entropies) for group, corpora in config.groups.items()
+            }
+            if config.corruption is not None and protocol != "parallel":
+                result.costs[protocol] = {name: self._costs(name, protocol, entropies[name]) for name in self.corpora}
+            if config.context is not None and protocol == config.context.protocol:
+                result.contexts[protocol] = {name: self._curve(name, entropies[name]) for name in self.corpora}
+        return result
+
+    def _group(self, corpora: Sequence[str], protocol: str, entropies: Mapping[str, Mapping[str, float]]) -> Group:
+        chosen, resampling = self._of(corpora), self.config.intervals.resampling()
+        keep = {moment.id(self.rows) for moment in chosen}
+        runs = {name: self._measured(name, protocol, "scores", entropies[name], keep) for name in self.corpora}
+        reference = self.config.compared_with
+        return Group(
+            len({self._unit(moment) for moment in chosen}),
+            {name: estimate(of, resampling) for name, of in runs.items()},
+            {name: difference(of, runs[reference], resampling) for name, of in runs.items() if name != reference},
+        )
+
+    def _costs(self, name: str, protocol: str, entropies: Mapping[str, float]) -> list[Cost]:
+        assert self.config.corruption is not None
+        keep = {moment.id(self.rows) for moment in self._long()}
+        clean = self._measured(name, protocol, "scores", entropies, keep)
+        spoiled = {
+            c: self._measured(name, protocol, f"corruption/{c.slug}", entropies)
+            for c in self.config.corruption.listed()
+        }
+        return costs(clean, spoiled, self.config.intervals.resampling())
+
+    def _curve(self, name: str, entropies: Mapping[str, float]) -> list[Point]:
+        part = self.config.context
+        assert part is not None
+        runs = {s: self._measured(name, part.protocol, f"context/{s:g}s", entropies) for s in part.seconds}
+        return curve(runs, self.config.intervals.resampling())

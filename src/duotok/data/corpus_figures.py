@@ -1,0 +1,231 @@
+"""What a data set holds, as a page of pictures and numbers: WORK/report/index.html, beside it the PNGs and facts.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
+from duotok.corpora.licences import licence_class
+from duotok.data import corpus_pictures as pictures
+from duotok.data.jobs import read_ledger
+from duotok.data.segmenting import TABLE
+from duotok.errors import MissingExtraError
+from duotok.records import SAMPLE_TYPES, SPLITS, Activity, CorpusError
+
+# The paper's mixtures (4.1, C.3) and how much of each has words that are heard: full mixes and vocals.
+MIXTURES = {
+    "stage 2, 4:1:1:1": {"mix": 4, "vocals": 1, "accompaniment": 1, "instrumental": 1},
+    "stage 3, 5:4:1": {"vocals": 5, "accompaniment": 4, "instrumental": 1},
+}
+WORDED = ("mix", "vocals")
+ACTIVITIES: tuple[Activity, ...] = ("lyrics", "voice", "instrumental", "unknown")
+COLUMNS = (
+    "recording", "corpus", "kind", "split", "identity", "frames", "activity", "types", "loudness", "language",
+    "licence", "text", "words",
+)  # fmt: skip
+UNITS_SHOWN = 5
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A mixture of the paper: segments of each component, those with words, and the share of items with words.
+
+    plain: when segments are taken as they are; required: when mixes and vocals must have words. None where a component
+    that is needed has no segments.
+    """
+
+    segments: dict[str, int]
+    worded: dict[str, int]
+    plain: float | None
+    required: float | None
+    paper: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A reason, in which step it ended units, how many, and some of their names."""
+
+    step: str
+    reason: str
+    count: int
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of the page. hours, segments: column -> value -> amount; failures: the most frequent first."""
+
+    recordings: int
+    used: int
+    hours: dict[str, dict[str, float]]
+    segments: dict[str, dict[str, int]]
+    identities: dict[str, int]
+    shared_identities: int
+    mixtures: dict[str, Mixed]
+    failures: tuple[Failure, ...]
+    shards: dict[str, float]
+
+
+def read_segments(work: Path) -> Table:
+    """Columns of WORK/segments.parquet as arrays: seconds and loudness numbers, words counts, types as "a,b", the rest
+    text. Raises CorpusError when there is no such table, MissingExtraError without pyarrow."""
+    path = work / TABLE
+    try:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingExtraError("tables need pyarrow: pip install 'duotok[train]'") from None
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+        if table.schema.names != list(COLUMNS):
+            raise CorpusError(f"{path}: lacks {', '.join(set(COLUMNS) - set(table.schema.names))}; make it again")
+    except FileNotFoundError:
+        raise CorpusError(f"{path}: no such table; run: duotok data segment --work {work}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise CorpusError(f"{path}: cannot be read ({str(error).splitlines()[0]}); make it again") from None
+    if table.num_rows == 0:
+        raise CorpusError(f"{path}: holds no segments; nothing to report")
+    found: Table = {name: table[name].to_numpy() for name in COLUMNS if name not in ("types", "words")}
+    found["words"] = pc.list_value_length(table["words"]).to_numpy()
+    found["types"] = pc.binary_join(table["types"], ",").to_numpy()
+    found["seconds"] = found["frames"] * (FRAME_SAMPLES / SAMPLE_RATE)
+    found["known"] = found.pop("text") != ""
+    return found
+
+
+def _by(values: NDArray[Any], hours: NDArray[np.float64]) -> tuple[dict[str, float], dict[str, int]]:
+    names, inverse, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
+    sums = np.bincount(inverse, hours, len(names))
+    keys = [str(name) or "not said" for name in names]
+    return dict(zip(keys, sums.tolist(), strict=True)), dict(zip(keys, counts.tolist(), strict=True))
+
+
+def _has(table: Table, sample: str) -> NDArray[np.bool_]:
+    unique, inverse = np.unique(table["types"].astype(str), return_inverse=True)
+    return np.array([sample in joined.split(",") for joined in unique])[inverse]
+
+
+def mixed(table: Table, weights: Mapping[str, int], splits: Sequence[str] = SPLITS) -> Mixed:
+    """What a mixture of the paper would draw from the segments of some splits."""
+    inside = np.isin(table["split"].astype(str), splits)
+    chosen = {name: inside & _has(table, name) for name in weights}
+    segments = {name: int(where.sum()) for name, where in chosen.items()}
+    worded = {name: int((chosen[name] & table["known"]).sum()) for name in weights if name in WORDED}
+    total, heard = sum(weights.values()), sum(weights[name] for name in worded)
+    plain = required = None
+    if all(segments.values()):
+        plain = sum(weights[name] * worded[name] / segments[name] for name in worded) / total
+        required = heard / total if all(worded.values()) else None
+    return Mixed(segments, worded, plain, required, heard / total)
+
+
+_PATH = re.compile(r"(?<![\w.)])(?:\w+://|[A-Za-z]:[\\/]|/|(?:[\w.-]+/)+(?=\S*\.\w))\S*?(?=[:;,)]*(?:\s|$))")
+
+
+def plain_reason(error: str) -> str:
+    """A ledger's error without what is its unit's own: paths and numbers."""
+    place, colon, reason = error.partition(": ")
+    text = f"…: {reason}" if colon and {"/", "\\"} & set(place) and ";" not in place else error
+    return re.sub(r"\d+(\.\d+)?", "#", _PATH.sub("…", text))
+
+
+def failures(work: Path) -> tuple[Failure, ...]:
+    """What the ledgers of all steps say went wrong, by step and reason, most frequent first."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for path in sorted((work / "ledger").glob("*.jsonl")):
+        for unit, entry in read_ledger(path).items():
+            # what the scan left out is told once, by the scan
+            if entry.error and not (path.stem == "segment" and entry.error.startswith("scan: ")):
+                found.setdefault((path.stem, plain_reason(entry.error)), {})[unit] = entry.error
+    made = []
+    for (step, pattern), units in found.items():
+        reason = pattern if len(set(units.values())) > 1 else next(iter(units.values()))
+        made.append(Failure(step, reason, len(units), tuple(sorted(units)[:UNITS_SHOWN])))
+    return tuple(sorted(made, key=lambda failure: (-failure.count, failure.step, failure.reason)))
+
+
+def _recordings(work: Path) -> int:
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.ParquetFile(work / "recordings.parquet").metadata.num_rows)
+    except (OSError, ValueError):
+        return 0
+
+
+def gather(work: Path, table: Table) -> Report:
+    """The figures of a WORK."""
+    hours = table["seconds"] / 3600
+    classes, place = np.unique(table["licence"].astype(str), return_inverse=True)
+    columns = {
+        "activity": table["activity"], "kind": table["kind"], "split": table["split"], "corpus": table["corpus"],
+        "language": table["language"], "licence": np.array([licence_class(text) for text in classes])[place],
+    }  # fmt: skip
+    sums = {name: _by(values, hours) for name, values in columns.items()}
+    samples = {name: _has(table, name) for name in SAMPLE_TYPES}
+    samples = {name: where for name, where in samples.items() if where.any()}
+    sums["type"] = (
+        {name: float(hours[where].sum()) for name, where in samples.items()},
+        {name: int(where.sum()) for name, where in samples.items()},
+    )
+    owners = np.unique(np.stack([table[name].astype(str) for name in ("corpus", "identity", "split")]), axis=1)
+    shards = sorted((work / "shards").glob("*.tar"))
+    return Report(
+        recordings=_recordings(work),
+        used=len(np.unique(table["recording"].astype(str))),
+        hours={"all": {"all": float(hours.sum())}, **{name: found[0] for name, found in sums.items()}},
+        segments={"all": {"all": len(hours)}, **{name: found[1] for name, found in sums.items()}},
+        identities={split: int((owners[2] == split).sum()) for split in SPLITS},
+        shared_identities=owners.shape[1] - np.unique(owners[:2], axis=1).shape[1],
+        mixtures={
+            f"{name}, {label}": mixed(table, weights, splits)
+            for label, splits in (("train", ("train",)), ("all splits", SPLITS))
+            for name, weights in MIXTURES.items()
+        },
+        failures=failures(work),
+        shards={"files": len(shards), "bytes": sum(path.stat().st_size for path in shards)} if shards else {},
+    )
+
+
+def _split(table: Table, column: str, order: tuple[str, ...], values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    return {name: values[table[column] == name] for name in order}
+
+
+def draw(table: Table, report: Report) -> dict[str, bytes]:
+    """All pictures as PNG bytes, by name."""
+    found = {
+        f"{plural}.png": pictures.bars(report.hours[name], report.segments[name], name in ("type", "activity", "split"))
+        for name, plural in (
+            ("type", "types"), ("activity", "activities"), ("kind", "kinds"), ("split", "splits"),
+            ("corpus", "corpora"), ("language", "languages"), ("licence", "licences"),
+        )
+    }  # fmt: skip
+    seconds, loudness = table["seconds"], table["loudness"]
+    found["durations.png"] = pictures.histogram(
+        _split(table, "activity", ACTIVITIES, seconds), np.arange(0.0, max(31.0, float(seconds.max()) + 1)), "seconds"
+    )
+    found["loudness.png"] = pictures.histogram(
+        _split(table, "activity", ACTIVITIES, loudness),
+        np.arange(2 * np.floor(min(loudness.min(), -30.0) / 2), 1.0, 2.0),
+        "LUFS",
+        (-18.0, "-18"),
+    )
+    known = table["known"] & (table["words"] > 0)
+    if known.any():
+        words = table["words"][known]
+        step = max(1, -(-int(words.max()) // 30))
+        edges = np.arange(0.0, float(words.max()) + step + 1, step)
+        found["words.png"] = pictures.histogram({"lyrics": words}, edges, "words in a segment")
+    rows = {name: (m.plain, m.required, m.paper) for name, m in report.mixtures.items()}
+    found["mixtures.png"] = pictures.availability(rows)
+    return found

@@ -17,6 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
+from duotok.codec.contract import Stream
 from duotok.comparison.corpora import Row, moments
 from duotok.comparison.metrics import MetricError
 from duotok.comparison.run import Run, Scorer, train_and_score
@@ -27,7 +28,7 @@ from duotok.errors import ConfigError, DuoTokError
 from duotok.lm.corpus import write_tokens
 from duotok.lm.scores import SongScore
 from duotok.lm.song import TokenizedSong
-from duotok.lm.streams import CodecIdentity, Stream
+from duotok.lm.streams import CodecIdentity
 
 FINE = CodecIdentity("fine", "ab" * 32, 25.0, 48_000, (Stream("vocals", (64,)), Stream("accompaniment", (1024,))))
 COARSE = CodecIdentity("coarse", "cd" * 32, 12.5, 24_000, (Stream("vocals", (16, 8)), Stream("accompaniment", (32,))))
@@ -48,7 +49,7 @@ def make_songs(codec: CodecIdentity, seconds: float = 13.0) -> list[TokenizedSon
         rng = np.random.default_rng(i)
         frames = round((seconds + i / 2) * codec.frame_rate)
         tokens = {
-            s.name: np.stack([rng.integers(0, size, frames) for size in s.sizes]).astype(np.int32)
+            s.name: np.stack([rng.integers(0, size, frames) for size in s.codebook_sizes]).astype(np.int32)
             for s in codec.streams
         }
         result.append(TokenizedSong(f"song{i}", split, tokens, identity=f"artist{i // 2}"))  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_parallel_is_what_the_model_says(seconds: float, codec: CodecIdentity, s
     lm = language(parallel(codec))
     (made,) = generate(lm, [3], seconds, sampling=sampling)
     assert {name: codes.shape for name, codes in made.tokens.items()} == {
-        s.name: (len(s.sizes), codec.frames(seconds)) for s in codec.streams
+        s.name: (len(s.codebook_sizes), codec.frames(seconds)) for s in codec.streams
     }
     assert not made.ended
     check(lm, made, 0, sampling)
@@ -168,7 +168,7 @@ def test_special_tokens_never_come_out() -> None:
         for at_least in (None, 1.0):
             (made,) = generate(lm, [0], 3.0, sampling=sampling, at_least=at_least)
             for stream in MIXED.streams:
-                for row, size in zip(made.tokens[stream.name], stream.sizes, strict=True):
+                for row, size in zip(made.tokens[stream.name], stream.codebook_sizes, strict=True):
                     assert row.min() >= 0 and row.max() < size
 
 

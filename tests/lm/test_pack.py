@@ -175,7 +175,7 @@ def test_token_files(tmp_path: Path) -> None:
     assert (done.songs, done.frames) == (4, 5 + 6 + 7 + 8)
     packed = TokenCorpus(path)
     assert "train/one" in [s.id for s in packed.songs("train")] and "test/two" in [s.id for s in packed.songs("test")]
-    assert [s.sizes for s in packed.identity.streams] == [(50,), (60,)]
+    assert [s.codebook_sizes for s in packed.identity.streams] == [(50,), (60,)]
     assert pack_tokens(folder, path).kept == 4
     assert TokenCorpus(path).counts.keys() <= {"train", "test"}
     pack_tokens(folder, path, "validation", force=True)

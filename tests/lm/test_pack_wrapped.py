@@ -137,12 +137,12 @@ def test_parts_of_another_codec_are_not_taken(shards: Path, dac: Path, tmp_path:
     (stretch,) = module.stretches(store, ("test",))
     sound = {track: module._sound(store, stretch, track) for track in TRACKS}
     module._encode(tmp_path, codec, stretch, sound, 1)
-    assert module._finished(tmp_path, codec, stretch)
+    assert module._is_encoded(tmp_path, codec, stretch)
     for other in (
         open_codec(f"transformers:{dac}", codebooks=2), open_codec(f"transformers:{dac}", tracks=("mix",)),
     ):  # fmt: skip
-        assert not module._finished(tmp_path, other, stretch)
-    assert not module._finished(tmp_path, codec, dataclasses.replace(stretch, sound="other"))
+        assert not module._is_encoded(tmp_path, other, stretch)
+    assert not module._is_encoded(tmp_path, codec, dataclasses.replace(stretch, sound="other"))
 
 
 def test_the_file_of_tokens(dac: Path, tmp_path: Path) -> None:

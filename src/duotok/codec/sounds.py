@@ -15,7 +15,7 @@ from torch import Tensor
 from duotok.audio.channels import remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.io import resample, stream
-from duotok.codec.duotok import Source
+from duotok.codec.contract import Source
 from duotok.codec.spool import BLOCK_SECONDS, Sound
 from duotok.errors import AudioError
 

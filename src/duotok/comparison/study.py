@@ -179,7 +179,7 @@ class Comparison:
         assert self.config.corruption is not None
         chosen = self._long()
         identities = {moment.id(self.rows): self._identity(moment) for moment in chosen}
-        sizes = run.protocol.codec.stream(run.protocol.source).sizes
+        sizes = run.protocol.codec.stream(run.protocol.source).codebook_sizes
         return corrupt(
             self._songs(run, chosen), run.protocol.source, sizes, run.protocol.codec.frame_rate, corruption,
             self.config.corruption.seed, lambda song: identities[song.id],

@@ -120,7 +120,7 @@ def check_given(protocol: Protocol, given: Given, frames: int) -> dict[int, int]
     for name, codes in given.items():
         if name not in names:
             raise ConfigError(f"given: {codec} has no stream '{name}'; it has {', '.join(names)}")
-        sizes = codec.stream(name).sizes
+        sizes = codec.stream(name).codebook_sizes
         if codes.ndim != 2 or len(codes) != len(sizes) or codes.dtype.kind not in "iu":
             raise TokenFileError(
                 f"given: {name} is {codes.dtype} {list(codes.shape)}, not integers [{len(sizes)}, frames]"

@@ -56,7 +56,7 @@ LARGEST_WINDOW = 1 << 20
 LONGEST_TEXT = 4096
 
 
-class Window(NamedTuple):
+class EncoderWindow(NamedTuple):
     """Frames `[start, stop)` go through the encoder together, of which `[keep_start, keep_stop)` are kept."""
 
     start: int
@@ -83,7 +83,7 @@ class WindowPlan:
         if self.context < 0 or self.window <= 2 * self.context:
             raise ValueError(f"window must be over twice the context, got window {self.window}, context {self.context}")
 
-    def windows(self, frames: int) -> list[Window]:
+    def windows(self, frames: int) -> list[EncoderWindow]:
         """The cut of `frames` frames; the kept ranges follow each other without gap or overlap.
 
         All windows of a song are equally long: the last one is moved back to end with the song.
@@ -91,14 +91,14 @@ class WindowPlan:
         if frames < 1:
             raise ValueError(f"frames must be at least 1, got {frames}")
         if frames <= self.window:
-            return [Window(0, frames, 0, frames)]
-        result: list[Window] = []
+            return [EncoderWindow(0, frames, 0, frames)]
+        result: list[EncoderWindow] = []
         kept = 0
         while kept < frames:
             start = min(max(0, kept - self.context), frames - self.window)
             stop = start + self.window
             keep_stop = frames if stop == frames else stop - self.context
-            result.append(Window(start, stop, kept, keep_stop))
+            result.append(EncoderWindow(start, stop, kept, keep_stop))
             kept = keep_stop
         return result
 

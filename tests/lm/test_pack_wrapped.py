@@ -22,7 +22,7 @@ from duotok.comparison.corpora import check_same
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm import pack as module
 from duotok.lm.corpus import TokenCorpus, write_tokens
-from duotok.lm.pack import Stretch, pack_shards
+from duotok.lm.pack import SongStretch, pack_shards
 from duotok.lm.streams import codec_identity
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -90,7 +90,7 @@ def test_all_codecs_pack_the_same_songs(
     store, real = ShardStore(shards), module.stretches
     starts = (0, 7, 1_000_003)
 
-    def moved(*arguments: object) -> list[Stretch]:
+    def moved(*arguments: object) -> list[SongStretch]:
         found = real(*arguments)  # type: ignore[arg-type]
         return [dataclasses.replace(s, start_frame=start) for s, start in zip(found, starts, strict=True)]
 

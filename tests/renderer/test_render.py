@@ -211,7 +211,7 @@ def test_neighbouring_windows_fade_into_each_other(monkeypatch: pytest.MonkeyPat
 
     said = iter(range(100))
 
-    def constant(dit: object, condition: object, window: render.Window, *_: object) -> torch.Tensor:
+    def constant(dit: object, condition: object, window: render.RenderWindow, *_: object) -> torch.Tensor:
         return torch.full((window.keep_stop - window.keep_start, 64), float(next(said)))
 
     monkeypatch.setattr(render, "_window_latents", constant)

@@ -20,7 +20,7 @@ from duotok.audio.io import Writer
 from duotok.clock import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
 from duotok.codec.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash, write_bundle
 from duotok.codec.contract import Source, Stream, check_tokens
-from duotok.codec.spool import Sound, Spool, StemSeparator, tracks_of
+from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import text_of
 from duotok.model.int8 import check_int8, int8_encoder
@@ -201,7 +201,7 @@ class DuoTok:
         if not isinstance(plan, WindowPlan | None) or not isinstance(batch_size, int):
             raise ConfigError(f"plan {plan!r}, batch_size {batch_size!r}: give a WindowPlan and a whole number")
         sounds = [
-            None if source is None else Sound(source, rate, name, self.config.codec.highpass_hz)
+            None if source is None else AudioSource(source, rate, name, self.config.codec.highpass_hz)
             for source, name in ((audio, "audio"), (vocals, "vocals"), (accompaniment, "accompaniment"))
         ]
         mix, voice, band = sounds
@@ -298,7 +298,7 @@ class DuoTok:
 
         Raises AudioError for sound that cannot be used, or when there is no separator.
         """
-        with closing(tracks_of(Sound(audio, rate, "audio"), None, None, self.separator)) as pairs:
+        with closing(tracks_of(AudioSource(audio, rate, "audio"), None, None, self.separator)) as pairs:
             for pair in pairs:
                 yield dict(zip(TRACKS, pair, strict=True))
 

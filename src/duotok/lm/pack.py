@@ -46,7 +46,7 @@ SOLO = {"instrumental": "accompaniment", "voice": "vocals"}
 
 
 @dataclass(frozen=True)
-class Stretch:
+class SongStretch:
     """Segments (indices into a store, in the order of time) that follow each other in one recording.
 
     start_frame, frames: at 25 Hz, as shards have it.
@@ -86,13 +86,13 @@ class Packed:
     left_out: int
 
 
-def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequence[Split] = ()) -> list[Stretch]:
+def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequence[Split] = ()) -> list[SongStretch]:
     """All stretches that have vocals and accompaniment, split by split, each in the order of recordings and time.
 
     solo: of these splits instrumentals and solo voices as well; their other track is silence.
     """
     columns = ("recording", "start_frame", "frames", "corpus", "identity", "stems", "sha256")
-    found: list[Stretch] = []
+    found: list[SongStretch] = []
     for split in splits:
         indices = store.where(split, needs=TRACKS)
         for kind, track in SOLO.items() if split in solo else ():
@@ -105,7 +105,7 @@ def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequenc
             tracks = tuple(track for track in TRACKS if track in stems)
             hashes = [[row["sha256"][stem] for track in tracks for stem in stems[track]] for row in parts]
             found.append(
-                Stretch(
+                SongStretch(
                     first["recording"], first["start_frame"], f"{first['corpus']}/{first['identity']}", split, tracks,
                     tuple(run), sum(row["frames"] for row in parts),
                     hashlib.sha256(json.dumps(hashes).encode()).hexdigest(),
@@ -175,21 +175,21 @@ def code_vectors(model: Codec) -> Vectors:
     }
 
 
-def _frames(model: Codec, stretch: Stretch) -> int:
+def _frames(model: Codec, stretch: SongStretch) -> int:
     """Frames of the codec in a stretch."""
     return model.n_frames(resampled_length(stretch.frames * FRAME_SAMPLES, SAMPLE_RATE, model.sample_rate))
 
 
-def _part(parts: Path, stretch: Stretch) -> Path:
+def _part(parts: Path, stretch: SongStretch) -> Path:
     return parts / (stretch.file + PART)
 
 
-def _encode(parts: Path, model: Codec, stretch: Stretch, sound: Mapping[str, Tensor], batch_size: int) -> None:
+def _encode(parts: Path, model: Codec, stretch: SongStretch, sound: Mapping[str, Tensor], batch_size: int) -> None:
     tokens = model.encode(vocals=sound["vocals"], accompaniment=sound["accompaniment"], batch_size=batch_size)
     save_tokens(_part(parts, stretch), tokens, model, stretch.source)
 
 
-def _is_encoded(parts: Path, model: Codec, stretch: Stretch) -> bool:
+def _is_encoded(parts: Path, model: Codec, stretch: SongStretch) -> bool:
     """Whether an earlier run has encoded these very sounds with this very codec."""
     try:
         tokens, header = load_tokens(_part(parts, stretch))
@@ -199,7 +199,7 @@ def _is_encoded(parts: Path, model: Codec, stretch: Stretch) -> bool:
     return same and set(tokens) == {stream.name for stream in model.streams}
 
 
-def _remove_parts(parts: Path, encoded: Sequence[Stretch]) -> None:
+def _remove_parts(parts: Path, encoded: Sequence[SongStretch]) -> None:
     """The parts of these stretches; the folder goes with them unless something else lies there."""
     for stretch in encoded:
         _part(parts, stretch).unlink(missing_ok=True)
@@ -207,7 +207,7 @@ def _remove_parts(parts: Path, encoded: Sequence[Stretch]) -> None:
         parts.rmdir()
 
 
-def _sound(store: ShardStore, stretch: Stretch, track: str) -> Tensor:
+def _sound(store: ShardStore, stretch: SongStretch, track: str) -> Tensor:
     if track not in stretch.tracks:
         return torch.zeros(2, stretch.frames * FRAME_SAMPLES)
     return torch.cat([store.audio(index, track, channels=2) for index in stretch.segments], dim=1)

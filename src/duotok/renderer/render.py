@@ -102,7 +102,7 @@ class RenderSettings:
 
 
 @dataclass(frozen=True)
-class Window:
+class RenderWindow:
     """Latent frames `[keep_start, keep_stop)` are kept of those computed, `[start, stop)`."""
 
     start: int
@@ -111,14 +111,14 @@ class Window:
     keep_stop: int
 
 
-def windows(total: int, plan: RenderPlan) -> Iterator[Window]:
+def windows(total: int, plan: RenderPlan) -> Iterator[RenderWindow]:
     """Windows over `total` latent frames; what they keep overlaps by `crossfade`. The last reaches back to be full."""
     keep_start = 0
     while True:
         keep_stop = min(total, keep_start + plan.hop + plan.crossfade)
         stop = min(total, keep_stop + plan.context)
         start = max(0, min(keep_start - plan.context, total - plan.window))
-        yield Window(start - start % LATENTS_PER_FRAME, stop, keep_start, keep_stop)
+        yield RenderWindow(start - start % LATENTS_PER_FRAME, stop, keep_start, keep_stop)
         if keep_stop == total:
             return
         keep_start += plan.hop
@@ -140,7 +140,7 @@ def frame_noise(seed: int, track: str, start: int, stop: int, dim: int, step: in
 
 
 @torch.no_grad()
-def _window_latents(dit: DiT, condition: Tensor, window: Window, settings: RenderSettings, track: str) -> Tensor:
+def _window_latents(dit: DiT, condition: Tensor, window: RenderWindow, settings: RenderSettings, track: str) -> Tensor:
     device = next(dit.parameters()).device
     start, stop, dim = window.start, window.stop, dit.config.latent_dim
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
-from duotok.clock import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
+from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
 from duotok.codec.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash, write_bundle
 from duotok.codec.contract import Source, Stream, check_tokens
 from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
@@ -455,6 +455,15 @@ class DuoTok:
         """Post-quantization vectors of each track after its proj out: `{track: [frames, width]}`."""
         dual = self.dual(tokens)
         return {track: self.tokenizer.embeddings(dual[track].to(self.device), track)[0].cpu() for track in TRACKS}
+
+    @torch.inference_mode()
+    def silence(self, track: str) -> Tensor:
+        """What digital silence encodes to away from its edges: int64 `[1]`."""
+        frames = self.config.codec.plan.window
+        sound = torch.zeros(1, frames * FRAME_SAMPLES * ANALYSIS_RATE // SAMPLE_RATE + 2 * self.mel.margin)
+        route = torch.tensor([TRACKS.index(_known(track))], device=self.device)
+        codes = self.encoder.encode(self.mel(sound.to(self.device), margins=True), route)[0].cpu()
+        return codes[frames // 2][None]
 
     @torch.inference_mode()
     def codebook_vectors(self) -> dict[str, list[Tensor]]:

@@ -177,3 +177,16 @@ def test_the_commands(tmp_path: Path) -> None:
         code, told = run(*wrong)
         assert code == 1 and message in told and told.count("\n") == 1, told
     assert not any((tmp_path / name).exists() for name in ("x", "x.parquet", "x.duotok"))
+
+
+def test_the_small_model_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/export.md runs as it stands, on an export of packed songs."""
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    example = page.partition("## A small model")[2].split("```python\n")[1].split("```")[0]
+    write_tokens(tmp_path / "tokens.parquet", CODEC, songs(CODEC))
+    corpus = TokenCorpus(tmp_path / "tokens.parquet")
+    export_tokens(corpus, tmp_path / "export", Layout(corpus.identity), "npy")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, object] = {}
+    exec(compile(example, "docs/export.md", "exec"), found)
+    assert float(found["loss"]) > 0 and len(np.load("written.npy")) > 1  # type: ignore[arg-type]

@@ -57,6 +57,14 @@ def test_interleaved_by_hand() -> None:
     }
 
 
+def test_every_number_belongs_to_one_codebook() -> None:
+    layout = Layout(MIXED, "interleaved", first_id=5)
+    numbers = [5, 6, 7]
+    for column, offset in zip(MIXED.columns, layout.offsets, strict=True):
+        numbers += range(offset, offset + column.size)
+    assert numbers == list(range(5, 5 + layout.vocabulary))
+
+
 def test_the_numbers_of_yue() -> None:
     """Both tracks have the same numbers, and the place within a frame tells which is meant."""
     layout = Layout(EQUAL, "interleaved", first_id=45_334 - 3, shared=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from duotok.distributed import share
+from duotok.nn.masks import frame_mask
 
 Objective = Literal["v", "flow"]
 
@@ -86,7 +87,7 @@ def masked_mean_square(error: Tensor, lengths: Tensor | None) -> Tensor:
     square = error.square().mean(-1)
     if lengths is None:
         return square.mean(1)
-    valid = torch.arange(square.shape[1], device=square.device)[None, :] < lengths[:, None]
+    valid = frame_mask(lengths, square.shape[1])
     return (square * valid).sum(1) / lengths.clamp_min(1)
 
 

@@ -1,0 +1,31 @@
+"""Ground is written once: what several rooms need has one home, and no second copy grows elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+HOMES = [
+    ("rotary positions", r"10_?000(\.0)? ?\*\*|base \*\*", {"src/duotok/nn/rope.py"}),
+    (
+        "masks of padded frames",
+        r"arange\(.*\)(\[None, :\])? < \w*(lengths|\"lengths\"\])",
+        # random.py is below tensors of models: its rows are those of any item
+        {"src/duotok/nn/masks.py", "src/duotok/random.py"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "pattern", "homes"), HOMES, ids=[home[0] for home in HOMES])
+def test_it_has_one_home(what: str, pattern: str, homes: set[str]) -> None:
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("src", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if re.search(pattern, path.read_text(encoding="utf-8"), re.IGNORECASE)
+    }
+    assert found == homes, f"{what}: {found ^ homes}"

@@ -13,7 +13,7 @@ HOMES = [
     ("rotary positions", r"10_?000(\.0)? ?\*\*|base \*\*", {"src/duotok/nn/rope.py"}),
     (
         "masks of padded frames",
-        r"arange\(.*\)(\[None, :\])? < \w*(lengths|\"lengths\"\])",
+        r"< (\w+_)?(lengths|limit|batch\[\"lengths\"\])\[:, None\]",
         # random.py is below tensors of models: its rows are those of any item
         {"src/duotok/nn/masks.py", "src/duotok/random.py"},
     ),

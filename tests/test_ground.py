@@ -17,6 +17,8 @@ HOMES = [
         # random.py is below tensors of models: its rows are those of any item
         {"src/duotok/nn/masks.py", "src/duotok/random.py"},
     ),
+    ("splitmix64", r"9E3779B9|BF58476D|94D049BB", {"src/duotok/random.py"}),
+    ("entropy of codes", r"\((\w+) \* (np\.log2\(\1\)|\1\.log2\(\))\)", {"src/duotok/evaluation/codes.py"}),
 ]
 
 

@@ -214,7 +214,7 @@ def test_a_quantizer_without_codes_cannot_be_made() -> None:
     class Forgetful(PlainVQ):
         set_codes = Quantizer.set_codes
 
-    with pytest.raises(TypeError, match="abstract method '?set_codes"):
+    with pytest.raises(TypeError, match=r"abstract method '?set_codes"):
         Forgetful(4, 2)  # type: ignore[abstract]
     with pytest.raises(TypeError, match="abstract"):
         Quantizer()  # type: ignore[abstract]

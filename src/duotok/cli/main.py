@@ -36,7 +36,7 @@ COMMANDS = {
 GROUPS = {"data": "duotok.cli.data", "kit": "duotok.cli.kit", "eval": "duotok.cli.eval"}
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """Turns a user's mistake into one line on stderr and exit code 1, and Ctrl-C into 130."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -69,7 +69,7 @@ Each command has its own --help with examples.
 
 app = typer.Typer(
     name="duotok",
-    cls=Group,
+    cls=CommandGroup,
     help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -17,6 +17,16 @@ HOMES = [
         # random.py is below tensors of models: its rows are those of any item
         {"src/duotok/nn/masks.py", "src/duotok/random.py"},
     ),
+    (
+        "probing a device",
+        r"zeros\(1, device=|is_available\(\) and .*!= \"cpu\"|\"cpu\" (and|or not) torch\.cuda\.is_available\(\)",
+        {"src/duotok/devices.py"},
+    ),
+    (
+        "loading of weights into a module",
+        r"expand\(load_file|wanted\.keys\(\) - state|\.isfinite\(\)\.all\(\)\) for k",
+        {"src/duotok/weights.py"},
+    ),
     ("splitmix64", r"9E3779B9|BF58476D|94D049BB", {"src/duotok/random.py"}),
     ("entropy of codes", r"\((\w+) \* (np\.log2\(\1\)|\1\.log2\(\))\)", {"src/duotok/evaluation/codes.py"}),
 ]

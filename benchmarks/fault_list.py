@@ -347,7 +347,7 @@ FAULTS = (
     Fault(
         "padding counts in the diffusion loss",
         "src/duotok/renderer/diffusion.py",
-        "    valid = torch.arange(square.shape[1], device=square.device)[None, :] < lengths[:, None]\n",
+        "    valid = frame_mask(lengths, square.shape[1])\n",
         "    valid = torch.ones_like(square)\n",
         RENDERER,
     ),

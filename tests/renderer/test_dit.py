@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from duotok.config import load_config, parse
 from duotok.errors import ConfigError
+from duotok.nn.attention import attend
+from duotok.nn.masks import attention_mask
 from duotok.renderer.diffusion import diffusion_loss, stratified_times
-from duotok.renderer.dit import PAPER, DiT, DiTConfig, attend, attention_mask, depthwise, guided
+from duotok.renderer.dit import PAPER, DiT, DiTConfig, depthwise, guided
 
 TINY = DiTConfig(
     latent_dim=6,

@@ -53,6 +53,7 @@ def _tokens(path: Path) -> dict[str, Any]:
     import math
 
     from duotok.clock import FRAME_RATE
+    from duotok.evaluation.codes import CodeUsage
     from duotok.tokens import load
     from duotok.tracks import TRACKS
 
@@ -60,13 +61,12 @@ def _tokens(path: Path) -> dict[str, Any]:
     tracks = {}
     for track, size in zip(TRACKS, tokens.codebook_sizes, strict=True):
         codes = tokens.track(track)
-        counts = codes.bincount()
-        share = counts[counts > 0].double() / len(codes)
+        usage = CodeUsage(size).add(codes)
         tracks[track] = {
             "codebook_size": size,
-            "different_codes": int((counts > 0).sum()),
+            "different_codes": int((usage.counts > 0).sum()),
             "bits_per_second": round(FRAME_RATE * math.log2(size), 1),
-            "entropy_bits": round(float(-(share * share.log2()).sum()), 3),
+            "entropy_bits": round(usage.entropy(), 3),
             "first_codes": codes[:8].tolist(),
         }
     return {

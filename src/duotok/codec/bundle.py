@@ -25,12 +25,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD
-from duotok.compact import SCALE, compact, expand
+from duotok.compact import SCALE, compact
 from duotok.config import Config, parse
 from duotok.errors import BundleError, ConfigError
 from duotok.files import PACKAGE, sha256, write_bytes, writing
@@ -43,6 +42,8 @@ from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.tokens import LARGEST_GAIN_DB, WindowPlan
 from duotok.tracks import TRACKS
+from duotok.weights import Misfit
+from duotok.weights import load_weights as load_strict
 
 FORMAT_VERSION = 1
 SEAL = "duotok bundle --seal"
@@ -386,32 +387,12 @@ class Bundle:
 
 def load_weights(path: Path, module: nn.Module) -> None:
     """Load safetensors strictly into `module`, smaller storage widened. Raises BundleError in one line."""
-    try:
-        state: dict[str, Tensor] = expand(load_file(path))
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise BundleError(f"{path}: damaged weights ({reason}); get the bundle again") from None
-    wanted = module.state_dict()
-    problem = _difference(state, wanted)
-    if problem:
-        raise BundleError(f"{path}: weights do not fit {CONFIG_FILE} ({problem}); get the bundle again")
-    module.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()})
+    remedy = "get the bundle again"
 
+    def unfit(found: Sequence[Misfit]) -> str:
+        return f"weights do not fit {CONFIG_FILE} ({found[0].told}); {remedy}"
 
-def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    for name in sorted(wanted.keys() - state.keys()):
-        return f"'{name}' is missing"
-    for name in sorted(state.keys() - wanted.keys()):
-        return f"'{name}' is not known"
-    for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
-            return f"'{name}' is {list(tensor.shape)}, not {list(wanted[name].shape)}"
-        floats = (torch.float16, torch.float32)
-        if tensor.dtype != wanted[name].dtype and not (tensor.dtype in floats and wanted[name].dtype in floats):
-            return f"'{name}' is {tensor.dtype}, not {wanted[name].dtype}"
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            return f"'{name}' holds NaN or infinite values"
-    return ""
+    load_strict(path, module, BundleError, remedy, unfit)
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from torch import nn
 
 from duotok.codec.families import FAMILIES, WANT_TORCHAUDIO, Family
 from duotok.errors import BundleError, MissingExtraError
+from duotok.weights import PICKLES
 
 PREFIX = "transformers:"
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHTS_FILE = "model.safetensors"
-PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 # Who wrote the file and how, not what the model is.
 NOT_HASHED = ("transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype")
 
@@ -79,7 +79,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if not index.is_file():
-        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        pickles = sorted(path.name for ending in PICKLES for path in folder.glob(f"*{ending}"))
         there = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights at all"
         raise BundleError(f"{folder}: no {WEIGHTS_FILE} ({there}); get the model as safetensors")
     try:

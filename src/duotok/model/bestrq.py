@@ -18,9 +18,9 @@ from duotok.clock import FRAME_RATE, MEL_PER_FRAME
 from duotok.config import Config
 from duotok.distributed import share, total
 from duotok.model.draws import Random, integers, normal, uniform
-from duotok.model.precision import full_precision
 from duotok.model.simvq import nearest
-from duotok.model.transformer import frame_mask
+from duotok.nn.masks import frame_mask
+from duotok.nn.precision import full_precision
 
 Whitening = Literal["bins", "full"]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from duotok.clock import MEL_PER_FRAME
 from duotok.config import Config
 from duotok.distributed import share, total, world
-from duotok.model.transformer import frame_mask
+from duotok.nn.masks import frame_mask
 
 
 class Stage2Weights(Config):
@@ -102,7 +102,7 @@ def ctc(logits: Tensor, targets: Tensor, target_lengths: Tensor, lengths: Tensor
     batch, frames, classes = logits.shape
     if lengths is None:
         lengths = torch.full((batch,), frames, device=logits.device, dtype=torch.long)
-    real = torch.arange(targets.shape[1], device=targets.device) < target_lengths[:, None]
+    real = frame_mask(target_lengths, targets.shape[1])
     # Between two equal targets CTC needs a blank, hence one frame more.
     doubles = ((targets[:, 1:] == targets[:, :-1]) & real[:, 1:]).sum(1)
     chosen = (target_lengths > 0) & (target_lengths + doubles <= lengths)

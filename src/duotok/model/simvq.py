@@ -5,6 +5,7 @@ All codes move together when the map moves, so none dies. `PlainVQ` (each code i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
 import torch
@@ -139,7 +140,7 @@ def codes_from_means(z: Tensor, size: int, rounds: int, generator: torch.Generat
     return codes
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """What both quantizers share: nearest code, straight-through, the table of code vectors cached in eval mode."""
 
     size: int
@@ -150,14 +151,14 @@ class Quantizer(nn.Module):
         self._cache: tuple[tuple[object, ...], Tensor, Tensor, Tensor] | None = None
 
     # What a subclass says about its codes: their vectors are `linear part [size, dim] + offset [dim]`.
-    def _linear_part(self) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _linear_part(self) -> Tensor: ...
 
-    def _offset(self) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _offset(self) -> Tensor: ...
 
-    def _lookup(self, codes: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _lookup(self, codes: Tensor) -> Tensor: ...
 
     def _state(self) -> tuple[object, ...]:
         tensors = [*self.parameters(), *self.buffers()]
@@ -205,13 +206,13 @@ class Quantizer(nn.Module):
             z_q = self._lookup(codes)
         return VQOutput(codes, z_q, z + (z_q - z).detach())
 
+    @abstractmethod
     def fit(self, z: Tensor, scale: float = FIT_SCALE) -> None:
         """Start the codes at the mean and `scale`^2 times the covariance of features `z [n, dim]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set_codes(self, codes: Tensor) -> None:
         """Start from given code vectors `[size, dim]`."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def fit_features(

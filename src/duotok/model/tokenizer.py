@@ -20,9 +20,10 @@ from duotok.model.draws import Random
 from duotok.model.frontend import Downsampling
 from duotok.model.heads import Heads
 from duotok.model.noise import FrameNoise
-from duotok.model.precision import full_precision
 from duotok.model.simvq import FIT_SCALE, vq_loss
-from duotok.model.transformer import Blocks, frame_mask
+from duotok.model.transformer import Blocks
+from duotok.nn.masks import frame_mask
+from duotok.nn.precision import full_precision
 from duotok.tracks import TRACKS
 
 Track = str | Tensor

@@ -30,6 +30,7 @@ from duotok.errors import ConfigError, DuoTokError
 from duotok.files import put, sha256
 from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.training.stage import Stage
+from duotok.weights import misfits, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -300,24 +301,20 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
 
     only: children that come from the file; the others keep what they have, so that they may be of another form.
     """
-    try:
-        check_file(path)
-        state = load_file(path)
-        own = module.state_dict()
-        if only:
-            taken = {key: state[key] for key in own if key.split(".")[0] in only and key in state}
-            state = {key: value for key, value in own.items() if key.split(".")[0] not in only} | taken
-        module.load_state_dict({key: cut(value, own.get(key)) for key, value in state.items()})
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: missing; train the earlier stage first or name its run") from None
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+    if not path.is_file():
+        raise ConfigError(f"{path}: missing; train the earlier stage first or name its run")
+    check_file(path)
+    state, own = read_weights(path, Damaged, MEND), module.state_dict()
+    if only:
+        taken = {key: state[key] for key in own if key.split(".")[0] in only and key in state}
+        state = {key: value for key, value in own.items() if key.split(".")[0] not in only} | taken
+    found = misfits(state, own, finite=False)  # a run that broke down may be looked at
+    if found:
         raise ConfigError(
-            f"{path}: weights of another architecture ({reason}); give the sizes of {path.parent.parent / CONFIG} "
+            f"{path}: weights of another architecture ({found[0].told}); give the sizes of {path.parent.parent / CONFIG} "
             "(--set model.KEY=VALUE), or another --runs folder"
-        ) from None
-    except SafetensorError as error:
-        raise Damaged(f"{path}: damaged ({error}); {MEND}") from None
+        )
+    module.load_state_dict({key: cut(value, own[key]) for key, value in state.items()})
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from duotok.devices import gpu_or_cpu
 from duotok.distributed import alone, rank, total, world
 from duotok.errors import ConfigError, DuoTokError, MissingExtraError
 from duotok.files import hold, put, write_bytes
@@ -57,7 +58,7 @@ def join(config: StageConfig) -> Accelerator:
         raise MissingExtraError("training needs accelerate: pip install 'duotok[train]'") from None
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda, but torch sees no GPU; use device: auto")
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = gpu_or_cpu(config.device).type == "cpu"
     if config.precision != "fp32" and on_cpu and not _fast_half():
         raise ConfigError(
             f"precision: {config.precision} is 100 times slower than fp32 on this CPU; use precision: fp32"

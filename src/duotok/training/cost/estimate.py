@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from duotok.clock import FRAME_SAMPLES, MEL_PER_FRAME
+from duotok.devices import gpu_or_cpu
 from duotok.errors import ConfigError
 from duotok.training.cost.counting import Counted, count
 from duotok.training.cost.synthetic import sketch
@@ -191,7 +192,7 @@ def free_memory(device: torch.device) -> int:
 
 def here(config: StageConfig) -> tuple[StageConfig, list[str]]:
     """The config as this machine can run it, and what was changed."""
-    if torch.cuda.is_available() and config.device != "cpu":
+    if gpu_or_cpu(config.device).type == "cuda":
         return config, []
     notes = []
     if config.device == "cuda" or config.precision != "fp32" or config.compile:
@@ -259,7 +260,7 @@ def _speed(
 ) -> tuple[Speed, list[str]]:
     """Measured with as many items as memory and patience allow, expected from the rate of matrix products otherwise."""
     local, notes = here(config)
-    device = torch.device("cuda" if torch.cuda.is_available() and local.device != "cpu" else "cpu")
+    device = gpu_or_cpu(local.device)
     if local.threads:
         torch.set_num_threads(local.threads)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(local.precision, torch.float32)

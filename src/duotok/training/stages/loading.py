@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from duotok.config import parse
+from duotok.devices import gpu_or_cpu
 from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
@@ -33,7 +34,7 @@ def run_config(run: Path) -> dict[str, Any]:
 
 def device_of(config: StageConfig) -> torch.device:
     """Where a stage's arrays are derived: where it trains."""
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    return gpu_or_cpu(config.device)
 
 
 def run_highpass(run: Path) -> float:

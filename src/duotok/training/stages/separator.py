@@ -19,7 +19,7 @@ from duotok.audio.io import write
 from duotok.clock import SAMPLE_RATE
 from duotok.distributed import share
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
-from duotok.separation.measures import si_sdr
+from duotok.separation.measures import floored_si_sdr
 from duotok.separation.separator import MiniSeparator
 from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
@@ -115,18 +115,18 @@ class SeparatorStage(Stage):
         others = distances[whole:].sum() / (3 * share(count))
         with torch.no_grad():
             both = torch.stack((stems[:, 0], mix - stems[:, 0])).square().mean((2, 3)).amin(0) > 1e-6
-            gains = si_sdr(estimate[:, 0], stems[:, 0]) - si_sdr(mix, stems[:, 0])
+            gains = floored_si_sdr(estimate[:, 0], stems[:, 0]) - floored_si_sdr(mix, stems[:, 0])
             gained = gains[both].sum() / share(both.sum())
         return {"loss": 2 * tracks + others, "tracks": tracks, "stems": others, "vocals_gain_db": gained}
 
     def held_out(self) -> dict[str, float]:
-        """SI-SDR of both tracks in dB, and how much better than the mix itself (`loss`: minus that), chunk by chunk."""
+        """Floored SI-SDR of both tracks in dB, and how much better than the mix itself (`loss`: minus that), chunk by chunk."""
         separator = MiniSeparator(self.separator)
         values: dict[str, list[float]] = {}
         for mix, vocals in self.clips:  # the separator takes each chunk to its device and back
             estimates = separator.separate(mix)
             for track, true in (("vocals", vocals), ("accompaniment", mix - vocals)):
-                before, after = float(si_sdr(mix, true)), float(si_sdr(estimates[track], true))
+                before, after = (float(floored_si_sdr(sound, true)) for sound in (mix, estimates[track]))
                 values.setdefault(f"si_sdr_{track}", []).append(after)
                 values.setdefault(f"gain_{track}", []).append(after - before)
         result = {name: float(np.mean(found)) for name, found in values.items()}

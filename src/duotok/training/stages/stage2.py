@@ -14,6 +14,7 @@ from duotok.model.health import effective_rank, noise_detectability
 from duotok.model.losses import Stage2Weights, stage2_loss
 from duotok.model.tokenizer import Tokenizer
 from duotok.model.transformer import Block
+from duotok.nn.masks import frame_mask
 from duotok.random import ItemRandom
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
@@ -75,7 +76,7 @@ class Stage2(CropStage):
             batch = to_device(self.held_out_crops.batch(index, range(self.config.batch_size)), self.device)
             z = self.tokenizer.projection_in(self.tokenizer.lower(batch["mel"], batch["lengths"])).float()
             drawn = self.tokenizer.noise.draw(z, batch["lengths"], ItemRandom(batch["seeds"], self.device))
-            mask = torch.arange(z.shape[1], device=z.device) < batch["lengths"][:, None]
+            mask = frame_mask(batch["lengths"], z.shape[1])
             rows.append(z[mask])
             noise.append(drawn[mask])
         return {

@@ -99,7 +99,7 @@ class Stage(ABC):
 
     @abstractmethod
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """`loss` is minimised; the others are reported. Sums are divided by `distributed.share(count)`."""
+        """`loss` is minimised; the others are reported. Sums are divided by `distributed.mean_divisor(count)`."""
 
     @abstractmethod
     def held_out(self) -> dict[str, float]:

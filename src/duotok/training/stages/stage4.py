@@ -21,7 +21,7 @@ from torch import Tensor
 
 from duotok.audio.io import write
 from duotok.clock import LATENTS_PER_FRAME, SAMPLE_RATE
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.diffusion import VelocityModel, diffusion_loss, masked_mean_square, stratified_times
 from duotok.renderer.dit import DiT, DiTConfig, guided
@@ -151,8 +151,8 @@ class Stage4(Stage):
             objective=self.config.dit.objective, min_snr=self.config.min_snr, si_snr=self.config.si_snr,
         )  # fmt: skip
         late = (t > 0.5).to(each.dtype)
-        noisy = (each * late).sum() / share(late.sum())
-        clean = (each * (1 - late)).sum() / share((1 - late).sum())
+        noisy = (each * late).sum() / mean_divisor(late.sum())
+        clean = (each * (1 - late)).sum() / mean_divisor((1 - late).sum())
         return {"loss": loss, "noisy_half": noisy, "clean_half": clean}
 
     def _condition(self, batch: Batch) -> Tensor:

@@ -696,14 +696,14 @@ FAULTS = (
     ),
     Fault(
         "no warm-up",
-        "src/duotok/training/schedule.py",
+        "src/duotok/training/budget.py",
         "    if step < warmup:\n        return peak * (step + 1) / warmup\n",
         "",
         TRAINING,
     ),
     Fault(
         "the rate never falls",
-        "src/duotok/training/schedule.py",
+        "src/duotok/training/budget.py",
         "0.5 * (1 + math.cos(math.pi * min(1.0, progress)))",
         "1.0",
         TRAINING,
@@ -1081,7 +1081,7 @@ FAULTS = (
     ),
     Fault(
         "a second run of a process stays on the device of the first",
-        "src/duotok/training/engine.py",
+        "src/duotok/training/processes.py",
         "AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())",
         "AcceleratorState._reset_state()",
         ("tests/training/test_engine.py",),

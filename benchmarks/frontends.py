@@ -39,7 +39,7 @@ from duotok.model.transformer import Blocks
 from duotok.shards.store import ShardStore
 from duotok.training.cost.counting import CPU_ATTENTION
 from duotok.training.cost.estimate import Trial
-from duotok.training.engine import join
+from duotok.training.processes import join
 from duotok.training.stage import Stage, means_over
 from duotok.training.stages.registry import config_class
 from duotok.training.stages.stage1 import Stage1

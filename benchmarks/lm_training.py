@@ -36,7 +36,7 @@ from duotok.lm.stage import LMStage, LMStageConfig
 from duotok.lm.streams import CodecIdentity, Stream
 from duotok.tracks import TRACKS
 from duotok.training.cost.estimate import Trial, matmul_rate
-from duotok.training.engine import join
+from duotok.training.processes import join
 
 
 def noise(folder: Path, size: int, seconds: float) -> Path:

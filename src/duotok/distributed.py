@@ -52,3 +52,9 @@ def total(values: Tensor) -> Tensor:
 def mean_divisor(count: Tensor) -> Tensor:
     """What to divide this process's sum by: the count of all processes / their number, at least 1 / their number."""
     return total(count).clamp_min(1) / world()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world() > 1:
+        dist.barrier()

@@ -17,8 +17,9 @@ from torch.distributed.tensor import DTensor
 
 from duotok.distributed import mean_divisor
 from duotok.random import ItemRandom
-from duotok.training.engine import Stage, StageConfig, latest, train
-from duotok.training.stage import Batch
+from duotok.training.checkpoint import latest
+from duotok.training.engine import train
+from duotok.training.stage import Batch, Stage, StageConfig
 
 HERE = Path(__file__)
 

@@ -68,7 +68,7 @@ def train(
     if data is None:
         raise ConfigError("--data is missing: name the folder of `duotok data prepare` (--dry-run needs none)")
     from duotok.training.checkpoint import Untrained
-    from duotok.training.engine import join
+    from duotok.training.processes import join
     from duotok.training.stages.stage4 import Stage4Config
 
     name = f"{stage}.{parsed.track}" if isinstance(parsed, Stage4Config) else stage
@@ -113,7 +113,7 @@ def _language_model(
     """The language model reads packed tokens, which its config names, and no shards."""
     from duotok.config import load_config
     from duotok.lm.stage import LMStage, LMStageConfig
-    from duotok.training.engine import join
+    from duotok.training.processes import join
 
     parsed = load_config(LMStageConfig, config, overrides)
     if dry_run:

@@ -157,3 +157,11 @@ def means_over(stage: Stage, draw: Callable[[int, Sequence[int]], Batch], batche
         for name, value in stage.losses(batch, 0).items():
             sums[name] = sums.get(name, 0.0) + float(value) / batches
     return sums
+
+
+def evaluate(stage: Stage) -> dict[str, float]:
+    """Held-out losses in evaluation mode, rounded for people."""
+    for module in stage.modules.values():
+        module.eval()
+    with torch.no_grad():
+        return {name: round(float(value), 5) for name, value in stage.held_out().items()}

@@ -28,9 +28,9 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
 from duotok.training.checkpoint import best, load_module
+from duotok.training.logs import compare_mels
 from duotok.training.stage import Batch, Stage, StageConfig
 from duotok.training.stages.adversary import AdversaryConfig, Discriminators, judge
-from duotok.training.stages.pictures import compare_mels
 
 SCALES = (64, 128, 256, 512, 1024, 2048, 4096)
 AUDIBLE = 0.01  # root mean square that a crop should have

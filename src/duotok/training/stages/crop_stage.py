@@ -15,6 +15,10 @@ from duotok.training.batches.resident import Resident
 from duotok.training.stage import Batch, Stage, StageConfig, to_device
 
 
+ENCODER = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
+"""The parts of the tokenizer that stage 1 trains; stages 2 and 3 start from them."""
+
+
 class CropStageConfig(StageConfig):
     """What stages 1 to 3 can be told of their data."""
 

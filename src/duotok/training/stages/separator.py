@@ -25,8 +25,8 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
 from duotok.training.batches.remix import Remixer
 from duotok.training.batches.sounds import TrackComponent, excerpts
+from duotok.training.logs import compare_mels
 from duotok.training.stage import Batch, Stage, StageConfig
-from duotok.training.stages.pictures import compare_mels
 
 SCALES = (4096, 1536, 512)
 

@@ -18,12 +18,11 @@ from duotok.random import ItemRandom
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.training.checkpoint import best, load_module
+from duotok.training.logs import show_mels
 from duotok.training.stage import Batch, means_over, to_device
-from duotok.training.stages.crop_stage import CropStage, CropStageConfig
-from duotok.training.stages.pictures import show_mels
+from duotok.training.stages.crop_stage import ENCODER, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 6
-PRETRAINED = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
 
 
 class Stage2Config(CropStageConfig):
@@ -54,7 +53,7 @@ class Stage2(CropStage):
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
         if stage1 is not None:
-            load_module(best(stage1) / "tokenizer.safetensors", self.tokenizer, only=PRETRAINED)
+            load_module(best(stage1) / "tokenizer.safetensors", self.tokenizer, only=ENCODER)
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops = config.batches(store, "train", masks=True)

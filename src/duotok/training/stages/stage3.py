@@ -20,13 +20,13 @@ from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.checkpoint import best, load_module
+from duotok.training.logs import show_mels
 from duotok.training.stage import Batch, means_over, to_device
-from duotok.training.stages.crop_stage import CropStage, CropStageConfig
-from duotok.training.stages.pictures import show_mels
-from duotok.training.stages.stage2 import PRETRAINED
+from duotok.training.stages.crop_stage import ENCODER, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 12
-ADAPTED = (*PRETRAINED, "projection_in", "projection_out", "output")
+ADAPTED = (*ENCODER, "projection_in", "projection_out", "output")
+"""The parts of the tokenizer that come from stage 2; the quantizers are new."""
 
 
 class Stage3Config(CropStageConfig):

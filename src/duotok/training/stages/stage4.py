@@ -31,8 +31,8 @@ from duotok.shards.store import ShardStore
 from duotok.training.batches.latent_data import LatentStretch, crop, latent_stretches, padding, stack
 from duotok.training.batches.sounds import torch_rng
 from duotok.training.checkpoint import best, load_module
+from duotok.training.logs import compare_mels
 from duotok.training.stage import Batch, Stage, StageConfig, to_device
-from duotok.training.stages.pictures import compare_mels
 
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 HELD_OUT_CROPS = 8

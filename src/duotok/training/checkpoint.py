@@ -4,7 +4,7 @@ RUN/checkpoint-00001000/
     MODULE.safetensors        one file for each module of the stage
     optimizer.safetensors     moments by parameter name
     random.0000.safetensors   generators of each process
-    state.json                stage, step (also the loader's position), config, processes, scaler, sha256 of all files, seal
+    state.json                stage, step (also the loader's position), parents, config, processes, scaler, sha256 of all files, seal
 
 `saving.py` writes them and goes on from them.
 """

@@ -18,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from duotok.config import parse
 from duotok.distributed import barrier, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import put
+from duotok.lineage import Origin
 from duotok.seals import hashes, seal
 from duotok.training.checkpoint import (
     FORMAT,
@@ -32,7 +34,7 @@ from duotok.training.checkpoint import (
     load_module,
     read_state,
 )
-from duotok.training.stage import Stage
+from duotok.training.stage import START_FROM, Stage
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,8 @@ def save_checkpoint(
             "format": FORMAT, "stage": stage.name, "step": step, "processes": world(), "scaler": scaler or {},
             "seconds": round(seconds, 3), "config": stage.config.model_dump(mode="json"),
         }  # fmt: skip
+        if stage.parents is not None:
+            state["parents"] = {key: origin.model_dump(mode="json") for key, origin in stage.parents.items()}
         problem = _try(lambda: _finish(partial, target, state))
     problem = _anyone(problem)
     if problem:
@@ -148,6 +152,14 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") 
     return changed
 
 
+def _complete(config: dict[str, Any], stage: Stage) -> dict[str, Any]:
+    """A saved config with the keys that were added to DuoTok since, at their defaults."""
+    try:
+        return type(stage.config).model_validate(config).model_dump(mode="json")
+    except ValueError:  # of a DuoTok that had other keys
+        return config
+
+
 def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore modules, optimizer and generators; returns `state.json`. Raises ConfigError for another stage's checkpoint."""
     state = read_state(path)
@@ -155,9 +167,10 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
         raise ConfigError(
             f"{path}: a checkpoint of {state['stage']}, not of {stage.name}; choose another --runs folder"
         )
-    changed = changes(state["config"], stage.config.model_dump(mode="json"))
+    changed = changes(_complete(state["config"], stage), stage.config.model_dump(mode="json"))
     if changed and rank() == 0:
         log.warning("%s: goes on with other settings: %s", path, ", ".join(changed))
+    _keep_parents(path, state.get("parents"), stage)
     for name, module in stage.modules.items():
         load_module(path / f"{name}.safetensors", module)
     names = parameter_names(stage)
@@ -174,6 +187,18 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
     if generators.is_file():  # a run that goes on with more processes has none for the new ones
         restore_generators(generators)
     return state
+
+
+def _keep_parents(path: Path, recorded: dict[str, Any] | None, stage: Stage) -> None:
+    """The parents of a run that goes on: it started from the recorded `start_from`, and learns from all others as they are now."""
+    if recorded is None:
+        stage.parents = None
+        return
+    before = {key: parse(Origin, values, f"{path}: {key}") for key, values in recorded.items()}
+    for key, origin in (stage.parents or {}).items():
+        if key != START_FROM and key in before and not origin.same_weights(before[key]) and rank() == 0:
+            log.warning("%s: was trained with %s = %s, and goes on with %s", path, key, before[key], origin)
+    stage.parents = {**(stage.parents or {}), **({START_FROM: before[START_FROM]} if START_FROM in before else {})}
 
 
 def _like(key: str, value: Tensor, parameter: Tensor, fused: bool) -> Tensor:

@@ -39,8 +39,8 @@ test: $(BIN)/.dev    ## the test suite, in TESTERS= processes
 	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 lint: $(BIN)/.dev    ## ruff
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/ruff format --check src tests benchmarks scripts
 
 types: $(BIN)/.dev   ## mypy, strict for the package
 	$(BIN)/mypy

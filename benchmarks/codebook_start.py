@@ -19,6 +19,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.crop_batches import CropBatches
+from duotok.training.checkpoint import best
 from duotok.training.stages.loading import load_tokenizer
 from duotok.training.stages.stage3 import Stage3Config
 
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     data, config = options.data or options.runs / "data", load_config(Stage3Config, options.config)
-    store, tokenizer = ShardStore(data / "shards", data / "derived"), load_tokenizer(options.runs, "stage2")
+    store, tokenizer = ShardStore(data / "shards", data / "derived"), load_tokenizer(best(options.runs / "stage2"))
     tokenizer.start_stage3()
     tokenizer.eval()
     features = {

@@ -39,11 +39,12 @@ from duotok.model.transformer import Blocks
 from duotok.shards.store import ShardStore
 from duotok.training.cost.counting import CPU_ATTENTION
 from duotok.training.cost.estimate import Trial
-from duotok.training.engine import join
+from duotok.training.processes import join
 from duotok.training.stage import Stage, means_over
+from duotok.training.stages.crop_stage import ENCODER
 from duotok.training.stages.registry import config_class
 from duotok.training.stages.stage1 import Stage1
-from duotok.training.stages.stage2 import PRETRAINED, Stage2
+from duotok.training.stages.stage2 import Stage2
 
 PAPER = {"conv2d": 512, "pyramid": 512, "separable": 512, "conv1d": 1024}
 """`conv_channels` at the paper's width of 1024."""
@@ -119,7 +120,7 @@ def learned(kind: str, seed: int, store: ShardStore, configs: Path, seconds: lis
     stage1 = Stage1(config1, store)  # type: ignore[arg-type]
     result: dict[str, Any] = {"kind": kind, "seed": seed, "stage1": trained(stage1, seconds[0])}
     stage2 = Stage2(config2, store, None)  # type: ignore[arg-type]
-    for part in PRETRAINED:
+    for part in ENCODER:
         getattr(stage2.tokenizer, part).load_state_dict(getattr(stage1.tokenizer, part).state_dict())
     return result | {"stage2": trained(stage2, seconds[1])}
 

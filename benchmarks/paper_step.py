@@ -35,7 +35,8 @@ from duotok.config import load_config
 from duotok.training.cost.counting import count
 from duotok.training.cost.estimate import Trial, free_memory, memory_of, parameters_by_part
 from duotok.training.cost.synthetic import sketch
-from duotok.training.engine import join, seed_step
+from duotok.training.engine import seed_step
+from duotok.training.processes import join
 from duotok.training.stage import Batch, Stage, StageConfig
 from duotok.training.stages.registry import config_class
 
@@ -95,7 +96,7 @@ def two_steps(name: str, seconds: float, folder: Path | None) -> dict[str, Any]:
 
 def checkpoint(stage: Stage, trial: Trial, folder: Path) -> dict[str, Any]:
     """Write a checkpoint and read it back: bytes, seconds, and the memory that it took."""
-    from duotok.training.checkpoint import load_checkpoint, save_checkpoint
+    from duotok.training.saving import load_checkpoint, save_checkpoint
 
     began = time.perf_counter()
     written = save_checkpoint(folder, stage, trial.plain, 2)

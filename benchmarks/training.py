@@ -46,7 +46,7 @@ from duotok.separation.bs_roformer import BSRoFormerConfig
 from duotok.training.cost.counting import count
 from duotok.training.cost.estimate import SHARE_OF_MEMORY, Trial, free_memory, matmul_rate, memory_of
 from duotok.training.cost.synthetic import SKETCHES, sketch
-from duotok.training.engine import join
+from duotok.training.processes import join
 from duotok.training.stage import StageConfig
 from duotok.training.stages.registry import config_class
 
@@ -61,7 +61,7 @@ FIRST_STEP = """
 import sys, time
 from duotok.config import load_config
 from duotok.training.stages.registry import config_class
-from duotok.training.engine import join
+from duotok.training.processes import join
 from duotok.training.cost.estimate import Trial
 from duotok.training.cost.synthetic import sketch
 name, path = sys.argv[1:]

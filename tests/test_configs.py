@@ -23,7 +23,7 @@ from duotok.renderer.autoencoder import Autoencoder
 from duotok.renderer.dit import PAPER, DiT
 from duotok.separation.bs_roformer import BSRoFormerConfig
 from duotok.separation.teacher import BINS
-from duotok.training.schedule import learning_rate
+from duotok.training.budget import learning_rate
 from duotok.training.stage import StageConfig
 from duotok.training.stages.registry import NAMES, config_class
 

@@ -33,6 +33,7 @@ from duotok.compact import SCALE, compact
 from duotok.config import Config, parse
 from duotok.errors import BundleError, ConfigError
 from duotok.files import PACKAGE, sha256, write_bytes, writing
+from duotok.lineage import Origin
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
@@ -103,6 +104,9 @@ class BundleConfig(Config):
     autoencoder: AutoencoderConfig | None = AutoencoderConfig()
     dit: DiTConfigs | None = DiTConfigs()
     separator: BSRoFormerConfig | None = None
+    lineage: dict[str, Origin] = Field(
+        default={}, description="part -> the checkpoint it is from; none in bundles of an earlier DuoTok"
+    )
 
     @model_validator(mode="after")
     def _whole_renderer(self) -> BundleConfig:
@@ -270,7 +274,7 @@ def find_bundle(name: str | Path, cache: str | Path | None = None) -> Path:
 LARGEST = 65_536
 LARGEST_OF = {
     "blocks": 512, "layers": 512, "depth": 512, "heads": 512, "code_dim": 1024, "n_mels": 1024, "codebook_size": 1 << 20,
-    "vocabulary": 1 << 20, "sample_rate": 1_536_000, "rope_base": 1e9, "rope_theta": 1e9, "basis_seed": 1 << 63,
+    "step": 1e12, "vocabulary": 1 << 20, "sample_rate": 1_536_000, "rope_base": 1e9, "rope_theta": 1e9, "basis_seed": 1 << 63,
 }  # fmt: skip
 LONGEST = 4096
 
@@ -412,5 +416,6 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "model_hash": model_hash(bundle.values, tokenizer),
         "bytes": sum(p["bytes"] for p in parts.values()),
         "parts": parts,
-        "config": bundle.config.model_dump(mode="json"),
+        "lineage": {part: origin.model_dump(mode="json") for part, origin in bundle.config.lineage.items()},
+        "config": bundle.config.model_dump(mode="json", exclude={"lineage"}),
     }

@@ -53,7 +53,7 @@ lm: $(BIN)/.dev      ## train a small language model on tokens of the bundled mo
 	$(BIN)/duotok data prepare --work $(LM)/work --corpus songs=$(LM)/songs \
 	  --corpus $(if $(wildcard $(AUDIO)/INDEX.tsv),index,folder)=$(AUDIO)
 	$(BIN)/duotok pack $(LM)/work -o $(LM)/tokens.parquet --solo train --solo validation
-	$(BIN)/duotok train lm -c configs/lm/mini.yaml --set data=$(abspath $(LM))/tokens.parquet --runs $(LM)
+	$(BIN)/duotok train lm -c lm/mini --set data=$(abspath $(LM))/tokens.parquet --runs $(LM)
 
 clean:
 	rm -rf $(VENV) demo

@@ -116,7 +116,7 @@ def pairs(folder: Path) -> list[Clip]:
 def held_out(audio: Path, part: Literal["tuning", "test"] = "test") -> list[Clip]:
     """The real recordings of `audio` (with INDEX.tsv) that no training sees.
 
-    tuning: those of configs/mini/held_out.txt, on which settings are chosen; test: those of configs/mini/test.txt, and what
+    tuning: those of recipes/mini/held_out.txt, on which settings are chosen; test: those of recipes/mini/test.txt, and what
     is for evaluation only. Groups: dual: songs with true stems; validation: of what is for evaluation only, those with a
     vocals stem; instrumental, voice: the middle 30 s of the other recordings.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from duotok.config import Config, override, parse, read_yaml
+from duotok.config import Config, config_folder, override, parse, read_yaml, recipe_name
 from duotok.errors import ConfigError
 from duotok.tracks import TRACKS
 from duotok.training.kit.contents import Item
@@ -45,9 +45,10 @@ def plan_trainings(
 ) -> tuple[list[Training], list[Item], dict[str, Config]]:  # fmt: skip
     """The trainings in order, their configs as files of the kit (without `extends`), and these configs as they are read.
 
-    minutes: `[RUN=]M`; overrides: `[RUN.]KEY=VALUE`; brought: runs that come along. Raises ConfigError for an unknown stage,
+    configs: a folder, or the name of a set of packaged recipes; minutes: `[RUN=]M`; overrides: `[RUN.]KEY=VALUE`; brought: runs that come along. Raises ConfigError for an unknown stage,
     a missing or wrong config, and a stage whose earlier stages are neither trained before it nor brought.
     """
+    folder = config_folder(configs)
     bare = [Training(run, stage, f"configs/{run}.yaml", first) for run, stage, first in named(stages, known)]
     if wrong := stray(minutes, bare):
         raise ConfigError(f"--minutes {wrong}: no such training; there are {', '.join(t.run for t in bare) or 'none'}")
@@ -65,12 +66,14 @@ def plan_trainings(
         except ValueError:
             raise ConfigError(f"--minutes {' '.join(minutes)}: write minutes above 0, or RUN=MINUTES") from None
         chosen = [*training.overrides, *meant(overrides, training, bare)]
-        source = configs / f"{training.stage}.yaml"
+        source = folder / f"{training.stage}.yaml"
         if not source.is_file():
-            raise ConfigError(f"{source}: no such file; --configs names a folder with one YAML for each stage")
+            raise ConfigError(
+                f"{source}: no such file; --configs names a folder or a set of recipes, one YAML for each stage"
+            )
         values: dict[str, Any] = read_yaml(source)
         parsed[training.run] = parse(
-            class_of(training.stage), override(values, [_as_path(text) for text in chosen]), str(source)
+            class_of(training.stage), override(values, [_as_path(text) for text in chosen]), recipe_name(source)
         )
         items.append(Item(training.config, yaml.safe_dump(values, sort_keys=False)))
         trainings.append(Training(training.run, training.stage, training.config, tuple(chosen), span))

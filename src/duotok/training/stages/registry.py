@@ -46,7 +46,7 @@ def _adversarial(config: Any, needs: Needs) -> Stage:
     from duotok.training.stages.autoencoder import AutoencoderStage
 
     if config.adversary is None:
-        raise ConfigError("adversarial: the config has no `adversary`; see configs/mini/adversarial.yaml")
+        raise ConfigError("adversarial: the config has no `adversary`; see the recipe mini/adversarial")
     derive_samples(needs.store, workers=needs.workers)
     start = config.start_from or needs.runs / "autoencoder"
     chosen = {"start_from": start, "model": _autoencoder_model(start)}

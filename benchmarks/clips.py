@@ -15,7 +15,7 @@ from duotok.audio.finding import AUDIO_SUFFIXES, find_audio
 from duotok.audio.io import probe, read
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import DuoTokError
-from duotok.recipes.mini_bundle import CONFIGS, TEST, names_in
+from duotok.recipes.mini_bundle import LISTS, TEST, names_in
 from duotok.records import Recording
 from duotok.tracks import TRACKS
 
@@ -121,7 +121,7 @@ def held_out(audio: Path, part: Literal["tuning", "test"] = "test") -> list[Clip
     vocals stem; instrumental, voice: the middle 30 s of the other recordings.
     """
     clips: list[Clip] = []
-    listed = set(names_in(CONFIGS / TEST))
+    listed = set(names_in(LISTS / TEST))
     for recording in recordings(audio, splits=("validation",) if part == "tuning" else ("test",)):
         files = _files(recording)
         if part == "test" and name_of(recording) not in listed:

@@ -165,7 +165,7 @@ def test_a_file_of_ones_own_extends_a_recipe_by_name(tmp_path: Path) -> None:
     ("name", "near"),
     [
         ("mini/sage1", "mini/stage1"),
-        ("configs/mini/stage2.yaml", "mini/stage2"),
+        ("old/mini/stage2.yaml", "mini/stage2"),
         ("/nowhere/ablations/plain-vq/stage3.yaml", "ablations/plain-vq/stage3"),
         ("lm/mimi", "lm/mini"),
     ],
@@ -185,5 +185,5 @@ def test_sets_of_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert config_folder("mini") == RECIPES / "mini", "a folder without YAML is not meant"
     write(tmp_path, mini__stage1="steps: 3")
     assert config_folder("mini") == Path("mini")
-    with pytest.raises(ConfigError, match="minni: no such folder, .* nearest is mini"):
+    with pytest.raises(ConfigError, match=r"minni: no such folder, .* nearest is mini"):
         config_folder("minni")

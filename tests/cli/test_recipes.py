@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.cli.test_commands import run
 
 from duotok.config import RECIPES, read_yaml, recipe_names
 
 
-def test_the_list_has_all_with_a_line_each(run: Callable) -> None:
+def test_the_list_has_all_with_a_line_each() -> None:
     result = run("recipes", "list")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -23,12 +23,12 @@ def test_the_list_has_all_with_a_line_each(run: Callable) -> None:
     assert next(row for row in rows if row["name"] == "gpu/adapt")["extends"] == ["mini/adapt", "mini/autoencoder"]
 
 
-def test_show_prints_the_file_or_what_it_comes_to(run: Callable) -> None:
+def test_show_prints_the_file_or_what_it_comes_to() -> None:
     assert run("recipes", "show", "gpu/stage1").stdout == (RECIPES / "gpu" / "stage1.yaml").read_text()
     assert yaml.safe_load(run("recipes", "show", "gpu/stage1", "--whole").stdout) == read_yaml("gpu/stage1")
 
 
-def test_copies_read_as_the_originals(run: Callable, tmp_path: Path) -> None:
+def test_copies_read_as_the_originals(tmp_path: Path) -> None:
     result = run("recipes", "copy", "-o", tmp_path / "all")
     assert result.exit_code == 0
     for name in recipe_names():
@@ -42,7 +42,7 @@ def test_copies_read_as_the_originals(run: Callable, tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "one" / "gpu" / "adapt.yaml") == read_yaml("gpu/adapt")
 
 
-def test_a_changed_copy_stays_and_nothing_is_written_beside_it(run: Callable, tmp_path: Path) -> None:
+def test_a_changed_copy_stays_and_nothing_is_written_beside_it(tmp_path: Path) -> None:
     assert run("recipes", "copy", "mini/adapt", "-o", tmp_path).exit_code == 0
     changed = tmp_path / "mini" / "autoencoder.yaml"
     changed.write_text("steps: 3\n")
@@ -61,6 +61,23 @@ def test_a_changed_copy_stays_and_nothing_is_written_beside_it(run: Callable, tm
         (("copy", "../secrets", "-o", "x"), "../secrets: no recipe of that name"),
     ],
 )
-def test_unknown_names_are_one_line(run: Callable, words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_unknown_names_are_one_line(words: tuple[str, ...], message: str) -> None:
     result = run("recipes", *words)
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and message in result.stderr
+
+
+def test_relative_paths_of_a_packaged_comparison_are_those_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("eval", "lm", "comparisons/conditional", "-o", "out", "--dry-run")
+    assert result.exit_code == 1 and result.stderr.startswith(f"error: {Path('tokens') / 'full.parquet'}")
+
+
+def test_a_kit_takes_a_set_of_recipes_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("kit", "make", "-o", "kit", "--songs", 1, "--no-wheels", "--dry-run", "--stages")
+    assert run(*words, "stage1").exit_code == 0
+    assert run(*words, "stage1", "--configs", "gpu").exit_code == 0
+    result = run(*words, "separator", "--configs", "ablations/plain-vq")
+    assert result.exit_code == 1 and "--configs names a folder or a set of recipes" in result.stderr

@@ -45,8 +45,9 @@ def plan_trainings(
 ) -> tuple[list[Training], list[Item], dict[str, Config]]:  # fmt: skip
     """The trainings in order, their configs as files of the kit (without `extends`), and these configs as they are read.
 
-    configs: a folder, or the name of a set of packaged recipes; minutes: `[RUN=]M`; overrides: `[RUN.]KEY=VALUE`; brought: runs that come along. Raises ConfigError for an unknown stage,
-    a missing or wrong config, and a stage whose earlier stages are neither trained before it nor brought.
+    configs: a folder, or the name of a set of packaged recipes; minutes: `[RUN=]M`; overrides: `[RUN.]KEY=VALUE`; brought:
+    runs that come along. Raises ConfigError for an unknown stage, a missing or wrong config, and a stage whose earlier
+    stages are neither trained before it nor brought.
     """
     folder = config_folder(configs)
     bare = [Training(run, stage, f"configs/{run}.yaml", first) for run, stage, first in named(stages, known)]

@@ -105,6 +105,9 @@ def test_the_sdist_is_the_checkout(built: Path) -> None:
     assert needed - held == set()
     assert {
         "CHANGELOG.md",
+        "Dockerfile",
+        ".pre-commit-config.yaml",
+        "constraints.in",
         "CONTRIBUTING.md",
         "Makefile",
         "constraints.txt",

@@ -3,7 +3,7 @@
 #   make -f benchmarks/ablations.mk -j2 AUDIO=../shared/audio OUT=runs/ablations
 #
 # Resumable: every step goes on where it was stopped. One shared stage 1; stages 2 and 3 as the README of its recipes (src/duotok/recipes/ablations) says;
-# all with the same steps, data and seeds. `-n` shows the commands. Needs `make dev`. Its targets ran one by one; in one go from nothing it was not run.
+# all with the same steps, data and seeds. `-n` shows the commands. Needs `make dev`.
 AUDIO   ?= ../shared/audio
 OUT     ?= runs/ablations
 BIN     ?= .venv/bin

@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/mini"), help="folder of runs with stage2")
     parser.add_argument("--data", type=Path, help="WORK of `duotok data prepare` (default RUNS/data)")
-    parser.add_argument("--config", type=Path, default=Path("configs/mini/stage3.yaml"))
+    parser.add_argument("--config", default="mini/stage3", help="a YAML file, or a packaged recipe")
     parser.add_argument("--batches", type=int, default=60, help="training batches of 6 x 10 s to fit on")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Real optimizer steps of each stage of configs/paper: full width and depth, one item, on this machine's CPU in fp32.
+"""Real optimizer steps of each stage of recipes/paper: full width and depth, one item, on this machine's CPU in fp32.
 
     python -m benchmarks.paper_step
     python -m benchmarks.paper_step --stages stage1 stage4.vocals --seconds 30 --checkpoint
@@ -41,7 +41,6 @@ from duotok.training.stage import Batch, Stage, StageConfig
 from duotok.training.stages.registry import config_class
 
 ROOT = Path(__file__).resolve().parent.parent
-PAPER = ROOT / "configs" / "paper"
 STAGES = ("stage1", "stage2", "stage3", "stage4.vocals", "stage4.accompaniment")
 TELLING = {"stage2": "mix", "stage3": "vocals"}
 """The type of sample that every head of the stage learns from."""
@@ -54,7 +53,7 @@ def paper_config(name: str, seconds: float) -> StageConfig:
     stage = name.split(".")[0]
     crop = "crop_frames" if stage == "stage4" else "crops.frames"
     changes = ["batch_size=1", "precision=fp32", "device=cpu", "loader_workers=0", "warmup=0", "threads=0"]
-    return load_config(config_class(stage), PAPER / f"{name}.yaml", [*changes, f"{crop}={round(25 * seconds)}"])
+    return load_config(config_class(stage), f"paper/{name}", [*changes, f"{crop}={round(25 * seconds)}"])
 
 
 def telling_batch(stage: Stage) -> Batch:

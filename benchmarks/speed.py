@@ -1,4 +1,4 @@
-"""Real-time factors of a 30 s song: seconds of work for a second of music, best and median of several runs.
+"""Real-time factors of a 30 s song: seconds of work for a second of music, best and median of several runs; and memory.
 
     python -m benchmarks.speed                       the demo song, or --song / --vocals --accompaniment
     python -m benchmarks.speed --threads 1 --repeat 5
@@ -9,6 +9,7 @@ does other things at the same time they are too slow.
 
 from __future__ import annotations
 
+import resource
 import statistics
 import sys
 import time
@@ -88,10 +89,16 @@ def main() -> None:
         {"job": name, "best": min(taken) / options.seconds, "median": statistics.median(taken) / options.seconds}
         for name, taken in seconds.items()
     ]
-    result = {"conditions": conditions(model, options.threads), "seconds": options.seconds, "real_time_factors": rows}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    result = {
+        "peak_gigabytes": peak,
+        "conditions": conditions(model, options.threads),
+        "seconds": options.seconds,
+        "real_time_factors": rows,
+    }
     head = [f"{options.seconds:g} s of music", "best", f"median of {options.repeat}"]
     cells = [[row["job"], f"{row['best']:.3f} x real time", f"{row['median']:.3f} x"] for row in rows]
-    show(result, [table(head, cells)], options.json)
+    show(result, [table(head, cells), f"peak memory of all that: {peak:.1f} GB"], options.json)
 
 
 if __name__ == "__main__":

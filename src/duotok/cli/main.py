@@ -36,6 +36,7 @@ COMMANDS = {
 GROUPS = {
     "data": "duotok.cli.data",
     "edit": "duotok.cli.edit",
+    "recipes": "duotok.cli.recipes",
     "kit": "duotok.cli.kit",
     "eval": "duotok.cli.eval",
     "tokens": "duotok.cli.tokens",

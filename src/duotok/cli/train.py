@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def train(
     stage: Annotated[str, typer.Argument(help="separator, autoencoder, stage1, stage2, stage3, stage4, adapt, or lm.")],
-    config: Annotated[Path, typer.Option("--config", "-c", help="YAML, e.g. configs/mini/stage1.yaml.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="A YAML file, or a recipe of `duotok recipes list`: mini/stage1.")],
     data: Annotated[Path | None, typer.Option(help="Folder of `duotok data prepare`: its shards, and derived/ for what follows from them.")] = None,
     shards: Annotated[str | None, typer.Option(help="Where the shards are, if not in DATA/shards: a folder or a URL.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs; the stage trains in RUNS/STAGE.")] = Path("runs"),
@@ -42,11 +42,11 @@ def train(
     which it would start from.
 
     \b
-      duotok train stage1 --config configs/paper/stage1.yaml --dry-run --processes 64
-      duotok train stage1 --config configs/mini/stage1.yaml --data WORK --runs runs/mini
-      duotok train stage1 --config configs/mini/stage1.yaml --data WORK --minutes 90
-      duotok train stage3 --config configs/mini/stage3.yaml --data WORK --runs runs/other --set start_from=../mini/stage2
-      torchrun --nproc-per-node 8 -m duotok train stage1 -c configs/paper/stage1.yaml --data WORK
+      duotok train stage1 --config paper/stage1 --dry-run --processes 64
+      duotok train stage1 --config mini/stage1 --data WORK --runs runs/mini
+      duotok train stage1 --config mini/stage1 --data WORK --minutes 90
+      duotok train stage3 --config mini/stage3 --data WORK --runs runs/other --set start_from=../mini/stage2
+      torchrun --nproc-per-node 8 -m duotok train stage1 -c paper/stage1 --data WORK
     """
     from duotok.config import load_config
     from duotok.errors import ConfigError

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from duotok.config import Config, override, parse, read_yaml
+from duotok.config import Config, config_folder, override, parse, read_yaml, recipe_name
 from duotok.errors import ConfigError
 from duotok.tracks import TRACKS
 from duotok.training.kit.contents import Item
@@ -49,9 +49,11 @@ def plan_trainings(
 ) -> tuple[list[Training], list[Item], dict[str, Config]]:  # fmt: skip
     """The trainings in order, their configs as files of the kit (without `extends`), and these configs as they are read.
 
-    minutes: `[RUN=]M`; overrides: `[RUN.]KEY=VALUE`; brought: runs that come along. Raises ConfigError for an unknown stage,
+    configs: a folder, or the name of a set of packaged recipes; minutes: `[RUN=]M`; overrides: `[RUN.]KEY=VALUE`; brought: runs that
+    come along. Raises ConfigError for an unknown stage,
     a missing or wrong config, and a config that names an earlier run that is neither trained before nor brought.
     """
+    folder = config_folder(configs)
     bare = [Training(run, stage, f"configs/{run}.yaml", first) for run, stage, first in named(stages, known)]
     if wrong := stray(minutes, bare):
         raise ConfigError(f"--minutes {wrong}: no such training; there are {', '.join(t.run for t in bare) or 'none'}")
@@ -63,11 +65,15 @@ def plan_trainings(
         except ValueError:
             raise ConfigError(f"--minutes {' '.join(minutes)}: write minutes above 0, or RUN=MINUTES") from None
         chosen = [*training.overrides, *meant(overrides, training, bare)]
-        source = configs / f"{training.stage}.yaml"
+        source = folder / f"{training.stage}.yaml"
         if not source.is_file():
-            raise ConfigError(f"{source}: no such file; --configs names a folder with one YAML for each stage")
+            raise ConfigError(
+                f"{source}: no such file; --configs names a folder or a set of recipes, one YAML for each stage"
+            )
         values: dict[str, Any] = read_yaml(source)
-        config = parse(class_of(training.stage), override(values, [_as_path(text) for text in chosen]), str(source))
+        config = parse(
+            class_of(training.stage), override(values, [_as_path(text) for text in chosen]), recipe_name(source)
+        )
         needs = _needs(training.run, config, there)
         there.add(training.run)
         parsed[training.run] = config

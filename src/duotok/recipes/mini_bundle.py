@@ -37,7 +37,7 @@ from duotok.data import catalog as catalogs
 from duotok.data import transcribe
 from duotok.data.catalog import Catalog
 from duotok.data.jobs import LocalEngine
-from duotok.data.pipeline import prepare
+from duotok.data.pipeline import PipelineOptions, prepare
 from duotok.data.segments import SegmentConfig
 from duotok.errors import ConfigError, DuoTokError
 from duotok.shards.store import ShardStore

@@ -187,3 +187,15 @@ def test_sets_of_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert config_folder("mini") == Path("mini")
     with pytest.raises(ConfigError, match=r"minni: no such folder, .* nearest is mini"):
         config_folder("minni")
+
+
+class Tree(Config):
+    """Holds its own kind."""
+
+    leaf: int = 0
+    below: list[Tree] = []
+
+
+def test_a_configuration_inside_its_own_kind() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'below.0.laef'; did you mean 'leaf'"):
+        parse(Tree, {"below": [{"laef": 1}]})

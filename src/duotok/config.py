@@ -34,12 +34,16 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _known_keys(model: type[BaseModel], place: str = "") -> dict[str, str]:
-    """Every key of a configuration and of those inside it -> where it belongs, e.g. `lr` -> `optimizer.lr`."""
+def _known_keys(model: type[BaseModel], place: str = "", around: tuple[type[BaseModel], ...] = ()) -> dict[str, str]:
+    """Every key of a configuration and of those inside it -> where it belongs, e.g. `lr` -> `optimizer.lr`.
+
+    around: the configurations that this one is inside of; one that holds its own kind is gone through once.
+    """
     keys = {name: place + name for name in model.model_fields}
     for name, field in model.model_fields.items():
         for inner in _models(field.annotation):
-            keys = _known_keys(inner, f"{place}{name}.") | keys
+            if inner not in (*around, model):
+                keys = _known_keys(inner, f"{place}{name}.", (*around, model)) | keys
     return keys
 
 

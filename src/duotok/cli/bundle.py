@@ -70,7 +70,8 @@ def _input(out: Path, runs: Path, data: Path) -> bool:
 
 def _seal(folder: Path) -> None:
     """A bundle, the language model inside it, or a language model."""
-    from duotok.codec.bundle import CONFIG_FILE, seal_bundle
+    from duotok.codec.bundle import seal_bundle
+    from duotok.codec.hub import CONFIG_FILE
     from duotok.lm.saved import PACKAGED_LM, WEIGHTS_FILE, seal_lm
 
     language_model = (folder / WEIGHTS_FILE).is_file()

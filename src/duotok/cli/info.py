@@ -102,7 +102,8 @@ def _tokens(path: Path) -> dict[str, Any]:
 
 
 def _bundle(name: str) -> dict[str, Any]:
-    from duotok.codec.bundle import Bundle, facts, find_bundle
+    from duotok.codec.bundle import Bundle, facts
+    from duotok.codec.hub import find_bundle
 
     return {"kind": "bundle", **facts(Bundle(find_bundle(name)))}
 

@@ -26,7 +26,7 @@ from duotok.corpora.base import get, lyrics_part
 from duotok.data.lyric_head import LyricHead
 from duotok.lyrics.readers import read_lyrics
 from duotok.lyrics.text import BERT_NAME
-from duotok.lyrics.types import Line, Lyrics, Word
+from duotok.lyrics.types import LyricLine, Lyrics, SungWord
 from duotok.lyrics.words import share
 from duotok.records import Recording
 
@@ -35,7 +35,7 @@ HEAD = ["recording", "words", "margin", "median error, s", "within 0.3 s", "with
 
 
 def untimed(lyrics: Lyrics) -> Lyrics:
-    lines = tuple(Line(line.text, words=tuple(Word(w.text) for w in line.words)) for line in lyrics.lines)
+    lines = tuple(LyricLine(line.text, words=tuple(SungWord(w.text) for w in line.words)) for line in lyrics.lines)
     return dataclasses.replace(lyrics, lines=lines)
 
 

@@ -27,12 +27,13 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.output import parser, show, table
+from duotok.codec.contract import Stream
 from duotok.lm.config import LMConfig
 from duotok.lm.generate import generate
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import parallel
 from duotok.lm.saved import LanguageModel
-from duotok.lm.streams import CodecIdentity, Stream
+from duotok.lm.streams import CodecIdentity
 from duotok.tracks import TRACKS
 
 

@@ -29,11 +29,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.output import parser, show, table
+from duotok.codec.contract import Stream
 from duotok.lm.corpus import write_tokens
 from duotok.lm.evaluate import score_songs
 from duotok.lm.song import TokenizedSong
 from duotok.lm.stage import LMStage, LMStageConfig
-from duotok.lm.streams import CodecIdentity, Stream
+from duotok.lm.streams import CodecIdentity
 from duotok.tracks import TRACKS
 from duotok.training.cost.estimate import Trial, matmul_rate
 from duotok.training.engine import join

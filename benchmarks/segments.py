@@ -37,7 +37,7 @@ from duotok.data.scan import read_scan, scan_files
 from duotok.data.segmenting import TABLE, read_lyrics, segment_all
 from duotok.data.segments import SegmentConfig
 from duotok.data.sentences import sentences_of
-from duotok.lyrics.types import Line, Lyrics, Word
+from duotok.lyrics.types import LyricLine, Lyrics, SungWord
 from duotok.records import CorpusError, Recording, Segment, read_table
 
 
@@ -103,8 +103,8 @@ def speed(count: int) -> float:
             voice = np.where(np.repeat(rng.random(60) < 0.6, 100), -20.0, -100.0)
             rows = np.stack([np.full(frames, -20.0), voice]) + rng.normal(0, 4, (2, frames))
             at = np.arange(60) * 4.0
-            words = [[Word("word", float(t + k / 2), float(t + k / 2 + 0.5)) for k in range(6)] for t in at]
-            lines = [Line("word " * 6, line[0].start, line[-1].end, tuple(line)) for line in words]
+            words = [[SungWord("word", float(t + k / 2), float(t + k / 2 + 0.5)) for k in range(6)] for t in at]
+            lines = [LyricLine("word " * 6, line[0].start, line[-1].end, tuple(line)) for line in words]
             text, levels = scan_files(work / "scan", name)
             with atomic_write(text) as file:
                 file.write(json.dumps(found).encode())

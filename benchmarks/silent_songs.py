@@ -16,12 +16,12 @@ import torch
 from benchmarks.output import conditions, parser, show, table
 from duotok.codec.duotok import DuoTok
 from duotok.lm.generate import generate
-from duotok.lm.sampling import Sampling
+from duotok.lm.sampling import TokenSampling
 from duotok.lm.saved import open_lm
 from duotok.tokens import DualTokens
 from duotok.tracks import TRACKS
 
-SETTINGS = {"defaults": Sampling(), "temperature 0.9, top-k 200, top-p 0.95": Sampling(0.9, 200, 0.95)}
+SETTINGS = {"defaults": TokenSampling(), "temperature 0.9, top-k 200, top-p 0.95": TokenSampling(0.9, 200, 0.95)}
 SILENT = 10 ** (-50 / 20)
 
 

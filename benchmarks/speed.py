@@ -90,7 +90,12 @@ def main() -> None:
         for name, taken in seconds.items()
     ]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-    result = {"peak_gigabytes": peak, "conditions": conditions(model, options.threads), "seconds": options.seconds, "real_time_factors": rows}
+    result = {
+        "peak_gigabytes": peak,
+        "conditions": conditions(model, options.threads),
+        "seconds": options.seconds,
+        "real_time_factors": rows,
+    }
     head = [f"{options.seconds:g} s of music", "best", f"median of {options.repeat}"]
     cells = [[row["job"], f"{row['best']:.3f} x real time", f"{row['median']:.3f} x"] for row in rows]
     show(result, [table(head, cells), f"peak memory of all that: {peak:.1f} GB"], options.json)

@@ -16,7 +16,7 @@ from duotok.audio.io import read
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.demo.report import demo_song
-from duotok.renderer.render import RenderPlan, latents
+from duotok.renderer.render import RenderPlan, RenderSettings, latents
 from duotok.tracks import TRACKS
 
 WINDOW, CROSSFADE = 256, 32
@@ -34,11 +34,14 @@ def measure(model: DuoTok, seconds: float, steps: list[int], contexts: list[int]
         vectors = model.code_vectors(tokens, track)
         for count in steps:
             whole = latents(
-                model.dit(track), vectors, RenderPlan(window=frames, context=0, crossfade=0), count, track=track
+                model.dit(track),
+                vectors,
+                RenderSettings(count, plan=RenderPlan(window=frames, context=0, crossfade=0)),
+                track=track,
             )
             for context in contexts:
                 plan = RenderPlan(window=WINDOW, context=context, crossfade=CROSSFADE)
-                cut = latents(model.dit(track), vectors, plan, count, track=track)
+                cut = latents(model.dit(track), vectors, RenderSettings(count, plan=plan), track=track)
                 error = float((cut - whole).square().mean().sqrt())
                 rows.append({"track": track, "steps": count, "context": context, "rms": error})
     return rows

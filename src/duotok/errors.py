@@ -1,4 +1,4 @@
-"""Errors meant for people: one line that names the file or value, and the mend."""
+"""Errors meant for people: one line that names the file or value, and the remedy."""
 
 
 class DuoTokError(Exception):

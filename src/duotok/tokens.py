@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ LARGEST_WINDOW = 1 << 20
 LONGEST_TEXT = 4096
 
 
-class Window(NamedTuple):
+class EncoderWindow(NamedTuple):
     """Frames `[start, stop)` go through the encoder together, of which `[keep_start, keep_stop)` are kept."""
 
     start: int
@@ -83,7 +83,7 @@ class WindowPlan:
         if self.context < 0 or self.window <= 2 * self.context:
             raise ValueError(f"window must be over twice the context, got window {self.window}, context {self.context}")
 
-    def windows(self, frames: int) -> list[Window]:
+    def windows(self, frames: int) -> list[EncoderWindow]:
         """The cut of `frames` frames; the kept ranges follow each other without gap or overlap.
 
         All windows of a song are equally long: the last one is moved back to end with the song.
@@ -91,14 +91,14 @@ class WindowPlan:
         if frames < 1:
             raise ValueError(f"frames must be at least 1, got {frames}")
         if frames <= self.window:
-            return [Window(0, frames, 0, frames)]
-        result: list[Window] = []
+            return [EncoderWindow(0, frames, 0, frames)]
+        result: list[EncoderWindow] = []
         kept = 0
         while kept < frames:
             start = min(max(0, kept - self.context), frames - self.window)
             stop = start + self.window
             keep_stop = frames if stop == frames else stop - self.context
-            result.append(Window(start, stop, kept, keep_stop))
+            result.append(EncoderWindow(start, stop, kept, keep_stop))
             kept = keep_stop
         return result
 
@@ -111,9 +111,24 @@ class SourceFile(NamedTuple):
     bytes: int
 
 
+class Tokens(Mapping[str, Tensor]):
+    """Tokens of one sound, of any codec: a mapping from its streams to int64 `[codebooks, frames]`.
+
+    n_samples: length of the sound at the codec's sample rate (0: not known, whole frames); gain_db: what encoding applied and
+    decoding undoes.
+    """
+
+    n_samples: int
+    gain_db: float
+
+    @property
+    def n_frames(self) -> int:
+        return int(next(iter(self.values())).shape[1])
+
+
 @dataclass(frozen=True, eq=False)
-class DualTokens:
-    """The tokens of one song.
+class DualTokens(Tokens):
+    """The tokens of one song: a mapping from the two tracks to int64 `[1, frames]`.
 
     vocals, accompaniment: int64 `[frames]`, 25 a second, equally long. n_samples: length of the song at 48 kHz.
     gain_db: what `encode` applied to both tracks alike, so that decoding can undo it. plan: the encoder's windows.
@@ -176,9 +191,16 @@ class DualTokens:
         known.setdefault("n_samples", len(codes[0]) * FRAME_SAMPLES)
         return cls(codes[0], codes[1], **known)  # type: ignore[arg-type]
 
-    @property
-    def n_frames(self) -> int:
-        return len(self.vocals)
+    def __getitem__(self, track: str) -> Tensor:
+        if track not in TRACKS:
+            raise KeyError(track)
+        return self.track(track)[None]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TRACKS)
+
+    def __len__(self) -> int:
+        return len(TRACKS)
 
     @property
     def seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""Everything wrong that people bring: one line naming file and mend, exit code 1, nothing half-written; or it works."""
+"""Everything wrong that people bring: one line naming the file and the remedy, exit code 1, nothing half-written; or it works."""
 
 from __future__ import annotations
 

@@ -245,9 +245,9 @@ def test_a_drone_is_told(
 
     real = made.generate
 
-    def held(*arguments: object, **options: object) -> list[made.Made]:
+    def held(*arguments: object, **options: object) -> list[made.GeneratedTokens]:
         return [
-            made.Made(one.seed, {name: 0 * codes for name, codes in one.tokens.items()}, one.ended)
+            made.GeneratedTokens(one.seed, {name: 0 * codes for name, codes in one.tokens.items()}, one.ended)
             for one in real(*arguments, **options)  # type: ignore[arg-type]
         ]
 

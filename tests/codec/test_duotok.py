@@ -18,7 +18,7 @@ from duotok.audio.highpass import highpass
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import n_frames
 from duotok.codec.duotok import DuoTok
-from duotok.codec.spool import Sound, Spool, tracks_of
+from duotok.codec.spool import AudioSource, Spool, tracks_of
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.tokens import DualTokens, WindowPlan
 from duotok.tracks import TRACKS
@@ -61,7 +61,7 @@ def test_batched_windows_give_the_same_tokens(model: DuoTok, batch_size: int) ->
 def test_mel_of_a_window_is_the_mel_of_the_file(model: DuoTok) -> None:
     audio = song(4.0)
     with Spool() as spool:
-        spool.fill(tracks_of(None, Sound(audio), Sound(audio), None))
+        spool.fill(tracks_of(None, AudioSource(audio), AudioSource(audio), None))
         whole = model.mel(spool.window("vocals", 0, spool.frames, model.mel.margin), margins=True)
         assert whole.shape == (4 * spool.frames, 128)
         padded = torch.nn.functional.pad(audio.mean(0, keepdim=True), (0, -audio.shape[1] % 1920))
@@ -214,7 +214,7 @@ def test_separator_at_another_rate(model: DuoTok) -> None:
             return {"vocals": 0.5 * audio, "accompaniment": 0.5 * audio}
 
     audio = song(1.5)
-    pairs = list(tracks_of(Sound(audio), None, None, Half()))
+    pairs = list(tracks_of(AudioSource(audio), None, None, Half()))
     vocals = torch.cat([v for v, _ in pairs], 1)[:, : audio.shape[1]]
     assert (vocals - 0.5 * audio)[:, 1000:-1000].pow(2).mean().sqrt() < 0.02  # what lies over 22 kHz is gone
     own, model.separator = model.separator, Half()

@@ -17,7 +17,7 @@ from duotok.audio.io import resample
 from duotok.clock import ANALYSIS_RATE
 from duotok.codec.bundle import Bundle
 from duotok.codec.duotok import DuoTok
-from duotok.codec.spool import Sound, Spool, tracks_of
+from duotok.codec.spool import AudioSource, Spool, tracks_of
 from duotok.seals import seal
 from duotok.tokens import DualTokens
 
@@ -56,7 +56,7 @@ def test_the_encoder_hears_what_training_heard(model: DuoTok) -> None:
     front, mono = LogMel(), audio.mean(0, keepdim=True)
     trained = front(resample(highpass(mono, HIGHPASS_HZ, 48_000), 48_000, ANALYSIS_RATE))
     with Spool() as spool:
-        sound = Sound(audio, highpass_hz=model.config.codec.highpass_hz)
+        sound = AudioSource(audio, highpass_hz=model.config.codec.highpass_hz)
         spool.fill(tracks_of(None, sound, sound, None))
         encoded = front(spool.window("vocals", 0, 100, front.margin), margins=True)
     assert (trained - encoded).abs().max() < 0.01

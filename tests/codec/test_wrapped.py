@@ -10,7 +10,7 @@ from tests.codec.tiny_codecs import CODEBOOKS, HOP, RATE, SIZE, make_codec, soun
 from torch import Tensor
 
 from duotok.audio.io import resample, write
-from duotok.codec import Tokens, TransformersCodec
+from duotok.codec import StreamTokens, TransformersCodec
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.tokens import WindowPlan
 from duotok.tracks import TRACKS
@@ -155,7 +155,7 @@ def test_sound_comes_back_as_long_as_it_was(codecs: dict[str, TransformersCodec]
     assert voice.shape == band.shape == both.shape == (1, tokens.n_samples) == a.shape
     assert torch.allclose(both, voice + band) and voice.isfinite().all() and not torch.equal(voice, band)
     bare = {track: codes for track, codes in tokens.items()}
-    assert codec.decode(bare).shape == (1, tokens.frames * HOP[kind])
+    assert codec.decode(bare).shape == (1, tokens.n_frames * HOP[kind])
 
 
 def test_decoding_in_windows_is_decoding_whole(folders: dict[str, Path]) -> None:
@@ -179,7 +179,7 @@ def test_embeddings_are_the_output_of_the_quantizer(codecs: dict[str, Transforme
         else:
             books = quantizer.layers if kind == "encodec" else quantizer.quantizers
             wanted = sum(book.codebook.embed[row] for book, row in zip(books, codes[0], strict=True)).T[None]
-    assert found["vocals"].shape == (tokens.frames, wanted.shape[1]) and found.keys() == {*TRACKS}
+    assert found["vocals"].shape == (tokens.n_frames, wanted.shape[1]) and found.keys() == {*TRACKS}
     assert torch.allclose(found["vocals"].T[None], wanted, atol=1e-5)
 
 
@@ -242,7 +242,7 @@ def test_tokens_of_something_else_are_refused(codecs: dict[str, TransformersCode
         ({"vocals": codes, "accompaniment": codes[:, :4]}, r"unequal length \(vocals 5, accompaniment 4 frames\)"),
     ):  # fmt: skip
         with pytest.raises(BundleError, match=message):
-            codec.decode(Tokens(tokens))
+            codec.decode(StreamTokens(tokens))
         with pytest.raises(BundleError, match=message):
             codec.embeddings(tokens)
     with pytest.raises(ConfigError, match="track 'drums' does not exist"):

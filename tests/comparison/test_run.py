@@ -17,9 +17,10 @@ import yaml
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
+from duotok.codec.contract import Stream
 from duotok.comparison.corpora import Row, moments
 from duotok.comparison.metrics import MetricError
-from duotok.comparison.run import Run, Scorer, train_and_score
+from duotok.comparison.run import ModelRun, Scorer, train_and_score
 from duotok.comparison.study import Comparison
 from duotok.comparison.table import as_json, as_markdown, outputs, write
 from duotok.comparison.workers import conduct
@@ -27,7 +28,7 @@ from duotok.errors import ConfigError, DuoTokError
 from duotok.lm.corpus import write_tokens
 from duotok.lm.scores import SongScore
 from duotok.lm.song import TokenizedSong
-from duotok.lm.streams import CodecIdentity, Stream
+from duotok.lm.streams import CodecIdentity
 
 FINE = CodecIdentity("fine", "ab" * 32, 25.0, 48_000, (Stream("vocals", (64,)), Stream("accompaniment", (1024,))))
 COARSE = CodecIdentity("coarse", "cd" * 32, 12.5, 24_000, (Stream("vocals", (16, 8)), Stream("accompaniment", (32,))))
@@ -48,7 +49,7 @@ def make_songs(codec: CodecIdentity, seconds: float = 13.0) -> list[TokenizedSon
         rng = np.random.default_rng(i)
         frames = round((seconds + i / 2) * codec.frame_rate)
         tokens = {
-            s.name: np.stack([rng.integers(0, size, frames) for size in s.sizes]).astype(np.int32)
+            s.name: np.stack([rng.integers(0, size, frames) for size in s.codebook_sizes]).astype(np.int32)
             for s in codec.streams
         }
         result.append(TokenizedSong(f"song{i}", split, tokens, identity=f"artist{i // 2}"))  # type: ignore[arg-type]
@@ -78,7 +79,7 @@ class Toy:
         self.lasts: dict[str, set[int | None]] = {"whole": set(), "windows": set()}
         self.share = share
 
-    def __call__(self, run: Run) -> Scorer:
+    def __call__(self, run: ModelRun) -> Scorer:
         self.runs.append(f"{run.tokenizer} {run.protocol_name} {run.config.seed}")
         share = self.share if run.tokenizer == "fine" else 1.0
 
@@ -162,7 +163,7 @@ def test_resumes(tmp_path: Path) -> None:
     path, out = setup(tmp_path, **ALL), tmp_path / "out"
     toy = Toy()
 
-    def stop(run: Run) -> Scorer:
+    def stop(run: ModelRun) -> Scorer:
         if len(toy.runs) == 3:
             raise KeyboardInterrupt
         return toy(run)
@@ -320,13 +321,13 @@ def test_trains_for_real_from_the_command_line(tmp_path: Path) -> None:
     assert "was run with lr = 0.0001, the config says 1.0" in wrong.stderr
 
 
-def half(run: Run) -> Scorer:
+def half(run: ModelRun) -> Scorer:
     """`Toy` for other processes, and something to say."""
     print(f"{run.tokenizer} {run.config.seed} in {os.getpid()}", flush=True)
     return Toy()(run)
 
 
-def failing(run: Run) -> Scorer:
+def failing(run: ModelRun) -> Scorer:
     """The first run fails at once; the others take their time, and leave a trace."""
     if run.tokenizer == "fine" and run.config.seed == 0:
         raise ConfigError("broken")
@@ -336,7 +337,7 @@ def failing(run: Run) -> Scorer:
     return Toy()(run)
 
 
-def dying(run: Run) -> Scorer:
+def dying(run: ModelRun) -> Scorer:
     os._exit(9)
 
 
@@ -375,7 +376,7 @@ def test_groups_of_songs(tmp_path: Path) -> None:
     def named(songs: list[TokenizedSong]) -> list[TokenizedSong]:
         return [replace(s, id=f"{'real' if i % 2 else 'made'}/{s.id}") for i, s in enumerate(songs)]
 
-    def uneven(run: Run) -> Scorer:
+    def uneven(run: ModelRun) -> Scorer:
         def score(songs: Sequence[TokenizedSong], last: int | None = None) -> list[SongScore]:
             real = [Toy(0.75)(run)([song]) if song.id.startswith("real") else Toy(0.5)(run)([song]) for song in songs]
             return [score for of_song in real for score in of_song]

@@ -183,8 +183,8 @@ def test_what_is_no_recording_is_a_line_in_the_ledger(tmp_path: Path) -> None:
     assert len(read(tmp_path / "work")) == 31 and not (tmp_path / "work/ledger/catalog.jsonl").exists()
 
 
-@pytest.mark.parametrize(("songs", "mend"), [(1, "more songs mends that"), (3, "--set folder.validation=0.25")])
-def test_a_library_without_validation_is_told(songs: int, mend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("songs", "remedy"), [(1, "more songs helps"), (3, "--set folder.validation=0.25")])
+def test_a_library_without_validation_is_told(songs: int, remedy: str, tmp_path: Path) -> None:
     for n in range(songs):
         (tmp_path / "music").mkdir(exist_ok=True)
         (tmp_path / "music" / f"{n}.wav").touch()
@@ -198,7 +198,7 @@ def test_a_library_without_validation_is_told(songs: int, mend: str, tmp_path: P
         "folder.validation=0",
     ]
     result = data(*arguments)
-    assert result.exit_code == 0 and mend in result.stderr and "without_validation=true" in result.stderr
+    assert result.exit_code == 0 and remedy in result.stderr and "without_validation=true" in result.stderr
     result = data(*arguments[:-1], "folder.validation=1", "--set", "folder.test=0")
     assert "falls to validation" not in result.stderr
 

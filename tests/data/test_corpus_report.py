@@ -144,7 +144,7 @@ def test_failures_are_grouped_by_reason(work: Path) -> None:
     (work / "ledger").mkdir()
     scan = [{"unit": f"c/{n}", "stamp": "", "ok": False, "error": f"/data/{n}.flac: cut off at {n}.5 s; get it again"}
             for n in range(8)]  # fmt: skip
-    scan.append({"unit": "c/0", "stamp": "", "ok": True, "result": {}})  # mended since
+    scan.append({"unit": "c/0", "stamp": "", "ok": True, "result": {}})  # repaired since
     cut = [{"unit": "c/1", "stamp": "", "ok": False, "error": "scan: /data/1.flac: cut off"},
            {"unit": "c/9", "stamp": "", "ok": False, "error": "shorter than 5 s"}]  # fmt: skip
     for step, rows in (("scan", scan), ("segment", cut)):

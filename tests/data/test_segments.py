@@ -25,7 +25,7 @@ from duotok.data.segmenting import LEDGER, TABLE, segment_all, summary
 from duotok.data.segments import SegmentConfig, cut_recording, segment_recording, stem_sources, tracks
 from duotok.data.sentences import sentences_of
 from duotok.errors import ConfigError
-from duotok.lyrics.types import Line, Lyrics, Word
+from duotok.lyrics.types import LyricLine, Lyrics, SungWord
 from duotok.records import CorpusError, Kind, Recording, Segment, read_table
 
 CONFIG = SegmentConfig()
@@ -56,8 +56,8 @@ def lines(*times: tuple[float, float], words: int = 4) -> Lyrics:
     made = []
     for n, (start, end) in enumerate(times):
         at = np.linspace(start, end, words + 1)
-        parts = tuple(Word(f"w{n}-{i}", float(at[i]), float(at[i + 1])) for i in range(words))
-        made.append(Line(" ".join(word.text for word in parts), start, end, parts))
+        parts = tuple(SungWord(f"w{n}-{i}", float(at[i]), float(at[i + 1])) for i in range(words))
+        made.append(LyricLine(" ".join(word.text for word in parts), start, end, parts))
     return Lyrics(tuple(made), "en")
 
 
@@ -101,8 +101,7 @@ def songs(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], Lyrics | None]:
     return stems, lines(*times, words=draw(st.integers(1, 6)))
 
 
-# The same songs in every run: a rare one, with lines that lie over each other for a minute, still loses part of a line.
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.data_too_large])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
 @given(songs())
 def test_any_song(song: tuple[dict[str, np.ndarray], Lyrics | None]) -> None:
     stems, lyrics = song
@@ -115,9 +114,12 @@ def test_any_song(song: tuple[dict[str, np.ndarray], Lyrics | None]) -> None:
         voiced = voice_activity(rows[1], CONFIG.activity, rows[0])
         assert inside[voiced].all(), "a voiced frame is in no segment"
     elif not any(note.startswith("lyrics left out") for note in cut.notes):
+        heard = (
+            rows.max(axis=0) > CONFIG.silence_db
+        )  # five seconds of digital silence are no segment, whoever sings there
         for line in sentences_of(lyrics, frames)[0]:
-            if rows[:, line.first : line.stop].max() > CONFIG.silence_db:  # nothing is sung in digital silence
-                assert inside[line.first : line.stop].all(), "a part of a line is in no segment"
+            part = slice(line.first, line.stop)
+            assert (inside | ~heard)[part].all(), "a part of a line that sounds is in no segment"
     for segment in cut.segments:
         if segment.activity == "instrumental":
             assert not segment.words and not segment.text and "vocals" not in segment.types
@@ -165,8 +167,8 @@ def test_words_keep_their_place() -> None:
 
 
 def test_a_sentence_of_more_than_30_s_is_cut_between_words_where_it_is_quietest() -> None:
-    words = tuple(Word(f"w{i}", i * 1.0, i * 1.0 + 0.9) for i in range(45))
-    lyrics = Lyrics((Line("one long sentence", 0.0, 44.9, words),))
+    words = tuple(SungWord(f"w{i}", i * 1.0, i * 1.0 + 0.9) for i in range(45))
+    lyrics = Lyrics((LyricLine("one long sentence", 0.0, 44.9, words),))
     voice = np.full(1125, LOUD)
     voice[547:552] = -60.0  # the pause after the 22nd word
     cut = cut_recording(recording(), *scan_of({"vocals": voice, "accompaniment": np.full(1125, SOFT)}), lyrics)
@@ -176,15 +178,15 @@ def test_a_sentence_of_more_than_30_s_is_cut_between_words_where_it_is_quietest(
 
 
 def test_a_word_of_more_than_30_s_is_lost_and_told() -> None:
-    lyrics = Lyrics((Line("ah", 1.0, 39.0, (Word("ah", 1.0, 39.0),)),))
+    lyrics = Lyrics((LyricLine("ah", 1.0, 39.0, (SungWord("ah", 1.0, 39.0),)),))
     cut = cut_recording(recording(), *scan_of({"mix": np.full(1000, LOUD)}), lyrics)
     assert cut.notes == ("1 words cut by a boundary or in silence",)
     assert covered(cut.segments, 1000).all() and all(s.text == "" for s in cut.segments)
 
 
 def test_text_without_spaces_stays_without() -> None:
-    signs = tuple(Word(c, i * 1.0, i + 0.9) for i, c in enumerate("春眠不觉晓处处闻啼鸟夜来风雨声花落知多少" * 2))
-    lyrics = Lyrics((Line("".join(w.text for w in signs), 0.0, 39.9, signs),), "zh")
+    signs = tuple(SungWord(c, i * 1.0, i + 0.9) for i, c in enumerate("春眠不觉晓处处闻啼鸟夜来风雨声花落知多少" * 2))
+    lyrics = Lyrics((LyricLine("".join(w.text for w in signs), 0.0, 39.9, signs),), "zh")
     cut = cut_recording(recording(), *scan_of({"mix": np.full(1000, LOUD)}), lyrics)
     assert "".join(s.text for s in cut.segments) == lyrics.text and cut.segments[0].language == "zh"
 
@@ -268,7 +270,7 @@ def test_stems_come_from_files_that_are_there(kind: Kind, audio: set[str]) -> No
 
 
 def test_text_without_times_belongs_to_a_recording_that_is_one_segment() -> None:
-    lyrics = Lyrics((Line("printing in the only sense"),), "en")
+    lyrics = Lyrics((LyricLine("printing in the only sense"),), "en")
     short, long = (scan_of({"vocals": np.full(frames, LOUD)}) for frames in (250, 2500))
     assert [s.text for s in segment_recording(recording("speech"), *short, lyrics)] == ["printing in the only sense"]
     cut = cut_recording(recording("speech"), *long, lyrics)
@@ -286,8 +288,8 @@ def test_bad_times() -> None:
     """Lines outside, reversed or without length cost themselves only; overlapping ones are kept whole together."""
     nan = float("nan")
     lyrics = Lyrics((
-        *lines((2, 9), (6, 14), (8, 16)).lines, Line("late", 70.0, 75.0), Line("back", 9.0, 3.0), Line("no", 5.0, 5.0),
-        Line("nan", nan, 7.0), Line("edge", 36.0, 40.2), Line("  ", 30.0, 31.0),
+        *lines((2, 9), (6, 14), (8, 16)).lines, LyricLine("late", 70.0, 75.0), LyricLine("back", 9.0, 3.0), LyricLine("no", 5.0, 5.0),
+        LyricLine("nan", nan, 7.0), LyricLine("edge", 36.0, 40.2), LyricLine("  ", 30.0, 31.0),
     ))  # fmt: skip
     cut = cut_recording(recording(), *scan_of({"mix": np.full(1000, LOUD)}), lyrics)
     assert cut.notes == ("2 lines without text or times", "3 lines that do not lie within the recording")

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from duotok.audio.io import read, write
 from duotok.data import catalog, separate, stem_files
 from duotok.data.jobs import JobError, LocalEngine
-from duotok.data.separate import Options, pending_separate, run_separate, to_separate, with_stems
+from duotok.data.separate import SeparationOptions, pending_separate, run_separate, to_separate, with_stems
 from duotok.data.separation_check import mean_quality, measure_separation, with_true_stems
 from duotok.data.stem_files import StemWriter, stems_in
 from duotok.errors import AudioError, ConfigError
@@ -47,8 +47,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def options(bundle: Path) -> Options:
-    return Options(weights=str(bundle))
+def options(bundle: Path) -> SeparationOptions:
+    return SeparationOptions(weights=str(bundle))
 
 
 def sound(seconds: float, channels: int = 2, seed: int = 0, rate: int = 48_000) -> Tensor:
@@ -184,7 +184,7 @@ def test_which_recordings_are_separated(tmp_path: Path) -> None:
     assert to_separate([*no, *yes]) == yes
 
 
-def test_stems_are_written_and_added(tmp_path: Path, options: Options) -> None:
+def test_stems_are_written_and_added(tmp_path: Path, options: SeparationOptions) -> None:
     recordings, work = mixes(tmp_path), tmp_path / "work"
     assert with_stems(recordings, work) == recordings
     results = run_separate(recordings, work, options, ENGINE)
@@ -200,7 +200,7 @@ def test_stems_are_written_and_added(tmp_path: Path, options: Options) -> None:
         assert (found["samples"], found["channels"]) == (mix.shape[-1], mix.shape[0])
 
 
-def test_nothing_is_done_twice_and_changes_are_seen(tmp_path: Path, options: Options) -> None:
+def test_nothing_is_done_twice_and_changes_are_seen(tmp_path: Path, options: SeparationOptions) -> None:
     recordings, work = mixes(tmp_path), tmp_path / "work"
     run_separate(recordings, work, options, ENGINE)
     bytes_before = stored(work)
@@ -212,21 +212,21 @@ def test_nothing_is_done_twice_and_changes_are_seen(tmp_path: Path, options: Opt
     assert stored(work) == bytes_before
     write(Path(recordings[1].audio["mix"]), sound(0.4, 1, seed=7), 48_000)
     assert [u.id for u in pending_separate(recordings, work, options).todo] == ["c/r1"]
-    opus = Options(weights=options.weights, extension="opus")
+    opus = SeparationOptions(weights=options.weights, extension="opus")
     assert len(pending_separate(recordings, work, opus).todo) == 2
     run_separate(recordings, work, opus, ENGINE)
     assert sorted(p.name for p in (work / "stems/c/r0").iterdir()) == ["accompaniment.opus", "vocals.opus"]
 
 
-def test_another_place_or_device_name_is_the_same_work(tmp_path: Path, options: Options) -> None:
+def test_another_place_or_device_name_is_the_same_work(tmp_path: Path, options: SeparationOptions) -> None:
     recordings = mixes(tmp_path, 1)
     one, two = (separate.separate_units(recordings, tmp_path / name, options)[0] for name in ("one", "two"))
-    other = separate.separate_units(recordings, tmp_path, Options(weights=options.weights, device="cuda"))[0]
+    other = separate.separate_units(recordings, tmp_path, SeparationOptions(weights=options.weights, device="cuda"))[0]
     assert one.stamp == two.stamp == other.stamp
-    assert separate.separate_units(recordings, tmp_path, Options())[0].stamp != one.stamp
+    assert separate.separate_units(recordings, tmp_path, SeparationOptions())[0].stamp != one.stamp
 
 
-def test_broken_recordings_are_named_and_the_rest_goes_on(tmp_path: Path, options: Options) -> None:
+def test_broken_recordings_are_named_and_the_rest_goes_on(tmp_path: Path, options: SeparationOptions) -> None:
     recordings, work = mixes(tmp_path, 4), tmp_path / "work"
     run_separate(recordings, work, options, ENGINE)
     Path(recordings[0].audio["mix"]).write_bytes(b"no sound at all")
@@ -246,7 +246,7 @@ def test_broken_recordings_are_named_and_the_rest_goes_on(tmp_path: Path, option
     assert with_stems(recordings, work)[0] == recordings[0]
 
 
-def test_parts_of_files_keep_their_time_line(tmp_path: Path, options: Options) -> None:
+def test_parts_of_files_keep_their_time_line(tmp_path: Path, options: SeparationOptions) -> None:
     path = tmp_path / "long.wav"
     write(path, sound(1.5), 48_000)
     part = recording("part", {"mix": path}, start=0.5, stop=1.25)
@@ -259,7 +259,7 @@ def test_parts_of_files_keep_their_time_line(tmp_path: Path, options: Options) -
     assert float(read(audio["vocals"], seconds=0.5).abs().max()) == 0.0
 
 
-def test_other_rates_and_surround(tmp_path: Path, options: Options) -> None:
+def test_other_rates_and_surround(tmp_path: Path, options: SeparationOptions) -> None:
     write(tmp_path / "a.wav", sound(0.31, 2, rate=44_100), 44_100)
     write(tmp_path / "b.wav", sound(0.3, 6), 48_000)
     recordings = [recording(name, {"mix": tmp_path / f"{name}.wav"}) for name in "ab"]
@@ -271,7 +271,7 @@ def test_other_rates_and_surround(tmp_path: Path, options: Options) -> None:
         torch.testing.assert_close(total, mix, atol=2e-5, rtol=0)
 
 
-def test_worker_processes_and_threads_do_not_show(tmp_path: Path, options: Options) -> None:
+def test_worker_processes_and_threads_do_not_show(tmp_path: Path, options: SeparationOptions) -> None:
     recordings = mixes(tmp_path, 3)
     threads = torch.get_num_threads()
     try:
@@ -287,16 +287,16 @@ def test_worker_processes_and_threads_do_not_show(tmp_path: Path, options: Optio
 def test_a_separator_that_cannot_work_stops_the_job(tmp_path: Path) -> None:
     recordings = mixes(tmp_path, 1)
     with pytest.raises(ConfigError, match="did you mean 'demucs'"):
-        Options("demuc")
+        SeparationOptions("demuc")
     with pytest.raises(ConfigError, match="flac"):
-        Options(extension="wav")
+        SeparationOptions(extension="wav")
     with pytest.raises(JobError, match="needs weights"):
-        run_separate(recordings, tmp_path / "work", Options("bs-roformer"), ENGINE)
+        run_separate(recordings, tmp_path / "work", SeparationOptions("bs-roformer"), ENGINE)
     assert with_stems(recordings, tmp_path / "work") == recordings
 
 
 def test_estimates_that_are_no_sound_are_refused(
-    tmp_path: Path, options: Options, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options: SeparationOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     separator = options.open()
     monkeypatch.setattr(separator, "estimate", lambda mix, stems: torch.full((1, *mix.shape), math.nan))
@@ -305,7 +305,7 @@ def test_estimates_that_are_no_sound_are_refused(
     assert stored(tmp_path / "work") == {}
 
 
-def test_speed_is_told(tmp_path: Path, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_is_told(tmp_path: Path, options: SeparationOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(separate, "NOTE_SECONDS", 0.0)
     notes: list[str] = []
     run_separate(mixes(tmp_path, 2), tmp_path / "work", options, ENGINE, note=notes.append)
@@ -336,10 +336,10 @@ def test_true_stems_are_found(tmp_path: Path) -> None:
     some = recording("some", {"vocals": tmp_path / "v.wav", "drums": tmp_path / "d.wav"})
     assert with_true_stems([*songs, some, *mixes(tmp_path)]) == songs
     with pytest.raises(CorpusError, match="c/some: its true stems are not known"):
-        list(measure_separation([some], Options().open()))
+        list(measure_separation([some], SeparationOptions().open()))
 
 
-def test_measured_against_doing_nothing(tmp_path: Path, options: Options) -> None:
+def test_measured_against_doing_nothing(tmp_path: Path, options: SeparationOptions) -> None:
     separator = options.open()
     songs = true_songs(tmp_path)
     found = list(measure_separation(songs, separator))
@@ -368,7 +368,7 @@ def test_a_perfect_separator_scores_high_and_silence_is_no_number(tmp_path: Path
     quality = next(measure_separation([song], Perfect()))  # type: ignore[arg-type]
     assert quality.separated["vocals"] > 80 and quality.separated["accompaniment"] > 80
     write(Path(song.audio["vocals"]), torch.zeros(1, 24_000), 48_000)
-    silent = next(measure_separation([song], Options().open()))
+    silent = next(measure_separation([song], SeparationOptions().open()))
     assert math.isnan(silent.nothing["vocals"]) and not math.isnan(silent.separated["accompaniment"])
     assert mean_quality([quality, silent])["accompaniment"]["separated"] == quality.separated["accompaniment"]
     assert math.isnan(mean_quality([silent])["vocals"]["gain"])

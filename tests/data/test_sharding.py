@@ -359,7 +359,7 @@ def test_a_full_disk(corpus: Corpus, work: Path, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(shards._Hashed, "write", limited)
-        with pytest.raises(JobError, match=r"train-000000\.tar: No space left on device; mend that"):
+        with pytest.raises(JobError, match=r"train-000000\.tar: No space left on device; fix that"):
             corpus.shard(work)
     assert list((work / "shards").iterdir()) == []
     with pytest.raises(CorpusError, match="missing"):

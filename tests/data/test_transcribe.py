@@ -19,14 +19,21 @@ from duotok.cli.main import app
 from duotok.corpora.base import lyrics_excerpt
 from duotok.data import transcribe as step
 from duotok.data.jobs import LocalEngine, Results, read_ledger
-from duotok.data.transcribe import LEDGER, Options, pending_transcribe, run_transcribe, summary, transcribe_units
+from duotok.data.transcribe import (
+    LEDGER,
+    TranscriptionOptions,
+    pending_transcribe,
+    run_transcribe,
+    summary,
+    transcribe_units,
+)
 from duotok.errors import ConfigError
 from duotok.lyrics.transcribers import ToolConfig
 from duotok.lyrics.types import Lyrics
 from duotok.records import Recording, write_table
 
 posix = pytest.mark.skipif(os.name != "posix", reason="the fake environments are shell scripts")
-READ_ONLY = Options(bundle="")
+READ_ONLY = TranscriptionOptions(bundle="")
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def words_of(work: Path, name: str = "c/a") -> Lyrics:
 
 
 def run(
-    work: Path, *recordings: Recording, options: Options = READ_ONLY, workers: int = 1, retry: bool = False
+    work: Path, *recordings: Recording, options: TranscriptionOptions = READ_ONLY, workers: int = 1, retry: bool = False
 ) -> Results:
     return run_transcribe(recordings, work, options, LocalEngine(workers), retry)
 
@@ -113,7 +120,7 @@ def test_an_excerpt_gets_its_own_words(tmp_path: Path, audio: Path):
 
 def test_a_head_that_knows_nothing_gives_no_times(tmp_path: Path, audio: Path, bundle: Path):
     path = file(tmp_path, "a.txt", "Hello you\nbye\n")
-    options = Options(bundle=str(bundle))
+    options = TranscriptionOptions(bundle=str(bundle))
     results = run(tmp_path / "work", recording(audio, lyrics=path), options=options)
     found = results.done["c/a"]
     assert found["timed words"] == 0 and abs(found["margin"]) < 0.5 and found["source"] == "text"
@@ -124,7 +131,7 @@ def test_a_head_that_knows_nothing_gives_no_times(tmp_path: Path, audio: Path, b
 @pytest.mark.parametrize("stems", [("mix",), ("vocals",), ("vocals", "accompaniment"), ("mix", "vocals")])
 def test_any_alignment_is_taken_with_a_low_margin(tmp_path: Path, audio: Path, bundle: Path, stems: tuple[str, ...]):
     path = file(tmp_path, "a.txt", "Hello you\nbye\n")
-    options = Options(bundle=str(bundle), margin=-1e9)
+    options = TranscriptionOptions(bundle=str(bundle), margin=-1e9)
     one = recording(audio, lyrics=path, audio={stem: str(audio) for stem in stems})
     found = run(tmp_path / "work", one, options=options).done["c/a"]
     assert (found["source"], found["timed words"], found["timed lines"]) == ("aligned", 3, 2)
@@ -134,7 +141,9 @@ def test_any_alignment_is_taken_with_a_low_margin(tmp_path: Path, audio: Path, b
 
 def test_a_text_that_does_not_fit_is_kept_without_times(tmp_path: Path, audio: Path, bundle: Path):
     path = file(tmp_path, "a.txt", "far too many words for four seconds " * 20)
-    found = run(tmp_path / "work", recording(audio, lyrics=path), options=Options(bundle=str(bundle), margin=-1e9))
+    found = run(
+        tmp_path / "work", recording(audio, lyrics=path), options=TranscriptionOptions(bundle=str(bundle), margin=-1e9)
+    )
     assert "do not fit" in found.done["c/a"]["notes"][-1] and not words_of(tmp_path / "work").timed
 
 
@@ -153,7 +162,7 @@ def test_the_head_reads_log_probabilities_of_any_part(audio: Path, bundle: Path)
 def test_languages_go_to_their_tools(tmp_path: Path, audio: Path):
     env = environment(tmp_path / "env", "whisperx", "funasr")
     tools = {name: ToolConfig(name, str(env), device="cpu") for name in ("whisperx", "funasr")}
-    options = Options("auto", tools, bundle="")
+    options = TranscriptionOptions("auto", tools, bundle="")
     vocals = {"mix": str(tmp_path / "no.wav"), "vocals": str(audio)}
     all_ = [
         recording(audio, "c/english", language="en"), recording(audio, "c/chinese", language="zh"),
@@ -172,14 +181,14 @@ def test_languages_go_to_their_tools(tmp_path: Path, audio: Path):
 def test_chinese_that_nobody_announced_is_heard_by_funasr(tmp_path: Path, audio: Path):
     env = environment(tmp_path / "env", "whisperx", "funasr", language="zh")
     tools = {name: ToolConfig(name, str(env), device="cpu") for name in ("whisperx", "funasr")}
-    results = run(tmp_path / "work", recording(audio), options=Options("auto", tools, bundle=""))
+    results = run(tmp_path / "work", recording(audio), options=TranscriptionOptions("auto", tools, bundle=""))
     assert results.done["c/a"]["source"] == "funasr" and words_of(tmp_path / "work").language == "zh"
 
 
 @posix
 def test_a_tool_in_worker_processes(tmp_path: Path, audio: Path):
     env = environment(tmp_path / "env", "whisperx")
-    options = Options("whisperx", {"whisperx": ToolConfig("whisperx", str(env), device="cpu")}, bundle="")
+    options = TranscriptionOptions("whisperx", {"whisperx": ToolConfig("whisperx", str(env), device="cpu")}, bundle="")
     results = run(tmp_path / "work", recording(audio, "c/a"), recording(audio, "c/b"), options=options, workers=2)
     assert list(results.done) == ["c/a", "c/b"] and not results.failed
 
@@ -187,7 +196,7 @@ def test_a_tool_in_worker_processes(tmp_path: Path, audio: Path):
 @posix
 def test_failing_recordings_are_named_and_tried_again_on_request(tmp_path: Path, audio: Path):
     env = environment(tmp_path / "env", "whisperx", do="fail")
-    options = Options("whisperx", {"whisperx": ToolConfig("whisperx", str(env), device="cpu")}, bundle="")
+    options = TranscriptionOptions("whisperx", {"whisperx": ToolConfig("whisperx", str(env), device="cpu")}, bundle="")
     one = recording(audio)
     assert "CUDA out of memory" in run(tmp_path / "work", one, options=options).failed["c/a"]
     assert [c[0] for c in calls(env)].count("transcribe") == 1
@@ -199,13 +208,13 @@ def test_failing_recordings_are_named_and_tried_again_on_request(tmp_path: Path,
 
 def test_wrong_options_are_told_before_anything_is_done(tmp_path: Path):
     with pytest.raises(ConfigError, match="transcriber 'siri' is unknown; choose auto, whisperx, funasr, none"):
-        Options("siri")
+        TranscriptionOptions("siri")
     with pytest.raises(ConfigError, match="whisperx needs an environment of its own; name it with --python whisperx="):
-        Options("auto")
+        TranscriptionOptions("auto")
     with pytest.raises(ConfigError, match="no such Python"):
-        Options("funasr", {"funasr": ToolConfig("funasr", str(tmp_path / "none"))})
+        TranscriptionOptions("funasr", {"funasr": ToolConfig("funasr", str(tmp_path / "none"))})
     with pytest.raises(ConfigError, match="kind 'noise' is unknown"):
-        Options(kinds=("noise",))
+        TranscriptionOptions(kinds=("noise",))
 
 
 def test_units_do_not_depend_on_where_things_are(tmp_path: Path, audio: Path):
@@ -213,7 +222,7 @@ def test_units_do_not_depend_on_where_things_are(tmp_path: Path, audio: Path):
     one = recording(audio, lyrics=path)
     here, there = (transcribe_units([one], tmp_path / name, READ_ONLY)[0] for name in ("a", "b"))
     assert here.stamp == there.stamp and here.place != there.place
-    other = transcribe_units([one], tmp_path / "a", Options(bundle="mini"))[0]
+    other = transcribe_units([one], tmp_path / "a", TranscriptionOptions(bundle="mini"))[0]
     assert other.stamp != here.stamp
 
 

@@ -140,7 +140,7 @@ def test_given_stems_are_not_separated(bundle: Path, tmp_path: Path) -> None:
     for name, sound in stems.items():
         write(tmp_path / f"{name}.wav", sound, RATE)
     source = report.DemoSong(None, tmp_path / "vocals.wav", tmp_path / "accompaniment.wav")
-    made = report.make(source, DuoTok.from_pretrained(bundle), report.Settings(steps=1, seconds=0.8))
+    made = report.make(source, DuoTok.from_pretrained(bundle), report.DemoSettings(steps=1, seconds=0.8))
     assert made.true_stems and "separation" not in made.times
     assert torch.equal(made.sounds["vocals"], stems["vocals"][:, : round(0.8 * RATE)])
     assert made.tokens.n_samples == round(0.8 * RATE)
@@ -152,7 +152,7 @@ def test_known_stems_judge_the_separation(bundle: Path, tmp_path: Path) -> None:
     for name, sound in (("mix", voice + band), ("vocals", voice), ("accompaniment", band)):
         write(tmp_path / f"{name}.flac", 0.5 * sound, RATE)
     source = report.demo_song(tmp_path)
-    made = report.make(source, DuoTok.from_pretrained(bundle), report.Settings(steps=1))
+    made = report.make(source, DuoTok.from_pretrained(bundle), report.DemoSettings(steps=1))
     assert not made.true_stems
     assert set(made.separation["vocals"]) == {"separated", "mix"}
     assert "true stems of this song are known" in report_page.render(
@@ -164,7 +164,7 @@ def test_known_stems_judge_the_separation(bundle: Path, tmp_path: Path) -> None:
 def test_nothing_to_hear(sound: torch.Tensor, bundle: Path, tmp_path: Path) -> None:
     write(tmp_path / "quiet.wav", sound, RATE)
     with pytest.raises(AudioError, match="quiet"):
-        report.make(report.DemoSong(tmp_path / "quiet.wav"), DuoTok.from_pretrained(bundle), report.Settings())
+        report.make(report.DemoSong(tmp_path / "quiet.wav"), DuoTok.from_pretrained(bundle), report.DemoSettings())
 
 
 def test_mistakes_are_one_line(bundle: Path, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from duotok.codec.contract import Stream
 from duotok.lm.config import LMConfig
 from duotok.lm.corpus import write_tokens
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.song import TokenizedSong
-from duotok.lm.streams import CodecIdentity, Stream
+from duotok.lm.streams import CodecIdentity
 from duotok.records import Split
 
 TINY = LMConfig(hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
@@ -26,9 +27,9 @@ def song(
     """Codes that climb, each stream from a start of its own: easy to learn."""
     rng = np.random.default_rng([seed, *name.encode()])
     tokens = {
-        stream.name: np.stack([(rng.integers(size) + np.arange(frames)) % size for size in stream.sizes]).astype(
-            np.int32
-        )
+        stream.name: np.stack(
+            [(rng.integers(size) + np.arange(frames)) % size for size in stream.codebook_sizes]
+        ).astype(np.int32)
         for stream in codec.streams
     }
     return TokenizedSong(name, split, tokens, identity=name, **known)  # type: ignore[arg-type]

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.lm.small import CODEC, MIXED, corpus, song, songs
 
+from duotok.codec.contract import Stream
 from duotok.errors import TokenFileError
 from duotok.lm import corpus as module
 from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.song import TokenizedSong
-from duotok.lm.streams import CodecIdentity, Stream
+from duotok.lm.streams import CodecIdentity
 from duotok.seals import seal
 
 

@@ -12,15 +12,17 @@ import torch
 from tests.lm.small import CODEC, MIXED, model, song
 
 from duotok.errors import ConfigError, TokenFileError
-from duotok.lm.generate import Made, Window, generate, windows
+from duotok.lm.generate import GeneratedTokens, GenerationWindow, generate, windows
 from duotok.lm.protocols import Protocol, parallel, track_to_track
-from duotok.lm.sampling import Draws, Sampling, choose
+from duotok.lm.sampling import Draws, TokenSampling, choose
 from duotok.lm.saved import LanguageModel
 from duotok.lm.streams import CodecIdentity
 
-GREEDY = Sampling(temperature=0)
-FREE = Sampling(1.0, 0, 1.0)
-SAMPLINGS = pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.9, 8, 0.9), FREE], ids=["greedy", "cut", "free"])
+GREEDY = TokenSampling(temperature=0)
+FREE = TokenSampling(1.0, 0, 1.0)
+SAMPLINGS = pytest.mark.parametrize(
+    "sampling", [GREEDY, TokenSampling(0.9, 8, 0.9), FREE], ids=["greedy", "cut", "free"]
+)
 
 
 def language(protocol: Protocol, seconds: float = 2.0) -> LanguageModel:
@@ -37,11 +39,13 @@ def given(codec: CodecIdentity, **frames: int) -> dict[str, np.ndarray]:
     return {name: codes[name][:, :n] for name, n in frames.items()}
 
 
-def same(one: Made, two: Made) -> bool:
+def same(one: GeneratedTokens, two: GeneratedTokens) -> bool:
     return all(np.array_equal(one.tokens[name], two.tokens[name]) for name in one.tokens)
 
 
-def check(lm: LanguageModel, made: Made, known: int, sampling: Sampling, fixed: tuple[str, ...] = ()) -> None:
+def check(
+    lm: LanguageModel, made: GeneratedTokens, known: int, sampling: TokenSampling, fixed: tuple[str, ...] = ()
+) -> None:
     """Teacher forcing on the training layout (`Protocol.example`) makes the same choices with the same draws."""
     protocol, codec = lm.protocol, lm.protocol.codec
     frames = next(iter(made.tokens.values())).shape[1]
@@ -69,11 +73,11 @@ def check(lm: LanguageModel, made: Made, known: int, sampling: Sampling, fixed: 
 @SAMPLINGS
 @pytest.mark.parametrize("codec", [CODEC, MIXED], ids=["two", "mixed"])
 @pytest.mark.parametrize("seconds", [2.0, 5.2], ids=["one piece", "windows"])
-def test_parallel_is_what_the_model_says(seconds: float, codec: CodecIdentity, sampling: Sampling) -> None:
+def test_parallel_is_what_the_model_says(seconds: float, codec: CodecIdentity, sampling: TokenSampling) -> None:
     lm = language(parallel(codec))
     (made,) = generate(lm, [3], seconds, sampling=sampling)
     assert {name: codes.shape for name, codes in made.tokens.items()} == {
-        s.name: (len(s.sizes), codec.frames(seconds)) for s in codec.streams
+        s.name: (len(s.codebook_sizes), codec.frames(seconds)) for s in codec.streams
     }
     assert not made.ended
     check(lm, made, 0, sampling)
@@ -83,7 +87,9 @@ def test_parallel_is_what_the_model_says(seconds: float, codec: CodecIdentity, s
 @pytest.mark.parametrize("prefix", [0.0, 0.4])
 @pytest.mark.parametrize("kept", [0, 4, 10, 27])
 @pytest.mark.parametrize("seconds", [2.0, 4.6], ids=["one piece", "windows"])
-def test_track_to_track_is_what_the_model_says(seconds: float, kept: int, prefix: float, sampling: Sampling) -> None:
+def test_track_to_track_is_what_the_model_says(
+    seconds: float, kept: int, prefix: float, sampling: TokenSampling
+) -> None:
     lm = language(track_to_track(CODEC, "vocals", "accompaniment", prefix))
     frames = CODEC.frames(seconds)
     codes = given(CODEC, vocals=frames, accompaniment=kept)
@@ -94,7 +100,7 @@ def test_track_to_track_is_what_the_model_says(seconds: float, kept: int, prefix
 
 
 @SAMPLINGS
-def test_the_cache_changes_nothing(sampling: Sampling) -> None:
+def test_the_cache_changes_nothing(sampling: TokenSampling) -> None:
     for protocol, codes in (
         (parallel(MIXED), given(MIXED, vocals=7, accompaniment=7)),
         (track_to_track(MIXED, "vocals", "accompaniment", 0.5), given(MIXED, vocals=52)),
@@ -105,7 +111,7 @@ def test_the_cache_changes_nothing(sampling: Sampling) -> None:
 
 
 @SAMPLINGS
-def test_candidates_are_what_each_would_be_alone(sampling: Sampling) -> None:
+def test_candidates_are_what_each_would_be_alone(sampling: TokenSampling) -> None:
     lm = language(parallel(CODEC))
     together = generate(lm, [4, 1, 9], 3.0, given(CODEC, vocals=6, accompaniment=6), sampling=sampling)
     for made in together:
@@ -141,7 +147,7 @@ def test_what_is_given_stays() -> None:
         for name in codes:
             assert np.array_equal(made.tokens[name][:, :33], codes[name])
             assert made.tokens[name].shape == (1, 100) and made.tokens[name].dtype == np.int32
-    check(lm, made, 33, Sampling())
+    check(lm, made, 33, TokenSampling())
 
 
 def test_a_parallel_model_follows_a_given_track() -> None:
@@ -151,7 +157,7 @@ def test_a_parallel_model_follows_a_given_track() -> None:
     (made,) = generate(lm, [1], 3.0, codes)
     assert np.array_equal(made.tokens["vocals"], codes["vocals"][:, :75])
     assert np.array_equal(made.tokens["accompaniment"][:, :5], codes["accompaniment"])
-    check(lm, made, 5, Sampling(), fixed=("vocals",))
+    check(lm, made, 5, TokenSampling(), fixed=("vocals",))
     later = {**codes, "vocals": np.where(np.arange(90) < 40, codes["vocals"], 3)}
     (other,) = generate(lm, [1], 1.9, later)
     (before,) = generate(lm, [1], 1.9, codes)
@@ -164,11 +170,11 @@ def test_special_tokens_never_come_out() -> None:
     with torch.no_grad():
         for head, size in zip(lm.model.outputs.heads, lm.model.sizes, strict=True):
             head.bias[size:] = 1e4
-    for sampling in (GREEDY, FREE, Sampling()):
+    for sampling in (GREEDY, FREE, TokenSampling()):
         for at_least in (None, 1.0):
             (made,) = generate(lm, [0], 3.0, sampling=sampling, at_least=at_least)
             for stream in MIXED.streams:
-                for row, size in zip(made.tokens[stream.name], stream.sizes, strict=True):
+                for row, size in zip(made.tokens[stream.name], stream.codebook_sizes, strict=True):
                     assert row.min() >= 0 and row.max() < size
 
 
@@ -226,7 +232,7 @@ def test_windows(frames: int, known: int, prefix: float) -> None:
         assert window.stop - window.start == min(50, frames)
         assert window.first - window.start >= min(25, window.first)
     if frames <= 50 and (not prefix or known >= 10):
-        assert plan == [Window(0, frames, known, frames)]
+        assert plan == [GenerationWindow(0, frames, known, frames)]
 
 
 def test_progress_reaches_the_end() -> None:

@@ -10,12 +10,13 @@ from tests.lm.small import CODEC, MIXED, TINY, model
 from torch import Tensor
 from torch.nn import functional as F
 
+from duotok.codec.contract import Stream
 from duotok.errors import ConfigError
 from duotok.lm import heads
 from duotok.lm.config import PRESETS, LMConfig
 from duotok.lm.heads import head_loss, head_scores
 from duotok.lm.model import MultiStreamLM
-from duotok.lm.streams import CodecIdentity, Stream
+from duotok.lm.streams import CodecIdentity
 
 PAPER = CodecIdentity(
     "duotok", "0" * 64, 25.0, 48_000, (Stream("vocals", (32_768,)), Stream("accompaniment", (32_768,)))

@@ -17,7 +17,7 @@ from duotok.codec.duotok import DuoTok
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm import pack as module
 from duotok.lm.corpus import TokenCorpus
-from duotok.lm.pack import Stretch, pack_shards, pack_tokens, stretches
+from duotok.lm.pack import SongStretch, pack_shards, pack_tokens, stretches
 from duotok.lm.streams import codec_identity
 from duotok.shards.store import ShardStore
 from duotok.tokens import DualTokens
@@ -87,7 +87,7 @@ def test_shards_become_the_tokens_of_their_sound(shards: Path, codec: DuoTok, tm
 def test_stretches_are_encoded_as_one_sound(shards: Path, codec: DuoTok) -> None:
     store = ShardStore(shards)
     a, b = store.select("train", needs=TRACKS)
-    sound = module._sound(store, Stretch("x", 0, "", "train", TRACKS, (a, b), 65, ""), "vocals")
+    sound = module._sound(store, SongStretch("x", 0, "", "train", TRACKS, (a, b), 65, ""), "vocals")
     assert torch.equal(sound, torch.cat([store.audio(i, "vocals", channels=2) for i in (a, b)], dim=1))
 
 
@@ -175,7 +175,7 @@ def test_token_files(tmp_path: Path) -> None:
     assert (done.songs, done.frames) == (4, 5 + 6 + 7 + 8)
     packed = TokenCorpus(path)
     assert "train/one" in [s.id for s in packed.songs("train")] and "test/two" in [s.id for s in packed.songs("test")]
-    assert [s.sizes for s in packed.identity.streams] == [(50,), (60,)]
+    assert [s.codebook_sizes for s in packed.identity.streams] == [(50,), (60,)]
     assert pack_tokens(folder, path).kept == 4
     assert TokenCorpus(path).counts.keys() <= {"train", "test"}
     pack_tokens(folder, path, "validation", force=True)

@@ -22,7 +22,7 @@ from duotok.comparison.corpora import check_same
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm import pack as module
 from duotok.lm.corpus import TokenCorpus, write_tokens
-from duotok.lm.pack import Stretch, pack_shards
+from duotok.lm.pack import SongStretch, pack_shards
 from duotok.lm.streams import codec_identity
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -90,7 +90,7 @@ def test_all_codecs_pack_the_same_songs(
     store, real = ShardStore(shards), module.stretches
     starts = (0, 7, 1_000_003)
 
-    def moved(*arguments: object) -> list[Stretch]:
+    def moved(*arguments: object) -> list[SongStretch]:
         found = real(*arguments)  # type: ignore[arg-type]
         return [dataclasses.replace(s, start_frame=start) for s, start in zip(found, starts, strict=True)]
 
@@ -137,12 +137,12 @@ def test_parts_of_another_codec_are_not_taken(shards: Path, dac: Path, tmp_path:
     (stretch,) = module.stretches(store, ("test",))
     sound = {track: module._sound(store, stretch, track) for track in TRACKS}
     module._encode(tmp_path, codec, stretch, sound, 1)
-    assert module._finished(tmp_path, codec, stretch)
+    assert module._is_encoded(tmp_path, codec, stretch)
     for other in (
         open_codec(f"transformers:{dac}", codebooks=2), open_codec(f"transformers:{dac}", tracks=("mix",)),
     ):  # fmt: skip
-        assert not module._finished(tmp_path, other, stretch)
-    assert not module._finished(tmp_path, codec, dataclasses.replace(stretch, sound="other"))
+        assert not module._is_encoded(tmp_path, other, stretch)
+    assert not module._is_encoded(tmp_path, codec, dataclasses.replace(stretch, sound="other"))
 
 
 def test_the_file_of_tokens(dac: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from tests.lm.small import CODEC, MIXED
 
+from duotok.codec.contract import Stream
 from duotok.errors import ConfigError
 from duotok.lm.protocols import batched, parallel, track_to_track
-from duotok.lm.streams import CodecIdentity, Stream
+from duotok.lm.streams import CodecIdentity
 
 SOS, EOS, PAD = 20, 21, 22
 THREE = {"vocals": np.array([[1, 2, 3]], np.int32), "accompaniment": np.array([[11, 12, 13]], np.int32)}

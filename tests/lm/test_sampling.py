@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from duotok.errors import ConfigError
-from duotok.lm.sampling import Draws, Sampling, chance, choose, kept, uniform
+from duotok.lm.sampling import Draws, TokenSampling, chance, choose, kept, uniform
 
 CHANCES = torch.tensor([[0.1, 0.4, 0.05, 0.3, 0.15]])
 LOGITS = CHANCES.log() + 3.0
 
 
-def allowed(sampling: Sampling, logits: Tensor = LOGITS) -> dict[int, float]:
+def allowed(sampling: TokenSampling, logits: Tensor = LOGITS) -> dict[int, float]:
     """Code -> probability, of what may be drawn."""
     scaled, codes = kept(logits, sampling)
     found = zip(codes[0].tolist(), scaled.softmax(-1)[0].tolist(), strict=True)
@@ -25,37 +25,38 @@ def allowed(sampling: Sampling, logits: Tensor = LOGITS) -> dict[int, float]:
 @pytest.mark.parametrize(
     ("sampling", "wanted"),
     [
-        (Sampling(1.0, 0, 1.0), {0: 0.1, 1: 0.4, 2: 0.05, 3: 0.3, 4: 0.15}),
-        (Sampling(1.0, 2, 1.0), {1: 4 / 7, 3: 3 / 7}),
-        (Sampling(1.0, 1, 1.0), {1: 1.0}),
-        (Sampling(1.0, 99, 1.0), {0: 0.1, 1: 0.4, 2: 0.05, 3: 0.3, 4: 0.15}),
-        (Sampling(1.0, 0, 0.69), {1: 4 / 7, 3: 3 / 7}),  # .4 + .3 reach it
-        (Sampling(1.0, 0, 0.71), {1: 40 / 85, 3: 30 / 85, 4: 15 / 85}),
-        (Sampling(1.0, 0, 0.01), {1: 1.0}),  # the likeliest always stays
-        (Sampling(1.0, 2, 0.5), {1: 1.0}),  # of the two that are left, 4/7 > .5
-        (Sampling(1.0, 2, 0.6), {1: 4 / 7, 3: 3 / 7}),
-        (Sampling(0.5, 2, 1.0), {1: 16 / 25, 3: 9 / 25}),
-        (Sampling(2.0, 2, 1.0), {1: 2 / (2 + 3**0.5), 3: 3**0.5 / (2 + 3**0.5)}),
-        (Sampling(0.5, 0, 0.9), {1: 160 / 272.5, 3: 90 / 272.5, 4: 22.5 / 272.5}),  # squares: temperature comes before top-p
+        (TokenSampling(1.0, 0, 1.0), {0: 0.1, 1: 0.4, 2: 0.05, 3: 0.3, 4: 0.15}),
+        (TokenSampling(1.0, 2, 1.0), {1: 4 / 7, 3: 3 / 7}),
+        (TokenSampling(1.0, 1, 1.0), {1: 1.0}),
+        (TokenSampling(1.0, 99, 1.0), {0: 0.1, 1: 0.4, 2: 0.05, 3: 0.3, 4: 0.15}),
+        (TokenSampling(1.0, 0, 0.69), {1: 4 / 7, 3: 3 / 7}),  # .4 + .3 reach it
+        (TokenSampling(1.0, 0, 0.71), {1: 40 / 85, 3: 30 / 85, 4: 15 / 85}),
+        (TokenSampling(1.0, 0, 0.01), {1: 1.0}),  # the likeliest always stays
+        (TokenSampling(1.0, 2, 0.5), {1: 1.0}),  # of the two that are left, 4/7 > .5
+        (TokenSampling(1.0, 2, 0.6), {1: 4 / 7, 3: 3 / 7}),
+        (TokenSampling(0.5, 2, 1.0), {1: 16 / 25, 3: 9 / 25}),
+        (TokenSampling(2.0, 2, 1.0), {1: 2 / (2 + 3**0.5), 3: 3**0.5 / (2 + 3**0.5)}),
+        (TokenSampling(0.5, 0, 0.9), {1: 160 / 272.5, 3: 90 / 272.5, 4: 22.5 / 272.5}),  # squares: temperature comes before top-p
     ],
 )  # fmt: skip
-def test_what_may_be_drawn(sampling: Sampling, wanted: dict[int, float]) -> None:
+def test_what_may_be_drawn(sampling: TokenSampling, wanted: dict[int, float]) -> None:
     assert allowed(sampling) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     logits = torch.randn(1, 50)
     for top_p in (0.1, 0.5, 0.9, 0.999):
-        codes = allowed(Sampling(1.0, 0, top_p), logits)
+        codes = allowed(TokenSampling(1.0, 0, top_p), logits)
         chances = logits.softmax(-1)[0]
         in_it = sorted((float(chances[code]) for code in codes), reverse=True)
         assert sum(in_it) >= top_p > sum(in_it[:-1])
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(1.0, 0, 1.0), Sampling(0.7, 0, 1.0), Sampling(1.0, 3, 1.0), Sampling(1.3, 0, 0.8)]
+    "sampling",
+    [TokenSampling(1.0, 0, 1.0), TokenSampling(0.7, 0, 1.0), TokenSampling(1.0, 3, 1.0), TokenSampling(1.3, 0, 0.8)],
 )
-def test_draws_follow_the_distribution(sampling: Sampling) -> None:
+def test_draws_follow_the_distribution(sampling: TokenSampling) -> None:
     n = 20_000
     keys = [key for frame in range(n) for key in Draws((7,)).keys("vocals.0", frame)]
     drawn = choose(LOGITS.expand(n, -1), sampling, keys)
@@ -68,15 +69,15 @@ def test_draws_follow_the_distribution(sampling: Sampling) -> None:
 
 def test_temperature_0_is_the_first_guess() -> None:
     logits = torch.randn(40, 30)
-    assert torch.equal(choose(logits, Sampling(temperature=0), range(40)), logits.argmax(-1))
-    assert int(choose(torch.zeros(1, 5), Sampling(temperature=0), [3])) == 0
-    for sampling in (Sampling(1e-4, 0, 1.0), Sampling(1.0, 1, 1.0), Sampling(1.0, 0, 1e-6)):
+    assert torch.equal(choose(logits, TokenSampling(temperature=0), range(40)), logits.argmax(-1))
+    assert int(choose(torch.zeros(1, 5), TokenSampling(temperature=0), [3])) == 0
+    for sampling in (TokenSampling(1e-4, 0, 1.0), TokenSampling(1.0, 1, 1.0), TokenSampling(1.0, 0, 1e-6)):
         assert torch.equal(choose(logits, sampling, range(40)), logits.argmax(-1))
 
 
 def test_a_row_is_drawn_alone() -> None:
     logits, keys = torch.randn(6, 300), [5, 9, 2, 2, 7, 1]
-    for sampling in (Sampling(), Sampling(1.0, 0, 1.0)):
+    for sampling in (TokenSampling(), TokenSampling(1.0, 0, 1.0)):
         together = choose(logits, sampling, keys)
         for i, key in enumerate(keys):
             assert int(choose(logits[i : i + 1], sampling, [key])) == int(together[i])
@@ -85,7 +86,7 @@ def test_a_row_is_drawn_alone() -> None:
 def test_a_code_has_the_same_noise_whatever_else_is_there() -> None:
     """Codes that top-k leaves out do not move the draws of the others."""
     logits = torch.randn(200, 100)
-    whole, part = (choose(logits, Sampling(1.0, k, 1.0), range(200)) for k in (0, 40))
+    whole, part = (choose(logits, TokenSampling(1.0, k, 1.0), range(200)) for k in (0, 40))
     left_in = (logits.topk(40).indices == whole[:, None]).any(-1)
     assert left_in.any() and not left_in.all()
     assert torch.equal(whole[left_in], part[left_in])
@@ -116,10 +117,10 @@ def test_every_seed_stream_and_frame_draws_for_itself() -> None:
 
 
 def test_the_chance_of_one_class() -> None:
-    assert float(chance(LOGITS, 3, Sampling(1.0, 0, 1.0))) == pytest.approx(0.3)
-    assert float(chance(LOGITS, 3, Sampling(1.0, 2, 1.0))) == pytest.approx(3 / 7)
-    assert float(chance(LOGITS, 0, Sampling(1.0, 2, 1.0))) == 0
-    assert [float(chance(LOGITS, c, Sampling(temperature=0))) for c in (1, 3)] == [1, 0]
+    assert float(chance(LOGITS, 3, TokenSampling(1.0, 0, 1.0))) == pytest.approx(0.3)
+    assert float(chance(LOGITS, 3, TokenSampling(1.0, 2, 1.0))) == pytest.approx(3 / 7)
+    assert float(chance(LOGITS, 0, TokenSampling(1.0, 2, 1.0))) == 0
+    assert [float(chance(LOGITS, c, TokenSampling(temperature=0))) for c in (1, 3)] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -134,4 +135,4 @@ def test_the_chance_of_one_class() -> None:
 )
 def test_values_that_mean_nothing(values: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Sampling(**values)  # type: ignore[arg-type]
+        TokenSampling(**values)  # type: ignore[arg-type]

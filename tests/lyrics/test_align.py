@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from duotok.lyrics.align import BLOCK, _Trellis, align, align_lyrics, encode_words, least_frames, needed_classes
 from duotok.lyrics.text import BertVocabulary, CharacterVocabulary, greedy_ctc
-from duotok.lyrics.types import Line, Lyrics, LyricsError, Word
+from duotok.lyrics.types import LyricLine, Lyrics, LyricsError, SungWord
 
 
 def brute(log_probs: torch.Tensor, targets: list[int], blank: int) -> float:
@@ -95,7 +95,7 @@ def test_empty_texts_and_bad_input():
 
 
 def lyrics_of(*lines: str) -> Lyrics:
-    return Lyrics(tuple(Line(text, words=tuple(Word(w) for w in text.split())) for text in lines), "en")
+    return Lyrics(tuple(LyricLine(text, words=tuple(SungWord(w) for w in text.split())) for text in lines), "en")
 
 
 def sung(text: str, frames: int, at: list[int]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Lyrics files of every format: what they say, what is mended, what is refused."""
+"""Lyrics files of every format: what they say, what is repaired, what is refused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duotok.lyrics.mend import LONGEST_LINE, Draft, mend
 from duotok.lyrics.readers import FORMATS, read_lyrics
-from duotok.lyrics.types import Line, Lyrics, LyricsError, Word
+from duotok.lyrics.repair import LONGEST_LINE, Draft, repair
+from duotok.lyrics.types import LyricLine, Lyrics, LyricsError, SungWord
 from duotok.lyrics.words import guess_language, join_words, language_code, lines_by_pauses, split_words, words_of_pieces
 
 SHARED = Path(__file__).parents[2] / "../shared/audio/metadata/lyrics"
@@ -274,9 +274,9 @@ def test_a_recording_that_is_part_of_the_song(tmp_path: Path):
 # -- mending ---------------------------------------------------------------------------------------------------------
 
 
-def mended(*words: tuple[str, float | None, float | None], **options: float) -> Lyrics:
-    line = Line(" ".join(w[0] for w in words), None, None, tuple(Word(*w) for w in words))
-    lyrics = mend(Draft([line]), "test", **options)  # type: ignore[arg-type]
+def repaired(*words: tuple[str, float | None, float | None], **options: float) -> Lyrics:
+    line = LyricLine(" ".join(w[0] for w in words), None, None, tuple(SungWord(*w) for w in words))
+    lyrics = repair(Draft([line]), "test", **options)  # type: ignore[arg-type]
     check_sound(lyrics)
     return lyrics
 
@@ -292,24 +292,24 @@ def mended(*words: tuple[str, float | None, float | None], **options: float) -> 
     ([("a", float("nan"), 2), ("b", 2, 3)], [("a", 2, 2.5), ("b", 2.5, 3)], "without times"),
 ])  # fmt: skip
 def test_faults_are_mended_and_said(words: list, result: list, note: str):
-    lyrics = mended(*words)
+    lyrics = repaired(*words)
     assert times(lyrics) == result
     assert any(note in said for said in lyrics.notes) if note else not lyrics.notes
     if note:
         with pytest.raises(LyricsError, match=note):
-            mended(*words, strict=True)
+            repaired(*words, strict=True)
 
 
 def test_words_beyond_the_end_are_left_out():
-    lyrics = mended(("a", 1.0, 2.0), ("b", 4.9, 6.0), ("c", 7.0, 8.0), seconds=5.0)
+    lyrics = repaired(("a", 1.0, 2.0), ("b", 4.9, 6.0), ("c", 7.0, 8.0), seconds=5.0)
     assert times(lyrics) == [("a", 1.0, 2.0), ("b", 4.9, 5.0)] and lyrics.text == "a b"
     assert len(lyrics.notes) == 2
 
 
 def test_two_singers_at_once_become_one_line_in_the_order_of_their_words():
-    one = Line("a b c", None, None, (Word("a", 1, 2), Word("b", 3, 4), Word("c", 5, 6)))
-    two = Line("x y", None, None, (Word("x", 2, 3), Word("y", 4, 5)))
-    lyrics = mend(Draft([one, two]), "test")
+    one = LyricLine("a b c", None, None, (SungWord("a", 1, 2), SungWord("b", 3, 4), SungWord("c", 5, 6)))
+    two = LyricLine("x y", None, None, (SungWord("x", 2, 3), SungWord("y", 4, 5)))
+    lyrics = repair(Draft([one, two]), "test")
     check_sound(lyrics)
     assert [w.text for w in lyrics.words] == ["a", "x", "b", "y", "c"] and "same time, joined" in lyrics.notes[0]
 
@@ -318,20 +318,20 @@ seconds_ = st.floats(-5, 200, width=32) | st.integers(0, 6).map(float) | st.none
 texts = st.text("ab我 ,-", max_size=4)
 
 
-@given(st.lists(st.builds(lambda t, a, b, w: Line(t, a, b, tuple(Word(*x) for x in w)), texts, seconds_, seconds_,
+@given(st.lists(st.builds(lambda t, a, b, w: LyricLine(t, a, b, tuple(SungWord(*x) for x in w)), texts, seconds_, seconds_,
                           st.lists(st.tuples(texts, seconds_, seconds_), max_size=5)), max_size=6),
        st.floats(1, 150) | st.none(), st.floats(0, 50))  # fmt: skip
-def test_whatever_the_times_were_the_result_is_sound(lines: list[Line], seconds: float | None, start: float):
+def test_whatever_the_times_were_the_result_is_sound(lines: list[LyricLine], seconds: float | None, start: float):
     try:
-        lyrics = mend(Draft(lines), "test", seconds, start)
+        lyrics = repair(Draft(lines), "test", seconds, start)
     except LyricsError as error:
         assert "no lyrics" in str(error)
         return
     check_sound(lyrics, seconds)
-    again = mend(Draft(list(lyrics.lines)), "test", seconds)
+    again = repair(Draft(list(lyrics.lines)), "test", seconds)
     check_sound(again, seconds)
     if all(w.start is None or w.end is None or w.end - w.start >= 0.02 for w in lyrics.words):
-        assert again.lines == lyrics.lines  # nothing is left to mend
+        assert again.lines == lyrics.lines  # nothing is left to repair
 
 
 lrc_rows = st.lists(
@@ -388,7 +388,7 @@ def test_pieces_to_words():
 
 
 def test_long_lines_are_cut_at_their_longest_pauses():
-    words = [Word(str(i), at := i + (0.3 if i >= 7 else 0.0), at + 0.9) for i in range(20)]
+    words = [SungWord(str(i), at := i + (0.3 if i >= 7 else 0.0), at + 0.9) for i in range(20)]
     lines = lines_by_pauses(words, pause=0.5, longest=13.0)
     assert [len(line.words) for line in lines] == [7, 13]
 

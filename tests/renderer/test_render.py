@@ -14,6 +14,7 @@ from duotok.errors import ConfigError
 from duotok.renderer.dit import DiT, DiTConfig
 from duotok.renderer.render import (
     RenderPlan,
+    RenderSettings,
     decode_blocks,
     frame_noise,
     latent_blocks,
@@ -81,16 +82,16 @@ def exact_plan(dit: DiT, hop: int = 12, crossfade: int = 4) -> RenderPlan:
 def test_windows_equal_the_whole(sampler: str, crossfade: int) -> None:
     dit, condition = build(), torch.randn(60, 4)
     plan = exact_plan(dit, crossfade=crossfade)
-    whole = latents(dit, condition, WHOLE, STEPS, sampler)
-    pieces = latents(dit, condition, plan, STEPS, sampler)
+    whole = latents(dit, condition, RenderSettings(STEPS, sampler, plan=WHOLE))
+    pieces = latents(dit, condition, RenderSettings(STEPS, sampler, plan=plan))
     assert whole.shape == (120, 6) and len(list(windows(120, plan))) > 5
     torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=1e-4)
 
 
 def test_too_little_context_is_seen_by_the_test_above() -> None:
     dit, condition = build(), torch.randn(60, 4)
-    whole = latents(dit, condition, WHOLE, STEPS, "ddim")
-    short = latents(dit, condition, RenderPlan(window=14, context=2, crossfade=0), STEPS, "ddim")
+    whole = latents(dit, condition, RenderSettings(STEPS, "ddim", plan=WHOLE))
+    short = latents(dit, condition, RenderSettings(STEPS, "ddim", plan=RenderPlan(window=14, context=2, crossfade=0)))
     assert not torch.allclose(short, whole, atol=1e-3)
 
 
@@ -116,7 +117,7 @@ def test_every_length_comes_out_exactly(frames: int, short_by: int) -> None:
     dit, condition = build(), torch.randn(frames, 4)
     n_samples = 1920 * frames - short_by
     plan = RenderPlan(window=24, context=4, crossfade=4, decode_block=5)
-    sound = render_track(dit, ConvDecoder(), condition, n_samples, 1, plan=plan)
+    sound = render_track(dit, ConvDecoder(), condition, n_samples, RenderSettings(1, plan=plan))
     assert sound.shape == (2, n_samples)
     assert sound.isfinite().all()
 
@@ -134,17 +135,19 @@ def test_a_stream_is_the_same_sound_in_bounded_pieces() -> None:
     dit, decoder, condition = build(), ConvDecoder(), torch.randn(100, 4)
     plan = RenderPlan(window=24, context=4, crossfade=4, decode_block=10)
     n_samples = 1920 * 100 - 77
-    blocks = list(stream_track(dit, decoder, condition, n_samples, 2, plan=plan))
+    blocks = list(stream_track(dit, decoder, condition, n_samples, RenderSettings(2, plan=plan)))
     assert max(block.shape[1] for block in blocks) <= 10 * LATENT_SAMPLES
     assert decoder.longest <= 10 + 2 * decoder.receptive_field
-    assert torch.equal(torch.cat(blocks, dim=1), render_track(dit, decoder, condition, n_samples, 2, plan=plan))
+    assert torch.equal(
+        torch.cat(blocks, dim=1), render_track(dit, decoder, condition, n_samples, RenderSettings(2, plan=plan))
+    )
 
 
 def test_blocks_arrive_before_the_end() -> None:
     dit, condition = build(), torch.randn(500, 4)
     seen: list[int] = []
     plan = RenderPlan(window=24, context=4, crossfade=4)
-    stream = latent_blocks(dit, condition, plan, 1, progress=lambda done, total: seen.append(done))
+    stream = latent_blocks(dit, condition, RenderSettings(1, plan=plan), progress=lambda done, total: seen.append(done))
     first = next(stream)
     assert len(first) == plan.hop and seen == [plan.hop]
 
@@ -152,7 +155,14 @@ def test_blocks_arrive_before_the_end() -> None:
 def test_progress_ends_at_the_total() -> None:
     dit, calls = build(), []
     plan = RenderPlan(window=24, context=4, crossfade=4)
-    render_track(dit, ConvDecoder(), torch.randn(50, 4), 96_000, 1, plan=plan, progress=lambda *c: calls.append(c))
+    render_track(
+        dit,
+        ConvDecoder(),
+        torch.randn(50, 4),
+        96_000,
+        RenderSettings(1, plan=plan),
+        progress=lambda *c: calls.append(c),
+    )
     done = [d for d, _ in calls]
     assert done == sorted(done) and calls[-1] == (100, 100)
 
@@ -175,7 +185,7 @@ def test_seed_and_track_decide_the_sound() -> None:
     dit, decoder, condition = build(), ConvDecoder(), torch.randn(10, 4)
 
     def run(seed: int, track: str) -> Tensor:
-        return render_track(dit, decoder, condition, 19_200, 2, "dpmpp-3m-sde", seed, track=track)
+        return render_track(dit, decoder, condition, 19_200, RenderSettings(2, "dpmpp-3m-sde", seed), track=track)
 
     assert torch.equal(run(1, "vocals"), run(1, "vocals"))
     assert not torch.equal(run(1, "vocals"), run(2, "vocals"))
@@ -183,12 +193,12 @@ def test_seed_and_track_decide_the_sound() -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert render_track(build(), ConvDecoder(), torch.zeros(0, 4), 0, 2).shape == (1, 0)
+    assert render_track(build(), ConvDecoder(), torch.zeros(0, 4), 0, RenderSettings(2)).shape == (1, 0)
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match="5000 samples cannot be rendered from 2 frames"):
-        render_track(build(), ConvDecoder(), torch.zeros(2, 4), 5000, 2)
+        render_track(build(), ConvDecoder(), torch.zeros(2, 4), 5000, RenderSettings(2))
     with pytest.raises(ConfigError, match="must be even"):
         parse(RenderPlan, {"context": 3})
     with pytest.raises(ConfigError, match="leaves no room"):
@@ -201,13 +211,13 @@ def test_neighbouring_windows_fade_into_each_other(monkeypatch: pytest.MonkeyPat
 
     said = iter(range(100))
 
-    def constant(dit: object, condition: object, window: render.Window, *_: object) -> torch.Tensor:
+    def constant(dit: object, condition: object, window: render.RenderWindow, *_: object) -> torch.Tensor:
         return torch.full((window.keep_stop - window.keep_start, 64), float(next(said)))
 
     monkeypatch.setattr(render, "_window_latents", constant)
     plan = render.RenderPlan(window=32, context=4, crossfade=8)
     dit = DiT(DiTConfig(width=16, heads=2, blocks=1, condition_width=8, time_dim=8))
-    found = render.latents(dit, torch.zeros(20, 16), plan)[:, 0]
+    found = render.latents(dit, torch.zeros(20, 16), RenderSettings(plan=plan))[:, 0]
     first = next(iter(render.windows(40, plan)))
     start = first.keep_stop - 8
     assert not found[:start].any()

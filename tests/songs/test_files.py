@@ -11,7 +11,7 @@ import soundfile
 
 from duotok.errors import AudioError
 from duotok.files import temporary
-from duotok.songs import STEMS, Made, Song, generate, generate_many
+from duotok.songs import STEMS, GeneratedSong, Song, generate, generate_many
 
 RATE = 24000
 
@@ -59,7 +59,7 @@ def test_bad_saves_leave_nothing(song: Song, tmp_path: Path) -> None:
 
 
 def test_many_resumes(tmp_path: Path) -> None:
-    made: list[Made] = []
+    made: list[GeneratedSong] = []
     options = {"seconds": 4.0, "rate": RATE, "vocals": False}
     generate_many([3, 4], tmp_path, workers=1, progress=made.append, **options)  # type: ignore[arg-type]
     assert [one.skipped for one in made] == [False, False]

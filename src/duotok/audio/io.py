@@ -105,7 +105,7 @@ def stream(
     """Yield `[channels, samples]` float32 blocks of `block_seconds` (the last one shorter) at `rate`.
 
     Memory stays bounded. channels: None keeps the file's, 1 and 2 mix down (surround with the ITU weights) or
-    duplicate. `start` and `seconds` cut in the file's own time. Raises AudioError, naming file and mend, for anything
+    duplicate. `start` and `seconds` cut in the file's own time. Raises AudioError, naming the file and the remedy, for anything
     that cannot be read as sound; with `strict` also for damage in the middle, where otherwise a warning is logged and
     what could be decoded is given.
     """

@@ -207,8 +207,8 @@ def open_decoder(path: Path, strict: bool = False) -> Iterator[Decoder]:
         with open(path, "rb"):
             pass
     except OSError as error:
-        mend = "check the name" if isinstance(error, FileNotFoundError) else "check its permissions"
-        raise AudioError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
+        remedy = "check the name" if isinstance(error, FileNotFoundError) else "check its permissions"
+        raise AudioError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     if size == 0:
         raise AudioError(f"{path}: is empty (0 bytes); get the file again")
     try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duotok.codec.duotok import DuoTok
 
 
-class Track(StrEnum):
+class Tracks(StrEnum):
     """What to render."""
 
     mix = "mix"
@@ -41,7 +41,7 @@ class Format(StrEnum):
 
 
 @dataclass(frozen=True)
-class Task:
+class DecodeTask:
     """One token file on its way to sound. targets: output by track; settings: of the sampler."""
 
     name: str
@@ -58,7 +58,7 @@ def decode(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the sound, NAME.wav (.flac, .mp3, .ogg, .opus) for one file, - for standard output.")
     ],
-    track: Annotated[Track, typer.Option(help="Both tracks together, one alone, or all: the mix and each track in a file of its own.")] = Track.mix,
+    track: Annotated[Tracks, typer.Option(help="Both tracks together, one alone, or all: the mix and each track in a file of its own.")] = Tracks.mix,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Diffusion steps: more is slower and finer. Default: the bundle's.")
     ] = None,
@@ -104,7 +104,7 @@ def decode(
     ending = f".{form.value}"
     with files.settled([source for source, _ in jobs], SUFFIX) as kept, contextlib.ExitStack() as stack:
         if out == files.STREAM:
-            if len(jobs) > 1 or track is Track.all or as_json:
+            if len(jobs) > 1 or track is Tracks.all or as_json:
                 raise DuoTokError("-o -: standard output takes one sound and nothing else; name a file or a folder")
             planned = [(jobs[0][0], stack.enter_context(files.to_stdout(ending)))]
         elif len(jobs) == 1 and out.suffix.lower() in WRITE_SUFFIXES and not out.is_dir():
@@ -116,12 +116,12 @@ def decode(
                     raise DuoTokError(f"{out}: one file cannot take {len(jobs)} songs; give a folder")
                 ends = ", ".join(WRITE_SUFFIXES)
                 raise DuoTokError(f"{out}: cannot write '{out.suffix}' files; name it {ends}, or give a folder")
-            single = f".{track.value}" if track not in (Track.mix, Track.all) else ""
+            single = f".{track.value}" if track not in (Tracks.mix, Tracks.all) else ""
             planned = files.targets(jobs, out, single + ending)
         tasks = []
         for source, target in planned:
             places = {track.value: target}
-            if track is Track.all:
+            if track is Tracks.all:
                 places = {"mix": target} | {
                     name: target.with_name(f"{target.stem}.{name}{target.suffix}")
                     for name in ("vocals", "accompaniment")
@@ -129,7 +129,9 @@ def decode(
             for place in places.values():
                 files.check_writable(place)
             name = files.shown(source)
-            tasks.append((name, Task(name, kept.get(source, source), places, settings, force or out == files.STREAM)))
+            tasks.append(
+                (name, DecodeTask(name, kept.get(source, source), places, settings, force or out == files.STREAM))
+            )
         files.check_not_input(
             [place for _, task in tasks for place in task.targets.values()], [source for source, _ in jobs]
         )
@@ -153,7 +155,7 @@ def decode(
         raise typer.Exit(1)
 
 
-def decode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
+def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, Any]:
     """Render one token file, unless that was done."""
     from duotok.audio.io import Writer, comment_of
     from duotok.cli.files import shown

@@ -66,7 +66,7 @@ def demo(
     check_free(outputs.outputs(out), outputs.made_before(out), force)
     for path in outputs.outputs(out):
         check_writable(path)
-    settings = reports.Settings(steps, sampler, seed, seconds or None, start)
+    settings = reports.DemoSettings(steps, sampler, seed, seconds or None, start)
     codec = open_model(model, device)
     with _steps() as note:
         report = reports.make(source, codec, settings, note)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Task:
+class EncodeTask:
     """One song on its way. files: what it is made of, by role; song: whose name the tokens carry; exact: whether the
     target was named by the user, so that no other name may take its place."""
 
@@ -119,7 +119,7 @@ def encode(
     with files.settled([*(source for source, _ in jobs), *stems.values()]) as kept:
         if out == files.STREAM:
             with files.to_stdout(SUFFIX) as place:
-                tasks = [Task("", jobs[0][0], {}, place, True, True, False, batch_size)]
+                tasks = [EncodeTask("", jobs[0][0], {}, place, True, True, False, batch_size)]
                 _run(tasks, bool(inputs), stems, kept, opening, 1, as_json)
             return
         planned = files.targets(jobs, out, SUFFIX)
@@ -127,7 +127,7 @@ def encode(
             files.check_writable(target)
         files.check_not_input([target for _, target in planned], [*(source for source, _ in jobs), *stems.values()])
         exact = out is not None and len(planned) == 1 and planned[0][1] == out
-        tasks = [Task("", source, {}, target, exact, force, dry_run, batch_size) for source, target in planned]
+        tasks = [EncodeTask("", source, {}, target, exact, force, dry_run, batch_size) for source, target in planned]
         failed = _run(tasks, bool(inputs), stems, kept, opening, workers, as_json)
     if found.left_out:
         say(f"left out: {found.summary()}")
@@ -136,13 +136,13 @@ def encode(
 
 
 def _run(
-    tasks: list[Task], has_mix: bool, stems: dict[str, Path], kept: dict[Path, Path], opening: Opening, workers: int,
+    tasks: list[EncodeTask], has_mix: bool, stems: dict[str, Path], kept: dict[Path, Path], opening: Opening, workers: int,
     as_json: bool,
 ) -> int:  # fmt: skip
     """Does all songs and tells of each; how many failed."""
     from duotok.cli.files import shown
 
-    def files_of(task: Task) -> dict[str, Path]:
+    def files_of(task: EncodeTask) -> dict[str, Path]:
         roles = ({"mix": task.song} if has_mix else {}) | stems
         return {role: kept.get(path, path) for role, path in roles.items()}
 
@@ -159,13 +159,13 @@ def _run(
     return counts["failed"]
 
 
-def encode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
+def encode_one(codec: DuoTok, task: EncodeTask, advance: Advance) -> dict[str, Any]:
     """Encode one song, unless that was done."""
     from duotok.cli.files import origin, shown
-    from duotok.codec.spool import Sound
+    from duotok.codec.spool import AudioSource
     from duotok.tokens import SEPARATOR
 
-    sources = {role: found for role, path in task.files.items() if (found := Sound(path).file()) is not None}
+    sources = {role: found for role, path in task.files.items() if (found := AudioSource(path).file()) is not None}
     if set(sources) == {"mix"} and codec.separator_source is not None:
         sources[SEPARATOR] = codec.separator_source
     target, why, done = settle(task, codec, sources)
@@ -193,7 +193,7 @@ def encode_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
     }
 
 
-def settle(task: Task, codec: DuoTok, sources: Mapping[str, SourceFile]) -> tuple[Path, str, bool]:
+def settle(task: EncodeTask, codec: DuoTok, sources: Mapping[str, SourceFile]) -> tuple[Path, str, bool]:
     """Where the tokens of a song go, what is to be said of that, and whether they are there already.
 
     Tokens of the same song (from the same place) are replaced when the song, the stems, the model or the windows are others

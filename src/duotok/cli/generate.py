@@ -13,7 +13,7 @@ from duotok.errors import BundleError, ConfigError, DuoTokError
 
 if TYPE_CHECKING:
     from duotok.codec.duotok import DuoTok
-    from duotok.lm.generate import Given, Made
+    from duotok.lm.generate import GeneratedTokens, Given
     from duotok.lm.saved import LanguageModel
     from duotok.tokens import DualTokens
 
@@ -60,7 +60,7 @@ def generate(
     from duotok.cli.files import check_not_input
     from duotok.lm.generate import check_given, windows
     from duotok.lm.generate import generate as make
-    from duotok.lm.sampling import Sampling
+    from duotok.lm.sampling import TokenSampling
     from duotok.lm.saved import open_lm
     from duotok.tokens import SUFFIX
 
@@ -73,7 +73,7 @@ def generate(
         raise ConfigError("--stem is about the file of --vocals or --accompaniment alone, of which there is no --keep")
     if keep is not None and source is None:
         raise ConfigError("--keep is about a given song; give one with --continue, --vocals or --accompaniment")
-    sampling = Sampling(temperature, top_k, top_p)
+    sampling = TokenSampling(temperature, top_k, top_p)
     seeds = [seed + i for i in range(count)]
     if out.is_dir() or not out.suffix:
         out = out / f"{Path(source.name).stem if source else 'song'}.wav"
@@ -135,7 +135,7 @@ def generate(
             _report(facts, as_json)
 
 
-def _remark(made: Made, given: dict[str, int], temperature: float) -> None:
+def _remark(made: GeneratedTokens, given: dict[str, int], temperature: float) -> None:
     """Tells of a song in which one code stands nearly everywhere: a drone, and most often silence."""
     import numpy as np
 
@@ -236,7 +236,7 @@ def _given(tokens: DualTokens, what: str, keep: float | None, frames: int, sourc
     return {track: tokens.track(track)[:n].numpy()[None] for track, n in lengths.items() if n}
 
 
-def _dual(made: Made, codec: DuoTok, given: DualTokens | None, source: Path | None) -> DualTokens:
+def _dual(made: GeneratedTokens, codec: DuoTok, given: DualTokens | None, source: Path | None) -> DualTokens:
     """Tokens as the renderer takes them: as loud as the given song, and as long to the sample where nothing was cut."""
     from duotok.files import text_of
     from duotok.tokens import DualTokens

@@ -41,7 +41,7 @@ GROUPS = {
 }
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """Turns a user's mistake into one line on stderr and exit code 1, and Ctrl-C into 130."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -74,7 +74,7 @@ Each command has its own --help with examples.
 
 app = typer.Typer(
     name="duotok",
-    cls=Group,
+    cls=CommandGroup,
     help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Task:
+class SeparateTask:
     """One song and where its stems go."""
 
     name: str
@@ -78,7 +78,7 @@ def separate(
             for place in places.values():
                 files.check_writable(place)
             name = files.shown(source)
-            tasks.append((name, Task(name, kept.get(source, source), places, force)))
+            tasks.append((name, SeparateTask(name, kept.get(source, source), places, force)))
         files.check_not_input(
             [place for _, task in tasks for place in task.targets.values()], [source for source, _ in jobs]
         )
@@ -99,16 +99,16 @@ def separate(
         raise typer.Exit(1)
 
 
-def separate_one(codec: DuoTok, task: Task, advance: Advance) -> dict[str, Any]:
+def separate_one(codec: DuoTok, task: SeparateTask, advance: Advance) -> dict[str, Any]:
     """Separate one song, unless that was done."""
     from duotok.audio.io import Writer, comment_of
     from duotok.cli.files import shown
     from duotok.clock import SAMPLE_RATE
-    from duotok.codec.spool import Sound
+    from duotok.codec.spool import AudioSource
     from duotok.files import sha256
 
     began = time.monotonic()
-    expected = max(1, Sound(task.source).expected_samples)
+    expected = max(1, AudioSource(task.source).expected_samples)
     made = codec.separator_source
     song = f"duotok separated {sha256(task.source)[:16]} by "
     mark = song + codec.model_id + (f" {made.sha256[:16]}" if made is not None else "")

@@ -39,12 +39,12 @@ def songs(
     duotok songs -n 120 -o data --workers 2     an hour of songs, two at a time
     duotok songs -n 20 --format opus            small files
     """
-    from duotok.songs import Made, generate_many
+    from duotok.songs import GeneratedSong, generate_many
 
     start = perf_counter()
     with progress_bars(count) as bars:
 
-        def report(made: Made) -> None:
+        def report(made: GeneratedSong) -> None:
             with bars.file(made.folder.name):
                 pass
             if not as_json:

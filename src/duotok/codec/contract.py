@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from duotok.clock import SAMPLE_RATE
-from duotok.codec.duotok import Source, Stream
 from duotok.errors import BundleError
+from duotok.tokens import Tokens
+
+Source = Any
+"""A path, or sound from memory: what `duotok.audio.arrays.sound_of` takes."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One token stream of a codec: its name ("vocals", "accompaniment", "mix", ...) and the size of each of its codebooks."""
+
+    name: str
+    codebook_sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.codebook_sizes or min(self.codebook_sizes) < 2:
+            raise ValueError(
+                f"stream '{self.name}' with codebooks of {self.codebook_sizes}: a name, and sizes of at least 2"
+            )
+
+    @property
+    def codebooks(self) -> int:
+        return len(self.codebook_sizes)
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens(Mapping[str, Tensor]):
-    """Tokens of one sound: a mapping from streams to int64 `[codebooks, frames]`.
-
-    n_samples: length of the sound at the codec's sample rate (0: not known, whole frames); gain_db: what encoding applied
-    and decoding undoes.
-    """
+class StreamTokens(Tokens):
+    """Tokens in a dictionary, for codecs that have no class of their own for them."""
 
     codes: Mapping[str, Tensor]
     n_samples: int = 0
@@ -33,10 +50,6 @@ class Tokens(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.codes)
-
-    @property
-    def frames(self) -> int:
-        return int(next(iter(self.codes.values())).shape[1])
 
 
 class Described(Protocol):

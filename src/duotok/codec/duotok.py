@@ -1,7 +1,6 @@
 """DuoTok: sound to two token streams and back; what a whole bundle does together.
 
-It keeps the codec contract that every instrument of the evaluation is written against: `sample_rate`, `frame_rate`,
-`streams`, `n_frames`, `encode`, `decode`, `embeddings`.
+`DuoTok` is a `Codec` (`contract.py`), as other tokenizers are.
 """
 
 from __future__ import annotations
@@ -11,24 +10,24 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
-from duotok.clock import FRAME_RATE, SAMPLE_RATE, n_frames
+from duotok.clock import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
 from duotok.codec.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash, write_bundle
-from duotok.codec.spool import Sound, Spool, StemSeparator, tracks_of
+from duotok.codec.contract import Source, Stream, check_tokens
+from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import text_of
 from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import Autoencoder
 from duotok.renderer.dit import DiT
-from duotok.renderer.render import stream_track
-from duotok.renderer.samplers import SAMPLERS
+from duotok.renderer.render import RenderSettings, stream_track
 from duotok.separation.bs_roformer import BSRoFormer
 from duotok.separation.identity import separator_identity
 from duotok.separation.separator import MiniSeparator
@@ -38,18 +37,8 @@ from duotok.tracks import TRACKS
 log = logging.getLogger(__name__)
 
 CHOICES = (*TRACKS, "mix")
-Source = Any
-"""A path, or sound from memory: what `duotok.audio.arrays.sound_of` takes."""
 Progress = Callable[[float], None]
 PRECISIONS = ("fp32", "bf16", "int8")
-
-
-class Stream(NamedTuple):
-    """One token stream of a codec."""
-
-    name: str
-    codebooks: int
-    codebook_sizes: tuple[int, ...]
 
 
 class DuoTok:
@@ -180,7 +169,7 @@ class DuoTok:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """One stream a track, of one codebook each."""
-        return tuple(Stream(track, 1, (size,)) for track, size in zip(TRACKS, self.codebook_sizes, strict=True))
+        return tuple(Stream(track, (size,)) for track, size in zip(TRACKS, self.codebook_sizes, strict=True))
 
     @staticmethod
     def n_frames(n_samples: int) -> int:
@@ -212,7 +201,7 @@ class DuoTok:
         if not isinstance(plan, WindowPlan | None) or not isinstance(batch_size, int):
             raise ConfigError(f"plan {plan!r}, batch_size {batch_size!r}: give a WindowPlan and a whole number")
         sounds = [
-            None if source is None else Sound(source, rate, name, self.config.codec.highpass_hz)
+            None if source is None else AudioSource(source, rate, name, self.config.codec.highpass_hz)
             for source, name in ((audio, "audio"), (vocals, "vocals"), (accompaniment, "accompaniment"))
         ]
         mix, voice, band = sounds
@@ -309,11 +298,31 @@ class DuoTok:
 
         Raises AudioError for sound that cannot be used, or when there is no separator.
         """
-        with closing(tracks_of(Sound(audio, rate, "audio"), None, None, self.separator)) as pairs:
+        with closing(tracks_of(AudioSource(audio, rate, "audio"), None, None, self.separator)) as pairs:
             for pair in pairs:
                 yield dict(zip(TRACKS, pair, strict=True))
 
     # -- tokens to sound ---------------------------------------------------------------------------------------------
+
+    def dual(self, tokens: Mapping[str, Tensor]) -> DualTokens:
+        """Tokens of this model as `DualTokens`, from any mapping from tracks to integers `[1, frames]`.
+
+        Raises ConfigError for what is no such mapping, BundleError for tokens of another model.
+        """
+        if isinstance(tokens, DualTokens):
+            self.check(tokens)
+            return tokens
+        if not isinstance(tokens, Mapping):
+            raise ConfigError(
+                f"{type(tokens).__name__} is no tokens; read a file with DualTokens.load(path), or give a mapping from tracks to codes"
+            )
+        frames = check_tokens(self, tokens)
+        return DualTokens.from_codes(
+            *(tokens[track][0] for track in TRACKS),
+            n_samples=getattr(tokens, "n_samples", 0) or frames * FRAME_SAMPLES,
+            gain_db=getattr(tokens, "gain_db", 0.0), codebook_sizes=self.codebook_sizes, model_id=self.model_id,
+            model_hash=self.model_hash,
+        )  # fmt: skip
 
     def check(self, tokens: DualTokens, name: str = "tokens") -> None:
         """Raises BundleError, beginning with `name`, when `tokens` were not made for this model."""
@@ -335,114 +344,100 @@ class DuoTok:
                 f"model '{self.model_id}' has no renderer, it only encodes; train stage 4 and bundle it without --tokens-only"
             )
 
+    def render_settings(self, settings: RenderSettings | None = None, **changes: Any) -> RenderSettings:
+        """How tokens are rendered: `settings`, or the bundle's own, with `changes`; those that are None change nothing.
+
+        Raises ConfigError for a setting that does not exist or cannot be.
+        """
+        defaults = self.config.codec
+        chosen = settings or RenderSettings(
+            defaults.steps, defaults.sampler, temperature=defaults.temperature, plan=defaults.render
+        )
+        return chosen.changed(**changes)
+
     def decode_blocks(
         self,
-        tokens: DualTokens,
+        tokens: Mapping[str, Tensor],
         track: str = "mix",
+        settings: RenderSettings | None = None,
         *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        seed: int = 0,
-        temperature: float | None = None,
         progress: Progress | None = None,
+        **changes: Any,
     ) -> Iterator[Tensor]:
         """The sound of `decode` in blocks `[channels, samples]`, in bounded memory."""
         if track not in CHOICES:
             raise ConfigError(f"track '{track}' does not exist; choose {', '.join(CHOICES)}")
-        wanted = TRACKS if track == "mix" else (track,)
-        settings = {"steps": steps, "sampler": sampler, "seed": seed, "temperature": temperature, "progress": progress}
-        for blocks in self.decode_tracks(tokens, wanted, **settings):  # type: ignore[arg-type]
+        tracks = TRACKS if track == "mix" else (track,)
+        for blocks in self.decode_tracks(tokens, tracks, settings, progress=progress, **changes):
             yield torch.stack(list(blocks.values())).sum(0)
 
     def decode_tracks(
         self,
-        tokens: DualTokens,
+        tokens: Mapping[str, Tensor],
         tracks: Sequence[str] = TRACKS,
+        settings: RenderSettings | None = None,
         *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        seed: int = 0,
-        temperature: float | None = None,
         progress: Progress | None = None,
+        **changes: Any,
     ) -> Iterator[dict[str, Tensor]]:
         """Blocks `[channels, samples]` of several tracks side by side, settings as for `decode`."""
-        if not isinstance(tokens, DualTokens):
-            raise ConfigError(f"{type(tokens).__name__} is no DualTokens; read a file with DualTokens.load(path)")
-        defaults = self.config.codec
-        steps = defaults.steps if steps is None else steps
-        sampler = sampler or defaults.sampler
-        temperature = defaults.temperature if temperature is None else temperature
-        if sampler not in SAMPLERS:
-            raise ConfigError(f"sampler '{sampler}' does not exist; choose {', '.join(SAMPLERS)}")
-        numbers = {"steps": (steps, int), "seed": (seed, int), "temperature": (temperature, int | float)}
-        for name, (value, kind) in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, kind):  # type: ignore[arg-type]
-                raise ConfigError(f"{name} {value!r} is no number; steps and seed are whole ones")
-        if steps < 1 or temperature < 0:
-            raise ConfigError(
-                f"steps {steps}, temperature {temperature} is too low; steps start at 1, temperature at 0"
-            )
+        chosen = self.render_settings(settings, **changes)
         self.check_renders()
-        self.check(tokens)
-        names = tuple(tracks)
-        parts = dict.fromkeys(names, 0.0)
+        dual = self.dual(tokens)
+        parts = dict.fromkeys(tracks, 0.0)
 
-        def report(name: str) -> Callable[[int, int], None]:
-            def heard(done: int, total: int) -> None:
+        def follow(name: str) -> Callable[[int, int], None]:
+            def advance(done: int, total: int) -> None:
                 parts[name] = done / total
                 if progress is not None:
                     progress(sum(parts.values()) / len(parts))
 
-            return heard
+            return advance
 
         streams = [
             stream_track(
-                self.dit(name),
-                self.autoencoder,
-                self.code_vectors(tokens, name),
-                tokens.n_samples,
-                steps,
-                sampler,
-                seed,
-                temperature,
-                report(name),
-                track=name,
-                plan=defaults.render,
+                self.dit(name), self.autoencoder, self.code_vectors(dual, name), dual.n_samples, chosen, track=name,
+                progress=follow(name),
             )
-            for name in names
-        ]
-        gain = 10 ** (-tokens.gain_db / 20)
+            for name in tracks
+        ]  # fmt: skip
+        gain = 10 ** (-dual.gain_db / 20)
         # The tracks are cut alike, so their blocks lie side by side.
         for blocks in zip(*streams, strict=True):
-            yield {name: block * gain for name, block in zip(names, blocks, strict=True)}
+            yield {name: block * gain for name, block in zip(tracks, blocks, strict=True)}
 
     def decode(
         self,
-        tokens: DualTokens,
+        tokens: Mapping[str, Tensor],
         track: str = "mix",
+        settings: RenderSettings | None = None,
         *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        seed: int = 0,
-        temperature: float | None = None,
         progress: Progress | None = None,
+        **changes: Any,
     ) -> Tensor:
         """Sound `[channels, n_samples]` at 48 kHz of "vocals", "accompaniment" or their sum, the "mix".
 
-        steps, sampler (ddim, dpmpp-2m, dpmpp-3m-sde), temperature: the bundle's defaults unless given; the same seed
-        gives the same sound. The gain of encoding is undone. Raises BundleError for tokens of another model,
-        ConfigError for settings that do not exist.
+        tokens: `DualTokens`, or any mapping from the two tracks to integers `[1, frames]`. settings: how to render, the bundle's own
+        unless given; changes: single ones of them (steps, sampler, seed, temperature). The same seed gives the same sound. The gain
+        of encoding is undone. Raises BundleError for tokens of another model, ConfigError for settings that do not exist.
         """
-        blocks = self.decode_blocks(
-            tokens, track, steps=steps, sampler=sampler, seed=seed, temperature=temperature, progress=progress
-        )
-        return torch.cat(list(blocks), dim=1)
+        return torch.cat(list(self.decode_blocks(tokens, track, settings, progress=progress, **changes)), dim=1)
 
-    def decode_to(self, path: str | Path, tokens: DualTokens, track: str = "mix", **settings: Any) -> None:
-        """`decode` straight into a .wav or .flac file, in bounded memory, atomically. `settings` as in `decode`."""
-        blocks = self.decode_blocks(tokens, track, **settings)
+    def decode_to(
+        self,
+        path: str | Path,
+        tokens: Mapping[str, Tensor],
+        track: str = "mix",
+        settings: RenderSettings | None = None,
+        *,
+        progress: Progress | None = None,
+        **changes: Any,
+    ) -> None:
+        """`decode` straight into a .wav or .flac file, in bounded memory, atomically."""
+        blocks = self.decode_blocks(tokens, track, settings, progress=progress, **changes)
         first = next(blocks)
-        with Writer(path, SAMPLE_RATE, first.shape[0], n_samples=tokens.n_samples) as writer:
+        length = getattr(tokens, "n_samples", 0) or None
+        with Writer(path, SAMPLE_RATE, first.shape[0], n_samples=length) as writer:
             writer.write(first)
             for block in blocks:
                 writer.write(block)
@@ -453,16 +448,13 @@ class DuoTok:
     def code_vectors(self, tokens: DualTokens, track: str) -> Tensor:
         """What the renderer of a track hears: `[frames, condition_dim]`, code vectors or (DiTConfig.condition) proj out."""
         kind = self.dit(_known(track)).config.condition
-        return self.tokenizer.condition(tokens.track(track)[None].to(self.device), track, kind)[0]
+        return self.tokenizer.condition(tokens[track].to(self.device), track, kind)[0]
 
     @torch.inference_mode()
-    def embeddings(self, tokens: DualTokens) -> dict[str, Tensor]:
+    def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Post-quantization vectors of each track after its proj out: `{track: [frames, width]}`."""
-        self.check(tokens)
-        return {
-            track: self.tokenizer.embeddings(tokens.track(track)[None].to(self.device), track)[0].cpu()
-            for track in TRACKS
-        }
+        dual = self.dual(tokens)
+        return {track: self.tokenizer.embeddings(dual[track].to(self.device), track)[0].cpu() for track in TRACKS}
 
     @torch.inference_mode()
     def codebook_vectors(self) -> dict[str, list[Tensor]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from duotok.codec.bundled import BundleCodec
 from duotok.codec.checkpoint_folder import PREFIX
 from duotok.codec.contract import Codec
 from duotok.codec.duotok import DuoTok
@@ -38,4 +37,4 @@ def open_codec(
         raise ConfigError(
             f"{text}: tracks {', '.join(tracks)}; a DuoTok bundle has {' and '.join(TRACKS)}; leave them out"
         )
-    return BundleCodec(DuoTok.from_pretrained(name, device))
+    return DuoTok.from_pretrained(name, device)

@@ -15,8 +15,8 @@ from torch import Tensor
 from duotok.audio.channels import remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.io import resample, stream
-from duotok.codec.duotok import Source
-from duotok.codec.spool import BLOCK_SECONDS, Sound
+from duotok.codec.contract import Source
+from duotok.codec.spool import BLOCK_SECONDS, AudioSource
 from duotok.errors import AudioError
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ TOLERATED_SECONDS = 0.2
 """Lossy files of one song differ by some padding; more is worth a word."""
 
 
-class Heard(Sound):
+class Heard(AudioSource):
     """A source that can be heard at any rate, resampled once."""
 
     def at(self, rate: int, channels: int) -> Iterator[Tensor]:

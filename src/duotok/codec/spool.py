@@ -45,7 +45,7 @@ Progress = Callable[[float], None]
 Pair = tuple[Tensor, Tensor]
 
 
-class Sound:
+class AudioSource:
     """A source at 48 kHz stereo: a file, or samples from memory at `rate`.
 
     It goes through a high-pass at `highpass_hz`, and its channels stand upright (`duotok.audio.channels.Upright`).
@@ -74,8 +74,8 @@ class Sound:
         try:
             return SourceFile(text_of(self._source.name), sha256(self._source), self._source.stat().st_size)
         except OSError as error:
-            mend = "check the name" if isinstance(error, FileNotFoundError) else "check its permissions"
-            raise AudioError(f"{self.name}: cannot be read ({error.strerror}); {mend}") from None
+            remedy = "check the name" if isinstance(error, FileNotFoundError) else "check its permissions"
+            raise AudioError(f"{self.name}: cannot be read ({error.strerror}); {remedy}") from None
 
     @property
     def expected_samples(self) -> int:
@@ -124,7 +124,7 @@ def _pad(block: Tensor, samples: int) -> Tensor:
     return torch.nn.functional.pad(block, (0, samples - block.shape[1]))
 
 
-def _side_by_side(first: Sound, second: Sound, first_leads: bool) -> Iterator[Pair]:
+def _side_by_side(first: AudioSource, second: AudioSource, first_leads: bool) -> Iterator[Pair]:
     """Blocks of two sounds together; the shorter is filled with silence, or `second` cut when `first_leads`."""
     one, two = first.blocks(), second.blocks()
     empty = torch.zeros(2, 0)
@@ -179,7 +179,7 @@ class _Polarity:
         return block if self.sign >= 0 else -block
 
 
-def _separated(mix: Sound, separator: StemSeparator) -> Iterator[Pair]:
+def _separated(mix: AudioSource, separator: StemSeparator) -> Iterator[Pair]:
     """Vocals and accompaniment of a mix, block by block."""
     rate = separator.sample_rate
     signed = _Polarity(mix.blocks())
@@ -209,7 +209,7 @@ LEAST_COHERENCE = 0.001
 WORTH_A_WORD_DB = -20.0
 
 
-def _judge_stem(mix: Sound, stem: Sound, fit: Fit | None) -> None:
+def _judge_stem(mix: AudioSource, stem: AudioSource, fit: Fit | None) -> None:
     """The rule for a mix and one stem. Raises AudioError where the difference of the two would not be the other track."""
     if fit is None:
         return
@@ -231,7 +231,7 @@ def _judge_stem(mix: Sound, stem: Sound, fit: Fit | None) -> None:
         log.warning("%s: does not stand in %s as it is (%s); it is used as it is", stem.name, mix.name, fit)
 
 
-def _judge_both(mix: Sound, fit: Fit | None) -> None:
+def _judge_both(mix: AudioSource, fit: Fit | None) -> None:
     """The rule for a mix and both stems: the stems are used as they are, and a word is said where they do not make the mix."""
     if fit is not None and (fit.residual_db > WORTH_A_WORD_DB or abs(fit.lag) > TOLERATED_LAG):
         log.warning(
@@ -240,7 +240,10 @@ def _judge_both(mix: Sound, fit: Fit | None) -> None:
 
 
 def tracks_of(
-    mix: Sound | None, vocals: Sound | None, accompaniment: Sound | None, separator: StemSeparator | None
+    mix: AudioSource | None,
+    vocals: AudioSource | None,
+    accompaniment: AudioSource | None,
+    separator: StemSeparator | None,
 ) -> Generator[Pair, None, None]:
     """(vocals, accompaniment) blocks `[2, samples]` at 48 kHz from whatever is given: both stems; one and the mix (the
     other is what the mix has beyond it); or the mix alone, separated.

@@ -15,11 +15,11 @@ import safetensors.numpy
 import torch
 from safetensors import SafetensorError
 
-from duotok.codec.contract import Described, Tokens
+from duotok.codec.contract import Described, StreamTokens
 from duotok.errors import TokenFileError
 from duotok.files import write_bytes
 from duotok.seals import read_json
-from duotok.tokens import LARGEST_GAIN_DB
+from duotok.tokens import LARGEST_GAIN_DB, Tokens
 
 FORMAT = 1
 KEY = "duotok-codec"
@@ -59,7 +59,7 @@ def load_tokens(path: Path) -> tuple[Tokens, dict[str, Any]]:
         if not (abs(header["gain_db"]) <= LARGEST_GAIN_DB and header["n_samples"] >= 0):
             raise ValueError("range")
         codes = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
-        return Tokens(codes, int(header["n_samples"]), float(header["gain_db"])), header
+        return StreamTokens(codes, int(header["n_samples"]), float(header["gain_db"])), header
     except OSError as error:
         raise TokenFileError(f"{path}: cannot be read ({error.strerror}); encode the song again") from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError):

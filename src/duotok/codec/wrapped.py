@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.checkpoint_folder import content_hash, family_of, find_folder, load_model, read_config, weight_files
-from duotok.codec.contract import Tokens, check_tokens
-from duotok.codec.duotok import Source, Stream
+from duotok.codec.contract import Source, Stream, StreamTokens, check_tokens
 from duotok.codec.families import Family, Shape
 from duotok.codec.sounds import Sounds
 from duotok.errors import BundleError, ConfigError
-from duotok.tokens import WindowPlan
+from duotok.tokens import Tokens, WindowPlan
 from duotok.tracks import TRACKS
 
 CHOICES = (*TRACKS, "mix")
@@ -106,7 +105,7 @@ class TransformersCodec:
     @property
     def streams(self) -> tuple[Stream, ...]:
         sizes = (self.shape.codebook_size,) * self.codebooks
-        return tuple(Stream(track, self.codebooks, sizes) for track in self.tracks)
+        return tuple(Stream(track, sizes) for track in self.tracks)
 
     def n_frames(self, n_samples: int) -> int:
         """`ceil(n_samples / hop)`, samples at `sample_rate`. Raises ValueError for less than one."""
@@ -148,7 +147,7 @@ class TransformersCodec:
                         for row, w in zip(found, batch, strict=True)
                     ]
                 codes[track] = torch.cat(kept, dim=1)
-            return Tokens(codes, sounds.n_samples)
+            return StreamTokens(codes, sounds.n_samples)
 
     def _codes(self, sound: Tensor) -> Tensor:
         """`[batch, channels, frames * hop]` to int64 `[batch, codebooks, frames]`."""

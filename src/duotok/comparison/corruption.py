@@ -154,7 +154,7 @@ def _spoil(
 
 
 @dataclass(frozen=True)
-class Cost:
+class CorruptionCost:
     """What one corruption costs: relative change of the target's cnBPT in percent (the same for enBPT, appendix A.2)."""
 
     corruption: Corruption
@@ -163,9 +163,9 @@ class Cost:
 
 def costs(
     clean: Sequence[Measured], corrupted: Mapping[Corruption, Sequence[Measured]], resampling: Resampling = Resampling()
-) -> list[Cost]:
+) -> list[CorruptionCost]:
     """Relative costs with paired intervals; one `Measured` for each seed, in the same order. Raises MetricError."""
     return [
-        Cost(corruption, relative_cost(clean, runs, resampling)["average.cnbpt"])
+        CorruptionCost(corruption, relative_cost(clean, runs, resampling)["average.cnbpt"])
         for corruption, runs in corrupted.items()
     ]

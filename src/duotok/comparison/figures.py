@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from duotok.comparison.context import Point
-from duotok.comparison.corruption import Cost
+from duotok.comparison.corruption import CorruptionCost
 from duotok.comparison.intervals import Interval
 from duotok.lm.unigram import Unigram
 
@@ -116,7 +116,7 @@ def cnbpt_bars(values: Mapping[str, Mapping[str, Interval]], title: str = "cnBPT
     return _png(figure)
 
 
-def corruption_curves(costs: Mapping[str, Sequence[Cost]]) -> bytes:
+def corruption_curves(costs: Mapping[str, Sequence[CorruptionCost]]) -> bytes:
     """Figure 3: relative cost in percent of a shifted, masked and mismatched source; tokenizer -> costs."""
     figure, (shifts, masks, mismatch) = _figure(10, 3.6, 3, (1.25, 1.25, 0.8))
     for place, (name, found) in enumerate(costs.items()):

@@ -1,6 +1,6 @@
 """How predictable tokens were: BPT, cnBPT, enBPT, cnBPS, PPL@1024 and Acc@k (paper, equations 6-23).
 
-All figures are ratios of sums over songs, so everything is first added up for each song and codebook (`Sums`). A figure is
+All figures are ratios of sums over songs, so everything is first added up for each song and codebook (`SongSums`). A figure is
 then a function of weights on the songs: equal weights give the value, resampled ones its interval (`intervals.py`).
 """
 
@@ -56,7 +56,7 @@ def bit_rate(frame_rate: float, sizes: Sequence[int]) -> float:
 
 
 @dataclass(frozen=True)
-class Sums:
+class SongSums:
     """Of every song and codebook: tokens, bits `[songs, codebooks]` and hits `[songs, codebooks, len(ACCURACIES)]`.
 
     songs: sorted; sizes: stream -> sizes of its codebooks. The codebooks of all streams stand behind each other.
@@ -75,7 +75,7 @@ class Sums:
         return slice(start, start + len(self.sizes[stream]))
 
 
-def add_up(scores: Iterable[SongScore]) -> Sums:
+def add_up(scores: Iterable[SongScore]) -> SongSums:
     """Sums of each song; several scores of one (song, stream, codebook), e.g. of its segments, are added.
 
     Raises MetricError, naming the song, for bits that are no number, for codebooks that a song lacks or that are of
@@ -109,7 +109,7 @@ def add_up(scores: Iterable[SongScore]) -> Sums:
                     f"song '{song}': {stream} has {found} scored tokens in its codebooks; must be equal, not 0"
                 )
     table = np.array([[cells[song, book] for book in books] for song in songs])
-    return Sums(
+    return SongSums(
         songs=tuple(songs),
         sizes={stream: tuple(sizes[book] for book in books if book[0] == stream) for stream in streams},
         tokens=table[..., 0],
@@ -125,7 +125,7 @@ class Measured:
     The entropies belong to the codes, not to the model (appendix A.2): they stay fixed when songs are resampled.
     """
 
-    sums: Sums
+    sums: SongSums
     frame_rate: float
     entropies: dict[str, float]
 

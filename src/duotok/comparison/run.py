@@ -19,7 +19,7 @@ from duotok.training.checkpoint import check_run
 
 
 @dataclass(frozen=True)
-class Run:
+class ModelRun:
     """One model to train and to score."""
 
     tokenizer: str
@@ -45,10 +45,10 @@ class Scorer(Protocol):
     def __call__(self, songs: Sequence[TokenizedSong], last: int | None = None) -> list[SongScore]: ...
 
 
-Runner = Callable[[Run], Scorer]
+Runner = Callable[[ModelRun], Scorer]
 
 
-def check_folder(run: Run) -> None:
+def check_folder(run: ModelRun) -> None:
     """Raises ConfigError, naming the first difference, when the folder holds a run with other settings or tokens."""
     path = run.folder / "settings.json"
     try:
@@ -70,7 +70,7 @@ def check_folder(run: Run) -> None:
             )
 
 
-def train_and_score(run: Run) -> Scorer:
+def train_and_score(run: ModelRun) -> Scorer:
     """Train the model of a run, or go on, or find it trained; returns what scores songs with it."""
     import torch
 

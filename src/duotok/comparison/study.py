@@ -19,11 +19,11 @@ from typing import Any
 
 from duotok.comparison.context import Point, curve, tails, target_frames, windows
 from duotok.comparison.corpora import Moment, check_same, cut, moments
-from duotok.comparison.corruption import Corruption, Cost, corrupt, costs, mismatched
+from duotok.comparison.corruption import Corruption, CorruptionCost, corrupt, costs, mismatched
 from duotok.comparison.intervals import Intervals, difference, estimate, minimum_songs
 from duotok.comparison.metrics import Measured, MetricError, measure
 from duotok.comparison.plan import ComparisonConfig
-from duotok.comparison.run import Run, Runner, check_folder
+from duotok.comparison.run import ModelRun, Runner, check_folder
 from duotok.config import base_folder, load_config, parse
 from duotok.errors import ConfigError
 from duotok.files import write_bytes
@@ -54,13 +54,13 @@ class Result:
     hours: float
     values: dict[str, dict[str, Intervals]]
     differences: dict[str, dict[str, Intervals]]
-    costs: dict[str, dict[str, list[Cost]]]
+    costs: dict[str, dict[str, list[CorruptionCost]]]
     contexts: dict[str, dict[str, list[Point]]]
-    groups: dict[str, dict[str, Group]]
+    groups: dict[str, dict[str, SongGroup]]
 
 
 @dataclass(frozen=True)
-class Group:
+class SongGroup:
     """Some of the songs. values: by tokenizer; differences: to the reference, paired."""
 
     songs: int
@@ -97,7 +97,7 @@ class Comparison:
             )
         self._check_songs()
 
-    def _run(self, name: str, protocol: str, seed: int, source: str) -> Run:
+    def _run(self, name: str, protocol: str, seed: int, source: str) -> ModelRun:
         corpus, codec = self.corpora[name], self.corpora[name].identity
         first, _, second = protocol.partition("-to-")
         streams = {"source": first, "target": second} if second else {}
@@ -112,7 +112,7 @@ class Comparison:
         if missing:
             raise ConfigError(f"{corpus.path}: no songs of split '{missing[0]}'; a comparison needs them")
         folder = self.folder / "runs" / name / protocol / f"seed-{seed}"
-        return Run(name, corpus, protocol, found, config, self.config.checkpoint, self.config.batch_size, folder)
+        return ModelRun(name, corpus, protocol, found, config, self.config.checkpoint, self.config.batch_size, folder)
 
     def _unit(self, moment: Moment) -> str:
         row = self.rows[moment.row]
@@ -160,10 +160,10 @@ class Comparison:
         """Pieces of the songs of some corpora: what their ids begin with."""
         return [moment for moment in self.moments if self.rows[moment.row].recording_id.partition("/")[0] in corpora]
 
-    def _songs(self, run: Run, chosen: Sequence[Moment]) -> list[TokenizedSong]:
+    def _songs(self, run: ModelRun, chosen: Sequence[Moment]) -> list[TokenizedSong]:
         return cut(run.corpus, self.config.split, self.rows, chosen)
 
-    def tasks(self, run: Run) -> dict[str, Callable[[], list[TokenizedSong]]]:
+    def tasks(self, run: ModelRun) -> dict[str, Callable[[], list[TokenizedSong]]]:
         """What a run has to score, by the name of the file (without ending) that it goes into."""
         tasks: dict[str, Callable[[], list[TokenizedSong]]] = {"scores": partial(self._songs, run, self.moments)}
         part, lengths = self.config.corruption, self.config.context
@@ -175,39 +175,39 @@ class Comparison:
                 tasks[f"context/{seconds:g}s"] = partial(self._windows, run, seconds)
         return tasks
 
-    def _corrupted(self, run: Run, corruption: Corruption) -> list[TokenizedSong]:
+    def _corrupted(self, run: ModelRun, corruption: Corruption) -> list[TokenizedSong]:
         assert self.config.corruption is not None
         chosen = self._long()
         identities = {moment.id(self.rows): self._identity(moment) for moment in chosen}
-        sizes = run.protocol.codec.stream(run.protocol.source).sizes
+        sizes = run.protocol.codec.stream(run.protocol.source).codebook_sizes
         return corrupt(
             self._songs(run, chosen), run.protocol.source, sizes, run.protocol.codec.frame_rate, corruption,
             self.config.corruption.seed, lambda song: identities[song.id],
         )  # fmt: skip
 
-    def _windows(self, run: Run, seconds: float) -> list[TokenizedSong]:
+    def _windows(self, run: ModelRun, seconds: float) -> list[TokenizedSong]:
         lengths = self.config.context
         assert lengths is not None
         songs = self._songs(run, self._whole(max(lengths.seconds)))
         return windows(songs, run.protocol.codec.frame_rate, seconds, lengths.seconds, lengths.target, lengths.blocks)
 
-    def _last(self, run: Run, name: str) -> int | None:
+    def _last(self, run: ModelRun, name: str) -> int | None:
         """Of how many frames at the end of each piece the scores are wanted; None: of all."""
         if self.config.context is None or not name.startswith("context/"):
             return None
         return target_frames(run.protocol.codec.frame_rate, self.config.context.target)
 
-    def _facts(self, run: Run, name: str) -> dict[str, Any]:
+    def _facts(self, run: ModelRun, name: str) -> dict[str, Any]:
         part = name.partition("/")[0]
         own = getattr(self.config, part).model_dump(mode="json") if part in ("corruption", "context") else {}
         return {"settings": run.settings(), "split": self.config.split, "scored": name, **{part: own}}
 
-    def todo(self, run: Run) -> list[str]:
+    def todo(self, run: ModelRun) -> list[str]:
         """What of a run is not there yet. Raises ConfigError when its folder belongs to another run."""
         check_folder(run)
         return [name for name in self.tasks(run) if not self._done(run, name)]
 
-    def _done(self, run: Run, name: str) -> bool:
+    def _done(self, run: ModelRun, name: str) -> bool:
         path = run.folder / f"{name}.safetensors"
         return path.is_file() and load_scores(path)[1] == json.loads(json.dumps(self._facts(run, name)))
 
@@ -276,18 +276,18 @@ class Comparison:
                 result.contexts[protocol] = {name: self._curve(name, entropies[name]) for name in self.corpora}
         return result
 
-    def _group(self, corpora: Sequence[str], protocol: str, entropies: Mapping[str, Mapping[str, float]]) -> Group:
+    def _group(self, corpora: Sequence[str], protocol: str, entropies: Mapping[str, Mapping[str, float]]) -> SongGroup:
         chosen, resampling = self._of(corpora), self.config.intervals.resampling()
         keep = {moment.id(self.rows) for moment in chosen}
         runs = {name: self._measured(name, protocol, "scores", entropies[name], keep) for name in self.corpora}
         reference = self.config.compared_with
-        return Group(
+        return SongGroup(
             len({self._unit(moment) for moment in chosen}),
             {name: estimate(of, resampling) for name, of in runs.items()},
             {name: difference(of, runs[reference], resampling) for name, of in runs.items() if name != reference},
         )
 
-    def _costs(self, name: str, protocol: str, entropies: Mapping[str, float]) -> list[Cost]:
+    def _costs(self, name: str, protocol: str, entropies: Mapping[str, float]) -> list[CorruptionCost]:
         assert self.config.corruption is not None
         keep = {moment.id(self.rows) for moment in self._long()}
         clean = self._measured(name, protocol, "scores", entropies, keep)

@@ -141,8 +141,8 @@ def _values(result: Result, protocol: str) -> list[str]:
 def _size(codec: CodecIdentity, stream: str) -> str:
     """`25 Hz, 32768, 0.38`; for the average the rate and the kbps of all streams."""
     chosen = [s for s in codec.streams if stream in ("average", s.name)]
-    kbps = sum(bit_rate(codec.frame_rate, s.sizes) for s in chosen) / 1000
-    sizes = " + ".join(_product(s.sizes) for s in chosen)
+    kbps = sum(bit_rate(codec.frame_rate, s.codebook_sizes) for s in chosen) / 1000
+    sizes = " + ".join(_product(s.codebook_sizes) for s in chosen)
     return f"{codec.frame_rate:g} Hz, {sizes}, {kbps:.2f}"
 
 

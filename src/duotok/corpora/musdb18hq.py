@@ -51,10 +51,10 @@ class MUSDB18HQ(Corpus):
             folders = sorted(path for path in (base / part).glob("*") if path.is_dir() and path.name[0] != ".")
             if not folders:
                 stems = next((base / part).glob("*.stem.mp4"), None)
-                mend = (
+                remedy = (
                     "these are the compressed stems; this corpus wants MUSDB18-HQ" if stems else "unpack the zip again"
                 )
-                raise CorpusError(f"{base / part}: no song folders; {mend}")
+                raise CorpusError(f"{base / part}: no song folders; {remedy}")
             for folder in folders:
                 song = folder.name
                 split: Split = "test" if part == "test" else "validation" if song in VALIDATION else "train"

@@ -68,7 +68,7 @@ class OpenScoreLieder(Corpus):
             f"{self.name}: scores without audio, nothing for a catalog; read them with its `scores()` from Python"
         )
 
-    def scores(self) -> Iterator[Score]:
+    def scores(self) -> Iterator[LiederScore]:
         """Every score there is a file for, by id. Raises CorpusError for missing folders, tables and damaged files.
 
         Name and composer come from the tables, or from the folders for scores that are newer than the tables.
@@ -84,7 +84,7 @@ class OpenScoreLieder(Corpus):
         for number, path in sorted(files.items(), key=lambda item: int(item[0])):
             composer = path.relative_to(root / "scores").parts[0]
             lyrics = words(read_musicxml(path))
-            yield Score(
+            yield LiederScore(
                 id=self.id(number),
                 path=path,
                 composer=composers.get(composer, composer.replace("_", " ")),
@@ -96,7 +96,7 @@ class OpenScoreLieder(Corpus):
 
 
 @dataclass(frozen=True)
-class Score:
+class LiederScore:
     """A song as notes and words.
 
     lyrics: voice part -> its verses, each one line; a translation under the notes is a verse as well. language: ISO

@@ -97,14 +97,14 @@ def check(recordings: Iterable[Recording]) -> None:
         name = recording.id
         if not _SAFE.fullmatch(name) or name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
             raise CorpusError(
-                f"recording id '{name}': only letters, digits and ._/- are safe in paths; mend the adapter"
+                f"recording id '{name}': only letters, digits and ._/- are safe in paths; fix the adapter"
             )
         key = segment_key(name, 0).lower()  # some file systems take A for a
         if key in keys:
             raise CorpusError(f"recordings '{keys[key]}' and '{name}' would share their files; rename one")
         keys[key] = name
         if not recording.audio:
-            raise CorpusError(f"recording '{name}' has no audio; mend the adapter")
+            raise CorpusError(f"recording '{name}' has no audio; fix the adapter")
         split = splits.setdefault((recording.corpus, recording.identity), recording.split)
         if split != recording.split:
             raise CorpusError(
@@ -161,11 +161,11 @@ def few(recordings: Sequence[Recording]) -> str:
         return ""
     corpora = sorted({recording.corpus for recording in recordings})
     songs = len({(recording.corpus, recording.identity) for recording in recordings})
-    mend = f"--set {corpora[0]}.validation=0.25 (another --set {corpora[0]}.seed=1, if still none)"
+    remedy = f"--set {corpora[0]}.validation=0.25 (another --set {corpora[0]}.seed=1, if still none)"
     if songs == 1:
-        mend = "more songs"
+        remedy = "more songs"
     return (
-        f"none of {songs} songs falls to validation, so training has nothing to be judged by; {mend} mends that, and "
+        f"none of {songs} songs falls to validation, so training has nothing to be judged by; {remedy} helps, and "
         "`duotok train --set without_validation=true` trains without"
     )
 

@@ -61,7 +61,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Report:
+class CorpusReport:
     """The figures of the page. hours, segments: column -> value -> amount; failures: the most frequent first."""
 
     recordings: int
@@ -163,7 +163,7 @@ def _recordings(work: Path) -> int:
         return 0
 
 
-def gather(work: Path, table: Table) -> Report:
+def gather(work: Path, table: Table) -> CorpusReport:
     """The figures of a WORK."""
     hours = table["seconds"] / 3600
     classes, place = np.unique(table["licence"].astype(str), return_inverse=True)
@@ -180,7 +180,7 @@ def gather(work: Path, table: Table) -> Report:
     )
     owners = np.unique(np.stack([table[name].astype(str) for name in ("corpus", "identity", "split")]), axis=1)
     shards = sorted((work / "shards").glob("*.tar"))
-    return Report(
+    return CorpusReport(
         recordings=_recordings(work),
         used=len(np.unique(table["recording"].astype(str))),
         hours={"all": {"all": float(hours.sum())}, **{name: found[0] for name, found in sums.items()}},
@@ -201,7 +201,7 @@ def _split(table: Table, column: str, order: tuple[str, ...], values: NDArray[An
     return {name: values[table[column] == name] for name in order}
 
 
-def draw(table: Table, report: Report) -> dict[str, bytes]:
+def draw(table: Table, report: CorpusReport) -> dict[str, bytes]:
     """All pictures as PNG bytes, by name."""
     found = {
         f"{plural}.png": pictures.bars(report.hours[name], report.segments[name], name in ("type", "activity", "split"))

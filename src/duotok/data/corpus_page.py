@@ -10,7 +10,7 @@ from string import Template
 from typing import Any
 
 import duotok
-from duotok.data.corpus_figures import Mixed, Report
+from duotok.data.corpus_figures import CorpusReport, Mixed
 from duotok.data.corpus_pictures import amount
 
 STYLE = """
@@ -138,7 +138,7 @@ def _mixture(name: str, found: Mixed) -> list[str]:
     return [name, "; ".join(parts), _share(found.plain), _share(found.required), f"{found.paper:.1%}"]
 
 
-def _failures(report: Report) -> str:
+def _failures(report: CorpusReport) -> str:
     if not report.failures:
         return '<p class="good">Nothing: the ledgers name no unit that failed.</p>'
     rows = [
@@ -157,7 +157,7 @@ def _failures(report: Report) -> str:
     )
 
 
-def _splits(report: Report) -> tuple[str, str]:
+def _splits(report: CorpusReport) -> tuple[str, str]:
     rows = [
         [split, amount(report.hours["split"].get(split, 0.0)), f"{report.segments['split'].get(split, 0):,}", f"{n:,}"]
         for split, n in report.identities.items()
@@ -168,12 +168,12 @@ def _splits(report: Report) -> tuple[str, str]:
     return "No identity (artist, speaker or song, as the corpus tells) is in two splits.", table
 
 
-def facts(report: Report) -> dict[str, Any]:
+def facts(report: CorpusReport) -> dict[str, Any]:
     """The figures as JSON-able values."""
     return {"duotok": duotok.__version__, **dataclasses.asdict(report)}
 
 
-def render(report: Report, drawn: Mapping[str, bytes]) -> str:
+def render(report: CorpusReport, drawn: Mapping[str, bytes]) -> str:
     """The page; drawn: PNG bytes by file name."""
     hours, segments = report.hours["all"]["all"], report.segments["all"]["all"]
     worded = report.hours["activity"].get("lyrics", 0.0)

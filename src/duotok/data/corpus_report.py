@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from duotok.data.corpus_figures import Report, draw, gather, read_segments
+from duotok.data.corpus_figures import CorpusReport, draw, gather, read_segments
 from duotok.data.corpus_page import facts, render
 from duotok.data.jobs import atomic_write
 from duotok.records import CorpusError
@@ -19,7 +19,7 @@ def _ours(folder: Path) -> bool:
         return False
 
 
-def make_report(work: Path, folder: Path | None = None, force: bool = False) -> tuple[Report, Path]:
+def make_report(work: Path, folder: Path | None = None, force: bool = False) -> tuple[CorpusReport, Path]:
     """Write the page, the pictures and facts.json into `folder` (WORK/report), each atomically.
 
     Raises CorpusError when there are no segments, or when a named folder holds files of these names that are no report

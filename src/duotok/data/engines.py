@@ -294,7 +294,7 @@ class RayEngine:
             for row in rows.map(_ray_row, fn_kwargs={"function": name_of(function)}).iter_rows():
                 yield row["index"], Outcome(**json.loads(row["outcome"]))
         except ray.exceptions.RayError as error:
-            raise JobError(f"Ray: {_line(error)[:200]}; mend the cluster, then run the same command again") from None
+            raise JobError(f"Ray: {_line(error)[:200]}; fix the cluster, then run the same command again") from None
 
 
 def _ray_row(row: dict[str, Any], function: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def run_units(
             for index, outcome in answers:
                 unit = before.todo[index]
                 if outcome.fatal:
-                    raise JobError(f"{description}: {outcome.error}; mend that, then run the same command again")
+                    raise JobError(f"{description}: {outcome.error}; fix that, then run the same command again")
                 _append(file, ledger, unit, outcome)
                 if outcome.result is not None:
                     done[unit.id] = outcome.result
@@ -181,7 +181,7 @@ def _append(file: IO[bytes], ledger: Path, unit: Unit, outcome: Outcome) -> None
         if file.write(line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise JobError(f"{ledger}: {error.strerror}; mend that, then run the same command again") from None
+        raise JobError(f"{ledger}: {error.strerror}; fix that, then run the same command again") from None
 
 
 @contextlib.contextmanager

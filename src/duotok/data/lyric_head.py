@@ -13,7 +13,7 @@ from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError, BundleError
 from duotok.lyrics.align import Aligned, align_lyrics, needed_classes
-from duotok.lyrics.mend import Draft, mend
+from duotok.lyrics.repair import Draft, repair
 from duotok.lyrics.text import BERT_NAME, vocabulary_of_size
 from duotok.lyrics.types import Lyrics
 
@@ -44,7 +44,7 @@ class LyricHead:
         found = aligned.lyrics
         draft = Draft(list(found.lines), found.language or "", found.source, list(found.notes))
         return Aligned(
-            mend(draft, str(next(iter(audio.values()))), len(log_probs) / self.model.frame_rate), aligned.margin
+            repair(draft, str(next(iter(audio.values()))), len(log_probs) / self.model.frame_rate), aligned.margin
         )
 
     @torch.inference_mode()

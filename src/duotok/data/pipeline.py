@@ -31,7 +31,7 @@ def segmented(work: Path) -> list[Segment]:
 
 
 @dataclass(frozen=True)
-class Options:
+class PipelineOptions:
     """corpora: NAME=ROOT, none to go on with the catalog that is there; settings: CORPUS.OPTION=VALUE; licences: classes
     that may in (all if none); separate: None separates nothing.
     """
@@ -39,8 +39,8 @@ class Options:
     corpora: Sequence[str] = ()
     settings: Sequence[str] = ()
     licences: Sequence[str] = ()
-    separate: separate.Options | None = None
-    transcribe: transcribe.Options = field(default_factory=transcribe.Options)
+    separate: separate.SeparationOptions | None = None
+    transcribe: transcribe.TranscriptionOptions = field(default_factory=transcribe.TranscriptionOptions)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     seed: int = 0
     shard_segments: int = shards.SHARD_SEGMENTS
@@ -61,7 +61,7 @@ class Step:
     warning: str = ""
 
 
-def prepare(work: Path, options: Options, engine: Engine) -> Iterator[Step]:
+def prepare(work: Path, options: PipelineOptions, engine: Engine) -> Iterator[Step]:
     """Run all steps; yields each when it has ended. Raises what the steps raise; units that fail stop nothing."""
     yield _catalog(work, options)
     if options.separate is not None:
@@ -75,7 +75,7 @@ def prepare(work: Path, options: Options, engine: Engine) -> Iterator[Step]:
     yield Step("report", time.perf_counter() - began, 1)
 
 
-def preview(work: Path, options: Options) -> dict[str, dict[str, int]]:
+def preview(work: Path, options: PipelineOptions) -> dict[str, dict[str, int]]:
     """What `prepare` would do as far as that is known before; writes nothing."""
     recordings = _listed(work, options).recordings
     found = {"catalog": {"recordings": len(recordings)}}
@@ -91,7 +91,7 @@ def _counts(before: Pending) -> dict[str, int]:
     return {"to do": len(before.todo), "kept": len(before.done), "failed": len(before.failed)}
 
 
-def _listed(work: Path, options: Options) -> catalog.Catalog:
+def _listed(work: Path, options: PipelineOptions) -> catalog.Catalog:
     if options.corpora:
         return catalog.build(catalog.open_corpora(options.corpora, options.settings), options.licences)
     if not (work / catalog.TABLE).is_file():
@@ -99,7 +99,7 @@ def _listed(work: Path, options: Options) -> catalog.Catalog:
     return catalog.Catalog(catalog.read(work))
 
 
-def _catalog(work: Path, options: Options) -> Step:
+def _catalog(work: Path, options: PipelineOptions) -> Step:
     began = time.perf_counter()
     listed = _listed(work, options)
     if options.corpora:
@@ -129,7 +129,7 @@ def _of_units(name: str, work: Path, ledger: Path, run: Callable[[], Results], h
     return Step(name, took, len(results.done), results.kept, results.failed, work / ledger, facts)
 
 
-def _separate(work: Path, options: Options, chosen: separate.Options, engine: Engine) -> Step:
+def _separate(work: Path, options: PipelineOptions, chosen: separate.SeparationOptions, engine: Engine) -> Step:
     # Processes side by side would each load the model onto the one GPU.
     own = LocalEngine(1) if isinstance(engine, LocalEngine) and chosen.device != "cpu" else engine
     recordings = catalog.read(work)
@@ -140,7 +140,7 @@ def _separate(work: Path, options: Options, chosen: separate.Options, engine: En
     return _of_units("separate", work, separate.LEDGER, run, hours=True)
 
 
-def _transcribe(work: Path, options: Options, engine: Engine) -> Step:
+def _transcribe(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     # Every worker would load the models of the transcriber once more.
     own = LocalEngine(1) if isinstance(engine, LocalEngine) else engine
     recordings = catalogued(work)
@@ -151,14 +151,14 @@ def _transcribe(work: Path, options: Options, engine: Engine) -> Step:
     return _of_units("transcribe", work, transcribe.LEDGER, run)
 
 
-def _scan(work: Path, options: Options, engine: Engine) -> Step:
+def _scan(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     recordings = catalogued(work)
     return _of_units(
         "scan", work, scan.LEDGER, lambda: scan.run_scan(recordings, work, engine, options.retry), hours=True
     )
 
 
-def _segment(work: Path, options: Options, engine: Engine) -> Step:
+def _segment(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     began = time.perf_counter()
     # A few milliseconds a recording: processes are worth their start for large catalogs only.
     own = LocalEngine(1) if isinstance(engine, LocalEngine) and len(catalog.read(work)) < 2000 else engine
@@ -172,7 +172,7 @@ def _segment(work: Path, options: Options, engine: Engine) -> Step:
     return Step("segment", time.perf_counter() - began, len(found.segments), ledger=ledger, facts=facts, warning=said)
 
 
-def _shard(work: Path, options: Options, engine: Engine) -> Step:
+def _shard(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     began = time.perf_counter()
     results = shards.run_shards(
         segmented(work), catalogued(work), work, engine,

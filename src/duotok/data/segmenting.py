@@ -138,8 +138,8 @@ def segment_all(
             notes[recording.id] = tuple(cut["notes"])
     if not segments:
         short = any(reason.startswith("shorter than") for reason in left_out.values())
-        mend = "--segment whole_seconds=1 takes shorter ones whole" if short else "scan first: duotok data scan"
-        raise CorpusError(f"{work}: no segments at all ({most_frequent(left_out)}); {mend}")
+        remedy = "--segment whole_seconds=1 takes shorter ones whole" if short else "scan first: duotok data scan"
+        raise CorpusError(f"{work}: no segments at all ({most_frequent(left_out)}); {remedy}")
     result = Segmentation(segments, left_out, notes)
     if not dry_run:
         write_table(work / TABLE, segments, Segment)

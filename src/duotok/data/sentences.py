@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from duotok.clock import FRAME_RATE
-from duotok.lyrics.types import Line, Lyrics
+from duotok.lyrics.types import LyricLine, Lyrics
 
 TOLERANCE = 12  # frames that a time may lie outside of the recording: rounding, the padding of codecs
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
@@ -45,7 +45,7 @@ def _place(seconds: float, frames: int) -> int:
     return min(max(at, 0), frames) if -TOLERANCE <= at <= frames + TOLERANCE else at
 
 
-def _words(line: Line, frames: int) -> tuple[PlacedWord, ...]:
+def _words(line: LyricLine, frames: int) -> tuple[PlacedWord, ...]:
     found = []
     for word in line.words:
         if word.start is not None and word.end is not None and math.isfinite(word.start + word.end):

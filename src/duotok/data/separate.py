@@ -40,7 +40,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Options:
+class SeparationOptions:
     """Which separator (see `separator_by_name`), and how the stems are stored: extension flac (16 or 24 bits) or opus."""
 
     separator: str = "mini"
@@ -92,7 +92,7 @@ def separate_recording(payload: dict[str, Any]) -> dict[str, Any]:
     """The unit of work: separate one mix and write its stems. Raises AudioError for sound that cannot be read."""
     folder = Path(payload["folder"]) / payload["id"]
     remove_stems(folder)  # older stems must not outlive a mix that is damaged now
-    options = Options(**payload["options"])
+    options = SeparationOptions(**payload["options"])
     separator = options.open()
     start, stop = payload["start"], payload["stop"]
     began, samples = time.perf_counter(), 0
@@ -143,7 +143,7 @@ class _one_thread:
             torch.set_num_threads(self._threads)
 
 
-def separate_units(recordings: Sequence[Recording], work: Path, options: Options) -> list[Unit]:
+def separate_units(recordings: Sequence[Recording], work: Path, options: SeparationOptions) -> list[Unit]:
     """One unit for each recording of `to_separate`; another separator, or a changed file, make it another unit."""
     chosen = to_separate(recordings)
     stamp = options.stamp() if chosen else ""
@@ -167,7 +167,9 @@ def _intact(unit: Unit, result: dict[str, Any]) -> bool:
     return bool(stems_in(Path(unit.place["folder"]) / unit.id))
 
 
-def pending_separate(recordings: Sequence[Recording], work: Path, options: Options, retry: bool = False) -> Pending:
+def pending_separate(
+    recordings: Sequence[Recording], work: Path, options: SeparationOptions, retry: bool = False
+) -> Pending:
     """What `run_separate` would do; writes nothing."""
     return pending(separate_units(recordings, work, options), work / LEDGER, retry=retry, intact=_intact)
 
@@ -175,7 +177,7 @@ def pending_separate(recordings: Sequence[Recording], work: Path, options: Optio
 def run_separate(
     recordings: Sequence[Recording],
     work: Path,
-    options: Options,
+    options: SeparationOptions,
     engine: Engine,
     retry: bool = False,
     note: Note | None = None,

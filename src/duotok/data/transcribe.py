@@ -38,7 +38,7 @@ MARGIN = 0.5
 
 
 @dataclass(frozen=True)
-class Options:
+class TranscriptionOptions:
     """transcriber: whisperx, funasr, auto (Chinese to FunASR, the rest to WhisperX) or none; tools: how each is run;
     kinds: which recordings are looked at; bundle "" aligns nothing; encoding: of all lyrics files, "" for what each one is.
     """
@@ -179,7 +179,7 @@ def close_tools() -> None:
     _heads.clear()
 
 
-def transcribe_units(recordings: Sequence[Recording], work: Path, options: Options) -> list[Unit]:
+def transcribe_units(recordings: Sequence[Recording], work: Path, options: TranscriptionOptions) -> list[Unit]:
     """One unit for each recording that has lyrics or will be heard; a changed file or another model is another unit."""
     units = []
     for recording in recordings:
@@ -211,7 +211,7 @@ def transcribe_units(recordings: Sequence[Recording], work: Path, options: Optio
     return units
 
 
-def _tool(recording: Recording, options: Options) -> str:
+def _tool(recording: Recording, options: TranscriptionOptions) -> str:
     """Who hears it: nobody, when nobody knows whether there is singing and no vocals were separated."""
     if options.transcriber == "none" or (recording.kind == "music" and "vocals" not in recording.audio):
         return ""
@@ -222,14 +222,16 @@ def _intact(unit: Unit, result: dict[str, Any]) -> bool:
     return _file(Path(unit.place["folder"]), unit.id).is_file()
 
 
-def pending_transcribe(recordings: Sequence[Recording], work: Path, options: Options, retry: bool = False) -> Pending:
+def pending_transcribe(
+    recordings: Sequence[Recording], work: Path, options: TranscriptionOptions, retry: bool = False
+) -> Pending:
     """What `run_transcribe` would do; writes nothing."""
     units = transcribe_units(recordings, work, options)
     return pending(units, work / LEDGER, retry=retry, intact=_intact)
 
 
 def run_transcribe(
-    recordings: Sequence[Recording], work: Path, options: Options, engine: Engine, retry: bool = False
+    recordings: Sequence[Recording], work: Path, options: TranscriptionOptions, engine: Engine, retry: bool = False
 ) -> Results:
     """Words for all recordings; see `run_units` for what is kept, retried and raised.
 

@@ -14,7 +14,7 @@ from duotok.audio.io import write
 from duotok.clock import SAMPLE_RATE
 from duotok.demo import pictures
 from duotok.demo.page import render
-from duotok.demo.report import PIECES, Progress, Report
+from duotok.demo.report import PIECES, DemoReport, Progress
 from duotok.errors import DuoTokError
 from duotok.files import sha256, write_bytes
 from duotok.tracks import TRACKS
@@ -50,7 +50,7 @@ def made_before(folder: Path) -> Callable[[Path], bool]:
     return mine
 
 
-def save(report: Report, folder: Path, progress: Progress | None = None) -> Path:
+def save(report: DemoReport, folder: Path, progress: Progress | None = None) -> Path:
     """Write `index.html` (self-contained), `facts.json`, the token file, `picture.png` and FLAC files into `folder`.
 
     Returns the path of the page. The page is written last; `facts.json` knows the hashes of all, for `made_before`. What is
@@ -92,7 +92,7 @@ def save(report: Report, folder: Path, progress: Progress | None = None) -> Path
     return folder / PAGE
 
 
-def _write_facts(report: Report, folder: Path, files: Mapping[str, str | None]) -> None:
+def _write_facts(report: DemoReport, folder: Path, files: Mapping[str, str | None]) -> None:
     facts = {"made_by": MADE_BY, **report.facts(), "files": files}
     write_bytes(folder / FACTS, json.dumps(facts, indent=2).encode() + b"\n")
 

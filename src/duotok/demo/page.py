@@ -16,7 +16,7 @@ import duotok
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import SAMPLE_RATE
 from duotok.demo import pictures
-from duotok.demo.report import PIECES, YARDSTICK_BITS, Report
+from duotok.demo.report import PIECES, YARDSTICK_BITS, DemoReport
 from duotok.demo.script import SCRIPT
 from duotok.demo.template import PAGE, STYLE
 from duotok.evaluation.codes import CodeUsage
@@ -85,7 +85,7 @@ def _fact(value: str, label: str) -> str:
     return f"<li><b>{value}</b><span>{label}</span></li>"
 
 
-def _listening(report: Report) -> str:
+def _listening(report: DemoReport) -> str:
     origin = "as given" if report.true_stems else "separated from the song"
     parts = ["<header>what went in</header><header>out of the tokens</header>"]
     for name in ("mix", *TRACKS):
@@ -98,7 +98,7 @@ def _listening(report: Report) -> str:
     return "".join(parts)
 
 
-def _mixer(report: Report) -> str:
+def _mixer(report: DemoReport) -> str:
     """Play, position, A or B, mute and solo; what they do is in `report_script.py`."""
     loudest = max(
         float((sounds[TRACKS[0]] + sounds[TRACKS[1]]).abs().max()) for sounds in (report.sounds, report.decoded)
@@ -131,7 +131,7 @@ def _better(value: float, other: float, higher: bool = False) -> str:
     return f'<span class="better">{text}</span>' if wins else text
 
 
-def _distances(report: Report) -> str:
+def _distances(report: DemoReport) -> str:
     rows = []
     for name in (*TRACKS, "mix"):
         ours, opus = report.distances[name]["duotok"], report.distances[name]["opus"]
@@ -154,7 +154,7 @@ def _distances(report: Report) -> str:
     return _table(["against what went in", "from the tokens", "Opus", "Opus really took"], rows)
 
 
-def _pitch(report: Report) -> str:
+def _pitch(report: DemoReport) -> str:
     """What the pitch measures say of this song, in a plain sentence."""
     kept = report.chroma["mix"]["duotok"]
     if kept >= 0.8:
@@ -166,7 +166,7 @@ def _pitch(report: Report) -> str:
     )
 
 
-def _separation(report: Report) -> str:
+def _separation(report: DemoReport) -> str:
     if not report.separation:
         return ""
     rows = [
@@ -180,7 +180,7 @@ def _separation(report: Report) -> str:
     )
 
 
-def _usage(report: Report) -> str:
+def _usage(report: DemoReport) -> str:
     usage = [report.usage[track] for track in TRACKS]
     rows = [
         ["tokens", *(f"{u.tokens:,}" for u in usage)],
@@ -194,14 +194,14 @@ def _usage(report: Report) -> str:
     return _table(["", *TRACKS], rows)
 
 
-def _times(report: Report) -> str:
+def _times(report: DemoReport) -> str:
     rows = [
         [name, f"{taken:.1f} s", f"{taken / report.seconds:.2f} x real time"] for name, taken in report.times.items()
     ]
     return _table([f"for {report.seconds:.1f} s of music", "time", ""], rows)
 
 
-def _strips(report: Report, vectors: Mapping[str, Tensor]) -> str:
+def _strips(report: DemoReport, vectors: Mapping[str, Tensor]) -> str:
     parts = []
     for track in TRACKS:
         picture = pictures.strip_picture(report.tokens.track(track), vectors[track], report.seconds)
@@ -220,7 +220,7 @@ def _similarity(vectors: Mapping[str, Tensor]) -> str:
     )
 
 
-def _lead(report: Report) -> str:
+def _lead(report: DemoReport) -> str:
     entries = " and ".join(f"{size:,}" for size in dict.fromkeys(report.tokens.codebook_sizes))
     return (
         "This song was turned into two streams of whole numbers, one for the voice and one for everything else, 25 a "
@@ -230,7 +230,7 @@ def _lead(report: Report) -> str:
     )
 
 
-def render(report: Report, vectors: Mapping[str, Tensor]) -> str:
+def render(report: DemoReport, vectors: Mapping[str, Tensor]) -> str:
     """The page. vectors: code vectors `[frames, width]` of each track. Self-contained; a few MB for half a minute."""
     tokens, seconds = report.tokens, report.seconds
     rate = report.bits_per_second / 1000

@@ -66,7 +66,7 @@ def demo_song(folder: Path = DEMO_FOLDER) -> DemoSong:
 
 
 @dataclass(frozen=True)
-class Settings:
+class DemoSettings:
     """How to decode (None: the bundle's defaults), and which part of the song to take (seconds None: all of it)."""
 
     steps: int | None = None
@@ -77,7 +77,7 @@ class Settings:
 
 
 @dataclass
-class Report:
+class DemoReport:
     """One song's sounds `[channels, samples]` at 48 kHz, tokens and measurements; `true_stems` when given by the user.
 
     sounds: "mix", "vocals", "accompaniment" as they went in; decoded: the same from tokens alone; yardstick: the same
@@ -92,7 +92,7 @@ class Report:
     yardstick: dict[str, Tensor]
     true_stems: bool
     full_seconds: float
-    settings: Settings
+    settings: DemoSettings
     times: dict[str, float] = field(default_factory=dict)
     distances: dict[str, dict[str, float]] = field(default_factory=dict)
     stoi: dict[str, float] = field(default_factory=dict)
@@ -153,7 +153,9 @@ def separate(model: DuoTok, mix: Tensor) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts], dim=1)[:, : mix.shape[1]] for name in TRACKS}
 
 
-def _sounds(song: DemoSong, settings: Settings, model: DuoTok, note: Progress) -> tuple[dict[str, Tensor], bool, float]:
+def _sounds(
+    song: DemoSong, settings: DemoSettings, model: DuoTok, note: Progress
+) -> tuple[dict[str, Tensor], bool, float]:
     """The sounds at 48 kHz stereo and of one length, whether the stems were given, and seconds of separation."""
     part = {"channels": 2, "start": settings.start, "seconds": settings.seconds}
     paths = {"mix": song.mix, "vocals": song.vocals, "accompaniment": song.accompaniment}
@@ -179,7 +181,7 @@ def _sounds(song: DemoSong, settings: Settings, model: DuoTok, note: Progress) -
     return sounds, given, taken
 
 
-def make(song: DemoSong, model: DuoTok, settings: Settings, progress: Progress | None = None) -> Report:
+def make(song: DemoSong, model: DuoTok, settings: DemoSettings, progress: Progress | None = None) -> DemoReport:
     """Encode, decode and measure. `progress(what, fraction)` is called as it goes. Raises DuoTokError."""
     note: Progress = progress or (lambda _what, _fraction: None)
     source = song.mix or song.vocals
@@ -210,14 +212,16 @@ def make(song: DemoSong, model: DuoTok, settings: Settings, progress: Progress |
     }
     times["decoding"] = time.perf_counter() - began
     decoded["mix"] = decoded["vocals"] + decoded["accompaniment"]
-    report = Report(song.name, model, tokens, sounds, decoded, {}, given, max(full, tokens.seconds), settings, times)
+    report = DemoReport(
+        song.name, model, tokens, sounds, decoded, {}, given, max(full, tokens.seconds), settings, times
+    )
     _measure(report, note)
     if song.truth and not given:
         _judge_separation(report, song.truth)
     return report
 
 
-def _measure(report: Report, note: Progress) -> None:
+def _measure(report: DemoReport, note: Progress) -> None:
     """Fill in distances to what went in, of the decoded sound and of the yardstick, and the use of the codes."""
     for i, name in enumerate(PIECES):
         note("measuring", i / len(PIECES))
@@ -240,7 +244,7 @@ def _measure(report: Report, note: Progress) -> None:
         report.usage[track] = CodeUsage(size).add(report.tokens.track(track)).facts()
 
 
-def _intelligibility(report: Report) -> dict[str, float]:
+def _intelligibility(report: DemoReport) -> dict[str, float]:
     """STOI of the vocals; empty where it cannot be told: without pystoi, or with under a second of voice."""
     voice = report.sounds["vocals"]
     levels = voice.mean(0).unfold(0, 480, 480).square().mean(-1)
@@ -255,7 +259,7 @@ def _intelligibility(report: Report) -> dict[str, float]:
         return {}
 
 
-def _judge_separation(report: Report, truth: tuple[Path, Path]) -> None:
+def _judge_separation(report: DemoReport, truth: tuple[Path, Path]) -> None:
     """SI-SDR in dB of the separated stems, and of the untouched mix in their place, against the true ones."""
     mix = report.sounds["mix"]
     for track, path in zip(TRACKS, truth, strict=True):

@@ -247,7 +247,7 @@ class TokenCorpus:
             frames, sha256 = row.pop("n_frames"), row.pop("sha256")
             tokens = {}
             for stream in self.identity.streams:
-                parts = [codes[f"{stream.name}.{k}"][i] for k in range(len(stream.sizes))]
+                parts = [codes[f"{stream.name}.{k}"][i] for k in range(len(stream.codebook_sizes))]
                 if any(len(part) != frames for part in parts):
                     lengths = ", ".join(str(len(part)) for part in parts)
                     raise TokenFileError(

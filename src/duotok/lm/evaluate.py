@@ -106,7 +106,7 @@ def _without_pad(song: TokenizedSong, protocol: Protocol) -> TokenizedSong:
     """A source may hold PAD where somebody took frames out of it (diagnostics); nothing else may."""
     if protocol.name == "parallel" or protocol.source not in song.tokens:
         return song
-    pads = np.array([[size + 2] for size in protocol.codec.stream(protocol.source).sizes])
+    pads = np.array([[size + 2] for size in protocol.codec.stream(protocol.source).codebook_sizes])
     codes = song.tokens[protocol.source]
     return replace(song, tokens={**song.tokens, protocol.source: np.where(codes == pads, 0, codes)})
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from duotok.errors import ConfigError, TokenFileError
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import Protocol
-from duotok.lm.sampling import Draws, Sampling, chance, choose, uniform
+from duotok.lm.sampling import Draws, TokenSampling, chance, choose, uniform
 from duotok.lm.saved import LanguageModel
 
 Given = Mapping[str, NDArray[np.integer[Any]]]
@@ -26,7 +26,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class GeneratedTokens:
     """Tokens of one song: stream -> int32 `[codebooks, frames]`, what was given included. ended: the model ended it itself."""
 
     seed: int
@@ -34,7 +34,7 @@ class Made:
     ended: bool
 
 
-class Window(NamedTuple):
+class GenerationWindow(NamedTuple):
     """The model reads frames `[start, stop)` as far as they are known, and makes frames `[first, last)` of them."""
 
     start: int
@@ -43,17 +43,17 @@ class Window(NamedTuple):
     last: int
 
 
-def windows(protocol: Protocol, frames: int, known: int, piece: int) -> list[Window]:
+def windows(protocol: Protocol, frames: int, known: int, piece: int) -> list[GenerationWindow]:
     """The windows that make frames `[known, frames)`, each at most `piece` long."""
     found = []
     prefix = min(protocol.prefix, frames)
     if known < prefix:  # a beginning that the model was always given in training; from there on it is at home
-        found.append(Window(0, min(piece, frames), known, prefix))
+        found.append(GenerationWindow(0, min(piece, frames), known, prefix))
         known = prefix
     while known < frames:
         start = max(0, min(known - piece // 2, frames - piece))
         stop = min(start + piece, frames)
-        found.append(Window(start, stop, known, stop))
+        found.append(GenerationWindow(start, stop, known, stop))
         known = stop
     return found
 
@@ -65,11 +65,11 @@ def generate(
     seconds: float,
     given: Given | None = None,
     *,
-    sampling: Sampling | None = None,
+    sampling: TokenSampling | None = None,
     at_least: float | None = None,
     cache: bool = True,
     progress: Progress | None = None,
-) -> list[Made]:
+) -> list[GeneratedTokens]:
     """One song of `seconds` for each of `seeds`, side by side.
 
     given: stream -> codes `[codebooks, frames]` that stay as they are. A track-to-track model needs its source for the whole
@@ -79,7 +79,7 @@ def generate(
     step, for tests and measurements: the same codes, many times slower. progress(fraction) is called as it goes.
     Raises ConfigError for lengths that do not fit, TokenFileError for codes that the codec does not have.
     """
-    codec, sampling = lm.protocol.codec, sampling or Sampling()
+    codec, sampling = lm.protocol.codec, sampling or TokenSampling()
     frames = codec.frames(seconds)
     if frames < 1 or not seeds:
         raise ConfigError(f"{seconds:g} s for {len(seeds)} seeds: nothing to make; take at least a frame and one seed")
@@ -107,7 +107,7 @@ def generate(
             break
     song = work.song.cpu().numpy().astype(np.int32)
     return [
-        Made(seed, {s.name: song[i, :end].T[work.of(s.name)] for s in codec.streams}, end < frames)
+        GeneratedTokens(seed, {s.name: song[i, :end].T[work.of(s.name)] for s in codec.streams}, end < frames)
         for i, (seed, end) in enumerate(zip(seeds, ends, strict=True))
     ]
 
@@ -120,7 +120,7 @@ def check_given(protocol: Protocol, given: Given, frames: int) -> dict[int, int]
     for name, codes in given.items():
         if name not in names:
             raise ConfigError(f"given: {codec} has no stream '{name}'; it has {', '.join(names)}")
-        sizes = codec.stream(name).sizes
+        sizes = codec.stream(name).codebook_sizes
         if codes.ndim != 2 or len(codes) != len(sizes) or codes.dtype.kind not in "iu":
             raise TokenFileError(
                 f"given: {name} is {codes.dtype} {list(codes.shape)}, not integers [{len(sizes)}, frames]"
@@ -159,7 +159,9 @@ def _song(protocol: Protocol, given: Given, frames: int, rows: int) -> Tensor:
 class _Work:
     """Songs in the making. song: int64 `[rows, frames, K]`; have: frames that are given of each column."""
 
-    def __init__(self, lm: LanguageModel, draws: Draws, sampling: Sampling, song: Tensor, have: dict[int, int]) -> None:
+    def __init__(
+        self, lm: LanguageModel, draws: Draws, sampling: TokenSampling, song: Tensor, have: dict[int, int]
+    ) -> None:
         self.lm, self.draws, self.sampling, self.have = lm, draws, sampling, have
         self.columns = lm.protocol.codec.columns
         self.song = song.to(lm.model.device)
@@ -168,7 +170,7 @@ class _Work:
     def of(self, stream: str) -> list[int]:
         return [k for k, column in enumerate(self.columns) if column.stream == stream]
 
-    def prompt(self, window: Window) -> Tensor:
+    def prompt(self, window: GenerationWindow) -> Tensor:
         """What the model reads before it makes the window's first frame, `[rows, steps, K]`: see `protocols.py`."""
         start, stop, first, _ = window
         sizes = self.song.new_tensor([column.size for column in self.columns])

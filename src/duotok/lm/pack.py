@@ -1,5 +1,4 @@
-"""Sound or token files into one packed corpus, resumable: finished songs wait in PATH.parts, as .duotok files, or as
-safetensors of another codec.
+"""Sound or token files into one packed corpus, resumable: finished songs wait in PATH.parts.
 
 From shards, a row is a stretch: segments of a recording that follow each other without a gap are joined, sound first, and
 encoded as one. A gap (silence and scraps that no segment covers) begins a new row, with its `start_frame`: tokens on the two
@@ -10,7 +9,6 @@ all codecs have the same; `start_frame` is in frames of the codec.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +25,7 @@ from torch import Tensor
 from duotok.audio.resampling import resampled_length
 from duotok.clock import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec import Codec
-from duotok.codec.bundled import BundleCodec
-from duotok.codec.duotok import DuoTok
-from duotok.codec.token_files import SUFFIX as CODEC_SUFFIX
+from duotok.codec.token_files import SUFFIX as PART
 from duotok.codec.token_files import load_tokens, save_tokens
 from duotok.corpora.base import split_by_identity
 from duotok.errors import DuoTokError, TokenFileError
@@ -41,7 +37,7 @@ from duotok.records import SPLITS, Split
 from duotok.shards.index import track_parts
 from duotok.shards.neighbours import joined
 from duotok.shards.store import ShardStore
-from duotok.tokens import SUFFIX, DualTokens
+from duotok.tokens import SUFFIX, DualTokens, Tokens
 from duotok.tracks import TRACKS
 
 T = TypeVar("T")
@@ -50,7 +46,7 @@ SOLO = {"instrumental": "accompaniment", "voice": "vocals"}
 
 
 @dataclass(frozen=True)
-class Stretch:
+class SongStretch:
     """Segments (indices into a store, in the order of time) that follow each other in one recording.
 
     start_frame, frames: at 25 Hz, as shards have it.
@@ -90,13 +86,13 @@ class Packed:
     left_out: int
 
 
-def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequence[Split] = ()) -> list[Stretch]:
+def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequence[Split] = ()) -> list[SongStretch]:
     """All stretches that have vocals and accompaniment, split by split, each in the order of recordings and time.
 
     solo: of these splits instrumentals and solo voices as well; their other track is silence.
     """
     columns = ("recording", "start_frame", "frames", "corpus", "identity", "stems", "sha256")
-    found: list[Stretch] = []
+    found: list[SongStretch] = []
     for split in splits:
         indices = store.where(split, needs=TRACKS)
         for kind, track in SOLO.items() if split in solo else ():
@@ -109,7 +105,7 @@ def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequenc
             tracks = tuple(track for track in TRACKS if track in stems)
             hashes = [[row["sha256"][stem] for track in tracks for stem in stems[track]] for row in parts]
             found.append(
-                Stretch(
+                SongStretch(
                     first["recording"], first["start_frame"], f"{first['corpus']}/{first['identity']}", split, tracks,
                     tuple(run), sum(row["frames"] for row in parts),
                     hashlib.sha256(json.dumps(hashes).encode()).hexdigest(),
@@ -119,7 +115,7 @@ def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequenc
 
 
 def pack_shards(
-    model: DuoTok | Codec,
+    model: Codec,
     store: ShardStore,
     path: Path,
     splits: Sequence[Split] = SPLITS,
@@ -137,7 +133,6 @@ def pack_shards(
         raise TokenFileError(
             f"{store.ranges.url}: no segment has both {' and '.join(TRACKS)}; separate the mixes first"
         )
-    model = model.model if isinstance(model, BundleCodec) else model
     identity = codec_identity(model)
     frames = {s.id: _frames(model, s) for s in wanted}
     source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in wanted]).encode()).hexdigest()
@@ -150,7 +145,7 @@ def pack_shards(
     parts = path.with_name(f"{path.name}.parts")
     kept = 0
     for stretch in _shown(wanted, "encoding"):
-        if _finished(parts, model, stretch):
+        if _is_encoded(parts, model, stretch):
             kept += 1
             continue
         sound = {track: _sound(store, stretch, track) for track in TRACKS}
@@ -159,7 +154,7 @@ def pack_shards(
     def songs() -> Iterator[TokenizedSong]:
         for s in wanted:
             start = identity.frames(s.start_frame / FRAME_RATE)
-            song = TokenizedSong(s.id, s.split, _read(parts, model, s), s.identity, s.recording, start)
+            song = TokenizedSong(s.id, s.split, _codes(load_tokens(_part(parts, s))[0]), s.identity, s.recording, start)
             if song.frames != frames[s.id]:
                 raise TokenFileError(
                     f"{parts}: song '{s.id}' has {song.frames} frames, not {frames[s.id]}; remove the folder"
@@ -171,7 +166,7 @@ def pack_shards(
     return Packed(count, sum(frames.values()), kept, left_out)
 
 
-def code_vectors(model: DuoTok | Codec) -> Vectors:
+def code_vectors(model: Codec) -> Vectors:
     """What the codec knows of each of its codes, by column."""
     return {
         f"{stream}.{k}": principal(table)
@@ -180,57 +175,46 @@ def code_vectors(model: DuoTok | Codec) -> Vectors:
     }
 
 
-def _frames(model: DuoTok | Codec, stretch: Stretch) -> int:
+def _frames(model: Codec, stretch: SongStretch) -> int:
     """Frames of the codec in a stretch."""
     return model.n_frames(resampled_length(stretch.frames * FRAME_SAMPLES, SAMPLE_RATE, model.sample_rate))
 
 
-def _encode(parts: Path, model: DuoTok | Codec, stretch: Stretch, sound: Mapping[str, Tensor], batch_size: int) -> None:
-    if isinstance(model, DuoTok):
-        tokens = model.encode(**sound, batch_size=batch_size)  # type: ignore[arg-type]
-        dataclasses.replace(tokens, source=stretch.source).save(parts / (stretch.file + SUFFIX))
-    else:
-        found = model.encode(vocals=sound["vocals"], accompaniment=sound["accompaniment"], batch_size=batch_size)
-        save_tokens(parts / (stretch.file + CODEC_SUFFIX), found, model, stretch.source)
+def _part(parts: Path, stretch: SongStretch) -> Path:
+    return parts / (stretch.file + PART)
 
 
-def _finished(parts: Path, model: DuoTok | Codec, stretch: Stretch) -> bool:
+def _encode(parts: Path, model: Codec, stretch: SongStretch, sound: Mapping[str, Tensor], batch_size: int) -> None:
+    tokens = model.encode(vocals=sound["vocals"], accompaniment=sound["accompaniment"], batch_size=batch_size)
+    save_tokens(_part(parts, stretch), tokens, model, stretch.source)
+
+
+def _is_encoded(parts: Path, model: Codec, stretch: SongStretch) -> bool:
     """Whether an earlier run has encoded these very sounds with this very codec."""
     try:
-        if isinstance(model, DuoTok):
-            tokens = DualTokens.load(parts / (stretch.file + SUFFIX))
-            return tokens.model_hash == model.model_hash and tokens.source == stretch.source
-        found, header = load_tokens(parts / (stretch.file + CODEC_SUFFIX))
+        tokens, header = load_tokens(_part(parts, stretch))
     except TokenFileError:
         return False
     same = {**header, "model_hash": model.model_hash, "source": stretch.source} == header
-    return same and set(found) == {stream.name for stream in model.streams}
+    return same and set(tokens) == {stream.name for stream in model.streams}
 
 
-def _remove_parts(parts: Path, wanted: Sequence[Stretch]) -> None:
-    """The parts that `wanted` made; the folder goes with them unless something else lies there."""
-    for stretch in wanted:
-        for suffix in (SUFFIX, CODEC_SUFFIX):
-            (parts / (stretch.file + suffix)).unlink(missing_ok=True)
+def _remove_parts(parts: Path, encoded: Sequence[SongStretch]) -> None:
+    """The parts of these stretches; the folder goes with them unless something else lies there."""
+    for stretch in encoded:
+        _part(parts, stretch).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         parts.rmdir()
 
 
-def _read(parts: Path, model: DuoTok | Codec, stretch: Stretch) -> dict[str, Codes]:
-    if isinstance(model, DuoTok):
-        return _codes(DualTokens.load(parts / (stretch.file + SUFFIX)))
-    found, _ = load_tokens(parts / (stretch.file + CODEC_SUFFIX))
-    return {stream: codes.numpy().astype(np.int32) for stream, codes in found.items()}
-
-
-def _sound(store: ShardStore, stretch: Stretch, track: str) -> Tensor:
+def _sound(store: ShardStore, stretch: SongStretch, track: str) -> Tensor:
     if track not in stretch.tracks:
         return torch.zeros(2, stretch.frames * FRAME_SAMPLES)
     return torch.cat([store.audio(index, track, channels=2) for index in stretch.segments], dim=1)
 
 
-def _codes(tokens: DualTokens) -> dict[str, Codes]:
-    return {track: tokens.track(track).numpy()[None].astype(np.int32) for track in TRACKS}
+def _codes(tokens: Tokens) -> dict[str, Codes]:
+    return {stream: codes.numpy().astype(np.int32) for stream, codes in tokens.items()}
 
 
 def pack_tokens(
@@ -239,7 +223,7 @@ def pack_tokens(
     split: Split | None = None,
     codec: CodecIdentity | None = None,
     force: bool = False,
-    model: DuoTok | None = None,
+    model: Codec | None = None,
 ) -> Packed:
     """Pack a tree of .duotok files. The name without the ending is a song's id.
 

@@ -20,7 +20,7 @@ from duotok.random import item_seed
 
 
 @dataclass(frozen=True)
-class Sampling:
+class TokenSampling:
     """temperature: 0 is the model's first guess, 1 the model as it is; top_k: only the k likeliest codes, 0 is all; top_p: of
     those, only the likeliest ones that together have this probability, 1 is all.
 
@@ -43,7 +43,7 @@ class Sampling:
             raise ConfigError(f"top_p {self.top_p:g} must be above 0 and at most 1")
 
 
-def kept(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def kept(logits: Tensor, sampling: TokenSampling) -> tuple[Tensor, Tensor]:
     """What may be drawn: (log-probabilities but for a constant, -inf where top-p cuts; which codes these are), both `[rows, k]`.
 
     logits: `[rows, V]`. Temperature first, then top-k, then top-p of what is left. The temperature must be above 0.
@@ -63,7 +63,7 @@ def kept(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     return scaled, codes
 
 
-def choose(logits: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
+def choose(logits: Tensor, sampling: TokenSampling, keys: Sequence[int]) -> Tensor:
     """One code a row, int64 `[rows]`, from logits `[rows, V]`; keys: of each row's draws, from `Draws`."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
@@ -72,7 +72,7 @@ def choose(logits: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
     return codes.gather(1, (scaled + noise).argmax(-1, keepdim=True))[:, 0]
 
 
-def chance(logits: Tensor, which: int, sampling: Sampling) -> Tensor:
+def chance(logits: Tensor, which: int, sampling: TokenSampling) -> Tensor:
     """The probability of class `which` under `sampling`, float64 `[rows]`: 0 or 1 at temperature 0."""
     if sampling.temperature == 0:
         return (logits.argmax(-1) == which).double()

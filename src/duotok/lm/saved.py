@@ -28,7 +28,7 @@ from duotok.lm.config import LMConfig
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import Name, Protocol, protocol_by_name
 from duotok.lm.stage import TrainedLM, load_lm
-from duotok.lm.streams import CodecIdentity
+from duotok.lm.streams import CodecField
 from duotok.seals import hashes, is_sealed, read_json, seal
 from duotok.training.checkpoint import best_so_far, checkpoints, read_state
 
@@ -45,7 +45,7 @@ class FolderConfig(Config):
 
     format_version: int = FORMAT_VERSION
     model: LMConfig
-    codec: CodecIdentity
+    codec: CodecField
     protocol: Name
     source: str = ""
     target: str = ""
@@ -191,7 +191,7 @@ def _stored(model: MultiStreamLM, storage: Storage) -> dict[str, Tensor]:
 def card(config: FolderConfig, model: MultiStreamLM, notes: str = "") -> str:
     """What the folder holds, for people."""
     codec, c = config.codec, config.model
-    streams = ", ".join(f"{s.name} ({' x '.join(f'{n:,}' for n in s.sizes)} codes)" for s in codec.streams)
+    streams = ", ".join(f"{s.name} ({' x '.join(f'{n:,}' for n in s.codebook_sizes)} codes)" for s in codec.streams)
     what, asked = "all streams of music, unconditionally or going on from a beginning", "--seconds 30 "
     if config.protocol == "track_to_track":
         what = f"{config.target} for given {config.source} (trained with {config.prefix_seconds:g} s of it given)"

@@ -65,13 +65,13 @@ def check_song(codec: CodecIdentity, song: TokenizedSong, name: str) -> None:
     lengths = set()
     for stream in codec.streams:
         codes = song.tokens[stream.name]
-        if codes.ndim != 2 or len(codes) != len(stream.sizes) or codes.dtype.kind not in "iu":
+        if codes.ndim != 2 or len(codes) != len(stream.codebook_sizes) or codes.dtype.kind not in "iu":
             raise TokenFileError(
                 f"{start}: {stream.name} is {codes.dtype} {list(codes.shape)}; wanted are integers "
-                f"[{len(stream.sizes)}, frames]"
+                f"[{len(stream.codebook_sizes)}, frames]"
             )
         lengths.add(codes.shape[1])
-        for k, (row, size) in enumerate(zip(codes, stream.sizes, strict=True)):
+        for k, (row, size) in enumerate(zip(codes, stream.codebook_sizes, strict=True)):
             low, high = (int(row.min()), int(row.max())) if len(row) else (0, 0)
             if low < 0 or high >= size:
                 raise TokenFileError(

@@ -24,7 +24,7 @@ from duotok.lm.pieces import SHORTEST, Piece, check_lengths, pieces
 from duotok.lm.protocols import PREFIX_SECONDS, Name, Protocol, batched, protocol_by_name
 from duotok.lm.song import TokenizedSong
 from duotok.lm.start import start_from_codec
-from duotok.lm.streams import CodecIdentity
+from duotok.lm.streams import CodecField
 from duotok.lm.unigram import count_songs
 from duotok.random import ItemRandom
 from duotok.records import Split
@@ -44,7 +44,7 @@ class LMStageConfig(StageConfig):
     eps: float = Field(default=1e-5, gt=0, description="AdamW's epsilon")
 
     data: Path = Field(description="packed tokens, of `duotok pack`")
-    codec: CodecIdentity | None = Field(
+    codec: CodecField | None = Field(
         default=None, description="the only codec whose tokens will do; filled in from data"
     )
     model: LMConfig = Field(default=LMConfig.model_validate({}), description="e.g. {preset: 100m}")

@@ -6,28 +6,18 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import BeforeValidator, PlainSerializer
+
+from duotok.clock import FRAME_RATE, SAMPLE_RATE
+from duotok.codec.contract import Described, Stream
 from duotok.errors import TokenFileError
-
-if TYPE_CHECKING:
-    from duotok.codec import Described
-    from duotok.tokens import DualTokens
+from duotok.tokens import DualTokens
+from duotok.tracks import TRACKS
 
 SPECIALS = 3
 """Entries after the V codes of a codebook: SOS = V, EOS = V + 1, PAD = V + 2 (docs/parameters.md, language model)."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One token stream: "vocals", "accompaniment", "mix", ...; the size of each of its codebooks."""
-
-    name: str
-    sizes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not self.name or not self.sizes or min(self.sizes) < 2:
-            raise ValueError(f"stream '{self.name}' with codebooks of {self.sizes}: a name, and sizes of at least 2")
 
 
 class Column(NamedTuple):
@@ -65,7 +55,7 @@ class CodecIdentity:
     @property
     def columns(self) -> tuple[Column, ...]:
         """All codebooks, stream by stream: the order of K everywhere."""
-        return tuple(Column(s.name, k, size) for s in self.streams for k, size in enumerate(s.sizes))
+        return tuple(Column(s.name, k, size) for s in self.streams for k, size in enumerate(s.codebook_sizes))
 
     @property
     def fingerprint(self) -> str:
@@ -82,7 +72,7 @@ class CodecIdentity:
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {
-            "streams": [{"name": s.name, "sizes": [int(size) for size in s.sizes]} for s in self.streams]
+            "streams": [{"name": s.name, "sizes": [int(size) for size in s.codebook_sizes]} for s in self.streams]
         }
 
     @classmethod
@@ -102,16 +92,23 @@ class CodecIdentity:
             raise TokenFileError(f"{name}: tokens of {other}, wanted are those of {self}; pack with that codec")
 
 
+def _from_json(values: Any) -> Any:
+    try:
+        return CodecIdentity.from_json(values) if isinstance(values, dict) else values
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no identity of a codec ({error!r})") from None
+
+
+CodecField = Annotated[CodecIdentity, BeforeValidator(_from_json), PlainSerializer(CodecIdentity.as_json)]
+"""An identity in a typed configuration, as `as_json` writes it."""
+
+
 def codec_identity(codec: Described) -> CodecIdentity:
     """The identity of any codec: a `DuoTok`, or what `duotok.codec` opens."""
-    streams = tuple(Stream(s.name, tuple(s.codebook_sizes)) for s in codec.streams)
-    return CodecIdentity(codec.model_id, codec.model_hash, codec.frame_rate, codec.sample_rate, streams)
+    return CodecIdentity(codec.model_id, codec.model_hash, codec.frame_rate, codec.sample_rate, codec.streams)
 
 
 def tokens_identity(tokens: DualTokens) -> CodecIdentity:
     """The identity of the model that made a token file."""
-    from duotok.clock import FRAME_RATE, SAMPLE_RATE
-    from duotok.tracks import TRACKS
-
     streams = tuple(Stream(track, (size,)) for track, size in zip(TRACKS, tokens.codebook_sizes, strict=True))
     return CodecIdentity(tokens.model_id, tokens.model_hash, FRAME_RATE, SAMPLE_RATE, streams)

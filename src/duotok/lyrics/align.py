@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from duotok.lyrics.text import TextVocabulary
-from duotok.lyrics.types import Line, Lyrics, LyricsError, Word
+from duotok.lyrics.types import LyricLine, Lyrics, LyricsError, SungWord
 
 BLOCK = 256
 FRAME_SECONDS = 0.04
@@ -22,7 +22,7 @@ FRAME_SECONDS = 0.04
 
 
 @dataclass(frozen=True)
-class Alignment:
+class WordAlignment:
     """Frames `start <= t < stop` of each target, int64 `[targets]`; its mean log-probability there, float32 `[targets]`.
 
     score: log-probability of the whole best path (blanks included).
@@ -40,7 +40,7 @@ def least_frames(targets: Tensor) -> int:
 
 
 @torch.no_grad()
-def align(log_probs: Tensor, targets: Tensor, blank: int) -> Alignment:
+def align(log_probs: Tensor, targets: Tensor, blank: int) -> WordAlignment:
     """The most probable CTC path of `targets`, int64 `[n]`, through `log_probs [frames, classes]`.
 
     Among equally probable paths each target lasts as long as it can. Raises ValueError for other shapes, classes out of
@@ -59,7 +59,7 @@ def align(log_probs: Tensor, targets: Tensor, blank: int) -> Alignment:
             "words of this recording?"
         )
     if frames == 0:
-        return Alignment(targets.cpu().long(), targets.cpu().long(), torch.zeros(0), 0.0)
+        return WordAlignment(targets.cpu().long(), targets.cpu().long(), torch.zeros(0), 0.0)
     return _Trellis(log_probs.detach().float().cpu(), targets.cpu().long(), blank).best()
 
 
@@ -73,7 +73,7 @@ class _Trellis:
         skips[3::2] = targets[1:] != targets[:-1]
         self.closed = torch.zeros(len(self.classes)).masked_fill(~skips, -math.inf)
 
-    def best(self) -> Alignment:
+    def best(self) -> WordAlignment:
         frames, states = len(self.log_probs), len(self.classes)
         scores = torch.full((states,), -math.inf)
         scores[:2] = self.log_probs[0, self.classes[:2]]
@@ -113,7 +113,7 @@ class _Trellis:
             torch.add(best, self.log_probs[t].index_select(0, self.classes), out=stay)
         return stay.clone()
 
-    def _spans(self, path: Tensor, score: float) -> Alignment:
+    def _spans(self, path: Tensor, score: float) -> WordAlignment:
         inside = path % 2 == 1
         owners = path[inside] // 2
         at = inside.nonzero()[:, 0]
@@ -122,7 +122,7 @@ class _Trellis:
         stop = torch.zeros(n, dtype=torch.long).scatter_reduce(0, owners, at + 1, "amax")
         own = self.log_probs[at, self.classes[path[inside]]]
         scores = torch.zeros(n).index_add(0, owners, own) / (stop - start)
-        return Alignment(start, stop, scores, score)
+        return WordAlignment(start, stop, scores, score)
 
 
 def encode_words(words: Sequence[str], vocabulary: TextVocabulary) -> tuple[list[int], list[int]]:
@@ -170,14 +170,14 @@ def align_lyrics(
     for owner, start, stop in zip(owners, found.start.tolist(), found.stop.tolist(), strict=True):
         if owner >= 0:
             times[owner] = (times.get(owner, (start * frame,))[0], stop * frame)
-    lines: list[Line] = []
+    lines: list[LyricLine] = []
     at = 0
     for line in lyrics.lines:
-        words = tuple(Word(w.text, *times.get(at + i, (None, None))) for i, w in enumerate(line.words))
+        words = tuple(SungWord(w.text, *times.get(at + i, (None, None))) for i, w in enumerate(line.words))
         at += len(words)
         known = [w for w in words if w.timed]
         first, last = (known[0].start, known[-1].end) if known else (None, None)
-        lines.append(Line(line.text, first, last, words))
+        lines.append(LyricLine(line.text, first, last, words))
     margin = (found.score - backwards.score) / len(encoded)
     return Aligned(Lyrics(tuple(lines), lyrics.language, "aligned", lyrics.notes), margin)
 

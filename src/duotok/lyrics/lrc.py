@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from duotok.lyrics.mend import LONGEST_LINE, Draft
-from duotok.lyrics.types import Line
+from duotok.lyrics.repair import LONGEST_LINE, Draft
+from duotok.lyrics.types import LyricLine
 from duotok.lyrics.words import Piece, language_code, words_of_pieces
 
 _CLOCK = r"(\d{1,4}):(\d{1,2})(?:[.:](\d{1,3}))?"
@@ -53,7 +53,7 @@ def parse(text: str) -> Draft:
         timed.extend((time, rest) for time in times)
     timed.sort(key=lambda entry: entry[0])
     texts = [" ".join(_ANY_TAG.sub("", rest).split()) for _, rest in timed]
-    lines: list[Line] = []
+    lines: list[LyricLine] = []
     credits = 0
     for i, (start, rest) in enumerate(timed):
         if _CREDIT.match(texts[i]):
@@ -65,7 +65,7 @@ def parse(text: str) -> Draft:
             end = following if later is not None and not texts[later] else None
             last = end if end is not None or following is None else min(following, start + LONGEST_LINE)
             words = words_of_pieces(_pieces(start, rest, last, offset)) if _ANY_TAG.search(rest) else []
-            lines.append(Line(texts[i], start, end, tuple(words)))
+            lines.append(LyricLine(texts[i], start, end, tuple(words)))
     notes = [f"{credits} x credit line, left out"] if credits else []
     language = language_code(headers.get("la", headers.get("lang", headers.get("language", ""))))
     return Draft(lines, language, "lrc", notes)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from duotok.lyrics import lrc, speech, tables, ultrastar
 from duotok.lyrics.encodings import decode
-from duotok.lyrics.mend import Draft, mend
-from duotok.lyrics.types import Line, Lyrics, LyricsError
+from duotok.lyrics.repair import Draft, repair
+from duotok.lyrics.types import LyricLine, Lyrics, LyricsError
 from duotok.lyrics.words import language_code
 
 Format = Literal[
@@ -43,7 +43,7 @@ def read_lyrics(
     format: told from the content unless given. encoding: told as far as it can be (`duotok.lyrics.encodings`) unless given; a
     guess is said in `notes`. seconds: length of the recording; words behind it are left out. start:
     where in the lyrics' time the recording begins (it is part of a longer file). Faults (overlaps, zero lengths, words
-    without times ...) are mended and said in `notes`; strict: the first one raises. Raises LyricsError, in one line, for
+    without times ...) are repaired and said in `notes`; strict: the first one raises. Raises LyricsError, in one line, for
     what is missing, is no text, holds no lyrics or is not of the format.
     """
     name, file = str(path), Path(path)
@@ -60,7 +60,7 @@ def read_lyrics(
     kind = format or _kind(text, values, name)
     if kind not in FORMATS:
         raise LyricsError(f"{name}: format '{kind}' is not known; choose {', '.join(FORMATS)}")
-    found = mend(_draft(kind, text, values, file, name), name, seconds, start, strict)
+    found = repair(_draft(kind, text, values, file, name), name, seconds, start, strict)
     if not guessed:
         return found
     log.warning("%s: %s; save it as UTF-8, or give its encoding", name, guessed)
@@ -153,4 +153,4 @@ def _plain(text: str) -> Draft:
     rows = [row.strip() for row in text.splitlines() if row.strip()]
     sung = [row for row in rows if not _SECTION.match(row)]
     notes = [f"{len(rows) - len(sung)} x mark of a section, left out"] if len(sung) < len(rows) else []
-    return Draft([Line(row) for row in sung], "", "text", notes)
+    return Draft([LyricLine(row) for row in sung], "", "text", notes)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from duotok.lyrics.mend import Draft
-from duotok.lyrics.types import Line, LyricsError, Word
+from duotok.lyrics.repair import Draft
+from duotok.lyrics.types import LyricLine, LyricsError, SungWord
 from duotok.lyrics.words import language_code, line_of, lines_by_pauses, split_words
 
 _TAG = re.compile(r"<\|([^|]*)\|>")
@@ -17,7 +17,7 @@ _SENTENCE = re.compile(r"(?<=[，。？！；,?!;])\s*|(?<=\.)\s+")
 
 
 def number(value: Any) -> float | None:
-    """A JSON number as float; None for anything else (NaN stays: `mend` drops it)."""
+    """A JSON number as float; None for anything else (NaN stays: `repair` drops it)."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if abs(value) < 1e9 or value != value else None
@@ -25,12 +25,12 @@ def number(value: Any) -> float | None:
 
 def whisperx(values: dict[str, Any], name: str) -> Draft:
     """Segments are lines; a word without times (a number, say) has none. Raises LyricsError for another shape."""
-    lines: list[Line] = []
+    lines: list[LyricLine] = []
     try:
         for segment in values.get("segments") or ():
             words = [_timed(word) for word in segment.get("words") or ()]
             text = str(segment.get("text") or "")
-            lines.append(Line(text, number(segment.get("start")), number(segment.get("end")), tuple(words)))
+            lines.append(LyricLine(text, number(segment.get("start")), number(segment.get("end")), tuple(words)))
         if not lines:
             lines = lines_by_pauses([_timed(word) for word in values.get("word_segments") or ()])
     except (TypeError, AttributeError, KeyError) as error:
@@ -38,8 +38,8 @@ def whisperx(values: dict[str, Any], name: str) -> Draft:
     return Draft(lines, language_code(str(values.get("language") or "")), "whisperx")
 
 
-def _timed(word: dict[str, Any]) -> Word:
-    return Word(str(word["word"]), number(word.get("start")), number(word.get("end")))
+def _timed(word: dict[str, Any]) -> SungWord:
+    return SungWord(str(word["word"]), number(word.get("start")), number(word.get("end")))
 
 
 def funasr(values: Any, name: str) -> Draft:
@@ -47,7 +47,7 @@ def funasr(values: Any, name: str) -> Draft:
 
     Raises LyricsError for another shape.
     """
-    lines: list[Line] = []
+    lines: list[LyricLine] = []
     language, unmatched = "", 0
     try:
         for result in values if isinstance(values, list) else [values]:
@@ -63,7 +63,7 @@ def funasr(values: Any, name: str) -> Draft:
                 words = _tokens(text, sentence.get("timestamp") or (), sentence.get("raw_text"))
                 unmatched += words is None
                 start, end = _milliseconds(sentence.get("start")), _milliseconds(sentence.get("end"))
-                lines.append(Line(text, start, end, tuple(words or ())))
+                lines.append(LyricLine(text, start, end, tuple(words or ())))
     except (TypeError, AttributeError, KeyError, IndexError) as error:
         raise LyricsError(f"{name}: not JSON as FunASR writes it ({error!r}); transcribe again") from None
     notes = (
@@ -84,15 +84,15 @@ def _milliseconds(value: Any) -> float | None:
     return None if time is None else time / 1000
 
 
-def _tokens(text: str, stamps: Sequence[Sequence[float]], raw: str | None = None) -> list[Word] | None:
+def _tokens(text: str, stamps: Sequence[Sequence[float]], raw: str | None = None) -> list[SungWord] | None:
     """Tokens with their times; None when their numbers differ."""
     for tokens in (split_words(text), (raw or "").split(), text.split()):
         if tokens and len(tokens) == len(stamps):
-            return [Word(t, _milliseconds(s[0]), _milliseconds(s[1])) for t, s in zip(tokens, stamps, strict=True)]
+            return [SungWord(t, _milliseconds(s[0]), _milliseconds(s[1])) for t, s in zip(tokens, stamps, strict=True)]
     return None
 
 
-def _sentences(result: dict[str, Any]) -> tuple[list[Line], int]:
+def _sentences(result: dict[str, Any]) -> tuple[list[LyricLine], int]:
     """Lines of a result without sentence_info: at punctuation, else at pauses; and how many have no word times."""
     text, stamps = _plain(result.get("text") or ""), result.get("timestamp") or ()
     if not text:
@@ -100,14 +100,14 @@ def _sentences(result: dict[str, Any]) -> tuple[list[Line], int]:
     given = result.get("words")
     if isinstance(given, list) and len(given) == len(stamps):  # SenseVoice with output_timestamp
         tokens = [
-            Word(str(t).strip("\u2581 "), _milliseconds(s[0]), _milliseconds(s[1]))
+            SungWord(str(t).strip("\u2581 "), _milliseconds(s[0]), _milliseconds(s[1]))
             for t, s in zip(given, stamps, strict=True)
         ]
         return lines_by_pauses([token for token in tokens if token.text]), 0
     words = _tokens(text, stamps, result.get("raw_text"))
     parts = [part.strip() for part in _SENTENCE.split(text) if part.strip()]
     if words is None:
-        return [Line(part) for part in parts], int(bool(stamps))
+        return [LyricLine(part) for part in parts], int(bool(stamps))
     counts = [len(split_words(part)) for part in parts]
     if len(parts) == 1 or sum(counts) != len(words):
         return lines_by_pauses(words), 0

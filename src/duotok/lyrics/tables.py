@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from duotok.lyrics.encodings import decode
-from duotok.lyrics.mend import Draft
+from duotok.lyrics.repair import Draft
 from duotok.lyrics.speech import number
-from duotok.lyrics.types import Line, Lyrics, LyricsError, Word
+from duotok.lyrics.types import LyricLine, Lyrics, LyricsError, SungWord
 from duotok.lyrics.words import language_code, line_of, lines_by_pauses
 
 WORDS_HEADER = "word_start,word_end,line_end"
@@ -50,10 +50,10 @@ def jamendo_words(text: str, path: Path) -> Draft:
     words = [line for line in decode(place.read_bytes(), str(place)).text.splitlines() if line.strip()]
     if len(words) != len(rows):
         raise LyricsError(f"{path}: {len(rows)} times for the {len(words)} words of {place}; get both again")
-    lines: list[Line] = []
-    held: list[Word] = []
+    lines: list[LyricLine] = []
+    held: list[SungWord] = []
     for word, row in zip(words, rows, strict=True):
-        held.append(Word(word.strip(), _time(row["word_start"], path), _time(row["word_end"], path)))
+        held.append(SungWord(word.strip(), _time(row["word_start"], path), _time(row["word_end"], path)))
         if _time(row["line_end"], path) is not None:
             lines.append(line_of(held))
             held = []
@@ -65,7 +65,7 @@ def jamendo_words(text: str, path: Path) -> Draft:
 def jamendo_lines(text: str, path: Path) -> Draft:
     """annotations/lines/SONG.csv: lines with times, words without."""
     rows = _rows(text, LINES_HEADER, path)
-    lines = [Line(r["lyrics_line"], _time(r["start_time"], path), _time(r["end_time"], path)) for r in rows]
+    lines = [LyricLine(r["lyrics_line"], _time(r["start_time"], path), _time(r["end_time"], path)) for r in rows]
     return Draft(lines, _jamendo_language(path), "jamendolyrics")
 
 
@@ -85,10 +85,10 @@ def word_list(words: list[Any], language: str, source: str, path: str) -> Draft:
     """A list of {"word" or "text", "start", "end"}, lines by their "line" numbers if they have some, else by pauses."""
     try:
         found = [
-            Word(str(w["word"] if "word" in w else w["text"]), number(w["start"]), number(w["end"])) for w in words
+            SungWord(str(w["word"] if "word" in w else w["text"]), number(w["start"]), number(w["end"])) for w in words
         ]
         marks = [w.get("line") for w in words]
-        groups: dict[Any, list[Word]] = {mark: [] for mark in marks}
+        groups: dict[Any, list[SungWord]] = {mark: [] for mark in marks}
     except (KeyError, TypeError, AttributeError) as error:
         raise LyricsError(f"{path}: not a list of words with times ({error!r})") from None
     if None in marks or not found:
@@ -105,8 +105,11 @@ def duotok_json(values: dict[str, Any], path: str) -> Draft:
     except LyricsError as error:
         raise LyricsError(f"{path}: {error}") from None
     lines = [
-        Line(
-            x.text, number(x.start), number(x.end), tuple(Word(w.text, number(w.start), number(w.end)) for w in x.words)
+        LyricLine(
+            x.text,
+            number(x.start),
+            number(x.end),
+            tuple(SungWord(w.text, number(w.start), number(w.end)) for w in x.words),
         )
         for x in lyrics.lines
     ]

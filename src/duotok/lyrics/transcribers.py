@@ -23,7 +23,7 @@ from typing import IO, Any
 from duotok.audio.io import Writer, stream
 from duotok.errors import ConfigError
 from duotok.lyrics import speech
-from duotok.lyrics.mend import Draft, mend
+from duotok.lyrics.repair import Draft, repair
 from duotok.lyrics.types import Lyrics, LyricsError
 
 RUNNER = Path(__file__).parent / "runners" / "transcribe_runner.py"
@@ -136,7 +136,7 @@ class Transcriber:
                 values = json.loads(out.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise LyricsError(f"{audio}: {self.tool.name} left no JSON ({error})") from None
-            return mend(self.tool.parse(values, str(audio)), str(audio), seconds=length, may_be_empty=True)
+            return repair(self.tool.parse(values, str(audio)), str(audio), seconds=length, may_be_empty=True)
 
     def _start(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -13,7 +13,7 @@ class LyricsError(DuoTokError):
 
 
 @dataclass(frozen=True)
-class Word:
+class SungWord:
     """A word (or a Chinese character); times in seconds of the recording, None where they are not known."""
 
     text: str
@@ -26,13 +26,13 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Line:
+class LyricLine:
     """A sentence or a line of a song: where segments may be cut."""
 
     text: str
     start: float | None = None
     end: float | None = None
-    words: tuple[Word, ...] = ()
+    words: tuple[SungWord, ...] = ()
 
     @property
     def timed(self) -> bool:
@@ -43,18 +43,18 @@ class Line:
 class Lyrics:
     """language: ISO 639-1 ("en", "zh") or None; source: "ultrastar", "lrc", "whisperx", "funasr", "text", "aligned"..."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[LyricLine, ...]
     language: str | None = None
     source: str = "text"
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What had to be mended (overlaps cut, zero-length words dropped ...), for the ledger."""
+    """What had to be repaired (overlaps cut, zero-length words dropped ...), for the ledger."""
 
     @property
     def text(self) -> str:
         return "\n".join(line.text for line in self.lines)
 
     @property
-    def words(self) -> tuple[Word, ...]:
+    def words(self) -> tuple[SungWord, ...]:
         return tuple(word for line in self.lines for word in line.words)
 
     @property
@@ -80,9 +80,9 @@ class Lyrics:
         """Raises LyricsError when a key is missing."""
         try:
             lines = tuple(
-                Line(
+                LyricLine(
                     str(line["text"]), line["start"], line["end"],
-                    tuple(Word(str(w["text"]), w["start"], w["end"]) for w in line["words"]),
+                    tuple(SungWord(str(w["text"]), w["start"], w["end"]) for w in line["words"]),
                 )
                 for line in values["lines"]
             )  # fmt: skip

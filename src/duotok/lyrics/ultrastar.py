@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from duotok.lyrics.mend import Draft
-from duotok.lyrics.types import Line, LyricsError
+from duotok.lyrics.repair import Draft
+from duotok.lyrics.types import LyricLine, LyricsError
 from duotok.lyrics.words import Piece, language_code, line_of, words_of_pieces
 
 _NUMBER = r"(-?\d{1,9})"
@@ -38,7 +38,7 @@ def _number(headers: dict[str, str], tag: str, default: float | None, name: str)
     except ValueError:
         value = None
     if value is None or not math.isfinite(value) or (tag == "BPM" and value <= 0):
-        raise LyricsError(f"{name}: #{tag} is '{headers.get(tag, '')}', not a number; mend the file")
+        raise LyricsError(f"{name}: #{tag} is '{headers.get(tag, '')}', not a number; fix the file")
     return value
 
 
@@ -51,7 +51,7 @@ def parse(text: str, name: str) -> Draft:
             headers.setdefault(tag[1:].strip().upper(), value.strip())
     clock = _Clock(_number(headers, "BPM", None, name), _number(headers, "GAP", 0.0, name))
     relative = headers.get("RELATIVE", "").lower() in ("yes", "true", "1")
-    lines: list[Line] = []
+    lines: list[LyricLine] = []
     pieces: list[Piece] = []
     shift = unread = 0
 

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 
-from duotok.lyrics.types import Line, Word
+from duotok.lyrics.types import LyricLine, SungWord
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _KANA = "\u3041-\u30ff"
@@ -100,17 +100,17 @@ def share(start: float | None, end: float | None, texts: Sequence[str]) -> list[
     return list(itertools.pairwise(times))
 
 
-def words_of_pieces(pieces: Iterable[Piece]) -> list[Word]:
+def words_of_pieces(pieces: Iterable[Piece]) -> list[SungWord]:
     """Words from syllables or other timed pieces (text, start, end); a space before, in or after a piece parts words.
 
     A piece of several words is divided by letters; one without text prolongs the word before it.
     """
-    words: list[Word] = []
+    words: list[SungWord] = []
     inside = False
     for text, start, end in pieces:
         if not text:
             if words and end is not None:
-                words[-1] = Word(words[-1].text, words[-1].start, end)
+                words[-1] = SungWord(words[-1].text, words[-1].start, end)
             continue
         if text[0].isspace():
             inside = False
@@ -118,19 +118,19 @@ def words_of_pieces(pieces: Iterable[Piece]) -> list[Word]:
         for part, (first, last) in zip(parts, share(start, end, parts), strict=True):
             before = words[-1] if words else None
             if before and inside and not is_cjk(before.text[-1]) and not is_cjk(part[0]):
-                words[-1] = Word(before.text + part, before.start, last)
+                words[-1] = SungWord(before.text + part, before.start, last)
             elif before and not _spoken(part):
-                words[-1] = Word(before.text + part, before.start, before.end if last is None else last)
+                words[-1] = SungWord(before.text + part, before.start, before.end if last is None else last)
             else:
-                words.append(Word(part, first, last))
+                words.append(SungWord(part, first, last))
             inside = False
         inside = bool(parts) and not text[-1].isspace()
     return words
 
 
-def lines_by_pauses(words: Sequence[Word], pause: float = 0.5, longest: float = 12.0) -> list[Line]:
+def lines_by_pauses(words: Sequence[SungWord], pause: float = 0.5, longest: float = 12.0) -> list[LyricLine]:
     """Lines out of timed words: cut at pauses of `pause` seconds; one longer than `longest` is cut at its longest pauses."""
-    lines: list[list[Word]] = []
+    lines: list[list[SungWord]] = []
     for word in words:
         last = lines[-1][-1].end if lines else None
         if last is None or word.start is None or word.start - last >= pause:
@@ -139,7 +139,7 @@ def lines_by_pauses(words: Sequence[Word], pause: float = 0.5, longest: float = 
     return [line_of(part) for line in lines for part in _cut(line, longest)]
 
 
-def _cut(words: list[Word], longest: float) -> list[list[Word]]:
+def _cut(words: list[SungWord], longest: float) -> list[list[SungWord]]:
     first, last = words[0].start, words[-1].end
     if len(words) < 2 or first is None or last is None or last - first <= longest:
         return [words]
@@ -154,6 +154,6 @@ def _cut(words: list[Word], longest: float) -> list[list[Word]]:
     return _cut(words[:at], longest) + _cut(words[at:], longest)
 
 
-def line_of(words: Sequence[Word], text: str = "") -> Line:
+def line_of(words: Sequence[SungWord], text: str = "") -> LyricLine:
     """A line of words with the times of its first and last word."""
-    return Line(text or join_words(w.text for w in words), words[0].start, words[-1].end, tuple(words))
+    return LyricLine(text or join_words(w.text for w in words), words[0].start, words[-1].end, tuple(words))

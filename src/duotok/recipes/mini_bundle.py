@@ -37,7 +37,7 @@ from duotok.data import catalog as catalogs
 from duotok.data import transcribe
 from duotok.data.catalog import Catalog
 from duotok.data.jobs import LocalEngine
-from duotok.data.pipeline import Options, prepare
+from duotok.data.pipeline import PipelineOptions, prepare
 from duotok.data.segments import SegmentConfig
 from duotok.errors import ConfigError, DuoTokError
 from duotok.shards.store import ShardStore
@@ -142,10 +142,10 @@ def make_mini(options: argparse.Namespace) -> Path | None:
 def prepare_data(folders: Sequence[Path], work: Path, workers: int, lists: Path = LISTS) -> ShardStore:
     """Shards of folders in WORK, through every step of the data path but separation. lists: as for `corpora_of`."""
     corpora, settings = corpora_of(folders, lists)
-    options = Options(
+    options = PipelineOptions(
         corpora=corpora,
         settings=settings,
-        transcribe=transcribe.Options(bundle=""),  # no times from the head that is about to be trained
+        transcribe=transcribe.TranscriptionOptions(bundle=""),  # no times from the head that is about to be trained
         segment=SegmentConfig(whole_seconds=1.0),  # speech, sounds and loops are short
         shard_segments=64,  # arrays are derived shard by shard: as many as there are processors
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -21,7 +21,7 @@ from duotok.clock import LATENT_SAMPLES, LATENTS_PER_FRAME
 from duotok.config import Config
 from duotok.errors import ConfigError
 from duotok.renderer.dit import DiT, guided
-from duotok.renderer.samplers import sample
+from duotok.renderer.samplers import SAMPLERS, sample
 
 NOISE_BLOCK = 1024  # latent frames drawn together; part of what a seed means, so it never changes
 Progress = Callable[[int, int], None]
@@ -66,7 +66,43 @@ class RenderPlan(Config):
 
 
 @dataclass(frozen=True)
-class Window:
+class RenderSettings:
+    """How code vectors become latents: one value that travels through the renderer.
+
+    steps, sampler, temperature: as for `samplers.sample`; seed: names the noise, so that the same seed gives the same sound; plan: the
+    windows. Raises ConfigError for a sampler that does not exist, steps < 1, a negative temperature and what is no number.
+    """
+
+    steps: int = 16
+    sampler: str = "dpmpp-2m"
+    seed: int = 0
+    temperature: float = 1.0
+    plan: RenderPlan = field(default_factory=RenderPlan)
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ConfigError(f"sampler '{self.sampler}' does not exist; choose {', '.join(SAMPLERS)}")
+        kinds = {"steps": int, "seed": int, "temperature": int | float}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ConfigError(f"{name} {value!r} is no number; steps and seed are whole ones")
+        if self.steps < 1 or self.temperature < 0:
+            raise ConfigError(
+                f"steps {self.steps}, temperature {self.temperature} is too low; steps start at 1, temperature at 0"
+            )
+
+    def changed(self, **changes: Any) -> RenderSettings:
+        """The same with other values; None changes nothing. Raises ConfigError, also for a name that is none of these."""
+        known = [each.name for each in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"setting '{name}' does not exist; there are {', '.join(known)}")
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class RenderWindow:
     """Latent frames `[keep_start, keep_stop)` are kept of those computed, `[start, stop)`."""
 
     start: int
@@ -75,14 +111,14 @@ class Window:
     keep_stop: int
 
 
-def windows(total: int, plan: RenderPlan) -> Iterator[Window]:
+def windows(total: int, plan: RenderPlan) -> Iterator[RenderWindow]:
     """Windows over `total` latent frames; what they keep overlaps by `crossfade`. The last reaches back to be full."""
     keep_start = 0
     while True:
         keep_stop = min(total, keep_start + plan.hop + plan.crossfade)
         stop = min(total, keep_stop + plan.context)
         start = max(0, min(keep_start - plan.context, total - plan.window))
-        yield Window(start - start % LATENTS_PER_FRAME, stop, keep_start, keep_stop)
+        yield RenderWindow(start - start % LATENTS_PER_FRAME, stop, keep_start, keep_stop)
         if keep_stop == total:
             return
         keep_start += plan.hop
@@ -104,19 +140,17 @@ def frame_noise(seed: int, track: str, start: int, stop: int, dim: int, step: in
 
 
 @torch.no_grad()
-def _window_latents(
-    dit: DiT, condition: Tensor, window: Window, steps: int, sampler: str, seed: int, temperature: float, track: str
-) -> Tensor:
+def _window_latents(dit: DiT, condition: Tensor, window: RenderWindow, settings: RenderSettings, track: str) -> Tensor:
     device = next(dit.parameters()).device
     start, stop, dim = window.start, window.stop, dit.config.latent_dim
 
     def noise(step: int) -> Tensor:
-        return frame_noise(seed, track, start, stop, dim, step)[None].to(device)
+        return frame_noise(settings.seed, track, start, stop, dim, step)[None].to(device)
 
     vectors = condition[start // LATENTS_PER_FRAME : -(-stop // LATENTS_PER_FRAME)][None].to(device).float()
     latents = sample(
-        guided(dit), noise(0), vectors, steps, sampler, temperature=temperature, objective=dit.config.objective,
-        step_noise=lambda step: noise(step + 1),
+        guided(dit), noise(0), vectors, settings.steps, settings.sampler, temperature=settings.temperature,
+        objective=dit.config.objective, step_noise=lambda step: noise(step + 1),
     )  # fmt: skip
     return latents[0, window.keep_start - start : window.keep_stop - start]
 
@@ -124,11 +158,7 @@ def _window_latents(
 def latent_blocks(
     dit: DiT,
     condition: Tensor,
-    plan: RenderPlan | None = None,
-    steps: int = 16,
-    sampler: str = "dpmpp-2m",
-    seed: int = 0,
-    temperature: float = 1.0,
+    settings: RenderSettings | None = None,
     *,
     track: str = "vocals",
     progress: Progress | None = None,
@@ -136,15 +166,16 @@ def latent_blocks(
     """Latents of a whole track, in order, as blocks `[latent_frames, latent_dim]`; together 2 for each code vector.
 
     condition: code vectors `[frames, code_dim]` of any length; progress(done, total) is called in latent frames. Memory
-    does not grow with the length. Raises ConfigError for an unknown sampler, steps < 1 or a negative temperature.
+    does not grow with the length.
     """
-    plan = plan or RenderPlan()
+    settings = settings or RenderSettings()
+    plan = settings.plan
     total = LATENTS_PER_FRAME * len(condition)
     if not total:
         return
     waiting: Tensor | None = None  # the end of the window before, not yet blended
     for window in windows(total, plan):
-        kept = _window_latents(dit, condition, window, steps, sampler, seed, temperature, track)
+        kept = _window_latents(dit, condition, window, settings, track)
         if waiting is not None:
             size = min(len(waiting), len(kept))
             weight = (torch.arange(size, device=kept.device) + 0.5)[:, None] / max(1, size)
@@ -161,17 +192,13 @@ def latent_blocks(
 def latents(
     dit: DiT,
     condition: Tensor,
-    plan: RenderPlan | None = None,
-    steps: int = 16,
-    sampler: str = "dpmpp-2m",
-    seed: int = 0,
-    temperature: float = 1.0,
+    settings: RenderSettings | None = None,
     *,
     track: str = "vocals",
     progress: Progress | None = None,
 ) -> Tensor:
     """All of `latent_blocks` as one tensor `[2 frames, latent_dim]`."""
-    blocks = latent_blocks(dit, condition, plan, steps, sampler, seed, temperature, track=track, progress=progress)
+    blocks = latent_blocks(dit, condition, settings, track=track, progress=progress)
     empty = torch.zeros(0, dit.config.latent_dim, device=next(dit.parameters()).device)
     return torch.cat([empty, *blocks])
 
@@ -209,25 +236,19 @@ def stream_track(
     autoencoder: LatentDecoder,
     condition_vectors: Tensor,
     n_samples: int,
-    steps: int = 16,
-    sampler: str = "dpmpp-2m",
-    seed: int = 0,
-    temperature: float = 1.0,
-    progress: Progress | None = None,
+    settings: RenderSettings | None = None,
     *,
     track: str = "vocals",
-    plan: RenderPlan | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Tensor]:
     """A track's sound as blocks `[channels, samples]` at 48 kHz, `n_samples` in all; see `render_track`."""
     possible = len(condition_vectors) * LATENTS_PER_FRAME * LATENT_SAMPLES
     if not 0 <= n_samples <= possible:
         raise ConfigError(f"{n_samples} samples cannot be rendered from {len(condition_vectors)} frames (1920 each)")
-    plan = plan or RenderPlan()
-    blocks = latent_blocks(
-        dit, condition_vectors, plan, steps, sampler, seed, temperature, track=track, progress=progress
-    )
+    settings = settings or RenderSettings()
+    blocks = latent_blocks(dit, condition_vectors, settings, track=track, progress=progress)
     left = n_samples
-    for sound in decode_blocks(autoencoder, blocks, plan.decode_block):
+    for sound in decode_blocks(autoencoder, blocks, settings.plan.decode_block):
         if left:
             yield sound[:, :left]
         left -= min(left, sound.shape[1])
@@ -238,33 +259,16 @@ def render_track(
     autoencoder: LatentDecoder,
     condition_vectors: Tensor,
     n_samples: int,
-    steps: int = 16,
-    sampler: str = "dpmpp-2m",
-    seed: int = 0,
-    temperature: float = 1.0,
-    progress: Progress | None = None,
+    settings: RenderSettings | None = None,
     *,
     track: str = "vocals",
-    plan: RenderPlan | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """A track's sound `[channels, n_samples]` at 48 kHz (`[1, 0]` when there is none).
 
-    condition_vectors: code vectors `[frames, code_dim]`; steps, sampler, temperature as in `samplers.sample`; seed and
-    track name the noise, so that the same call gives the same sound; progress(done, total) in latent frames. Raises
-    ConfigError when the frames cannot give `n_samples`, or for an unknown sampler, steps < 1 or a negative temperature.
+    condition_vectors: code vectors `[frames, code_dim]`; the seed of `settings` and `track` name the noise, so that the same call gives
+    the same sound; progress(done, total) in latent frames. Raises ConfigError when the frames cannot give `n_samples`.
     """
-    pieces = stream_track(
-        dit,
-        autoencoder,
-        condition_vectors,
-        n_samples,
-        steps,
-        sampler,
-        seed,
-        temperature,
-        progress,
-        track=track,
-        plan=plan,
-    )
+    pieces = stream_track(dit, autoencoder, condition_vectors, n_samples, settings, track=track, progress=progress)
     found = list(pieces)
     return torch.cat(found, dim=1) if found else torch.zeros(1, 0)

@@ -6,8 +6,19 @@ song.save("song-7")
 """
 
 from duotok.songs.generator import generate
-from duotok.songs.many import Made, generate_many
+from duotok.songs.many import GeneratedSong, generate_many
 from duotok.songs.song import Beat, ChordSpan, Song, Sung, VocalNote, Word
 from duotok.tracks import STEMS
 
-__all__ = ["STEMS", "Beat", "ChordSpan", "Made", "Song", "Sung", "VocalNote", "Word", "generate", "generate_many"]
+__all__ = [
+    "STEMS",
+    "Beat",
+    "ChordSpan",
+    "GeneratedSong",
+    "Song",
+    "Sung",
+    "VocalNote",
+    "Word",
+    "generate",
+    "generate_many",
+]

@@ -14,7 +14,7 @@ from duotok.pool import pool
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedSong:
     """One finished song: `skipped` if it was there already; `took` in seconds."""
 
     seed: int
@@ -39,13 +39,15 @@ def finished(folder: Path, seed: int, seconds: float, rate: int, format: str) ->
     return isinstance(facts, dict) and all(facts.get(k) == v for k, v in wanted.items())
 
 
-def _make(seed: int, folder: Path, seconds: float, options: dict[str, object], saving: dict[str, object]) -> Made:
+def _make(
+    seed: int, folder: Path, seconds: float, options: dict[str, object], saving: dict[str, object]
+) -> GeneratedSong:
     from duotok.songs.generator import generate
 
     start = perf_counter()
     song = generate(seed, seconds, **options)  # type: ignore[arg-type]
     place = song.save(song_folder(folder, seed), **saving)  # type: ignore[arg-type]
-    return Made(seed, place, song.seconds, perf_counter() - start, False)
+    return GeneratedSong(seed, place, song.seconds, perf_counter() - start, False)
 
 
 def generate_many(
@@ -59,8 +61,8 @@ def generate_many(
     soundfont: bool = False,
     format: str = "flac",
     tracks: tuple[str, ...] | None = None,
-    progress: Callable[[Made], None] | None = None,
-) -> list[Made]:
+    progress: Callable[[GeneratedSong], None] | None = None,
+) -> list[GeneratedSong]:
     """Make the songs of the seeds in `folder`/song-SEED; those that are there already are skipped.
 
     `progress` is called once a song, in the order in which they finish. A song's failure is raised after the songs
@@ -69,9 +71,9 @@ def generate_many(
     folder = Path(folder)
     options: dict[str, object] = {"rate": rate, "vocals": vocals, "soundfont": soundfont}
     saving: dict[str, object] = {"format": format, "tracks": tracks}
-    made: list[Made] = []
+    made: list[GeneratedSong] = []
 
-    def done(one: Made) -> None:
+    def done(one: GeneratedSong) -> None:
         made.append(one)
         if progress is not None:
             progress(one)
@@ -79,7 +81,7 @@ def generate_many(
     todo = []
     for seed in dict.fromkeys(seeds):
         if finished(folder, seed, seconds, rate, format):
-            done(Made(seed, song_folder(folder, seed), seconds, 0.0, True))
+            done(GeneratedSong(seed, song_folder(folder, seed), seconds, 0.0, True))
         else:
             todo.append(seed)
             sweep(song_folder(folder, seed))

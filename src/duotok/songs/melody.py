@@ -25,7 +25,7 @@ class Habits:
 
 
 @dataclass(frozen=True)
-class Line:
+class MelodyLine:
     """A sung line relative to its phrase: text, and per note (beat, length, word, syllable, fresh)."""
 
     text: tuple[str, ...]
@@ -47,7 +47,7 @@ def random_habits(rng: Rng, density: tuple[float, float]) -> Habits:
 def compose(rng: Rng, score: Score, singer: Singer, language: str) -> list[SungNote]:
     """The whole vocal line: a line of text to each phrase that has singing; choruses come back as they were."""
     habits = random_habits(rng, score.style.density)
-    memory: dict[tuple[str, int], Line] = {}
+    memory: dict[tuple[str, int], MelodyLine] = {}
     notes: list[SungNote] = []
     la = rng.random() < 0.07  # a song without words
     i = 0
@@ -87,8 +87,8 @@ def _text(rng: Rng, language: str, section: str, habits: Habits, score: Score, b
 
 
 def _line(
-    rng: Rng, score: Score, singer: Singer, habits: Habits, text: list[str], phrase: list[Bar], model: Line | None
-) -> Line:
+    rng: Rng, score: Score, singer: Singer, habits: Habits, text: list[str], phrase: list[Bar], model: MelodyLine | None
+) -> MelodyLine:
     total = len(phrase) * score.beats
     step = 0.5
     usable = total * (1 - habits.rest)
@@ -116,7 +116,7 @@ def _line(
         rhythm.append((a, min(b - a, 3.0), word, syllable, fresh))
     copied = model.pitches if model is not None and rng.random() < 0.6 else ()
     pitches = _pitches(rng, score, singer, habits, [(r[0], r[1]) for r in rhythm], phrase, copied)
-    return Line(tuple(text), tuple(rhythm), tuple(pitches))
+    return MelodyLine(tuple(text), tuple(rhythm), tuple(pitches))
 
 
 def _rhythm(rng: Rng, score: Score, habits: Habits, count: int, slots: int, step: float) -> list[float]:
@@ -182,7 +182,7 @@ def _pitches(
     return result
 
 
-def _lay(score: Score, phrase: list[Bar], line: Line, habits: Habits, rng: Rng) -> list[SungNote]:
+def _lay(score: Score, phrase: list[Bar], line: MelodyLine, habits: Habits, rng: Rng) -> list[SungNote]:
     """A line at the place of a phrase, in seconds."""
     notes: list[SungNote] = []
     late = float(rng.normal(0.0, 0.006))

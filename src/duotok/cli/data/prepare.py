@@ -91,14 +91,14 @@ def prepare(
     from duotok.data import pipeline as path
     from duotok.data.segments import SegmentConfig
 
-    options = path.Options(
+    options = path.PipelineOptions(
         corpora=corpora or (),
         settings=settings or (),
         licences=[name.strip() for name in licences.split(",") if name.strip()],
-        separate=None if separator == "none" else separate.Options(
+        separate=None if separator == "none" else separate.SeparationOptions(
             separator, weights=str(weights) if weights else None, device=device
         ),
-        transcribe=transcribe.Options(
+        transcribe=transcribe.TranscriptionOptions(
             transcriber=transcriber, tools=_tools(python or [], device), bundle=bundle, device=device,
             encoding=encoding,
         ),

@@ -23,7 +23,7 @@ from duotok.cli.data.options import (
 )
 
 if TYPE_CHECKING:
-    from duotok.data.separate import Options
+    from duotok.data.separate import SeparationOptions
     from duotok.data.separation_check import Quality
     from duotok.records import Recording
 
@@ -72,9 +72,9 @@ def separate(
     """
     from duotok.data import jobs
     from duotok.data.catalog import read
-    from duotok.data.separate import LEDGER, Options, pending_separate, run_separate
+    from duotok.data.separate import LEDGER, SeparationOptions, pending_separate, run_separate
 
-    options = Options(
+    options = SeparationOptions(
         separator, str(weights) if weights else None, str(config) if config else None, model, device,
         "flac" if stems == "flac24" else stems, 24 if stems == "flac24" else 16,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def separate(
         say(f"{clipped:,} samples of stems were beyond full scale and are clipped; their sum is not the mix there")
 
 
-def _check(recordings: list[Recording], options: Options, seconds: float | None, as_json: bool) -> None:
+def _check(recordings: list[Recording], options: SeparationOptions, seconds: float | None, as_json: bool) -> None:
     from rich.console import Console
     from rich.progress import track
 

@@ -65,7 +65,7 @@ def transcribe(
     """Find the words of every recording with a voice: WORK/lyrics/ID.json.
 
     A recording's own lyrics come first (LRC, UltraStar, WhisperX, FunASR, jamendolyrics, plain text): they are read and
-    mended. Words without times are placed by the lyric head of a bundle, if it recognizes them (the mini bundle's does
+    repaired. Words without times are placed by the lyric head of a bundle, if it recognizes them (the mini bundle's does
     not). Recordings without lyrics go to WhisperX or FunASR, each in an environment of its own. Every worker loads the
     models once more, so one is the default. WORK/ledger/transcribe.jsonl says what was done and what failed.
 
@@ -77,11 +77,11 @@ def transcribe(
     from duotok.data import jobs
     from duotok.data.catalog import read
     from duotok.data.separate import with_stems
-    from duotok.data.transcribe import LEDGER, Options, pending_transcribe, run_transcribe, summary
+    from duotok.data.transcribe import LEDGER, TranscriptionOptions, pending_transcribe, run_transcribe, summary
     from duotok.lyrics.text import BERT_NAME
 
     chosen = jobs.engine(engine, workers, address)
-    options = Options(
+    options = TranscriptionOptions(
         transcriber=transcriber, tools=_tools(transcriber, python or [], model or [], device, timeout),
         kinds=tuple(k.strip() for k in kinds.split(",") if k.strip()),
         bundle=bundle if align else "", vocab=vocab or BERT_NAME, device="cpu" if device == "auto" else device, margin=margin, encoding=encoding,

@@ -21,6 +21,7 @@ from duotok.errors import ConfigError
 from duotok.evaluation.fidelity import mel_distance
 from duotok.files import writing
 from duotok.records import Split
+from duotok.renderer.render import RenderSettings
 from duotok.renderer.render import latents as render_latents
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -77,9 +78,11 @@ def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: S
             if not path.is_file():
                 codes = torch.from_numpy(segment.codes().astype(np.int64))
                 rendered = render_latents(
-                    dit, vectors[codes], chosen.render, chosen.steps, chosen.sampler, len(found),
-                    chosen.temperature, track=track,
-                )  # fmt: skip
+                    dit,
+                    vectors[codes],
+                    RenderSettings(chosen.steps, chosen.sampler, len(found), chosen.temperature, chosen.render),
+                    track=track,
+                )
                 with writing(path) as partial, partial.open("wb") as file:
                     np.save(file, rendered.half().cpu().numpy(), allow_pickle=False)
             found.append(Excerpt(segment, np.load(path, mmap_mode="r", allow_pickle=False)))

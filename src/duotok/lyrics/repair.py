@@ -1,7 +1,7 @@
-"""Lyrics as files have them, times mended: what reading any format ends with.
+"""Lyrics as files have them, times repaired: what reading any format ends with.
 
 Afterwards words and lines are in order and do not overlap, none is empty or of no length, all lie inside the recording,
-and either every line has times or none has. What was mended is counted and said.
+and either every line has times or none has. What was repaired is counted and said.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from duotok.lyrics.types import Line, Lyrics, LyricsError, Word
+from duotok.lyrics.types import LyricLine, Lyrics, LyricsError, SungWord
 from duotok.lyrics.words import guess_language, join_words, line_of, lines_by_pauses, share, split_words
 
 SHORTEST = 0.01
@@ -34,7 +34,7 @@ Times = tuple[float | None, float | None]
 class Draft:
     """What a format's reader found; notes: what it left out on purpose (no fault of the file)."""
 
-    lines: list[Line]
+    lines: list[LyricLine]
     language: str = ""
     source: str = "text"
     notes: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class _Faults:
     def add(self, kind: str, text: str, time: float | None = None) -> None:
         where = f"'{text[:40]}'" + ("" if time is None else f" at {time:.2f} s")
         if self._strict:
-            raise LyricsError(f"{self._name}: {kind} ({where}); mend the file, or read it without strict")
+            raise LyricsError(f"{self._name}: {kind} ({where}); fix the file, or read it without strict")
         count, first = self._found.get(kind, (0, where))
         self._found[kind] = (count + 1, first)
 
@@ -59,7 +59,7 @@ class _Faults:
         return [f"{count} x {kind} (first: {where})" for kind, (count, where) in self._found.items()]
 
 
-def mend(
+def repair(
     draft: Draft,
     name: str,
     seconds: float | None = None,
@@ -92,11 +92,11 @@ def mend(
 # -- one line --------------------------------------------------------------------------------------------------------
 
 
-def _texts(line: Line) -> tuple[list[Word], str]:
+def _texts(line: LyricLine) -> tuple[list[SungWord], str]:
     """Words with letters, each without white space; marks that stand alone join the word before. And the line's text."""
     text = " ".join(line.text.split())
-    given = list(line.words) or [Word(word) for word in split_words(text)]
-    words: list[Word] = []
+    given = list(line.words) or [SungWord(word) for word in split_words(text)]
+    words: list[SungWord] = []
     for word in given:
         plain = "".join(word.text.split())
         if any(c.isalnum() for c in plain):
@@ -106,13 +106,13 @@ def _texts(line: Line) -> tuple[list[Word], str]:
     return words, text or join_words(w.text for w in words)
 
 
-def _inside(line: Line, seconds: float | None, start: float, faults: _Faults) -> Line | None:
+def _inside(line: LyricLine, seconds: float | None, start: float, faults: _Faults) -> LyricLine | None:
     """The line with its times counted from `start`; what lies outside the recording is left out.
 
     Of a part of a song (start > 0) that is no fault.
     """
     limit = math.inf if seconds is None else seconds
-    kept: list[Word] = []
+    kept: list[SungWord] = []
     for word in line.words:
         first, last = _shifted(word.start, word.end, start)
         if _outside(first, last, limit):
@@ -121,7 +121,7 @@ def _inside(line: Line, seconds: float | None, start: float, faults: _Faults) ->
             continue
         if not start and first is not None and last is not None and last > limit + TOLERANCE:
             faults.add("word passing the recording's end, cut", word.text, word.start)
-        kept.append(Word(word.text, *_clipped(first, last, limit)))
+        kept.append(SungWord(word.text, *_clipped(first, last, limit)))
     if not kept:
         return None
     first, last = _shifted(line.start, line.end, start)
@@ -132,7 +132,7 @@ def _inside(line: Line, seconds: float | None, start: float, faults: _Faults) ->
             return None
         first = last = None
     text = line.text if len(kept) == len(line.words) else join_words(w.text for w in kept)
-    return Line(text, *_clipped(first, last, limit), tuple(kept))
+    return LyricLine(text, *_clipped(first, last, limit), tuple(kept))
 
 
 def _shifted(first: float | None, last: float | None, start: float) -> Times:
@@ -152,7 +152,7 @@ def _clipped(first: float | None, last: float | None, limit: float) -> Times:
     return None if first is None else max(0.0, first), None if last is None else min(last, limit)
 
 
-def _line(line: Line, limit: float, faults: _Faults) -> Line:
+def _line(line: LyricLine, limit: float, faults: _Faults) -> LyricLine:
     """Word times of one line put right: in order, with lengths, without overlaps, none after `limit`, gaps filled."""
     words = list(line.words)
     known = [i for i, w in enumerate(words) if w.start is not None]
@@ -160,7 +160,7 @@ def _line(line: Line, limit: float, faults: _Faults) -> Line:
         return line
     for i in set(known) - set(_rising(words, known)):
         faults.add("word out of order, its times taken from its neighbours", words[i].text, words[i].start)
-        words[i] = Word(words[i].text)
+        words[i] = SungWord(words[i].text)
     known = [i for i in known if words[i].start is not None]
     for i, after in zip(known, [*known[1:], None], strict=True):
         following = limit if after is None else words[after].start or 0.0
@@ -169,10 +169,10 @@ def _line(line: Line, limit: float, faults: _Faults) -> Line:
     if missing:
         faults.add("word without times, put between its neighbours", missing[0].text)
         words = _filled(words, line)
-    return Line(line.text, words[0].start, words[-1].end, tuple(words))
+    return LyricLine(line.text, words[0].start, words[-1].end, tuple(words))
 
 
-def _rising(words: Sequence[Word], known: Sequence[int]) -> list[int]:
+def _rising(words: Sequence[SungWord], known: Sequence[int]) -> list[int]:
     """The most of `known` whose starts do not fall (longest non-decreasing subsequence)."""
     tails: list[float] = []
     ends: list[int] = []
@@ -191,7 +191,7 @@ def _rising(words: Sequence[Word], known: Sequence[int]) -> list[int]:
     return chain[::-1]
 
 
-def _ended(word: Word, bound: float, stated: float | None, faults: _Faults) -> Word:
+def _ended(word: SungWord, bound: float, stated: float | None, faults: _Faults) -> SungWord:
     """A word with an end after its start and not after `bound`, where the next begins; without times if there is no room.
 
     stated: where its line ends, if it is the last.
@@ -200,7 +200,7 @@ def _ended(word: Word, bound: float, stated: float | None, faults: _Faults) -> W
     assert start is not None
     if bound - start < SHORTEST:
         faults.add("word that starts with the next, both share the time", word.text, start)
-        return Word(word.text)
+        return SungWord(word.text)
     if end is None or end < start:
         if end is not None:
             faults.add("word that ends before it starts, end taken from the next", word.text, start)
@@ -210,10 +210,10 @@ def _ended(word: Word, bound: float, stated: float | None, faults: _Faults) -> W
         end = start + ZERO_WORD
     elif end > bound + SLACK:
         faults.add("word overlapping the next, cut", word.text, start)
-    return Word(word.text, start, min(end, bound))
+    return SungWord(word.text, start, min(end, bound))
 
 
-def _filled(words: list[Word], line: Line) -> list[Word]:
+def _filled(words: list[SungWord], line: LyricLine) -> list[SungWord]:
     """Words without times between timed ones: over the gap there if it is wide enough, else they share a neighbour's time."""
     out = list(words)
     i = 0
@@ -231,7 +231,7 @@ def _filled(words: list[Word], line: Line) -> list[Word]:
             first, last = (i - 1, j) if i else (i, j + 1)
             low, high = (out[first].start, out[first].end) if i else (out[j].start, out[j].end)
         spans = share(low, high, [w.text for w in out[first:last]])
-        out[first:last] = [Word(w.text, *span) for w, span in zip(out[first:last], spans, strict=True)]
+        out[first:last] = [SungWord(w.text, *span) for w, span in zip(out[first:last], spans, strict=True)]
         i = j
     return out
 
@@ -239,11 +239,11 @@ def _filled(words: list[Word], line: Line) -> list[Word]:
 # -- all lines -------------------------------------------------------------------------------------------------------
 
 
-def _untimed(lines: list[Line], faults: _Faults) -> list[Line]:
+def _untimed(lines: list[LyricLine], faults: _Faults) -> list[LyricLine]:
     """Where some lines have times, one without gets the gap between its neighbours, or is left out."""
     if not any(line.start is not None for line in lines):
         return lines
-    out: list[Line] = []
+    out: list[LyricLine] = []
     for i, line in enumerate(lines):
         if line.start is not None:
             out.append(line)
@@ -258,7 +258,7 @@ def _untimed(lines: list[Line], faults: _Faults) -> list[Line]:
     return out
 
 
-def _ends(lines: list[Line], seconds: float | None) -> list[Line]:
+def _ends(lines: list[LyricLine], seconds: float | None) -> list[LyricLine]:
     """Lines of which only the start is known end where the next begins, at most LONGEST_LINE later."""
     out = []
     for i, line in enumerate(lines):
@@ -270,15 +270,15 @@ def _ends(lines: list[Line], seconds: float | None) -> list[Line]:
     return out
 
 
-def _in_order(lines: list[Line], faults: _Faults) -> list[Line]:
+def _in_order(lines: list[LyricLine], faults: _Faults) -> list[LyricLine]:
     """Timed lines by start; of two that overlap the first is cut, or, where that would cost words, both are joined."""
     if not lines or lines[0].start is None:
         return lines
     ordered = sorted(lines, key=_start)
     if [line.start for line in ordered] != [line.start for line in lines]:
         faults.add("lines not in order of time, sorted", lines[0].text)
-    out: list[Line] = []
-    group: list[Line] = []
+    out: list[LyricLine] = []
+    group: list[LyricLine] = []
     for line in ordered:
         if _end(line) - _start(line) < SHORTEST:
             faults.add("line of no length, left out", line.text, line.start)
@@ -297,25 +297,25 @@ def _in_order(lines: list[Line], faults: _Faults) -> list[Line]:
     return out + _joined(group)
 
 
-def _start(item: Line | Word) -> float:
+def _start(item: LyricLine | SungWord) -> float:
     return -math.inf if item.start is None else item.start
 
 
-def _end(line: Line) -> float:
+def _end(line: LyricLine) -> float:
     return -math.inf if line.end is None else line.end
 
 
-def _last_start(line: Line) -> float:
+def _last_start(line: LyricLine) -> float:
     """Where its last word begins, or, if nobody knows, the line."""
     return _start(line.words[-1]) if line.words[-1].timed else _start(line)
 
 
-def _until(line: Line, end: float) -> Line:
+def _until(line: LyricLine, end: float) -> LyricLine:
     words = [w if w.end is None else replace(w, end=min(w.end, end)) for w in line.words]
     return replace(line, end=min(_end(line), end), words=tuple(words))
 
 
-def _joined(group: list[Line]) -> list[Line]:
+def _joined(group: list[LyricLine]) -> list[LyricLine]:
     """Lines that are sung together as one in the order of their words, cut again at its longest pauses."""
     if len(group) < 2:
         return group
@@ -323,11 +323,11 @@ def _joined(group: list[Line]) -> list[Line]:
     return lines_by_pauses(_line(line_of(words), math.inf, _Faults("", strict=False)).words, math.inf, LONGEST_LINE)
 
 
-def _rounded(line: Line) -> Line:
+def _rounded(line: LyricLine) -> LyricLine:
     """Times in tenths of a millisecond."""
 
     def near(time: float | None) -> float | None:
         return None if time is None else round(time, 4)
 
-    words = tuple(Word(w.text, near(w.start), near(w.end)) for w in line.words)
-    return Line(line.text, near(line.start), near(line.end), words)
+    words = tuple(SungWord(w.text, near(w.start), near(w.end)) for w in line.words)
+    return LyricLine(line.text, near(line.start), near(line.end), words)

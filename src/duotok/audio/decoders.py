@@ -204,7 +204,7 @@ class AvDecoder:
         self.note, self.cut = "", False
         self._handle = Slice(path)
         try:
-            self._container: Any = av.open(self._handle)
+            self._container: Any = av.open(self._handle, "r")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._handle.close()
             raise Unreadable(short(error)) from None

@@ -110,3 +110,15 @@ def test_overrides_leave_the_given_values_alone_and_keep_the_order() -> None:
     for wrong in ("steps", "=1", "parts.z.weight.more=1"):
         with pytest.raises(ConfigError, match="override"):
             override(values, [wrong])
+
+
+class Nested(Config):
+    """A configuration that holds its own kind."""
+
+    height: int = 0
+    branches: dict[str, Nested] = {}
+
+
+def test_a_key_inside_a_configuration_that_holds_its_own_kind_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'branches.a.hight'; did you mean 'height'"):
+        parse(Nested, {"branches": {"a": {"hight": 1}}}, "here")

@@ -23,12 +23,16 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _known_keys(model: type[BaseModel], place: str = "") -> dict[str, str]:
-    """Every key of a configuration and of those inside it -> where it belongs, e.g. `lr` -> `optimizer.lr`."""
+def _known_keys(model: type[BaseModel], place: str = "", above: tuple[type[BaseModel], ...] = ()) -> dict[str, str]:
+    """Every key of a configuration and of those inside it -> where it belongs, e.g. `lr` -> `optimizer.lr`.
+
+    above: the configurations that this one is inside of; one that holds its own kind is looked through once.
+    """
     keys = {name: place + name for name in model.model_fields}
     for name, field in model.model_fields.items():
         for inner in _models(field.annotation):
-            keys = _known_keys(inner, f"{place}{name}.") | keys
+            if inner not in (*above, model):
+                keys = _known_keys(inner, f"{place}{name}.", (*above, model)) | keys
     return keys
 
 

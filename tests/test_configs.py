@@ -25,6 +25,7 @@ from duotok.separation.bs_roformer import BSRoFormerConfig
 from duotok.separation.teacher import BINS
 from duotok.training.budget import learning_rate
 from duotok.training.stage import StageConfig
+from duotok.training.stages.crop_stage import BOTTLENECK_SETTINGS, ENCODER_SETTINGS
 from duotok.training.stages.registry import NAMES, config_class
 
 CONFIGS = RECIPES
@@ -299,6 +300,17 @@ def test_an_ablation_has_a_model(name: str) -> None:
         tokenizer.start_stage3(c.freeze)
         kept = {k: v.shape for k, v in tokenizer.state_dict().items() if not k.startswith(("branches", "router"))}
         assert kept == {k: v.shape for k, v in previous.state_dict().items() if not k.startswith("branches")}
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if stage_of(name) in ("stage2", "stage3")])
+def test_a_stage_has_the_sizes_of_the_run_that_it_starts_from(name: str) -> None:
+    """Or it would be refused (`check_same_settings`)."""
+    stage, before = stage_of(name), {"stage2": "stage1", "stage3": "stage2"}[stage_of(name)]
+    sibling = str(Path(name).with_name(f"{before}.yaml"))
+    one, other = config(name), config(sibling if (CONFIGS / sibling).is_file() else f"mini/{before}.yaml")
+    for key in ENCODER_SETTINGS if stage == "stage2" else BOTTLENECK_SETTINGS:
+        assert getattr(one.model, key) == getattr(other.model, key), key
+    assert one.crops.highpass_hz == other.crops.highpass_hz
 
 
 def test_the_ablations_of_the_paper_are_there_and_the_readme_lists_all() -> None:

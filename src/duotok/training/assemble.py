@@ -59,28 +59,28 @@ class BundleRuns(Config):
 
 def find_parts(chosen: BundleRuns, runs: Path, tokens_only: bool) -> dict[str, Path]:
     """Part of a bundle -> the run it comes from. Raises ConfigError for a run that is missing or of another stage."""
-    found: dict[str, Path] = {}
+    parts: dict[str, Path] = {}
     if not tokens_only:
         for track, named in chosen.renderer_from.named().items():
-            found[f"dit.{track}"] = find_run(named, runs)
-        renderer = stage4_config(best(found[f"dit.{TRACKS[0]}"]))
-        home = found[f"dit.{TRACKS[0]}"].parent  # what its config names is looked up where it was trained
+            parts[f"dit.{track}"] = find_run(named, runs)
+        renderer = stage4_config(best(parts[f"dit.{TRACKS[0]}"]))
+        home = parts[f"dit.{TRACKS[0]}"].parent  # what its config names is looked up where it was trained
         adapted = NamedRun("autoencoder_from", Path("adapt"), ("adapt",))
         if chosen.autoencoder_from is None and checkpoints(adapted.folder(runs)):
-            found["autoencoder"] = find_run(adapted, runs)
+            parts["autoencoder"] = find_run(adapted, runs)
         else:
             name = chosen.autoencoder_from
             named = NamedRun("autoencoder_from", name or renderer.autoencoder_from, AUTOENCODERS)
-            found["autoencoder"] = find_run(named, home if name is None else runs)
+            parts["autoencoder"] = find_run(named, home if name is None else runs)
         if chosen.tokenizer_from is None:
-            found["tokenizer"] = find_run(NamedRun("tokenizer_from", renderer.tokenizer_from, ("stage3",)), home)
-    if "tokenizer" not in found:
+            parts["tokenizer"] = find_run(NamedRun("tokenizer_from", renderer.tokenizer_from, ("stage3",)), home)
+    if "tokenizer" not in parts:
         name = chosen.tokenizer_from or Path("stage3")
-        found["tokenizer"] = find_run(NamedRun("tokenizer_from", name, ("stage3",)), runs)
+        parts["tokenizer"] = find_run(NamedRun("tokenizer_from", name, ("stage3",)), runs)
     separator = NamedRun("separator_from", chosen.separator_from, ("separator",))
     if not tokens_only or checkpoints(separator.folder(runs)):
-        found["separator"] = find_run(separator, runs)
-    return found
+        parts["separator"] = find_run(separator, runs)
+    return parts
 
 
 def check_parts(parts: Mapping[str, Path], origins: Mapping[str, Origin]) -> None:

@@ -158,12 +158,12 @@ class Stage(ABC):
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by part, for gradient norms and parameter counts: children of each module."""
-        found: dict[str, list[nn.Parameter]] = {}
+        parts: dict[str, list[nn.Parameter]] = {}
         for name, module in self.modules.items():
             for key, parameter in module.named_parameters():
                 if parameter.requires_grad:
-                    found.setdefault(f"{name}.{key.split('.')[0]}", []).append(parameter)
-        return found
+                    parts.setdefault(f"{name}.{key.split('.')[0]}", []).append(parameter)
+        return parts
 
     def seeds(self, step: int, items: Sequence[int]) -> Tensor:
         """The seeds of items of a step, `[items]`: what `ItemRandom` draws from."""

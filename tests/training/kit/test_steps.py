@@ -25,7 +25,8 @@ from duotok.training.kit import trainers, wheels
 from duotok.training.kit.collect import pack
 from duotok.training.kit.join import join_results
 from duotok.training.kit.make import Options, make_kit
-from duotok.training.kit.plan import FILE, KitError, Training, meant, read_plan
+from duotok.training.kit.plan import FILE, KitError, Plan, Training, meant, read_plan
+from duotok.training.kit.script import _chosen
 from duotok.training.kit.steps import Work
 from duotok.training.kit.wheels import Sources, Target
 from duotok.training.stages.registry import NAMES, config_class
@@ -421,6 +422,13 @@ def test_what_a_run_waits_for() -> None:
     stage2 = training("stage2", "stage1", "separator")
     assert trainers.waits_for(stage2, everything) == {"stage1", "separator"}
     assert trainers.waits_for(stage2, ["stage3"]) == trainers.waits_for(training("stage1"), everything) == set()
+
+
+def test_choices_of_the_day_leave_what_a_training_waits_for() -> None:
+    options = Namespace(stages="", minutes=["3"], set=["steps=2", "stage2.start_from={runs}/other"])
+    first, second = _chosen(Plan(trainings=(training("stage1"), training("stage2", "stage1", "separator"))), options)
+    assert (first.needs, first.minutes, first.overrides) == ((), 3.0, ("steps=2",))
+    assert second.needs == ("stage1", "separator", "other") and second.minutes == 3.0
 
 
 def training(run: str, *needs: str) -> Training:

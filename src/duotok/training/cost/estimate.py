@@ -74,23 +74,23 @@ class Cost:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with the sums; memory in bytes."""
-        found = asdict(self)
-        found["parameters"] = {name: {"trained": t, "frozen": f} for name, (t, f) in self.parameters.items()}
+        values = asdict(self)
+        values["parameters"] = {name: {"trained": t, "frozen": f} for name, (t, f) in self.parameters.items()}
         trained, frozen = (sum(column) for column in zip(*self.parameters.values(), strict=True))
         sums = {"trained": trained, "frozen": frozen, "memory_in_all": sum(self.memory.values()), "flops": self.flops}
-        return found | sums | {"steps_per_second": 1 / self.speed.seconds, "days": self.days}
+        return values | sums | {"steps_per_second": 1 / self.speed.seconds, "days": self.days}
 
 
 def parameters_by_part(stage: Stage) -> dict[str, tuple[int, int]]:
     """Trained and frozen parameters of the children of each module."""
-    found: dict[str, tuple[int, int]] = {}
+    counts: dict[str, tuple[int, int]] = {}
     for module_name, module in stage.modules.items():
         for key, parameter in module.named_parameters():
             part = f"{module_name}.{key.split('.')[0]}"
-            trained, frozen = found.get(part, (0, 0))
+            trained, frozen = counts.get(part, (0, 0))
             n = parameter.numel()
-            found[part] = (trained + n, frozen) if parameter.requires_grad else (trained, frozen + n)
-    return found
+            counts[part] = (trained + n, frozen) if parameter.requires_grad else (trained, frozen + n)
+    return counts
 
 
 def memory_of(stage: Stage, counted: Counted) -> dict[str, int]:

@@ -89,14 +89,14 @@ def find_sources(config: AdaptConfig, runs: Path) -> Sources:
 
     Raises ConfigError when one is missing, of another stage, or a renderer was trained on other tokens or latents.
     """
-    found = {
+    chosen = {
         named.key: best(find_run(named, runs))
         for named in config.earlier_runs()
         if not named.optional or checkpoints(named.folder(runs))
     }
-    renderers = {track: found[named.key] for track, named in config.renderer_from.named().items()}
-    autoencoder, tokenizer = found["autoencoder_from"], found["tokenizer_from"]
-    sources = Sources(autoencoder, tokenizer, renderers, found.get(START_FROM, autoencoder))
+    renderers = {track: chosen[named.key] for track, named in config.renderer_from.named().items()}
+    autoencoder, tokenizer = chosen["autoencoder_from"], chosen["tokenizer_from"]
+    sources = Sources(autoencoder, tokenizer, renderers, chosen.get(START_FROM, autoencoder))
     origins = sources.origins()
     for track, path in renderers.items():
         origin = origins[f"renderer_from.{track}"]

@@ -155,9 +155,9 @@ class AutoencoderStage(Stage):
         clips = {}
         for track in TRACKS:
             component = TrackComponent(kinds=("song", "voice", "instrumental"), track=track)
-            found = excerpts(store, "validation", component, size / SAMPLE_RATE, self.config.held_out_clips)
-            if found:
-                clips[track] = torch.stack([sound.mono(track, start, size) for sound, start in found])
+            fixed = excerpts(store, "validation", component, size / SAMPLE_RATE, self.config.held_out_clips)
+            if fixed:
+                clips[track] = torch.stack([sound.mono(track, start, size) for sound, start in fixed])
         return clips
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:

@@ -81,9 +81,9 @@ class SeparatorStage(Stage):
         """Fixed (mix, vocals) excerpts `[2, samples]` of validation songs, where the vocals are loudest; real ones first."""
         size = int(self.config.held_out_seconds * SAMPLE_RATE)
         songs = TrackComponent(kinds=("song",), needs=("accompaniment",), track="vocals")
-        found = excerpts(store, "validation", songs, self.config.held_out_seconds, 10 * self.config.held_out_clips)
-        found.sort(key=lambda entry: entry[0].segment.corpus == "songs")
-        chosen = found[: self.config.held_out_clips]
+        candidates = excerpts(store, "validation", songs, self.config.held_out_seconds, 10 * self.config.held_out_clips)
+        candidates.sort(key=lambda entry: entry[0].segment.corpus == "songs")
+        chosen = candidates[: self.config.held_out_clips]
         pairs = [(s.stereo("vocals", start, size), s.stereo("accompaniment", start, size)) for s, start in chosen]
         return [(vocals + accompaniment, vocals) for vocals, accompaniment in pairs]
 
@@ -129,7 +129,7 @@ class SeparatorStage(Stage):
                 before, after = (float(floored_si_sdr(sound, true)) for sound in (mix, estimates[track]))
                 values.setdefault(f"si_sdr_{track}", []).append(after)
                 values.setdefault(f"gain_{track}", []).append(after - before)
-        result = {name: float(np.mean(found)) for name, found in values.items()}
+        result = {name: float(np.mean(clips)) for name, clips in values.items()}
         gains = [value for name, value in result.items() if name.startswith("gain")]
         return result | {"loss": -float(np.mean(gains))} if gains else {}
 

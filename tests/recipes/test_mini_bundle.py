@@ -116,3 +116,12 @@ def test_a_mistake_is_one_line_and_help_teaches(
         arguments().parse_args(["--audio", "x", "--parallel", "0"])
     text = arguments().format_help()
     assert "does it run at all?" in text and all(name in text for name in TASKS)
+
+
+def test_what_is_set_for_a_corpus_reaches_the_data_path(audio: Path, tmp_path: Path) -> None:
+    for n in range(4):
+        write(audio / f"{n}.wav", 0.1 * torch.randn(2, 48_000 * 6), 48_000)
+    for share, split in (("0", "test"), ("1", "validation")):
+        told = [f"folder.validation={share}", f"folder.test={1 - int(share)}"]
+        store = prepare_data([audio], tmp_path / share, 1, told=told)
+        assert {stored.segment.split for stored in store.segments} == {split}

@@ -124,7 +124,7 @@ def make_mini(options: argparse.Namespace) -> Path | None:
     if options.prepared:
         store = ShardStore(runs / "data" / "shards", runs / "data" / "derived")
     else:
-        store = prepare_data(folders, runs / "data", options.workers, options.lists)
+        store = prepare_data(folders, runs / "data", options.workers, options.lists, options.corpus_set)
 
     # 3. The stages, each as a process of its own.
     runner.run(names)
@@ -139,9 +139,15 @@ def make_mini(options: argparse.Namespace) -> Path | None:
 # -- recordings to shards --------------------------------------------------------------------------------------------
 
 
-def prepare_data(folders: Sequence[Path], work: Path, workers: int, lists: Path = LISTS) -> ShardStore:
-    """Shards of folders in WORK, through every step of the data path but separation. lists: as for `corpora_of`."""
+def prepare_data(
+    folders: Sequence[Path], work: Path, workers: int, lists: Path = LISTS, told: Sequence[str] = ()
+) -> ShardStore:
+    """Shards of folders in WORK, through every step of the data path but separation.
+
+    lists: as for `corpora_of`; told: `CORPUS.OPTION=VALUE`, as `duotok data prepare --set` has them.
+    """
     corpora, settings = corpora_of(folders, lists)
+    settings += told
     options = PipelineOptions(
         corpora=corpora,
         settings=settings,
@@ -325,6 +331,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--runs", type=Path, default=Path("runs/mini"), help="where everything is kept (default %(default)s)")
     add("--stages", default=STAGES, metavar="SET", help="YAML files: a set of `duotok recipes list`, or a folder (default %(default)s)")
     add("--lists", type=Path, default=LISTS, metavar="FOLDER", help="of held_out.txt and test.txt, never trained on (default: the bundled model's)")
+    add("--corpus-set", action="append", default=[], metavar="CORPUS.OPTION=VALUE", help="as folder.validation=0.25 where songs are few")
     add("--songs", type=_count, default=120, metavar="N", help="generated songs of 30 s added to the audio (default %(default)s)")
     add("--workers", type=_positive, default=2, metavar="N", help="processes that generate songs and prepare data (default %(default)s)")
     add("--parallel", type=_positive, default=1, metavar="N", help="stages that run side by side (default %(default)s)")

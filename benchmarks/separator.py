@@ -26,7 +26,8 @@ from torch import Tensor
 from benchmarks.recordings import name as name_of
 from benchmarks.recordings import recordings
 from duotok.audio.io import stream
-from duotok.codec.bundle import Bundle, find_bundle
+from duotok.codec.bundle import Bundle
+from duotok.codec.hub import find_bundle
 from duotok.config import parse
 from duotok.errors import DuoTokError
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig

@@ -1,4 +1,4 @@
-"""The presets under configs/: every file parses, the paper's say what is known of it and where each value is from."""
+"""The packaged recipes: every file parses, the paper's say what is known of it and where each value is from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.paper_step import STAGES as PAPER_STEPS
 from benchmarks.paper_step import paper_config
 
 from duotok.comparison.plan import ComparisonConfig
-from duotok.config import layers, load_config, parse, read_yaml
+from duotok.config import RECIPES, layers, load_config, parse, read_yaml
 from duotok.lm.stage import LMStageConfig
 from duotok.lyrics.text import BERT_ENTRIES, BERT_NAME, CharacterVocabulary
 from duotok.model.bestrq import BestRQ
@@ -23,11 +23,11 @@ from duotok.renderer.autoencoder import Autoencoder
 from duotok.renderer.dit import PAPER, DiT
 from duotok.separation.bs_roformer import BSRoFormerConfig
 from duotok.separation.teacher import BINS
-from duotok.training.schedule import learning_rate
+from duotok.training.budget import learning_rate
 from duotok.training.stage import StageConfig
 from duotok.training.stages.registry import NAMES, config_class
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = RECIPES
 PARTS = ("paper/tokenizer.yaml", "comparisons/base.yaml")
 """What others extend; no stage of its own."""
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))

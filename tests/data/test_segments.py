@@ -101,8 +101,7 @@ def songs(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], Lyrics | None]:
     return stems, lines(*times, words=draw(st.integers(1, 6)))
 
 
-# The same songs in every run: a rare one, with lines that lie over each other for a minute, still loses part of a line.
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.data_too_large])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
 @given(songs())
 def test_any_song(song: tuple[dict[str, np.ndarray], Lyrics | None]) -> None:
     stems, lyrics = song
@@ -115,9 +114,12 @@ def test_any_song(song: tuple[dict[str, np.ndarray], Lyrics | None]) -> None:
         voiced = voice_activity(rows[1], CONFIG.activity, rows[0])
         assert inside[voiced].all(), "a voiced frame is in no segment"
     elif not any(note.startswith("lyrics left out") for note in cut.notes):
+        heard = (
+            rows.max(axis=0) > CONFIG.silence_db
+        )  # five seconds of digital silence are no segment, whoever sings there
         for line in sentences_of(lyrics, frames)[0]:
-            if rows[:, line.first : line.stop].max() > CONFIG.silence_db:  # nothing is sung in digital silence
-                assert inside[line.first : line.stop].all(), "a part of a line is in no segment"
+            part = slice(line.first, line.stop)
+            assert (inside | ~heard)[part].all(), "a part of a line that sounds is in no segment"
     for segment in cut.segments:
         if segment.activity == "instrumental":
             assert not segment.words and not segment.text and "vocals" not in segment.types

@@ -20,7 +20,9 @@ from duotok.errors import ConfigError, TokenFileError
 from duotok.lm.corpus import TokenCorpus
 from duotok.lm.evaluate import score_songs
 from duotok.lm.stage import LMStage, LMStageConfig, load_lm
-from duotok.training.engine import evaluate, latest, train
+from duotok.training.checkpoint import latest
+from duotok.training.engine import train
+from duotok.training.stage import evaluate
 
 
 def config(data: Path, **changes: object) -> LMStageConfig:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from duotok.codec.families import FAMILIES, WANT_TORCHAUDIO, Family
+from duotok.codec.hub import fetch
 from duotok.errors import BundleError, MissingExtraError
 from duotok.weights import PICKLES
 
@@ -35,13 +36,7 @@ def find_folder(name: str | Path) -> Path:
         return Path(name)
     if text.count("/") != 1 or text.startswith(("/", ".", "~")) or text.endswith("/"):
         raise BundleError(f"{text or PREFIX}: no such folder; name the folder of a model, or owner/name on the hub")
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # the hub client has dozens of kinds, all with pages of text
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise BundleError(f"{text}: no such folder, and not fetched from the hub ({reason}); check the name") from None
+    return fetch(text, ("*.json", "*.safetensors"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from duotok.config import parse
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.errors import ConfigError
 from duotok.lm.config import LMConfig
 from duotok.lm.corpus import TokenCorpus
@@ -142,7 +142,7 @@ class LMStage(Stage):
         """`loss`: nats a target token, EOS included; `bits.STREAM`: bits a code of that stream (BPT, but over V + 3)."""
         found = self.lm.losses(batch["inputs"], batch["targets"], batch["mask"])
         codes = torch.stack([losses.codes for losses in found])
-        shares = share(torch.cat([batch["mask"].sum()[None], codes]).float())
+        shares = mean_divisor(torch.cat([batch["mask"].sum()[None], codes]).float())
         result = {"loss": torch.stack([found[k].nats for k in self.protocol.scored]).sum() / shares[0]}
         columns = self.lm.codec.columns
         for stream in dict.fromkeys(columns[k].stream for k in self.protocol.scored):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 
 CHUNK = 64
 GROUP = 128
@@ -71,7 +71,7 @@ def vq_loss(
     other term. `norm` "l1" is MagiCodec's. `codebook` and `commitment` are returned without their weights. Frames are
     those of all processes; `weight [n]` weighs each (the mean stays over their number).
     """
-    count = share(torch.tensor(len(z), device=z.device))
+    count = mean_divisor(torch.tensor(len(z), device=z.device))
 
     def gap(a: Tensor, b: Tensor) -> Tensor:
         rows = ((a - b).square() if norm == "l2" else (a - b).abs()).mean(-1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from duotok.clock import MEL_PER_FRAME
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.model.branches import Branch, ProjectionIn, Router
 from duotok.model.config import TokenizerConfig
 from duotok.model.draws import Random
@@ -310,7 +310,7 @@ class Tokenizer(nn.Module):
         own = torch.full_like(codes[:, 0], self._index(track)) if isinstance(track, str) else track
         chosen = weights.detach().gather(-1, own[:, None, None].expand(-1, codes.shape[1], 1))[..., 0]
         real = torch.ones_like(chosen) if mask is None else mask.to(chosen.dtype)
-        return x, codes, losses | {"routing": (chosen * real).sum() / share(real.sum())}
+        return x, codes, losses | {"routing": (chosen * real).sum() / mean_divisor(real.sum())}
 
     # -- use ---------------------------------------------------------------------------------------------------------
 

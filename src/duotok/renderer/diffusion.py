@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.nn.masks import frame_mask
 
 Objective = Literal["v", "flow"]
@@ -138,4 +138,4 @@ def diffusion_loss(
         weighted = weighted - si_snr * signal_to_noise(clean(noisy, v, t, objective), latents, lengths)
     # Every real latent frame counts alike: an item that is mostly padding must not shout.
     frames = torch.full_like(each, latents.shape[1]) if lengths is None else lengths.to(each.dtype)
-    return (weighted * frames).sum() / share(frames.sum()), each.detach()
+    return (weighted * frames).sum() / mean_divisor(frames.sum()), each.detach()

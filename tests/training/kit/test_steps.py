@@ -418,14 +418,18 @@ def test_a_command_that_fails_says_why_in_one_line(tmp_path: Path, capfd: pytest
 
 def test_what_a_run_waits_for() -> None:
     everything = ["separator", "autoencoder", "stage1", "stage2", "stage3", "stage4.vocals"]
-    assert trainers.waits_for("stage2", everything) == {"stage1", "separator"}  # the teacher is trained first
-    assert trainers.waits_for("stage4.vocals", everything) == {"stage3", "autoencoder"}
-    assert trainers.waits_for("stage2", ["stage3"]) == trainers.waits_for("stage1", everything) == set()
+    stage2 = training("stage2", "stage1", "separator")
+    assert trainers.waits_for(stage2, everything) == {"stage1", "separator"}
+    assert trainers.waits_for(stage2, ["stage3"]) == trainers.waits_for(training("stage1"), everything) == set()
+
+
+def training(run: str, *needs: str) -> Training:
+    return Training(run, run, "", needs=needs)
 
 
 def test_side_by_side_each_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainers, "POLL", 0.0)
-    runs = [Training(name, name, "") for name in ("separator", "autoencoder", "stage1", "stage2")]
+    runs = [*map(training, ("separator", "autoencoder", "stage1")), training("stage2", "stage1", "separator")]
     told: list[str] = []
     trainers.side_by_side(runs, 3, *paced(told))
     assert [line for line in told if line.startswith("arrays")] == [f"arrays {t.run}" for t in runs]
@@ -443,7 +447,7 @@ def test_side_by_side_each_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPat
 
 def test_side_by_side_what_fails_stops_what_would_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainers, "POLL", 0.0)
-    runs = [Training(name, name, "") for name in ("autoencoder", "stage1", "stage2")]
+    runs = [training("autoencoder"), training("stage1"), training("stage2", "stage1")]
     told: list[str] = []
     with pytest.raises(KitError, match="stage1 broke"):
         trainers.side_by_side(runs, 2, *paced(told, fails="stage1"))

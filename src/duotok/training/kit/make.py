@@ -48,7 +48,7 @@ class Options:
     """
 
     stages: Sequence[str] = ()
-    configs: Path = Path("configs/mini")
+    configs: Path = Path("mini")
     minutes: Sequence[str] = ()
     overrides: Sequence[str] = ()
     data: Path | None = None

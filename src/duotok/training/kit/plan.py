@@ -22,7 +22,7 @@ class KitError(Exception):
 @dataclass(frozen=True)
 class Training:
     """One run of `duotok train`. run: the folder it has in RUNS; stage: the command's word; config: file in the kit;
-    minutes: its budget of time, None where the config's steps decide.
+    minutes: its budget of time, None where the config's steps decide; needs: the runs in RUNS that its config names.
     """
 
     run: str
@@ -30,6 +30,7 @@ class Training:
     config: str
     overrides: tuple[str, ...] = ()
     minutes: float | None = None
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_plan(kit: Path) -> Plan:
 
 
 def _training(row: dict[str, Any]) -> Training:
-    return Training(**{**row, "overrides": tuple(row["overrides"])})
+    return Training(**{**row, **{name: tuple(row[name]) for name in ("overrides", "needs")}})
 
 
 def meant(assignments: Sequence[str], training: Training, trainings: Sequence[Training]) -> list[str]:

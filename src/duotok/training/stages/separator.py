@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from duotok.audio.io import write
 from duotok.clock import SAMPLE_RATE
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.separation.measures import floored_si_sdr
 from duotok.separation.separator import MiniSeparator
@@ -25,8 +25,8 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
 from duotok.training.batches.remix import Remixer
 from duotok.training.batches.sounds import TrackComponent, excerpts
+from duotok.training.logs import compare_mels
 from duotok.training.stage import Batch, Stage, StageConfig
-from duotok.training.stages.pictures import compare_mels
 
 SCALES = (4096, 1536, 512)
 
@@ -111,12 +111,12 @@ class SeparatorStage(Stage):
         distances = self.config.waveform_weight * errors.abs().mean((1, 2))
         distances = distances + self.config.spectral_weight * self.spectral(errors, step % len(SCALES))
         whole = len(vocals) + len(accompaniment)
-        tracks = distances[:whole].sum() / (share(count) * (whole / len(mix)))
-        others = distances[whole:].sum() / (3 * share(count))
+        tracks = distances[:whole].sum() / (mean_divisor(count) * (whole / len(mix)))
+        others = distances[whole:].sum() / (3 * mean_divisor(count))
         with torch.no_grad():
             both = torch.stack((stems[:, 0], mix - stems[:, 0])).square().mean((2, 3)).amin(0) > 1e-6
             gains = floored_si_sdr(estimate[:, 0], stems[:, 0]) - floored_si_sdr(mix, stems[:, 0])
-            gained = gains[both].sum() / share(both.sum())
+            gained = gains[both].sum() / mean_divisor(both.sum())
         return {"loss": 2 * tracks + others, "tracks": tracks, "stems": others, "vocals_gain_db": gained}
 
     def held_out(self) -> dict[str, float]:

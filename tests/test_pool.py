@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from duotok.pool import pool
+from duotok.pool import WorkerDied, pool, result_of
 
 PATIENCE = 300.0  # seconds until a hang is called one; nothing waits longer than it must
 
 POOL = """
 import time
-from duotok.pool import pool
+from duotok.pool import WorkerDied, pool, result_of
 if __name__ == "__main__":
     with pool(2) as processes:
         list(processes.map(time.sleep, [600, 600]))
@@ -114,3 +114,55 @@ def test_workers_begin_as_they_are_told_and_errors_come_back() -> None:
         assert workers.submit(told, 0).result() == "7"
         with pytest.raises(ValueError, match="invalid literal"):
             workers.submit(int, "seven").result()
+
+
+def torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_workers_take_as_many_threads_as_they_are_told() -> None:
+    for threads in (1, 2):
+        with pool(1, threads=threads) as workers:
+            assert workers.submit(torch_threads).result() == threads
+
+
+def waits_for(place: str, name: str, wanted: str) -> str:
+    """Leaves its name, and ends once another has."""
+    assert until((Path(place) / wanted).exists)
+    (Path(place) / name).touch()
+    return name
+
+
+def test_results_come_as_they_end_with_the_number_of_their_task(tmp_path: Path) -> None:
+    (tmp_path / "nobody").touch()
+    with pool(2) as workers:
+        tasks = [(str(tmp_path), "first", "second"), (str(tmp_path), "second", "nobody")]
+        ended = [(number, result_of(future)) for number, future in workers.as_they_end(waits_for, tasks)]
+    assert ended == [(1, "second"), (0, "first")]
+
+
+def begins(place: str, number: int) -> None:
+    (Path(place) / str(number)).touch()
+    if number == 0:
+        raise ValueError("the first fails")
+    time.sleep(0.02)  # so that they cannot all be done before the error is heard
+
+
+def test_after_an_error_nothing_else_begins(tmp_path: Path) -> None:
+    """Beyond what the executor had handed out already: a few tasks more than it has workers."""
+    with pytest.raises(ValueError, match="the first fails"), pool(1) as workers:
+        for _, future in workers.as_they_end(begins, [(str(tmp_path), number) for number in range(1000)]):
+            result_of(future)
+    assert 0 < len(list(tmp_path.iterdir())) < 1000
+
+
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_dead_worker_is_an_error_for_people() -> None:
+    with pytest.raises(WorkerDied, match=r"a worker process died, .*fewer --workers") as caught, pool(1) as workers:
+        result_of(workers.submit(dies))
+    assert "\n" not in str(caught.value)

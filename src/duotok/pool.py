@@ -1,4 +1,11 @@
-"""Worker processes that leave with the one that started them, also when that is killed and can tell nobody."""
+"""Worker processes that leave with the one that started them, also when that is killed and can tell nobody.
+
+Python's own pool with three things added: its workers watch their parent, an error cancels what has not begun, and a worker
+that died is an error for people. loky 3.7 was tried: killed with -9 amid long tasks, a parent left both workers and their
+trackers behind, and one dead worker failed every task under way as Python's own does; so it would add a dependency and need
+the same additions. What must outlive a dead worker, unit by unit, is in `data/engines.py`: its workers get one unit at a
+time, which is how the guilty one is known, and only JSON passes.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +13,63 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
+
+from duotok.errors import DuoTokError
 
 LOOK_EVERY = 0.5  # seconds
+T = TypeVar("T")
+
+
+class WorkerDied(DuoTokError):
+    """A worker process ended in the middle of its work; the other tasks of its pool ended with it."""
+
+
+class Pool(ProcessPoolExecutor):
+    """Spawned processes (forking one with torch's threads in it can hang). Left by an error, it waits for tasks under way and
+    begins no other."""
+
+    def as_they_end(self, work: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Future[T]]]:
+        """(number of the task, its future) of `work(*task)` for every task, in the order in which they end."""
+        running = {self.submit(work, *task): number for number, task in enumerate(tasks)}
+        for future in as_completed(running):
+            yield running[future], future
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown(wait=True, cancel_futures=kind is not None)
+
+
+def result_of(future: Future[T]) -> T:
+    """What a task returned, or raises what it raised. Raises WorkerDied when its process is gone."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise WorkerDied("a worker process died, as when memory runs out; take fewer --workers") from None
 
 
 def pool(
-    workers: int, begin: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
-) -> ProcessPoolExecutor:
-    """A pool of spawned processes (forking one with torch's threads in it can hang); each calls `begin(*arguments)` first."""
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (begin, arguments))
+    workers: int,
+    begin: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+    threads: int | None = None,
+) -> Pool:
+    """A pool whose processes call `begin(*arguments)` first. threads: of torch's arithmetic in each; None leaves torch alone."""
+    return Pool(workers, multiprocessing.get_context("spawn"), _begin, (begin, arguments, threads))
 
 
-def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...], threads: int | None) -> None:
     leave_with_parent()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     if begin is not None:
         begin(*arguments)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from duotok.cli.console import Advance, Bars, open_model, say
@@ -71,12 +70,8 @@ def run(
             yield number, facts
         return
     processes = pool(min(workers, len(tasks)), _begin, (opening._replace(threads=opening.threads or 1),))
-    running: dict[Future[Facts], int] = {
-        processes.submit(_one, work, task, name): number for number, (name, task) in enumerate(tasks)
-    }
     try:
-        for done in as_completed(running):
-            number = running[done]
+        for number, done in processes.as_they_end(_one, ((work, task, name) for name, task in tasks)):
             error = done.exception()
             if error is not None:
                 say(f"error: a worker ended ({type(error).__name__}); give fewer --workers")

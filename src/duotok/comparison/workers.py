@@ -17,7 +17,7 @@ from pathlib import Path
 from duotok.comparison.run import Runner
 from duotok.comparison.study import Comparison, Result
 from duotok.errors import DuoTokError
-from duotok.pool import pool
+from duotok.pool import WorkerDied, pool
 
 LOG = "log.txt"
 
@@ -55,10 +55,9 @@ def side_by_side(comparison: Comparison, numbers: Sequence[int], runner: Runner,
     slots = multiprocessing.get_context("spawn").Queue()
     for slot in range(workers):
         slots.put(slot)
-    settings = (max(1, (os.cpu_count() or 1) // workers), slots)
     left, begun = list(numbers), dict[Future[float], int]()
     problem: Exception | None = None
-    with pool(workers, _begin, settings) as processes:
+    with pool(workers, _begin, (slots,), threads=max(1, (os.cpu_count() or 1) // workers)) as processes:
         try:
             while begun or (left and problem is None):
                 # No more than can run at once: what a pool has taken cannot be called back.
@@ -86,17 +85,16 @@ def _told(problem: BaseException, comparison: Comparison, number: int) -> Except
     """The error of a run as its user should read it."""
     place = f"{comparison.title(number)} (log: {comparison.runs[number].folder / LOG})"
     if isinstance(problem, BrokenProcessPool):
-        return DuoTokError(f"{place}: its process died, as when memory runs out; take fewer --workers")
+        return WorkerDied(f"{place}: its process died, as when memory runs out; take fewer --workers")
     if isinstance(problem, DuoTokError):
         return type(problem)(f"{place}: {problem}")
     return problem if isinstance(problem, Exception) else RuntimeError(f"{place}: {problem!r}")
 
 
-def _begin(threads: int, slots: multiprocessing.Queue[int]) -> None:
+def _begin(slots: multiprocessing.Queue[int]) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    torch.set_num_threads(threads)
     slot, gpus = slots.get(), torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(slot % gpus)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from duotok.files import hold, put
-from duotok.pool import pool
+from duotok.pool import pool, result_of
 from duotok.records import CorpusError
 from duotok.shards.derived import KINDS, DerivedArrays, rows_per_frame
 from duotok.shards.store import ShardStore
@@ -77,15 +76,10 @@ def derive_many(
             for job in jobs:
                 _fill(*common, *job, lambda: bar.advance(task))
         else:
-            with pool(min(workers, len(jobs)), _start_worker, common) as processes:
-                running = {processes.submit(_work, *job): len(store.shards[job[0]]) for job in jobs}
-                try:
-                    for done in as_completed(running):
-                        done.result()
-                        bar.advance(task, running[done])
-                except BaseException:
-                    processes.shutdown(wait=False, cancel_futures=True)
-                    raise
+            with pool(min(workers, len(jobs)), _start_worker, common, threads=1) as processes:
+                for number, future in processes.as_they_end(_work, jobs):
+                    result_of(future)
+                    bar.advance(task, len(store.shards[jobs[number][0]]))
     derived.forget()
 
 
@@ -117,10 +111,7 @@ _common: tuple[ShardStore, Make, str] | None = None
 
 
 def _start_worker(store: ShardStore, function: Make, made_by: str) -> None:
-    import torch
-
     global _common
-    torch.set_num_threads(1)
     _common = (store, function, made_by)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 from duotok.files import sweep
-from duotok.pool import pool
+from duotok.pool import pool, result_of
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,6 @@ def generate_many(
             done(_make(seed, folder, seconds, options, saving))
         return made
     with pool(min(workers, len(todo))) as processes:
-        waiting = [processes.submit(_make, seed, folder, seconds, options, saving) for seed in todo]
-        try:
-            for future in as_completed(waiting):
-                done(future.result())
-        except BaseException:
-            processes.shutdown(wait=True, cancel_futures=True)
-            raise
+        for _, future in processes.as_they_end(_make, ((seed, folder, seconds, options, saving) for seed in todo)):
+            done(result_of(future))
     return made

@@ -33,7 +33,7 @@ COMMANDS = {
     "bundle": "duotok.cli.bundle",
 }
 # Groups of commands, the module that has each as `app`.
-GROUPS = {"data": "duotok.cli.data", "kit": "duotok.cli.kit", "eval": "duotok.cli.eval"}
+GROUPS = {"codecs": "duotok.cli.codecs", "data": "duotok.cli.data", "kit": "duotok.cli.kit", "eval": "duotok.cli.eval"}
 
 
 class CommandGroup(TyperGroup):

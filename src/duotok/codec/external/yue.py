@@ -25,7 +25,7 @@ KNOWN = Known(
         use="--model external:yue.yaml --codebooks 8",
         windows="HuBERT's attention spans the window: windows of 20 s with 2 s of context; only sounds of up to 20 s are as coded whole. "
         "Decodes to 16 kHz; YuE's Vocos decoders to 44.1 kHz are not used",
-        verified="its code with random weights: shapes and frames; official weights were not there",
+        verified="its calls were read; it was not run here",
         cite="Yuan et al., YuE: Scaling Open Foundation Models for Long-Form Music Generation, 2025, arXiv:2503.08638",
         read="github.com/multimodal-art-projection/YuE 9f1394bae1d8; the codec as copied in github.com/thr3a/YuE-for-Docker b45f8e226b4d",
     ),

@@ -26,6 +26,8 @@ MORE = 1.5
 BATCH = 4
 OTHER_RATE = 44_100
 QUIETER_DB = -6.0
+SLACK = 0.5
+"""Frames of chunks that overlap are longer than on average: within the first chunk there are a little fewer of them."""
 Report = Callable[[str], None]
 
 
@@ -62,7 +64,7 @@ def lengths(codec: Codec, every: bool = False, report: Report = lambda _: None) 
     base = FRAMES * hop
     counts = {n: codec.n_frames(n) for n in range(base, base + hop)}
     over = [frames - n / per_frame for n, frames in counts.items()]
-    problems = [] if min(over) > -1e-6 else [f"n_frames leaves out {-min(over):.2f} frames of sound"]
+    problems = [] if min(over) > -SLACK else [f"n_frames leaves out {-min(over):.2f} frames of sound"]
     chosen = (
         range(hop)
         if every

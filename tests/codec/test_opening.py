@@ -102,9 +102,41 @@ def test_damaged_or_incomplete_weights(dac: Path) -> None:
 
 
 def test_variants_that_keep_no_contract(tmp_path: Path) -> None:
-    chunked = make_codec(tmp_path, "encodec", normalize=True, chunk_length_s=1.0, overlap=0.01)
-    with pytest.raises(BundleError, match=r"codes overlapping chunks of 1\.0 s"):
-        open_codec(f"transformers:{chunked}")
+    whole = make_codec(tmp_path, "encodec", normalize=True)
+    with pytest.raises(BundleError, match=r"one loudness for the whole sound and no chunks"):
+        open_codec(f"transformers:{whole}")
+    odd = make_codec(tmp_path / "odd", "encodec", normalize=True, chunk_length_s=0.101, overlap=0.01)
+    with pytest.raises(BundleError, match=r"chunks of 808 samples every 799 are no whole frames of 40"):
+        open_codec(f"transformers:{odd}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_codebooks": 2**70}, r"n_codebooks = 1180591620717411303424, more than 1024 is no model"),
+        ({"encoder_hidden_size": 2**40}, "encoder_hidden_size = 1099511627776, more than 16777216"),
+        ({"downsampling_ratios": [2] * 5000}, "downsampling_ratios has 5000 entries"),
+        ({"encoder_hidden_size": 4096}, r"asks for [0-9,]+ parameters, the weights beside it hold"),
+    ],
+)
+def test_absurd_configurations_are_refused_before_anything_is_built(
+    dac: Path, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("built")
+
+    monkeypatch.setattr(transformers.DacModel, "from_pretrained", never)
+    with pytest.raises(BundleError, match=message):
+        open_codec(f"transformers:{change(dac, **changes)}")
+
+
+def test_deeply_nested_configurations(dac: Path) -> None:
+    for depth, message in ((40, "nested 16 deep"), (200_000, "not valid JSON")):
+        (dac / "config.json").write_text('{"model_type": "dac", "a": ' + "[" * depth + "]" * depth + "}")
+        with pytest.raises(BundleError, match=message):
+            open_codec(f"transformers:{dac}")
 
 
 def test_codebooks_and_tracks_that_there_are_not(dac: Path, bundle: Path, tmp_path: Path) -> None:

@@ -180,3 +180,19 @@ def test_the_command(shards: Path, dac: Path, bundle: Path, tmp_path: Path) -> N
     ):  # fmt: skip
         failed = run.invoke(app, ["pack", *arguments, "-o", str(tmp_path / "c.parquet")])
         assert failed.exit_code == 1 and message in failed.output
+
+
+def test_codes_of_chunks_are_packed_without_their_loudness(shards: Path, tmp_path: Path) -> None:
+    """EnCodec as at 48 kHz: the scales stand in the parts, the packed corpus has the codes alone."""
+    folder = make_codec(tmp_path, "encodec", normalize=True, chunk_length_s=0.1, overlap=0.01, audio_channels=2)
+    store, path, codec = (
+        ShardStore(shards),
+        tmp_path / "encodec.parquet",
+        open_codec(f"transformers:{folder}", codebooks=2),
+    )
+    pack_shards(codec, store, path)
+    (song,) = TokenCorpus(path, codec_identity(codec)).songs("test")
+    index = store.select("test")[0]
+    tokens = codec.encode(**{track: store.audio(index, track, channels=2) for track in TRACKS})
+    assert all(np.array_equal(song.tokens[track], tokens[track].numpy()) for track in TRACKS)
+    assert song.frames == codec.n_frames(-(-43 * 1920 // 6))

@@ -78,14 +78,14 @@ def test_a_tool_that_dies_says_its_last_words_and_is_started_again(tmp_path: Pat
     env = environment(tmp_path / "env", "whisperx", do="die")
     with Transcriber(ToolConfig("whisperx", str(env), device="cpu")) as tool:
         for _ in range(2):
-            with pytest.raises(LyricsError, match=r"ended with code 9 \(Segmentation fault\)"):
+            with pytest.raises(LyricsError, match=r"ended with code 9 \(.*Segmentation fault\)"):
                 tool.transcribe(song)
     assert [c[0] for c in calls(env)].count("load") == 2
 
 
 def test_timeouts(tmp_path: Path, song: Path):
     env = environment(tmp_path / "hangs", "whisperx", do="hang")
-    told = pytest.raises(LyricsError, match=r"no answer within 0.3 s; give it more with --timeout")
+    told = pytest.raises(LyricsError, match=r"no answer within 0.3 s .*; give it more with --timeout")
     with Transcriber(ToolConfig("whisperx", str(env), device="cpu", timeout=0.3)) as tool, told:
         tool.transcribe(song)
     env = environment(tmp_path / "slow", "whisperx", do="slow")

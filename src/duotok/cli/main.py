@@ -34,6 +34,7 @@ COMMANDS = {
 }
 # Groups of commands, the module that has each as `app`.
 GROUPS = {
+    "codecs": "duotok.cli.codecs",
     "data": "duotok.cli.data",
     "edit": "duotok.cli.edit",
     "recipes": "duotok.cli.recipes",

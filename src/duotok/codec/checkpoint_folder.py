@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,11 @@ CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHTS_FILE = "model.safetensors"
 # Who wrote the file and how, not what the model is.
+LARGEST_NUMBER = 1 << 24
+LARGEST_COUNT = 1024
+DEEPEST = 16
+ROOM = 2
+"""A configuration may ask for so many times the parameters that its weights have: some are in both halves, or counted as buffers."""
 NOT_HASHED = ("transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype")
 
 
@@ -50,7 +57,33 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: not valid JSON; get the model again") from None
     if not isinstance(values, dict):
         raise BundleError(f"{path}: not the configuration of a model; get the model again")
+    _check_sizes(values, str(path))
     return values
+
+
+def _check_sizes(value: Any, where: str, key: str = "", depth: int = 0) -> None:
+    """Raises BundleError for numbers that no model has, before anything of that size is built. Counts are keys with `num_` or
+    `n_`, but for words, labels and the like, which are only numbered."""
+    if depth > DEEPEST:
+        raise BundleError(f"{where}: nested {DEEPEST} deep and more; no configuration of a codec; get the model again")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_sizes(inner, where, str(name), depth + 1)
+    elif isinstance(value, list):
+        if len(value) > LARGEST_COUNT:
+            raise BundleError(
+                f"{where}: {key} has {len(value)} entries, at most {LARGEST_COUNT} are sensible; get the model again"
+            )
+        for inner in value:
+            _check_sizes(inner, where, key, depth + 1)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        most = (
+            LARGEST_COUNT
+            if re.match(r"(num|n)_\w*(layers|codebooks|quantizers|heads|blocks)$", key)
+            else LARGEST_NUMBER
+        )
+        if not abs(value) <= most and abs(value) != float("inf"):
+            raise BundleError(f"{where}: {key} = {str(value)[:24]}, more than {most} is no model; get the model again")
 
 
 def family_of(values: dict[str, Any], folder: Path) -> Family:
@@ -117,9 +150,12 @@ def load_model(folder: Path, family: Family) -> nn.Module:
     model_class = _class(family.model_class)
     try:
         with _quiet():
+            _check_parameters(model_class, folder)
             model, report = model_class.from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
+    except BundleError:
+        raise
     except Exception as error:  # transformers raises what it likes
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise BundleError(
@@ -133,6 +169,22 @@ def load_model(folder: Path, family: Family) -> nn.Module:
         )
     ready: nn.Module = model.eval().requires_grad_(False)
     return ready
+
+
+def _check_parameters(model_class: Any, folder: Path) -> None:
+    """Raises BundleError when the configuration asks for far more parameters than the weights hold. Nothing is allocated."""
+    stored = 0
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            stored += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    config = model_class.config_class.from_pretrained(folder)
+    with torch.device("meta"):
+        asked = sum(parameter.numel() for parameter in model_class(config).parameters())
+    if asked > ROOM * stored:
+        raise BundleError(
+            f"{folder / CONFIG_FILE}: asks for {asked:,} parameters, the weights beside it hold {stored:,}; they do not belong "
+            "together; get the model again"
+        )
 
 
 def _class(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -24,9 +24,9 @@ class Stream:
     codebook_sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.name or not self.codebook_sizes or min(self.codebook_sizes) < 2:
+        if not self.name or ":" in self.name or not self.codebook_sizes or min(self.codebook_sizes) < 2:
             raise ValueError(
-                f"stream '{self.name}' with codebooks of {self.codebook_sizes}: a name, and sizes of at least 2"
+                f"stream '{self.name}' with codebooks of {self.codebook_sizes}: a name without colon, and sizes of at least 2"
             )
 
     @property
@@ -36,11 +36,16 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class StreamTokens(Tokens):
-    """Tokens in a dictionary, for codecs that have no class of their own for them."""
+    """Tokens in a dictionary, for codecs that have no class of their own for them.
+
+    beside: what decoding needs of a stream and is no token, by stream and name: float32 arrays, e.g. `scale` `[1, chunks]`, the
+    loudness of each chunk of EnCodec at 48 kHz.
+    """
 
     codes: Mapping[str, Tensor]
     n_samples: int = 0
     gain_db: float = 0.0
+    beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def __getitem__(self, stream: str) -> Tensor:
         return self.codes[stream]

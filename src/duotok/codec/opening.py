@@ -8,6 +8,8 @@ from pathlib import Path
 from duotok.codec.checkpoint_folder import PREFIX
 from duotok.codec.contract import Codec
 from duotok.codec.duotok import DuoTok
+from duotok.codec.external.codec import ExternalCodec
+from duotok.codec.external.settings import PREFIX as EXTERNAL_PREFIX
 from duotok.codec.wrapped import TransformersCodec
 from duotok.devices import check_device
 from duotok.errors import ConfigError
@@ -17,11 +19,14 @@ from duotok.tracks import TRACKS
 def open_codec(
     name: str | Path, device: str = "cpu", codebooks: int | None = None, tracks: Sequence[str] | None = None
 ) -> Codec:
-    """A DuoTok bundle ("mini", a folder, `owner/name`), or `transformers:FOLDER` or `transformers:OWNER/NAME`.
+    """A DuoTok bundle ("mini", a folder, `owner/name`), `transformers:FOLDER` or `transformers:OWNER/NAME`, or `external:FILE`.
 
-    codebooks, tracks: for the latter (`TransformersCodec.from_pretrained`). Raises BundleError for what is not there, damaged
-    or no codec; MissingExtraError without transformers; ConfigError for a device, codebooks or tracks that there are not.
+    FILE: YAML that describes a tokenizer in an environment of its own (`ExternalConfig`). codebooks, tracks: for all but bundles
+    (`TransformersCodec.from_pretrained`). Raises BundleError for what is not there, damaged or no codec; MissingExtraError
+    without transformers; ConfigError for a device, codebooks or tracks that there are not, or an environment that cannot be used.
     """
+    if str(name).startswith(EXTERNAL_PREFIX):  # its torch is another, and so are the devices that it knows
+        return ExternalCodec.open(str(name).removeprefix(EXTERNAL_PREFIX), device, codebooks, tracks)
     check_device(device)
     text = str(name)
     if text.startswith(PREFIX):

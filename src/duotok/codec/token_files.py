@@ -1,5 +1,7 @@
 """Tokens of any codec in a safetensors file, with one JSON header that says of what and by whom, sealed with a checksum.
 
+A tensor for each stream, int32 `[codebooks, frames]`, and float32 `STREAM:NAME` for what a codec keeps beside its codes.
+
 DuoTok's own have a format of their own (`.duotok`, docs/tokens.md).
 """
 
@@ -14,6 +16,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from duotok.codec.contract import Described, StreamTokens
 from duotok.errors import TokenFileError
@@ -22,6 +25,10 @@ from duotok.seals import read_json
 from duotok.tokens import LARGEST_GAIN_DB, Tokens
 
 FORMAT = 1
+FORMAT_BESIDE = 2
+"""With arrays beside the codes, which a reader of the first format would take for streams."""
+BESIDE = ":"
+"""`STREAM:NAME` is such an array: float32, where codes are int32."""
 KEY = "duotok-codec"
 SUFFIX = ".safetensors"
 
@@ -37,8 +44,12 @@ def _seal(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 def save_tokens(path: Path, tokens: Tokens, codec: Described, source: str = "") -> None:
     """Write tokens, atomically; source: what they were made from. Raises TokenFileError when `path` cannot be written."""
     arrays = {name: np.ascontiguousarray(codes.numpy().astype(np.int32)) for name, codes in tokens.items()}
+    for stream, own in tokens.beside.items() if isinstance(tokens, StreamTokens) else ():
+        for name, array in own.items():
+            arrays[f"{stream}{BESIDE}{name}"] = np.ascontiguousarray(array.numpy().astype(np.float32))
     header = {
-        "format": FORMAT, "model_id": codec.model_id, "model_hash": codec.model_hash, "frame_rate": codec.frame_rate,
+        "format": FORMAT if len(arrays) == len(tokens) else FORMAT_BESIDE,
+        "model_id": codec.model_id, "model_hash": codec.model_hash, "frame_rate": codec.frame_rate,
         "sample_rate": codec.sample_rate, "n_samples": tokens.n_samples, "gain_db": tokens.gain_db, "source": source,
     }  # fmt: skip
     sealed = {**header, "sha256": _seal(header, arrays)}
@@ -54,12 +65,21 @@ def load_tokens(path: Path) -> tuple[Tokens, dict[str, Any]]:
         data = path.read_bytes()
         header = read_json(read_json(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][KEY])
         arrays = safetensors.numpy.load(data)
-        if header.pop("sha256") != _seal(header, arrays) or header["format"] != FORMAT:
+        if header.pop("sha256") != _seal(header, arrays) or header["format"] not in (FORMAT, FORMAT_BESIDE):
             raise ValueError("seal")
         if not (abs(header["gain_db"]) <= LARGEST_GAIN_DB and header["n_samples"] >= 0):
             raise ValueError("range")
-        codes = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
-        return StreamTokens(codes, int(header["n_samples"]), float(header["gain_db"])), header
+        codes: dict[str, Tensor] = {}
+        beside: dict[str, dict[str, Tensor]] = {}
+        for key, array in arrays.items():
+            stream, _, name = key.partition(BESIDE)
+            if name:
+                beside.setdefault(stream, {})[name] = torch.from_numpy(array.astype(np.float32))
+            else:
+                codes[key] = torch.from_numpy(array.astype(np.int64))
+        if not beside.keys() <= codes.keys():
+            raise ValueError("beside")
+        return StreamTokens(codes, int(header["n_samples"]), float(header["gain_db"]), beside), header
     except OSError as error:
         raise TokenFileError(f"{path}: cannot be read ({error.strerror}); encode the song again") from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError):

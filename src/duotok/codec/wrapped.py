@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from duotok.clock import SAMPLE_RATE
 from duotok.codec.checkpoint_folder import content_hash, family_of, find_folder, load_model, read_config, weight_files
 from duotok.codec.contract import Source, Stream, StreamTokens, check_tokens
 from duotok.codec.families import Family, Shape
+from duotok.codec.layout import Chunks, Even, Piece
 from duotok.codec.sounds import Sounds
 from duotok.errors import BundleError, ConfigError
 from duotok.tokens import Tokens, WindowPlan
@@ -25,6 +26,7 @@ from duotok.tracks import TRACKS
 
 CHOICES = (*TRACKS, "mix")
 WINDOW_SECONDS = 20.0
+SCALE = "scale"
 FORMAT = 1
 """Goes into the hash: to be raised when the same model and plan would give other tokens."""
 
@@ -33,7 +35,8 @@ class TransformersCodec:
     """Make one with `from_pretrained`.
 
     plan: windows in frames of this codec. Long sound is cut into them, each sees the plan's context beyond what is kept of
-    it, and a token depends on the sound and the plan alone. Sound is taken at its own loudness.
+    it, and a token depends on the sound and the plan alone. Sound is taken at its own loudness. Models that code overlapping
+    chunks have those instead of a plan, and their tokens hold `scale`, float32 `[1, chunks]`, beside the codes of each stream.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class TransformersCodec:
         device: str | torch.device = "cpu",
     ) -> None:
         """content: hash of configuration and weights, to which codebooks and plan are added. Raises ConfigError for codebooks
-        or tracks that there are not."""
+        or tracks that there are not, or a plan for a model with chunks."""
         if not shape.least <= codebooks <= shape.codebooks:
             raise ConfigError(f"{name}: {codebooks} codebooks; it can give {shape.least} to {shape.codebooks}")
         unknown = [track for track in tracks if track not in CHOICES]
@@ -61,9 +64,15 @@ class TransformersCodec:
         self.family = family
         self.shape = shape
         self.tracks = tuple(tracks)
-        self.plan = plan or _plan(shape, family)
         self.codebooks = codebooks
-        settings = [FORMAT, content, codebooks, self.plan.window, self.plan.context]
+        self.layout: Even | Chunks
+        if shape.chunk:
+            if plan is not None:
+                raise ConfigError(f"{name}: codes chunks of its own; leave the window plan out")
+            self.layout = Chunks(shape.chunk, shape.stride, shape.hop)
+        else:
+            self.layout = Even(shape.hop, plan=plan or _plan(shape, family))
+        settings = [FORMAT, content, codebooks, *self.layout.settings()]
         self.model_hash = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     @classmethod
@@ -100,7 +109,12 @@ class TransformersCodec:
     @property
     def frame_rate(self) -> float:
         """Exact; the configurations of transformers round it."""
-        return self.shape.sample_rate / self.shape.hop
+        return self.shape.sample_rate / self.layout.samples_per_frame
+
+    @property
+    def plan(self) -> WindowPlan | None:
+        """The windows, in frames; None for a model with chunks."""
+        return self.layout.plan if isinstance(self.layout, Even) else None
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -108,10 +122,9 @@ class TransformersCodec:
         return tuple(Stream(track, sizes) for track in self.tracks)
 
     def n_frames(self, n_samples: int) -> int:
-        """`ceil(n_samples / hop)`, samples at `sample_rate`. Raises ValueError for less than one."""
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
-        return -(-n_samples // self.shape.hop)
+        """`ceil(n_samples / hop)`, samples at `sample_rate`; with chunks, that in each of them (`Chunks`). Raises ValueError for
+        less than one."""
+        return self.layout.n_frames(n_samples)
 
     # -- sound to tokens ---------------------------------------------------------------------------------------------
 
@@ -132,35 +145,40 @@ class TransformersCodec:
         not suffice.
         """
         given = {"mix": audio, "vocals": vocals, "accompaniment": accompaniment}
-        hop = self.shape.hop
         with Sounds(given, rate, self.tracks, self.shape.sample_rate, self.shape.channels) as sounds:
-            windows = self.plan.windows(self.n_frames(sounds.n_samples))
+            pieces = self.layout.pieces(self.n_frames(sounds.n_samples))
+            if self.shape.chunk:  # the model fills its chunks itself, and silence would count in their loudness
+                pieces = [piece._replace(stop=min(piece.stop, sounds.n_samples)) for piece in pieces]
             codes: dict[str, Tensor] = {}
+            beside: dict[str, dict[str, Tensor]] = {}
             for track in self.tracks:
-                kept = []
-                for first in range(0, len(windows), max(1, batch_size)):
-                    batch = windows[first : first + max(1, batch_size)]
-                    sound = torch.stack([sounds.window(track, w.start * hop, w.stop * hop) for w in batch])
-                    found = self._codes(sound)
-                    kept += [
-                        row[:, w.keep_start - w.start : w.keep_stop - w.start]
-                        for row, w in zip(found, batch, strict=True)
-                    ]
+                kept, scales = [], []
+                for batch in batches(pieces, max(1, batch_size)):
+                    sound = torch.stack([sounds.window(track, piece.start, piece.stop) for piece in batch])
+                    found, scale = self._codes(sound, batch[0].frames)
+                    kept += [row[:, p.keep_start : p.keep_stop] for row, p in zip(found, batch, strict=True)]
+                    scales.append(scale)
                 codes[track] = torch.cat(kept, dim=1)
-            return StreamTokens(codes, sounds.n_samples)
+                if self.shape.chunk:
+                    beside[track] = {SCALE: torch.cat(scales)[None]}
+            return StreamTokens(codes, sounds.n_samples, beside=beside)
 
-    def _codes(self, sound: Tensor) -> Tensor:
-        """`[batch, channels, frames * hop]` to int64 `[batch, codebooks, frames]`."""
-        wanted = [len(sound), self.codebooks, sound.shape[-1] // self.shape.hop]
+    def _codes(self, sound: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Of `[batch, channels, samples]` the codes, int64 `[batch, codebooks, frames]`, and a scale each (none without chunks)."""
+        wanted = [len(sound), self.codebooks, frames]
         # The model's own precision, in case somebody changed it.
         sound = sound.to(self.device, next(self.model.parameters()).dtype)
-        codes = self.family.encode(self.model, sound, self.codebooks).long().cpu()
+        if self.shape.chunk:
+            found, scales = self.family.encode_chunk(self.model, sound, self.codebooks)
+        else:
+            found, scales = self.family.encode(self.model, sound, self.codebooks), torch.empty(0)
+        codes = found.long().cpu()
         if list(codes.shape) != wanted:
             raise BundleError(
                 f"{self.model_id}: codes {list(codes.shape)} where its configuration promises {wanted}; its frames cannot be "
                 "told exactly; take another model"
             )
-        return codes
+        return codes, scales
 
     # -- tokens to sound ---------------------------------------------------------------------------------------------
 
@@ -177,19 +195,39 @@ class TransformersCodec:
                 f"track '{track}' does not exist; choose {', '.join(dict.fromkeys((*self.tracks, 'mix')))}"
             )
         names = (track,) if track in self.tracks else self.tracks
-        sound = torch.stack([self._sound(tokens[name]) for name in names]).sum(0)
+        sound = torch.stack([self._sound(tokens, name, frames) for name in names]).sum(0)
         known = tokens.n_samples if isinstance(tokens, Tokens) else 0
-        return sound[:, : known if 0 < known <= frames * self.shape.hop else None]
+        return sound[:, : known if 0 < known <= self.layout.n_samples(frames) else None]
 
-    def _sound(self, codes: Tensor) -> Tensor:
-        hop = self.shape.hop
+    def _sound(self, tokens: Mapping[str, Tensor], name: str, frames: int) -> Tensor:
+        hop, codes, pieces = self.shape.hop, tokens[name], self.layout.pieces(frames)
+        if self.shape.chunk:
+            scales = self._scales(tokens, name, len(pieces)).to(self.device)
+            chunks = torch.split(codes.to(self.device), self.shape.chunk // hop, dim=1)
+            whole = self.family.decode_chunks(self.model, chunks, scales).float().cpu()
+            return torch.nn.functional.pad(whole, (0, max(0, self.layout.n_samples(frames) - whole.shape[1])))
         blocks = []
-        for w in self.plan.windows(codes.shape[1]):
-            found = self.family.decode(self.model, codes[None, :, w.start : w.stop].to(self.device)).float().cpu()[0]
+        for piece in pieces:
+            own = codes[None, :, piece.start // hop : piece.stop // hop].to(self.device)
+            found = self.family.decode(self.model, own).float().cpu()[0]
             # Odd strides lose a few samples at the end.
-            whole = torch.nn.functional.pad(found, (0, max(0, (w.stop - w.start) * hop - found.shape[1])))
-            blocks.append(whole[:, (w.keep_start - w.start) * hop : (w.keep_stop - w.start) * hop])
+            whole = torch.nn.functional.pad(found, (0, max(0, piece.frames * hop - found.shape[1])))
+            blocks.append(whole[:, piece.keep_start * hop : piece.keep_stop * hop])
         return torch.cat(blocks, dim=1)
+
+    def _scales(self, tokens: Mapping[str, Tensor], name: str, chunks: int) -> Tensor:
+        """float32 `[chunks]`. Raises BundleError when the tokens do not have them: the codes alone do not tell how loud it was."""
+        found = tokens.beside.get(name, {}).get(SCALE) if isinstance(tokens, StreamTokens) else None
+        if found is None:
+            raise BundleError(
+                f"tokens of {name}: without `{SCALE}`, the loudness of each chunk, which {self.model_id} needs to decode; give "
+                f"those of encode, or StreamTokens(codes, beside={{'{name}': {{'{SCALE}': torch.ones(1, {chunks})}}}})"
+            )
+        if list(found.shape) != [1, chunks] or not found.isfinite().all():
+            raise BundleError(
+                f"tokens of {name}: `{SCALE}` {list(found.shape)} where {chunks} chunks want [1, {chunks}], all finite; give those of encode"
+            )
+        return found[0].float()
 
     @torch.inference_mode()
     def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -212,6 +250,17 @@ class TransformersCodec:
             one[0, k] = torch.arange(size, device=self.device)
             tables.append((self.family.vectors(self.model, one) - nothing)[0].T.float().cpu())
         return dict.fromkeys(self.tracks, tables)
+
+
+def batches(pieces: Sequence[Piece], size: int) -> Iterator[list[Piece]]:
+    """Pieces in their order, up to `size` together, and only such of one length."""
+    batch: list[Piece] = []
+    for piece in pieces:
+        if batch and (len(batch) == size or piece.stop - piece.start != batch[0].stop - batch[0].start):
+            yield batch
+            batch = []
+        batch.append(piece)
+    yield batch
 
 
 def _plan(shape: Shape, family: Family) -> WindowPlan:

@@ -46,12 +46,12 @@ def opus(audio: Tensor, bit_rate: int = 6000, application: str = "audio") -> Cod
     bits = 8 * sum(packet.size for packet in packets)
     frames = [frame.to_ndarray() for packet in [*packets, None] for frame in decoder.decode(packet)]
     decoded = np.concatenate(frames, axis=1)[:1]
-    lag = _lag(decoded[0], mono[0])
+    lag = lag_of(decoded[0], mono[0])
     aligned = np.pad(decoded, ((0, 0), (0, n)))[:, lag : lag + n]
     return Coded(torch.from_numpy(np.ascontiguousarray(aligned)), bits / (len(packets) * FRAME / SAMPLE_RATE) / 1000)
 
 
-def _lag(late: NDArray[np.float32], original: NDArray[np.float32]) -> int:
+def lag_of(late: NDArray[np.float32], original: NDArray[np.float32]) -> int:
     """By how many samples (0 to 100 ms) `late` follows `original`, from the first 30 s that both have."""
     late, original = late[: 30 * SAMPLE_RATE], original[: 30 * SAMPLE_RATE]
     size = 1 << (len(late) + len(original)).bit_length()

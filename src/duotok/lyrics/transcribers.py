@@ -6,25 +6,21 @@ the tool's own JSON, which `duotok.lyrics.speech` reads. Not verified here with 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import selectors
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
+from duotok import tool_process
 from duotok.audio.io import Writer, stream
 from duotok.errors import ConfigError
 from duotok.lyrics import speech
 from duotok.lyrics.repair import Draft, repair
 from duotok.lyrics.types import Lyrics, LyricsError
+from duotok.tool_process import ToolError, ToolProcess, short
 
 RUNNER = Path(__file__).parent / "runners" / "transcribe_runner.py"
 RATE = 16_000
@@ -73,24 +69,8 @@ def route(language: str, chosen: str) -> str:
 
 def interpreter(python: str, tool: str = "") -> Path:
     """The Python behind `ToolConfig.python`. Raises ConfigError when there is none."""
-    path = Path(python).expanduser()
-    hint = f"; make one: python3 -m venv ENV && ENV/bin/pip install {TOOLS[tool].install}" if tool in TOOLS else ""
-    if path.is_dir():
-        for place in (path / "bin" / "python", path / "Scripts" / "python.exe", path / "python.exe"):
-            if place.is_file():
-                return place
-        raise ConfigError(f"{path}: no Python environment (no bin/python in it){hint}")
-    if not path.is_file():
-        raise ConfigError(f"{python}: no such Python{hint}")
-    if not path.name.lower().startswith(("python", "pypy")):
-        with open(path, "rb") as file:
-            first = file.readline(512)
-        script = Path(os.fsdecode(first[2:].split()[0])) if first.startswith(b"#!") and first[2:].split() else None
-        if script is not None and script.is_file() and script.name.startswith(("python", "pypy")):
-            return script
-    if not os.access(path, os.X_OK):
-        raise ConfigError(f"{path}: cannot be executed; name the python of the tool's environment")
-    return path
+    hint = f"make one: python3 -m venv ENV && ENV/bin/pip install {TOOLS[tool].install}" if tool in TOOLS else ""
+    return tool_process.interpreter(python, hint)
 
 
 class Transcriber:
@@ -105,9 +85,7 @@ class Transcriber:
         self.config, self.tool = config, TOOLS[config.name]
         self.python = interpreter(config.python, config.name)
         self.version = ""
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
-        self._buffer = b""
+        self._process = ToolProcess(self.tool.name, "give it more with --timeout", "is --python a Python?")
 
     def __enter__(self) -> Transcriber:
         return self
@@ -128,10 +106,13 @@ class Transcriber:
             wav, out = Path(folder) / "audio.wav", Path(folder) / "words.json"
             length = _write_wav(audio, wav, start, seconds)
             self._start()
-            self._send({"audio": str(wav), "out": str(out), "language": language})
-            answer = self._answer(self.config.timeout)
+            request = {"audio": str(wav), "out": str(out), "language": language}
+            try:
+                answer = self._process.ask(request, self.config.timeout)
+            except ToolError as error:
+                raise LyricsError(str(error)) from None
             if "done" not in answer:
-                raise LyricsError(f"{audio}: {self.tool.name} failed ({_short(answer.get('error', answer))})")
+                raise LyricsError(f"{audio}: {self.tool.name} failed ({short(answer.get('error', answer))})")
             try:
                 values = json.loads(out.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
@@ -139,94 +120,32 @@ class Transcriber:
             return repair(self.tool.parse(values, str(audio)), str(audio), seconds=length, may_be_empty=True)
 
     def _start(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process.runs:
             return
-        self.close()
         config = self.config
         options = {
             "model": config.model or self.tool.model, "device": config.device,
             "compute_type": config.compute_type, "batch_size": config.batch_size,
         }  # fmt: skip
-        # Our own packages must not leak into the other environment.
-        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-        self._log = tempfile.TemporaryFile(prefix="duotok-tool-")  # noqa: SIM115
-        self._buffer = b""
+        command = [str(self.python), str(RUNNER), config.name, json.dumps(options)]
         try:
-            self._process = subprocess.Popen(
-                [str(self.python), str(RUNNER), config.name, json.dumps(options)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=env, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise ConfigError(f"{self.python}: cannot be started ({error.strerror}); check --python") from None
-        try:
-            answer = self._answer(config.start_timeout)
-        except LyricsError as error:
+            answer = self._process.start(command, config.start_timeout)
+        except ToolError as error:
             raise ConfigError(f"{self.python}: {config.name} does not start ({error})") from None
         if "ready" not in answer:
-            reason = _short(answer.get("fatal", answer))
-            mend_ = (
+            reason = short(answer.get("fatal", answer))
+            remedy = (
                 f"{self.python} -m pip install {self.tool.install}"
                 if "ModuleNotFound" in reason
                 else "see its own manual"
             )
             self.close()
-            raise ConfigError(f"{self.python}: {config.name} cannot be used there ({reason}); {mend_}")
+            raise ConfigError(f"{self.python}: {config.name} cannot be used there ({reason}); {remedy}")
         self.version = str(answer["ready"])
-
-    def _send(self, request: dict[str, Any]) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        with contextlib.suppress(OSError):  # a tool that has died says so by its answer
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-
-    def _answer(self, timeout: float) -> dict[str, Any]:
-        """The next line of the runner. Raises LyricsError when it takes longer than `timeout` or the tool ends."""
-        assert self._process is not None and self._process.stdout is not None
-        pipe, until = self._process.stdout.fileno(), time.monotonic() + timeout
-        with selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    self.close()
-                    raise LyricsError(f"{self.tool.name}: no answer within {timeout:g} s; give it more with --timeout")
-                block = os.read(pipe, 1 << 16)
-                if not block:
-                    code, last = self._process.wait(), self._last_words()
-                    self.close()
-                    raise LyricsError(f"{self.tool.name} ended with code {code} ({last or 'without a word'})")
-                self._buffer += block
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            self.close()
-            raise LyricsError(f"{self.tool.name}: no answer of our runner ({_short(line)}); is --python a Python?")
-        return answer
-
-    def _last_words(self) -> str:
-        if self._log is None:
-            return ""
-        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 4000))
-        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        return _short(lines[-1]) if lines else ""
 
     def close(self) -> None:
         """End the tool and whatever it started."""
-        process, self._process = self._process, None
-        if process is not None:
-            assert process.stdin is not None and process.stdout is not None
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._process.close()
 
 
 def _write_wav(audio: str | Path, wav: Path, start: float, seconds: float | None) -> float:
@@ -237,8 +156,3 @@ def _write_wav(audio: str | Path, wav: Path, start: float, seconds: float | None
             writer.write(block.clamp(-1, 1))
             samples += block.shape[1]
     return samples / RATE
-
-
-def _short(value: Any) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return " ".join(text.split())[:200]

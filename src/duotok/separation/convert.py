@@ -22,7 +22,7 @@ from torch import Tensor
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import writing
 
-WRAPPERS = ("state_dict", "model_state_dict", "state", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "state", "model", "codec_model")
 
 
 def _demucs_classes() -> list[Any]:

@@ -1,0 +1,30 @@
+"""What is known of a tokenizer that runs in an environment of its own, beside what is published of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from duotok.codec.entry import Entry
+
+ADAPTERS = Path(__file__).parent / "runners" / "adapters"
+
+
+@dataclass(frozen=True)
+class Known:
+    """adapter: the file that asks it, in `runners/adapters`. rates: its sample rates; hops: samples per frame that it may have.
+    environment: the lines that make its environment. checkout: whether its code is a repository and no package. options: of its
+    settings, as YAML to be changed; pickle: whether its published weights are one.
+    """
+
+    entry: Entry
+    adapter: Path
+    rates: tuple[int, ...]
+    hops: tuple[float, ...]
+    environment: str
+    checkout: bool = True
+    options: str = ""
+    pickle: bool = True
+
+    def frame_rates(self, sample_rate: int) -> tuple[float, ...]:
+        return tuple(sample_rate / hop for hop in self.hops)

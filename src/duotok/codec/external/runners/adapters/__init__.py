@@ -1,0 +1,1 @@
+"""How each tokenizer is loaded and asked, a small file each; written from its public code."""

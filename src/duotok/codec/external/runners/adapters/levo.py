@@ -1,0 +1,67 @@
+"""LeVo's two-stream tokenizer, from github.com/tencent-ailab/SongGeneration (codeclm/tokenizer/audio_tokenizer.py,
+Flow1dVAE/generate_septoken.py, model_septoken.py, generate.sh) as of b1b03ec93a38.
+
+checkout: the repository with `ckpt` and `third_party` in it; weights: ckpt/model_septoken/model_2.safetensors; options: vae_config,
+vae_model (its Oobleck autoencoder), steps (10), seed (0). Academic use only. Its code wants CUDA in places.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+FRAME = 1920  # samples at 48 kHz
+TRACKS = ("vocals", "accompaniment")
+
+
+def files(settings: dict[str, Any]) -> list[str]:
+    return [settings["weights"], settings["options"]["vae_model"], settings["options"]["vae_config"]]
+
+
+def load(settings: dict[str, Any], tools: Any) -> Any:
+    return Levo(settings, tools)
+
+
+class Levo:
+    """Both tracks at once, 40 s windows of its own, repeated where short; codes of both decode to the mix, and to nothing else.
+    It gives a frame more than the sound has; that one is left out.
+    """
+
+    joint = True
+
+    def __init__(self, settings: dict[str, Any], tools: Any) -> None:
+        checkout = settings["checkout"]
+        tokenizer = os.path.join(checkout, "codeclm", "tokenizer")
+        flow = os.path.join(tokenizer, "Flow1dVAE")
+        sys.path[:0] = [tokenizer, checkout, flow]  # as generate.sh has it
+        os.chdir(flow)  # configs/... is relative to it
+        self.torch = tools.torch()
+        options = settings["options"]
+        self.steps, self.seed = int(options.get("steps", 10)), int(options.get("seed", 0))
+        self.model = importlib.import_module("codeclm.tokenizer.Flow1dVAE.generate_septoken").Tango(
+            model_path=settings["weights"], vae_config=options["vae_config"], vae_model=options["vae_model"],
+            device=settings["device"],
+        )  # fmt: skip
+        self.facts = {
+            "sample_rate": 48000, "channels": 2, "block": FRAME, "per_block": 1, "sizes": [16384], "window": None,
+            "context": 0.0, "joint": True,
+        }  # fmt: skip
+
+    def encode(self, sounds: dict[str, Any]) -> dict[str, Any]:
+        given = [self.torch.from_numpy(sounds[track]) for track in TRACKS]
+        frames = given[0].shape[1] // FRAME
+        found = self.model.sound2code(*given)  # two of [1, 1, frames + 1]
+        return {track: codes[0, :, :frames].cpu().numpy() for track, codes in zip(TRACKS, found)}  # noqa: B905
+
+    def decode(self, codes: dict[str, Any]) -> Any:
+        self.torch.manual_seed(self.seed)  # it samples
+        given = [self.torch.from_numpy(codes[track]).long()[None] for track in TRACKS]
+        return self.model.code2sound(given, num_steps=self.steps, disable_progress=True).cpu().numpy()
+
+    def vectors(self, stream: str, codes: Any) -> Any:
+        own = self.model.model.rvq_bestrq_emb if stream == TRACKS[0] else self.model.model.rvq_bestrq_bgm_emb
+        given = self.torch.from_numpy(codes).long()[None].to(self.model.device)
+        with self.torch.no_grad():
+            return own.from_codes(given)[0][0].T.cpu().numpy()

@@ -1,0 +1,177 @@
+"""Run by the Python of a tokenizer's own environment: a loop that turns files of sound into files of codes, and back.
+
+`python codec_runner.py ADAPTER SETTINGS`: ADAPTER is a file with `files(settings)` and `load(settings, tools)`, SETTINGS a JSON
+object (weights, checkout, options, device, codebooks, trust_pickle). The first line on what was stdout is {"ready": version,
+"describe": facts, "checkpoint": [{file, bytes, sha256}]} or {"fatal": text}. Then a request a line:
+
+{"do": "describe"}
+{"do": "encode", "sounds": {stream: path}, "out": folder}     float32 [channels, samples] at the codec's rate
+{"do": "decode", "codes": {stream: path}, "out": folder}      int32 [codebooks, frames]
+{"do": "vectors", "codes": {stream: path}, "out": folder}     -> float32 [frames, width] of each stream
+
+with .npy files, answered by {"done": {stream: path}} ("sound" for decode) or {"error": text}. Ends with stdin.
+
+Weights are never random: every file that `files` names is hashed before anything is loaded, a pickle among them must be trusted
+in the settings, and a model that was not filled from them is refused. Standard library and numpy (Python 3.8 and later); the
+rest comes from the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from typing import Any
+
+NO_PICKLES = (".safetensors", ".npy", ".json", ".yaml", ".yml", ".onnx")
+
+
+class Refused(Exception):
+    """What the user can fix; its text goes to them as it is."""
+
+
+class Tools:
+    """What adapters are given: torch, watched while it fills models."""
+
+    def __init__(self) -> None:
+        self.filled = 0
+        self.missing = []  # type: list[str]
+
+    def torch(self) -> Any:
+        """torch; from now on every `load_state_dict` tells what it left unfilled."""
+        torch = importlib.import_module("torch")
+        real = torch.nn.Module.load_state_dict
+
+        def load_state_dict(module: Any, *arguments: Any, **named: Any) -> Any:
+            found = real(module, *arguments, **named)
+            self.report(type(module).__name__, getattr(found, "missing_keys", ()))
+            return found
+
+        torch.nn.Module.load_state_dict = load_state_dict
+        return torch
+
+    def report(self, model: str, missing: Any) -> None:
+        """A model was filled, but for these weights."""
+        self.filled += 1
+        self.missing += ["%s.%s" % (model, key) for key in missing]  # noqa: UP031
+
+
+def hashed(path: str) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+            size += len(block)
+    return {"file": path, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def checked(paths: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The weight files, all there, none a pickle unless trusted, the first of them the one that was asked for."""
+    if not paths:
+        raise Refused("no weights; name them in the settings")
+    for path in paths:
+        if not os.path.isfile(path):
+            raise Refused("%s: no such file of weights; random ones are never used" % path)  # noqa: UP031
+        if not path.endswith(NO_PICKLES) and not settings.get("trust_pickle"):
+            raise Refused(
+                "%s: may be a pickle, which can run code when it is opened; if you trust where it is from, set "  # noqa: UP031
+                "trust_pickle: true" % path
+            )
+    found = [hashed(path) for path in paths]
+    wanted = settings.get("sha256")
+    if wanted and found[0]["sha256"] != wanted:
+        raise Refused(
+            "%s: sha256 %s, not %s as the settings say" % (paths[0], found[0]["sha256"], wanted)  # noqa: UP031
+        )
+    return found
+
+
+def loaded(adapter: Any, settings: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    files = checked([os.path.abspath(os.path.expanduser(str(path))) for path in adapter.files(settings)], settings)
+    tools = Tools()
+    model = adapter.load(settings, tools)
+    elsewhere = tuple(getattr(model, "elsewhere", ()))
+    missing = [key for key in tools.missing if not key.startswith(elsewhere or ("\0",))]
+    if missing:
+        raise Refused(
+            "%d weights are not in the checkpoint and would be random (%s, ...); it is not one of this model"  # noqa: UP031
+            % (len(missing), ", ".join(missing[:3]))
+        )
+    if not tools.filled:
+        raise Refused("the model was built but not filled from any checkpoint; its weights would be random")
+    return model, files
+
+
+def one_each(model: Any, do: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the model makes of every stream: by itself, or of all at once for those that know more than one."""
+    if do == "vectors":
+        return {stream: model.vectors(stream, codes) for stream, codes in inputs.items()}
+    if getattr(model, "joint", False):
+        return dict(model.encode(inputs)) if do == "encode" else {"sound": model.decode(inputs)}
+    if do == "encode":
+        return {stream: model.encode(sound) for stream, sound in inputs.items()}
+    if len(inputs) != 1:
+        raise Refused("one stream at a time")
+    return {"sound": model.decode(next(iter(inputs.values())))}
+
+
+def answered(model: Any, request: dict[str, Any]) -> dict[str, Any]:
+    numpy = importlib.import_module("numpy")
+    do = request["do"]
+    if do == "describe":
+        return {"done": model.facts}
+    if do not in ("encode", "decode", "vectors"):
+        raise Refused("no request '%s'" % do)  # noqa: UP031
+    given = request["sounds" if do == "encode" else "codes"]
+    inputs = {stream: numpy.load(path, allow_pickle=False) for stream, path in given.items()}
+    done = {}
+    for stream, array in one_each(model, do, inputs).items():
+        path = os.path.join(request["out"], "%s.%s.npy" % (stream, do))  # noqa: UP031
+        kind = numpy.int32 if do == "encode" else numpy.float32
+        numpy.save(path, numpy.ascontiguousarray(numpy.asarray(array).astype(kind)), allow_pickle=False)
+        done[stream] = path
+    return {"done": done}
+
+
+def told(error: BaseException) -> str:
+    return str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)  # noqa: UP031
+
+
+def adapter_of(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location("duotok_adapter", path)
+    if spec is None or spec.loader is None:
+        raise Refused("%s: no adapter" % path)  # noqa: UP031
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def serve(path: str, settings: dict[str, Any]) -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever the tool prints must not come between the answers
+
+    def answer(line: dict[str, Any]) -> None:
+        answers.write(json.dumps(line) + "\n")
+        answers.flush()
+
+    try:
+        adapter = adapter_of(path)
+        model, files = loaded(adapter, settings)
+    except BaseException as error:
+        answer({"fatal": told(error)})
+        return
+    answer({"ready": str(getattr(model, "version", "")), "describe": model.facts, "checkpoint": files})
+    for line in sys.stdin:
+        try:
+            answer(answered(model, json.loads(line)))
+        except Exception as error:
+            answer({"error": told(error)})
+
+
+if __name__ == "__main__":
+    # Our own folder must not hide a package of the environment.
+    sys.path[:] = [place for place in sys.path if os.path.abspath(place) != os.path.dirname(os.path.abspath(__file__))]
+    serve(sys.argv[1], json.loads(sys.argv[2]))

@@ -194,9 +194,7 @@ def render(report: DemoReport, vectors: Mapping[str, Tensor]) -> str:
         ranks=png_uri(pictures.rank_picture(counts)),
         usage=_usage(report),
         usage_note=" ".join(dict.fromkeys(u.note for u in report.usage.values())),
-        times=[
-            [name, f"{taken:.1f} s", f"{taken / seconds:.2f} x real time"] for name, taken in report.times.items()
-        ],
+        times=[[name, f"{taken:.1f} s", f"{taken / seconds:.2f} x real time"] for name, taken in report.times.items()],
         version=duotok.__version__,
         bundle=report.model.model_id,
         hash=report.model.model_hash[:8],

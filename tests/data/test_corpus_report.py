@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import html.parser
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.page_reader import Page
 
 from duotok.data import catalog
 from duotok.data.catalog import Catalog
@@ -94,32 +94,23 @@ def test_an_identity_in_two_splits_is_shown(tmp_path: Path) -> None:
     assert report.shared_identities == 1 and "in more than one split" in page.read_text()
 
 
-class Page(html.parser.HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.sources: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "link", "img"):
-            self.open.append(tag)
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_the_page_needs_nothing_but_itself(work: Path) -> None:
+    page = Page(make_report(work)[1].read_text(encoding="utf-8"))
+    pictures = [address for tag, address in page.addresses if tag == "img"]
+    assert len(pictures) == len(PICTURES) == len(set(pictures)) and len(page.addresses) == len(PICTURES) + 1
+    assert page.text.count("Training data") == 2 and "Nothing: the ledgers name no unit that failed." in page.text
+
+
+def test_names_are_text(work: Path) -> None:
+    """Names of corpora and units, and reasons, with all that HTML and templates could take for theirs."""
     (work / "ledger").mkdir()
-    row = {"unit": "c/<i>", "stamp": "", "ok": False, "error": "/data/<x>/a.flac: damaged at 3.5 s"}
-    (work / "ledger/scan.jsonl").write_text(json.dumps(row) + "\n")
-    _, path = make_report(work)
-    page = Page()
-    text = path.read_text()
-    page.feed(text)
-    assert page.open == [] and "$" not in text
-    assert all(source.startswith("data:") for source in page.sources) and len(page.sources) == len(PICTURES) + 1
-    assert "<i>" not in text and "c/&lt;i&gt;" in text and "&lt;b&gt;" in text
+    unit, error = 'c/<i>"ü" 🎵 {{ 7 * 7 }}</td>', "/data/<x>/a.flac: </table> & <script>alert('it')</script>"
+    rows = [{"unit": name, "stamp": "", "ok": False, "error": error} for name in (unit, "c/caf\udce9")]
+    (work / "ledger/scan.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = Page(make_report(work)[1].read_text(encoding="utf-8"))
+    assert f"scan{error}2{unit}, c/caf\\xe9" in "".join(page.words)
+    assert "What the data path made of <b>, c: segments" in page.text
+    assert page.count("script") == 1 and page.count("b") == page.count("li") == 5
 
 
 def test_pictures_and_facts(work: Path, tmp_path: Path) -> None:

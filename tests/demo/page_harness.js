@@ -24,7 +24,7 @@ const view = new Fake({parentElement: {querySelector: () => audio[0]}});
 const sides = {in: new Fake({value: "in", checked: true}), out: new Fake({value: "out"})};
 const buttons = ["vocals", "accompaniment"].flatMap(t => ["mute", "solo"].map(what => new Fake({dataset: {track: t, what}})));
 const equal = new Fake({checked: false});
-const mixerBox = new Fake({dataset: {headroom: "1"}, inside: {".play": new Fake({}), "input[type=range]": new Fake({}), ".equal": equal,
+const mixerBox = new Fake({dataset: {headroom: "1", seconds: "10"}, inside: {".play": new Fake({}), "input[type=range]": new Fake({}), ".equal": equal,
   "[data-what]": buttons, "[name=side], .equal": []}});
 mixerBox.querySelector = query => query === "[name=side]:checked" ? (sides.in.checked ? sides.in : sides.out) : mixerBox.inside[query];
 global.document = new Fake({inside: {audio, "audio[data-side]": audio.slice(2), ".view i": [], ".view": [view], ".wide": []}});
@@ -43,6 +43,7 @@ audio[0].drag(2); audio[0].play(); found.dragged = audio[0].time;
 audio[1].play(); found.after = audio[1].time;
 view.fire("keydown", {key: "ArrowRight"}); found.key = position();
 view.fire("keydown", {key: "Home"}); found.home = position();
+view.fire("keydown", {key: "End"}); found.end = position();
 view.fire("click", {clientX: 50}); found.click = position();
 
 sides.in.checked = true; found.a = round(mixer.gains());

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
-from string import Template
 
 import pytest
 
-from duotok.demo.script import SCRIPT
-from duotok.demo.template import STYLE
+from duotok.demo.page import TEMPLATE
+from duotok.pages.rendering import SHARED
+
+STYLES = (SHARED / "page.css", TEMPLATE.with_name("demo.css"))
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def run(harness: str, script: Path) -> dict[str, object]:
+    """What a harness of this folder found out about a script of the page. Skips without node."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node here")
-    script = tmp_path_factory.mktemp("page") / "script.js"
-    script.write_text(Template(SCRIPT).substitute(seconds="10.0"))
-    done = subprocess.run(
-        [node, str(Path(__file__).with_name("page_harness.js")), str(script)], capture_output=True, text=True
-    )
+    command = [node, str(Path(__file__).with_name(harness)), str(script)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result: dict[str, object] = json.loads(done.stdout)
     return result
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, object]:
+    return run("page_harness.js", TEMPLATE.with_name("demo.js"))
 
 
 def test_players_share_a_position_until_one_is_moved_by_hand(found: dict[str, object]) -> None:
@@ -38,6 +40,7 @@ def test_players_share_a_position_until_one_is_moved_by_hand(found: dict[str, ob
 
 def test_pictures_work_by_key_and_by_mouse(found: dict[str, object]) -> None:
     assert (found["key"], found["home"], found["click"]) == (3, 0, 5)
+    assert found["end"] == 10, "the script takes the length of the song from the page"
 
 
 def test_the_mixer_mutes_solos_and_matches_loudness(found: dict[str, object]) -> None:
@@ -50,5 +53,7 @@ def test_the_mixer_mutes_solos_and_matches_loudness(found: dict[str, object]) ->
 
 
 def test_a_phone_is_told_of_what_it_cuts() -> None:
-    assert "scroll sideways" in STYLE and "white-space:normal" in STYLE
-    assert re.search(r'toggle\("more", \w+\.scrollWidth > \w+\.clientWidth', SCRIPT)
+    """Tables of 500 and of 300 points in frames of 300; then the frames get 600."""
+    assert run("tables_harness.js", SHARED / "tables.js") == {"narrow": [True, False], "wide": [False, False]}
+    style = "".join(path.read_text(encoding="utf-8") for path in STYLES)
+    assert ".wide.more::after" in style and "scroll sideways" in style and "white-space:normal" in style

@@ -1,11 +1,10 @@
-"""The script of the report page: players that share one position, and a mixer of the tracks before and after."""
-
-# Players: pressing play goes on where the last one stopped, unless the listener has moved this one by hand; then it plays
-# from there. The mixer decodes the four tracks once and plays them in step, so that muting, soloing and switching between
-# what went in and what came out change nothing but gains.
-SCRIPT = """
+// Players that share one position, and a mixer of the tracks before and after.
+//
+// Players: pressing play goes on where the last one stopped, unless the listener has moved this one by hand; then it plays
+// from there. The mixer decodes the four tracks once and plays them in step, so that muting, soloing and switching between
+// what went in and what came out change nothing but gains.
 const all = (query, root = document) => [...root.querySelectorAll(query)];
-const players = all("audio"), lines = all(".view i"), views = all(".view"), length = $seconds;
+const players = all("audio"), lines = all(".view i"), views = all(".view"), length = Number(document.querySelector("#mixer").dataset.seconds);
 let now = 0, active = null;
 const moved = new Set(), jumping = new Set();
 const clock = t => Math.floor(t / 60) + ":" + String(Math.floor(t % 60)).padStart(2, "0");
@@ -124,9 +123,4 @@ const mixer = (() => {
   }
   return self;
 })();
-for (const wide of all(".wide")) {
-  const mark = () => wide.classList.toggle("more", wide.scrollWidth > wide.clientWidth + 1);
-  mark(); addEventListener("resize", mark);
-}
 show();
-"""

@@ -96,7 +96,9 @@ def convert(source: Path, target: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m duotok.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint of tensors (.ckpt, .pt, .pyt), or a .th of Demucs")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CKPT", help="a checkpoint of tensors (.ckpt, .pt, .pyt), or a .th of Demucs"
+    )
     parser.add_argument("out", type=Path, metavar="OUT.safetensors")
     parser.add_argument("--force", action="store_true", help="replace OUT when it is there")
     options = parser.parse_args(arguments)

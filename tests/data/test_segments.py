@@ -114,7 +114,9 @@ def test_any_song(song: tuple[dict[str, np.ndarray], Lyrics | None]) -> None:
         voiced = voice_activity(rows[1], CONFIG.activity, rows[0])
         assert inside[voiced].all(), "a voiced frame is in no segment"
     elif not any(note.startswith("lyrics left out") for note in cut.notes):
-        heard = rows.max(axis=0) > CONFIG.silence_db  # five seconds of digital silence are no segment, whoever sings there
+        heard = (
+            rows.max(axis=0) > CONFIG.silence_db
+        )  # five seconds of digital silence are no segment, whoever sings there
         for line in sentences_of(lyrics, frames)[0]:
             part = slice(line.first, line.stop)
             assert (inside | ~heard)[part].all(), "a part of a line that sounds is in no segment"

@@ -18,12 +18,14 @@ from torch.nn import functional as F
 
 from duotok.clock import LATENTS_PER_FRAME
 from duotok.config import Config
+from duotok.renderer.contract import LatentDiffusion
 from duotok.renderer.diffusion import VelocityModel
 
 
 class DiTConfig(Config):
     """Shape of a DiT. The defaults are the mini preset (about 2.6M parameters)."""
 
+    kind: Literal["duotok"] = "duotok"
     latent_dim: int = Field(default=64, gt=0)
     condition: Literal["code", "proj_out"] = Field(
         default="code",
@@ -250,8 +252,10 @@ class Block(nn.Module):
         return torch.addcmul(x, gate_f, self.feed_forward(h, valid))
 
 
-class DiT(nn.Module):
+class DiT(LatentDiffusion):
     """Noisy latents, time and code vectors to the velocity. Gates and output start at zero, so a new DiT returns 0."""
+
+    config: DiTConfig
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -307,7 +311,7 @@ class DiT(nn.Module):
         return v if valid is None else v * valid[..., None]
 
 
-def guided(dit: DiT) -> VelocityModel:
+def guided(dit: LatentDiffusion) -> VelocityModel:
     """The renderer with its guidance: v = v_nothing + guidance (v_condition - v_nothing), both in one batch."""
     scale = dit.config.guidance
     if scale == 1.0:

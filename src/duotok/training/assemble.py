@@ -18,7 +18,7 @@ from duotok.config import override, parse
 from duotok.errors import BundleError, ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
-from duotok.renderer.dit import DiT
+from duotok.renderer.contract import LatentDiffusion
 from duotok.seals import read_json
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -162,7 +162,7 @@ def assemble(
     if not tokens_only or checkpoints(runs / "separator"):
         modules["separator"] = load_separator(runs)
     parts: dict[str, Any] = {key: module.config for key, module in modules.items() if not key.startswith("dit.")}
-    dits = None if tokens_only else DiTConfigs(**{t: cast(DiT, modules[f"dit.{t}"]).config for t in TRACKS})
+    dits = None if tokens_only else DiTConfigs(**{t: cast(LatentDiffusion, modules[f"dit.{t}"]).config for t in TRACKS})
     codec = codec_config(runs, not tokens_only, overrides)
     config = BundleConfig(name=name, codec=codec, dit=dits, **{"autoencoder": None, **parts})
     written = write_bundle(

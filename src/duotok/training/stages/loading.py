@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from duotok.config import parse
+from duotok.config import Config, parse
 from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
-from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
-from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
+from duotok.renderer.kinds import AnyAutoencoderConfig, AnyDiTConfig, make_autoencoder, make_dit
 from duotok.renderer.render import RenderPlan
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.training.batches.latent_data import condition_vectors
@@ -54,9 +54,21 @@ def load_separator(runs: Path) -> BSRoFormer:
     return module.eval().requires_grad_(False)
 
 
-def load_autoencoder(runs: Path, run_name: str = "autoencoder") -> Autoencoder:
+class _Renderer(Config):
+    """The part of a run's config that says what it trained."""
+
+    model: AnyAutoencoderConfig | None = None
+    dit: AnyDiTConfig | None = None
+
+
+def _renderer(run: Path, key: str) -> Any:
+    return getattr(parse(_Renderer, {key: run_config(run)[key]}, str(run)), key)
+
+
+def load_autoencoder(runs: Path, run_name: str = "autoencoder") -> LatentAutoencoder:
+    """Our own, or a published one that `training.stages.published` has put there."""
     run = runs / run_name
-    module = Autoencoder(parse(AutoencoderConfig, run_config(run)["model"], str(run)))
+    module = make_autoencoder(_renderer(run, "model"))
     load_module(best(run) / "autoencoder.safetensors", module)
     return module.eval().requires_grad_(False)
 
@@ -68,10 +80,10 @@ def load_tokenizer(runs: Path, stage: str = "stage3") -> Tokenizer:
     return module.eval().requires_grad_(False)
 
 
-def load_dit(runs: Path, track: str) -> DiT:
+def load_dit(runs: Path, track: str) -> LatentDiffusion:
     """The averaged weights of a track's renderer."""
     run = runs / f"stage4.{track}"
-    module = DiT(parse(DiTConfig, run_config(run)["dit"], str(run)))
+    module = make_dit(_renderer(run, "dit"))
     load_module(best(run) / "ema.safetensors", module)
     return module.eval().requires_grad_(False)
 

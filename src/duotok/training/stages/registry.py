@@ -54,12 +54,15 @@ def _adversarial(config: Any, needs: Needs) -> Stage:
 
 
 def _autoencoder_model(run: Path) -> Any:
-    """The shape of a trained autoencoder: stages that go on from it do not say it again."""
+    """The shape of a trained autoencoder: stages that go on from it do not say it again. Raises ConfigError for a published one."""
     from duotok.config import parse
     from duotok.renderer.autoencoder import AutoencoderConfig
     from duotok.training.stages.loading import run_config
 
-    return parse(AutoencoderConfig, run_config(run)["model"], str(run))
+    model = run_config(run)["model"]
+    if (kind := model.get("kind", "spectral")) != "spectral":
+        raise ConfigError(f"{run}: holds a published autoencoder ({kind}), which is finished; leave this stage out")
+    return parse(AutoencoderConfig, model, str(run))
 
 
 def _stage1(config: Any, needs: Needs) -> Stage:

@@ -54,7 +54,7 @@ def config(values: dict[str, Any], rate: int = 48_000) -> EarVAEConfig:
 
 @pytest.mark.parametrize(("name", "keys", "millions"), [("v1", 386, 147.83), ("v2", 365, 168.41)])
 def test_names_and_shapes_are_the_published_ones(name: str, keys: int, millions: float) -> None:
-    """At full size, without memory for it. v1's counts are those that the published code has (peers.md 9.1)."""
+    """At full size, without memory for it. Both counts are those of the published code with these sizes."""
     with torch.device("meta"):
         vae = EarVAE(config(JSONS[name]))
     wanted = ear_vae_shapes(JSONS[name])
@@ -144,7 +144,7 @@ def test_fields_are_those_that_the_network_has(name: str, tmp_path: Path) -> Non
     vae = opened(tmp_path, name, channels=2).double()
     vae.transformers = None
     frames, place, hop = 41, 20, vae.config.hop
-    assert max(vae.receptive_field, vae.encoder_field) <= 16  # the context that peers.md 9.1 calls safe
+    assert max(vae.receptive_field, vae.encoder_field) <= 16  # the context that users of v2 are advised to give
     audio = torch.randn(1, 2, frames * hop, dtype=torch.float64)
     other = audio.clone()
     other[..., place * hop : (place + 1) * hop] += 1e3 * torch.randn(2, hop, dtype=torch.float64)

@@ -238,15 +238,13 @@ def decode_once(seconds: float, channels: int, block: int) -> None:
     print(json.dumps([samples / 48_000, loaded / 1024, most / 1024, took]))
 
 
-def memory(lengths: list[float], channels: int, block: int) -> list[tuple[str, ...]]:
-    rows = []
+def memory(lengths: list[float], channels: int, block: int) -> Iterator[tuple[str, ...]]:
     for seconds in lengths:
         command = [sys.executable, "-m", "benchmarks.published", "--decode-once", str(seconds)]
         command += ["--channels", str(channels), "--block", str(block)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         length, loaded, most, took = json.loads(done.stdout)
-        rows.append((f"{length:g}", f"{loaded:.0f}", f"{most:.0f}", f"{took:.0f}"))
-    return rows
+        yield f"{length:g}", f"{loaded:.0f}", f"{most:.0f}", f"{took:.0f}"
 
 
 def main() -> None:
@@ -276,7 +274,9 @@ def main() -> None:
         print(table(("part", "what", "largest difference"), rows))
     if options.memory:
         heads = ("seconds of sound", "MB with the network", "MB at most", "seconds taken")
-        print(table(heads, memory(options.memory, options.channels, options.block)))
+        print(table(heads, []))
+        for row in memory(options.memory, options.channels, options.block):  # as they come: a long one takes its time
+            print(f"| {' | '.join(row)} |", flush=True)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 

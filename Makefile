@@ -14,7 +14,7 @@ override SONG := $(value SONG)
 override OUT := $(value OUT)
 export SONG OUT
 
-.PHONY: help setup dev demo test lint types mini lm clean
+.PHONY: help setup dev demo test lint types mini lm constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,8 +39,8 @@ test: $(BIN)/.dev    ## the test suite, in TESTERS= processes
 	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 lint: $(BIN)/.dev    ## ruff
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/ruff format --check src tests benchmarks scripts
 
 types: $(BIN)/.dev   ## mypy, strict for the package
 	$(BIN)/mypy
@@ -53,7 +53,12 @@ lm: $(BIN)/.dev      ## train a small language model on tokens of the bundled mo
 	$(BIN)/duotok data prepare --work $(LM)/work --corpus songs=$(LM)/songs \
 	  --corpus $(if $(wildcard $(AUDIO)/INDEX.tsv),index,folder)=$(AUDIO)
 	$(BIN)/duotok pack $(LM)/work -o $(LM)/tokens.parquet --solo train --solo validation
-	$(BIN)/duotok train lm -c configs/lm/mini.yaml --set data=$(abspath $(LM))/tokens.parquet --runs $(LM)
+	$(BIN)/duotok train lm -c lm/mini --set data=$(abspath $(LM))/tokens.parquet --runs $(LM)
+
+constraints: $(BIN)/.core  ## pin every library anew in constraints.txt, within constraints.in; all=1: to its newest version
+	$(PIP) install -q uv
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev -c constraints.in --universal --python-version 3.11 \
+	  --no-emit-index-url --custom-compile-command 'make constraints' $(if $(all),--upgrade) -o constraints.txt
 
 clean:
 	rm -rf $(VENV) demo

@@ -2,8 +2,8 @@
 #
 #   make -f benchmarks/ablations.mk -j2 AUDIO=../shared/audio OUT=runs/ablations
 #
-# Resumable: every step goes on where it was stopped. One shared stage 1; stages 2 and 3 as configs/ablations/README.md says;
-# all with the same steps, data and seeds. `-n` shows the commands. Needs `make dev`. Its targets ran one by one; in one go from nothing it was not run.
+# Resumable: every step goes on where it was stopped. One shared stage 1, named by start_from; stages 2 and 3 as
+# the README of its recipes (src/duotok/recipes/ablations) says; all with the same steps, data and seeds. `-n` shows the commands. Needs `make dev`.
 AUDIO   ?= ../shared/audio
 OUT     ?= runs/ablations
 BIN     ?= .venv/bin
@@ -22,16 +22,18 @@ OWN2    := full without-noise without-mss
 ON_FULL := without-freezing shared-codebook plain-vq
 ALL     := $(OWN2) $(ON_FULL)
 # Potassium, the one real song with true stems that nothing was ever trained on, is for the test here.
-HELD    := $(shell grep -v '^\#' configs/mini/held_out.txt | grep -vx Potassium | paste -sd,)
+HELD    := $(shell grep -v '^\#' src/duotok/recipes/mini/held_out.txt | grep -vx Potassium | paste -sd,)
 
-config = $(if $(filter full,$(1)),configs/mini/$(2).yaml,$(firstword $(wildcard configs/ablations/$(1)/$(2).yaml) configs/mini/$(2).yaml))
+config = $(if $(wildcard src/duotok/recipes/ablations/$(1)/$(2).yaml),ablations/$(1)/$(2),mini/$(2))
 train = $(DUOTOK) train $(1) -c $(2) --data $(WORK) --runs $(OUT)/$(3)
+FROM1 := --set start_from=../base/stage1 --set teacher=mini
+STEPS3 := --set steps=$(STAGE3) --set 'refit_steps=[$(REFIT)]'
 
 .PHONY: all tokens
 .SECONDARY:
 all: tokens
-	$(DUOTOK) eval lm configs/comparisons/ablations.yaml -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) $(SET)
-	$(DUOTOK) eval lm configs/comparisons/conditional.yaml -o $(OUT)/conditional --workers 2 --set tokens=$(abspath $(TOKENS)) $(SET)
+	$(DUOTOK) eval lm comparisons/ablations -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) $(SET)
+	$(DUOTOK) eval lm comparisons/conditional -o $(OUT)/conditional --workers 2 --set tokens=$(abspath $(TOKENS)) $(SET)
 
 tokens: $(ALL:%=$(TOKENS)/%.parquet) $(TOKENS)/duotok-mini.parquet $(TOKENS)/dac.parquet
 
@@ -46,26 +48,24 @@ $(OUT)/.data: $(OUT)/.songs
 	touch $@
 
 $(OUT)/.stage1: $(OUT)/.data
-	$(call train,stage1,configs/mini/stage1.yaml,base) --workers 2 --set steps=$(STAGE1)
+	$(call train,stage1,mini/stage1,base) --workers 2 --set steps=$(STAGE1)
 	touch $@
 
 # The first step of stage 2 derives the teacher's masks for all: the mini bundle's separator is the teacher.
 $(OUT)/.masks: $(OUT)/.stage1
-	mkdir -p $(OUT)/full && ln -sfn ../base/stage1 $(OUT)/full/stage1
-	$(call train,stage2,configs/mini/stage2.yaml,full) --set teacher=mini --set steps=$(STAGE2) --stop-after 1
+	$(call train,stage2,mini/stage2,full) $(FROM1) --set steps=$(STAGE2) --stop-after 1
 	touch $@
 
 $(OWN2:%=$(OUT)/%/.stage2): $(OUT)/%/.stage2: $(OUT)/.masks
-	mkdir -p $(@D) && ln -sfn ../base/stage1 $(@D)/stage1
-	$(call train,stage2,$(call config,$*,stage2),$*) --set teacher=mini --set steps=$(STAGE2)
+	$(call train,stage2,$(call config,$*,stage2),$*) $(FROM1) --set steps=$(STAGE2)
 	touch $@
 
-$(ON_FULL:%=$(OUT)/%/.stage2): $(OUT)/%/.stage2: $(OUT)/full/.stage2
-	mkdir -p $(@D) && ln -sfn ../full/stage2 $(@D)/stage2
+$(OWN2:%=$(OUT)/%/.stage3): $(OUT)/%/.stage3: $(OUT)/%/.stage2
+	$(call train,stage3,$(call config,$*,stage3),$*) $(STEPS3)
 	touch $@
 
-$(OUT)/%/.stage3: $(OUT)/%/.stage2
-	$(call train,stage3,$(call config,$*,stage3),$*) --set steps=$(STAGE3) --set 'refit_steps=[$(REFIT)]'
+$(ON_FULL:%=$(OUT)/%/.stage3): $(OUT)/%/.stage3: $(OUT)/full/.stage2
+	$(call train,stage3,$(call config,$*,stage3),$*) --set start_from=../full/stage2 $(STEPS3)
 	touch $@
 
 $(ALL:%=$(TOKENS)/%.parquet): $(TOKENS)/%.parquet: $(OUT)/%/.stage3

@@ -15,7 +15,7 @@ from duotok.audio.finding import AUDIO_SUFFIXES, find_audio
 from duotok.audio.io import probe, read
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import DuoTokError
-from duotok.recipes.mini_bundle import CONFIGS, TEST, names_in
+from duotok.recipes.mini_bundle import LISTS, TEST, names_in
 from duotok.records import Recording
 from duotok.tracks import TRACKS
 
@@ -116,12 +116,12 @@ def pairs(folder: Path) -> list[Clip]:
 def held_out(audio: Path, part: Literal["tuning", "test"] = "test") -> list[Clip]:
     """The real recordings of `audio` (with INDEX.tsv) that no training sees.
 
-    tuning: those of configs/mini/held_out.txt, on which settings are chosen; test: those of configs/mini/test.txt, and what
+    tuning: those of recipes/mini/held_out.txt, on which settings are chosen; test: those of recipes/mini/test.txt, and what
     is for evaluation only. Groups: dual: songs with true stems; validation: of what is for evaluation only, those with a
     vocals stem; instrumental, voice: the middle 30 s of the other recordings.
     """
     clips: list[Clip] = []
-    listed = set(names_in(CONFIGS / TEST))
+    listed = set(names_in(LISTS / TEST))
     for recording in recordings(audio, splits=("validation",) if part == "tuning" else ("test",)):
         files = _files(recording)
         if part == "test" and name_of(recording) not in listed:

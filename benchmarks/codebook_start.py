@@ -19,6 +19,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.crop_batches import CropBatches
+from duotok.training.checkpoint import best
 from duotok.training.stages.loading import load_tokenizer
 from duotok.training.stages.stage3 import Stage3Config
 
@@ -41,12 +42,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/mini"), help="folder of runs with stage2")
     parser.add_argument("--data", type=Path, help="WORK of `duotok data prepare` (default RUNS/data)")
-    parser.add_argument("--config", type=Path, default=Path("configs/mini/stage3.yaml"))
+    parser.add_argument("--config", default="mini/stage3", help="a YAML file, or a packaged recipe")
     parser.add_argument("--batches", type=int, default=60, help="training batches of 6 x 10 s to fit on")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     data, config = options.data or options.runs / "data", load_config(Stage3Config, options.config)
-    store, tokenizer = ShardStore(data / "shards", data / "derived"), load_tokenizer(options.runs, "stage2")
+    store, tokenizer = ShardStore(data / "shards", data / "derived"), load_tokenizer(best(options.runs / "stage2"))
     tokenizer.start_stage3()
     tokenizer.eval()
     features = {

@@ -31,7 +31,7 @@ if __package__ in (None, ""):
 from benchmarks.fault_list import FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("src", "tests", "configs", "benchmarks", "pyproject.toml", "docs", "README.md", "Makefile")
+COPIED = ("src", "tests", "benchmarks", "pyproject.toml", "docs", "README.md", "Makefile")
 PATIENCE = 900  # seconds that the tests of one fault may take; a test that hangs has noticed something
 
 

@@ -30,7 +30,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.output import mean, parser, show, table
-from duotok.config import load_config
+from duotok.config import config_folder, load_config
 from duotok.errors import DuoTokError
 from duotok.files import write_bytes
 from duotok.model.config import TokenizerConfig
@@ -39,11 +39,12 @@ from duotok.model.transformer import Blocks
 from duotok.shards.store import ShardStore
 from duotok.training.cost.counting import CPU_ATTENTION
 from duotok.training.cost.estimate import Trial
-from duotok.training.engine import join
+from duotok.training.processes import join
 from duotok.training.stage import Stage, means_over
+from duotok.training.stages.crop_stage import ENCODER
 from duotok.training.stages.registry import config_class
 from duotok.training.stages.stage1 import Stage1
-from duotok.training.stages.stage2 import PRETRAINED, Stage2
+from duotok.training.stages.stage2 import Stage2
 
 PAPER = {"conv2d": 512, "pyramid": 512, "separable": 512, "conv1d": 1024}
 """`conv_channels` at the paper's width of 1024."""
@@ -114,12 +115,12 @@ def learned(kind: str, seed: int, store: ShardStore, configs: Path, seconds: lis
     """Stage 1, then stage 2 from it."""
     model = [f"model.downsampling={kind}", f"model.conv_channels={MINI[kind]}"]
     common = [*model, f"seed={seed}", "device=cpu", "threads=1", "model.mask_head=false", "model.text_head=false"]
-    config1 = load_config(config_class("stage1"), configs / "stage1.yaml", common)
-    config2 = load_config(config_class("stage2"), configs / "stage2.yaml", [*common, "mask_seconds=0"])
+    config1 = load_config(config_class("stage1"), config_folder(configs) / "stage1.yaml", common)
+    config2 = load_config(config_class("stage2"), config_folder(configs) / "stage2.yaml", [*common, "mask_seconds=0"])
     stage1 = Stage1(config1, store)  # type: ignore[arg-type]
     result: dict[str, Any] = {"kind": kind, "seed": seed, "stage1": trained(stage1, seconds[0])}
     stage2 = Stage2(config2, store, None)  # type: ignore[arg-type]
-    for part in PRETRAINED:
+    for part in ENCODER:
         getattr(stage2.tokenizer, part).load_state_dict(getattr(stage1.tokenizer, part).state_dict())
     return result | {"stage2": trained(stage2, seconds[1])}
 
@@ -180,7 +181,9 @@ def main() -> None:
     options_of.set_defaults(threads=1)
     options_of.add_argument("--work", type=Path, help="train on the shards there")
     options_of.add_argument("--out", type=Path, default=Path("runs/frontends"), help="folder of results")
-    options_of.add_argument("--configs", type=Path, default=Path("configs/mini"), help="folder of the mini configs")
+    options_of.add_argument(
+        "--configs", type=Path, default=Path("mini"), help="the mini's recipes, or a folder like them"
+    )
     options_of.add_argument("--kinds", nargs="+", choices=TRIED, default=list(TRIED))
     options_of.add_argument("--seconds", nargs=2, type=float, default=[150.0, 100.0], help="of steps in stages 1 and 2")
     options_of.add_argument("--seeds", nargs="+", type=int, default=[0])

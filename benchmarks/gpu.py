@@ -283,7 +283,7 @@ def one_step(name: str, device: str, precision: str) -> Step:
     """A step of the smallest model of a stage."""
     from duotok.training.cost.estimate import Trial
     from duotok.training.cost.synthetic import sketch
-    from duotok.training.engine import join
+    from duotok.training.processes import join
 
     config = tiny(name, device, precision)
     torch.manual_seed(0)
@@ -345,7 +345,7 @@ def single_process_group() -> Iterator[None]:
 
 def stages(device: str, names: list[str]) -> list[Row]:
     """Steps on the device against the CPU's, in half precision, and under DDP."""
-    from duotok.training.engine import _fast_half
+    from duotok.training.processes import _fast_half
 
     rows: list[Row] = []
     plain: dict[str, Step] = {}

@@ -37,7 +37,7 @@ from duotok.lm.stage import LMStage, LMStageConfig
 from duotok.lm.streams import CodecIdentity
 from duotok.tracks import TRACKS
 from duotok.training.cost.estimate import Trial, matmul_rate
-from duotok.training.engine import join
+from duotok.training.processes import join
 
 
 def noise(folder: Path, size: int, seconds: float) -> Path:

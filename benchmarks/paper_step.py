@@ -1,4 +1,4 @@
-"""Real optimizer steps of each stage of configs/paper: full width and depth, one item, on this machine's CPU in fp32.
+"""Real optimizer steps of each stage of recipes/paper: full width and depth, one item, on this machine's CPU in fp32.
 
     python -m benchmarks.paper_step
     python -m benchmarks.paper_step --stages stage1 stage4.vocals --seconds 30 --checkpoint
@@ -35,12 +35,12 @@ from duotok.config import load_config
 from duotok.training.cost.counting import count
 from duotok.training.cost.estimate import Trial, free_memory, memory_of, parameters_by_part
 from duotok.training.cost.synthetic import sketch
-from duotok.training.engine import join, seed_step
+from duotok.training.engine import seed_step
+from duotok.training.processes import join
 from duotok.training.stage import Batch, Stage, StageConfig
 from duotok.training.stages.registry import config_class
 
 ROOT = Path(__file__).resolve().parent.parent
-PAPER = ROOT / "configs" / "paper"
 STAGES = ("stage1", "stage2", "stage3", "stage4.vocals", "stage4.accompaniment")
 TELLING = {"stage2": "mix", "stage3": "vocals"}
 """The type of sample that every head of the stage learns from."""
@@ -53,7 +53,7 @@ def paper_config(name: str, seconds: float) -> StageConfig:
     stage = name.split(".")[0]
     crop = "crop_frames" if stage == "stage4" else "crops.frames"
     changes = ["batch_size=1", "precision=fp32", "device=cpu", "loader_workers=0", "warmup=0", "threads=0"]
-    return load_config(config_class(stage), PAPER / f"{name}.yaml", [*changes, f"{crop}={round(25 * seconds)}"])
+    return load_config(config_class(stage), f"paper/{name}", [*changes, f"{crop}={round(25 * seconds)}"])
 
 
 def telling_batch(stage: Stage) -> Batch:
@@ -95,7 +95,7 @@ def two_steps(name: str, seconds: float, folder: Path | None) -> dict[str, Any]:
 
 def checkpoint(stage: Stage, trial: Trial, folder: Path) -> dict[str, Any]:
     """Write a checkpoint and read it back: bytes, seconds, and the memory that it took."""
-    from duotok.training.checkpoint import load_checkpoint, save_checkpoint
+    from duotok.training.saving import load_checkpoint, save_checkpoint
 
     began = time.perf_counter()
     written = save_checkpoint(folder, stage, trial.plain, 2)

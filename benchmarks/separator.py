@@ -6,7 +6,8 @@
 MODEL is a bundle (name or folder), a training run or a checkpoint of one. The clips are all songs below --audio whose
 vocals are known (`NAME.vocals.EXT` with `NAME.accompaniment.EXT`, or with drums, bass and other; further stems are
 looked up by NAME in the whole folder) and that were not trained on: held out by song, or marked evaluation-only in
-INDEX.tsv. The mix is the sum of the stems. Whole clips, block by block; decoding and scoring are not in the time.
+INDEX.tsv. The mix is the sum of the stems. SI-SDR (`SiSdr`) of whole clips, block by
+block; decoding and scoring are not in the time.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.recordings import name as name_of
 from benchmarks.recordings import recordings
 from duotok.audio.io import stream
-from duotok.codec.bundle import Bundle, find_bundle
+from duotok.codec.bundle import Bundle
+from duotok.codec.hub import find_bundle
 from duotok.config import parse
 from duotok.errors import DuoTokError
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
+from duotok.separation.measures import SiSdr
 from duotok.separation.separator import MiniSeparator
 from duotok.training.checkpoint import latest, load_module
 
@@ -82,28 +84,10 @@ def find_clips(audio: Path, everything: bool) -> list[Clip]:
     return [clip for clip in found if "accompaniment" in clip.stems or set(ADDENDS) <= clip.stems.keys()]
 
 
-class Score:
-    """SI-SDR over a whole clip from running sums: |e|^2, |t|^2 and <e, t>."""
-
-    def __init__(self) -> None:
-        self.sums = np.zeros(3)
-
-    def add(self, estimate: Tensor, target: Tensor) -> None:
-        e, t = estimate.double(), target.double()
-        self.sums += [float((e * e).sum()), float((t * t).sum()), float((e * t).sum())]
-
-    def decibels(self) -> float:
-        ee, tt, et = self.sums
-        if tt == 0:
-            return float("nan")
-        part = et * et / tt
-        return float(10 * np.log10((part + 1e-10) / (max(ee - part, 0.0) + 1e-10)))
-
-
 def measure(clip: Clip, separator: MiniSeparator) -> dict[str, object]:
     """Scores of one clip: for each known stem the mix as estimate, the separator, and the difference."""
-    before: dict[str, Score] = {}
-    after: dict[str, Score] = {}
+    before: dict[str, SiSdr] = {}
+    after: dict[str, SiSdr] = {}
     waiting: dict[str, Tensor] = {}
     samples, busy = 0, 0.0
 
@@ -112,7 +96,7 @@ def measure(clip: Clip, separator: MiniSeparator) -> dict[str, object]:
         for mix, sound in clip.blocks():
             samples += mix.shape[-1]
             for name, target in sound.items():
-                before.setdefault(name, Score()).add(mix, target)
+                before.setdefault(name, SiSdr()).add(mix, target)
             waiting = {n: torch.cat((waiting[n], s), dim=-1) if n in waiting else s for n, s in sound.items()}
             yield mix
 
@@ -139,7 +123,7 @@ def measure(clip: Clip, separator: MiniSeparator) -> dict[str, object]:
         since = time.perf_counter()
         size = pieces["vocals"].shape[-1]
         for name, target in waiting.items():
-            after.setdefault(name, Score()).add(pieces[name], target[:, :size])
+            after.setdefault(name, SiSdr()).add(pieces[name], target[:, :size])
         waiting = {name: target[:, size:] for name, target in waiting.items()}
         scoring += time.perf_counter() - since
     busy = time.perf_counter() - start - source.outside - scoring

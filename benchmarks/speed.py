@@ -1,14 +1,16 @@
-"""Real-time factors of a 30 s song: seconds of work for a second of music, best and median of several runs.
+"""Real-time factors of a 30 s song: seconds of work for a second of music, best and median of several runs; and memory.
 
     python -m benchmarks.speed                       the demo song, or --song / --vocals --accompaniment
     python -m benchmarks.speed --threads 1 --repeat 5
 
 Models are loaded and run once before the clock starts. The load average is printed with the figures: on a machine that
-does other things at the same time they are too slow.
+does other things at the same time they are too slow. The processor's own time, with --threads 1, is not: it counts only
+while this process runs.
 """
 
 from __future__ import annotations
 
+import resource
 import statistics
 import sys
 import time
@@ -49,14 +51,14 @@ def song(options: Any) -> dict[str, torch.Tensor]:
     return {"vocals": sounds[0], "accompaniment": sounds[1], "mix": sounds[0] + sounds[1]}
 
 
-def clocked(work: Callable[[], object], repeat: int) -> list[float]:
-    """Seconds of `repeat` runs after one that does not count."""
+def clocked(work: Callable[[], object], repeat: int) -> list[tuple[float, float]]:
+    """Seconds, and processor seconds of all threads, of `repeat` runs after one that does not count."""
     work()
     taken = []
     for _ in range(repeat):
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         work()
-        taken.append(time.perf_counter() - began)
+        taken.append((time.perf_counter() - began, time.process_time() - used))
     return taken
 
 
@@ -85,13 +87,27 @@ def main() -> None:
         del jobs["encode, with separation"]
     seconds = {name: clocked(work, options.repeat) for name, work in jobs.items()}
     rows = [
-        {"job": name, "best": min(taken) / options.seconds, "median": statistics.median(taken) / options.seconds}
+        {
+            "job": name,
+            "best": min(wall for wall, _ in taken) / options.seconds,
+            "median": statistics.median(wall for wall, _ in taken) / options.seconds,
+            "processor": min(used for _, used in taken) / options.seconds,
+        }
         for name, taken in seconds.items()
     ]
-    result = {"conditions": conditions(model, options.threads), "seconds": options.seconds, "real_time_factors": rows}
-    head = [f"{options.seconds:g} s of music", "best", f"median of {options.repeat}"]
-    cells = [[row["job"], f"{row['best']:.3f} x real time", f"{row['median']:.3f} x"] for row in rows]
-    show(result, [table(head, cells)], options.json)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    result = {
+        "peak_gigabytes": peak,
+        "conditions": conditions(model, options.threads),
+        "seconds": options.seconds,
+        "real_time_factors": rows,
+    }
+    head = [f"{options.seconds:g} s of music", "best", f"median of {options.repeat}", "processor time, best"]
+    cells = [
+        [row["job"], f"{row['best']:.3f} x real time", f"{row['median']:.3f} x", f"{row['processor']:.3f} x"]
+        for row in rows
+    ]
+    show(result, [table(head, cells), f"peak memory of all that: {peak:.1f} GB"], options.json)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.output import parser, show, table
-from duotok.config import load_config
+from duotok.config import config_folder, load_config
 from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.renderer.autoencoder import AutoencoderConfig
@@ -46,7 +46,7 @@ from duotok.separation.bs_roformer import BSRoFormerConfig
 from duotok.training.cost.counting import count
 from duotok.training.cost.estimate import SHARE_OF_MEMORY, Trial, free_memory, matmul_rate, memory_of
 from duotok.training.cost.synthetic import SKETCHES, sketch
-from duotok.training.engine import join
+from duotok.training.processes import join
 from duotok.training.stage import StageConfig
 from duotok.training.stages.registry import config_class
 
@@ -61,7 +61,7 @@ FIRST_STEP = """
 import sys, time
 from duotok.config import load_config
 from duotok.training.stages.registry import config_class
-from duotok.training.engine import join
+from duotok.training.processes import join
 from duotok.training.cost.estimate import Trial
 from duotok.training.cost.synthetic import sketch
 name, path = sys.argv[1:]
@@ -205,7 +205,7 @@ def profile(trial: Trial, batch: dict[str, Any], options: Any) -> list[list[Any]
 
 def mini(name: str, folder: Path, options: Any) -> dict[str, Any]:
     """A step of a mini config on one process, and the seconds from nothing to the first one."""
-    path = folder / f"{name}.yaml"
+    path = config_folder(folder) / f"{name}.yaml"
     config = load_config(config_class(name), path).model_copy(update={"device": options.device})
     row = measure(name, config, options)
     if options.device == "cpu":
@@ -240,7 +240,7 @@ def main() -> None:
     options_of.add_argument("--repeat", type=int, default=5)
     options_of.add_argument("--profile", action="store_true", help="tables of where the time goes")
     options_of.add_argument("--rows", type=int, default=15, help="of a profile")
-    options_of.add_argument("--mini", type=Path, default=Path("configs/mini"), help="folder of the mini configs")
+    options_of.add_argument("--mini", type=Path, default=Path("mini"), help="the mini's recipes, or a folder like them")
     options_of.add_argument("--only", choices=("paper", "mini"), help="one of the two tables")
     options = options_of.parse_args()
     gpu = options.device == "cuda"

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from duotok.config import Config, load_config, merged, override, parse, read_yaml
+from duotok.config import (
+    RECIPES,
+    Config,
+    base_folder,
+    config_file,
+    config_folder,
+    load_config,
+    merged,
+    override,
+    parse,
+    read_yaml,
+    recipe_names,
+)
 from duotok.errors import ConfigError
 
 
@@ -72,7 +84,7 @@ def test_a_circle_names_all_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a": "extends: ../none.yaml"}, r"a\.yaml, which extends .*none\.yaml: cannot be read \(No such file"),
+        ({"a": "extends: ../none.yaml"}, r"a\.yaml, which extends \.\./none\.yaml: no such file, and no recipe"),
         ({"a": "extends: b.yaml", "b": "- 1"}, r"a\.yaml, which extends .*b\.yaml: must be a mapping"),
         ({"a": "extends: b.yaml", "b": "a: [1"}, r"a\.yaml, which extends .*b\.yaml: not valid YAML"),
         ({"a": "extends: [b.yaml]"}, r"a\.yaml: 'extends' = \['b\.yaml'\]; name one YAML file"),
@@ -110,3 +122,80 @@ def test_overrides_leave_the_given_values_alone_and_keep_the_order() -> None:
     for wrong in ("steps", "=1", "parts.z.weight.more=1"):
         with pytest.raises(ConfigError, match="override"):
             override(values, [wrong])
+
+
+# -- packaged recipes ------------------------------------------------------------------------------------------------
+
+
+def test_a_name_without_a_file_is_that_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"mini/stage1", "ablations/plain-vq/stage3", "lm/mini"} <= set(recipe_names())
+    for name in recipe_names():
+        assert config_file(name) == RECIPES / f"{name}.yaml"
+        assert read_yaml(name)
+    assert base_folder("comparisons/ablations") == Path()
+
+
+def test_a_file_comes_before_a_recipe_and_a_copy_beside_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, mini__stage1="steps: 3")
+    assert read_yaml("mini/stage1.yaml") == {"steps": 3}
+    assert base_folder("mini/stage1.yaml") == Path("mini")
+    assert caplog.messages == []
+    assert config_file("mini/stage1").is_relative_to(RECIPES)
+    assert [m for m in caplog.messages if "not the file mini/stage1.yaml" in m]
+    (tmp_path / "mini" / "stage1").write_text("steps: 4")
+    assert read_yaml("mini/stage1") == {"steps": 4}
+
+
+def test_a_file_of_ones_own_extends_a_recipe_by_name(tmp_path: Path) -> None:
+    top = write(tmp_path, a="extends: gpu/stage1\nlr: 0.5")
+    values = read_yaml(top)
+    assert values == {**read_yaml("gpu/stage1"), "lr": 0.5}
+    assert values["model"]["width"] == read_yaml("mini/stage1")["model"]["width"]
+    write(tmp_path, gpu__stage1="steps: 3")
+    with pytest.raises(ConfigError, match=r"extends gpu/stage2x: no such file, .* nearest is gpu/stage2, `duotok"):
+        read_yaml(write(tmp_path, b="extends: gpu/stage2x"))
+    assert read_yaml(write(tmp_path, b="extends: gpu/stage1.yaml")) == {"steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("mini/sage1", "mini/stage1"),
+        ("old/mini/stage2.yaml", "mini/stage2"),
+        ("/nowhere/ablations/plain-vq/stage3.yaml", "ablations/plain-vq/stage3"),
+        ("lm/mimi", "lm/mini"),
+    ],
+)
+def test_an_unknown_name_tells_the_nearest_and_where_all_are(name: str, near: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}: no such file, .*; the nearest is {near}, `duotok recipes list`"):
+        config_file(name)
+    mine = write(tmp_path, mine="steps: 3").with_suffix("")
+    with pytest.raises(ConfigError, match=r"name .*mine\.yaml with its ending"):
+        config_file(mine)
+
+
+def test_sets_of_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config_folder("ablations/plain-vq") == RECIPES / "ablations" / "plain-vq"
+    (tmp_path / "mini").mkdir()
+    assert config_folder("mini") == RECIPES / "mini", "a folder without YAML is not meant"
+    write(tmp_path, mini__stage1="steps: 3")
+    assert config_folder("mini") == Path("mini")
+    with pytest.raises(ConfigError, match=r"minni: no such folder, .* nearest is mini"):
+        config_folder("minni")
+
+
+class Branching(Config):
+    """Holds its own kind."""
+
+    leaf: int = 0
+    below: list[Branching] = []
+
+
+def test_a_configuration_inside_its_own_kind() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key .below\.0\.laef.; did you mean .leaf."):
+        parse(Branching, {"below": [{"laef": 1}]})

@@ -1,4 +1,4 @@
-"""The presets under configs/: every file parses, the paper's say what is known of it and where each value is from."""
+"""The packaged recipes: every file parses, the paper's say what is known of it and where each value is from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.paper_step import STAGES as PAPER_STEPS
 from benchmarks.paper_step import paper_config
 
 from duotok.comparison.plan import ComparisonConfig
-from duotok.config import layers, load_config, parse, read_yaml
+from duotok.config import RECIPES, layers, load_config, parse, read_yaml
 from duotok.lm.stage import LMStageConfig
 from duotok.lyrics.text import BERT_ENTRIES, BERT_NAME, CharacterVocabulary
 from duotok.model.bestrq import BestRQ
@@ -23,11 +23,12 @@ from duotok.renderer.autoencoder import Autoencoder
 from duotok.renderer.dit import PAPER, DiT
 from duotok.separation.bs_roformer import BSRoFormerConfig
 from duotok.separation.teacher import BINS
-from duotok.training.schedule import learning_rate
+from duotok.training.budget import learning_rate
 from duotok.training.stage import StageConfig
+from duotok.training.stages.crop_stage import BOTTLENECK_SETTINGS, ENCODER_SETTINGS
 from duotok.training.stages.registry import NAMES, config_class
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = RECIPES
 PARTS = ("paper/tokenizer.yaml", "comparisons/base.yaml")
 """What others extend; no stage of its own."""
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
@@ -299,6 +300,17 @@ def test_an_ablation_has_a_model(name: str) -> None:
         tokenizer.start_stage3(c.freeze)
         kept = {k: v.shape for k, v in tokenizer.state_dict().items() if not k.startswith(("branches", "router"))}
         assert kept == {k: v.shape for k, v in previous.state_dict().items() if not k.startswith("branches")}
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if stage_of(name) in ("stage2", "stage3")])
+def test_a_stage_has_the_sizes_of_the_run_that_it_starts_from(name: str) -> None:
+    """Or it would be refused (`check_same_settings`)."""
+    stage, before = stage_of(name), {"stage2": "stage1", "stage3": "stage2"}[stage_of(name)]
+    sibling = str(Path(name).with_name(f"{before}.yaml"))
+    one, other = config(name), config(sibling if (CONFIGS / sibling).is_file() else f"mini/{before}.yaml")
+    for key in ENCODER_SETTINGS if stage == "stage2" else BOTTLENECK_SETTINGS:
+        assert getattr(one.model, key) == getattr(other.model, key), key
+    assert one.crops.highpass_hz == other.crops.highpass_hz
 
 
 def test_the_ablations_of_the_paper_are_there_and_the_readme_lists_all() -> None:

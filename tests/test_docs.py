@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import typer.main
 from tests.test_layers import LAYERS, SOURCE
 
 from duotok.cli.main import app
+from duotok.config import RECIPES, recipe_names
 
 ROOT = SOURCE.parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *sorted((ROOT / "configs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *sorted(RECIPES.rglob("*.md"))]
+SETS = sorted({name.partition("/")[0] for name in recipe_names()} - {"lm"})
+"""What the names of recipes begin with; `lm/` is a folder of modules, too."""
 MODULES = {"duotok": ROOT / "src", "benchmarks": ROOT}
 
 
@@ -101,7 +105,7 @@ def problems(words: list[str], complete: bool) -> Iterator[str]:
             yield from of_duotok(rest, complete)
         else:
             yield from of_module(module, rest)
-    files = [w for w in words if re.fullmatch(r"(configs|benchmarks|docs|tests)/[\w./-]+\.(yaml|py|md|txt)", w)]
+    files = [w for w in words if re.fullmatch(r"(benchmarks|docs|tests)/[\w./-]+\.(yaml|py|md|txt)", w)]
     if complete:
         yield from (f"{file}: no such file" for file in files if not (ROOT / file).is_file())
 
@@ -127,6 +131,13 @@ def of_duotok(words: list[str], complete: bool) -> Iterator[str]:
     for option in given:
         if option not in {*options, "--help", "-h"}:
             yield f"{name} {option}: no such option"
+    for flag, value in pairwise(words):
+        if (
+            flag in ("-c", "--config")
+            and re.fullmatch(r"[a-z][\w-]*/[a-z][\w./-]*(?<!\.yaml)", value)
+            and value not in recipe_names()
+        ):
+            yield f"{value}: no such recipe"
     if complete and not hasattr(command, "commands") and not {"--help", "-h"} & {*given}:
         for option in {p.name: p for p in options.values() if p.required}.values():
             if not {*option.opts} & {*given}:
@@ -187,16 +198,18 @@ def test_links_point_to_files(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_named_source_files_exist(path: Path) -> None:
     """`room/file.py` inside a text is a file of the package or of the repository."""
-    places = (ROOT, SOURCE, path.parent, ROOT / "configs")
+    places = (ROOT, SOURCE, path.parent, RECIPES)
     for span in read(path).spans:
         if re.fullmatch(r"[a-z]\w*(/[\w.-]+)+\.(py|yaml)", span) and not re.search(r"[A-Z]{2}", span):
             assert any((place / span).is_file() for place in places), f"`{span}`: no such file"
+        if re.fullmatch(rf"({'|'.join(SETS)})/[\w.-]+(/[\w.-]+)?", span) and "." not in span[-5:]:
+            assert span in recipe_names() or (RECIPES / span).is_dir(), f"`{span}`: no such recipe"
 
 
 def test_pages_that_the_code_names_exist() -> None:
     named = {
         (page, str(file.relative_to(ROOT)))
-        for folder in ("src", "configs", "benchmarks")
+        for folder in ("src", "benchmarks")
         for file in (ROOT / folder).rglob("*")
         if file.suffix in (".py", ".yaml", ".md")
         for page in re.findall(r"docs/\w+\.md", file.read_text(encoding="utf-8"))
@@ -244,7 +257,7 @@ def test_the_rooms_are_drawn_as_they_are() -> None:
         ("make tea", "make tea: no such target"),
         ("make -f benchmarks/tea.mk -j2 OUT=x", "make -f benchmarks/tea.mk: no such file"),
         ("make -f benchmarks/ablations.mk tea", "make tea: no such target"),
-        ("duotok train stage1 -c configs/mini/stage9.yaml", "configs/mini/stage9.yaml: no such file"),
+        ("duotok train stage1 -c mini/stage9", "mini/stage9: no such recipe"),
         ("duotok decode a -o b --track vocals; duotok data list   -> a table", None),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from duotok.config import Config, layers, load_config
+from duotok.config import RECIPES, Config, layers, load_config
 from duotok.lm.config import PRESETS, LMConfig
 from duotok.lm.stage import LMStageConfig
 from duotok.model.bestrq import BestRQConfig
@@ -208,7 +208,7 @@ def keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def stage(name: str) -> Any:
-    return load_config(config_class(name[:6]), ROOT / "configs" / "paper" / f"{name}.yaml")
+    return load_config(config_class(name[:6]), f"paper/{name}")
 
 
 def language_model() -> Any:
@@ -251,7 +251,7 @@ def test_every_value_is_that_of_the_configs(section: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_every_key_of_the_paper_s_configs_has_a_row(file: str) -> None:
     found = {row.name for row in given() if row.section == FILES[file]}
-    assert [key for key in keys(layers(ROOT / "configs" / "paper" / file)[0][1]) if key not in found] == []
+    assert [key for key in keys(layers(RECIPES / "paper" / file)[0][1]) if key not in found] == []
 
 
 @pytest.mark.parametrize(
@@ -274,9 +274,7 @@ def test_presets_of_the_language_model_have_a_row() -> None:
 
 
 def sources() -> list[Path]:
-    found = [
-        path for folder in ("src", "configs", "docs", "tests", "benchmarks") for path in (ROOT / folder).rglob("*")
-    ]
+    found = [path for folder in ("src", "docs", "tests", "benchmarks") for path in (ROOT / folder).rglob("*")]
     return [path for path in found if path.suffix in (".py", ".yaml", ".md", ".mk") and path != Path(__file__)]
 
 
@@ -293,22 +291,18 @@ def test_citations_name_a_section_of_the_parameters() -> None:
 
 
 def test_pages_modules_and_files_that_code_and_configs_name_exist() -> None:
-    """`docs/NAME.md`, `python -m benchmarks.NAME`, `configs/...yaml`; and no notes that are not in the repository."""
+    """`docs/NAME.md`, `python -m benchmarks.NAME`; and no notes that are not in the repository."""
     missing = set()
     for path in sources():
         text = path.read_text(encoding="utf-8")
         where = str(path.relative_to(ROOT))
-        if path.is_relative_to(ROOT / "src") or path.is_relative_to(ROOT / "configs"):
+        if path.is_relative_to(ROOT / "src"):
             missing |= {(where, page) for page in re.findall(r"docs/\w+\.md", text) if not (ROOT / page).is_file()}
             missing |= {
                 (where, name)
                 for name in re.findall(r"python -m (benchmarks\.\w+)", text)
                 if not (ROOT / "benchmarks" / f"{name.partition('.')[2]}.py").is_file()
             }
-            missing |= {
-                (where, file)
-                for file in re.findall(r"configs/[a-z]+/[a-z][\w./-]*\.yaml", text)
-                if not (ROOT / file).is_file()
-            }
+        missing |= {(where, folder) for folder in re.findall(r"\bconfigs/(?:mini|gpu|paper|ablations)\b", text)}
         missing |= {(where, name) for name in re.findall(r"paper[-]parameters|\bpeers\.md|figure-[a-z0-9-]+\b", text)}
     assert sorted(missing) == []

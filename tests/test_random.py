@@ -1,10 +1,37 @@
 """Draws that belong to items: not to the batch, its padding, or the call that they come in."""
 
+import numpy as np
+import pytest
 import torch
 
-from duotok.random import ItemRandom, item_seed
+from duotok.random import ItemRandom, item_seed, mix64, shifted, splitmix64
 
 SEEDS = [item_seed(3, step, item) for step, item in ((0, 0), (0, 1), (7, 2), (7, 3))]
+
+
+# The first numbers of Vigna's splitmix64.c from two states.
+PUBLISHED = {
+    1234567: (6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821),
+    0: (16294208416658607535, 7960286522194355700, 487617019471545679, 17909611376780542444, 1961750202426094747),
+}
+
+
+@pytest.mark.parametrize("state", PUBLISHED)
+def test_splitmix64_is_the_published_one_for_every_kind_of_number(state: int) -> None:
+    wanted = PUBLISHED[state]
+    assert tuple(splitmix64(state, n) for n in range(5)) == wanted
+    assert tuple(int(splitmix64(np.array([state], np.uint64), n)[0]) for n in range(5)) == wanted
+    one_call = splitmix64(torch.tensor([state]), torch.arange(5))
+    assert tuple(value % 2**64 for value in one_call.tolist()) == wanted
+
+
+def test_all_kinds_of_numbers_agree_to_the_last_bit() -> None:
+    values = [0, 1, 2**63 - 1, 2**63, 2**64 - 1, 0x0123456789ABCDEF]
+    unsigned, signed = np.array(values, np.uint64), torch.tensor([v - 2**64 if v >= 2**63 else v for v in values])
+    for of in (mix64, splitmix64, lambda x: shifted(x, 7)):
+        wanted = [of(v) for v in values]
+        assert of(unsigned).tolist() == wanted
+        assert [v % 2**64 for v in of(signed).tolist()] == wanted
 
 
 def test_an_item_draws_the_same_alone_and_among_others() -> None:

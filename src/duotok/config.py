@@ -1,9 +1,13 @@
-"""Typed configurations: YAML in, validated model out; an unknown key is an error that names the nearest known one."""
+"""Typed configurations: YAML in, validated model out; an unknown key is an error that names the nearest known one.
+
+Where a command takes a YAML file it also takes the name of a recipe that comes with the package, such as `mini/stage1`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +17,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from duotok.errors import ConfigError
+from duotok.files import PACKAGE
 
 C = TypeVar("C", bound="Config")
+
+RECIPES = PACKAGE / "recipes"
+"""The YAML files that come with the package; `mini/stage1` names `RECIPES/mini/stage1.yaml`."""
+YAML = ".yaml"
+
+log = logging.getLogger(__name__)
 
 
 class Config(BaseModel):
@@ -23,12 +34,16 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _known_keys(model: type[BaseModel], place: str = "") -> dict[str, str]:
-    """Every key of a configuration and of those inside it -> where it belongs, e.g. `lr` -> `optimizer.lr`."""
+def _known_keys(model: type[BaseModel], place: str = "", around: tuple[type[BaseModel], ...] = ()) -> dict[str, str]:
+    """Every key of a configuration and of those inside it -> where it belongs, e.g. `lr` -> `optimizer.lr`.
+
+    around: the configurations that this one is inside of; one that holds its own kind is gone through once.
+    """
     keys = {name: place + name for name in model.model_fields}
     for name, field in model.model_fields.items():
         for inner in _models(field.annotation):
-            keys = _known_keys(inner, f"{place}{name}.") | keys
+            if inner not in (*around, model):
+                keys = _known_keys(inner, f"{place}{name}.", (*around, model)) | keys
     return keys
 
 
@@ -75,11 +90,71 @@ def parse(model: type[C], values: dict[str, Any], source: str = "config") -> C:
         raise ConfigError(f"{source}: '{key}' = {problem.get('input')!r}: {problem['msg']}") from None
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping, laid over the one that its key `extends` names (relative to the file), if it has that key.
+def recipe_names() -> list[str]:
+    """The names of all packaged recipes, in order, e.g. `mini/stage1`."""
+    return sorted(recipe_name(path) for path in RECIPES.rglob(f"*{YAML}"))
 
-    Mappings are merged key by key, anything else replaces what was there. Raises ConfigError when a file is missing, is
-    no mapping, or extends itself.
+
+def recipe_name(path: Path) -> str:
+    """What a packaged file or folder is called: `mini/stage1`. Any other path as it is."""
+    if not path.is_relative_to(RECIPES):
+        return str(path)
+    return path.relative_to(RECIPES).as_posix().removesuffix(YAML)
+
+
+def config_file(config: str | Path) -> Path:
+    """The file that a path or the name of a packaged recipe means; a file comes first.
+
+    Raises ConfigError when there is neither, with the nearest recipe.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    name, beside = path.as_posix(), path.parent / (path.name + YAML)
+    if name not in recipe_names():
+        if beside.is_file():
+            raise ConfigError(f"{path}: no such file; name {beside} with its ending")
+        raise ConfigError(_missing(path, "file", recipe_names()))
+    if beside.is_file():  # a copy that was changed, and is easily meant
+        log.warning("%s: the packaged recipe is taken, not the file %s; name that with its ending", name, beside)
+    return RECIPES / f"{name}{YAML}"
+
+
+def config_folder(config: str | Path) -> Path:
+    """The folder of YAML files that a path or the name of a set of recipes (`mini`, `gpu`) means; a folder comes first.
+
+    A folder without YAML files does not count: `mini` is a likely name for results, too. Raises ConfigError when there is
+    neither, with the nearest set.
+    """
+    path = Path(config)
+    if path.is_dir() and next(path.glob(f"*{YAML}"), None) is not None:
+        return path
+    sets = sorted({name.rpartition("/")[0] for name in recipe_names()})
+    if path.as_posix() not in sets:
+        raise ConfigError(_missing(path, "folder", sets))
+    return RECIPES / path
+
+
+def base_folder(config: str | Path) -> Path:
+    """What relative paths inside a configuration start from: its own folder; for a packaged recipe, the current folder."""
+    path = config_file(config)
+    return Path() if path.is_relative_to(RECIPES) else path.parent
+
+
+def _missing(path: Path, kind: str, names: list[str]) -> str:
+    """The line for a path that is neither a `kind` nor one of the recipes `names`."""
+    parts = path.as_posix().removesuffix(YAML).split("/")
+    ends = ["/".join(parts[-n:]) for n in range(1, min(len(parts), 3) + 1)]  # old/mini/stage1.yaml is near mini/stage1
+    near = min(names, key=lambda name: min(slips(end, name) for end in ends))
+    return f"{path}: no such {kind}, and no recipe of that name; the nearest is {near}, `duotok recipes list` has all"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping, laid over the one that its key `extends` names, if it has that key.
+
+    path: a file, or the name of a packaged recipe; `extends` likewise, a file relative to the one that names it. Mappings
+    are merged key by key, anything else replaces what was there. Raises ConfigError when a file is missing, is no mapping,
+    or extends itself.
     """
     return _flat(layers(path))
 
@@ -87,7 +162,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def layers(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
     """A YAML file and those that it extends, the last one last, each with its own keys. Raises as `read_yaml`."""
     found: list[tuple[Path, dict[str, Any]]] = []
-    following: Path | None = Path(path)
+    following: Path | None = config_file(path)
     while following is not None:
         here, chain = following, [*(file for file, _ in found), following]
         if any(here.resolve() == file.resolve() for file, _ in found):
@@ -95,10 +170,22 @@ def layers(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
         values = _mapping(here, _chain(chain))
         base = values.pop("extends", "")
         if not isinstance(base, str):
-            raise ConfigError(f"{here}: 'extends' = {base!r}; name one YAML file, relative to this one")
+            raise ConfigError(
+                f"{here}: 'extends' = {base!r}; name one YAML file, relative to this one, or a packaged recipe"
+            )
         found.append((here, values))
-        following = Path(os.path.normpath(here.parent / base)) if base else None
+        following = _extended(chain, base) if base else None
     return found
+
+
+def _extended(chain: list[Path], base: str) -> Path:
+    """The file that the last of a chain extends."""
+    file = Path(os.path.normpath(chain[-1].parent / base))
+    if file.is_file():
+        return file
+    if base in recipe_names():
+        return RECIPES / f"{base}{YAML}"
+    raise ConfigError(f"{_chain(chain)}, which extends {_missing(Path(base), 'file', recipe_names())}")
 
 
 def _flat(found: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
@@ -109,7 +196,7 @@ def _flat(found: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _chain(files: list[Path]) -> str:
-    return ", which extends ".join(str(file) for file in files)
+    return ", which extends ".join(map(recipe_name, files))
 
 
 def _mapping(path: Path, source: str) -> dict[str, Any]:
@@ -160,6 +247,6 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
 
 def load_config(model: type[C], path: str | Path, assignments: list[str] | None = None) -> C:
-    """Read `path` and what it extends, apply dotted overrides, validate as `model`."""
+    """Read `path` (a file, or a packaged recipe's name) and what it extends, apply dotted overrides, validate as `model`."""
     found = layers(path)
     return parse(model, override(_flat(found), assignments or []), _chain([file for file, _ in found]))

@@ -1,7 +1,7 @@
 """Means over a batch that may be spread over processes: the same numbers in one process and in many.
 
 DDP averages the gradients of the processes. A loss that each process divides by its own count would then weigh short
-batches too much; divided by `share(count)` the average over processes is the mean over the whole batch, exactly.
+batches too much; divided by `mean_divisor(count)` the average over processes is the mean over the whole batch, exactly.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ def total(values: Tensor) -> Tensor:
     return summed
 
 
-def share(count: Tensor) -> Tensor:
+def mean_divisor(count: Tensor) -> Tensor:
     """What to divide this process's sum by: the count of all processes / their number, at least 1 / their number."""
     return total(count).clamp_min(1) / world()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world() > 1:
+        dist.barrier()

@@ -23,3 +23,8 @@ class ConfigError(DuoTokError):
 
 class MissingExtraError(DuoTokError):
     """An optional dependency is not installed."""
+
+
+def one_line(error: BaseException, most: int | None = 120) -> str:
+    """What a library's error says, without line breaks and in at most so many characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

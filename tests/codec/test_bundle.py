@@ -14,8 +14,9 @@ from tests.tiny import song, tiny_bundle, tiny_config
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
-from duotok.codec.bundle import Bundle, build, facts, find_bundle, seal_bundle, write_bundle
+from duotok.codec.bundle import Bundle, build, facts, seal_bundle, write_bundle
 from duotok.codec.duotok import DuoTok
+from duotok.codec.hub import find_bundle
 from duotok.errors import BundleError
 from duotok.seals import seal
 
@@ -214,7 +215,7 @@ def test_finding(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_packaged_name(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duotok.codec.bundle.PACKAGED", bundle.parent)
+    monkeypatch.setattr("duotok.codec.hub.PACKAGED", bundle.parent)
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)  # a folder of that name that is no bundle is not in the way
     assert find_bundle("tiny") == bundle

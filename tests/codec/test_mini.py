@@ -7,7 +7,8 @@ import torch
 from duotok import DuoTok
 from duotok.audio import io
 from duotok.clock import SAMPLE_RATE, n_frames
-from duotok.codec.bundle import PACKAGED, Bundle, facts
+from duotok.codec.bundle import Bundle, facts
+from duotok.codec.hub import PACKAGED
 from duotok.demo.report import demo_song
 from duotok.evaluation.fidelity import mel_distance
 from duotok.files import sha256

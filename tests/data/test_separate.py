@@ -26,7 +26,7 @@ from duotok.data.stem_files import StemWriter, stems_in
 from duotok.errors import AudioError, ConfigError
 from duotok.records import CorpusError, Recording
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
-from duotok.separation.measures import RunningSiSdr, si_sdr
+from duotok.separation.measures import SiSdr, floored_si_sdr
 from duotok.separation.separator import GivenStems
 
 ENGINE = LocalEngine(1)
@@ -348,8 +348,8 @@ def test_measured_against_doing_nothing(tmp_path: Path, options: SeparationOptio
         rest = sum(read(song.audio[name]) for name in ("drums", "bass", "other"))
         estimates = separator.separate(vocals + rest)
         for track, target in (("vocals", vocals), ("accompaniment", rest)):
-            assert quality.nothing[track] == pytest.approx(float(si_sdr(vocals + rest, target)), abs=1e-3)
-            assert quality.separated[track] == pytest.approx(float(si_sdr(estimates[track], target)), abs=1e-3)
+            assert quality.nothing[track] == pytest.approx(float(floored_si_sdr(vocals + rest, target)), abs=1e-3)
+            assert quality.separated[track] == pytest.approx(float(floored_si_sdr(estimates[track], target)), abs=1e-3)
         assert quality.seconds == 0.5 and quality.took > 0
     means = mean_quality(found)
     assert means["vocals"]["gain"] == pytest.approx(means["vocals"]["separated"] - means["vocals"]["nothing"])
@@ -376,10 +376,10 @@ def test_a_perfect_separator_scores_high_and_silence_is_no_number(tmp_path: Path
 
 def test_running_si_sdr_is_si_sdr() -> None:
     estimate, target = sound(0.1), sound(0.1, seed=1)
-    score = RunningSiSdr()
+    score = SiSdr()
     for e, t in zip(estimate.split(700, dim=-1), target.split(700, dim=-1), strict=True):
         score.add(e, t)
-    assert score.decibels() == pytest.approx(float(si_sdr(estimate, target)), abs=1e-6)
+    assert score.decibels() == pytest.approx(float(floored_si_sdr(estimate, target)), abs=1e-6)
 
 
 # -- the command --------------------------------------------------------------------------------------------------------

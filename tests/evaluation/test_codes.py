@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from duotok.evaluation.codes import CodeUsage, expected_entropy, expected_utilization
+from duotok.evaluation.codes import CodeUsage, entropy_bits, expected_entropy, expected_utilization
 
 
 def test_by_hand() -> None:
@@ -68,3 +69,16 @@ def test_note_is_honest_about_small_samples() -> None:
     # No entropy can exceed the logarithm of the number of tokens.
     assert small.uniform_normalized_entropy < math.log2(750) / 15
     assert "enough" in CodeUsage(16).add(torch.randint(16, (5000,))).facts().note
+
+
+def test_entropy_by_hand() -> None:
+    for counts, bits in (
+        ([], 0.0),
+        ([0, 0], 0.0),
+        ([0, 7], 0.0),
+        ([3, 3, 3, 3], 2.0),
+        ([4, 2, 1, 1], 1.75),  # 1/2 1 + 1/4 2 + 2 1/8 3
+        ([1, 0, 3], 2 - 0.75 * math.log2(3)),
+    ):
+        with np.errstate(all="raise"):
+            assert entropy_bits(np.array(counts, np.int64)) == pytest.approx(bits, abs=1e-12)

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
-from duotok.codec.bundle import PACKAGED
 from duotok.codec.duotok import DuoTok
+from duotok.codec.hub import PACKAGED
 from duotok.lm.saved import open_lm
 from duotok.lm.streams import codec_identity
 from duotok.tokens import load

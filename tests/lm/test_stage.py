@@ -17,10 +17,12 @@ from tests.training.launch import finish, start
 from torch.distributed.tensor import DTensor
 
 from duotok.errors import ConfigError, TokenFileError
-from duotok.lm.corpus import TokenCorpus
+from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.evaluate import score_songs
 from duotok.lm.stage import LMStage, LMStageConfig, load_lm
-from duotok.training.engine import evaluate, latest, train
+from duotok.training.checkpoint import latest
+from duotok.training.engine import train
+from duotok.training.stage import evaluate
 
 
 def config(data: Path, **changes: object) -> LMStageConfig:
@@ -169,6 +171,9 @@ def test_mistakes(data: Path, tmp_path: Path) -> None:
         LMStage(config(data, protocol="track_to_track", source="drums"))
     with pytest.raises(ConfigError, match="no train song of 30 s"):
         LMStage(config(data, seconds=40.0, shortest=30.0))
+    write_tokens(tmp_path / "train.parquet", CODEC, [song("a", 60), song("b", 60)])
+    with pytest.raises(ConfigError, match=r"no songs of split 'validation' .it has 2 train.; pack more songs, or put"):
+        LMStage(config(tmp_path / "train.parquet"))
 
 
 def test_two_processes_learn_what_one_learns_sharded_too(data: Path, tmp_path: Path) -> None:

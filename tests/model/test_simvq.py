@@ -208,3 +208,13 @@ def test_the_search_of_many_frames_does_not_break_up_the_heap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100_000  # KiB
+
+
+def test_a_quantizer_without_codes_cannot_be_made() -> None:
+    class Forgetful(PlainVQ):
+        set_codes = Quantizer.set_codes
+
+    with pytest.raises(TypeError, match=r"abstract method '?set_codes"):
+        Forgetful(4, 2)  # type: ignore[abstract]
+    with pytest.raises(TypeError, match="abstract"):
+        Quantizer()  # type: ignore[abstract]

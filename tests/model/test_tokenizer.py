@@ -356,7 +356,7 @@ def test_half_precision_leaves_the_last_projection_and_the_search_in_float32() -
 
 
 def test_encoding_asks_for_true_float32_where_tf32_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from duotok.model.precision import full_precision
+    from duotok.nn.precision import full_precision
 
     asked: list[str] = []
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")

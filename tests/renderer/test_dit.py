@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from duotok.config import load_config, parse
 from duotok.errors import ConfigError
+from duotok.nn.attention import attend
+from duotok.nn.masks import attention_mask
 from duotok.renderer.diffusion import diffusion_loss, stratified_times
-from duotok.renderer.dit import PAPER, DiT, DiTConfig, attend, attention_mask, depthwise, guided
+from duotok.renderer.dit import PAPER, DiT, DiTConfig, depthwise, guided
 
 TINY = DiTConfig(
     latent_dim=6,
@@ -169,7 +171,7 @@ def test_mistakes_in_the_config_are_named(change: dict[str, object], words: str)
 def test_the_shipped_config_can_be_guided_and_holds_ten_million_weights() -> None:
     from duotok.training.stages.stage4 import Stage4Config
 
-    config = load_config(Stage4Config, Path(__file__).parents[2] / "configs" / "mini" / "stage4.yaml")
+    config = load_config(Stage4Config, "mini/stage4")
     with torch.device("meta"):
         assert 10.0e6 < parameters(DiT(config.dit)) < 10.8e6
     assert config.dit.unconditional and config.condition_dropout == 0.1

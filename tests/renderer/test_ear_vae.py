@@ -304,12 +304,12 @@ def edited(change: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
             "missing",
             r"4 missing: decoder\.layers\.0\.bias, decoder\.layers\.6\.beta, encoder\.layers\.0\.bias, \.\.\.\)",
         ),
-        ("unknown", r"1 unknown: decoder\.layers\.9\.bias"),
-        ("shape", r"1 of another shape: encoder\.layers\.7\.bias \[5\] instead of \[8\]"),
+        ("unknown", r"1 unexpected: decoder\.layers\.9\.bias"),
+        ("shape", r"1 of another shape: 'encoder\.layers\.7\.bias' is \[5\], not \[8\]"),
         ("not finite", r"1 not finite: encoder\.layers\.7\.bias"),
         ("unlike", r"layers\.2\.alpha differs from encoder\.layers\.1\.layers\.0\.layers\.0\.alpha"),
         ("no direction", r"encoder\.layers\.0\.weight_v has a row of zeros"),
-        ("gan", r"missing: .*2 unknown: gen, gen_ema"),  # as the later ear-VAE2 has them: another model
+        ("gan", r"missing: .*2 unexpected: gen, gen_ema"),  # as the later ear-VAE2 has them: another model
     ],
 )
 def test_weights_that_do_not_fit_are_named(change: str, told: str, tmp_path: Path) -> None:

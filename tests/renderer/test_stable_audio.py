@@ -138,8 +138,11 @@ def test_files(tmp_path: Path) -> None:
     ("change", "told"),
     [
         (["transformer.layers.1.pre_norm.beta", None], r"1 missing: transformer\.layers\.1\.pre_norm\.beta"),
-        (["transformer.project_out.weight", torch.zeros(6, 95)], r"project_out\.weight \[6, 95\] instead of \[6, 96\]"),
-        (["transformer.global_cond_embedder.0.bias", torch.zeros(2)], r"1 unknown: transformer\.global_cond_embedder"),
+        (["transformer.project_out.weight", torch.zeros(6, 95)], r"project_out\.weight' is \[6, 95\], not \[6, 96\]"),
+        (
+            ["transformer.global_cond_embedder.0.bias", torch.zeros(2)],
+            r"1 unexpected: transformer\.global_cond_embedder",
+        ),
         (["transformer.project_in.weight", None], r"0 tensors are called transformer\.project_in\.weight"),
         (["preprocess_conv.weight", torch.full((10, 10, 1), torch.inf)], r"1 not finite: preprocess_conv\.weight"),
     ],

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from tests.shards.shard_maker import make_shards, segment
+from tests.training.small import make, stage4_values, write
 
 from duotok.records import Segment
 from duotok.shards.features import derive_features, derive_samples
 from duotok.shards.store import ShardStore
+from duotok.training.engine import train
+from duotok.training.stages.registry import Needs, build_stage
 
 WORDS = (("la", 0.2, 0.5), ("lo", 0.6, 0.9), ("love", 1.0, 1.6), ("me", 1.7, 2.0), ("do", 2.2, 2.6))
 
@@ -61,3 +64,24 @@ def data(bare_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store(data: Path) -> ShardStore:
     return ShardStore(data / "shards", data / "derived")
+
+
+@pytest.fixture(scope="session")
+def needs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Needs:
+    """Runs of separator, autoencoder, stages 1 to 3, two steps each, and a store of their own. Nobody trains them further."""
+    root = tmp_path_factory.mktemp("recipe")
+    shutil.copytree(data / "derived", root / "derived")
+    store = ShardStore(data / "shards", root / "derived")
+    for name in ("separator", "autoencoder", "stage1", "stage2", "stage3"):
+        train(make(name, store, root, steps=2), root / name)
+    return Needs(root, store)
+
+
+@pytest.fixture(scope="session")
+def renderers(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Needs:
+    """The same with both runs of stage 4."""
+    config = write(tmp_path_factory.mktemp("config"), "stage4", stage4_values())
+    for track in ("accompaniment", "vocals"):
+        stage = build_stage("stage4", config, [f"track={track}"], needs)
+        train(stage, needs.runs / stage.name)
+    return needs

@@ -38,11 +38,11 @@ TOLERANCE = 1e-4
 def measure(store: ShardStore, runs: Path) -> dict[str, list[float]]:
     """Each stage's training losses, twenty steps from the twenty steps of those before it."""
     torch.manual_seed(0)
-    found = {}
+    losses = {}
     for name in STAGES[:-1]:
-        found[name] = _losses(make(name, store, runs, steps=STEPS, save_every=1000), runs / name)
-    found["stage4"] = _losses(_stage4(store, runs), runs / "stage4")
-    return found
+        losses[name] = _losses(make(name, store, runs, steps=STEPS, save_every=1000), runs / name)
+    losses["stage4"] = _losses(_stage4(store, runs), runs / "stage4")
+    return losses
 
 
 def _losses(stage: Stage, run: Path) -> list[float]:
@@ -56,8 +56,8 @@ def _stage4(store: ShardStore, runs: Path) -> Stage4:
         steps=STEPS, batch_size=2, lr=1e-3, warmup=1, crop_frames=16, encoder_window=40, device="cpu", log_every=1,
         dit=DIT.model_dump(mode="json"), sample_every=0, save_every=1000,
     )  # fmt: skip
-    compute_latents(store, load_autoencoder(runs), str(best(runs / "autoencoder")))
-    tokenizer = load_tokenizer(runs)
+    compute_latents(store, load_autoencoder(best(runs / "autoencoder")), str(best(runs / "autoencoder")))
+    tokenizer = load_tokenizer(best(runs / "stage3"))
     compute_codes(store, tokenizer, 40, str(best(runs / "stage3")))
     return Stage4(Stage4Config.model_validate(config), store, condition_vectors(tokenizer, "vocals"))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from duotok.model.config import TokenizerConfig
 from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.renderer.dit import DiTConfig
@@ -72,3 +74,19 @@ def make(name: str, store: ShardStore, runs: Path, **changes: object) -> Stage:
     if name == "autoencoder":
         return AutoencoderStage(AUTOENCODER.model_copy(update=changes), store)
     return SeparatorStage(SEPARATOR.model_copy(update=changes), store)
+
+
+def stage4_values() -> dict[str, object]:
+    """The config of stage 4 for `write`."""
+    return dict(
+        steps=2, batch_size=2, lr=1e-3, warmup=1, crop_frames=16, encoder_window=40, device="cpu", log_every=1,
+        dit=DIT.model_dump(mode="json"), sample_steps=3, sampler="ddim", temperature=0.5,
+        render={"window": 96, "context": 16, "crossfade": 8},
+    )  # fmt: skip
+
+
+def write(folder: Path, name: str, values: dict[str, object]) -> Path:
+    """A config as a file."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from duotok.errors import DuoTokError
 from duotok.random import ItemRandom
-from duotok.training.budget import Budget
+from duotok.training.budget import Budget, half_cosine, timed_rate
 from duotok.training.checkpoint import checkpoints, latest
-from duotok.training.engine import Run, Stage, StageConfig, train
-from duotok.training.schedule import half_cosine, timed_rate
-from duotok.training.stage import Batch
+from duotok.training.engine import Run, train
+from duotok.training.stage import Batch, Stage, StageConfig
 
 
 class Clock:
@@ -179,7 +178,7 @@ def test_two_groups_are_two_optimizers(tmp_path: Path) -> None:
     stage = Looked(steps=2, clip=1e9)
     train(stage, tmp_path)
     assert seen[0]["second"] == pytest.approx(1e-3, rel=1e-3) and seen[0]["net"] > 0.1
-    from duotok.training.engine import join
+    from duotok.training.processes import join
 
     groups = Run(Line(steps=2), tmp_path, join(stage.config), None).plain.param_groups
     assert [group["betas"] for group in groups] == [(0.9, 0.98), (0.5, 0.6)]

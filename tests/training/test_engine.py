@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from duotok.errors import ConfigError, DuoTokError
 from duotok.random import ItemRandom
 from duotok.seals import seal
-from duotok.training.checkpoint import best, best_so_far, checkpoints, generator_state, restore_generators
-from duotok.training.engine import Stage, StageConfig, join, latest, load_module, only_one, train
-from duotok.training.schedule import learning_rate
-from duotok.training.stage import Batch
+from duotok.training.budget import learning_rate
+from duotok.training.checkpoint import best, best_so_far, checkpoints, latest, load_module
+from duotok.training.engine import only_one, train
+from duotok.training.processes import join
+from duotok.training.saving import generator_state, restore_generators
+from duotok.training.stage import Batch, Stage, StageConfig
 
 HERE = Path(__file__)
 
@@ -189,7 +191,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("duotok.training.checkpoint.save_file", full)
+    monkeypatch.setattr("duotok.training.saving.save_file", full)
     with pytest.raises(DuoTokError, match=r"No space left.*kept"):
         train(Toy(config()), tmp_path)
     assert latest(tmp_path).name == "checkpoint-00000020"

@@ -13,7 +13,8 @@ from tests.training.stages.test_stage4 import config, fill
 from tests.training.stages.test_stage4 import make as make_stage4
 
 from duotok.shards.store import ShardStore
-from duotok.training.engine import latest, train
+from duotok.training.checkpoint import latest
+from duotok.training.engine import train
 from duotok.training.stage import Stage
 
 HERE = Path(__file__)

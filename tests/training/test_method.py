@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from duotok.model.losses import Stage2Weights, Stage3Weights
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
+from duotok.training.budget import learning_rate
 from duotok.training.checkpoint import best, checkpoints, load_module
 from duotok.training.engine import train
-from duotok.training.schedule import learning_rate
 from duotok.training.stage import Stage
 from duotok.training.stages.autoencoder import AutoencoderStage
 from duotok.training.stages.separator import SeparatorStage

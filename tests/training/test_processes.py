@@ -15,10 +15,11 @@ from tests.training.launch import finish, start
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.random import ItemRandom
-from duotok.training.engine import Stage, StageConfig, latest, train
-from duotok.training.stage import Batch
+from duotok.training.checkpoint import latest
+from duotok.training.engine import train
+from duotok.training.stage import Batch, Stage, StageConfig
 
 HERE = Path(__file__)
 
@@ -48,7 +49,7 @@ class Unequal(Stage):
         noise = self.draws(batch).normal(10, 4, lengths=batch["lengths"])
         error = (self.net(batch["x"] + 0.1 * noise) - batch["y"]).square()[..., 0]
         valid = torch.arange(10, device=error.device) < batch["lengths"][:, None]
-        return {"loss": (error * valid).sum() / share(valid.sum())}
+        return {"loss": (error * valid).sum() / mean_divisor(valid.sum())}
 
     def after_step(self, step: int) -> None:
         assert all(isinstance(p, DTensor) == (self.config.sharding == "fsdp") for p in self.net.parameters())

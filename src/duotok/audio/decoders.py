@@ -204,7 +204,7 @@ class AvDecoder:
         self.note, self.cut = "", False
         self._handle = Slice(path)
         try:
-            self._container: Any = av.open(self._handle)
+            self._container: Any = av.open(self._handle, "r")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._handle.close()
             raise Unreadable(short(error)) from None
@@ -228,7 +228,7 @@ class AvDecoder:
             self.layout = default_layout(self.channels)
         self.exact = False
         seconds = 0.0
-        if self._stream.duration:
+        if self._stream.duration and self._stream.time_base:
             seconds = float(self._stream.duration * self._stream.time_base)
         elif self._container.duration:
             seconds = self._container.duration / 1e6
@@ -338,7 +338,7 @@ def _counted(path: Path, size: int, modified: int) -> int | None:
     import av
 
     try:
-        with contextlib.closing(Slice(path)) as file, av.open(file) as container:
+        with contextlib.closing(Slice(path)) as file, av.open(file, "r") as container:
             if not container.streams.audio:
                 return None
             stream = container.streams.audio[0]

@@ -16,15 +16,18 @@ def bundle(
     data: Annotated[Path | None, typer.Option(help="Folder of `duotok data prepare` that the runs learned from: licences, attributions.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="The model's name, as token files will know it.")] = "duotok",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override what stage 4 says of rendering: --set steps=50.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Name a run: tokenizer_from=RUN; or override stage 4: steps=50.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what OUT holds already.")] = False,
+    mismatched: Annotated[bool, typer.Option("--mismatched", help="Also renderers that were trained for another tokenizer or autoencoder.")] = False,
     tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Of stage 3 alone: it encodes and cannot decode.")] = False,
     seal: Annotated[Path | None, typer.Option("--seal", metavar="FOLDER", help="Instead: vouch for a bundle that was changed.")] = None,
 ) -> None:  # fmt: skip
     """Collect the trained parts of RUNS into a bundle of eight bits a weight with its model card.
 
-    Needs separator, autoencoder (or adapt), stage3 and stage4 of both tracks. RUNS/notes.md and RUNS/measurements.md go
-    into the card. What `duotok encode --model FOLDER` and DuoTok.from_pretrained(FOLDER) then open.
+    Needs separator, stage4 of both tracks, and the tokenizer and autoencoder that these name (adapt, where it was trained).
+    Other runs are named by --set tokenizer_from, autoencoder_from, renderer_from.vocals, renderer_from.accompaniment and
+    separator_from. RUNS/notes.md and RUNS/measurements.md go into the card. `duotok encode --model
+    FOLDER` and DuoTok.from_pretrained(FOLDER) then open it.
 
     \b
       duotok bundle --runs runs/mine --data work -o my-bundle --name my-duotok
@@ -48,7 +51,8 @@ def bundle(
     store = ShardStore(data / "shards", data / "derived")
     command = f"duotok bundle --runs {runs} --data {data} -o {out} --name {name}"
     command += "".join(f" --set {text}" for text in overrides or []) + " --tokens-only" * tokens_only
-    written = assemble(runs, store, out, name, command, tokens_only, overrides or [], force)
+    command += " --mismatched" * mismatched
+    written = assemble(runs, store, out, name, command, tokens_only, overrides or [], force, mismatched)
     size = sum(path.stat().st_size for path in written.iterdir())
     say(f"{written}: {size / 1e6:.1f} MB")
 
@@ -66,7 +70,8 @@ def _input(out: Path, runs: Path, data: Path) -> bool:
 
 def _seal(folder: Path) -> None:
     """A bundle, the language model inside it, or a language model."""
-    from duotok.codec.bundle import CONFIG_FILE, seal_bundle
+    from duotok.codec.bundle import seal_bundle
+    from duotok.codec.hub import CONFIG_FILE
     from duotok.lm.saved import PACKAGED_LM, WEIGHTS_FILE, seal_lm
 
     language_model = (folder / WEIGHTS_FILE).is_file()

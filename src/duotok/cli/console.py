@@ -116,12 +116,8 @@ def open_model(name: str, device: str, threads: int = 0, precision: str = "fp32"
     import torch
 
     from duotok.codec.duotok import DuoTok
-    from duotok.errors import ConfigError
+    from duotok.devices import check_device
 
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0][:100]
-        raise ConfigError(f"device '{device}': not usable here ({reason}); use --device cpu") from None
+    check_device(device, "--device ")
     torch.set_num_threads(threads or default_threads())
     return DuoTok.from_pretrained(name, device, precision)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +28,7 @@ class Tracks(StrEnum):
     mix = "mix"
     vocals = "vocals"
     accompaniment = "accompaniment"
+    both = "vocals+accompaniment"
     all = "all"
 
 
@@ -42,12 +44,13 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """One token file on its way to sound. targets: output by track; settings: of the sampler."""
+    """One token file on its way to sound. targets: output by track; settings: of rendering; gains: dB by track."""
 
     name: str
     source: Path
     targets: Mapping[str, Path]
     settings: Mapping[str, Any]
+    gains: Mapping[str, float]
     force: bool
 
 
@@ -66,6 +69,9 @@ def decode(
     seed: Annotated[int, typer.Option(help="The same seed gives the same sound.")] = 0,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="Scale of the noise: below 1 is calmer and duller.")
+    ] = None,
+    gain: Annotated[
+        list[str] | None, typer.Option(help="Louder or softer than it was: --gain vocals=-3dB; repeatable.", show_default=False)
     ] = None,
     form: Annotated[
         Format, typer.Option("--format", help="For files in a folder and standard output: float wav, 24-bit flac, or a lossy one.")
@@ -89,6 +95,7 @@ def decode(
     \b
       duotok decode song.duotok -o again.wav
       duotok decode song.duotok -o vocals.flac --track vocals
+      duotok decode song.duotok -o soft.wav --gain vocals=-3dB
       duotok decode song.duotok -o song.mp3 --track all      song.mp3, song.vocals.mp3, song.accompaniment.mp3
       duotok decode tokens/ -o sound/ --format flac          whole trees
       duotok decode song.duotok -o fine.wav --steps 50 --sampler dpmpp-3m-sde --seed 7
@@ -101,6 +108,9 @@ def decode(
 
     jobs = files.expand(inputs, lambda folder: search(folder, (SUFFIX,), follow).files, f"{SUFFIX} files")
     settings = {"steps": steps, "sampler": sampler, "seed": seed, "temperature": temperature}
+    gains = gains_of(gain or ())
+    if track is Tracks.both:
+        track = Tracks.mix
     ending = f".{form.value}"
     with files.settled([source for source, _ in jobs], SUFFIX) as kept, contextlib.ExitStack() as stack:
         if out == files.STREAM:
@@ -130,7 +140,10 @@ def decode(
                 files.check_writable(place)
             name = files.shown(source)
             tasks.append(
-                (name, DecodeTask(name, kept.get(source, source), places, settings, force or out == files.STREAM))
+                (
+                    name,
+                    DecodeTask(name, kept.get(source, source), places, settings, gains, force or out == files.STREAM),
+                )
             )
         files.check_not_input(
             [place for _, task in tasks for place in task.targets.values()], [source for source, _ in jobs]
@@ -166,7 +179,8 @@ def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, A
     began = time.monotonic()
     tokens = load(task.source)
     codec.check(tokens, task.name)
-    marks = {track: mark(codec, tokens, track, task.settings) for track in task.targets}
+    told = {**task.settings, **{f"gain.{name}": value for name, value in task.gains.items() if value}}
+    marks = {track: mark(codec, tokens, track, told) for track in task.targets}
     there = [track for track, place in task.targets.items() if os.path.lexists(place)]
     if there and not task.force:
         foreign = [track for track in there if comment_of(task.targets[track]) != marks[track]]
@@ -181,6 +195,7 @@ def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, A
     with contextlib.ExitStack() as stack:
         writers: dict[str, Writer] = {}
         for blocks in codec.decode_tracks(tokens, needed, progress=advance, **task.settings):
+            blocks = {name: block * 10 ** (task.gains.get(name, 0.0) / 20) for name, block in blocks.items()}
             sounds = blocks if "mix" not in task.targets else {**blocks, "mix": blocks[TRACKS[0]] + blocks[TRACKS[1]]}
             for track, place in task.targets.items():
                 if track not in writers:
@@ -196,6 +211,27 @@ def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, A
         "took_seconds": round(wall, 3),
         "real_time_factor": round(wall / tokens.seconds, 4),
     }
+
+
+def gains_of(words: Sequence[str]) -> dict[str, float]:
+    """dB by track of `TRACK=-3dB`. Raises DuoTokError for a track that does not exist, and for what is no number of dB."""
+    from duotok.tokens import LARGEST_GAIN_DB
+    from duotok.tracks import TRACKS
+
+    gains: dict[str, float] = {}
+    for word in words:
+        track, _, value = word.partition("=")
+        if track not in TRACKS:
+            raise DuoTokError(
+                f"--gain {word}: write TRACK=DECIBELS with TRACK one of {', '.join(TRACKS)}, as in vocals=-3dB"
+            )
+        try:
+            gains[track] = float(value.strip().lower().removesuffix("db"))
+        except ValueError:
+            gains[track] = math.nan
+        if not abs(gains[track]) <= LARGEST_GAIN_DB:
+            raise DuoTokError(f"--gain {word}: '{value}' is no number of decibels; write it as in {track}=-3dB")
+    return gains
 
 
 def mark(codec: DuoTok, tokens: Any, track: str, settings: Mapping[str, Any]) -> str:

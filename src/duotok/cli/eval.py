@@ -26,7 +26,7 @@ def _group() -> None:
 
 @app.command()
 def lm(
-    config: Annotated[Path, typer.Argument(help="YAML that describes the comparison (docs/lm.md).")],
+    config: Annotated[Path, typer.Argument(help="YAML that describes the comparison (docs/lm.md), or a recipe: comparisons/ablations.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs, the table and the pictures.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set lm.steps=100.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs trained side by side; what each says is in log.txt of its folder.")] = 1,
@@ -43,6 +43,7 @@ def lm(
     \b
       duotok eval lm comparison.yaml -o results --dry-run
       duotok eval lm comparison.yaml -o results --workers 4
+      duotok eval lm comparisons/ablations -o results --set tokens=$PWD/tokens
       duotok eval lm comparison.yaml -o trial --set lm.steps=50 --set 'seeds=[0]'
 
     \b

@@ -45,14 +45,30 @@ def info(
     if as_json:
         put_json(facts, indent=1)
         return
+    if "lineage" in facts:
+        facts = {**facts, "lineage": _lineage(facts["lineage"])}
     for line in _lines(facts):
         typer.echo(line)
+
+
+def _lineage(parts: dict[str, Any]) -> dict[str, Any] | str:
+    """Where each part comes from, and what that was made from, for people."""
+    from duotok.lineage import Origin
+
+    def shown(origin: Origin) -> dict[str, Any]:
+        if origin.parents is None:
+            return {"checkpoint": str(origin), "made_from": "not known, an earlier DuoTok trained it"}
+        return {"checkpoint": str(origin), **{key: shown(parent) for key, parent in origin.parents.items()}}
+
+    origins = {part: shown(Origin.model_validate(values)) for part, values in parts.items()}
+    return origins or "not known, an earlier DuoTok made this bundle"
 
 
 def _tokens(path: Path) -> dict[str, Any]:
     import math
 
     from duotok.clock import FRAME_RATE
+    from duotok.evaluation.codes import CodeUsage
     from duotok.tokens import load
     from duotok.tracks import TRACKS
 
@@ -60,13 +76,12 @@ def _tokens(path: Path) -> dict[str, Any]:
     tracks = {}
     for track, size in zip(TRACKS, tokens.codebook_sizes, strict=True):
         codes = tokens.track(track)
-        counts = codes.bincount()
-        share = counts[counts > 0].double() / len(codes)
+        usage = CodeUsage(size).add(codes)
         tracks[track] = {
             "codebook_size": size,
-            "different_codes": int((counts > 0).sum()),
+            "different_codes": int((usage.counts > 0).sum()),
             "bits_per_second": round(FRAME_RATE * math.log2(size), 1),
-            "entropy_bits": round(float(-(share * share.log2()).sum()), 3),
+            "entropy_bits": round(usage.entropy(), 3),
             "first_codes": codes[:8].tolist(),
         }
     return {
@@ -87,7 +102,8 @@ def _tokens(path: Path) -> dict[str, Any]:
 
 
 def _bundle(name: str) -> dict[str, Any]:
-    from duotok.codec.bundle import Bundle, facts, find_bundle
+    from duotok.codec.bundle import Bundle, facts
+    from duotok.codec.hub import find_bundle
 
     return {"kind": "bundle", **facts(Bundle(find_bundle(name)))}
 

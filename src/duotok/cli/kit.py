@@ -38,7 +38,7 @@ def _here() -> str:
 def make(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the kit.")],
     stages: Annotated[str, typer.Option(help="What it trains, in this order: stage1,stage4.vocals; stage4 is both.")] = "",
-    configs: Annotated[Path, typer.Option(help="Folder with one YAML for each stage.")] = Path("configs/mini"),
+    configs: Annotated[Path, typer.Option(help="Folder with one YAML for each stage, or a set of `duotok recipes list`: mini, gpu.")] = Path("mini"),
     minutes: Annotated[list[str] | None, typer.Option(metavar="[RUN=]M", help="Minutes of each training, or of one; else its steps decide.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--train-set", metavar="[RUN.]KEY=VALUE", help="As steps=3, stage2.lr=1e-4.")] = None,
     data: Annotated[Path | None, typer.Option(metavar="WORK", help="Its shards come along.")] = None,
@@ -149,7 +149,7 @@ def join(
 
     \b
       duotok kit join results --runs runs/mine
-      duotok train stage2 -c configs/mini/stage2.yaml --data work --runs runs/mine
+      duotok train stage2 -c mini/stage2 --data work --runs runs/mine
     """
     from duotok.training.kit.join import join_results
 

@@ -33,7 +33,14 @@ COMMANDS = {
     "bundle": "duotok.cli.bundle",
 }
 # Groups of commands, the module that has each as `app`.
-GROUPS = {"data": "duotok.cli.data", "kit": "duotok.cli.kit", "eval": "duotok.cli.eval"}
+GROUPS = {
+    "data": "duotok.cli.data",
+    "edit": "duotok.cli.edit",
+    "recipes": "duotok.cli.recipes",
+    "kit": "duotok.cli.kit",
+    "eval": "duotok.cli.eval",
+    "tokens": "duotok.cli.tokens",
+}
 
 
 class CommandGroup(TyperGroup):

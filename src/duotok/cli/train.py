@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def train(
     stage: Annotated[str, typer.Argument(help="separator, autoencoder, stage1, stage2, stage3, stage4, adapt, or lm.")],
-    config: Annotated[Path, typer.Option("--config", "-c", help="YAML, e.g. configs/mini/stage1.yaml.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="A YAML file, or a recipe of `duotok recipes list`: mini/stage1.")],
     data: Annotated[Path | None, typer.Option(help="Folder of `duotok data prepare`: its shards, and derived/ for what follows from them.")] = None,
     shards: Annotated[str | None, typer.Option(help="Where the shards are, if not in DATA/shards: a folder or a URL.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs; the stage trains in RUNS/STAGE.")] = Path("runs"),
@@ -36,17 +36,21 @@ def train(
 
     The order is separator, autoencoder, stage1, stage2 (needs separator and stage1), stage3 (needs stage2), stage4 once with
     --set track=vocals and once with --set track=accompaniment (needs stage3 and autoencoder), adapt (needs stage4). The
-    language model (lm) learns from the tokens of `duotok pack`, which its config names as data.
-    On several GPUs start it with `accelerate launch` or `torchrun`; --dry-run needs neither data nor earlier runs.
+    config names these runs: start_from, tokenizer_from, autoencoder_from, teacher_from, renderer_from; a relative name is a
+    folder in RUNS. The language model (lm) learns from the tokens of `duotok pack`, which its config names as data.
+    On several GPUs start it with `accelerate launch` or `torchrun`; --dry-run needs neither data nor earlier runs, and says
+    which it would start from.
 
     \b
-      duotok train stage1 --config configs/paper/stage1.yaml --dry-run --processes 64
-      duotok train stage1 --config configs/mini/stage1.yaml --data WORK --runs runs/mini
-      duotok train stage1 --config configs/mini/stage1.yaml --data WORK --minutes 90
-      torchrun --nproc-per-node 8 -m duotok train stage1 -c configs/paper/stage1.yaml --data WORK
+      duotok train stage1 --config paper/stage1 --dry-run --processes 64
+      duotok train stage1 --config mini/stage1 --data WORK --runs runs/mini
+      duotok train stage1 --config mini/stage1 --data WORK --minutes 90
+      duotok train stage3 --config mini/stage3 --data WORK --runs runs/other --set start_from=../mini/stage2
+      torchrun --nproc-per-node 8 -m duotok train stage1 -c paper/stage1 --data WORK
     """
     from duotok.config import load_config
     from duotok.errors import ConfigError
+    from duotok.training.earlier_runs import check_runs, described_runs
     from duotok.training.stages.registry import config_class
 
     overrides = [*(overrides or []), *([f"minutes={minutes}"] if minutes is not None else [])]
@@ -59,22 +63,26 @@ def train(
 
         from duotok.training.cost.estimate import estimate
 
+        earlier = described_runs(parsed, runs)
+        for key, text in {} if as_json else earlier.items():
+            typer.echo(f"{key}: {text}")
         built, notes = _with_data(stage, parsed, data, shards, runs)
         say(f"{stage}: counting and measuring, up to a few minutes for a large model")
         cost = estimate(stage, parsed, built, measure, processes)
         cost = replace(cost, notes=[*notes, *cost.notes])
-        put_json(cost.as_json()) if as_json else _print(cost)
+        put_json({**cost.as_json(), "earlier_runs": earlier}) if as_json else _print(cost)
         return
     if data is None:
         raise ConfigError("--data is missing: name the folder of `duotok data prepare` (--dry-run needs none)")
     from duotok.training.checkpoint import Untrained
-    from duotok.training.engine import join
+    from duotok.training.processes import join
     from duotok.training.stages.stage4 import Stage4Config
 
     name = f"{stage}.{parsed.track}" if isinstance(parsed, Stage4Config) else stage
     with join(parsed).main_process_first():  # the first process derives, the others find it done
-        if not prepare:
-            _check(runs / name)  # before hours of deriving
+        if not prepare:  # before hours of deriving
+            check_runs(parsed, runs)
+            _check(runs / name)
         try:
             built = _build(stage, parsed, data, shards, runs, workers)
         except Untrained as error:
@@ -113,7 +121,7 @@ def _language_model(
     """The language model reads packed tokens, which its config names, and no shards."""
     from duotok.config import load_config
     from duotok.lm.stage import LMStage, LMStageConfig
-    from duotok.training.engine import join
+    from duotok.training.processes import join
 
     parsed = load_config(LMStageConfig, config, overrides)
     if dry_run:

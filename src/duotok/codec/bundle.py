@@ -25,15 +25,17 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from duotok.audio.features import HIGHPASS_HZ, MEL_MEAN, MEL_STD
-from duotok.compact import SCALE, compact, expand
+from duotok.codec.hub import CONFIG_FILE
+from duotok.codec.limits import check_limits
+from duotok.compact import SCALE, compact
 from duotok.config import Config, parse
 from duotok.errors import BundleError, ConfigError
-from duotok.files import PACKAGE, sha256, write_bytes, writing
+from duotok.files import sha256, write_bytes, writing
+from duotok.lineage import Origin
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import AutoencoderConfig
@@ -45,15 +47,15 @@ from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.tokens import LARGEST_GAIN_DB, WindowPlan
 from duotok.tracks import TRACKS
+from duotok.weights import Misfit
+from duotok.weights import load_weights as load_strict
 
 FORMAT_VERSION = 1
 SEAL = "duotok bundle --seal"
-CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 Storage = Literal["float32", "float16", "int8"]
 _PARTS = ("tokenizer", "autoencoder", "separator", *(f"dit.{track}" for track in TRACKS))
 OWN_FILES = (CONFIG_FILE, CARD_FILE, *(f"{part}.safetensors" for part in _PARTS))
-PACKAGED = PACKAGE / "bundles"
 SAID = ("kind", "licence", "source")
 """What the configuration of a part says of it besides its shape; a licence and a source where it was not trained here."""
 
@@ -106,6 +108,9 @@ class BundleConfig(Config):
     autoencoder: AnyAutoencoderConfig | None = AutoencoderConfig()
     dit: DiTConfigs | None = DiTConfigs()
     separator: BSRoFormerConfig | None = None
+    lineage: dict[str, Origin] = Field(
+        default={}, description="part -> the checkpoint it is from; none in bundles of an earlier DuoTok"
+    )
 
     @model_validator(mode="after")
     def _whole_renderer(self) -> BundleConfig:
@@ -252,61 +257,6 @@ def seal_bundle(folder: str | Path) -> Path:
     return folder
 
 
-def find_bundle(name: str | Path, cache: str | Path | None = None) -> Path:
-    """The folder of a bundle: a local folder, the name of one that came with the package ("mini"), or `owner/name` on
-    the Hugging Face hub, fetched into its cache.
-    """
-    path = Path(name)
-    if (path / CONFIG_FILE).is_file():
-        return path
-    text = str(name)
-    simple = "/" not in text and "\\" not in text and text not in ("", ".", "..")
-    if simple and (PACKAGED / text / CONFIG_FILE).is_file():
-        return PACKAGED / text
-    if path.is_dir():
-        raise BundleError(f"{path}: no bundle, it has no {CONFIG_FILE}; name the folder that holds the weights")
-    if simple:
-        known = sorted(p.parent.name for p in PACKAGED.glob(f"*/{CONFIG_FILE}"))
-        hint = f"this package brings {', '.join(known)}" if known else "this package brings none; train one: make mini"
-        raise BundleError(f"{text}: no such bundle; name a folder or owner/name on the hub ({hint})")
-    if text.count("/") != 1 or text.startswith(("/", ".", "~")) or text.endswith("/"):
-        raise BundleError(f"{text}: no such folder; check the name")
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors", "*.md"], cache_dir=cache))
-    except Exception as error:  # the hub client has dozens of kinds, all with pages of text
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise BundleError(f"{text}: no such folder, and not fetched from the hub ({reason}); check the name") from None
-
-
-LARGEST = 65_536
-LARGEST_OF = {
-    "blocks": 512, "layers": 512, "depth": 512, "heads": 512, "code_dim": 1024, "n_mels": 1024, "codebook_size": 1 << 20,
-    "vocabulary": 1 << 20, "sample_rate": 1_536_000, "rope_base": 1e9, "rope_theta": 1e9, "basis_seed": 1 << 63,
-}  # fmt: skip
-LONGEST = 4096
-
-
-def check_limits(values: Any, path: Path, key: str = "") -> None:
-    """Raises BundleError for a value of a config so large that building what it says could fill the memory."""
-    name = key.rpartition(".")[2]
-    if isinstance(values, dict):
-        for inner, value in values.items():
-            check_limits(value, path, f"{key}.{inner}" if key else str(inner))
-    elif isinstance(values, list):
-        for value in values[:LONGEST]:
-            check_limits(value, path, key)
-    most: float = LARGEST_OF.get(name, LARGEST_OF["blocks"] if name.endswith("_blocks") else LARGEST)
-    size: float = 0
-    if isinstance(values, dict | list | str):
-        size, most = len(values), LONGEST
-    elif isinstance(values, int | float):
-        size = abs(values)
-    if not size <= most:  # NaN as well
-        raise BundleError(f"{path}: {key} is over {most:g}, which no bundle has; get the bundle again")
-
-
 def _json(path: Path) -> dict[str, Any]:
     """`config.json` as it stands, whoever wrote it. Raises BundleError when it is none of a bundle, or too large."""
     try:
@@ -400,32 +350,12 @@ class Bundle:
 
 def load_weights(path: Path, module: nn.Module) -> None:
     """Load safetensors strictly into `module`, smaller storage widened. Raises BundleError in one line."""
-    try:
-        state: dict[str, Tensor] = expand(load_file(path))
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise BundleError(f"{path}: damaged weights ({reason}); get the bundle again") from None
-    wanted = module.state_dict()
-    problem = _difference(state, wanted)
-    if problem:
-        raise BundleError(f"{path}: weights do not fit {CONFIG_FILE} ({problem}); get the bundle again")
-    module.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()})
+    remedy = "get the bundle again"
 
+    def unfit(found: Sequence[Misfit]) -> str:
+        return f"weights do not fit {CONFIG_FILE} ({found[0].told}); {remedy}"
 
-def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    for name in sorted(wanted.keys() - state.keys()):
-        return f"'{name}' is missing"
-    for name in sorted(state.keys() - wanted.keys()):
-        return f"'{name}' is not known"
-    for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
-            return f"'{name}' is {list(tensor.shape)}, not {list(wanted[name].shape)}"
-        floats = (torch.float16, torch.float32)
-        if tensor.dtype != wanted[name].dtype and not (tensor.dtype in floats and wanted[name].dtype in floats):
-            return f"'{name}' is {tensor.dtype}, not {wanted[name].dtype}"
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            return f"'{name}' holds NaN or infinite values"
-    return ""
+    load_strict(path, module, BundleError, remedy, unfit)
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
@@ -450,5 +380,6 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "model_hash": model_hash(bundle.values, tokenizer),
         "bytes": sum(p["bytes"] for p in parts.values()),
         "parts": parts,
-        "config": bundle.config.model_dump(mode="json"),
+        "lineage": {part: origin.model_dump(mode="json") for part, origin in bundle.config.lineage.items()},
+        "config": bundle.config.model_dump(mode="json", exclude={"lineage"}),
     }

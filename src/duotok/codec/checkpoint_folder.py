@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from duotok.codec.families import FAMILIES, WANT_TORCHAUDIO, Family
+from duotok.codec.hub import fetch
 from duotok.errors import BundleError, MissingExtraError
+from duotok.weights import PICKLES
 
 PREFIX = "transformers:"
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHTS_FILE = "model.safetensors"
-PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 # Who wrote the file and how, not what the model is.
 NOT_HASHED = ("transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype")
 
@@ -35,13 +36,7 @@ def find_folder(name: str | Path) -> Path:
         return Path(name)
     if text.count("/") != 1 or text.startswith(("/", ".", "~")) or text.endswith("/"):
         raise BundleError(f"{text or PREFIX}: no such folder; name the folder of a model, or owner/name on the hub")
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # the hub client has dozens of kinds, all with pages of text
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise BundleError(f"{text}: no such folder, and not fetched from the hub ({reason}); check the name") from None
+    return fetch(text, ("*.json", "*.safetensors"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -79,7 +74,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if not index.is_file():
-        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        pickles = sorted(path.name for ending in PICKLES for path in folder.glob(f"*{ending}"))
         there = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights at all"
         raise BundleError(f"{folder}: no {WEIGHTS_FILE} ({there}); get the model as safetensors")
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
-from duotok.clock import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
-from duotok.codec.bundle import Bundle, BundleConfig, Storage, find_bundle, model_hash, write_bundle
+from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
+from duotok.codec.bundle import Bundle, BundleConfig, Storage, model_hash, write_bundle
 from duotok.codec.contract import Source, Stream, check_tokens
+from duotok.codec.hub import find_bundle, push
 from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import text_of
@@ -71,6 +73,7 @@ class DuoTok:
         self._values = config.model_dump(mode="json") if values is None else values
         self._parts: dict[str, nn.Module] = {}
         self._hash = ""
+        self._card: Callable[[], str] = lambda: ""
         self._separator: StemSeparator | None = None
         self._identity: tuple[StemSeparator, SourceFile] | None = None
         self.mel = LogMel(config.codec.mel_mean, config.codec.mel_std).to(self.device)
@@ -82,15 +85,24 @@ class DuoTok:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "mini", device: str | torch.device = "cpu", precision: str = "fp32"
+        cls,
+        name: str | Path = "mini",
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
     ) -> DuoTok:
         """Open a bundle: "mini" (comes with the package), a folder, or `owner/name` on the Hugging Face hub.
 
+        revision: branch, tag or commit of the repository; local_files_only: take what the hub's cache has here, and ask nobody.
         Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged,
         ConfigError for a precision that does not exist or cannot be had here.
         """
-        bundle = Bundle(find_bundle(name))
-        return cls(bundle.config, bundle.load, bundle.values, device, precision)
+        bundle = Bundle(find_bundle(name, revision, local_files_only))
+        model = cls(bundle.config, bundle.load, bundle.values, device, precision)
+        model._card = lambda: bundle.card
+        return model
 
     @classmethod
     def from_modules(cls, config: BundleConfig, modules: Mapping[str, nn.Module]) -> DuoTok:
@@ -101,8 +113,34 @@ class DuoTok:
         return cls(config, lambda part: modules[part])
 
     def save_pretrained(self, folder: str | Path, card: str = "", storage: Storage = "float32") -> Path:
-        """Write a bundle folder, its matrices stored so. Raises BundleError when it cannot be written."""
-        return write_bundle(folder, self.config, {p: self._part(p) for p in self.config.parts}, card, storage)
+        """Write a bundle folder, its matrices stored so; card: text of README.md, by default that of the bundle it came from.
+
+        Raises BundleError when it cannot be written.
+        """
+        return write_bundle(
+            folder, self.config, {p: self._part(p) for p in self.config.parts}, card or self._card(), storage
+        )
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        card: str = "",
+        storage: Storage = "float32",
+        private: bool | None = None,
+        revision: str | None = None,
+        message: str = "",
+        token: str | None = None,
+    ) -> str:
+        """Give the model to a repository (`owner/name`) of the Hugging Face hub as a bundle with its card; the address of the commit.
+
+        The repository is made where there is none. revision: a branch other than the main one. Raises BundleError when the hub does not
+        take it. For a bundle folder as it lies: `huggingface_hub.upload_folder`.
+        """
+        with tempfile.TemporaryDirectory(prefix="duotok-") as place:
+            folder = self.save_pretrained(Path(place) / self.model_id.replace("/", "-"), card, storage)
+            files = [path.name for path in folder.iterdir()]
+            return push(folder, repository, files, private=private, revision=revision, message=message, token=token)
 
     def _part(self, name: str) -> nn.Module:
         if name not in self._parts:
@@ -454,6 +492,15 @@ class DuoTok:
         """Post-quantization vectors of each track after its proj out: `{track: [frames, width]}`."""
         dual = self.dual(tokens)
         return {track: self.tokenizer.embeddings(dual[track].to(self.device), track)[0].cpu() for track in TRACKS}
+
+    @torch.inference_mode()
+    def silence(self, track: str) -> Tensor:
+        """What digital silence encodes to away from its edges: int64 `[1]`."""
+        frames = self.config.codec.plan.window
+        sound = torch.zeros(1, frames * FRAME_SAMPLES * ANALYSIS_RATE // SAMPLE_RATE + 2 * self.mel.margin)
+        route = torch.tensor([TRACKS.index(_known(track))], device=self.device)
+        codes = self.encoder.encode(self.mel(sound.to(self.device), margins=True), route)[0].cpu()
+        return codes[frames // 2][None]
 
     @torch.inference_mode()
     def codebook_vectors(self) -> dict[str, list[Tensor]]:

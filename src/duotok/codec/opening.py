@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from duotok.codec.checkpoint_folder import PREFIX
 from duotok.codec.contract import Codec
 from duotok.codec.duotok import DuoTok
 from duotok.codec.wrapped import TransformersCodec
+from duotok.devices import check_device
 from duotok.errors import ConfigError
 from duotok.tracks import TRACKS
 
@@ -23,11 +22,7 @@ def open_codec(
     codebooks, tracks: for the latter (`TransformersCodec.from_pretrained`). Raises BundleError for what is not there, damaged
     or no codec; MissingExtraError without transformers; ConfigError for a device, codebooks or tracks that there are not.
     """
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0][:100]
-        raise ConfigError(f"device '{device}': not usable here ({reason}); use cpu") from None
+    check_device(device)
     text = str(name)
     if text.startswith(PREFIX):
         return TransformersCodec.from_pretrained(text.removeprefix(PREFIX), device, codebooks, tracks)

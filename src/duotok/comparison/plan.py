@@ -68,8 +68,9 @@ class Bootstrap(Config):
 
 
 class ComparisonConfig(Config):
-    """tokenizers: name -> packed tokens, relative to the folder `tokens`, and that to the config; lm: settings of the language
-    model, the same for all. groups: name -> corpora (what the songs' ids begin with), whose songs get figures of their own.
+    """tokenizers: name -> packed tokens, relative to the folder `tokens`, and that to the config (a packaged recipe: to the
+    current folder); lm: settings of the language model, the same for all. groups: name -> corpora (what the songs' ids begin
+    with), whose songs get figures of their own.
 
     protocols: `parallel`, or `SOURCE-to-TARGET` by the names of two streams. corruption, context: left out unless there;
     `{}` takes the defaults. checkpoint: which one of a run is scored, `best` on validation songs, or `last`.

@@ -72,8 +72,7 @@ def check_folder(run: ModelRun) -> None:
 
 def train_and_score(run: ModelRun) -> Scorer:
     """Train the model of a run, or go on, or find it trained; returns what scores songs with it."""
-    import torch
-
+    from duotok.devices import gpu_or_cpu
     from duotok.lm.evaluate import score_songs
     from duotok.lm.stage import LMStage, load_lm
     from duotok.training.checkpoint import checkpoints, read_state
@@ -82,7 +81,7 @@ def train_and_score(run: ModelRun) -> Scorer:
     found = checkpoints(run.folder)
     if not found or int(read_state(found[-1])["step"]) < run.config.steps:
         train(LMStage(run.config, run.corpus), run.folder)
-    device = "cuda" if torch.cuda.is_available() and run.config.device != "cpu" else "cpu"
+    device = gpu_or_cpu(run.config.device)
     trained = load_lm(run.folder, newest=run.checkpoint == "last", device=device)
 
     def score(songs: Sequence[TokenizedSong], last: int | None = None) -> list[SongScore]:

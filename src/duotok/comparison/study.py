@@ -24,7 +24,7 @@ from duotok.comparison.intervals import Intervals, difference, estimate, minimum
 from duotok.comparison.metrics import Measured, MetricError, measure
 from duotok.comparison.plan import ComparisonConfig
 from duotok.comparison.run import ModelRun, Runner, check_folder
-from duotok.config import load_config, parse
+from duotok.config import base_folder, load_config, parse
 from duotok.errors import ConfigError
 from duotok.files import write_bytes
 from duotok.lm import protocols
@@ -79,7 +79,7 @@ class Comparison:
         self.given = Path(path), Path(folder), tuple(overrides)
         self.config = load_config(ComparisonConfig, path, list(overrides))
         self.folder = Path(folder)
-        tokens = Path(path).parent / self.config.tokens
+        tokens = base_folder(path) / self.config.tokens
         self.corpora = {name: TokenCorpus(tokens / place) for name, place in self.config.tokenizers.items()}
         self.rows = check_same(self.corpora)
         self.runs = [

@@ -115,8 +115,8 @@ def histogram(
     axis.set_ylabel(what, color=GREY, fontsize=9)
     axis.locator_params(axis="y", nbins=4, integer=True)
     if len(parts) > 1:
-        place = "upper left" if below[: len(below) // 2].sum() < below[len(below) // 2 :].sum() else "upper right"
-        axis.legend(frameon=False, labelcolor=GREY, fontsize=9, loc=place)
+        on_the_left = below[: len(below) // 2].sum() < below[len(below) // 2 :].sum()
+        axis.legend(frameon=False, labelcolor=GREY, fontsize=9, loc="upper left" if on_the_left else "upper right")
     _quiet(axis)
     return _png(figure)
 

@@ -322,7 +322,7 @@ def _ray(address: str | None) -> Any:
     if not ray.is_initialized():
         _check_address(address)
         try:
-            ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False)
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
             raise JobError(
                 f"--address {address}: cannot join that Ray cluster ({_line(error)[:200]}); if it wants a token, set "

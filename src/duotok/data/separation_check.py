@@ -18,7 +18,7 @@ from duotok.data.separate import BLOCK_SECONDS
 from duotok.data.sources import local
 from duotok.records import CorpusError, Recording
 from duotok.separation.chunked import VOCALS, ChunkedSeparator, Taker
-from duotok.separation.measures import RunningSiSdr
+from duotok.separation.measures import SiSdr
 from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
 
@@ -61,7 +61,7 @@ def measure_separation(
 
 def _measured(recording: Recording, separator: ChunkedSeparator, seconds: float | None) -> Quality:
     names = ("vocals", *(("accompaniment",) if "accompaniment" in recording.audio else ACCOMPANIMENT_STEMS))
-    scores = {way: {track: RunningSiSdr() for track in TRACKS} for way in ("nothing", "separated")}
+    scores = {way: {track: SiSdr() for track in TRACKS} for way in ("nothing", "separated")}
     truth: list[Tensor] = []
     reading = [0.0]
 

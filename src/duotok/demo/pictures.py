@@ -20,6 +20,7 @@ from torch import Tensor
 from duotok.audio.features import MEL_BINS, LogMel
 from duotok.audio.io import resample
 from duotok.clock import ANALYSIS_RATE, MEL_HOP
+from duotok.random import GAMMA
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +109,7 @@ def mel_picture(audio: Tensor, rate: int) -> bytes:
 def identity_colours(codes: Tensor) -> NDArray[np.float64]:
     """A fixed colour for every code, `[frames, 3]` in 0..1: equal tokens, equal colours; neighbours say nothing."""
     values = codes.numpy().astype(np.uint64)
-    mixed = (values + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (values + np.uint64(1)) * np.uint64(GAMMA)
     hue = (mixed >> np.uint64(40)).astype(np.float64) / (1 << 24)
     light = (mixed >> np.uint64(20) & np.uint64(0xFFFF)).astype(np.float64) / 65536
     return _rgb(hue, 0.55 + 0.4 * light)

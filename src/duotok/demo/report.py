@@ -23,7 +23,7 @@ from duotok.evaluation import fidelity, music
 from duotok.evaluation.codes import CodeUsage, UsageFacts
 from duotok.evaluation.opus import opus
 from duotok.files import PACKAGE, text_of
-from duotok.separation.measures import si_sdr
+from duotok.separation.measures import floored_si_sdr
 from duotok.tokens import DualTokens, to_bytes
 from duotok.tracks import TRACKS
 
@@ -260,12 +260,12 @@ def _intelligibility(report: DemoReport) -> dict[str, float]:
 
 
 def _judge_separation(report: DemoReport, truth: tuple[Path, Path]) -> None:
-    """SI-SDR in dB of the separated stems, and of the untouched mix in their place, against the true ones."""
+    """Floored SI-SDR in dB of the separated stems, and of the untouched mix in their place, against the true ones."""
     mix = report.sounds["mix"]
     for track, path in zip(TRACKS, truth, strict=True):
         true = read(path, channels=2, start=report.settings.start, seconds=report.settings.seconds)
         n = min(true.shape[1], mix.shape[1])
         report.separation[track] = {
-            "separated": float(si_sdr(report.sounds[track][:, :n], true[:, :n])),
-            "mix": float(si_sdr(mix[:, :n], true[:, :n])),
+            "separated": float(floored_si_sdr(report.sounds[track][:, :n], true[:, :n])),
+            "mix": float(floored_si_sdr(mix[:, :n], true[:, :n])),
         }

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -74,8 +76,7 @@ class CodeUsage:
 
     def entropy(self) -> float:
         """Plug-in unigram entropy in bits (it is too low while tokens are few; see `facts().note`)."""
-        shares = self.counts[self.counts > 0].double() / max(1, self.tokens)
-        return float(-(shares * shares.log2()).sum()) + 0.0
+        return entropy_bits(self.counts.numpy())
 
     def facts(self) -> UsageFacts:
         """All figures of what was counted so far."""
@@ -93,6 +94,17 @@ class CodeUsage:
             uniform_normalized_entropy=expected_entropy(tokens, size) / math.log2(size),
             most_frequent_share=float(self.counts.max()) / max(1, tokens),
         )
+
+
+def entropy_bits(counts: NDArray[np.int64]) -> float:
+    """Plug-in entropy in bits of how often each code occurs, `[codebook_size]` (equation 7); 0 without tokens.
+
+    H = log2 N - sum c log2 c / N, which is -sum p log2 p with p = c / N: exact for one code (0) and for equal counts.
+    """
+    seen = counts[counts > 0].astype(np.float64)
+    if not len(seen):
+        return 0.0
+    return max(0.0, float(np.log2(seen.sum()) - (seen * np.log2(seen)).sum() / seen.sum()))
 
 
 def expected_utilization(tokens: int, codebook_size: int) -> float:

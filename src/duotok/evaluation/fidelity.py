@@ -1,4 +1,4 @@
-"""How close two sounds are: seven-scale mel distance and STOI. SI-SDR is that of `separation.measures`, the only one here."""
+"""How close two sounds are: seven-scale mel distance and STOI. SI-SDR is in `separation.measures`."""
 
 from __future__ import annotations
 

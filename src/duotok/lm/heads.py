@@ -2,6 +2,10 @@
 
 The gradient of a sum of cross-entropies is known as soon as the logits are, so the forward pass leaves it behind and the
 backward pass only scales it: three matrix products a chunk, no logits kept, none computed twice.
+
+torch has the same idea since 2.13, `F.linear_cross_entropy` with options. We keep ours: it runs on older torch, tells each
+row's loss without a fourth product, and `python -m benchmarks.head_loss` (one thread of a busy CPU, torch 2.13, fp32)
+found torch's 5 to 8 times as slow, with one and a half to two times the memory. On a GPU it was not measured.
 """
 
 # mypy: disallow-untyped-calls=False

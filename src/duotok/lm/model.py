@@ -91,12 +91,12 @@ class MultiStreamLM(nn.Module):
             raise MissingExtraError("language models need transformers: pip install 'duotok[lm]'") from None
         self.config, self.codec = config, codec
         self.sizes = tuple(column.size for column in codec.columns)
-        body = Qwen2Model(
+        body: Any = Qwen2Model(
             Qwen2Config(
                 vocab_size=1, hidden_size=config.hidden, num_hidden_layers=config.layers, intermediate_size=config.ffn,
                 num_attention_heads=config.heads, num_key_value_heads=config.kv_heads, rms_norm_eps=config.rms_eps,
                 rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta}, attention_dropout=0.0,
-                use_cache=False, pad_token_id=None, bos_token_id=None, eos_token_id=None, attn_implementation="sdpa",
+                use_cache=False, pad_token_id=None, bos_token_id=None, eos_token_id=None, attn_implementation="sdpa",  # type: ignore[call-arg]
             )
         )  # fmt: skip
         self.inputs = Inputs(self.sizes, config)

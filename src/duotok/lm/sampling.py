@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from duotok.errors import ConfigError
-from duotok.random import item_seed
+from duotok.random import item_seed, shifted, splitmix64
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,10 @@ class Draws:
         return [item_seed(seed, own, frame) for seed in self.seeds]
 
 
-_STEP, _FIRST, _SECOND = (value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-
-
 def uniform(keys: Sequence[int], indices: Tensor) -> Tensor:
     """Number `indices` of the sequence that belongs to each row's key: float64 in (0, 1), as `indices` `[rows, n]`.
 
     That is splitmix64 from the key on; int64 arithmetic, so it is the same on every device.
     """
     key = torch.tensor(list(keys), device=indices.device)[:, None]
-    value = key + (indices + 1) * _STEP
-    value = (value ^ _shifted(value, 30)) * _FIRST
-    value = (value ^ _shifted(value, 27)) * _SECOND
-    value = value ^ _shifted(value, 31)
-    return (_shifted(value, 12).double() + 0.5) / (1 << 52)
-
-
-def _shifted(value: Tensor, bits: int) -> Tensor:
-    """A logical shift to the right; torch's own repeats the sign."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
+    return (shifted(splitmix64(key, indices), 12).double() + 0.5) / (1 << 52)

@@ -19,7 +19,9 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor
 
-from duotok.codec.bundle import CARD_FILE, CONFIG_FILE, PACKAGED, SEAL, Storage, check_hash, check_limits, load_weights
+from duotok.codec.bundle import CARD_FILE, SEAL, Storage, check_hash, load_weights
+from duotok.codec.hub import CONFIG_FILE, PACKAGED
+from duotok.codec.limits import check_limits
 from duotok.compact import compact
 from duotok.config import Config, parse
 from duotok.errors import BundleError, ConfigError, DuoTokError

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from duotok.config import parse
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.errors import ConfigError
 from duotok.lm.config import LMConfig
 from duotok.lm.corpus import TokenCorpus
@@ -101,6 +101,14 @@ class LMStage(Stage):
         self.held = _spread(pieces(self.held_songs, codec, config.seconds, config.shortest), config.held_out_pieces)
 
     def _songs(self, corpus: TokenCorpus, split: Split, least: int) -> list[TokenizedSong]:
+        if split not in corpus.counts:
+            there = ", ".join(f"{count} {name}" for name, (count, _) in corpus.counts.items())
+            remedy = (
+                "pack more songs, or put some token files into a folder of that name"
+                if split != "train"
+                else "pack some"
+            )
+            raise ConfigError(f"{corpus.path}: no songs of split '{split}' (it has {there}); {remedy}")
         found = [song for song in corpus.songs(split) if song.frames >= least]
         if not found:
             raise ConfigError(
@@ -142,7 +150,7 @@ class LMStage(Stage):
         """`loss`: nats a target token, EOS included; `bits.STREAM`: bits a code of that stream (BPT, but over V + 3)."""
         found = self.lm.losses(batch["inputs"], batch["targets"], batch["mask"])
         codes = torch.stack([losses.codes for losses in found])
-        shares = share(torch.cat([batch["mask"].sum()[None], codes]).float())
+        shares = mean_divisor(torch.cat([batch["mask"].sum()[None], codes]).float())
         result = {"loss": torch.stack([found[k].nats for k in self.protocol.scored]).sum() / shares[0]}
         columns = self.lm.codec.columns
         for stream in dict.fromkeys(columns[k].stream for k in self.protocol.scored):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from duotok.evaluation.codes import entropy_bits, expected_entropy, expected_utilization
+
 if TYPE_CHECKING:
     from duotok.lm.scores import SongScore
     from duotok.lm.song import TokenizedSong
@@ -36,20 +38,16 @@ class Unigram:
         return int((self.counts > 0).sum()) / self.size
 
     def entropy(self, miller_madow: bool = False) -> float:
-        """H = -sum p log2 p in bits, as in the paper.
+        """H in bits, as in the paper (`evaluation.codes:entropy_bits`).
 
         miller_madow: add (distinct - 1) / (2 N ln 2), the first-order correction of the bias that makes the plain figure
         too low while tokens are few; never above log2 V.
         """
-        counts = self.counts[self.counts > 0].astype(np.float64)
-        total = counts.sum()
-        if total == 0:
-            return 0.0
-        # log2 N - sum c log2 c / N: exact for one code (0) and for equal counts.
-        plain = max(0.0, float(np.log2(total) - (counts * np.log2(counts)).sum() / total))
-        if not miller_madow:
+        plain = entropy_bits(self.counts)
+        if not miller_madow or not self.tokens:
             return plain
-        return min(math.log2(self.size), plain + (len(counts) - 1) / (2 * float(total) * math.log(2)))
+        distinct = int((self.counts > 0).sum())
+        return min(math.log2(self.size), plain + (distinct - 1) / (2 * self.tokens * math.log(2)))
 
     def normalized(self, miller_madow: bool = False) -> float:
         """H_norm = H / log2 V (equation 17)."""
@@ -65,8 +63,6 @@ class Unigram:
 
     def uniform(self) -> tuple[float, float]:
         """What ideal, uniform codes would show in as many tokens: (utilization, normalized entropy)."""
-        from duotok.evaluation.codes import expected_entropy, expected_utilization
-
         return expected_utilization(self.tokens, self.size), expected_entropy(self.tokens, self.size) / math.log2(
             self.size
         )

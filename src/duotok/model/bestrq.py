@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from duotok.clock import FRAME_RATE, MEL_PER_FRAME
 from duotok.config import Config
-from duotok.distributed import share, total
+from duotok.distributed import mean_divisor, total
 from duotok.model.draws import Random, integers, normal, uniform
-from duotok.model.precision import full_precision
 from duotok.model.simvq import nearest
-from duotok.model.transformer import frame_mask
+from duotok.nn.masks import frame_mask
+from duotok.nn.precision import full_precision
 
 Whitening = Literal["bins", "full"]
 
@@ -197,7 +197,7 @@ class BestRQ(nn.Module):
             hidden = self.upsampling(hidden).view(-1, hidden.shape[-1])
         logits = self.head(hidden).view(-1, self.config.codebook_size)
         flat = targets.reshape(-1)
-        count = share(torch.tensor(flat.numel(), device=flat.device))
+        count = mean_divisor(torch.tensor(flat.numel(), device=flat.device))
         loss = F.cross_entropy(logits.float(), flat, reduction="sum") / count
         with torch.no_grad():
             accuracy = (logits.argmax(1) == flat).sum() / count

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duotok.clock import MEL_PER_FRAME
-from duotok.model.transformer import frame_mask, silence_padding
+from duotok.nn.masks import frame_mask, silence_padding
 
 Kind = Literal["conv1d", "conv2d", "pyramid", "separable"]
 SHARES: dict[str, tuple[int, int]] = {"conv2d": (1, 1), "pyramid": (8, 2), "separable": (4, 2)}

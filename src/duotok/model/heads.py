@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from duotok.clock import MEL_PER_FRAME
 from duotok.model.config import TokenizerConfig
-from duotok.model.transformer import frame_mask, silence_padding
+from duotok.nn.masks import frame_mask, silence_padding
 
 HEADS = ("mel", "chroma", "masks", "text")
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from duotok.clock import MEL_PER_FRAME
 from duotok.config import Config
-from duotok.distributed import share, total, world
-from duotok.model.transformer import frame_mask
+from duotok.distributed import mean_divisor, total, world
+from duotok.nn.masks import frame_mask
 
 
 class Stage2Weights(Config):
@@ -59,7 +59,7 @@ def masked_l1(prediction: Tensor, target: Tensor, lengths: Tensor | None = None,
         weight = weight * mask
     if items is not None:
         weight = weight * items[:, None]
-    return (gap * weight).sum() / share(weight.sum())
+    return (gap * weight).sum() / mean_divisor(weight.sum())
 
 
 def mean_square(features: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -67,7 +67,7 @@ def mean_square(features: Tensor, lengths: Tensor | None = None) -> Tensor:
     square = features.float().square().mean(2)
     mask = frame_mask(lengths, square.shape[1])
     weight = torch.ones_like(square) if mask is None else mask.to(square.dtype)
-    return (square * weight).sum() / share(weight.sum())
+    return (square * weight).sum() / mean_divisor(weight.sum())
 
 
 def covariance_gap(features: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -102,11 +102,11 @@ def ctc(logits: Tensor, targets: Tensor, target_lengths: Tensor, lengths: Tensor
     batch, frames, classes = logits.shape
     if lengths is None:
         lengths = torch.full((batch,), frames, device=logits.device, dtype=torch.long)
-    real = torch.arange(targets.shape[1], device=targets.device) < target_lengths[:, None]
+    real = frame_mask(target_lengths, targets.shape[1])
     # Between two equal targets CTC needs a blank, hence one frame more.
     doubles = ((targets[:, 1:] == targets[:, :-1]) & real[:, 1:]).sum(1)
     chosen = (target_lengths > 0) & (target_lengths + doubles <= lengths)
-    count = share(chosen.sum())
+    count = mean_divisor(chosen.sum())
     if not bool(chosen.any()):
         return logits.float().sum() * 0.0
     losses = F.ctc_loss(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from duotok.distributed import total
 from duotok.model.draws import Random, normal, uniform
-from duotok.model.transformer import frame_mask
+from duotok.nn.masks import frame_mask
 
 
 def channel_std(x: Tensor, lengths: Tensor | None) -> Tensor:

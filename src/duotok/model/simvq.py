@@ -5,13 +5,14 @@ All codes move together when the map moves, so none dies. `PlainVQ` (each code i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 
 CHUNK = 64
 GROUP = 128
@@ -70,7 +71,7 @@ def vq_loss(
     other term. `norm` "l1" is MagiCodec's. `codebook` and `commitment` are returned without their weights. Frames are
     those of all processes; `weight [n]` weighs each (the mean stays over their number).
     """
-    count = share(torch.tensor(len(z), device=z.device))
+    count = mean_divisor(torch.tensor(len(z), device=z.device))
 
     def gap(a: Tensor, b: Tensor) -> Tensor:
         rows = ((a - b).square() if norm == "l2" else (a - b).abs()).mean(-1)
@@ -139,7 +140,7 @@ def codes_from_means(z: Tensor, size: int, rounds: int, generator: torch.Generat
     return codes
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """What both quantizers share: nearest code, straight-through, the table of code vectors cached in eval mode."""
 
     size: int
@@ -150,14 +151,14 @@ class Quantizer(nn.Module):
         self._cache: tuple[tuple[object, ...], Tensor, Tensor, Tensor] | None = None
 
     # What a subclass says about its codes: their vectors are `linear part [size, dim] + offset [dim]`.
-    def _linear_part(self) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _linear_part(self) -> Tensor: ...
 
-    def _offset(self) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _offset(self) -> Tensor: ...
 
-    def _lookup(self, codes: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _lookup(self, codes: Tensor) -> Tensor: ...
 
     def _state(self) -> tuple[object, ...]:
         tensors = [*self.parameters(), *self.buffers()]
@@ -205,13 +206,13 @@ class Quantizer(nn.Module):
             z_q = self._lookup(codes)
         return VQOutput(codes, z_q, z + (z_q - z).detach())
 
+    @abstractmethod
     def fit(self, z: Tensor, scale: float = FIT_SCALE) -> None:
         """Start the codes at the mean and `scale`^2 times the covariance of features `z [n, dim]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set_codes(self, codes: Tensor) -> None:
         """Start from given code vectors `[size, dim]`."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def fit_features(

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from duotok.clock import MEL_PER_FRAME
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.model.branches import Branch, ProjectionIn, Router
 from duotok.model.config import TokenizerConfig
 from duotok.model.draws import Random
 from duotok.model.frontend import Downsampling
 from duotok.model.heads import Heads
 from duotok.model.noise import FrameNoise
-from duotok.model.precision import full_precision
 from duotok.model.simvq import FIT_SCALE, vq_loss
-from duotok.model.transformer import Blocks, frame_mask
+from duotok.model.transformer import Blocks
+from duotok.nn.masks import frame_mask
+from duotok.nn.precision import full_precision
 from duotok.tracks import TRACKS
 
 Track = str | Tensor
@@ -309,7 +310,7 @@ class Tokenizer(nn.Module):
         own = torch.full_like(codes[:, 0], self._index(track)) if isinstance(track, str) else track
         chosen = weights.detach().gather(-1, own[:, None, None].expand(-1, codes.shape[1], 1))[..., 0]
         real = torch.ones_like(chosen) if mask is None else mask.to(chosen.dtype)
-        return x, codes, losses | {"routing": (chosen * real).sum() / share(real.sum())}
+        return x, codes, losses | {"routing": (chosen * real).sum() / mean_divisor(real.sum())}
 
     # -- use ---------------------------------------------------------------------------------------------------------
 

@@ -12,49 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duotok.model.precision import stream_dtype
-
-
-def frame_mask(lengths: Tensor | None, frames: int) -> Tensor | None:
-    """`[batch, frames]`, true inside each item's length; None (no padding anywhere) stays None."""
-    if lengths is None:
-        return None
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
-
-
-def silence_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Zero what lies beyond each item's length: `x [batch, frames, ...]`, `mask [batch, frames]`."""
-    if mask is None:
-        return x
-    return x.masked_fill(~mask.reshape(*mask.shape, *([1] * (x.dim() - 2))), 0.0)
-
-
-class Rotary(nn.Module):
-    """Rotary position embedding (Su et al. 2104.09864), half-split form; tables grow on demand."""
-
-    def __init__(self, head_dim: int, base: float = 10_000.0) -> None:
-        super().__init__()
-        self.head_dim, self.base = head_dim, base
-        self._tables: tuple[Tensor, Tensor] | None = None
-
-    def tables(self, frames: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin, each `[frames, 1, head_dim / 2]`."""
-        held = self._tables
-        if held is None or held[0].shape[0] < frames or held[0].device != device or held[0].dtype != dtype:
-            speeds = self.base ** (
-                -torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float32) / self.head_dim
-            )
-            angles = torch.arange(max(frames, 256), device=device, dtype=torch.float32)[:, None, None] * speeds
-            held = self._tables = (angles.cos().to(dtype), angles.sin().to(dtype))
-        return held[0][:frames], held[1][:frames]
-
-    @staticmethod
-    def turn(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """Rotate `x [batch, frames, n, head_dim]` by its positions."""
-        cos, sin = tables
-        first, second = x.chunk(2, dim=-1)
-        turned = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
-        return torch.cat(turned, dim=-1)
+from duotok.nn.attention import joined_heads, rotated_heads
+from duotok.nn.masks import frame_mask, silence_padding
+from duotok.nn.precision import stream_dtype
+from duotok.nn.rope import Rotary, Tables
 
 
 class Attention(nn.Module):
@@ -66,20 +27,16 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, tables: Tables, keys: Tensor | None) -> Tensor:
         """`x [batch, frames, width]`; `keys [batch, 1, 1, frames]` true where a key may be seen, None for all."""
-        batch, frames, width = x.shape
-        qkv = self.qkv(x).view(batch, frames, 3 * self.heads, width // self.heads)
-        turned = Rotary.turn(qkv[:, :, : 2 * self.heads], tables)
-        q, k = turned.transpose(1, 2).chunk(2, dim=1)
-        v = qkv[:, :, 2 * self.heads :].transpose(1, 2)
+        q, k, v = rotated_heads(self.qkv(x), self.heads, tables)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=self.dropout if self.training else 0.0)
-        out: Tensor = self.out(y.transpose(1, 2).reshape(batch, frames, width))
+        out: Tensor = self.out(joined_heads(y))
         return out
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with GELU, or gated with SiLU (SwiGLU) at the same hidden width."""
+    """Two linear layers with GELU, or gated with SiLU (SwiGLU, the gate first) at the same hidden width."""
 
     def __init__(self, width: int, hidden: int, activation: Literal["gelu", "swiglu"]) -> None:
         super().__init__()
@@ -115,7 +72,7 @@ class Block(nn.Module):
             with torch.no_grad():
                 layer.weight.mul_(1.0 / math.sqrt(2.0 * max(1, depth)))
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, tables: Tables, keys: Tensor | None) -> Tensor:
         x = x + self.drop(self.attention(self.attention_norm(x), tables, keys))
         out: Tensor = x + self.drop(self.ffn(self.ffn_norm(x)))
         return out

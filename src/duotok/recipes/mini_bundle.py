@@ -1,17 +1,26 @@
-"""The whole recipe from audio and the song generator to a bundle: `make mini`. Every step resumes where it was stopped.
+"""The whole mini recipe: recordings and generated songs in, a bundle out. `make mini` runs it; every step goes on where it stopped.
 
-    separator -- masks --.
-                 stage1 -+- stage2 -- stage3 --.
-                autoencoder -- latents --------+-- codes -- stage4 of each track --.
-                          '-- adversarial -----------------------------------------+-- adapt
+    recordings, songs -- shards --.
+       .--------------------------'
+       |-- separator -- masks --.
+       |-- stage 1 -------------+- stage 2 -- stage 3 --.
+       '-- autoencoder -- latents ----------------------+-- codes -- stage 4 of each track --.
+                   '-- adversarial ----------------------------------------------------------+-- adapt -- bundle
 
 On a CPU the stages run one after the other; with --parallel those that wait for nothing run side by side, which is what
 fills a large GPU. With --minutes they are trained by time.
+
+  python -m duotok.recipes.mini_bundle --audio music --songs 4 --steps 5 --runs runs/try    does it run at all?
+  python -m duotok.recipes.mini_bundle --audio music --audio speech --runs runs/mini        hours
+  python -m duotok.recipes.mini_bundle --audio music --stages gpu --parallel 6 --minutes stage1=1 --minutes stage2=3
+
+All is kept in RUNS: songs/, data/ (shards), a folder for each stage, logs/, and at the end bundle/.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 import time
@@ -21,6 +30,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from duotok.codec.bundle import is_bundle
+from duotok.config import RECIPES, config_folder, load_config, recipe_name
 from duotok.corpora.base import Corpus
 from duotok.data import catalog as catalogs
 from duotok.data import transcribe
@@ -31,6 +42,12 @@ from duotok.data.segments import SegmentConfig
 from duotok.errors import ConfigError, DuoTokError
 from duotok.shards.store import ShardStore
 from duotok.training.assemble import assemble
+from duotok.training.stages.registry import config_class
+
+INTERRUPTED = 130
+STAGES = "mini"
+LISTS = RECIPES / "mini"
+HELD_OUT, TEST = "held_out.txt", "test.txt"
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,7 @@ class Task:
     prepare: bool = False
 
 
-RECIPE: dict[str, Task] = {
+TASKS: dict[str, Task] = {
     "samples": Task("autoencoder", prepare=True),
     "features": Task("stage1", prepare=True),
     "separator": Task("separator", ("samples",)),
@@ -59,28 +76,106 @@ RECIPE: dict[str, Task] = {
     "adversarial": Task("adversarial", ("autoencoder",)),
     "adapt": Task("adapt", ("stage4.accompaniment", "stage4.vocals", "adversarial")),
 }
-CONFIGS = Path("configs/mini")
-HELD_OUT, TEST = "held_out.txt", "test.txt"
+LAST = "adapt"
 
 
-def names_in(path: Path) -> list[str]:
-    """The names that a list holds; none where there is no list."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [line for line in lines if line and not line.startswith("#")]
+def main() -> int:
+    try:
+        bundle = make_mini(arguments().parse_args())
+    except DuoTokError as error:
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(f"{error.filename or 'system'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    if bundle is not None:
+        print(f"bundle: {bundle}")
+    return 0
 
 
-def corpora_of(folders: Sequence[Path], configs: Path = CONFIGS) -> tuple[list[str], list[str]]:
+def _failed(line: str) -> int:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    return 1
+
+
+def make_mini(options: argparse.Namespace) -> Path | None:
+    """Run the recipe; returns the bundle's folder, None when `--only` leaves it out. Raises DuoTokError, OSError."""
+    # Everything that can be wrong is looked at before the first of many hours.
+    runs: Path = options.runs
+    bundle: Path = options.bundle or runs / "bundle"
+    names = _names(options.only)
+    runner = Runner(
+        runs, config_folder(options.stages), options.workers, options.parallel, _minutes(options.minutes),
+        [*options.set, *([] if options.steps is None else [f"all.steps={options.steps}"])],
+    )  # fmt: skip
+    check_places(options.audio, runs, bundle if LAST in names else None)
+    runner.check(names)
+
+    # 1. Songs, whose stems and words are known exactly.
+    folders = list(options.audio)
+    if options.songs and not options.prepared:
+        from duotok.songs import generate_many
+
+        generate_many(range(options.songs), runs / "songs", workers=options.workers)
+        folders.append(runs / "songs")
+
+    # 2. Recordings and songs as shards.
+    if options.prepared:
+        store = ShardStore(runs / "data" / "shards", runs / "data" / "derived")
+    else:
+        store = prepare_data(folders, runs / "data", options.workers, options.lists, options.corpus_set)
+
+    # 3. The stages, each as a process of its own.
+    runner.run(names)
+
+    # 4. What they learned, as one folder with a model card.
+    if LAST not in names:
+        return None
+    assemble(runs, store, bundle, options.name, f"make mini AUDIO={options.audio[0]}")
+    return bundle
+
+
+# -- recordings to shards --------------------------------------------------------------------------------------------
+
+
+def prepare_data(
+    folders: Sequence[Path], work: Path, workers: int, lists: Path = LISTS, told: Sequence[str] = ()
+) -> ShardStore:
+    """Shards of folders in WORK, through every step of the data path but separation.
+
+    lists: as for `corpora_of`; told: `CORPUS.OPTION=VALUE`, as `duotok data prepare --set` has them.
+    """
+    corpora, settings = corpora_of(folders, lists)
+    settings += told
+    options = PipelineOptions(
+        corpora=corpora,
+        settings=settings,
+        transcribe=transcribe.TranscriptionOptions(bundle=""),  # no times from the head that is about to be trained
+        segment=SegmentConfig(whole_seconds=1.0),  # speech, sounds and loops are short
+        shard_segments=64,  # arrays are derived shard by shard: as many as there are processors
+    )
+    console = Console(stderr=True)
+    for step in prepare(work, options, LocalEngine(workers)):
+        console.print(f"[bold]{step.name}[/]: {step.done} done, {len(step.failed)} failed, {step.took:.0f} s")
+        for unit, reason in step.failed.items():
+            console.print(f"  {unit}: {reason}", highlight=False, markup=False)
+        if step.name == "scan":
+            _none_lost(work, step.failed)
+    return ShardStore(work / "shards", work / "derived")
+
+
+def corpora_of(folders: Sequence[Path], lists: Path = LISTS) -> tuple[list[str], list[str]]:
     """`--corpus` and `--set` of folders: with INDEX.tsv, of generated songs, or any others.
 
-    What configs/mini/held_out.txt names goes to validation, what test.txt names to test, nothing else of an index does:
-    the bundle's own split.
+    lists: the folder of held_out.txt, whose names go to validation, and test.txt, whose names go to test; nothing else of an
+    index does. Those that come with the package are the bundled model's own split.
     """
-    held_out, test = names_in(configs / HELD_OUT), names_in(configs / TEST)
+    held_out, test = names_in(lists / HELD_OUT), names_in(lists / TEST)
     chosen: list[str] = []
     settings: list[str] = []
     for number, folder in enumerate(folders):
-        if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such folder; name a folder of audio")
+        _check_audio(folder)
         name = "index" if (folder / "INDEX.tsv").is_file() else "folder"
         if name == "folder" and next(folder.glob("*/song.json"), None) is not None:
             name = "songs"
@@ -95,6 +190,12 @@ def corpora_of(folders: Sequence[Path], configs: Path = CONFIGS) -> tuple[list[s
     return chosen, settings
 
 
+def names_in(path: Path) -> list[str]:
+    """The names that a list holds; none where there is no list."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def open_audio(folders: Sequence[Path]) -> list[Corpus]:
     """The corpora of folders, as `corpora_of` reads them."""
     return catalogs.open_corpora(*corpora_of(folders))
@@ -103,26 +204,6 @@ def open_audio(folders: Sequence[Path]) -> list[Corpus]:
 def catalog(folders: Sequence[Path]) -> Catalog:
     """All recordings of folders, split as the bundled model was trained."""
     return catalogs.build(open_audio(folders))
-
-
-def prepare_data(folders: Sequence[Path], work: Path, workers: int, configs: Path = CONFIGS) -> ShardStore:
-    """Shards of folders in WORK, through every step of the data path but separation."""
-    corpora, settings = corpora_of(folders, configs)
-    options = PipelineOptions(
-        corpora=corpora,
-        settings=settings,
-        transcribe=transcribe.TranscriptionOptions(bundle=""),  # no times from the head that is about to be trained
-        segment=SegmentConfig(whole_seconds=1.0),  # speech, sounds and loops are short
-        shard_segments=64,  # arrays are derived shard by shard: as many as there are processors
-    )
-    console = Console(stderr=True)
-    for step in prepare(work, options, LocalEngine(workers)):
-        console.print(f"[bold]{step.name}[/]: {step.done} done, {len(step.failed)} failed, {step.took:.0f} s")
-        for unit, reason in step.failed.items():
-            console.print(f"  {unit}: {reason}", highlight=False)
-        if step.name == "scan":
-            _none_lost(work, step.failed)
-    return ShardStore(work / "shards", work / "derived")
 
 
 def _none_lost(work: Path, failed: Mapping[str, str]) -> None:
@@ -136,9 +217,16 @@ def _none_lost(work: Path, failed: Mapping[str, str]) -> None:
             )
 
 
+# -- the stages ------------------------------------------------------------------------------------------------------
+
+
 @dataclass
 class Runner:
-    """Runs tasks as processes of their own, `parallel` at a time, each as soon as what it needs is done."""
+    """Runs tasks as processes of their own, `parallel` at a time, each as soon as what it needs is done.
+
+    stages: the folder of the YAML files; minutes: of the tasks that are trained by time; settings: `STAGE.KEY=VALUE`, or
+    `all.KEY=VALUE`.
+    """
 
     runs: Path
     stages: Path
@@ -147,47 +235,54 @@ class Runner:
     minutes: Mapping[str, float]
     settings: Sequence[str]
 
-    def command(self, name: str) -> list[str]:
-        task = RECIPE[name]
-        made = [
-            sys.executable,
-            "-m",
-            "duotok",
-            "train",
-            task.stage,
-            "--config",
-            str(self.stages / f"{task.stage}.yaml"),
-        ]
-        made += ["--data", str(self.runs / "data"), "--runs", str(self.runs), "--workers", str(self.workers)]
-        for text in (*task.settings, *self.settings):
+    def check(self, names: Sequence[str]) -> None:
+        """Read the config of every task, as it would be trained. Raises ConfigError."""
+        stages = {task.stage for task in TASKS.values()}
+        for text in self.settings:
             stage, _, rest = text.partition(".")
-            if text in task.settings:
-                made += ["--set", text]
-            elif stage in (task.stage, "all") and rest:
-                made += ["--set", rest]
+            if stage not in (*stages, "all") or not rest:
+                raise ConfigError(
+                    f"--set {text}: write STAGE.KEY=VALUE; stages are {', '.join(sorted(stages))}, or all"
+                )
+        for name in names:
+            load_config(config_class(TASKS[name].stage), self.config(name), self.told(name))
+
+    def config(self, name: str) -> str:
+        """What `--config` of a task is: a path, or the name of a packaged recipe."""
+        return recipe_name(self.stages / f"{TASKS[name].stage}.yaml")
+
+    def told(self, name: str) -> list[str]:
+        """The `KEY=VALUE` of a task: its own, and what was set for its stage."""
+        split = [text.partition(".") for text in self.settings]
+        return [*TASKS[name].settings, *(rest for stage, _, rest in split if stage in (TASKS[name].stage, "all"))]
+
+    def command(self, name: str) -> list[str]:
+        task = TASKS[name]
+        words = [sys.executable, "-m", "duotok", "train", task.stage, "--config", self.config(name)]
+        words += ["--data", str(self.runs / "data"), "--runs", str(self.runs), "--workers", str(self.workers)]
+        for text in self.told(name):
+            words += ["--set", text]
         if task.prepare:
-            made.append("--prepare")
+            words.append("--prepare")
         elif name in self.minutes:
-            made += ["--minutes", str(self.minutes[name])]
-        return made
+            words += ["--minutes", str(self.minutes[name])]
+        return words
 
     def run(self, names: Sequence[str]) -> None:
         """Run these tasks; what the others would give is taken as it is. Raises DuoTokError when one fails."""
         console = Console(stderr=True)
-        waiting, done = list(names), set(RECIPE) - set(names)
+        waiting, done = list(names), set(TASKS) - set(names)
         running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
         (self.runs / "logs").mkdir(parents=True, exist_ok=True)
         failed: list[str] = []
         try:
             while waiting or running:
-                for name in [n for n in waiting if set(RECIPE[n].after) <= done]:
+                for name in [n for n in waiting if set(TASKS[n].after) <= done]:
                     if failed or len(running) >= self.parallel:
                         break
                     waiting.remove(name)
-                    console.print(
-                        f"[bold]{name}[/] begins; its words are in {self.runs / 'logs' / name}.log", highlight=False
-                    )
-                    with (self.runs / "logs" / f"{name}.log").open("ab") as log:
+                    console.print(f"[bold]{name}[/] begins; its words are in {self.log(name)}", highlight=False)
+                    with self.log(name).open("ab") as log:
                         running[name] = (subprocess.Popen(self.command(name), stdout=log, stderr=log), time.monotonic())
                 for name, (process, began) in list(running.items()):
                     if process.poll() is None:
@@ -213,102 +308,105 @@ class Runner:
                 f"{self.runs}: {', '.join(failed)} failed; mend it and run the same command again: it goes on"
             )
 
+    def log(self, name: str) -> Path:
+        return self.runs / "logs" / f"{name}.log"
+
     def last_words(self, name: str) -> str:
-        lines = (self.runs / "logs" / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "it said nothing")
 
 
+# -- what is asked for -----------------------------------------------------------------------------------------------
+
+
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--audio", type=Path, action="append", required=True, help="folder of training audio; repeatable"
+    # fmt: off
+    trained = ", ".join(name for name, task in TASKS.items() if not task.prepare)
+    parser = argparse.ArgumentParser(
+        prog="python -m duotok.recipes.mini_bundle", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/mini"), help="where everything is kept (default %(default)s)"
-    )
-    parser.add_argument(
-        "--configs", type=Path, default=CONFIGS, help="held_out.txt, test.txt and one YAML for each stage"
-    )
-    parser.add_argument("--stages", type=Path, help="the YAMLs, if others: configs/gpu")
-    parser.add_argument(
-        "--songs", type=int, default=120, help="generated songs of 30 s added to the audio (default %(default)s)"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes that generate songs and prepare data")
-    parser.add_argument("--parallel", type=int, default=1, help="stages that run side by side (default %(default)s)")
-    parser.add_argument(
-        "--minutes", action="append", default=[], metavar="TASK=M",
-        help=f"train by time: {', '.join(n for n, t in RECIPE.items() if not t.prepare)}; repeatable",
-    )  # fmt: skip
-    parser.add_argument(
-        "--prepared", action="store_true", help="take the shards in RUNS/data as they are, look at no audio"
-    )
-    parser.add_argument("--only", help="these tasks, with commas; the bundle is made when adapt is among them")
-    parser.add_argument(
-        "--steps", type=int, help="the same number of steps for every stage: a short run to try the recipe"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="STAGE.KEY=VALUE",
-        help="override a config's key; all.KEY: of every stage",
-    )
-    parser.add_argument("--bundle", type=Path, help="where the bundle goes (default RUNS/bundle)")
-    parser.add_argument("--name", default="duotok-mini")
+    add = parser.add_argument
+    add("--audio", type=Path, action="append", required=True, metavar="FOLDER", help="training audio; repeatable")
+    add("--runs", type=Path, default=Path("runs/mini"), help="where everything is kept (default %(default)s)")
+    add("--stages", default=STAGES, metavar="SET", help="YAML files: a set of `duotok recipes list`, or a folder (default %(default)s)")
+    add("--lists", type=Path, default=LISTS, metavar="FOLDER", help="of held_out.txt and test.txt, never trained on (default: the bundled model's)")
+    add("--corpus-set", action="append", default=[], metavar="CORPUS.OPTION=VALUE", help="as folder.validation=0.25 where songs are few")
+    add("--songs", type=_count, default=120, metavar="N", help="generated songs of 30 s added to the audio (default %(default)s)")
+    add("--workers", type=_positive, default=2, metavar="N", help="processes that generate songs and prepare data (default %(default)s)")
+    add("--parallel", type=_positive, default=1, metavar="N", help="stages that run side by side (default %(default)s)")
+    add("--minutes", action="append", default=[], metavar="TASK=M", help=f"train by time: {trained}; repeatable")
+    add("--steps", type=_positive, metavar="N", help="the same number of steps for every stage: a short run to try the recipe")
+    add("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="override a config's key; all.KEY: of every stage; repeatable")
+    add("--prepared", action="store_true", help="take the shards in RUNS/data as they are, look at no audio and make no songs")
+    add("--only", metavar="TASK,...", help=f"these tasks: {', '.join(TASKS)}; the bundle is made when {LAST} is among them")
+    add("--bundle", type=Path, metavar="FOLDER", help="where the bundle goes (default RUNS/bundle)")
+    add("--name", default="duotok-mini", help="the model's name, as token files will know it (default %(default)s)")
+    # fmt: on
     return parser
 
 
+def check_places(audio: Sequence[Path], runs: Path, bundle: Path | None) -> None:
+    """Raises ConfigError where audio is not there, or something is that the recipe would have to replace."""
+    for folder in audio:
+        _check_audio(folder)
+        if folder.resolve().is_relative_to(runs.resolve()):
+            raise ConfigError(f"--audio {folder}: lies in {runs}, where the recipe writes; name another --runs")
+    for folder in (runs, *(runs / name for name in ("songs", "data", "logs"))):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder}: is a file, and the recipe's folder would be there; name another --runs")
+    if bundle is None or not bundle.exists():
+        return
+    if not bundle.is_dir():
+        raise ConfigError(f"{bundle}: is a file, and the bundle's folder would be there; name another --bundle")
+    if any(bundle.iterdir()) and not is_bundle(bundle):
+        raise ConfigError(f"{bundle}: holds other files and no bundle; name another --bundle")
+
+
+def _check_audio(folder: Path) -> None:
+    if not folder.is_dir():
+        state = "is a file; name the folder it lies in" if folder.exists() else "no such folder; name a folder of audio"
+        raise ConfigError(f"--audio {folder}: {state}")
+
+
+def _names(only: str | None) -> list[str]:
+    """The tasks of `--only`, all when it is not given. Raises ConfigError for an unknown one."""
+    names = [name.strip() for name in only.split(",") if name.strip()] if only is not None else list(TASKS)
+    unknown = next((name for name in names if name not in TASKS), None if names else only)
+    if unknown is not None:
+        raise ConfigError(f"--only: '{unknown}' is no task; there are {', '.join(TASKS)}")
+    return names
+
+
 def _minutes(texts: Sequence[str]) -> dict[str, float]:
-    found = {}
+    """`TASK=M` as numbers. Raises ConfigError."""
+    minutes = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if name not in RECIPE or RECIPE[name].prepare:
-            raise ConfigError(f"--minutes {text}: '{name}' is no task that trains; there are {', '.join(RECIPE)}")
+        if name not in TASKS or TASKS[name].prepare:
+            trained = ", ".join(one for one, task in TASKS.items() if not task.prepare)
+            raise ConfigError(f"--minutes {text}: '{name}' is no task that trains; there are {trained}")
         try:
-            found[name] = float(value)
+            minutes[name] = float(value)
         except ValueError:
-            raise ConfigError(f"--minutes {text}: write TASK=MINUTES, e.g. stage1=90") from None
-    return found
+            minutes[name] = math.nan
+        if not 0 < minutes[name] < math.inf:
+            raise ConfigError(f"--minutes {text}: write TASK=MINUTES, e.g. stage1=90")
+    return minutes
 
 
-def make_mini(options: argparse.Namespace) -> Path | None:
-    """Run the recipe; returns the bundle's folder, None when `--only` leaves it out."""
-    runs: Path = options.runs
-    minutes = _minutes(options.minutes)
-    names = options.only.split(",") if options.only else list(RECIPE)
-    unknown = [name for name in names if name not in RECIPE]
-    if unknown:
-        raise ConfigError(f"--only: '{unknown[0]}' is no task; there are {', '.join(RECIPE)}")
-    folders = list(options.audio)
-    if options.songs:
-        from duotok.songs import generate_many
-
-        folder = runs / "songs"
-        generate_many(range(options.songs), folder, workers=options.workers)
-        folders.append(folder)
-    if options.prepared:
-        store = ShardStore(runs / "data" / "shards", runs / "data" / "derived")
-    else:
-        store = prepare_data(folders, runs / "data", options.workers, options.configs)
-    settings = [*options.set, *([] if options.steps is None else [f"all.steps={options.steps}"])]
-    stages = options.stages or options.configs
-    Runner(runs, stages, options.workers, options.parallel, minutes, settings).run(names)
-    if "adapt" not in names:
-        return None
-    bundle = options.bundle or runs / "bundle"
-    assemble(runs, store, bundle, options.name, f"make mini AUDIO={options.audio[0]}")
-    return Path(bundle)
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: 0 or more")
+    return value
 
 
-def main() -> int:
-    try:
-        bundle = make_mini(arguments().parse_args())
-    except DuoTokError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if bundle is not None:
-        print(f"bundle: {bundle}")
-    return 0
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: 1 or more")
+    return value
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
+from duotok.nn.masks import frame_mask
 
 Objective = Literal["v", "flow"]
 
@@ -86,7 +87,7 @@ def masked_mean_square(error: Tensor, lengths: Tensor | None) -> Tensor:
     square = error.square().mean(-1)
     if lengths is None:
         return square.mean(1)
-    valid = torch.arange(square.shape[1], device=square.device)[None, :] < lengths[:, None]
+    valid = frame_mask(lengths, square.shape[1])
     return (square * valid).sum(1) / lengths.clamp_min(1)
 
 
@@ -95,9 +96,8 @@ def signal_to_noise(estimate: Tensor, truth: Tensor, lengths: Tensor | None = No
 
     estimate, truth: `[batch, latent_frames, latent_dim]`; an item's values, less their mean, are one signal.
     """
-    frames = torch.arange(truth.shape[1], device=truth.device)
-    limit = torch.full_like(frames[:1], truth.shape[1]).expand(len(truth)) if lengths is None else lengths
-    real = (frames < limit[:, None])[..., None]
+    limit = torch.full((len(truth),), truth.shape[1], device=truth.device) if lengths is None else lengths
+    real = frame_mask(limit, truth.shape[1])[..., None]
     count = (limit * truth.shape[2]).clamp_min(1)[:, None, None]
 
     def centred(x: Tensor) -> Tensor:
@@ -138,4 +138,4 @@ def diffusion_loss(
         weighted = weighted - si_snr * signal_to_noise(clean(noisy, v, t, objective), latents, lengths)
     # Every real latent frame counts alike: an item that is mostly padding must not shout.
     frames = torch.full_like(each, latents.shape[1]) if lengths is None else lengths.to(each.dtype)
-    return (weighted * frames).sum() / share(frames.sum()), each.detach()
+    return (weighted * frames).sum() / mean_divisor(frames.sum()), each.detach()

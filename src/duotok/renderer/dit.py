@@ -18,6 +18,10 @@ from torch.nn import functional as F
 
 from duotok.clock import LATENTS_PER_FRAME
 from duotok.config import Config
+from duotok.nn.attention import attend, joined_heads, rotated_heads
+from duotok.nn.masks import attention_mask, frame_mask, silence_padding
+from duotok.nn.precision import stream_dtype
+from duotok.nn.rope import Tables, half_tables
 from duotok.renderer.contract import LatentDiffusion
 from duotok.renderer.diffusion import VelocityModel
 
@@ -82,61 +86,6 @@ PAPER = DiTConfig(
 )
 
 
-def padding_mask(frames: int, lengths: Tensor | None) -> Tensor | None:
-    """True where a frame is real: `[batch, frames]`; None when all are."""
-    if lengths is None:
-        return None
-    return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
-
-
-def attention_mask(frames: int, window: int | None, valid: Tensor | None, device: torch.device) -> Tensor | None:
-    """True where a query may see a key, `[batch or 1, 1, frames, frames]`; None when every pair may.
-
-    A padded query sees itself, so that no row is empty (its output is zeroed later).
-    """
-    if (window is None or window >= frames - 1) and valid is None:
-        return None
-    position = torch.arange(frames, device=device)
-    distance = (position[:, None] - position[None, :]).abs()
-    mask = torch.ones_like(distance, dtype=torch.bool) if window is None else distance <= window
-    mask = mask[None, None]
-    if valid is not None:
-        mask = mask & valid[:, None, None, :] | (distance == 0)[None, None]
-    return mask
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, window: int | None) -> Tensor:
-    """Attention `[batch, heads, frames, head_dim]` under `mask`; with a window its cost is linear in the frames.
-
-    Queries go in chunks of twice the window and meet only the keys that the mask may leave them; a GPU does a short
-    piece sooner in one go.
-    """
-    frames = q.shape[2]
-    if mask is None or window is None or frames <= (1024 if q.is_cuda else 3 * window):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    chunks = []
-    for start in range(0, frames, 2 * window):
-        stop = min(frames, start + 2 * window)
-        keys = slice(max(0, start - window), min(frames, stop + window))
-        part = mask[:, :, start:stop, keys]
-        chunks.append(F.scaled_dot_product_attention(q[:, :, start:stop], k[:, :, keys], v[:, :, keys], attn_mask=part))
-    return torch.cat(chunks, dim=2)
-
-
-def rotary(frames: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary positions (RoPE, arXiv 2104.09864), each `[frames, 1, 1, head_dim / 2]`."""
-    rates = 10_000.0 ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
-    angles = torch.arange(frames, device=device, dtype=torch.float32)[:, None] * rates[None, :]
-    return angles.cos()[:, None, None, :], angles.sin()[:, None, None, :]
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the two halves of the last axis: `x [batch, frames, 2, heads, head_dim]`."""
-    a, b = x.chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-
-
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolution over time, one filter for each channel: `x [batch, frames, width]`, `weight [width, 1, 1, kernel]`.
 
@@ -194,8 +143,7 @@ class Condition(nn.Module):
     def forward(self, vectors: Tensor, valid: Tensor | None, dropped: Tensor | None = None) -> Tensor:
         """dropped: bool `[batch]`, items that are told nothing."""
         x = (vectors - self.mean) * self.scale
-        if valid is not None:
-            x = x * valid[..., None]
+        x = silence_padding(x, valid)
         batch, frames, _ = x.shape
         local: Tensor = self.phases(F.silu(self.context(x.transpose(1, 2)).transpose(1, 2)))
         local = local.reshape(batch, LATENTS_PER_FRAME * frames, -1)
@@ -220,18 +168,13 @@ class Block(nn.Module):
         self.down = nn.Linear(inner, width)
         nn.init.normal_(self.conv_weight, std=0.3 / math.sqrt(config.conv_kernel))
 
-    def attention(self, x: Tensor, mask: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
-        batch, frames, width = x.shape
-        qkv = self.qkv(x).view(batch, frames, 3, self.heads, width // self.heads)
-        qk = rotate(qkv[:, :, :2], cos, sin)
-        q, k, v = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
-        y = attend(q, k, v, mask, self.window)
-        result: Tensor = self.attended(y.transpose(1, 2).reshape(batch, frames, width))
+    def attention(self, x: Tensor, mask: Tensor | None, tables: Tables) -> Tensor:
+        q, k, v = rotated_heads(self.qkv(x), self.heads, tables)
+        result: Tensor = self.attended(joined_heads(attend(q, k, v, mask, self.window)))
         return result
 
     def feed_forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
-        if valid is not None:
-            x = x * valid[..., None]
+        x = silence_padding(x, valid)
         x = self.up(x + depthwise(x, self.conv_weight, self.conv_bias))
         if self.gated:
             value, gate = x.chunk(2, dim=-1)
@@ -242,12 +185,12 @@ class Block(nn.Module):
         return result
 
     def forward(
-        self, x: Tensor, modulation: Tensor, mask: Tensor | None, valid: Tensor | None, cos: Tensor, sin: Tensor
+        self, x: Tensor, modulation: Tensor, mask: Tensor | None, valid: Tensor | None, tables: Tables
     ) -> Tensor:
         parts = (modulation + self.offsets).unsqueeze(2).unbind(1)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = parts
         h = torch.addcmul(shift_a, F.layer_norm(x, x.shape[-1:]), 1 + scale_a)
-        x = torch.addcmul(x, gate_a, self.attention(h, mask, cos, sin))
+        x = torch.addcmul(x, gate_a, self.attention(h, mask, tables))
         h = torch.addcmul(shift_f, F.layer_norm(x, x.shape[-1:]), 1 + scale_f)
         return torch.addcmul(x, gate_f, self.feed_forward(h, valid))
 
@@ -298,17 +241,17 @@ class DiT(LatentDiffusion):
         if not LATENTS_PER_FRAME * (tokens - 1) < frames <= LATENTS_PER_FRAME * tokens:
             needed = -(-frames // LATENTS_PER_FRAME)
             raise ValueError(f"{frames} latent frames need {needed} code vectors, not {tokens}")
-        valid = padding_mask(frames, lengths)
-        token_valid = padding_mask(tokens, None if lengths is None else -(-lengths // LATENTS_PER_FRAME))
+        valid = frame_mask(lengths, frames)
+        token_valid = frame_mask(None if lengths is None else -(-lengths // LATENTS_PER_FRAME), tokens)
         mask = attention_mask(frames, self.config.attention_window, valid, noisy.device)
-        cos, sin = rotary(frames, self.config.width // self.config.heads, noisy.device)
         modulation = self.modulation(self.time(t)).view(-1, 6, self.config.width)
         conditioned = self.condition(condition, token_valid, dropped)[:, :frames]
         x = self.enter(torch.cat([noisy, conditioned], dim=-1))
+        tables = half_tables(frames, self.config.width // self.config.heads, x.device, stream_dtype(x)[1])
         for block in self.blocks:
-            x = block(x, modulation, mask, valid, cos, sin)
+            x = block(x, modulation, mask, valid, tables)
         v: Tensor = self.leave(self.norm(x))
-        return v if valid is None else v * valid[..., None]
+        return silence_padding(v, valid)
 
 
 def guided(dit: LatentDiffusion) -> VelocityModel:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 from torch import Size, Tensor
 
 from duotok.convert import read_pickle, tensors_of
 from duotok.errors import ConfigError
 from duotok.seals import read_json
+from duotok.weights import misfits, read_weights
 
 LONGEST_JSON = 1_000_000
 NAMED = 3
@@ -23,11 +23,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Tensors by name, from safetensors or from a pickle of nothing but tensors. Raises ConfigError for anything else."""
     if path.suffix != ".safetensors":
         return tensors_of(read_pickle(path), path)[0]
-    try:
-        state: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); get it again") from None
-    return state
+    return read_weights(path, ConfigError, "get it again")
 
 
 def read_published_json(path: Path) -> dict[str, Any]:
@@ -45,23 +41,19 @@ def read_published_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-
-
 def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Size], path: Path, remedy: str) -> None:
-    """Raises ConfigError unless a checkpoint has exactly these names, shapes, and finite numbers.
+    """Raises ConfigError unless a checkpoint has exactly these names and shapes, of finite numbers.
 
-    The first few names of each kind of fault are told, with both shapes.
+    The first few of each kind of fault are named, with both shapes.
     """
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    shapes = [
-        f"{name} {list(state[name].shape)} instead of {list(wanted[name])}"
-        for name in sorted(wanted.keys() & state.keys())
-        if state[name].shape != wanted[name]
+    present = {name: torch.empty(shape, device="meta") for name, shape in wanted.items()}
+    told: dict[str, list[str]] = {}
+    for fault in misfits(state, present):
+        clear = fault.what in ("missing", "unexpected", "not finite")
+        told.setdefault(fault.what, []).append(fault.name if clear else fault.told)
+    faults = [
+        f"{len(names)} {what}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
+        for what, names in told.items()
     ]
-    infinite = sorted(n for n, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all()))
-    faults = (("missing", missing), ("unknown", unknown), ("of another shape", shapes), ("not finite", infinite))
-    told = [f"{len(names)} {what}: {_named(names)}" for what, names in faults if names]
-    if told:
-        raise ConfigError(f"{path}: does not fit its configuration ({'; '.join(told)}); {remedy}")
+    if faults:
+        raise ConfigError(f"{path}: does not fit its configuration ({'; '.join(faults)}); {remedy}")

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duotok.config import Config
+from duotok.nn.attention import gated_attention
+from duotok.nn.feed_forward import normed_feed_forward
+from duotok.nn.rope import neighbour_turns, speeds
 from duotok.tracks import STEMS
 
 
@@ -119,7 +122,7 @@ def istft(spectra: Tensor, window: Tensor, hop: int) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * gamma over the last axis."""
+    """x / rms(x) * gamma over the last axis; apart from that of `published.py`, which adds nothing under the root."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -130,43 +133,23 @@ class RMSNorm(nn.Module):
         return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * self.gamma
 
 
-def rotary(length: int, dim: int, device: torch.device) -> Tensor:
-    """Unit complex numbers `[length, dim / 2]` that turn neighbouring pairs to their positions (theta 10,000)."""
-    frequencies = 10_000.0 ** (-torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-    return torch.polar(torch.ones_like(angles), angles)
-
-
 class Block(nn.Module):
     """Pre-norm attention (rotary, one sigmoid gate a head) and feed-forward over `[batch, length, dim]`."""
 
     def __init__(self, config: BSRoFormerConfig) -> None:
         super().__init__()
         inner = config.heads * config.head_dim
-        self.heads, self.head_dim = config.heads, config.head_dim
         self.norm = RMSNorm(config.dim)
         self.to_qkv = nn.Linear(config.dim, 3 * inner, bias=False)
         self.to_gates = nn.Linear(config.dim, config.heads)
         self.to_out = nn.Linear(inner, config.dim, bias=False)
-        self.feedforward = nn.Sequential(
-            RMSNorm(config.dim),
-            nn.Linear(config.dim, config.feedforward),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.feedforward, config.dim),
-            nn.Dropout(config.dropout),
-        )
+        self.feedforward = normed_feed_forward(RMSNorm(config.dim), config.dim, config.feedforward, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, turns: Tensor) -> Tensor:
-        batch, length, _ = x.shape
         normed = self.norm(x)
-        qkv = self.to_qkv(normed).view(batch, length, 3, self.heads, self.head_dim)
-        pairs = torch.view_as_complex(qkv[:, :, :2].view(batch, length, 2, self.heads, -1, 2))
-        queries, keys = torch.view_as_real(pairs * turns[:, None, None]).flatten(-2).transpose(1, 3).unbind(2)
-        attended = F.scaled_dot_product_attention(queries, keys, qkv[:, :, 2].transpose(1, 2)).transpose(1, 2)
-        gates = self.to_gates(normed).sigmoid().unsqueeze(-1)
-        x = x + self.dropout(self.to_out((attended * gates).flatten(-2)))
+        attended = gated_attention(self.to_qkv(normed), self.to_gates(normed), turns)
+        x = x + self.dropout(self.to_out(attended))
         output: Tensor = x + self.feedforward(x)
         return output
 
@@ -302,8 +285,8 @@ class BSRoFormer(nn.Module):
         power = torch.view_as_real(spectra).square().mean(dim=(1, 2, 3, 4), keepdim=True)[..., 0]
         x = self.band_split(spectra / (power * math.sqrt(self.config.n_fft) + 1e-8).sqrt())
         batch, frames, bands, dim = x.shape
-        along_time = rotary(frames, self.config.head_dim, x.device)
-        along_bands = rotary(bands, self.config.head_dim, x.device)
+        turning = speeds(self.config.head_dim, device=x.device)
+        along_time, along_bands = neighbour_turns(frames, turning), neighbour_turns(bands, turning)
         x = x.transpose(1, 2)  # [batch, bands, frames, dim]
         for time_block, band_block in zip(self.time_blocks, self.band_blocks, strict=True):
             x = time_block(x.reshape(batch * bands, frames, dim), along_time).view(batch, bands, frames, dim)

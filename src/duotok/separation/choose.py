@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from duotok.config import parse
+from duotok.devices import check_device
 from duotok.errors import ConfigError
 from duotok.files import PACKAGE
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
@@ -37,7 +38,7 @@ def separator_by_name(
     weights). model: which Demucs. Raises ConfigError for an unknown name or weights that are missing or do not fit,
     MissingExtraError where a package is not installed.
     """
-    _check_device(device)
+    check_device(device)
     if name == "mini":
         return _mini(PACKAGED if weights is None else Path(weights), device, stems)
     if name == "demucs":
@@ -71,14 +72,6 @@ def separator_stamp(
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     parts = [name, *([model] if name == "demucs" else []), *([digest.hexdigest()[:16]] if files else [])]
     return ":".join(parts)
-
-
-def _check_device(device: str | torch.device) -> None:
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0][:100]
-        raise ConfigError(f"device '{device}': not usable here ({reason}); use cpu") from None
 
 
 def _mini(folder: Path, device: str | torch.device, stems: tuple[str, ...]) -> MiniSeparator:

@@ -19,9 +19,9 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from duotok.errors import ConfigError, MissingExtraError
+from duotok.errors import ConfigError, MissingExtraError, one_line
 from duotok.separation.chunked import ACCOMPANIMENT, VOCALS, ChunkedSeparator
-from duotok.separation.weights import check_weights_file
+from duotok.separation.weights import REMEDY, check_weights_file
 
 NAMESPACE = "adefossez"
 # What a weight file may ask to be built. (The package would import whatever name the file says.)
@@ -123,7 +123,7 @@ def _network(path: Path) -> Any:
             warnings.simplefilter("ignore")  # arguments of training that inference has no use for
             return load_safetensors_model(path)
     except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: damaged weights ({' '.join(str(error).split())[:160]}); get them again") from None
+        raise ConfigError(f"{path}: damaged weights ({one_line(error, 160)}); {REMEDY}") from None
 
 
 def _from_hub(model: str) -> Path:
@@ -134,8 +134,7 @@ def _from_hub(model: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.safetensors"]))
     except Exception as error:  # the hub client has dozens of kinds, all with pages of text
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(
-            f"demucs: '{model}' was not fetched from the hub, {name} ({reason}); check the name, or give a folder that "
+            f"demucs: '{model}' was not fetched from the hub, {name} ({one_line(error)}); check the name, or give a folder that "
             f"has {model}.yaml and its .safetensors"
         ) from None

@@ -1,4 +1,13 @@
-"""How good a separation is: scale-invariant signal-to-distortion ratio."""
+"""How good a separation is: scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, arXiv 1811.02508).
+
+With estimate e, target t and a = <e, t> / |t|^2, channels together and without removal of the mean:
+
+    SI-SDR = 10 log10(|a t|^2 / |e - a t|^2)
+
+A silent target has none, since no scale fits. Two definitions answer that, each under its own name: `SiSdr` says NaN, for
+figures of whole recordings; `floored_si_sdr` lets a floor decide, for means over chunks, each of which needs a figure. On
+a target that is heard they agree.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +16,15 @@ import math
 import torch
 from torch import Tensor
 
+FLOOR = 1e-10
+"""Added to both energies, so that a perfect estimate has a figure."""
 
-def si_sdr(estimate: Tensor, target: Tensor, eps: float = 1e-10) -> Tensor:
-    """SI-SDR in dB of `estimate [..., channels, samples]` against `target`, channels together: `[...]`.
 
-    10 log10(|a t|^2 / |a t - e|^2) with a = <e, t> / |t|^2 (Le Roux et al. 2019, without mean removal).
+class SiSdr:
+    """SI-SDR of one whole recording, from blocks `[channels, samples]`: three sums are kept, |e|^2, |t|^2 and <e, t>.
+
+    10 log10((p + floor) / (|e|^2 - p + floor)) with p = <e, t>^2 / |t|^2, which is |a t|^2.
     """
-    e, t = estimate.flatten(-2).double(), target.flatten(-2).double()
-    scale = (e * t).sum(-1, keepdim=True) / (t.square().sum(-1, keepdim=True) + eps)
-    projection = scale * t
-    ratio = (projection.square().sum(-1) + eps) / ((projection - e).square().sum(-1) + eps)
-    return 10.0 * torch.log10(ratio)
-
-
-class RunningSiSdr:
-    """`si_sdr` over a whole recording from blocks `[channels, samples]`: only three sums are kept."""
 
     def __init__(self) -> None:
         self._ee = self._tt = self._et = 0.0
@@ -32,9 +35,22 @@ class RunningSiSdr:
         self._tt += float((t * t).sum())
         self._et += float((e * t).sum())
 
-    def decibels(self, eps: float = 1e-10) -> float:
-        """NaN where the target is silent: then no scale fits."""
+    def decibels(self) -> float:
+        """NaN where the target is silent."""
         if self._tt == 0.0:
             return math.nan
         part = self._et * self._et / self._tt
-        return 10.0 * math.log10((part + eps) / (max(self._ee - part, 0.0) + eps))
+        return 10.0 * math.log10((part + FLOOR) / (max(self._ee - part, 0.0) + FLOOR))
+
+
+def floored_si_sdr(estimate: Tensor, target: Tensor) -> Tensor:
+    """SI-SDR in dB of each of several chunks `[..., channels, samples]` as one tensor `[...]`, finite also for silence.
+
+    10 log10((|a t|^2 + floor) / (|e - a t|^2 + floor)) with a = <e, t> / (|t|^2 + floor): for a silent target minus the
+    estimate's energy above the floor, so that a mean over chunks also counts how well silence is kept silent.
+    """
+    e, t = estimate.flatten(-2).double(), target.flatten(-2).double()
+    scale = (e * t).sum(-1, keepdim=True) / (t.square().sum(-1, keepdim=True) + FLOOR)
+    projection = scale * t
+    ratio = (projection.square().sum(-1) + FLOOR) / ((projection - e).square().sum(-1) + FLOOR)
+    return 10.0 * torch.log10(ratio)

@@ -21,6 +21,9 @@ from torch.nn import functional as F
 
 from duotok.config import Config, parse
 from duotok.errors import ConfigError
+from duotok.nn.attention import gated_attention
+from duotok.nn.feed_forward import normed_feed_forward
+from duotok.nn.rope import neighbour_turns, speeds
 from duotok.separation.chunked import ACCOMPANIMENT, VOCALS, ChunkedSeparator
 from duotok.separation.weights import check_weights_file, load_strict
 
@@ -143,7 +146,8 @@ def read_config(path: str | Path) -> PublishedConfig:
 
 
 class RMSNorm(nn.Module):
-    """x / |x| * sqrt(dim) * gamma over the last axis; nothing is added to |x|, so quiet bands count as loud ones do."""
+    """x / |x| * sqrt(dim) * gamma over the last axis; nothing is added to |x|, so quiet bands count as loud ones do
+    (which is why it is not that of `bs_roformer.py`)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -160,21 +164,17 @@ class Rotary(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        frequencies = 10_000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-        self.freqs = nn.Parameter(frequencies, requires_grad=False)
+        self.freqs = nn.Parameter(speeds(dim), requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Turn neighbouring pairs of `x [..., length, head_dim]` by their position."""
-        angles = torch.arange(x.shape[-2], device=x.device, dtype=self.freqs.dtype)[:, None] * self.freqs
-        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
-        return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+    def forward(self, length: int) -> Tensor:
+        """Turns of `length` positions, as `gated_attention` takes them."""
+        return neighbour_turns(length, self.freqs)
 
 
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, rotary: Rotary) -> None:
         super().__init__()
         inner = config.heads * config.dim_head
-        self.heads = config.heads
         self.rotary_embed = rotary
         self.norm = RMSNorm(config.dim)
         self.to_qkv = nn.Linear(config.dim, 3 * inner, bias=False)
@@ -183,19 +183,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
-        q, k, v = self.to_qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(self.rotary_embed(q), self.rotary_embed(k), v).transpose(1, 2)
-        gated: Tensor = self.to_out((out * self.to_gates(x).sigmoid().unsqueeze(-1)).flatten(-2))
-        return gated
+        attended = gated_attention(self.to_qkv(x), self.to_gates(x), self.rotary_embed(x.shape[1]))
+        out: Tensor = self.to_out(attended)
+        return out
 
 
 class FeedForward(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
-        # 3 stands where dropout has its place in the published numbering
-        self.net = nn.Sequential(
-            RMSNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Identity(), nn.Linear(4 * dim, dim)
-        )
+        self.net = normed_feed_forward(RMSNorm(dim), dim, 4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from duotok.config import Config
 from duotok.errors import ConfigError
+from duotok.random import splitmix64
 from duotok.records import Kind, SampleType, Split
 from duotok.shards.store import ShardStore
 
@@ -104,12 +105,3 @@ def permutation(size: int, *seeds: int) -> np.ndarray:
         state = splitmix64(state ^ np.uint64(seed & 0xFFFFFFFFFFFFFFFF))
     keys = splitmix64(splitmix64(np.arange(size, dtype=np.uint64) ^ state))
     return np.argsort(keys, kind="stable").astype(np.uint32)
-
-
-def splitmix64(values: np.ndarray) -> np.ndarray:
-    """One step of splitmix64 on uint64 values."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = values ^ (values >> np.uint64(31))
-    return mixed

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import Field
 from torch import nn
 
 from duotok.clock import FRAME_RATE
 from duotok.codec.bundle import BundleConfig, CodecConfig, DiTConfigs, write_bundle
-from duotok.config import override, parse
+from duotok.config import Config, override, parse
 from duotok.errors import BundleError, ConfigError
+from duotok.lineage import Origin
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.contract import LatentDiffusion
@@ -24,19 +26,72 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.remix import GENERATED
 from duotok.training.checkpoint import best, checkpoints
+from duotok.training.earlier_runs import config_of, find_run, highpass_of, mismatch, origin_of
+from duotok.training.stage import NamedRun
+from duotok.training.stages.autoencoder import AUTOENCODERS
 from duotok.training.stages.loading import (
     load_autoencoder,
     load_dit,
     load_sampling,
     load_separator,
     load_tokenizer,
-    run_config,
-    run_highpass,
+    stage4_config,
 )
+from duotok.training.stages.stage4 import RendererRuns
 
 MAX_BYTES = 60_000_000
 MEASUREMENTS = "measurements.md"
 NOTES = "notes.md"
+
+
+class BundleRuns(Config):
+    """The runs that a bundle takes its parts from: folders in RUNS, or absolute paths."""
+
+    tokenizer_from: Path | None = Field(
+        default=None, description="null: that of the vocals' renderer; stage3 for a bundle of tokens only"
+    )
+    autoencoder_from: Path | None = Field(
+        default=None, description="null: adapt where it was trained, else that of the vocals' renderer"
+    )
+    renderer_from: RendererRuns = RendererRuns()
+    separator_from: Path = Path("separator")
+
+
+def find_parts(chosen: BundleRuns, runs: Path, tokens_only: bool) -> dict[str, Path]:
+    """Part of a bundle -> the run it comes from. Raises ConfigError for a run that is missing or of another stage."""
+    parts: dict[str, Path] = {}
+    if not tokens_only:
+        for track, named in chosen.renderer_from.named().items():
+            parts[f"dit.{track}"] = find_run(named, runs)
+        renderer = stage4_config(best(parts[f"dit.{TRACKS[0]}"]))
+        home = parts[f"dit.{TRACKS[0]}"].parent  # what its config names is looked up where it was trained
+        adapted = NamedRun("autoencoder_from", Path("adapt"), ("adapt",))
+        if chosen.autoencoder_from is None and checkpoints(adapted.folder(runs)):
+            parts["autoencoder"] = find_run(adapted, runs)
+        else:
+            name = chosen.autoencoder_from
+            named = NamedRun("autoencoder_from", name or renderer.autoencoder_from, AUTOENCODERS)
+            parts["autoencoder"] = find_run(named, home if name is None else runs)
+        if chosen.tokenizer_from is None:
+            parts["tokenizer"] = find_run(NamedRun("tokenizer_from", renderer.tokenizer_from, ("stage3",)), home)
+    if "tokenizer" not in parts:
+        name = chosen.tokenizer_from or Path("stage3")
+        parts["tokenizer"] = find_run(NamedRun("tokenizer_from", name, ("stage3",)), runs)
+    separator = NamedRun("separator_from", chosen.separator_from, ("separator",))
+    if not tokens_only or checkpoints(separator.folder(runs)):
+        parts["separator"] = find_run(separator, runs)
+    return parts
+
+
+def check_parts(parts: Mapping[str, Path], origins: Mapping[str, Origin]) -> None:
+    """Raises BundleError for a renderer that was trained for another tokenizer or autoencoder than the bundle's."""
+    for track in TRACKS:
+        part = f"dit.{track}"
+        if part in origins and (problem := mismatch(origins[part], origins["tokenizer"], origins["autoencoder"])):
+            raise BundleError(
+                f"{parts[part]}: {problem}; train stage 4 again, name the runs that it was trained on (--set tokenizer_from=RUN, "
+                "--set autoencoder_from=RUN), or --mismatched bundles them all the same"
+            )
 
 
 def _read(path: Path) -> str:
@@ -68,27 +123,31 @@ def data_section(store: ShardStore, only: Collection[str] | None = None) -> str:
 
 def _held_out(run: Path) -> str:
     """The held-out figures at the checkpoint that is used, as the run's log has them; mel distances with their deviation."""
-    step, found = int(best(run).name.split("-")[1]), {}
+    step, figures = int(best(run).name.split("-")[1]), {}
     for line in _read(run / "log.jsonl").splitlines():
         with contextlib.suppress(ValueError):
-            told = read_json(line)
-            if told.get("kind") == "held_out" and told.get("step") == step:
-                found = {name: value for name, value in told.items() if isinstance(value, float)}
-    shown = {name: f"{value:.3g}" for name, value in found.items() if not name.endswith("_deviation")}
+            row = read_json(line)
+            if row.get("kind") == "held_out" and row.get("step") == step:
+                figures = {name: value for name, value in row.items() if isinstance(value, float)}
+    shown = {name: f"{value:.3g}" for name, value in figures.items() if not name.endswith("_deviation")}
     for name in shown:
-        if f"{name}_deviation" in found:
-            shown[name] += f" ± {found[f'{name}_deviation']:.2g}"
+        if f"{name}_deviation" in figures:
+            shown[name] += f" ± {figures[f'{name}_deviation']:.2g}"
     return ", ".join(f"{name} {text}" for name, text in shown.items())
 
 
 def model_card(
-    runs: Path, store: ShardStore, name: str, command: str, tokenizer: TokenizerConfig, tokens_only: bool = False
-) -> str:
-    """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command."""
+    runs: Path, store: ShardStore, name: str, command: str, tokenizer: TokenizerConfig, tokens_only: bool = False,
+    used: Collection[Path] = (),
+) -> str:  # fmt: skip
+    """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command.
+
+    used: runs that parts come from; those outside of RUNS are listed as well.
+    """
+    here = [run for run in sorted(runs.iterdir()) if run.is_dir() and checkpoints(run)]
     steps = "\n".join(
-        f"| {run.name} | {int(best(run).name.split('-')[1])} | {_held_out(run)} |"
-        for run in sorted(runs.iterdir())
-        if run.is_dir() and checkpoints(run)
+        f"| {run.name if run in here else run} | {int(best(run).name.split('-')[1])} | {_held_out(run)} |"
+        for run in (*here, *(run for run in used if run not in here))
     )
     notes = _read(runs / NOTES)
     books = "one codebook for both" if tokenizer.shared_codebook else "a codebook each"
@@ -147,29 +206,39 @@ def assemble(
     tokens_only: bool = False,
     overrides: Sequence[str] = (),
     force: bool = False,
+    mismatched: bool = False,
 ) -> Path:
     """Collect the trained parts of `runs` into a bundle of eight bits a weight.
 
-    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one; overrides: of the codec's
-    config, as `--set` has them; force: as `write_bundle`. Raises ConfigError when a
-    run is missing, BundleError when duotok-mini is over 60 MB.
+    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one; overrides: of `BundleRuns`
+    and of the codec's config, as `--set` has them; force: as `write_bundle`; mismatched: parts that were trained for others
+    than the bundle's will do. Raises ConfigError when a run is missing or of another stage, BundleError when parts do not
+    belong together, or duotok-mini is over 60 MB.
     """
-    tokenizer = without_mask_head(load_tokenizer(runs))
+    chosen, overrides = _chosen_runs(overrides, runs)
+    runs_of = find_parts(chosen, runs, tokens_only)
+    checkpoint_of = {part: best(run) for part, run in runs_of.items()}
+    files = {part: "ema" if part.startswith("dit.") else part for part in runs_of}
+    origins = {part: origin_of(path, files[part]) for part, path in checkpoint_of.items()}
+    if not mismatched:
+        check_parts(runs_of, origins)
+    tokenizer = without_mask_head(load_tokenizer(checkpoint_of["tokenizer"]))
     modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
-    if not tokens_only:
-        modules["autoencoder"] = load_autoencoder(runs, "adapt" if checkpoints(runs / "adapt") else "autoencoder")
-        modules |= {f"dit.{track}": load_dit(runs, track) for track in TRACKS}
-    if not tokens_only or checkpoints(runs / "separator"):
-        modules["separator"] = load_separator(runs)
+    renderers = {track: checkpoint_of[f"dit.{track}"] for track in ([] if tokens_only else TRACKS)}
+    if renderers:
+        modules["autoencoder"] = load_autoencoder(checkpoint_of["autoencoder"])
+        modules |= {f"dit.{track}": load_dit(path) for track, path in renderers.items()}
+    if "separator" in checkpoint_of:
+        modules["separator"] = load_separator(checkpoint_of["separator"])
     parts: dict[str, Any] = {key: module.config for key, module in modules.items() if not key.startswith("dit.")}
     dits = None if tokens_only else DiTConfigs(**{t: cast(LatentDiffusion, modules[f"dit.{t}"]).config for t in TRACKS})
-    codec = codec_config(runs, not tokens_only, overrides)
-    config = BundleConfig(name=name, codec=codec, dit=dits, **{"autoencoder": None, **parts})
+    codec = codec_config(runs_of["tokenizer"], renderers, overrides)
+    config = BundleConfig(name=name, codec=codec, dit=dits, lineage=origins, **{"autoencoder": None, **parts})
     written = write_bundle(
         folder,
         config,
         modules,
-        model_card(runs, store, name, command, tokenizer.config, tokens_only),
+        model_card(runs, store, name, command, tokenizer.config, tokens_only, list(dict.fromkeys(runs_of.values()))),
         storage="int8",
         force=force,
     )
@@ -181,21 +250,30 @@ def assemble(
     return written
 
 
-def codec_config(runs: Path, renders: bool = True, overrides: Sequence[str] = ()) -> CodecConfig:
-    """Windows and high-pass of the crops that stage 3 was trained on, the sampler that stage 4 was told, then `overrides`.
+def _chosen_runs(overrides: Sequence[str], runs: Path) -> tuple[BundleRuns, list[str]]:
+    """The runs that overrides name, and the overrides of other keys."""
+    of_runs = [text for text in overrides if text.partition("=")[0].split(".")[0] in BundleRuns.model_fields]
+    return parse(BundleRuns, override({}, of_runs), f"{runs}: runs of the bundle"), [
+        text for text in overrides if text not in of_runs
+    ]
 
-    Raises ConfigError where the two runs of stage 4 were told different things: a bundle has one sampler.
+
+def codec_config(tokenizer: Path, renderers: Mapping[str, Path], overrides: Sequence[str] = ()) -> CodecConfig:
+    """Windows and high-pass of the crops that stage 3 was trained on, the sampler of stage 4, then `overrides`.
+
+    tokenizer: the run of stage 3; renderers: checkpoints of stage 4 by track, none for a bundle of tokens only. Raises
+    ConfigError where the two have different samplers: a bundle has one.
     """
-    window = int(run_config(runs / "stage3")["crops"]["frames"])
-    values: dict[str, Any] = {"window": window, "context": window // 8, "highpass_hz": run_highpass(runs / "stage3")}
-    if renders:
-        vocals, accompaniment = (asdict(load_sampling(runs, track)) for track in TRACKS)
+    window = int(config_of(tokenizer)["crops"]["frames"])
+    values: dict[str, Any] = {"window": window, "context": window // 8, "highpass_hz": highpass_of(tokenizer)}
+    if renderers:
+        vocals, accompaniment = (asdict(load_sampling(renderers[track])) for track in TRACKS)
         named = {assignment.partition("=")[0].split(".")[0] for assignment in overrides}
         for name in vocals:
             if vocals[name] != accompaniment[name] and name not in named:
                 raise ConfigError(
-                    f"{runs}: {name} is {vocals[name]} in stage4.vocals and {accompaniment[name]} in stage4.accompaniment, "
+                    f"{tokenizer.parent}: {name} is {vocals[name]} in stage4.vocals and {accompaniment[name]} in stage4.accompaniment, "
                     f"a bundle has one; say which: --set {name}=..."
                 )
         values |= vocals | {"render": vocals["render"].model_dump()}
-    return parse(CodecConfig, override(values, list(overrides)), f"{runs}: codec of the bundle")
+    return parse(CodecConfig, override(values, list(overrides)), f"{tokenizer.parent}: codec of the bundle")

@@ -1,7 +1,6 @@
 """The training loop: one engine for every stage, on one CPU or many GPUs, resumable to the bit.
 
-Started plainly it is one process; under `accelerate launch` or `torchrun` it is DDP (or FSDP with `sharding: fsdp`). What
-a step learns from is a pure function of (seed, step, item), so a batch cut over processes is the batch of one process.
+What a step learns from is a pure function of (seed, step, item), so a batch cut over processes is the batch of one process.
 """
 
 from __future__ import annotations
@@ -9,11 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,91 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from duotok.distributed import alone, rank, total, world
-from duotok.errors import ConfigError, DuoTokError, MissingExtraError
+from duotok.distributed import alone, barrier, rank, total, world
+from duotok.errors import ConfigError, DuoTokError
 from duotok.files import hold, put, write_bytes
 from duotok.seals import seal
-from duotok.training.budget import Budget
-from duotok.training.checkpoint import (
-    BEST,
-    barrier,
-    best_so_far,
-    every_checkpoint,
-    latest,
-    load_checkpoint,
-    load_module,
-    newest_whole,
-    save_checkpoint,
-)
-from duotok.training.logs import Log
-from duotok.training.schedule import learning_rate, timed_rate
-from duotok.training.stage import Batch, Stage, StageConfig, to_device
+from duotok.training.budget import Budget, learning_rate, timed_rate
+from duotok.training.checkpoint import BEST, best_so_far, every_checkpoint, newest_whole
+from duotok.training.logs import Log, Sums
+from duotok.training.processes import Trained, join, shard
+from duotok.training.saving import load_checkpoint, save_checkpoint
+from duotok.training.stage import Batch, Stage, evaluate, to_device
 from duotok.training.watch import Watch, stop
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-__all__ = ["Stage", "StageConfig", "evaluate", "join", "latest", "load_module", "only_one", "train"]
-
-
-def join(config: StageConfig) -> Accelerator:
-    """The processes of this run, as the launcher started them. Call it before preparing data in several processes."""
-    try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-        from accelerate.state import AcceleratorState
-    except ImportError:
-        raise MissingExtraError("training needs accelerate: pip install 'duotok[train]'") from None
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda, but torch sees no GPU; use device: auto")
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
-    if config.precision != "fp32" and on_cpu and not _fast_half():
-        raise ConfigError(
-            f"precision: {config.precision} is 100 times slower than fp32 on this CPU; use precision: fp32"
-        )
-    # One process may train several stages, each with its own precision and device. Processes that a launcher joined stay so.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    # accelerate passes it on by its old name
-    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-    return Accelerator(
-        cpu=on_cpu,
-        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-        dynamo_backend="inductor" if config.compile else "no",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            # the others wait while the first process derives arrays
-            InitProcessGroupKwargs(timeout=timedelta(hours=24)),
-        ],
-    )
-
-
-def _fast_half() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-class Trained(nn.Module):
-    """A stage as one module, the form that DDP and FSDP want."""
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__()
-        self.parts = nn.ModuleDict({name.replace(".", "_"): module for name, module in stage.modules.items()})
-        self._losses = stage.losses
-
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        return self._losses(batch, step)
-
-
-def shard(trained: Trained, blocks: tuple[type[nn.Module], ...], precision: str) -> Trained:
-    """Cut a model over the processes, each of its `blocks` as a unit (FSDP2; accelerate's own way needs a GPU)."""
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32 if half else None)
-    for module in trained.modules():
-        if blocks and isinstance(module, blocks):
-            fully_shard(module, mp_policy=policy)
-    fully_shard(trained, mp_policy=policy)
-    return trained
-
 
 ENDLESS = 2**40
 """Steps of a run that goes by the clock."""
@@ -160,30 +85,6 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
         return Run(stage, run, accelerator, stop_after).go()
 
 
-@dataclass
-class Sums:
-    """Losses since they were last reported, kept on the device: reading them makes a GPU wait."""
-
-    values: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
-    waited: float = 0.0
-    since: float = field(default_factory=time.monotonic)
-
-    def add(self, losses: dict[str, Tensor], waited: float) -> None:
-        self.count += 1
-        self.waited += waited
-        for name, value in losses.items():
-            value = value.detach().float()
-            self.values[name] = self.values[name] + value if name in self.values else value
-
-    def means(self) -> dict[str, float]:
-        """Means over steps and processes, and the share of time spent waiting for batches."""
-        names = sorted(self.values)
-        stacked = total(torch.stack([self.values[name] for name in names])) / (self.count * world())
-        figures = dict(zip(names, stacked.tolist(), strict=True))
-        return figures | {"waiting": self.waited / max(1e-9, time.monotonic() - self.since)}
-
-
 class Run:
     """One stage on its way from its newest checkpoint to its last step."""
 
@@ -197,8 +98,8 @@ class Run:
             torch.set_float32_matmul_precision("high" if self.config.tf32 else "highest")
         self._prepare()
         damaged: list[str] = []
-        found = newest_whole(run, damaged.append)
-        state = load_checkpoint(found, stage, self.plain) if found else {"step": 0}
+        newest = newest_whole(run, damaged.append)
+        state = load_checkpoint(newest, stage, self.plain) if newest else {"step": 0}
         self.first = int(state["step"])
         if accelerator.scaler is not None and state.get("scaler"):
             accelerator.scaler.load_state_dict(state["scaler"])
@@ -209,7 +110,7 @@ class Run:
         if damaged:
             barrier()  # everybody has looked
         if self.main and damaged:
-            barred = [path for path in every_checkpoint(run) if found is None or path > found]
+            barred = [path for path in every_checkpoint(run) if newest is None or path > newest]
             for path in barred:  # out of the way of what is written next, and of later stages; not deleted
                 put(path, path.with_name(f"damaged-{path.name}"))
         if self.log is not None:
@@ -239,9 +140,9 @@ class Run:
             fused=config.sharding == "none",  # one pass over the weights
         )  # fmt: skip
         self.optimizer = self.accelerator.prepare_optimizer(self.plain)
-        own = [(group["params"], clip) for group, clip in zip(self.plain.param_groups, clips, strict=True)]
-        self.parameters = [p for parameters, clip in own if clip is None for p in parameters]
-        self.clipped_apart = [(parameters, float(clip)) for parameters, clip in own if clip is not None]
+        clipped = [(group["params"], clip) for group, clip in zip(self.plain.param_groups, clips, strict=True)]
+        self.parameters = [p for parameters, clip in clipped if clip is None for p in parameters]
+        self.clipped_apart = [(parameters, float(clip)) for parameters, clip in clipped if clip is not None]
 
     def go(self) -> dict[str, float]:
         stage, config = self.stage, self.config
@@ -365,10 +266,10 @@ class Run:
         crops |= {"crops.frames": config["crops"]["frames"]} if "crops" in config else {}
         shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
         kept = every_checkpoint(self.run)
-        there = f"{kept[-1].name} is kept" if kept else "there is no checkpoint yet"
+        remains = f"{kept[-1].name} is kept" if kept else "there is no checkpoint yet"
         return DuoTokError(
             f"{self.run}: the GPU is out of memory at step {step}; raise accumulate ({self.config.accumulate}), lower "
-            f"batch_size ({self.config.batch_size}){shorter}; {there}"
+            f"batch_size ({self.config.batch_size}){shorter}; {remains}"
         )
 
     def _norms(self) -> dict[str, float]:
@@ -391,10 +292,10 @@ class Run:
             raise stop(self.run, step, problem, lr, values, self._norms(), parts)
 
     def _compare(self, done: int, held_out: dict[str, float]) -> bool:
-        """Tell the held-out figures; whether this is the best so far."""
+        """Log the held-out figures; whether this is the best so far."""
         if self.log is not None:
-            told = "  ".join(f"{k} {v:.4g}" for k, v in held_out.items()) or "nothing long enough to judge by"
-            self.log.note(f"held out at {done}: {told}")
+            text = "  ".join(f"{k} {v:.4g}" for k, v in held_out.items()) or "nothing long enough to judge by"
+            self.log.note(f"held out at {done}: {text}")
             self.log.write(done, "held_out", **held_out)
         if self.config.best is None:
             return False
@@ -407,7 +308,7 @@ class Run:
         scaler = self.accelerator.scaler
         if improved and self.config.best is not None:
             self.best = {"step": done, "figure": self.config.best, "value": held_out[self.config.best]}
-            if self.main:  # named first: forgetting old ones must spare it
+            if self.main:  # written first, because `forget_old` keeps the checkpoint that this file names
                 write_bytes(self.run / BEST, json.dumps(seal(self.best)).encode())
         scaling = scaler.state_dict() if scaler is not None else None
         save_checkpoint(self.run, self.stage, self.plain, done, scaling, self.budget.used)
@@ -429,11 +330,3 @@ def _local(value: Any) -> Tensor:
     """A norm as a plain tensor: FSDP gives it cut over processes."""
     full = value.full_tensor() if hasattr(value, "full_tensor") else value
     return torch.as_tensor(full).detach()
-
-
-def evaluate(stage: Stage) -> dict[str, float]:
-    """Held-out losses in evaluation mode, rounded for people."""
-    for module in stage.modules.values():
-        module.eval()
-    with torch.no_grad():
-        return {name: round(float(value), 5) for name, value in stage.held_out().items()}

@@ -1,14 +1,22 @@
-"""What a run says: `log.jsonl` for programs, TensorBoard for eyes, a progress bar (or a line now and then) for people."""
+"""What a run tells: `log.jsonl` for programs, TensorBoard, a progress bar (or a line now and then), and pictures of mels."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from duotok.audio.features import LogMel
+from duotok.audio.io import resample
+from duotok.clock import ANALYSIS_RATE, MEL_RATE
+from duotok.distributed import total, world
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -73,6 +81,30 @@ class Log:
             self.board.close()
 
 
+@dataclass
+class Sums:
+    """Losses since they were last reported, kept on the device: reading them makes a GPU wait."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+    waited: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, losses: dict[str, Tensor], waited: float) -> None:
+        self.count += 1
+        self.waited += waited
+        for name, value in losses.items():
+            value = value.detach().float()
+            self.values[name] = self.values[name] + value if name in self.values else value
+
+    def means(self) -> dict[str, float]:
+        """Means over steps and processes, and the share of time spent waiting for batches."""
+        names = sorted(self.values)
+        stacked = total(torch.stack([self.values[name] for name in names])) / (self.count * world())
+        figures = dict(zip(names, stacked.tolist(), strict=True))
+        return figures | {"waiting": self.waited / max(1e-9, time.monotonic() - self.since)}
+
+
 def _board(folder: Path, first: int) -> Any:
     """A TensorBoard writer; None where TensorBoard is not installed (log.jsonl has the same figures)."""
     try:
@@ -80,3 +112,34 @@ def _board(folder: Path, first: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=first)
+
+
+def show_mels(path: Path, mels: dict[str, Tensor]) -> None:
+    """Write a PNG of normalised log-mels `[mel_frames, 128]`, one below the other on one colour scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(len(mels), 1, figsize=(10, 2.4 * len(mels)), squeeze=False, sharex=True)
+    for axis, (name, mel) in zip(axes[:, 0], mels.items(), strict=True):
+        picture = LogMel().denormalise(mel).T.numpy()
+        axis.imshow(
+            picture, origin="lower", aspect="auto", vmin=-11.5, vmax=8, extent=(0, len(mel) / MEL_RATE, 0, len(picture))
+        )
+        axis.set_title(name, fontsize=9)
+        axis.set_ylabel("mel band")
+    axes[-1, 0].set_xlabel("seconds")
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def compare_mels(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
+    """Write a PNG with the log-mel of each sound (`[samples]` at `rate`)."""
+    mel = LogMel()
+    mels = {}
+    for name, sound in sounds.items():
+        mono = resample(sound[None], rate, ANALYSIS_RATE)[0]
+        mels[name] = mel(torch.nn.functional.pad(mono, (0, -len(mono) % 240)))
+    show_mels(path, mels)

@@ -72,14 +72,14 @@ def read_history(run: Path) -> History:
 
 
 def _curves(lines: list[dict[str, Any]]) -> dict[str, Curve]:
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    curves: dict[str, tuple[list[float], list[float]]] = {}
     for line in lines:
         for name, value in line.items():
             if isinstance(value, int | float) and name != "step" and np.isfinite(value):
-                steps, values = found.setdefault(name, ([], []))
+                steps, values = curves.setdefault(name, ([], []))
                 steps.append(line["step"])
                 values.append(value)
-    return {name: (np.array(steps), np.array(values)) for name, (steps, values) in found.items()}
+    return {name: (np.array(steps), np.array(values)) for name, (steps, values) in curves.items()}
 
 
 def _speed(lines: list[dict[str, Any]]) -> Curve:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +14,33 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from duotok.config import Config
+from duotok.lineage import Origin
 from duotok.random import ItemRandom, item_seed
 
 Batch = dict[str, Any]
 """Tensors `[items, ...]` by name, `ids` (list of str: what the items are, for people) and `seeds` (int64 `[items]`)."""
+
+
+START_FROM = "start_from"
+"""The config key of the run whose weights a stage begins with; they are read before the first step and never again."""
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """An earlier run that a config names.
+
+    key: the key that names it; name: its folder in RUNS, or an absolute path; stages: those whose runs will do, the usual
+    one first; optional: the stage does without it where it was not trained.
+    """
+
+    key: str
+    name: Path
+    stages: tuple[str, ...]
+    optional: bool = False
+
+    def folder(self, runs: Path) -> Path:
+        """Where it is, where RUNS is `runs`."""
+        return Path(os.path.normpath(runs / self.name))
 
 
 class StageConfig(Config):
@@ -65,6 +90,10 @@ class StageConfig(Config):
     loader_workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0 = in the trainer")
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 leaves torch's choice")
 
+    def earlier_runs(self) -> tuple[NamedRun, ...]:
+        """The runs that the stage is made from."""
+        return ()
+
 
 class Stage(ABC):
     """One stage of the recipe. A subclass reads like the paper's paragraph on it."""
@@ -73,6 +102,8 @@ class Stage(ABC):
     config: StageConfig
     modules: dict[str, nn.Module]
     """Everything that a checkpoint keeps: trained modules, frozen ones that the next stage needs, EMA copies."""
+    parents: Mapping[str, Origin] | None = {}
+    """What the stage was made from, by config key; None for a run that was begun before there was lineage."""
     device: torch.device = torch.device("cpu")
     """Where the modules are; the engine sets it before the first step."""
     idle_parameters: bool = False
@@ -81,6 +112,10 @@ class Stage(ABC):
     """Share of padding in a batch, where a stage knows it without drawing one."""
     blocks: tuple[type[nn.Module], ...] = ()
     """Classes whose instances are sharded as units under FSDP."""
+
+    def made_from(self, key: str, origin: Origin) -> None:
+        """Remember the weights that the config key `key` brought in: checkpoints keep it."""
+        self.parents = {**(self.parents or {}), key: origin}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for AdamW.
@@ -99,7 +134,7 @@ class Stage(ABC):
 
     @abstractmethod
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """`loss` is minimised; the others are reported. Sums are divided by `distributed.share(count)`."""
+        """`loss` is minimised; the others are reported. Sums are divided by `distributed.mean_divisor(count)`."""
 
     @abstractmethod
     def held_out(self) -> dict[str, float]:
@@ -123,12 +158,12 @@ class Stage(ABC):
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by part, for gradient norms and parameter counts: children of each module."""
-        found: dict[str, list[nn.Parameter]] = {}
+        parts: dict[str, list[nn.Parameter]] = {}
         for name, module in self.modules.items():
             for key, parameter in module.named_parameters():
                 if parameter.requires_grad:
-                    found.setdefault(f"{name}.{key.split('.')[0]}", []).append(parameter)
-        return found
+                    parts.setdefault(f"{name}.{key.split('.')[0]}", []).append(parameter)
+        return parts
 
     def seeds(self, step: int, items: Sequence[int]) -> Tensor:
         """The seeds of items of a step, `[items]`: what `ItemRandom` draws from."""
@@ -157,3 +192,11 @@ def means_over(stage: Stage, draw: Callable[[int, Sequence[int]], Batch], batche
         for name, value in stage.losses(batch, 0).items():
             sums[name] = sums.get(name, 0.0) + float(value) / batches
     return sums
+
+
+def evaluate(stage: Stage) -> dict[str, float]:
+    """Held-out losses in evaluation mode, rounded for people."""
+    for module in stage.modules.values():
+        module.eval()
+    with torch.no_grad():
+        return {name: round(float(value), 5) for name, value in stage.held_out().items()}

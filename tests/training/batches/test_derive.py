@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
-from tests.training.small import AUTOENCODER, COMMON, DIT, TOKENIZER, make
+from tests.training.small import AUTOENCODER, COMMON, TOKENIZER, make, stage4_values, write
 from typer.testing import CliRunner
 
 from duotok.audio.io import write as write_sound
@@ -26,36 +25,9 @@ from duotok.training.batches.latent_data import latent_segments, rendered
 from duotok.training.batches.sounds import Sound
 from duotok.training.checkpoint import best, latest
 from duotok.training.engine import train
-from duotok.training.stages.adapt import AdaptConfig, render_excerpts
+from duotok.training.stages.adapt import AdaptConfig, find_sources, render_excerpts
 from duotok.training.stages.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
 from duotok.training.stages.registry import Needs, build_stage
-
-
-@pytest.fixture(scope="module")
-def needs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Needs:
-    """Runs of separator, autoencoder, stages 1 to 3, two steps each, and a store of their own."""
-    root = tmp_path_factory.mktemp("recipe")
-    shutil.copytree(data / "derived", root / "derived")
-    store = ShardStore(data / "shards", root / "derived")
-    for name in ("separator", "autoencoder", "stage1", "stage2", "stage3"):
-        train(make(name, store, root, steps=2), root / name)
-    return Needs(root, store)
-
-
-@pytest.fixture(scope="module")
-def renderers(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Needs:
-    """The same with both runs of stage 4."""
-    config = write(tmp_path_factory.mktemp("config"), "stage4", stage4_values())
-    for track in ("accompaniment", "vocals"):
-        stage = build_stage("stage4", config, [f"track={track}"], needs)
-        train(stage, needs.runs / stage.name)
-    return needs
-
-
-def write(folder: Path, name: str, values: dict[str, object]) -> Path:
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 def test_stage2_hears_its_teacher(needs: Needs, tmp_path: Path):
@@ -79,14 +51,6 @@ def test_bins_of_no_grid_are_refused(needs: Needs, tmp_path: Path):
         build_stage("stage2", write(tmp_path, "stage2", values), [], needs)
 
 
-def stage4_values() -> dict[str, object]:
-    return dict(
-        steps=2, batch_size=2, lr=1e-3, warmup=1, crop_frames=16, encoder_window=40, device="cpu", log_every=1,
-        dit=DIT.model_dump(mode="json"), sample_steps=3, sampler="ddim", temperature=0.5,
-        render={"window": 96, "context": 16, "crossfade": 8},
-    )  # fmt: skip
-
-
 def test_stage4_and_adapt_follow_from_what_is_trained(renderers: Needs, tmp_path: Path):
     segment = latent_segments(renderers.store, "train", "vocals")[0]
     assert segment.latents().shape == (2 * segment.frames, 64) and segment.codes().shape == (segment.frames,)
@@ -99,7 +63,10 @@ def test_stage4_and_adapt_follow_from_what_is_trained(renderers: Needs, tmp_path
 def test_each_renderer_learns_its_own_track(renderers: Needs, tmp_path: Path):
     """Codes, latents and vectors of the track that it is for, from the sound to the batch, and back in what it loads."""
     config = write(tmp_path, "stage4", stage4_values())
-    tokenizer, autoencoder = load_tokenizer(renderers.runs), load_autoencoder(renderers.runs)
+    tokenizer, autoencoder = (
+        load_tokenizer(best(renderers.runs / "stage3")),
+        load_autoencoder(best(renderers.runs / "autoencoder")),
+    )
     for track in TRACKS:
         stage = build_stage("stage4", config, [f"track={track}"], renderers)
         for code, vector in ((0, stage.vectors[0]), (200, stage.vectors[200])):
@@ -119,9 +86,10 @@ def test_each_renderer_learns_its_own_track(renderers: Needs, tmp_path: Path):
             torch.testing.assert_close(
                 batch["latents"][row, : 2 * real], latents[2 * first : 2 * (first + real)], atol=1e-2, rtol=1e-2
             )
-        torch.testing.assert_close(load_vectors(renderers.runs, track), stage.vectors)
-        averaged = load_file(best(renderers.runs / f"stage4.{track}") / "ema.safetensors")
-        loaded = load_dit(renderers.runs, track).state_dict()
+        renderer = best(renderers.runs / f"stage4.{track}")
+        torch.testing.assert_close(load_vectors(renderer, best(renderers.runs / "stage3")), stage.vectors)
+        averaged = load_file(renderer / "ema.safetensors")
+        loaded = load_dit(renderer).state_dict()
         assert all(torch.equal(loaded[name], averaged[name]) for name in averaged)
 
 
@@ -130,7 +98,7 @@ def test_adapt_leaves_the_encoder_alone(renderers: Needs, tmp_path: Path):
     adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
     adapt.start()
     before = {name: value.clone() for name, value in adapt.autoencoder.state_dict().items()}
-    trained = load_autoencoder(renderers.runs).state_dict()
+    trained = load_autoencoder(best(renderers.runs / "autoencoder")).state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in before.items())
     train(adapt, tmp_path / "adapt")
     after = adapt.autoencoder.state_dict()
@@ -171,7 +139,10 @@ def test_codes_are_made_anew_for_other_weights(needs: Needs, tmp_path: Path):
 
 def test_a_run_that_the_stage_needs_is_named(needs: Needs, tmp_path: Path):
     alone = Needs(tmp_path, needs.store)
-    with pytest.raises(ConfigError, match="autoencoder: no checkpoint there; train that stage first"):
+    with pytest.raises(
+        ConfigError,
+        match=r"autoencoder: no checkpoint there, and autoencoder_from names it; train that stage first \(duotok train autoencoder .*--runs ",
+    ):
         build_stage("stage4", write(tmp_path, "stage4", stage4_values()), ["track=vocals"], alone)
     values = {**COMMON, "model": TOKENIZER.model_dump(mode="json")}
     with pytest.raises(ConfigError, match="separator: no checkpoint there"):
@@ -234,6 +205,10 @@ def test_trained_runs_become_a_bundle(renderers: Needs, data: Path, tmp_path: Pa
         assert re.search(rf"\| stage4.{track} \| 2 \| .*mel [0-9.]+ ± [0-9.]+ \|", card)
 
 
+def renderers_of(runs: Path) -> dict[str, Path]:
+    return {track: best(runs / f"stage4.{track}") for track in TRACKS}
+
+
 def test_a_bundle_has_one_sampler(renderers: Needs, tmp_path: Path):
     """Two runs of stage 4 that were told different things are refused by name, until the user says which."""
     runs = tmp_path / "runs"
@@ -243,8 +218,8 @@ def test_a_bundle_has_one_sampler(renderers: Needs, tmp_path: Path):
     told["config"]["sample_steps"] = 50
     state.write_text(json.dumps(seal({name: value for name, value in told.items() if name != "seal"})))
     with pytest.raises(ConfigError, match=r"steps is 50 in stage4.vocals and 3 in stage4.accompaniment.*--set steps="):
-        codec_config(runs)
-    assert codec_config(runs, overrides=["steps=7"]).steps == 7
+        codec_config(runs / "stage3", renderers_of(runs))
+    assert codec_config(runs / "stage3", renderers_of(runs), ["steps=7"]).steps == 7
 
 
 def test_adapt_renders_as_stage_4_was_told(renderers: Needs, monkeypatch: pytest.MonkeyPatch):
@@ -256,8 +231,8 @@ def test_adapt_renders_as_stage_4_was_told(renderers: Needs, monkeypatch: pytest
 
     monkeypatch.setattr("duotok.training.stages.adapt.render_latents", render)
     monkeypatch.setattr("duotok.training.stages.adapt.rendered_folder", lambda runs: runs / "rendered-elsewhere")
-    values = AUTOENCODER.model_dump() | {"rendered_seconds": 1.0}
-    render_excerpts(renderers.store, renderers.runs, AdaptConfig.model_validate(values), "train", 1.0)
+    config = AdaptConfig.model_validate(AUTOENCODER.model_dump() | {"rendered_seconds": 1.0})
+    render_excerpts(renderers.store, renderers.runs, find_sources(config, renderers.runs), config, "train", 1.0)
     plan, steps, sampler, _, temperature = seen[0]
     assert (plan.window, steps, sampler, temperature) == (96, 3, "ddim", 0.5)
 
@@ -269,7 +244,7 @@ def test_a_bundle_of_tokens_only(needs: Needs, tmp_path: Path):
         "README.md", "config.json", "separator.safetensors", "tokenizer.safetensors",
     }  # fmt: skip
     model = DuoTok.from_pretrained(made)
-    tokenizer = load_tokenizer(needs.runs)
+    tokenizer = load_tokenizer(best(needs.runs / "stage3"))
     sound = 0.1 * torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
     tokens = model.encode(vocals=sound, accompaniment=sound)
     assert tokens.n_frames == 25

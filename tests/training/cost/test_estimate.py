@@ -16,7 +16,7 @@ from duotok.shards.mixture import Component
 from duotok.training.cost.counting import Counted, count
 from duotok.training.cost.estimate import Trial, estimate, frames_of, memory_of, parameters_by_part
 from duotok.training.cost.synthetic import SKETCHES, SyntheticStore, sketch
-from duotok.training.engine import join
+from duotok.training.processes import join
 from duotok.training.stage import Stage, StageConfig
 from duotok.training.stages.stage1 import Stage1Config
 from duotok.training.stages.stage4 import Stage4Config

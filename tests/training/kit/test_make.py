@@ -34,7 +34,11 @@ def names(folder: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("configs")
-    for name, config in (("stage1", stage1_config()), ("stage2", stage2_config()), ("stage3", stage3_config())):
+    for name, config in (
+        ("stage1", stage1_config()),
+        ("stage2", stage2_config(mask_seconds=0)),
+        ("stage3", stage3_config()),
+    ):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (folder / "base.yaml").write_text("steps: 77\nbatch_size: 4\n")
     (folder / "stage4.yaml").write_text("extends: base.yaml\nlr: 0.001\n")
@@ -106,14 +110,17 @@ def test_both_tracks_and_what_a_config_extends(configs: Path, tmp_path: Path, da
         (checkpoint / "state.json").write_text("{}")
         shutil.copytree(checkpoint, checkpoint.with_name("checkpoint-00000001"))
     kit(
-        tmp_path / "kit", stages=["stage4"], configs=configs, data=data, runs=tmp_path / "runs",
+        tmp_path / "kit", stages=["stage4.accompaniment", "stage4.vocals"], configs=configs, data=data, runs=tmp_path / "runs",
         overrides=["stage4.vocals.start_from={runs}/stage4.accompaniment", "stage4.seed=4"],
     )  # fmt: skip
     plan = read_plan(tmp_path / "kit")
     assert [(t.run, t.stage, t.overrides) for t in plan.trainings] == [
-        ("stage4.vocals", "stage4", ("track=vocals", "start_from={runs}/stage4.accompaniment", "seed=4")),
         ("stage4.accompaniment", "stage4", ("track=accompaniment", "seed=4")),
+        ("stage4.vocals", "stage4", ("track=vocals", "start_from={runs}/stage4.accompaniment", "seed=4")),
     ]
+    assert [t.needs for t in plan.trainings] == [
+        ("autoencoder", "stage3"), ("autoencoder", "stage3", "stage4.accompaniment"),
+    ]  # fmt: skip
     values = yaml.safe_load((tmp_path / "kit" / "configs" / "stage4.vocals.yaml").read_text())
     assert values == {"steps": 77, "batch_size": 4, "lr": 0.001}
     held = names(tmp_path / "kit")
@@ -198,6 +205,14 @@ def test_a_foreign_file_of_that_name_makes_no_kit(tmp_path: Path, name: str, tex
         ({"stages": ["stage4.drums"]}, "--stages stage4.drums: there are"),
         ({"stages": ["stage1", "stage1"], "songs": 1}, "stage1 is there twice"),
         ({"stages": ["stage2"], "songs": 1}, "stage2 needs stage1: name it before in --stages"),
+        (
+            {"stages": ["stage1", "stage2"], "songs": 1, "overrides": ["stage2.start_from=base/stage1"]},
+            "stage2 needs base/stage1: ",
+        ),
+        (
+            {"stages": ["stage1", "stage2"], "songs": 1, "overrides": ["stage2.mask_seconds=9"]},
+            "stage2 needs separator: ",
+        ),
         ({"stages": ["stage1"]}, "--stages without data"),
         ({"stages": ["stage1"], "songs": 1, "minutes": ["stage2=4"]}, "--minutes stage2=4: no such training"),
         ({"stages": ["stage1"], "songs": 1, "minutes": ["soon"]}, "--minutes soon: write minutes above 0"),

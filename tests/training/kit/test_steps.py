@@ -25,7 +25,8 @@ from duotok.training.kit import trainers, wheels
 from duotok.training.kit.collect import pack
 from duotok.training.kit.join import join_results
 from duotok.training.kit.make import Options, make_kit
-from duotok.training.kit.plan import FILE, KitError, Training, meant, read_plan
+from duotok.training.kit.plan import FILE, KitError, Plan, Training, meant, read_plan
+from duotok.training.kit.script import _chosen
 from duotok.training.kit.steps import Work
 from duotok.training.kit.wheels import Sources, Target
 from duotok.training.stages.registry import NAMES, config_class
@@ -418,14 +419,25 @@ def test_a_command_that_fails_says_why_in_one_line(tmp_path: Path, capfd: pytest
 
 def test_what_a_run_waits_for() -> None:
     everything = ["separator", "autoencoder", "stage1", "stage2", "stage3", "stage4.vocals"]
-    assert trainers.waits_for("stage2", everything) == {"stage1", "separator"}  # the teacher is trained first
-    assert trainers.waits_for("stage4.vocals", everything) == {"stage3", "autoencoder"}
-    assert trainers.waits_for("stage2", ["stage3"]) == trainers.waits_for("stage1", everything) == set()
+    stage2 = training("stage2", "stage1", "separator")
+    assert trainers.waits_for(stage2, everything) == {"stage1", "separator"}
+    assert trainers.waits_for(stage2, ["stage3"]) == trainers.waits_for(training("stage1"), everything) == set()
+
+
+def test_choices_of_the_day_leave_what_a_training_waits_for() -> None:
+    options = Namespace(stages="", minutes=["3"], set=["steps=2", "stage2.start_from={runs}/other"])
+    first, second = _chosen(Plan(trainings=(training("stage1"), training("stage2", "stage1", "separator"))), options)
+    assert (first.needs, first.minutes, first.overrides) == ((), 3.0, ("steps=2",))
+    assert second.needs == ("stage1", "separator", "other") and second.minutes == 3.0
+
+
+def training(run: str, *needs: str) -> Training:
+    return Training(run, run, "", needs=needs)
 
 
 def test_side_by_side_each_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainers, "POLL", 0.0)
-    runs = [Training(name, name, "") for name in ("separator", "autoencoder", "stage1", "stage2")]
+    runs = [*map(training, ("separator", "autoencoder", "stage1")), training("stage2", "stage1", "separator")]
     told: list[str] = []
     trainers.side_by_side(runs, 3, *paced(told))
     assert [line for line in told if line.startswith("arrays")] == [f"arrays {t.run}" for t in runs]
@@ -443,7 +455,7 @@ def test_side_by_side_each_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPat
 
 def test_side_by_side_what_fails_stops_what_would_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainers, "POLL", 0.0)
-    runs = [Training(name, name, "") for name in ("autoencoder", "stage1", "stage2")]
+    runs = [training("autoencoder"), training("stage1"), training("stage2", "stage1")]
     told: list[str] = []
     with pytest.raises(KitError, match="stage1 broke"):
         trainers.side_by_side(runs, 2, *paced(told, fails="stage1"))

@@ -53,7 +53,7 @@ def test_discriminators_learn_to_tell_and_the_matching_falls_for_the_truth() -> 
 
 def stage(store: ShardStore, start: Path, **changes: object) -> AutoencoderStage:
     config = AUTOENCODER.model_copy(update={"adversary": SMALL, "start_from": start, "steps": 4, **changes})
-    return AutoencoderStage(config, store, "adversarial")
+    return AutoencoderStage(config, store, "adversarial", start)
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,11 @@ from duotok.shards.store import ShardStore
 from duotok.training.batches.derive import compute_latents
 from duotok.training.batches.latent_data import latent_segments, rendered
 from duotok.training.batches.sounds import Sound
+from duotok.training.checkpoint import best
+from duotok.training.earlier_runs import stamp
 from duotok.training.engine import train
 from duotok.training.stages import published
-from duotok.training.stages.loading import fingerprint, load_autoencoder, load_dit
-from duotok.training.stages.registry import _autoencoder_model
+from duotok.training.stages.loading import autoencoder_config, load_autoencoder, load_dit
 from duotok.training.stages.stage4 import Stage4
 
 DIT = StableAudioConfig(kind="stable-audio", latent_dim=4, condition_dim=16, width=64, heads=2, blocks=1)
@@ -53,7 +54,7 @@ def runs(folder: Path, store: ShardStore, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_latents_of_the_training_set_have_unit_variance(runs: Path, store: ShardStore) -> None:
-    autoencoder = load_autoencoder(runs)
+    autoencoder = load_autoencoder(best(runs / "autoencoder"))
     assert isinstance(autoencoder, EarVAE) and not any(p.requires_grad for p in autoencoder.parameters())
     sounds = published.measured_sound(store, 60, 2)
     latents = torch.cat([autoencoder.encode(sound[None])[0] for sound in sounds])
@@ -70,8 +71,8 @@ def test_few_minutes_are_spread_over_all_segments(store: ShardStore) -> None:
 
 def test_stage_4_trains_on_stereo_latents(runs: Path, store: ShardStore) -> None:
     """Derived latents are those of both channels; a DiT of stable-audio-tools learns them and comes back from its run."""
-    autoencoder = load_autoencoder(runs)
-    compute_latents(store, autoencoder, fingerprint(runs / "autoencoder", "autoencoder"))
+    autoencoder = load_autoencoder(best(runs / "autoencoder"))
+    compute_latents(store, autoencoder, stamp(best(runs / "autoencoder"), "autoencoder"))
     segment = latent_index(store)
     sound = Sound(store, segment).stereo("vocals")
     whole = autoencoder.encode(sound[None])[0].numpy()
@@ -86,10 +87,12 @@ def test_stage_4_trains_on_stereo_latents(runs: Path, store: ShardStore) -> None
 
     derive(store, "codes", codes, tracks=("vocals",), made_by="test")
     vectors = torch.randn(10, 16)
-    stage = Stage4(stage4_config(dit=DIT, steps=2, save_every=2, held_out_every=2, sample_every=0), store, vectors, autoencoder)
+    stage = Stage4(
+        stage4_config(dit=DIT, steps=2, save_every=2, held_out_every=2, sample_every=0), store, vectors, autoencoder
+    )
     figures = train(stage, runs / "stage4.vocals")
     assert {"loss", "mel"} <= figures.keys() and all(np.isfinite(v) for v in figures.values())
-    dit = load_dit(runs, "vocals")
+    dit = load_dit(best(runs / "stage4.vocals"))
     assert isinstance(dit, StableAudioDiT) and dit.config == DIT
     assert len(latent_segments(store, "train", "vocals")) > 3
 
@@ -100,8 +103,10 @@ def latent_index(store: ShardStore) -> int:
 
 
 def test_it_is_not_trained_further(runs: Path) -> None:
-    with pytest.raises(ConfigError, match=r"autoencoder: holds a published autoencoder \(ear-vae\), which is finished"):
-        _autoencoder_model(runs / "autoencoder")
+    with pytest.raises(
+        ConfigError, match=r"a published autoencoder \(ear-vae\), which is finished; leave this stage out"
+    ):
+        autoencoder_config(best(runs / "autoencoder"))
 
 
 def test_what_stands_there_stays(folder: Path, store: ShardStore, runs: Path) -> None:

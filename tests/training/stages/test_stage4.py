@@ -213,10 +213,11 @@ def test_a_run_may_start_from_the_other_track_s_average(coded: ShardStore, tmp_p
     weights = load_file(tmp_path / "first" / "checkpoint-00000006" / "ema.safetensors")
     raw = load_file(tmp_path / "first" / "checkpoint-00000006" / "dit.safetensors")
     assert any(not torch.equal(weights[name], raw[name]) for name in weights)
-    second = make(coded, seed=5, start_from=str(tmp_path / "first"))
+    second = Stage4(config(seed=5), coded, VECTORS, start=tmp_path / "first")
     second.start()
     for module in (second.dit, second.ema):
         assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+    assert second.parents["start_from"].stage == "stage4.vocals" and second.parents["start_from"].step == 6
     alone = make(coded, seed=5)
     alone.start()
     assert any(not torch.equal(value, weights[name]) for name, value in alone.dit.state_dict().items())

@@ -191,25 +191,25 @@ class CropBatches:
 
     def cut_from(self) -> list[tuple[int, str]]:
         """Every (segment, track) that a crop may be cut from."""
-        found: dict[tuple[int, str], None] = {}
+        places: dict[tuple[int, str], None] = {}
         for name, indices in self.mixture.segments.items():
-            wanted = self.mixture.components[name].types
+            filtered = self.mixture.components[name].types
             for index in indices.tolist():
                 stored = self.store.segments[index]
                 for kind in stored.segment.types:
-                    if not wanted or kind in wanted:
-                        found[index, track_of(kind, stored)] = None
+                    if not filtered or kind in filtered:
+                        places[index, track_of(kind, stored)] = None
         for pool, track in zip(self.pools.values(), TRACKS, strict=False):
-            found.update({(index, track): None for index in pool.tolist()})
-        return sorted(found)
+            places.update({(index, track): None for index in pool.tolist()})
+        return sorted(places)
 
     def plan(self, step: int, item: int) -> Plan:
         """The crop at a place of the batch of a step: a pure function of (seed, step, item)."""
         rng = np.random.default_rng(item_seed(self.seed, step, item))
         name, index, _ = self.mixture.draw(step * self.batch_size + item)
         stored = self.store.segments[index]
-        wanted = self.mixture.components[name].types
-        types = [t for t in stored.segment.types if not wanted or t in wanted]
+        filtered = self.mixture.components[name].types
+        types = [t for t in stored.segment.types if not filtered or t in filtered]
         kind = types[int(rng.integers(len(types)))]
         gain = float(rng.normal(0, self.config.gain_std_db))
         if kind == "mix" and self.pools and rng.random() < self.config.pseudo_mix.share:
@@ -236,21 +236,21 @@ class CropBatches:
 
     def cut(self, plan: Plan) -> Item:
         """What was drawn, out of the arrays of the store."""
-        found = [self._features(part.index, part.track, part.start, plan.count) for part in plan.parts]
-        mels = [gain_mel(mel, part.gain_db) for (mel, _), part in zip(found, plan.parts, strict=True)]
+        features = [self._features(part.index, part.track, part.start, plan.count) for part in plan.parts]
+        mels = [gain_mel(mel, part.gain_db) for (mel, _), part in zip(features, plan.parts, strict=True)]
         mel = mels[0] if len(mels) == 1 else mix_mels(*mels)
         one = plan.parts[0]
         masks = self._masks(one.index, one.start, plan.count) if plan.type == "mix" and len(plan.parts) == 1 else None
-        return Item(plan.key, plan.type, plan.track, mel, found[plan.chroma][1], plan.text, masks)
+        return Item(plan.key, plan.type, plan.track, mel, features[plan.chroma][1], plan.text, masks)
 
     def _features(self, index: int, track: str, start: int, count: int) -> tuple[Tensor, Tensor]:
         names = ("mel", "chroma")
         if all(self.store.has(index, track, name, self.made_by) for name in names):
             first, rows = MEL_PER_FRAME * start, MEL_PER_FRAME * count
-            found = {name: self.store.rows(index, track, name, first, rows) for name in names}
+            arrays = {name: self.store.rows(index, track, name, first, rows) for name in names}
         else:
-            found = self.features.rows(index, track, names, start, count)
-        mel, chroma = (torch.from_numpy(found[name].astype(np.float32)) for name in names)
+            arrays = self.features.rows(index, track, names, start, count)
+        mel, chroma = (torch.from_numpy(arrays[name].astype(np.float32)) for name in names)
         return mel, chroma
 
     def _masks(self, index: int, start: int, count: int) -> Tensor | None:

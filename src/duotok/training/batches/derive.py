@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,11 +100,11 @@ def compute_latents(
     workers: int = 1,
 ) -> None:
     """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device."""
-    found = _places(store)
-    made = Latents(autoencoder.eval(), device or torch.device("cpu"), found)
+    covered = _places(store)
+    made = Latents(autoencoder.eval(), device or torch.device("cpu"), covered)
     for track in TRACKS:
         derive(
-            store, "latents", made, tracks=(track,), made_by=f"{made_by} joined", select=sorted(found[track]),
+            store, "latents", made, tracks=(track,), made_by=f"{made_by} joined", select=sorted(covered[track]),
             workers=workers,
         )  # fmt: skip
 
@@ -125,24 +126,24 @@ class Codes:
         stretch, start = self.places[track][index]
         frames = int(stretch.store.frames[index])
         tokenizer = self.tokenizer.to(self.device)
-        found = []
+        codes = []
         for low in range(start - start % self.window, start + frames, self.window):
             count = min(self.window, stretch.frames - low)
             mel = torch.from_numpy(np.asarray(stretch.rows("mel", low, count), dtype=np.float32))
-            found.append(tokenizer.encode(mel[None].to(self.device), track)[0])
+            codes.append(tokenizer.encode(mel[None].to(self.device), track)[0])
         skip = start % self.window
-        return torch.cat(found)[skip : skip + frames, None].cpu().numpy().astype(np.int32)
+        return torch.cat(codes)[skip : skip + frames, None].cpu().numpy().astype(np.int32)
 
 
 def compute_codes(
     store: ShardStore, tokenizer: Tokenizer, window: int, made_by: str, device: torch.device | None = None,
-    workers: int = 1,
+    workers: int = 1, tracks: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
-    """Codes of both tracks of every segment that `compute_latents` covers, by `workers` processes that share the device."""
-    found = _places(store)
-    made = Codes(tokenizer.eval(), device or torch.device("cpu"), window, found)
+    """Codes of both tracks (or of these) of every segment that `compute_latents` covers, by `workers` processes that share the device."""
+    covered = _places(store)
+    made = Codes(tokenizer.eval(), device or torch.device("cpu"), window, covered)
     stamp = f"{made_by} window {window} joined"
-    for track in TRACKS:
+    for track in tracks or TRACKS:
         derive(
-            store, "codes", made, tracks=(track,), made_by=stamp, select=sorted(found[track]), workers=workers
+            store, "codes", made, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers
         )  # fmt: skip

@@ -99,12 +99,12 @@ class Stretch:
 
     def _parts(self, start: int, frames: int) -> list[tuple[int, int, int]]:
         """(segment, first frame in it, frames) of what covers `frames` token frames from `start`."""
-        found = []
+        parts = []
         for index, first, stop in zip(self.indices, self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
             low, high = max(start, first), min(start + frames, stop)
             if low < high:
-                found.append((index, low - first, high - low))
-        return found
+                parts.append((index, low - first, high - low))
+        return parts
 
     def rows(self, name: str, start: int = 0, frames: int | None = None) -> np.ndarray:
         """Rows of a derived array for `frames` token frames from `start`; None: to the end."""
@@ -154,26 +154,26 @@ def rendered(store: ShardStore, track: str, *splits: Split) -> list[int]:
 
 def places(store: ShardStore, track: str, *splits: Split) -> dict[int, tuple[Stretch, int]]:
     """Segment -> the stretch that it belongs to, and its first frame there."""
-    found = {}
+    place_of = {}
     for piece in joined(store, rendered(store, track, *splits)):
         stretch = Stretch(store, track, tuple(piece))
-        found.update({index: (stretch, int(start)) for index, start in zip(piece, stretch.starts, strict=False)})
-    return found
+        place_of.update({index: (stretch, int(start)) for index, start in zip(piece, stretch.starts, strict=False)})
+    return place_of
 
 
 def _ready(store: ShardStore, split: Split, track: str) -> list[int]:
     """Segments whose latents and codes of `track` are there. Raises ConfigError when there is none."""
-    found = [
+    ready = [
         index
         for index in rendered(store, track, split)
         if all(store.has(index, track, name) for name in ("latents", "codes", "levels"))
     ]
-    if not found:
+    if not ready:
         raise ConfigError(
             f"{store.ranges.url}: no {split} segment with latents and codes of {track}; stage 4 needs some of the "
             f"types {', '.join(RENDERED_TYPES)}"
         )
-    return found
+    return ready
 
 
 def _counts(levels: np.ndarray) -> np.ndarray:
@@ -191,11 +191,11 @@ def latent_segments(store: ShardStore, split: Split, track: str, least_frames: i
 
 def latent_stretches(store: ShardStore, split: Split, track: str) -> list[LatentStretch]:
     """The same segments, neighbours joined: a crop may cross from one into the next. Raises ConfigError likewise."""
-    found = []
+    stretches = []
     for piece in joined(store, _ready(store, split, track)):
         plain = Stretch(store, track, tuple(piece))
-        found.append(LatentStretch(store, track, plain.indices, _counts(plain.rows("levels"))))
-    return found
+        stretches.append(LatentStretch(store, track, plain.indices, _counts(plain.rows("levels"))))
+    return stretches
 
 
 def padding(stretches: Sequence[LatentStretch], size: int) -> float:

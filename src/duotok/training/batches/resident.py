@@ -93,7 +93,7 @@ class Resident:
         ]
         mixed = (batch["first"][:, 1] != NOWHERE)[:, None, None]
         chosen = batch["first"].gather(1, batch["chroma_part"][:, None])[:, 0]
-        found = {
+        features = {
             "mel": torch.where(mixed, mix_mels(*mels), mels[0]) * inside,
             "chroma": rows("chroma", chosen) * inside,
         }
@@ -101,9 +101,9 @@ class Resident:
             there = batch["mask_first"] != NOWHERE
             shape = (*inside.shape[:2], len(STEMS), self.bins)
             masks = rows("masks", batch["mask_first"]) * (inside & there[:, None, None]) if self.mask_rows else None
-            found["masks"] = torch.zeros(shape, device=device) if masks is None else masks.view(shape)
-            found["masks_items"] = there
-        return found
+            features["masks"] = torch.zeros(shape, device=device) if masks is None else masks.view(shape)
+            features["masks_items"] = there
+        return features
 
     def _read(self, device: torch.device) -> dict[str, Tensor]:
         """All arrays, float16, on the device. Raises ConfigError where they do not fit."""
@@ -118,11 +118,11 @@ class Resident:
         return read
 
     def _array(self, name: str, places: dict[tuple[int, str], int], rows: int, device: torch.device) -> Tensor:
-        found: Tensor | None = None
+        array: Tensor | None = None
         for (index, track), first in places.items():
             part = torch.from_numpy(np.array(self.store.rows(index, track, name)))
-            if found is None:
-                found = torch.empty(rows, part.shape[1], dtype=torch.float16, device=device)
-            found[first : first + len(part)] = part.to(device, torch.float16)
-        assert found is not None
-        return found
+            if array is None:
+                array = torch.empty(rows, part.shape[1], dtype=torch.float16, device=device)
+            array[first : first + len(part)] = part.to(device, torch.float16)
+        assert array is not None
+        return array

@@ -110,11 +110,11 @@ def span(rng: np.random.Generator, sound: Sound, track: str, size: int, least: f
 
 def pick(store: ShardStore, split: Split, component: Component, longer_than: int) -> list[Sound]:
     """The sounds that a filter lets through, longer than so many samples; empty when there is none."""
-    found = store.select(
+    indices = store.select(
         split, types=component.types, kinds=component.kinds, corpora=component.corpora, needs=component.needs,
         lyrics=component.lyrics,
     )  # fmt: skip
-    sounds = (Sound(store, index) for index in found)
+    sounds = (Sound(store, index) for index in indices)
     return [sound for sound in sounds if sound.samples > longer_than]
 
 
@@ -129,13 +129,13 @@ def excerpts(
         starts = range(0, sound.samples - size + 1, size)
         louder = [(sound.loudness(component.track, start, size), sound, start) for start in starts]
         ranked.setdefault(sound.segment.recording, []).extend(louder)
-    for found in ranked.values():
-        found.sort(key=lambda entry: -entry[0])
+    for loudest in ranked.values():
+        loudest.sort(key=lambda entry: -entry[0])
     turns = [
-        found[i]
+        loudest[i]
         for i in range(max(map(len, ranked.values()), default=0))
-        for found in ranked.values()
-        if i < len(found)
+        for loudest in ranked.values()
+        if i < len(loudest)
     ]
     return [(sound, start) for level, sound, start in turns if level > 0][:most]
 

@@ -2,6 +2,9 @@
 
 Large floating tensors become outlines: shape and type, no data. Everything else (lengths, tracks, masks, small tables) is
 real, so that what depends on data takes its usual course. The paper's stages are counted in seconds on a laptop.
+
+Operations are counted by torch's own FlopCounterMode; here are the outlines that let it run without arithmetic, the memory,
+and the one operation that it does not know (attention on a CPU; its registry in torch 2.13 has the kernels of a GPU only).
 """
 
 # mypy: disallow-untyped-calls=False

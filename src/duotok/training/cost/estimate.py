@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from duotok.clock import FRAME_SAMPLES, MEL_PER_FRAME
+from duotok.devices import gpu_or_cpu
 from duotok.errors import ConfigError
 from duotok.training.cost.counting import Counted, count
 from duotok.training.cost.synthetic import sketch
-from duotok.training.engine import Batches, Run, join, seed_step
+from duotok.training.engine import Batches, Run, seed_step
+from duotok.training.processes import join
 from duotok.training.stage import Batch, Stage, StageConfig
 
 if TYPE_CHECKING:
@@ -72,23 +74,23 @@ class Cost:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with the sums; memory in bytes."""
-        found = asdict(self)
-        found["parameters"] = {name: {"trained": t, "frozen": f} for name, (t, f) in self.parameters.items()}
+        values = asdict(self)
+        values["parameters"] = {name: {"trained": t, "frozen": f} for name, (t, f) in self.parameters.items()}
         trained, frozen = (sum(column) for column in zip(*self.parameters.values(), strict=True))
         sums = {"trained": trained, "frozen": frozen, "memory_in_all": sum(self.memory.values()), "flops": self.flops}
-        return found | sums | {"steps_per_second": 1 / self.speed.seconds, "days": self.days}
+        return values | sums | {"steps_per_second": 1 / self.speed.seconds, "days": self.days}
 
 
 def parameters_by_part(stage: Stage) -> dict[str, tuple[int, int]]:
     """Trained and frozen parameters of the children of each module."""
-    found: dict[str, tuple[int, int]] = {}
+    counts: dict[str, tuple[int, int]] = {}
     for module_name, module in stage.modules.items():
         for key, parameter in module.named_parameters():
             part = f"{module_name}.{key.split('.')[0]}"
-            trained, frozen = found.get(part, (0, 0))
+            trained, frozen = counts.get(part, (0, 0))
             n = parameter.numel()
-            found[part] = (trained + n, frozen) if parameter.requires_grad else (trained, frozen + n)
-    return found
+            counts[part] = (trained + n, frozen) if parameter.requires_grad else (trained, frozen + n)
+    return counts
 
 
 def memory_of(stage: Stage, counted: Counted) -> dict[str, int]:
@@ -191,7 +193,7 @@ def free_memory(device: torch.device) -> int:
 
 def here(config: StageConfig) -> tuple[StageConfig, list[str]]:
     """The config as this machine can run it, and what was changed."""
-    if torch.cuda.is_available() and config.device != "cpu":
+    if gpu_or_cpu(config.device).type == "cuda":
         return config, []
     notes = []
     if config.device == "cuda" or config.precision != "fp32" or config.compile:
@@ -259,7 +261,7 @@ def _speed(
 ) -> tuple[Speed, list[str]]:
     """Measured with as many items as memory and patience allow, expected from the rate of matrix products otherwise."""
     local, notes = here(config)
-    device = torch.device("cuda" if torch.cuda.is_available() and local.device != "cpu" else "cpu")
+    device = gpu_or_cpu(local.device)
     if local.threads:
         torch.set_num_threads(local.threads)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(local.precision, torch.float32)

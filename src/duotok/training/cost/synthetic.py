@@ -43,22 +43,22 @@ class SyntheticStore(ShardStore):
             import pyarrow as pa
         except ImportError:
             raise MissingExtraError("training needs pyarrow: pip install 'duotok[train]'") from None
-        found = list(segments(frames, components))
-        table = pa.Table.from_pylist([table_row(segment) for segment in found], schema=table_schema(Segment))
+        made = list(segments(frames, components))
+        table = pa.Table.from_pylist([table_row(segment) for segment in made], schema=table_schema(Segment))
         places: list[tuple[str, Any]] = [
-            ("shard", pa.array(["synthetic"] * len(found))),
-            ("index", pa.array(range(len(found)))),
+            ("shard", pa.array(["synthetic"] * len(made))),
+            ("index", pa.array(range(len(made)))),
             *(
-                (name, pa.array([[(stem, 0) for stem in s.stems] for s in found], pa.map_(pa.string(), pa.int64())))
+                (name, pa.array([[(stem, 0) for stem in s.stems] for s in made], pa.map_(pa.string(), pa.int64())))
                 for name in ("offsets", "sizes")
             ),
-            ("sha256", pa.array([[] for _ in found], pa.map_(pa.string(), pa.string()))),
+            ("sha256", pa.array([[] for _ in made], pa.map_(pa.string(), pa.string()))),
         ]
         for name, column in places:
             table = table.append_column(name, column)
         self._arguments = (frames, components, widths)  # type: ignore[assignment]
         self.ranges, self.verify, self.summary, self.derived = Ranges("synthetic"), False, {}, None
-        self.segments = Segments(table, np.arange(len(found)))
+        self.segments = Segments(table, np.arange(len(made)))
         self.frames = self.segments.column("frames")
         self.widths = widths
         self.noise = (0.1 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE)).astype(np.float32)
@@ -81,11 +81,11 @@ class SyntheticStore(ShardStore):
 
 def segments(frames: int, components: list[Component]) -> Iterator[Segment]:
     """Train and validation segments for every kind and component, all full of words."""
-    wanted = [Component(kinds=(kind,)) for kind in KINDS] + components
+    every = [Component(kinds=(kind,)) for kind in KINDS] + components
     seconds = frames * FRAME_SAMPLES / SAMPLE_RATE
     starts = np.arange(0, seconds - SECONDS_A_WORD, SECONDS_A_WORD).tolist()
     words = tuple(("word", start, start + SECONDS_A_WORD) for start in starts)
-    for number, component in enumerate(wanted):
+    for number, component in enumerate(every):
         kind = component.kinds[0] if component.kinds else kind_of(component.types)
         types = component.types or TYPES[kind]
         corpus = component.corpora[0] if component.corpora else "synthetic"
@@ -107,14 +107,14 @@ def kind_of(types: tuple[SampleType, ...]) -> Kind:
 
 def components_of(config: BaseModel) -> list[Component]:
     """Every component of a mixture that a config names, however deep."""
-    found: list[Component] = []
+    components: list[Component] = []
     for _, value in config:
         for part in value.values() if isinstance(value, dict) else (value,):
             if isinstance(part, Component):
-                found.append(Component(**part.model_dump(include=set(Component.model_fields))))
+                components.append(Component(**part.model_dump(include=set(Component.model_fields))))
             elif isinstance(part, BaseModel):
-                found += components_of(part)
-    return found
+                components += components_of(part)
+    return components
 
 
 def _crops(config: Any, masks: bool = False) -> tuple[Any, SyntheticStore]:

@@ -53,13 +53,13 @@ def chosen(run: Path, weights_only: bool) -> list[str]:
     newest = checkpoints(run)[-1]
     best = read(run / "best.json").get("step")
     folders = {newest.name, *([f"checkpoint-{best:08d}"] if best is not None else [])}
-    found = [
+    files = [
         f"{folder}/{path.name}"
         for folder in sorted(folders)
         for path in sorted((run / folder).iterdir() if (run / folder).is_dir() else ())
         if not (weights_only and (path.name == STATE or path.name.startswith("random.")))
     ]
-    return [*found, *(name for name in ALONGSIDE if (run / name).is_file())]
+    return [*files, *(name for name in ALONGSIDE if (run / name).is_file())]
 
 
 def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only: bool = False) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only
         }  # fmt: skip
         old = _pieces(folder)
         # Known before they are there, so that a stopped collection can be collected anew.
-        told = {**facts, "pieces": [*made, *({"name": n, "bytes": 0, "sha256": ""} for n in old)]}
-        write_bytes(folder / TABLE, (json.dumps(told, indent=1) + "\n").encode())
+        announced = {**facts, "pieces": [*made, *({"name": n, "bytes": 0, "sha256": ""} for n in old)]}
+        write_bytes(folder / TABLE, (json.dumps(announced, indent=1) + "\n").encode())
         for name in old:
             (folder / name).unlink(missing_ok=True)
         for piece in made:
@@ -100,8 +100,8 @@ def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only
 def _pieces(folder: Path) -> list[str]:
     """What an earlier collection wrote into a folder."""
     facts = read(folder / TABLE)
-    found = facts.get("pieces") if {"format", "steps", "files"} <= facts.keys() else None
-    names = [str(piece.get("name")) for piece in found or () if isinstance(piece, dict)]
+    pieces = facts.get("pieces") if {"format", "steps", "files"} <= facts.keys() else None
+    names = [str(piece.get("name")) for piece in pieces or () if isinstance(piece, dict)]
     return [name for name in dict.fromkeys(names) if re.fullmatch(rf"{NAME}\.[0-9]+", name)]
 
 

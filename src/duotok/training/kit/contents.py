@@ -73,8 +73,8 @@ def recordings(
     items: list[Item] = []
     words: list[str] = []
     for corpus in opened:
-        wanted = used.get(corpus.name, set())
-        outside = next((path for path in sorted(wanted) if not Path(path).is_relative_to(corpus.root)), None)
+        used_files = used.get(corpus.name, set())
+        outside = next((path for path in sorted(used_files) if not Path(path).is_relative_to(corpus.root)), None)
         if outside is not None:
             raise ConfigError(
                 f"{outside}: not below {corpus.root}, so a kit cannot take it along; make shards and name them by --data"
@@ -83,7 +83,7 @@ def recordings(
         for item in tree(corpus.root, f"audio/{corpus.name}"):
             path = corpus.root / item.name.split("/", 2)[2]
             if works.intersection(path.parents) or (
-                path.suffix.lower() in AUDIO_SUFFIXES and os.path.normpath(path) not in wanted
+                path.suffix.lower() in AUDIO_SUFFIXES and os.path.normpath(path) not in used_files
             ):
                 continue
             items.append(item)
@@ -93,10 +93,10 @@ def recordings(
 
 def runs(folder: Path) -> Iterator[Item]:
     """Newest and best checkpoint of each run in a folder RUNS. Raises ConfigError when there is none."""
-    found = [run for run in sorted(folder.iterdir()) if collect.checkpoints(run)] if folder.is_dir() else []
-    if not found:
+    trained = [run for run in sorted(folder.iterdir()) if collect.checkpoints(run)] if folder.is_dir() else []
+    if not trained:
         raise ConfigError(f"--runs {folder}: no run with a checkpoint in it")
-    for run in found:
+    for run in trained:
         for name in collect.chosen(run, weights_only=False):
             yield Item(f"runs/{run.name}/{name}", run / name)
 

@@ -65,17 +65,17 @@ def _check_clash(run: Path, step: int, files: Sequence[dict[str, Any]]) -> None:
             raise DuoTokError(f"{path}: is there with another content; join into another --runs folder")
 
 
-def _check_log(found: Path, there: Path) -> None:
+def _check_log(collected: Path, there: Path) -> None:
     """Raises DuoTokError when the log that is there is not the beginning of the one that comes: of another training."""
-    if found.is_file() and there.is_file() and not found.read_bytes().startswith(there.read_bytes()):
+    if collected.is_file() and there.is_file() and not collected.read_bytes().startswith(there.read_bytes()):
         raise DuoTokError(f"{there}: is the log of another training; join into another --runs folder")
 
 
-def _place(found: Path, run: Path) -> None:
+def _place(collected: Path, run: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    for checkpoint in checkpoints(found):
+    for checkpoint in checkpoints(collected):
         if not (run / checkpoint.name).exists():
             put(checkpoint, run / checkpoint.name)
     for name in ALONGSIDE:
-        if (found / name).is_file():
-            put(found / name, run / name)
+        if (collected / name).is_file():
+            put(collected / name, run / name)

@@ -48,7 +48,7 @@ class Options:
     """
 
     stages: Sequence[str] = ()
-    configs: Path = Path("configs/mini")
+    configs: Path = Path("mini")
     minutes: Sequence[str] = ()
     overrides: Sequence[str] = ()
     data: Path | None = None
@@ -185,8 +185,8 @@ def _readme(plan: Plan) -> str:
     def line(training: Training) -> str:
         return f"    {training.run}" + (f", {training.minutes:g} minutes" if training.minutes is not None else "")
 
-    told = "\n".join(["", "It trains, in this order:", "", *(line(training) for training in plan.trainings)])
-    return TELLS.format(trainings=told if plan.trainings else "")
+    listed = "\n".join(["", "It trains, in this order:", "", *(line(training) for training in plan.trainings)])
+    return TELLS.format(trainings=listed if plan.trainings else "")
 
 
 def _check_place(folder: Path) -> None:
@@ -212,12 +212,12 @@ def _own(folder: Path) -> dict[str, str | None]:
     manifest, parts = start.read(folder / start.MANIFEST), start.read(folder / start.PARTS)
     listed = manifest.get("files") if "seal" in manifest else parts.get("parts") if "kit" in parts else None
     try:
-        found: dict[str, str | None] = {entry["name"]: entry["sha256"] for entry in listed or ()}
+        files: dict[str, str | None] = {entry["name"]: entry["sha256"] for entry in listed or ()}
     except (KeyError, TypeError):
         return {}
-    if found:
-        found = {**dict.fromkeys((start.MANIFEST, start.PARTS, SCRIPT, contents.README)), **found}
-    return found
+    if files:
+        files = {**dict.fromkeys((start.MANIFEST, start.PARTS, SCRIPT, contents.README)), **files}
+    return files
 
 
 def _foreign(folder: Path, own: Mapping[str, str | None]) -> Path | None:

@@ -22,7 +22,7 @@ class KitError(Exception):
 @dataclass(frozen=True)
 class Training:
     """One run of `duotok train`. run: the folder it has in RUNS; stage: the command's word; config: file in the kit;
-    minutes: its budget of time, None where the config's steps decide.
+    minutes: its budget of time, None where the config's steps decide; needs: the runs in RUNS that its config names.
     """
 
     run: str
@@ -30,6 +30,7 @@ class Training:
     config: str
     overrides: tuple[str, ...] = ()
     minutes: float | None = None
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,33 +65,33 @@ def read_plan(kit: Path) -> Plan:
 
 
 def _training(row: dict[str, Any]) -> Training:
-    return Training(**{**row, "overrides": tuple(row["overrides"])})
+    return Training(**{**row, **{name: tuple(row[name]) for name in ("overrides", "needs")}})
 
 
 def meant(assignments: Sequence[str], training: Training, trainings: Sequence[Training]) -> list[str]:
     """Which of `[RUN.]KEY=VALUE` are for one of the trainings, as KEY=VALUE. RUN: a run or a stage; `all` and none mean all."""
-    own = (training.run, training.stage, "all")  # the longer name first
-    others = {name for other in trainings for name in (other.run, other.stage)} - {*own}
-    found = []
+    names = (training.run, training.stage, "all")  # the longer name first
+    others = {name for other in trainings for name in (other.run, other.stage)} - {*names}
+    assigned = []
     for assignment in assignments:
         if any(assignment.startswith(f"{name}.") for name in others):
             continue
-        name = next((name for name in own if assignment.startswith(f"{name}.")), None)
-        found.append(assignment if name is None else assignment.removeprefix(f"{name}."))
-    return found
+        name = next((name for name in names if assignment.startswith(f"{name}.")), None)
+        assigned.append(assignment if name is None else assignment.removeprefix(f"{name}."))
+    return assigned
 
 
 def budget(minutes: Sequence[str], training: Training) -> float | None:
     """The last of `[RUN=]M` that is for a training. Raises ValueError for what is no number of minutes above 0."""
-    found = training.minutes
+    chosen = training.minutes
     for text in minutes:
         name, equals, value = text.rpartition("=")
         number = float(value)
         if not 0 < number < float("inf"):
             raise ValueError(text)
         if not equals or name in (training.run, training.stage):
-            found = number
-    return found
+            chosen = number
+    return chosen
 
 
 def stray(minutes: Sequence[str], trainings: Sequence[Training]) -> str:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from duotok.training.kit import collect
@@ -112,16 +113,23 @@ def _chosen(plan: Plan, options: argparse.Namespace) -> list[Training]:
             raise KitError(f"--stages {name}: this kit has {', '.join(known) or 'no trainings'}")
     if wrong := stray(options.minutes, plan.trainings):
         raise KitError(f"--minutes {wrong}: this kit has {', '.join(known) or 'no trainings'}")
-    found = []
+    chosen = []
     for training in plan.trainings:
         try:
             minutes = budget(options.minutes, training)
         except ValueError:
             raise KitError(f"--minutes {' '.join(options.minutes)}: write minutes above 0, or RUN=MINUTES") from None
-        overrides = (*training.overrides, *meant(options.set, training, plan.trainings))
+        added = tuple(meant(options.set, training, plan.trainings))
         if not names or training.run in names:
-            found.append(Training(training.run, training.stage, training.config, overrides, minutes))
-    return found
+            needs = (*training.needs, *_named_runs(added))
+            chosen.append(replace(training, overrides=(*training.overrides, *added), minutes=minutes, needs=needs))
+    return chosen
+
+
+def _named_runs(overrides: Sequence[str]) -> list[str]:
+    """The runs that `start_from=RUN`, `renderer_from.vocals=RUN` and the like name."""
+    pairs = [(key.split(".")[0], value) for key, _, value in (text.partition("=") for text in overrides)]
+    return [value.removeprefix("{runs}/") for key, value in pairs if key.endswith("_from")]
 
 
 def _collect(out: Path, chosen: Sequence[Training], options: argparse.Namespace) -> None:

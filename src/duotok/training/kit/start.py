@@ -31,10 +31,10 @@ def digest(path: Path) -> str:
 def read(path: Path) -> dict[str, Any]:
     """A JSON object; empty when it cannot be read as one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def damage(folder: Path, files: Sequence[Mapping[str, Any]]) -> str:
@@ -46,9 +46,9 @@ def damage(folder: Path, files: Sequence[Mapping[str, Any]]) -> str:
             missing.append(str(entry["name"]))
         elif path.stat().st_size != entry["bytes"] or digest(path) != entry["sha256"]:
             broken.append(str(entry["name"]))
-    told = [f"{_some(names)} {'is' if len(names) == 1 else 'are'} {state}" for names, state in
+    problems = [f"{_some(names)} {'is' if len(names) == 1 else 'are'} {state}" for names, state in
             ((missing, "missing"), (broken, "damaged")) if names]  # fmt: skip
-    return f"{folder}: {' and '.join(told)} (of {len(files)})" if told else ""
+    return f"{folder}: {' and '.join(problems)} (of {len(files)})" if problems else ""
 
 
 def _some(names: Sequence[str]) -> str:

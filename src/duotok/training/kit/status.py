@@ -79,11 +79,11 @@ def status(out: Path, chosen: Sequence[Training], as_json: bool) -> None:
 def _progress(row: dict[str, Any]) -> str:
     if row["checkpoint"] is None and row["step"] is None:
         return "not begun"
-    told = f"step {row['step'] or 0:,}" + (f" of {row['steps']:,}" if row["steps"] and row["minutes"] is None else "")
-    told += f" in {row['minutes']:g} minutes" if row["minutes"] is not None else ""
-    told += "" if row["checkpoint"] is None else f", checkpoint {row['checkpoint']:,}"
-    told += "".join(f", {key} {row[key]:.4g}" for key in ("loss", "rate") if key in row)
-    return ("done: " if row["done"] else "under way: ") + told
+    text = f"step {row['step'] or 0:,}" + (f" of {row['steps']:,}" if row["steps"] and row["minutes"] is None else "")
+    text += f" in {row['minutes']:g} minutes" if row["minutes"] is not None else ""
+    text += "" if row["checkpoint"] is None else f", checkpoint {row['checkpoint']:,}"
+    text += "".join(f", {key} {row[key]:.4g}" for key in ("loss", "rate") if key in row)
+    return ("done: " if row["done"] else "under way: ") + text
 
 
 def _last_log(path: Path) -> dict[str, Any]:

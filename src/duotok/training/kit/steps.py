@@ -170,8 +170,8 @@ class Work:
         )
         if done.returncode:
             raise KitError(f"{self.python} does not run ({_last_line(done.stderr)})")
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
 
     def check(self) -> None:
         """Whether the packages can be imported, which a missing system library would prevent; tells torch and GPUs. Once."""

@@ -16,16 +16,6 @@ from pathlib import Path
 
 from duotok.training.kit.plan import KitError, Training
 
-# Run -> the runs whose checkpoints it starts from; and what else it waits for where both are trained.
-NEEDS = {
-    "stage2": ("stage1",),
-    "stage3": ("stage2",),
-    "stage4.vocals": ("stage3", "autoencoder"),
-    "stage4.accompaniment": ("stage3", "autoencoder"),
-    "adversarial": ("autoencoder",),
-    "adapt": ("stage3", "autoencoder", "stage4.vocals", "stage4.accompaniment"),
-}
-BESIDES = {"stage2": ("separator",), "adapt": ("adversarial",)}
 POLL = 0.2  # seconds
 
 
@@ -72,9 +62,9 @@ def dies_with_us() -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def waits_for(run: str, among: Iterable[str]) -> set[str]:
-    """The runs `among` these that must be over before `run` begins."""
-    return {*NEEDS.get(run, ()), *BESIDES.get(run, ())} & {*among}
+def waits_for(training: Training, among: Iterable[str]) -> set[str]:
+    """The runs `among` these that must be over before a training begins."""
+    return {*training.needs} & {*among}
 
 
 def side_by_side(
@@ -121,4 +111,4 @@ def side_by_side(
 
 def _ready(waiting: Sequence[Training], running: Collection[str]) -> list[Training]:
     open_runs = {*running, *(training.run for training in waiting)}
-    return [training for training in waiting if not waits_for(training.run, open_runs)]
+    return [training for training in waiting if not waits_for(training, open_runs)]

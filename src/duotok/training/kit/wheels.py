@@ -122,10 +122,10 @@ def own_requirements(extras: Sequence[str]) -> list[Requirement]:
     from packaging.requirements import Requirement
 
     try:
-        found = metadata.metadata("duotok")
+        package = metadata.metadata("duotok")
     except metadata.PackageNotFoundError:
         raise ConfigError("duotok is not installed here, so nothing says what it requires: pip install -e .") from None
-    known = found.get_all("Provides-Extra", [])
+    known = package.get_all("Provides-Extra", [])
     for extra in extras:
         if extra not in known:
             raise ConfigError(f"--extra {extra}: there are {', '.join(sorted(known))}")
@@ -137,19 +137,19 @@ def parse_have(names: Sequence[str]) -> dict[str, str]:
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for text in (part.strip() for item in names for part in item.split(",")):
         if not text:
             continue
         try:
-            wanted = Requirement(text)
+            requirement = Requirement(text)
         except InvalidRequirement:
             raise ConfigError(f"--have {text}: write NAME or NAME==VERSION, with commas between") from None
-        exact = [spec.version for spec in wanted.specifier if spec.operator == "=="]
-        if len(exact) != len(wanted.specifier):
+        exact = [spec.version for spec in requirement.specifier if spec.operator == "=="]
+        if len(exact) != len(requirement.specifier):
             raise ConfigError(f"--have {text}: write NAME or NAME==VERSION, with commas between")
-        found[str(canonicalize_name(wanted.name))] = exact[0] if exact else ""
-    return found
+        versions[str(canonicalize_name(requirement.name))] = exact[0] if exact else ""
+    return versions
 
 
 class Resolver:
@@ -181,37 +181,37 @@ class Resolver:
         from packaging.utils import canonicalize_name
 
         self.used = set()
-        found: dict[str, list[str]] = {}
+        needed: dict[str, list[str]] = {}
         waiting: list[tuple[list[Requirement], frozenset[str]]] = [(own, frozenset(extras))]
         seen: set[tuple[str, frozenset[str]]] = set()
         while waiting:
             requirements, active = waiting.pop()
-            for wanted in requirements:
-                if not self._applies(wanted, active):
+            for requirement in requirements:
+                if not self._applies(requirement, active):
                     continue
-                name = str(canonicalize_name(wanted.name))
+                name = str(canonicalize_name(requirement.name))
                 if name in self.have:
-                    self._check_have(name, wanted)
+                    self._check_have(name, requirement)
                     continue
                 if name != "duotok":
-                    found.setdefault(name, []).append(str(wanted.specifier))
-                key = (name, frozenset(wanted.extras))
+                    needed.setdefault(name, []).append(str(requirement.specifier))
+                key = (name, frozenset(requirement.extras))
                 if key not in seen and (name == "duotok" or name in self.wheels):
                     seen.add(key)
                     waiting.append((own if name == "duotok" else self.wheels[name].requires, key[1]))
-        return found
+        return needed
 
-    def _applies(self, wanted: Requirement, extras: frozenset[str]) -> bool:
-        if wanted.marker is None:
+    def _applies(self, requirement: Requirement, extras: frozenset[str]) -> bool:
+        if requirement.marker is None:
             return True
-        return any(wanted.marker.evaluate({**self.target.markers, "extra": extra}) for extra in extras or {""})
+        return any(requirement.marker.evaluate({**self.target.markers, "extra": extra}) for extra in extras or {""})
 
-    def _check_have(self, name: str, wanted: Requirement) -> None:
+    def _check_have(self, name: str, requirement: Requirement) -> None:
         self.used.add(name)
         version = self.have[name]
-        if version and not wanted.specifier.contains(version, prereleases=True):
+        if version and not requirement.specifier.contains(version, prereleases=True):
             raise ConfigError(
-                f"--have {name}=={version}: {wanted.name}{wanted.specifier} is needed; leave it out of --have"
+                f"--have {name}=={version}: {requirement.name}{requirement.specifier} is needed; leave it out of --have"
             )
 
     def _fits(self, name: str, specs: Sequence[str]) -> bool:

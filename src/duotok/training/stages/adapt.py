@@ -7,7 +7,8 @@ autoencoder is a finished one; the latents' meaning does not change, so the rend
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from torch import Tensor
 from duotok.clock import LATENT_SAMPLES, SAMPLE_RATE
 from duotok.errors import ConfigError
 from duotok.evaluation.fidelity import mel_distance
-from duotok.files import writing
+from duotok.files import short_hash, writing
+from duotok.lineage import Origin
 from duotok.records import Split
 from duotok.renderer.render import RenderSettings
 from duotok.renderer.render import latents as render_latents
@@ -27,23 +29,100 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentSegment, latent_segments
 from duotok.training.checkpoint import best, checkpoints, load_module
-from duotok.training.stage import Batch
-from duotok.training.stages.autoencoder import AutoencoderStage, AutoencoderStageConfig
-from duotok.training.stages.loading import device_of, load_dit, load_sampling, load_vectors
+from duotok.training.earlier_runs import find_run, mismatch, origin_of, same_latents, stamp
+from duotok.training.stage import START_FROM, Batch, NamedRun
+from duotok.training.stages.autoencoder import AUTOENCODERS, AutoencoderStage, AutoencoderStageConfig
+from duotok.training.stages.loading import device_of, load_dit, load_sampling, load_vectors, stage4_config
+from duotok.training.stages.stage4 import RendererRuns
+
+ADVERSARIAL = NamedRun(START_FROM, Path("adversarial"), AUTOENCODERS, optional=True)
+"""The run of the decoder that discriminators have taught: where adapt starts from, where it was trained."""
 
 
 class AdaptConfig(AutoencoderStageConfig):
+    autoencoder_from: Path = Field(
+        default=Path("autoencoder"),
+        description="run of the autoencoder that gives the true latents: in RUNS, or absolute",
+    )
+    tokenizer_from: Path = Field(default=Path("stage3"), description="run of the tokenizer, likewise")
+    renderer_from: RendererRuns = RendererRuns()
+    start_from: Path | None = Field(
+        default=None, description="run of the decoder to start from; null: `adversarial`, or autoencoder_from where that is "
+        "not trained",
+    )  # fmt: skip
     rendered_share: float = Field(default=0.7, ge=0, le=1, description="share of crops whose latents are rendered")
     rendered_seconds: float = Field(default=3600, gt=0, description="sound to render beforehand, for each track")
 
+    def earlier_runs(self) -> tuple[NamedRun, ...]:
+        return (
+            NamedRun("autoencoder_from", self.autoencoder_from, AUTOENCODERS),
+            NamedRun("tokenizer_from", self.tokenizer_from, ("stage3",)),
+            *self.renderer_from.named().values(),
+            ADVERSARIAL if self.start_from is None else NamedRun(START_FROM, self.start_from, AUTOENCODERS),
+        )
 
-ADVERSARIAL = "adversarial"
-"""The run of the decoder that discriminators have taught."""
+
 ENOUGH_SOUND = 0.2  # share of a segment's frames that must hold sound
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The checkpoints that adapt is made from. renderers: by track."""
+
+    autoencoder: Path
+    tokenizer: Path
+    renderers: Mapping[str, Path]
+    start: Path
+
+    def origins(self) -> dict[str, Origin]:
+        """By config key, but the start: its weights are read later."""
+        renderers = {f"renderer_from.{track}": origin_of(path, "ema") for track, path in self.renderers.items()}
+        return {
+            "autoencoder_from": origin_of(self.autoencoder, "autoencoder"),
+            "tokenizer_from": origin_of(self.tokenizer, "tokenizer"),
+            **renderers,
+        }
+
+
+def find_sources(config: AdaptConfig, runs: Path) -> Sources:
+    """The best checkpoints of the runs that a config names.
+
+    Raises ConfigError when one is missing, of another stage, or a renderer was trained on other tokens or latents.
+    """
+    chosen = {
+        named.key: best(find_run(named, runs))
+        for named in config.earlier_runs()
+        if not named.optional or checkpoints(named.folder(runs))
+    }
+    renderers = {track: chosen[named.key] for track, named in config.renderer_from.named().items()}
+    autoencoder, tokenizer = chosen["autoencoder_from"], chosen["tokenizer_from"]
+    sources = Sources(autoencoder, tokenizer, renderers, chosen.get(START_FROM, autoencoder))
+    origins = sources.origins()
+    for track, path in renderers.items():
+        origin = origins[f"renderer_from.{track}"]
+        if problem := mismatch(origin, origins["tokenizer_from"], origins["autoencoder_from"]):
+            raise ConfigError(
+                f"{path.parent}: {problem}; train it again, or name the runs that it was trained on: "
+                "--set tokenizer_from=RUN, --set autoencoder_from=RUN"
+            )
+    if not same_latents(origin_of(sources.start, "autoencoder"), origins["autoencoder_from"]):
+        raise ConfigError(
+            f"{sources.start.parent}: its latents are not those of {autoencoder.parent}; name runs of one encoder: "
+            f"--set {START_FROM}=RUN, --set autoencoder_from=RUN"
+        )
+    return sources
 
 
 def rendered_folder(runs: Path) -> Path:
     return runs / "rendered"
+
+
+def rendered_by(sources: Sources, track: str) -> str:
+    """Names all that rendered latents of a track follow from: a folder of its own for each."""
+    renderer = stage4_config(sources.renderers[track])
+    settings = renderer.model_dump_json(include={"encoder_window", "sample_steps", "sampler", "temperature", "render"})
+    weights = (stamp(sources.renderers[track], "ema"), stamp(sources.tokenizer, "tokenizer"))
+    return f"{track}-{short_hash(' '.join((*weights, settings)))}"
 
 
 class Excerpt:
@@ -57,56 +136,65 @@ class Excerpt:
         return self.segment.sound.mono(self.segment.track, start * LATENT_SAMPLES, latent_frames * LATENT_SAMPLES)
 
 
-def render_excerpts(store: ShardStore, runs: Path, config: AdaptConfig, split: Split, seconds: float) -> list[Excerpt]:
-    """Render segments (recordings in turn) until `seconds` are reached for each track; done ones are kept."""
-    found: list[Excerpt] = []
+def render_excerpts(
+    store: ShardStore, runs: Path, sources: Sources, config: AdaptConfig, split: Split, seconds: float
+) -> list[Excerpt]:
+    """Render segments (recordings in turn) until `seconds` are reached for each track; done ones are kept in RUNS."""
+    excerpts: list[Excerpt] = []
     for track in TRACKS:
-        dit, vectors = load_dit(runs, track).to(device_of(config)), load_vectors(runs, track)
-        chosen = load_sampling(runs, track)
+        renderer = sources.renderers[track]
+        dit, vectors = load_dit(renderer).to(device_of(config)), load_vectors(renderer, sources.tokenizer)
+        sampling, folder = load_sampling(renderer), rendered_folder(runs) / rendered_by(sources, track)
         least = int(config.crop_seconds * 25) + 1
         by_recording: dict[str, list[LatentSegment]] = {}
         for segment in latent_segments(store, split, track, least):
             if segment.share_of_sound(0, segment.frames) >= ENOUGH_SOUND:
                 by_recording.setdefault(segment.sound.segment.recording, []).append(segment)
         turns = max(map(len, by_recording.values()), default=0)
-        queue = [of[i] for i in range(turns) for of in by_recording.values() if i < len(of)]
+        queue = [segments[i] for i in range(turns) for segments in by_recording.values() if i < len(segments)]
         left = seconds
         for segment in progress(queue, description=f"rendering {track}"):
             if left <= 0:
                 break
-            path = rendered_folder(runs) / split / f"{segment.key}.{track}.npy"
+            path = folder / split / f"{segment.key}.npy"
             if not path.is_file():
                 codes = torch.from_numpy(segment.codes().astype(np.int64))
                 rendered = render_latents(
                     dit,
                     vectors[codes],
-                    RenderSettings(chosen.steps, chosen.sampler, len(found), chosen.temperature, chosen.render),
+                    RenderSettings(
+                        sampling.steps, sampling.sampler, len(excerpts), sampling.temperature, sampling.render
+                    ),
                     track=track,
                 )
                 with writing(path) as partial, partial.open("wb") as file:
                     np.save(file, rendered.half().cpu().numpy(), allow_pickle=False)
-            found.append(Excerpt(segment, np.load(path, mmap_mode="r", allow_pickle=False)))
+            excerpts.append(Excerpt(segment, np.load(path, mmap_mode="r", allow_pickle=False)))
             left -= segment.sound.seconds
-    if not found:
-        raise ConfigError(f"{runs}: no latents to adapt to; train stage4 for both tracks first")
-    return found
+    if not excerpts:
+        raise ConfigError(f"{store.ranges.url}: no {split} segment of {config.crop_seconds:g} s with sound to adapt to")
+    return excerpts
 
 
 class Adapt(AutoencoderStage):
-    def __init__(self, config: AdaptConfig, store: ShardStore, runs: Path) -> None:
+    def __init__(self, config: AdaptConfig, store: ShardStore, runs: Path, sources: Sources) -> None:
+        """runs: RUNS, where rendered latents are kept."""
         super().__init__(config, store, "adapt")
         self.adapt: AdaptConfig = config
-        self.runs = runs
+        self.source = sources.start
+        self.parents = sources.origins()
         self.freeze_encoder()
-        self.excerpts = render_excerpts(store, runs, config, "train", config.rendered_seconds)
-        self.fixed = render_excerpts(store, runs, config, "validation", 120.0)
+        self.excerpts = render_excerpts(store, runs, sources, config, "train", config.rendered_seconds)
+        self.fixed = render_excerpts(store, runs, sources, config, "validation", 120.0)
 
     def start(self) -> None:
         """From the decoder that discriminators have taught where there is one, with these discriminators."""
-        run = self.runs / (ADVERSARIAL if checkpoints(self.runs / ADVERSARIAL) else "autoencoder")
-        load_module(best(run) / "autoencoder.safetensors", self.autoencoder)
-        if self.discriminators is not None and (best(run) / "discriminators.safetensors").is_file():
-            load_module(best(run) / "discriminators.safetensors", self.discriminators)
+        modules = ["autoencoder"]
+        load_module(self.source / "autoencoder.safetensors", self.autoencoder)
+        if self.discriminators is not None and (self.source / "discriminators.safetensors").is_file():
+            load_module(self.source / "discriminators.safetensors", self.discriminators)
+            modules.append("discriminators")
+        self.made_from(START_FROM, origin_of(self.source, *modules))
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         frames = int(self.config.crop_seconds * SAMPLE_RATE) // LATENT_SAMPLES

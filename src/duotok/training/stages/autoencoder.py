@@ -28,12 +28,15 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
 from duotok.training.checkpoint import best, load_module
-from duotok.training.stage import Batch, Stage, StageConfig
+from duotok.training.earlier_runs import origin_of
+from duotok.training.logs import compare_mels
+from duotok.training.stage import START_FROM, Batch, NamedRun, Stage, StageConfig
 from duotok.training.stages.adversary import AdversaryConfig, Discriminators, judge
-from duotok.training.stages.pictures import compare_mels
 
 SCALES = (64, 128, 256, 512, 1024, 2048, 4096)
 AUDIBLE = 0.01  # root mean square that a crop should have
+AUTOENCODERS = ("autoencoder", "adversarial", "adapt")
+"""The stages that train an autoencoder. The later ones train its decoder alone: the latents are those of the first."""
 
 
 class AutoencoderStageConfig(StageConfig):
@@ -45,7 +48,9 @@ class AutoencoderStageConfig(StageConfig):
     held_out_seconds: float = Field(default=5.0, gt=0.1)
     held_out_clips: int = Field(default=6, ge=1, description="of each track")
     adversary: AdversaryConfig | None = Field(default=None, description="discriminators; null = reconstruction alone")
-    start_from: Path | None = Field(default=None, description="run whose weights to start from; its latents are kept")
+    start_from: Path | None = Field(
+        default=None, description="run whose weights to start from, in RUNS or absolute; its latents are kept"
+    )
     mixture: dict[str, TrackComponent] = {
         "vocals": TrackComponent(weight=9, types=("vocals",), track="vocals", optional=True),
         "speech": TrackComponent(weight=1, kinds=("speech",), track="vocals", optional=True),
@@ -53,6 +58,17 @@ class AutoencoderStageConfig(StageConfig):
         "instrumental": TrackComponent(weight=5, types=("instrumental",), track="accompaniment", optional=True),
         "other": TrackComponent(weight=1, kinds=("sound", "music"), track="mix", optional=True),
     }
+
+    def earlier_runs(self) -> tuple[NamedRun, ...]:
+        return () if self.start_from is None else (NamedRun(START_FROM, self.start_from, AUTOENCODERS),)
+
+
+class AdversarialConfig(AutoencoderStageConfig):
+    """The second run: discriminators teach the decoder of a trained autoencoder."""
+
+    start_from: Path | None = Field(
+        default=Path("autoencoder"), description="run of the autoencoder whose decoder learns on; its latents are kept"
+    )
 
 
 class MultiScaleMel(nn.Module):
@@ -84,9 +100,13 @@ class MultiScaleMel(nn.Module):
 
 
 class AutoencoderStage(Stage):
-    def __init__(self, config: AutoencoderStageConfig, store: ShardStore, name: str = "autoencoder") -> None:
+    def __init__(
+        self, config: AutoencoderStageConfig, store: ShardStore, name: str = "autoencoder", start: Path | None = None
+    ) -> None:
+        """start: the run that `config.start_from` names."""
         self.config: AutoencoderStageConfig = config
         self.name = name
+        self.start_run = start
         torch.manual_seed(config.seed)
         self.autoencoder = Autoencoder(config.model)
         self.modules = {"autoencoder": self.autoencoder}
@@ -106,8 +126,10 @@ class AutoencoderStage(Stage):
             part.requires_grad_(False)
 
     def start(self) -> None:
-        if self.config.start_from is not None:
-            load_module(best(self.config.start_from) / "autoencoder.safetensors", self.autoencoder)
+        if self.start_run is not None:
+            checkpoint = best(self.start_run)
+            load_module(checkpoint / "autoencoder.safetensors", self.autoencoder)
+            self.made_from(START_FROM, origin_of(checkpoint, "autoencoder"))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [{"params": [p for p in self.autoencoder.parameters() if p.requires_grad]}]
@@ -133,9 +155,9 @@ class AutoencoderStage(Stage):
         clips = {}
         for track in TRACKS:
             component = TrackComponent(kinds=("song", "voice", "instrumental"), track=track)
-            found = excerpts(store, "validation", component, size / SAMPLE_RATE, self.config.held_out_clips)
-            if found:
-                clips[track] = torch.stack([sound.mono(track, start, size) for sound, start in found])
+            fixed = excerpts(store, "validation", component, size / SAMPLE_RATE, self.config.held_out_clips)
+            if fixed:
+                clips[track] = torch.stack([sound.mono(track, start, size) for sound, start in fixed])
         return clips
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
@@ -175,11 +197,11 @@ class AutoencoderStage(Stage):
             losses["loss"] = losses["loss"] + bound
         adversary = self.config.adversary
         if adversary is not None and self.discriminators is not None and self.discriminators.training:
-            found = judge(self.discriminators, estimate, audio)
+            judged = judge(self.discriminators, estimate, audio)
             ready = 1.0 if step >= adversary.warmup else 0.0
-            mine = adversary.weight * found["adversarial"] + adversary.feature_weight * found["matching"]
-            losses["loss"] = losses["loss"] + ready * mine + found["discrimination"]
-            losses |= found
+            decoder = adversary.weight * judged["adversarial"] + adversary.feature_weight * judged["matching"]
+            losses["loss"] = losses["loss"] + ready * decoder + judged["discrimination"]
+            losses |= judged
         return losses
 
     @torch.no_grad()

@@ -14,6 +14,23 @@ from duotok.training.batches.crop_batches import CropBatches, CropConfig
 from duotok.training.batches.resident import Resident
 from duotok.training.stage import Batch, Stage, StageConfig, to_device
 
+ENCODER = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
+"""The parts of the tokenizer that stage 1 trains; stages 2 and 3 start from them."""
+ENCODER_SETTINGS = (
+    "n_mels", "downsampling", "conv_channels", "width", "heads", "lower_blocks", "upper_blocks", "ffn", "activation", "rope_base",
+)  # fmt: skip
+"""What `model` says of these parts: weights mean something else under another value, even where the sizes fit."""
+BOTTLENECK_SETTINGS = (
+    *ENCODER_SETTINGS,
+    "code_dim",
+    "bottleneck_norm",
+    "head_blocks",
+    "head_hidden",
+    "chroma",
+    "vocabulary",
+)
+"""The same, with the bottleneck and the heads that stage 2 adds."""
+
 
 class CropStageConfig(StageConfig):
     """What stages 1 to 3 can be told of their data."""

@@ -1,8 +1,7 @@
-"""Trained modules out of a folder of runs; each run keeps the config that built them."""
+"""Trained modules out of checkpoints; each checkpoint keeps the config that built them."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,86 +10,88 @@ import torch
 from torch import Tensor
 
 from duotok.config import Config, parse
+from duotok.devices import gpu_or_cpu
 from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
+from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
 from duotok.renderer.kinds import AnyAutoencoderConfig, AnyDiTConfig, make_autoencoder, make_dit
 from duotok.renderer.render import RenderPlan
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.training.batches.latent_data import condition_vectors
-from duotok.training.checkpoint import best, load_module, read_state
+from duotok.training.checkpoint import load_module, read_state
 from duotok.training.stage import StageConfig
-
-
-def run_config(run: Path) -> dict[str, Any]:
-    """The resolved config of a run's best checkpoint. Raises ConfigError when the run has none."""
-    config = read_state(best(run))["config"]
-    if not isinstance(config, dict):
-        raise ConfigError(f"{run}: state.json holds no config; train that stage again")
-    return config
+from duotok.training.stages.stage4 import Stage4Config
 
 
 def device_of(config: StageConfig) -> torch.device:
     """Where a stage's arrays are derived: where it trains."""
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    return gpu_or_cpu(config.device)
 
 
-def run_highpass(run: Path) -> float:
-    """The high-pass of the front end that a run of stages 1 to 3 was trained behind, in Hz; 0 for runs from before it."""
-    return float(run_config(run)["crops"].get("highpass_hz", 0.0))
+def _config(checkpoint: Path) -> dict[str, Any]:
+    config: dict[str, Any] = read_state(checkpoint)["config"]
+    return config
 
 
-def fingerprint(run: Path, module: str) -> str:
-    """Names the weights of a run that are used: checkpoint and the start of their SHA-256."""
-    path = best(run) / f"{module}.safetensors"
-    return f"{path.parent.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-
-
-def load_separator(runs: Path) -> BSRoFormer:
-    run = runs / "separator"
-    module = BSRoFormer(parse(BSRoFormerConfig, run_config(run)["model"], str(run)))
-    load_module(best(run) / "separator.safetensors", module)
+def load_separator(checkpoint: Path) -> BSRoFormer:
+    """The separator of a checkpoint, frozen. Raises ConfigError when it is not whole, or of another stage."""
+    module = BSRoFormer(parse(BSRoFormerConfig, _config(checkpoint)["model"], str(checkpoint)))
+    load_module(checkpoint / "separator.safetensors", module)
     return module.eval().requires_grad_(False)
 
 
 class _Renderer(Config):
-    """The part of a run's config that says what it trained."""
+    """The part of a checkpoint's config that says what was trained."""
 
     model: AnyAutoencoderConfig | None = None
     dit: AnyDiTConfig | None = None
 
 
-def _renderer(run: Path, key: str) -> Any:
-    return getattr(parse(_Renderer, {key: run_config(run)[key]}, str(run)), key)
+def _renderer(checkpoint: Path, key: str) -> Any:
+    return getattr(parse(_Renderer, {key: _config(checkpoint)[key]}, str(checkpoint)), key)
 
 
-def load_autoencoder(runs: Path, run_name: str = "autoencoder") -> LatentAutoencoder:
-    """Our own, or a published one that `training.stages.published` has put there."""
-    run = runs / run_name
-    module = make_autoencoder(_renderer(run, "model"))
-    load_module(best(run) / "autoencoder.safetensors", module)
+def load_autoencoder(checkpoint: Path) -> LatentAutoencoder:
+    """The autoencoder of a checkpoint, frozen: ours, or a published one (`stages.published`). Raises as `load_separator`."""
+    module = make_autoencoder(_renderer(checkpoint, "model"))
+    load_module(checkpoint / "autoencoder.safetensors", module)
     return module.eval().requires_grad_(False)
 
 
-def load_tokenizer(runs: Path, stage: str = "stage3") -> Tokenizer:
-    run = runs / stage
-    module = Tokenizer(parse(TokenizerConfig, run_config(run)["model"], str(run)))
-    load_module(best(run) / "tokenizer.safetensors", module)
+def autoencoder_config(checkpoint: Path) -> AutoencoderConfig:
+    """The shape of our own autoencoder: stages that train it further do not say it again. Raises ConfigError for a published one."""
+    config = _renderer(checkpoint, "model")
+    if not isinstance(config, AutoencoderConfig):
+        raise ConfigError(
+            f"{checkpoint}: a published autoencoder ({config.kind}), which is finished; leave this stage out"
+        )
+    return config
+
+
+def load_tokenizer(checkpoint: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint, frozen. Raises as `load_separator`."""
+    module = Tokenizer(parse(TokenizerConfig, _config(checkpoint)["model"], str(checkpoint)))
+    load_module(checkpoint / "tokenizer.safetensors", module)
     return module.eval().requires_grad_(False)
 
 
-def load_dit(runs: Path, track: str) -> LatentDiffusion:
-    """The averaged weights of a track's renderer."""
-    run = runs / f"stage4.{track}"
-    module = make_dit(_renderer(run, "dit"))
-    load_module(best(run) / "ema.safetensors", module)
+def stage4_config(checkpoint: Path) -> Stage4Config:
+    """What a renderer was trained with; keys that its checkpoint lacks have their defaults."""
+    return parse(Stage4Config, _config(checkpoint), str(checkpoint))
+
+
+def load_dit(checkpoint: Path) -> LatentDiffusion:
+    """The averaged weights of a renderer. Raises as `load_separator`."""
+    module = make_dit(_renderer(checkpoint, "dit"))
+    load_module(checkpoint / "ema.safetensors", module)
     return module.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the renderer of a track is to be used, as its stage 4 was told."""
+    """How the renderer of a track is to be used, as the config of its stage 4 says."""
 
     steps: int
     sampler: str
@@ -98,16 +99,13 @@ class Sampling:
     render: RenderPlan
 
 
-def load_sampling(runs: Path, track: str) -> Sampling:
-    """Out of the config of RUNS/stage4.TRACK; keys that it lacks have their defaults."""
-    from duotok.training.stages.stage4 import Stage4Config
-
-    run = runs / f"stage4.{track}"
-    config = parse(Stage4Config, run_config(run), str(run))
+def load_sampling(checkpoint: Path) -> Sampling:
+    """Out of the config of a checkpoint of stage 4."""
+    config = stage4_config(checkpoint)
     return Sampling(config.sample_steps, config.sampler, config.temperature, config.render)
 
 
-def load_vectors(runs: Path, track: str) -> Tensor:
-    """What the track's renderer is told of each code, `[codes, condition_dim]`."""
-    kind = run_config(runs / f"stage4.{track}")["dit"]["condition"]
-    return condition_vectors(load_tokenizer(runs), track, kind)
+def load_vectors(renderer: Path, tokenizer: Path) -> Tensor:
+    """What stands for each code before a renderer, `[codes, condition_dim]`: of its checkpoint and the tokenizer's."""
+    config = stage4_config(renderer)
+    return condition_vectors(load_tokenizer(tokenizer), config.track, config.dit.condition)

@@ -22,7 +22,8 @@ from duotok.renderer.ear_vae_files import load_ear_vae
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import Stretch, rendered
-from duotok.training.checkpoint import check_run, checkpoints, save_checkpoint
+from duotok.training.checkpoint import check_run, checkpoints
+from duotok.training.saving import save_checkpoint
 from duotok.training.stage import Batch, Stage, StageConfig
 
 LEAST_STD = 1e-3

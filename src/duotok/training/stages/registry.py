@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,23 @@ from typing import TYPE_CHECKING, Any
 from duotok.config import load_config
 from duotok.errors import ConfigError
 from duotok.shards.store import ShardStore
+from duotok.training.earlier_runs import (
+    check_same_front_end,
+    check_same_settings,
+    find_run,
+    highpass_of,
+    origin_of,
+    stamp,
+)
+from duotok.training.stage import START_FROM
 
 if TYPE_CHECKING:
+    import torch
+
+    from duotok.lineage import Origin
+    from duotok.model.tokenizer import Tokenizer
     from duotok.separation.separator import Separator
-    from duotok.training.stage import Stage, StageConfig
+    from duotok.training.stage import NamedRun, Stage, StageConfig
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,14 @@ class Needs:
     runs: Path
     store: ShardStore
     workers: int = 1
+
+    def named(self, config: StageConfig, key: str) -> NamedRun:
+        """The earlier run that a key of a config names."""
+        return next(named for named in config.earlier_runs() if named.key == key)
+
+    def run(self, config: StageConfig, key: str) -> Path:
+        """The folder of that run. Raises as `find_run`."""
+        return find_run(self.named(config, key), self.runs)
 
 
 def _separator(config: Any, needs: Needs) -> Stage:
@@ -37,32 +58,25 @@ def _autoencoder(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_samples
     from duotok.training.stages.autoencoder import AutoencoderStage
 
+    start = needs.run(config, START_FROM) if config.start_from is not None else None
     derive_samples(needs.store, workers=needs.workers)
-    return AutoencoderStage(config, needs.store)
+    return AutoencoderStage(config, needs.store, "autoencoder", start)
 
 
 def _adversarial(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_samples
+    from duotok.training.checkpoint import best
     from duotok.training.stages.autoencoder import AutoencoderStage
+    from duotok.training.stages.loading import autoencoder_config
 
     if config.adversary is None:
-        raise ConfigError("adversarial: the config has no `adversary`; see configs/mini/adversarial.yaml")
+        raise ConfigError("adversarial: the config has no `adversary`; see the recipe mini/adversarial")
+    if config.start_from is None:
+        raise ConfigError("adversarial: start_from names no run; name that of an autoencoder: --set start_from=RUN")
     derive_samples(needs.store, workers=needs.workers)
-    start = config.start_from or needs.runs / "autoencoder"
-    chosen = {"start_from": start, "model": _autoencoder_model(start)}
-    return AutoencoderStage(config.model_copy(update=chosen), needs.store, "adversarial")
-
-
-def _autoencoder_model(run: Path) -> Any:
-    """The shape of a trained autoencoder: stages that go on from it do not say it again. Raises ConfigError for a published one."""
-    from duotok.config import parse
-    from duotok.renderer.autoencoder import AutoencoderConfig
-    from duotok.training.stages.loading import run_config
-
-    model = run_config(run)["model"]
-    if (kind := model.get("kind", "spectral")) != "spectral":
-        raise ConfigError(f"{run}: holds a published autoencoder ({kind}), which is finished; leave this stage out")
-    return parse(AutoencoderConfig, model, str(run))
+    start = needs.run(config, START_FROM)
+    shaped = config.model_copy(update={"model": autoencoder_config(best(start))})
+    return AutoencoderStage(shaped, needs.store, "adversarial", start)
 
 
 def _stage1(config: Any, needs: Needs) -> Stage:
@@ -77,82 +91,126 @@ def _stage1(config: Any, needs: Needs) -> Stage:
 def _stage2(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_features
     from duotok.training.batches.derive import compute_masks
+    from duotok.training.stages.crop_stage import ENCODER_SETTINGS
     from duotok.training.stages.stage2 import Stage2
 
-    _same_front_end(config, needs.runs / "stage1")
+    _check_start(config, needs, ENCODER_SETTINGS)
     if config.store_features:
         derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
+    teacher_origin = None
     if config.model.mask_head and config.mask_seconds:
-        teacher, made_by = _teacher(config, needs.runs)
+        teacher, made_by, teacher_origin = _teacher(config, needs)
         compute_masks(needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by)
-    return Stage2(config, needs.store, needs.runs / "stage1")
+    stage = Stage2(config, needs.store, needs.run(config, START_FROM))
+    if teacher_origin is not None:
+        stage.made_from("teacher_from", teacher_origin)
+    return stage
 
 
-def _same_front_end(config: Any, before: Path) -> None:
-    """A stage hears what the one before it heard. Raises ConfigError."""
+def _check_start(config: Any, needs: Needs, settings: Sequence[str]) -> None:
+    """Front end and sizes must be those of the run that the stage starts from. Raises ConfigError.
+
+    A run that is not trained yet is no error here: the stage's arrays do not wait for it, and may be derived meanwhile.
+    """
     from duotok.training.checkpoint import checkpoints
-    from duotok.training.stages.loading import run_highpass
 
-    if not checkpoints(before):
-        return  # the stage itself says so
-    learned = run_highpass(before)
-    if learned != config.crops.highpass_hz:
-        raise ConfigError(
-            f"crops.highpass_hz = {config.crops.highpass_hz:g}, but {before} learned behind {learned:g} Hz; "
-            f"set crops.highpass_hz={learned:g}, or train that stage again"
-        )
+    if checkpoints(needs.named(config, START_FROM).folder(needs.runs)):
+        start = needs.run(config, START_FROM)
+        check_same_front_end(config.crops.highpass_hz, start)
+        check_same_settings(config.model, "model", settings, start)
 
 
-def _teacher(config: Any, runs: Path) -> tuple[Separator, str]:
-    """The frozen separator whose masks stage 2 learns, and what names its weights."""
+def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
+    """The frozen separator whose masks stage 2 learns, what names its weights, and their origin where a run trained it."""
     from duotok.separation.choose import separator_by_name, separator_stamp
     from duotok.separation.separator import MiniSeparator
     from duotok.tracks import STEMS
-    from duotok.training.stages.loading import device_of, fingerprint, load_separator
+    from duotok.training.checkpoint import best
+    from duotok.training.stages.loading import device_of, load_separator
 
     if config.teacher == "trained":
-        return MiniSeparator(load_separator(runs).to(device_of(config)), stems=STEMS), fingerprint(
-            runs / "separator", "separator"
-        )
+        checkpoint = best(needs.run(config, "teacher_from"))
+        separator = MiniSeparator(load_separator(checkpoint).to(device_of(config)), stems=STEMS)
+        return separator, stamp(checkpoint, "separator"), origin_of(checkpoint, "separator")
     given = {"weights": config.teacher_weights}
-    return separator_by_name(config.teacher, **given, stems=STEMS), separator_stamp(config.teacher, **given)
+    return separator_by_name(config.teacher, **given, stems=STEMS), separator_stamp(config.teacher, **given), None
 
 
 def _stage3(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_features
+    from duotok.training.stages.crop_stage import BOTTLENECK_SETTINGS
     from duotok.training.stages.stage3 import Stage3
 
-    _same_front_end(config, needs.runs / "stage2")
+    _check_start(config, needs, BOTTLENECK_SETTINGS)
     if config.store_features:
         derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
-    return Stage3(config, needs.store, needs.runs / "stage2")
+    return Stage3(config, needs.store, needs.run(config, START_FROM))
 
 
 def _stage4(config: Any, needs: Needs) -> Stage:
-    from duotok.shards.features import derive_features
-    from duotok.training.batches.derive import compute_codes, compute_latents
+    from duotok.training.batches.derive import compute_latents
     from duotok.training.batches.latent_data import condition_vectors
-    from duotok.training.stages.loading import device_of, fingerprint, load_autoencoder, load_tokenizer, run_highpass
+    from duotok.training.checkpoint import best
+    from duotok.training.stages.loading import device_of, load_autoencoder, load_tokenizer
     from duotok.training.stages.stage4 import Stage4
 
-    runs, store = needs.runs, needs.store
-    device = device_of(config)
-    autoencoder = load_autoencoder(runs)
-    compute_latents(store, autoencoder, fingerprint(runs / "autoencoder", "autoencoder"), device, needs.workers)
-    derive_features(store, workers=needs.workers, highpass_hz=run_highpass(runs / "stage3"))
-    tokenizer = load_tokenizer(runs, "stage3")
-    by = fingerprint(runs / "stage3", "tokenizer")
-    compute_codes(store, tokenizer, config.encoder_window, by, device, needs.workers)
-    autoencoder, tokenizer = autoencoder.cpu(), tokenizer.cpu()
+    encoder = best(needs.run(config, "autoencoder_from"))
+    autoencoder = load_autoencoder(encoder)
+    _check_width("dit.latent_dim", config.dit.latent_dim, autoencoder.config.latent_dim, encoder)
+    compute_latents(needs.store, autoencoder, stamp(encoder, "autoencoder"), device_of(config), needs.workers)
+    coder = best(needs.run(config, "tokenizer_from"))
+    tokenizer = load_tokenizer(coder)
     vectors = condition_vectors(tokenizer, config.track, config.dit.condition)
-    return Stage4(config, store, vectors, autoencoder)
+    _check_width("dit.condition_dim", config.dit.condition_dim, vectors.shape[1], coder)
+    start = needs.run(config, START_FROM) if config.start_from is not None else None
+    if start is not None:
+        check_same_settings(config.dit, "dit", type(config.dit).model_fields, start)
+    _derive_codes(needs, tokenizer, coder, config.encoder_window, device_of(config))
+    stage = Stage4(config, needs.store, vectors, autoencoder.cpu(), start)
+    stage.made_from("autoencoder_from", origin_of(encoder, "autoencoder"))
+    stage.made_from("tokenizer_from", origin_of(coder, "tokenizer"))
+    return stage
+
+
+def _check_width(key: str, mine: int, theirs: int, checkpoint: Path) -> None:
+    if mine != theirs:
+        raise ConfigError(f"{key} = {mine}, but what {checkpoint.parent} gives is {theirs} wide; set {key}={theirs}")
+
+
+def _derive_codes(
+    needs: Needs, tokenizer: Tokenizer, checkpoint: Path, window: int, device: torch.device,
+    tracks: Sequence[str] | None = None,
+) -> None:  # fmt: skip
+    """Mel behind the tokenizer's own front end, and its codes in windows of `window` frames."""
+    from duotok.shards.features import derive_features
+    from duotok.training.batches.derive import compute_codes
+
+    derive_features(needs.store, workers=needs.workers, highpass_hz=highpass_of(checkpoint.parent))
+    made_by = stamp(checkpoint, "tokenizer")
+    compute_codes(needs.store, tokenizer, window, made_by, device, needs.workers, tracks)
+    tokenizer.cpu()
 
 
 def _adapt(config: Any, needs: Needs) -> Stage:
-    from duotok.training.stages.adapt import Adapt
+    from duotok.training.batches.derive import compute_latents
+    from duotok.training.stages.adapt import Adapt, find_sources
+    from duotok.training.stages.loading import (
+        autoencoder_config,
+        device_of,
+        load_autoencoder,
+        load_tokenizer,
+        stage4_config,
+    )
 
-    chosen = {"model": _autoencoder_model(needs.runs / "autoencoder")}
-    return Adapt(config.model_copy(update=chosen), needs.store, needs.runs)
+    sources = find_sources(config, needs.runs)
+    device = device_of(config)
+    autoencoder = load_autoencoder(sources.autoencoder)
+    compute_latents(needs.store, autoencoder, stamp(sources.autoencoder, "autoencoder"), device, needs.workers)
+    tokenizer = load_tokenizer(sources.tokenizer)
+    for track, renderer in sources.renderers.items():
+        _derive_codes(needs, tokenizer, sources.tokenizer, stage4_config(renderer).encoder_window, device, (track,))
+    shaped = config.model_copy(update={"model": autoencoder_config(sources.autoencoder)})
+    return Adapt(shaped, needs.store, needs.runs, sources)
 
 
 BUILDERS: dict[str, tuple[str, str, Callable[[Any, Needs], Stage]]] = {
@@ -163,7 +221,7 @@ BUILDERS: dict[str, tuple[str, str, Callable[[Any, Needs], Stage]]] = {
     "stage2": ("stage2", "Stage2Config", _stage2),
     "stage3": ("stage3", "Stage3Config", _stage3),
     "stage4": ("stage4", "Stage4Config", _stage4),
-    "adversarial": ("autoencoder", "AutoencoderStageConfig", _adversarial),
+    "adversarial": ("autoencoder", "AdversarialConfig", _adversarial),
     "adapt": ("adapt", "AdaptConfig", _adapt),
 }
 NAMES = tuple(BUILDERS)
@@ -176,8 +234,8 @@ def config_class(name: str) -> type[StageConfig]:
     if name not in BUILDERS:
         raise ConfigError(f"stage '{name}' is unknown; there are {', '.join((*NAMES, 'lm'))}")
     module, config, _ = BUILDERS[name]
-    found: type[StageConfig] = getattr(import_module(f"duotok.training.stages.{module}"), config)
-    return found
+    named: type[StageConfig] = getattr(import_module(f"duotok.training.stages.{module}"), config)
+    return named
 
 
 def build_stage(name: str, config: Path, overrides: list[str], needs: Needs) -> Stage:

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from duotok.audio.io import write
 from duotok.clock import SAMPLE_RATE
-from duotok.distributed import share
+from duotok.distributed import mean_divisor
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
-from duotok.separation.measures import si_sdr
+from duotok.separation.measures import floored_si_sdr
 from duotok.separation.separator import MiniSeparator
 from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
 from duotok.training.batches.remix import Remixer
 from duotok.training.batches.sounds import TrackComponent, excerpts
+from duotok.training.logs import compare_mels
 from duotok.training.stage import Batch, Stage, StageConfig
-from duotok.training.stages.pictures import compare_mels
 
 SCALES = (4096, 1536, 512)
 
@@ -81,9 +81,9 @@ class SeparatorStage(Stage):
         """Fixed (mix, vocals) excerpts `[2, samples]` of validation songs, where the vocals are loudest; real ones first."""
         size = int(self.config.held_out_seconds * SAMPLE_RATE)
         songs = TrackComponent(kinds=("song",), needs=("accompaniment",), track="vocals")
-        found = excerpts(store, "validation", songs, self.config.held_out_seconds, 10 * self.config.held_out_clips)
-        found.sort(key=lambda entry: entry[0].segment.corpus == "songs")
-        chosen = found[: self.config.held_out_clips]
+        candidates = excerpts(store, "validation", songs, self.config.held_out_seconds, 10 * self.config.held_out_clips)
+        candidates.sort(key=lambda entry: entry[0].segment.corpus == "songs")
+        chosen = candidates[: self.config.held_out_clips]
         pairs = [(s.stereo("vocals", start, size), s.stereo("accompaniment", start, size)) for s, start in chosen]
         return [(vocals + accompaniment, vocals) for vocals, accompaniment in pairs]
 
@@ -111,25 +111,25 @@ class SeparatorStage(Stage):
         distances = self.config.waveform_weight * errors.abs().mean((1, 2))
         distances = distances + self.config.spectral_weight * self.spectral(errors, step % len(SCALES))
         whole = len(vocals) + len(accompaniment)
-        tracks = distances[:whole].sum() / (share(count) * (whole / len(mix)))
-        others = distances[whole:].sum() / (3 * share(count))
+        tracks = distances[:whole].sum() / (mean_divisor(count) * (whole / len(mix)))
+        others = distances[whole:].sum() / (3 * mean_divisor(count))
         with torch.no_grad():
             both = torch.stack((stems[:, 0], mix - stems[:, 0])).square().mean((2, 3)).amin(0) > 1e-6
-            gains = si_sdr(estimate[:, 0], stems[:, 0]) - si_sdr(mix, stems[:, 0])
-            gained = gains[both].sum() / share(both.sum())
+            gains = floored_si_sdr(estimate[:, 0], stems[:, 0]) - floored_si_sdr(mix, stems[:, 0])
+            gained = gains[both].sum() / mean_divisor(both.sum())
         return {"loss": 2 * tracks + others, "tracks": tracks, "stems": others, "vocals_gain_db": gained}
 
     def held_out(self) -> dict[str, float]:
-        """SI-SDR of both tracks in dB, and how much better than the mix itself (`loss`: minus that), chunk by chunk."""
+        """Floored SI-SDR of both tracks in dB, and how much better than the mix itself (`loss`: minus that), chunk by chunk."""
         separator = MiniSeparator(self.separator)
         values: dict[str, list[float]] = {}
         for mix, vocals in self.clips:  # the separator takes each chunk to its device and back
             estimates = separator.separate(mix)
             for track, true in (("vocals", vocals), ("accompaniment", mix - vocals)):
-                before, after = float(si_sdr(mix, true)), float(si_sdr(estimates[track], true))
+                before, after = (float(floored_si_sdr(sound, true)) for sound in (mix, estimates[track]))
                 values.setdefault(f"si_sdr_{track}", []).append(after)
                 values.setdefault(f"gain_{track}", []).append(after - before)
-        result = {name: float(np.mean(found)) for name, found in values.items()}
+        result = {name: float(np.mean(clips)) for name, clips in values.items()}
         gains = [value for name, value in result.items() if name.startswith("gain")]
         return result | {"loss": -float(np.mean(gains))} if gains else {}
 

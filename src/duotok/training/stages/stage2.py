@@ -14,16 +14,17 @@ from duotok.model.health import effective_rank, noise_detectability
 from duotok.model.losses import Stage2Weights, stage2_loss
 from duotok.model.tokenizer import Tokenizer
 from duotok.model.transformer import Block
+from duotok.nn.masks import frame_mask
 from duotok.random import ItemRandom
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.training.checkpoint import best, load_module
-from duotok.training.stage import Batch, means_over, to_device
-from duotok.training.stages.crop_stage import CropStage, CropStageConfig
-from duotok.training.stages.pictures import show_mels
+from duotok.training.earlier_runs import origin_of
+from duotok.training.logs import show_mels
+from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
+from duotok.training.stages.crop_stage import ENCODER, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 6
-PRETRAINED = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
 
 
 class Stage2Config(CropStageConfig):
@@ -35,26 +36,36 @@ class Stage2Config(CropStageConfig):
         "accompaniment": Component(types=("accompaniment",), weight=1),
         "instrumental": Component(types=("instrumental",), weight=1),
     }
+    start_from: Path = Field(default=Path("stage1"), description="run of stage 1 to start from: in RUNS, or absolute")
     teacher: Literal["trained", "mini", "demucs", "bs-roformer"] = Field(
-        default="trained", description="separator whose masks are learned; trained: the one in RUNS/separator"
+        default="trained", description="separator whose masks are learned; trained: that of the run `teacher_from`"
     )
+    teacher_from: Path = Field(default=Path("separator"), description="run of the separator that is the teacher")
     teacher_weights: Path | None = Field(
         default=None, description="of the teacher, as `duotok data separate` wants them"
     )
     mask_seconds: float = Field(default=2400.0, ge=0, description="how much sound the teacher separates; 0 = no masks")
+
+    def earlier_runs(self) -> tuple[NamedRun, ...]:
+        start = NamedRun(START_FROM, self.start_from, ("stage1",))
+        if self.teacher == "trained" and self.model.mask_head and self.mask_seconds:
+            return (start, NamedRun("teacher_from", self.teacher_from, ("separator",)))
+        return (start,)
 
 
 class Stage2(CropStage):
     name = "stage2"
     blocks = (Block,)
 
-    def __init__(self, config: Stage2Config, store: ShardStore, stage1: Path | None) -> None:
-        """stage1: the run to start from; None: new weights (dry runs, benchmarks)."""
+    def __init__(self, config: Stage2Config, store: ShardStore, start: Path | None) -> None:
+        """start: the run of stage 1 to start from; None: new weights (dry runs, benchmarks)."""
         self.config: Stage2Config = config
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
-        if stage1 is not None:
-            load_module(best(stage1) / "tokenizer.safetensors", self.tokenizer, only=PRETRAINED)
+        if start is not None:
+            checkpoint = best(start)
+            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=ENCODER)
+            self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops = config.batches(store, "train", masks=True)
@@ -75,7 +86,7 @@ class Stage2(CropStage):
             batch = to_device(self.held_out_crops.batch(index, range(self.config.batch_size)), self.device)
             z = self.tokenizer.projection_in(self.tokenizer.lower(batch["mel"], batch["lengths"])).float()
             drawn = self.tokenizer.noise.draw(z, batch["lengths"], ItemRandom(batch["seeds"], self.device))
-            mask = torch.arange(z.shape[1], device=z.device) < batch["lengths"][:, None]
+            mask = frame_mask(batch["lengths"], z.shape[1])
             rows.append(z[mask])
             noise.append(drawn[mask])
         return {

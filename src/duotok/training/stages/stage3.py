@@ -20,13 +20,14 @@ from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.checkpoint import best, load_module
-from duotok.training.stage import Batch, means_over, to_device
-from duotok.training.stages.crop_stage import CropStage, CropStageConfig
-from duotok.training.stages.pictures import show_mels
-from duotok.training.stages.stage2 import PRETRAINED
+from duotok.training.earlier_runs import origin_of
+from duotok.training.logs import show_mels
+from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
+from duotok.training.stages.crop_stage import ENCODER, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 12
-ADAPTED = (*PRETRAINED, "projection_in", "projection_out", "output")
+ADAPTED = (*ENCODER, "projection_in", "projection_out", "output")
+"""The parts of the tokenizer that come from stage 2; the quantizers are new."""
 
 
 class Stage3Config(CropStageConfig):
@@ -37,6 +38,7 @@ class Stage3Config(CropStageConfig):
         "accompaniment": Component(types=("accompaniment",), weight=4),
         "instrumental": Component(types=("instrumental",), weight=1),
     }
+    start_from: Path = Field(default=Path("stage2"), description="run of stage 2 to start from: in RUNS, or absolute")
     freeze: bool = Field(default=True, description="keep downsampling and lower blocks as they are; false: ablation")
     upper_lr_scale: float = Field(
         default=0.3, gt=0, description="upper blocks, heads (and what is not frozen), relative to the quantizer's rate"
@@ -60,18 +62,23 @@ class Stage3Config(CropStageConfig):
         default=None, gt=0, description="spread of the codes; null = the quantizer's default"
     )
 
+    def earlier_runs(self) -> tuple[NamedRun, ...]:
+        return (NamedRun(START_FROM, self.start_from, ("stage2",)),)
+
 
 class Stage3(CropStage):
     name = "stage3"
     blocks = (Block,)
 
-    def __init__(self, config: Stage3Config, store: ShardStore, stage2: Path | None) -> None:
-        """stage2: the run to start from; None: new weights (dry runs, benchmarks)."""
+    def __init__(self, config: Stage3Config, store: ShardStore, start: Path | None) -> None:
+        """start: the run of stage 2 to start from; None: new weights (dry runs, benchmarks)."""
         self.config: Stage3Config = config
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
-        if stage2 is not None:
-            load_module(best(stage2) / "tokenizer.safetensors", self.tokenizer, only=ADAPTED)
+        if start is not None:
+            checkpoint = best(start)
+            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=ADAPTED)
+            self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
         self.tokenizer.start_stage3(config.freeze)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
@@ -95,8 +102,8 @@ class Stage3(CropStage):
         hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
         for index in range(self.config.fit_batches):
             batch = self.drawn(-1 - step * self.config.fit_batches - index)
-            found = self.tokenizer.lower(batch["mel"], batch["lengths"])
-            for item, length, track in zip(found, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):
+            features = self.tokenizer.lower(batch["mel"], batch["lengths"])
+            for item, length, track in zip(features, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):
                 hidden[TRACKS[track]].append(item[:length])
         if self.config.model.shared_codebook:
             hidden = {TRACKS[0]: [row for rows in hidden.values() for row in rows]}
@@ -124,8 +131,8 @@ class Stage3(CropStage):
         batch = self.filled(batch)
         heads, vq, codes = self._forward(batch)
         for index, name in enumerate(TRACKS):
-            found = codes[batch["track"] == index].flatten()
-            counts = torch.bincount(found[found >= 0], minlength=self.config.model.codebook_size)
+            of_track = codes[batch["track"] == index].flatten()
+            counts = torch.bincount(of_track[of_track >= 0], minlength=self.config.model.codebook_size)
             self.used[name] = self.used[name].to(counts.device) + counts
         return stage3_loss(heads, vq, batch, batch["lengths"], self.config.weights)
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from duotok.audio.io import write
 from duotok.clock import LATENTS_PER_FRAME, SAMPLE_RATE
-from duotok.distributed import share
+from duotok.config import Config
+from duotok.distributed import mean_divisor
 from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.contract import LatentDecoder
 from duotok.renderer.diffusion import VelocityModel, diffusion_loss, masked_mean_square, stratified_times
@@ -30,11 +31,14 @@ from duotok.renderer.kinds import AnyDiTConfig, make_dit
 from duotok.renderer.render import RenderPlan, decode_blocks
 from duotok.renderer.samplers import sample
 from duotok.shards.store import ShardStore
+from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentStretch, crop, latent_stretches, padding, stack
 from duotok.training.batches.sounds import torch_rng
 from duotok.training.checkpoint import best, load_module
-from duotok.training.stage import Batch, Stage, StageConfig, to_device
-from duotok.training.stages.pictures import compare_mels
+from duotok.training.earlier_runs import origin_of
+from duotok.training.logs import compare_mels
+from duotok.training.stage import START_FROM, Batch, NamedRun, Stage, StageConfig, to_device
+from duotok.training.stages.autoencoder import AUTOENCODERS
 
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 HELD_OUT_CROPS = 8
@@ -57,23 +61,47 @@ class Stage4Config(StageConfig):
     sampler: Literal["ddim", "dpmpp-2m", "dpmpp-3m-sde"] = Field(default="dpmpp-2m", description="and of the bundle")
     temperature: float = Field(default=1.0, ge=0, description="scale of the noise, and of the bundle's")
     render: RenderPlan = Field(default=RenderPlan(), description="windows that the bundle renders a song in")
+    tokenizer_from: Path = Field(default=Path("stage3"), description="run of the tokenizer: in RUNS, or absolute")
+    autoencoder_from: Path = Field(default=Path("autoencoder"), description="run of the autoencoder, likewise")
     start_from: Path | None = Field(
-        default=None, description="run of the other track whose averaged weights to start from"
+        default=None, description="run of the other track whose averaged weights to start from, likewise"
     )
+
+    def earlier_runs(self) -> tuple[NamedRun, ...]:
+        runs = [
+            NamedRun("autoencoder_from", self.autoencoder_from, AUTOENCODERS),
+            NamedRun("tokenizer_from", self.tokenizer_from, ("stage3",)),
+        ]
+        if self.start_from is not None:
+            runs.append(NamedRun(START_FROM, self.start_from, tuple(f"stage4.{track}" for track in TRACKS)))
+        return tuple(runs)
+
+
+class RendererRuns(Config):
+    """The run of each track's renderer: in RUNS, or absolute."""
+
+    vocals: Path = Path("stage4.vocals")
+    accompaniment: Path = Path("stage4.accompaniment")
+
+    def named(self) -> dict[str, NamedRun]:
+        """By track."""
+        return {t: NamedRun(f"renderer_from.{t}", getattr(self, t), (f"stage4.{t}",)) for t in TRACKS}
 
 
 class Stage4(Stage):
     def __init__(
-        self, config: Stage4Config, store: ShardStore, vectors: Tensor, autoencoder: LatentDecoder | None = None
-    ) -> None:
+        self, config: Stage4Config, store: ShardStore, vectors: Tensor, autoencoder: LatentDecoder | None = None,
+        start: Path | None = None,
+    ) -> None:  # fmt: skip
         """vectors: what stands for each code `[codes, condition_dim]` (latent_data.condition_vectors).
 
-        `autoencoder` turns latents into sound for `sample`; without one only the losses are reported.
+        `autoencoder` turns latents into sound for `sample`; without one only the losses are reported. start: the run that
+        `config.start_from` names.
         """
         self.config: Stage4Config = config
         self.name = f"stage4.{config.track}"
         torch.manual_seed(config.seed)
-        self.vectors, self.autoencoder = vectors, autoencoder
+        self.vectors, self.autoencoder, self.start_run = vectors, autoencoder, start
         self.train_set = latent_stretches(store, "train", config.track)
         self.padding = padding(self.train_set, config.crop_frames)
         frames = np.array([stretch.frames for stretch in self.train_set], dtype=np.float64)
@@ -87,8 +115,10 @@ class Stage4(Stage):
 
     def start(self) -> None:
         """Start from the other track's renderer, if asked for; from then on the two share nothing."""
-        if self.config.start_from is not None:
-            load_module(best(self.config.start_from) / "ema.safetensors", self.dit)
+        if self.start_run is not None:
+            checkpoint = best(self.start_run)
+            load_module(checkpoint / "ema.safetensors", self.dit)
+            self.made_from(START_FROM, origin_of(checkpoint, "ema"))
             self.dit.standardise(self.vectors[self._codes_in_use()])
             self.ema.load_state_dict(self.dit.state_dict())
 
@@ -106,10 +136,10 @@ class Stage4(Stage):
             starts = range(0, max(1, stretch.frames - size + 1), size)
             loud = [(stretch.share_of_sound(start, size), stretch, start) for start in starts]
             ranked.setdefault(stretch.recording, []).extend(loud)
-        for found in ranked.values():
-            found.sort(key=lambda entry: (-entry[0], entry[1].key, entry[2]))
+        for crops in ranked.values():
+            crops.sort(key=lambda entry: (-entry[0], entry[1].key, entry[2]))
         most = max(map(len, ranked.values()))
-        turns = [found[i] for i in range(most) for found in ranked.values() if i < len(found)]
+        turns = [crops[i] for i in range(most) for crops in ranked.values() if i < len(crops)]
         return [(stretch, start) for _, stretch, start in turns[:HELD_OUT_CROPS]]
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
@@ -147,8 +177,8 @@ class Stage4(Stage):
             objective=self.config.dit.objective, min_snr=self.config.min_snr, si_snr=self.config.si_snr,
         )  # fmt: skip
         late = (t > 0.5).to(each.dtype)
-        noisy = (each * late).sum() / share(late.sum())
-        clean = (each * (1 - late)).sum() / share((1 - late).sum())
+        noisy = (each * late).sum() / mean_divisor(late.sum())
+        clean = (each * (1 - late)).sum() / mean_divisor((1 - late).sum())
         return {"loss": loss, "noisy_half": noisy, "clean_half": clean}
 
     def _condition(self, batch: Batch) -> Tensor:
@@ -206,13 +236,13 @@ class Stage4(Stage):
     def _mel_distances(self) -> dict[str, float]:
         if self.autoencoder is None:
             return {}
-        found = []
+        distances = []
         for row, real, (stretch, start) in zip(
             self._rendered().cpu(), self.clips["lengths"].tolist(), self.excerpts, strict=True
         ):
             true = stretch.mono(start, real // LATENTS_PER_FRAME)
-            found.append(mel_distance(self._sound(row[:real]).mean(0, keepdim=True), true, SAMPLE_RATE))
-        return {"mel": float(np.mean(found)), "mel_deviation": float(np.std(found))}
+            distances.append(mel_distance(self._sound(row[:real]).mean(0, keepdim=True), true, SAMPLE_RATE))
+        return {"mel": float(np.mean(distances)), "mel_deviation": float(np.std(distances))}
 
     def _sound(self, latents: Tensor) -> Tensor:
         """`[channels, samples]` of `[latent_frames, latent_dim]`, in pieces: half a minute of a published decoder takes GBs."""

@@ -1,0 +1,21 @@
+"""Which device computes: what a user named, checked before anything long begins, or the GPU where there is one."""
+
+from __future__ import annotations
+
+import torch
+
+from duotok.errors import ConfigError, one_line
+
+
+def check_device(device: str | torch.device, option: str = "") -> None:
+    """Raises ConfigError for a device that torch does not know or cannot use here. option: how a command names devices."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = one_line(error, None).split(". ")[0][:100]
+        raise ConfigError(f"device '{device}': not usable here ({reason}); use {option}cpu") from None
+
+
+def gpu_or_cpu(device: str) -> torch.device:
+    """Where a config with `device: auto | cuda | cpu` computes on this machine: a GPU if there is one, unless it says cpu."""
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

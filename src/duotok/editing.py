@@ -1,0 +1,191 @@
+"""Songs changed as tokens: cut, joined, repeated, their tracks exchanged or muted. Exact to the frame (40 ms).
+
+What comes out is a song like any other. It has one gain, that of its first part: parts of several songs stand beside each other at
+the equal loudness to which encoding brought them. Each step is told in `sources` under "edit 1", "edit 2" ...: what was done, and
+the SHA-256 of the token file that it was done to (of several: of their hashes, one behind the other).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from duotok.clock import FRAME_RATE, FRAME_SAMPLES
+from duotok.errors import ConfigError, TokenFileError
+from duotok.tokens import LONGEST_TEXT, DualTokens, SourceFile, to_bytes
+from duotok.tracks import TRACKS
+
+EDIT = "edit"
+MOST_FRAMES = 1 << 22
+"""Frames of the longest song that an edit makes: 46 hours."""
+
+
+def frame_at(text: str | float) -> int:
+    """The frame nearest to a moment: seconds (`12.5`), minutes and seconds (`1:02.5`), or a number of frames (`310f`).
+
+    Raises ConfigError for anything else.
+    """
+    said = str(text).strip()
+    if match := re.fullmatch(r"(\d+)f", said):
+        return int(match[1])
+    if match := re.fullmatch(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", said):
+        hours, minutes = (match[1], match[2]) if match[2] else (None, match[1])
+        return round((3600 * int(hours or 0) + 60 * int(minutes or 0) + float(match[3])) * FRAME_RATE)
+    raise ConfigError(f"moment '{text}': write seconds as in 12.5, minutes as in 1:02.5, or frames as in 310f")
+
+
+def moment(frame: int) -> str:
+    """A frame as people read it: `1:02.48`."""
+    minutes, seconds = divmod(frame / FRAME_RATE, 60)
+    return f"{int(minutes)}:{seconds:05.2f}"
+
+
+def cut(tokens: DualTokens, start: int = 0, stop: int | None = None) -> DualTokens:
+    """Frames `start` to `stop` (None: the end). Raises ConfigError when there are none."""
+    stop = tokens.n_frames if stop is None else min(stop, tokens.n_frames)
+    if not 0 <= start < stop:
+        raise ConfigError(
+            f"{moment(start)} to {moment(stop)} is no part of a song of {moment(tokens.n_frames)}; begin earlier or end later"
+        )
+    what = f"cut: {moment(start)} to {moment(stop)} of {_name(tokens)}"
+    return _edited(tokens, tokens.stack()[:, start:stop], _samples(tokens, start, stop), what, [tokens])
+
+
+def join(songs: Sequence[DualTokens]) -> DualTokens:
+    """Songs behind each other; those before the last take whole frames. Raises TokenFileError for tokens of several models."""
+    if not songs:
+        raise ConfigError("nothing to join; name at least one token file")
+    for song in songs[1:]:
+        _same_model(songs[0], song)
+    frames = sum(song.n_frames for song in songs)
+    _check_length(frames)
+    last = songs[-1]
+    samples = (frames - last.n_frames) * FRAME_SAMPLES + last.n_samples
+    what = f"join: {', '.join(map(_name, songs))}"
+    return _edited(songs[0], torch.cat([song.stack() for song in songs], dim=1), samples, what, songs)
+
+
+def loop(tokens: DualTokens, start: int, stop: int | None, times: int) -> DualTokens:
+    """The song with frames `start` to `stop` played `times` times in all. Raises ConfigError for less than once."""
+    if times < 1:
+        raise ConfigError(f"{times} times is none; 1 leaves the song as it is")
+    part = cut(tokens, start, stop)
+    end = start + part.n_frames
+    _check_length(tokens.n_frames + (times - 1) * part.n_frames)
+    codes = tokens.stack()
+    whole = torch.cat([codes[:, :end], part.stack().repeat(1, times - 1), codes[:, end:]], dim=1)
+    added = (whole.shape[1] - tokens.n_frames) * FRAME_SAMPLES
+    # The end of the song may lie in the middle of its last frame, which is repeated whole.
+    what = f"loop: {moment(start)} to {moment(end)} of {_name(tokens)}, {times} times"
+    return _edited(tokens, whole, tokens.n_samples + added, what, [tokens])
+
+
+def combine(vocals: DualTokens, accompaniment: DualTokens, shift: int = 0) -> DualTokens:
+    """The vocals of one song over the accompaniment of another, as long as both last.
+
+    shift: frames that the vocals enter after the accompaniment (below 0: before). Raises TokenFileError for tokens of two models,
+    ConfigError when the two do not meet.
+    """
+    _same_model(vocals, accompaniment)
+    voice, band = max(0, -shift), max(0, shift)
+    frames = min(vocals.n_frames - voice, accompaniment.n_frames - band)
+    if frames < 1:
+        raise ConfigError(f"a shift of {shift} frames is longer than the songs; give a smaller one")
+    codes = torch.stack([vocals.vocals[voice : voice + frames], accompaniment.accompaniment[band : band + frames]])
+    samples = min(_samples(vocals, voice, voice + frames), _samples(accompaniment, band, band + frames))
+    what = f"combine: vocals of {_name(vocals)}, accompaniment of {_name(accompaniment)}"
+    what += f", vocals {shift} frames later" if shift else ""
+    return _edited(vocals, codes, samples, what, [vocals, accompaniment])
+
+
+def mute(tokens: DualTokens, track: str, silence: Tensor, start: int = 0, stop: int | None = None) -> DualTokens:
+    """The song with frames `start` to `stop` of a track replaced by what silence encodes to.
+
+    silence: int64 `[frames]`, as many codes of silence as are wanted at least once; they are repeated in turn. Raises ConfigError for a
+    track or a part that does not exist.
+    """
+    if track not in TRACKS:
+        raise ConfigError(f"track '{track}' does not exist; choose {' or '.join(TRACKS)}")
+    part = cut(tokens, start, stop)
+    codes = tokens.stack()
+    end = start + part.n_frames
+    codes[TRACKS.index(track), start:end] = silence.repeat(-(-part.n_frames // len(silence)))[: part.n_frames]
+    what = f"mute: {track} of {_name(tokens)} from {moment(start)} to {moment(end)}"
+    return _edited(tokens, codes, tokens.n_samples, what, [tokens])
+
+
+def replace_part(song: DualTokens, insert: DualTokens, start: int, tracks: Sequence[str] = TRACKS) -> DualTokens:
+    """The song with frames from `start` on, of some tracks, replaced by those of another; as long as before.
+
+    Raises TokenFileError for tokens of two models, ConfigError for a track or a place that does not exist.
+    """
+    _same_model(song, insert)
+    for track in tracks:
+        if track not in TRACKS:
+            raise ConfigError(f"track '{track}' does not exist; choose {' or '.join(TRACKS)}")
+    if not 0 <= start < song.n_frames:
+        raise ConfigError(f"{moment(start)} lies outside of a song of {moment(song.n_frames)}; begin earlier")
+    codes, frames = song.stack(), min(insert.n_frames, song.n_frames - start)
+    for track in tracks:
+        codes[TRACKS.index(track), start : start + frames] = insert.track(track)[:frames]
+    what = f"splice: {' and '.join(tracks)} of {_name(insert)} into {_name(song)} at {moment(start)}"
+    return _edited(song, codes, song.n_samples, what, [song, insert])
+
+
+def _check_length(frames: int) -> None:
+    if frames > MOST_FRAMES:
+        raise ConfigError(
+            f"{moment(frames)} is longer than a token file may be ({moment(MOST_FRAMES)}); make it shorter"
+        )
+
+
+def _samples(tokens: DualTokens, start: int, stop: int) -> int:
+    """Samples of these frames: whole ones, but for the last of a song."""
+    return min(tokens.n_samples, stop * FRAME_SAMPLES) - start * FRAME_SAMPLES
+
+
+def _name(tokens: DualTokens) -> str:
+    return tokens.source or "a song"
+
+
+def _same_model(first: DualTokens, other: DualTokens) -> None:
+    mine, theirs = ((t.model_hash, t.codebook_sizes) for t in (first, other))
+    if mine != theirs:
+        raise TokenFileError(
+            f"tokens of {first.model_id or 'one model'} ({first.model_hash[:8]}) and of {other.model_id or 'another'} "
+            f"({other.model_hash[:8]}) do not belong together; encode both songs with one model"
+        )
+
+
+def _edited(first: DualTokens, codes: Tensor, samples: int, what: str, made_from: Sequence[DualTokens]) -> DualTokens:
+    """Tokens with the gain and the model of `first`, and the story of how they were made."""
+    sources: dict[str, SourceFile] = {}
+    steps = 0
+    for tokens in {id(song): song for song in made_from}.values():
+        for role, file in tokens.sources.items():
+            name = role
+            if role.startswith(f"{EDIT} "):
+                steps += 1
+                name = f"{EDIT} {steps}"
+            number = 2
+            while sources.get(name, file) != file:
+                name, number = f"{role} {number}", number + 1
+            sources[name] = file
+    files = [to_bytes(song) for song in made_from]
+    hashes = [hashlib.sha256(file) for file in files]
+    whole = hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(each.digest() for each in hashes))
+    told = what if len(what) <= LONGEST_TEXT else f"{what[: LONGEST_TEXT - 3]}..."
+    sources[f"{EDIT} {steps + 1}"] = SourceFile(told, whole.hexdigest(), sum(map(len, files)))
+    return replace(
+        first,
+        vocals=codes[0].contiguous(),
+        accompaniment=codes[1].contiguous(),
+        n_samples=samples,
+        sources=sources,
+        origin="",
+    )

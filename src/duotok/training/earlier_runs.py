@@ -1,0 +1,144 @@
+"""The earlier runs that a stage is made from: found where its config names them, and refused where they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from duotok.config import Config, parse
+from duotok.errors import ConfigError
+from duotok.files import sha256
+from duotok.lineage import Origin
+from duotok.training.checkpoint import Untrained, best, checkpoints, read_state
+from duotok.training.stage import START_FROM, NamedRun, StageConfig
+
+
+def find_run(named: NamedRun, runs: Path) -> Path:
+    """The folder of an earlier run, where RUNS is `runs`.
+
+    Raises Untrained, with the command that trains it, when it has no checkpoint, ConfigError when another stage was
+    trained there.
+    """
+    run = named.folder(runs)
+    if not checkpoints(run):
+        raise Untrained(
+            f"{run}: no checkpoint there, and {named.key} names it; train that stage first ({_command(named, run)}), "
+            f"or name another run: --set {named.key}=RUN"
+        )
+    stage = read_state(best(run))["stage"]
+    if stage not in named.stages:
+        raise ConfigError(
+            f"{run}: a run of {stage}, and {named.key} takes one of {' or '.join(named.stages)}; name another run: "
+            f"--set {named.key}=RUN"
+        )
+    return run
+
+
+def _command(named: NamedRun, run: Path) -> str:
+    stage, _, track = named.stages[0].partition(".")
+    chosen = f" --set track={track}" if track else ""
+    place = f" --runs {run.parent}" if run.name == named.stages[0] else ""
+    return f"duotok train {stage} -c CONFIG{chosen} --data WORK{place}"
+
+
+def check_runs(config: StageConfig, runs: Path) -> None:
+    """Raises as `find_run` for the first earlier run that is missing or of another stage."""
+    for named in config.earlier_runs():
+        if not named.optional or checkpoints(named.folder(runs)):
+            find_run(named, runs)
+
+
+def described_runs(config: StageConfig, runs: Path) -> dict[str, str]:
+    """What the runs that a config names are, for people: config key -> folder, stage and step, or what is wrong."""
+    texts = {}
+    for named in config.earlier_runs():
+        if named.optional and not checkpoints(named.folder(runs)):
+            continue
+        try:
+            run = find_run(named, runs)
+        except Untrained:
+            texts[named.key] = f"{named.folder(runs)}, not trained yet"
+        except ConfigError as error:
+            texts[named.key] = str(error)
+        else:
+            state = read_state(best(run))
+            texts[named.key] = f"{run}, {state['stage']} at step {state['step']:,}"
+    return texts
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    """The resolved config of a run's best checkpoint. Raises ConfigError when there is none."""
+    config = read_state(best(run))["config"]
+    if not isinstance(config, dict):
+        raise ConfigError(f"{run}: state.json holds no config; train that stage again")
+    return config
+
+
+def highpass_of(run: Path) -> float:
+    """The high-pass of the front end that a run of stages 1 to 3 was trained behind, in Hz; 0 for runs from before it."""
+    return float(config_of(run)["crops"].get("highpass_hz", 0.0))
+
+
+def check_same_front_end(highpass_hz: float, run: Path) -> None:
+    """A stage hears what the one before it heard. Raises ConfigError."""
+    learned = highpass_of(run)
+    if learned != highpass_hz:
+        raise ConfigError(
+            f"crops.highpass_hz = {highpass_hz:g}, but {run} learned behind {learned:g} Hz; "
+            f"set crops.highpass_hz={learned:g}, or train that stage again"
+        )
+
+
+def check_same_settings(config: Config, key: str, names: Iterable[str], run: Path) -> None:
+    """What gives taken weights their meaning must be as it was. Raises ConfigError for the first setting that is not.
+
+    config: a part of the stage's config; key: its place there, and in the config of `run`; names: the settings in it.
+    """
+    before = parse(type(config), config_of(run).get(key) or {}, str(run))
+    for name in names:
+        mine, theirs = getattr(config, name), getattr(before, name)
+        if mine != theirs:
+            raise ConfigError(
+                f"{key}.{name} = {mine}, but {run} was trained with {theirs}; set {key}.{name}={theirs}, or name another run"
+            )
+
+
+def origin_of(checkpoint: Path, *modules: str) -> Origin:
+    """The origin of weights that are read from the files of these modules of a checkpoint."""
+    state = read_state(checkpoint)
+    hashes = {f"{module}.safetensors": sha256(checkpoint / f"{module}.safetensors") for module in modules}
+    values = {"stage": state["stage"], "step": state["step"], "sha256": hashes, "parents": state.get("parents")}
+    return parse(Origin, values, str(checkpoint / "state.json"))
+
+
+def latents_of(origin: Origin) -> Origin | None:
+    """The checkpoint whose encoder makes an autoencoder's latents: runs that start from another keep its encoder.
+
+    None where the lineage does not tell.
+    """
+    while (start := (origin.parents or {}).get(START_FROM)) is not None:
+        origin = start
+    return origin if origin.stage == "autoencoder" else None
+
+
+def same_latents(one: Origin, other: Origin) -> bool:
+    """Whether two autoencoders have one encoder; true where the lineage does not tell."""
+    first, second = latents_of(one), latents_of(other)
+    return first is None or second is None or first.same_weights(second)
+
+
+def mismatch(renderer: Origin, tokenizer: Origin, autoencoder: Origin) -> str:
+    """Why a renderer does not go with a tokenizer and an autoencoder: what it was trained on; "" where nothing speaks against it."""
+    tokens = (renderer.parents or {}).get("tokenizer_from")
+    if tokens is not None and not tokens.same_weights(tokenizer):
+        return f"renders tokens of {tokens}, not of {tokenizer}"
+    latents = (renderer.parents or {}).get("autoencoder_from")
+    if latents is not None and not same_latents(latents, autoencoder):
+        return f"renders latents of {latents}, not of {autoencoder}"
+    return ""
+
+
+def stamp(checkpoint: Path, module: str) -> str:
+    """Names weights in what is derived from them: the checkpoint and the start of the SHA-256 of the file."""
+    return f"{checkpoint.name} {sha256(checkpoint / f'{module}.safetensors')[:16]}"

@@ -1,0 +1,240 @@
+"""Everything a run needs to go on, written as a checkpoint and restored from one (`checkpoint.py` tells its files)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from duotok.config import parse
+from duotok.distributed import barrier, rank, total, world
+from duotok.errors import ConfigError, DuoTokError
+from duotok.files import put
+from duotok.lineage import Origin
+from duotok.seals import hashes, seal
+from duotok.training.checkpoint import (
+    FORMAT,
+    best,
+    check_file,
+    checkpoint_of,
+    checkpoints,
+    cut,
+    load_module,
+    read_state,
+)
+from duotok.training.stage import START_FROM, Stage
+
+log = logging.getLogger(__name__)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor on the CPU, gathered where FSDP has cut it; every process must ask for it."""
+    full = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return full.detach().cpu().contiguous()
+
+
+def _moments(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[str, Tensor]:
+    return {
+        f"{names[id(parameter)]}/{key}": whole(torch.as_tensor(value))
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+    }
+
+
+def save_checkpoint(
+    run: Path,
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    scaler: dict[str, Any] | None = None,
+    seconds: float = 0.0,
+) -> Path:
+    """Write step `step` of a run; every process calls it. A kill or a full disk at any moment leaves the last good one.
+
+    seconds: how long the run has trained in all, what a run by time goes on from.
+    """
+    target, partial = checkpoint_of(run, step), run / f".partial-{step:08d}"
+    problem = _try(lambda: _empty(partial)) if rank() == 0 else ""
+    barrier()
+    tensors, texts = generator_state()
+    problem = problem or _try(lambda: save_file(tensors, partial / f"random.{rank():04d}.safetensors", texts))
+    # One file at a time, so that a copy of one module is all the memory it takes; every process gathers what FSDP has cut.
+    for name, module in stage.modules.items():
+        values = {key: whole(value) for key, value in module.state_dict().items()}
+        if rank() == 0:
+            problem = problem or _try(lambda: save_file(values, partial / f"{name}.safetensors"))  # noqa: B023
+    values = _moments(optimizer, parameter_names(stage))
+    if rank() == 0:
+        problem = problem or _try(lambda: save_file(values, partial / "optimizer.safetensors"))
+    problem = _anyone(problem)  # from here on all files are there
+    if rank() == 0 and not problem:
+        state = {
+            "format": FORMAT, "stage": stage.name, "step": step, "processes": world(), "scaler": scaler or {},
+            "seconds": round(seconds, 3), "config": stage.config.model_dump(mode="json"),
+        }  # fmt: skip
+        if stage.parents is not None:
+            state["parents"] = {key: origin.model_dump(mode="json") for key, origin in stage.parents.items()}
+        problem = _try(lambda: _finish(partial, target, state))
+    problem = _anyone(problem)
+    if problem:
+        if rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise DuoTokError(f"{target}: checkpoint not written ({problem}); the last good one is kept")
+    if rank() == 0:
+        forget_old(run, stage.config.keep)
+    barrier()
+    return target
+
+
+def _finish(partial: Path, target: Path, state: dict[str, Any]) -> None:
+    files = hashes(partial, [path.name for path in partial.glob("*.safetensors")])
+    text = json.dumps(seal({**state, "sha256": files}), indent=1)
+    (partial / "state.json").write_text(text, encoding="utf-8")
+    put(partial, target)
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _try(write: Callable[[], Any]) -> str:
+    """Write something; why it could not be, or nothing."""
+    try:
+        write()
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno else str(error)
+    except SafetensorError as error:
+        return os.strerror(errno.ENOSPC) if "os error 28" in str(error) else str(error)
+    return ""
+
+
+def _anyone(problem: str) -> str:
+    """A problem of this or any other process, so that all stop together."""
+    others = int(total(torch.tensor(float(bool(problem))))) - bool(problem)
+    return problem or ("another process could not write" if others else "")
+
+
+def forget_old(run: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints and the best one."""
+    spared = best(run) if checkpoints(run) else None
+    for old in checkpoints(run)[:-keep]:
+        if old != spared:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def parameter_names(stage: Stage) -> dict[int, str]:
+    """id of each parameter -> MODULE.KEY."""
+    return {id(p): f"{name}.{key}" for name, module in stage.modules.items() for key, p in module.named_parameters()}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> list[str]:
+    """`key: old -> new` for every setting of a config that is another one now."""
+    changed = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changed += changes(old, new, f"{place}{key}.")
+        elif old != new:
+            changed.append(f"{place}{key}: {json.dumps(old)} -> {json.dumps(new)}")
+    return changed
+
+
+def _complete(config: dict[str, Any], stage: Stage) -> dict[str, Any]:
+    """A saved config with the keys that were added to DuoTok since, at their defaults."""
+    try:
+        return type(stage.config).model_validate(config).model_dump(mode="json")
+    except ValueError:  # of a DuoTok that had other keys
+        return config
+
+
+def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore modules, optimizer and generators; returns `state.json`. Raises ConfigError for another stage's checkpoint."""
+    state = read_state(path)
+    if state["stage"] != stage.name:
+        raise ConfigError(
+            f"{path}: a checkpoint of {state['stage']}, not of {stage.name}; choose another --runs folder"
+        )
+    changed = changes(_complete(state["config"], stage), stage.config.model_dump(mode="json"))
+    if changed and rank() == 0:
+        log.warning("%s: goes on with other settings: %s", path, ", ".join(changed))
+    _keep_parents(path, state.get("parents"), stage)
+    for name, module in stage.modules.items():
+        load_module(path / f"{name}.safetensors", module)
+    names = parameter_names(stage)
+    check_file(path / "optimizer.safetensors")
+    moments = load_file(path / "optimizer.safetensors")
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            prefix = f"{names[id(parameter)]}/"
+            values = {key.removeprefix(prefix): value for key, value in moments.items() if key.startswith(prefix)}
+            if values:
+                fused = bool(group.get("fused"))
+                optimizer.state[parameter] = {key: _like(key, value, parameter, fused) for key, value in values.items()}
+    generators = path / f"random.{rank():04d}.safetensors"
+    if generators.is_file():  # a run that goes on with more processes has none for the new ones
+        restore_generators(generators)
+    return state
+
+
+def _keep_parents(path: Path, recorded: dict[str, Any] | None, stage: Stage) -> None:
+    """The parents of a run that goes on: it started from the recorded `start_from`, and learns from all others as they are now."""
+    if recorded is None:
+        stage.parents = None
+        return
+    before = {key: parse(Origin, values, f"{path}: {key}") for key, values in recorded.items()}
+    for key, origin in (stage.parents or {}).items():
+        if key != START_FROM and key in before and not origin.same_weights(before[key]) and rank() == 0:
+            log.warning("%s: was trained with %s = %s, and goes on with %s", path, key, before[key], origin)
+    stage.parents = {**(stage.parents or {}), **({START_FROM: before[START_FROM]} if START_FROM in before else {})}
+
+
+def _like(key: str, value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
+    """A moment where its parameter is; the step counter stays on the CPU, unless AdamW is fused."""
+    if key == "step":
+        return value.to(parameter.device) if fused else value
+    return cut(value.to(parameter.device), parameter)
+
+
+def generator_state() -> tuple[dict[str, Tensor], dict[str, str]]:
+    """State of torch's, numpy's and Python's generators of this process: tensors, and what is no tensor as text."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries still draw from it
+    tensors = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor(numbers, dtype=torch.int64),
+        "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    texts = {
+        "python": json.dumps([version, gauss]),
+        "numpy": json.dumps([name, int(position), int(has_gauss), float(cached)]),
+    }
+    return tensors, texts
+
+
+def restore_generators(path: Path) -> None:
+    """Undo `generator_state`."""
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        texts = {key: json.loads(value) for key, value in file.metadata().items()}
+    torch.set_rng_state(tensors["torch"])
+    version, gauss = texts["python"]
+    random.setstate((version, tuple(tensors["python"].tolist()), gauss))
+    name, position, has_gauss, cached = texts["numpy"]
+    np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])

@@ -1,0 +1,47 @@
+"""Attention against the formula written out, one head and one query at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from duotok.nn.attention import gated_attention, joined_heads, rotated_heads
+from duotok.nn.rope import half_tables, neighbour_turns, speeds, turn_halves, turn_neighbours
+
+CPU = torch.device("cpu")
+HEADS, LENGTH, HEAD_DIM = 3, 7, 4
+
+
+def formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k / sqrt(d)) v of one head, all `[length, head_dim]`."""
+    return torch.softmax(q @ k.T / HEAD_DIM**0.5, dim=-1) @ v
+
+
+def projected() -> tuple[Tensor, list[list[Tensor]]]:
+    """`[batch, length, 3 inner]`, and the same as [q, k, v][head] of the second item."""
+    torch.manual_seed(0)
+    qkv = torch.randn(2, LENGTH, 3 * HEADS * HEAD_DIM)
+    return qkv, [list(part.split(HEAD_DIM, dim=-1)) for part in qkv[1].chunk(3, dim=-1)]
+
+
+def test_heads_are_taken_apart_turned_and_joined() -> None:
+    qkv, (q, k, v) = projected()
+    tables = half_tables(LENGTH, HEAD_DIM, CPU, torch.float32)
+    parts = rotated_heads(qkv, HEADS, tables)
+    for head in range(HEADS):
+        for part, turned, own in zip(parts, (True, True, False), (q, k, v), strict=True):
+            x = own[head]
+            assert torch.allclose(
+                part[1, head], turn_halves(x[None, :, None], tables)[0, :, 0] if turned else x, atol=1e-6
+            )
+    assert torch.equal(joined_heads(parts[2]), qkv[..., 2 * HEADS * HEAD_DIM :])
+
+
+def test_gated_attention() -> None:
+    qkv, (q, k, v) = projected()
+    gates, turns = torch.randn(2, LENGTH, HEADS), neighbour_turns(LENGTH, speeds(HEAD_DIM))
+    heads = [
+        formula(turn_neighbours(q[n], turns), turn_neighbours(k[n], turns), v[n]) * gates[1, :, n, None].sigmoid()
+        for n in range(HEADS)
+    ]
+    assert torch.allclose(gated_attention(qkv, gates, turns)[1], torch.cat(heads, dim=-1), atol=1e-6)

@@ -1,0 +1,301 @@
+"""Stages, adapt and bundles follow the runs that their configs name, and tell what they were made from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import Result
+from safetensors.torch import load_file
+from tests.training.small import (
+    AUTOENCODER,
+    COMMON,
+    TOKENIZER,
+    make,
+    stage1_config,
+    stage3_config,
+    stage4_values,
+    write,
+)
+from typer.testing import CliRunner
+
+from duotok.cli.main import app
+from duotok.codec.bundle import Bundle
+from duotok.codec.duotok import DuoTok
+from duotok.errors import BundleError, ConfigError
+from duotok.files import sha256
+from duotok.lineage import Origin
+from duotok.shards.store import ShardStore
+from duotok.tracks import TRACKS
+from duotok.training.assemble import assemble
+from duotok.training.batches.latent_data import latent_segments
+from duotok.training.checkpoint import best, read_state
+from duotok.training.earlier_runs import origin_of
+from duotok.training.engine import train
+from duotok.training.stages.adapt import AdaptConfig, find_sources, render_excerpts, rendered_by
+from duotok.training.stages.registry import Needs, build_stage
+from duotok.training.stages.stage3 import Stage3
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def stage2_values(**changes: object) -> dict[str, object]:
+    return {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 0, "steps": 2, **changes}
+
+
+def adapt_values() -> dict[str, object]:
+    return {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2}
+
+
+@pytest.fixture
+def elsewhere(needs: Needs, tmp_path: Path) -> Needs:
+    """Other RUNS beside those of `needs`, empty, and arrays of its own."""
+    derived = tmp_path / "derived"
+    shutil.copytree(needs.runs / "derived", derived, ignore=shutil.ignore_patterns("*.masks.*"))
+    return Needs(tmp_path / "other", ShardStore(needs.store.ranges.url, derived))
+
+
+def test_a_stage_starts_from_the_run_that_is_named(needs: Needs, elsewhere: Needs, tmp_path: Path) -> None:
+    config = write(tmp_path, "stage2", stage2_values())
+    with pytest.raises(ConfigError, match=r"other/stage1: no checkpoint there, and start_from names it"):
+        build_stage("stage2", config, [], elsewhere)
+    stage = build_stage("stage2", config, [f"start_from={needs.runs / 'stage1'}"], elsewhere)
+    file = best(needs.runs / "stage1") / "tokenizer.safetensors"
+    weights, mine = load_file(file), stage.tokenizer.state_dict()
+    assert all(torch.equal(mine[name], weights[name]) for name in weights if name.startswith("lower_blocks"))
+    assert stage.parents == {
+        "start_from": Origin(stage="stage1", step=2, sha256={"tokenizer.safetensors": sha256(file)}, parents={})
+    }
+    train(stage, elsewhere.runs / "stage2")
+    state = read_state(best(elsewhere.runs / "stage2"))
+    assert state["config"]["start_from"] == str(needs.runs / "stage1")
+    assert Origin.model_validate(state["parents"]["start_from"]) == stage.parents["start_from"]
+
+
+def test_a_teacher_elsewhere_is_named_and_its_masks_are_its_own(needs: Needs, elsewhere: Needs, tmp_path: Path) -> None:
+    config = write(tmp_path, "stage2", stage2_values(mask_seconds=4.0))
+    train(make("separator", needs.store, tmp_path, steps=3, seed=9), tmp_path / "separator")
+    stamps, masks = [], []
+    for runs in (needs.runs, tmp_path, tmp_path):
+        chosen = [f"start_from={needs.runs / 'stage1'}", f"teacher_from={runs / 'separator'}"]
+        stage = build_stage("stage2", config, chosen, elsewhere)
+        assert stage.parents["teacher_from"] == origin_of(best(runs / "separator"), "separator")
+        path = next(
+            path for path in (tmp_path / "derived").rglob("mix.masks.json") if json.loads(path.read_text())["segments"]
+        )
+        stamps.append(json.loads(path.read_text())["made_by"])
+        masks.append(np.load(path.with_suffix(".npy")))
+    assert stamps[0] != stamps[1] == stamps[2]
+    assert (masks[0] != masks[1]).any() and (masks[1] == masks[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "name", "message"),
+    [
+        ("stage2", "start_from", "stage2", "a run of stage2, and start_from takes one of stage1"),
+        ("stage3", "start_from", "stage1", "a run of stage1, and start_from takes one of stage2"),
+        ("stage4", "tokenizer_from", "stage2", "a run of stage2, and tokenizer_from takes one of stage3"),
+        (
+            "stage4",
+            "autoencoder_from",
+            "separator",
+            "a run of separator, and autoencoder_from takes one of autoencoder",
+        ),
+        ("stage4", "start_from", "stage3", "a run of stage3, and start_from takes one of stage4.vocals"),
+        (
+            "adapt",
+            "renderer_from.vocals",
+            "stage4.accompaniment",
+            "and renderer_from.vocals takes one of stage4.vocals",
+        ),
+        ("adapt", "start_from", "stage3", "a run of stage3, and start_from takes one of autoencoder"),
+        ("adversarial", "start_from", "separator", "a run of separator, and start_from takes one of autoencoder"),
+    ],
+)
+def test_a_run_of_another_stage_is_one_line(
+    stage: str, key: str, name: str, message: str, renderers: Needs, tmp_path: Path
+) -> None:
+    values = {
+        "stage2": stage2_values(), "stage3": stage3_config().model_dump(mode="json"), "stage4": stage4_values(),
+        "adapt": adapt_values(), "adversarial": {**AUTOENCODER.model_dump(mode="json"), "adversary": {}},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_stage(stage, write(tmp_path, stage, values[stage]), [f"{key}={name}"], renderers)
+    assert "\n" not in str(caught.value) and f"--set {key}=RUN" in str(caught.value)
+
+
+def test_other_sizes_than_those_of_the_run_before_are_one_line(renderers: Needs, tmp_path: Path) -> None:
+    stage2, stage4 = write(tmp_path, "stage2", stage2_values()), write(tmp_path, "stage4", stage4_values())
+    with pytest.raises(ConfigError, match=r"model.heads = 4, but .*stage1 was trained with 2; set model.heads=2"):
+        build_stage("stage2", stage2, ["model.heads=4"], renderers)
+    with pytest.raises(ConfigError, match=r"dit.condition_dim = 8, but what .*stage3 gives is 16 wide"):
+        build_stage("stage4", stage4, ["dit.condition_dim=8"], renderers)
+    with pytest.raises(ConfigError, match=r"dit.latent_dim = 32, but what .*autoencoder gives is 64 wide"):
+        build_stage("stage4", stage4, ["dit.latent_dim=32"], renderers)
+    with pytest.raises(ConfigError, match=r"dit.heads = 1, but .*stage4.accompaniment was trained with 2"):
+        build_stage("stage4", stage4, ["dit.heads=1", "start_from=stage4.accompaniment"], renderers)
+
+
+def test_checkpoints_tell_the_whole_way_back(renderers: Needs) -> None:
+    origin = origin_of(best(renderers.runs / "stage4.vocals"), "ema")
+    assert origin.stage == "stage4.vocals" and origin.parents is not None
+    assert origin.parents.keys() == {"tokenizer_from", "autoencoder_from"}
+    way = [origin.parents["tokenizer_from"]]
+    while way[-1].parents:
+        way.append(way[-1].parents["start_from"])
+    assert [one.stage for one in way] == ["stage3", "stage2", "stage1"]
+    for one in way:
+        file = best(renderers.runs / one.stage) / "tokenizer.safetensors"
+        assert one.sha256 == {"tokenizer.safetensors": sha256(file)}
+
+
+def retrained(needs: Needs, folder: Path) -> Path:
+    """RUNS as copies, with another stage 3."""
+    runs = folder / "runs"
+    shutil.copytree(needs.runs, runs, ignore=shutil.ignore_patterns("derived"))
+    shutil.rmtree(runs / "stage3")
+    train(Stage3(stage3_config(steps=3, seed=8), needs.store, runs / "stage2"), runs / "stage3")
+    return runs
+
+
+def test_a_bundle_refuses_renderers_of_another_tokenizer(renderers: Needs, data: Path, tmp_path: Path) -> None:
+    runs = retrained(renderers, tmp_path)
+    command = ("bundle", "--runs", runs, "--data", data, "-o", tmp_path / "out")
+    refused = run(*command)
+    assert refused.exit_code == 1 and not (tmp_path / "out").exists()
+    told = " ".join(refused.stderr.split())
+    assert "stage4.vocals: renders tokens of stage3 at step 2 (sha256" in told and "not of stage3 at step 3" in told
+    assert "--set tokenizer_from=RUN" in told and "--mismatched" in told
+    assert run(*command, "--force").exit_code == 1  # which is about what lies in OUT
+    named = run(*command, "--set", f"tokenizer_from={renderers.runs / 'stage3'}")
+    assert named.exit_code == 0, named.output
+    assert Bundle(tmp_path / "out").config.lineage["tokenizer"].step == 2
+    forced = run(*command, "--force", "--mismatched")
+    assert forced.exit_code == 0 and Bundle(tmp_path / "out").config.lineage["tokenizer"].step == 3
+
+
+def test_a_bundle_refuses_renderers_of_other_latents(renderers: Needs, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived"))
+    shutil.rmtree(runs / "autoencoder")
+    train(make("autoencoder", renderers.store, runs, steps=3, seed=8), runs / "autoencoder")
+    with pytest.raises(
+        BundleError, match=r"stage4.vocals: renders latents of autoencoder at step 2 .*--set autoencoder_from=RUN"
+    ):
+        assemble(runs, renderers.store, tmp_path / "out", "t", "test")
+
+
+def test_a_bundle_follows_its_renderers_and_shows_its_lineage(renderers: Needs, tmp_path: Path) -> None:
+    """In RUNS lie the renderers alone; tokenizer and autoencoder are where their configs say."""
+    runs = tmp_path / "runs"
+    config = write(tmp_path, "stage4", stage4_values())
+    named = [
+        f"{key}_from={renderers.runs / name}" for key, name in (("tokenizer", "stage3"), ("autoencoder", "autoencoder"))
+    ]
+    for track in TRACKS:
+        stage = build_stage("stage4", config, [f"track={track}", *named], Needs(runs, renderers.store))
+        train(stage, runs / stage.name)
+    with pytest.raises(ConfigError, match="separator: no checkpoint there, and separator_from names it"):
+        assemble(runs, renderers.store, tmp_path / "out", "t", "test")
+    separator = f"separator_from={renderers.runs / 'separator'}"
+    made = assemble(runs, renderers.store, tmp_path / "out", "t", "test", overrides=[separator, "steps=5"])
+    bundle = Bundle(made)
+    assert bundle.config.codec.steps == 5
+    assert bundle.config.lineage["autoencoder"] == origin_of(best(renderers.runs / "autoencoder"), "autoencoder")
+    assert str(renderers.runs / "stage3") in bundle.card
+    facts = json.loads(run("info", made, "--json").stdout)
+    assert facts["lineage"].keys() == set(bundle.config.parts) and "lineage" not in facts["config"]
+    assert facts["lineage"]["dit.vocals"]["parents"]["tokenizer_from"]["stage"] == "stage3"
+    lines = run("info", made).stdout.splitlines()
+    start = lines.index("  tokenizer", lines.index("lineage"))
+    digest = sha256(best(renderers.runs / "stage3") / "tokenizer.safetensors")[:12]
+    assert lines[start + 1].split(maxsplit=1) == ["checkpoint", f"stage3 at step 2 (sha256 {digest})"]
+    assert [line.strip() for line in lines[start + 2 : start + 6 : 2]] == ["start from", "start from"]
+    assert DuoTok.from_pretrained(made).config.lineage == bundle.config.lineage
+
+
+def test_the_packaged_bundle_has_no_lineage_and_opens() -> None:
+    assert (
+        Bundle.__module__
+        and "lineage                 not known, an earlier DuoTok made this bundle" in run("info", "mini").stdout
+    )
+
+
+def test_adapt_refuses_renderers_of_another_tokenizer(renderers: Needs, tmp_path: Path) -> None:
+    runs = retrained(renderers, tmp_path)
+    needs = Needs(runs, renderers.store)
+    config = write(tmp_path, "adapt", adapt_values())
+    with pytest.raises(
+        ConfigError, match=r"stage4.vocals: renders tokens of stage3 at step 2 .*--set tokenizer_from=RUN"
+    ):
+        build_stage("adapt", config, [], needs)
+    stage = build_stage("adapt", config, [f"tokenizer_from={renderers.runs / 'stage3'}"], needs)
+    stage.start()
+    assert stage.parents.keys() == {
+        "autoencoder_from", "tokenizer_from", "renderer_from.vocals", "renderer_from.accompaniment", "start_from",
+    }  # fmt: skip
+
+
+def test_adapt_learns_from_arrays_of_the_runs_that_it_names(renderers: Needs, tmp_path: Path) -> None:
+    """Also where another run's codes lie in WORK: they are made anew."""
+    derived = tmp_path / "derived"
+    shutil.copytree(renderers.runs / "derived", derived)
+    store = ShardStore(renderers.store.ranges.url, derived)
+    before = np.array(latent_segments(store, "train", "vocals")[0].codes())
+    runs = retrained(renderers, tmp_path)
+    build_stage("stage4", write(tmp_path, "stage4", stage4_values()), ["track=vocals"], Needs(runs, store))
+    changed = np.array(latent_segments(store, "train", "vocals")[0].codes())
+    build_stage("adapt", write(tmp_path, "adapt", adapt_values()), [], Needs(renderers.runs, store))
+    after = np.array(latent_segments(store, "train", "vocals")[0].codes())
+    assert (before != changed).any() and (before == after).all()
+
+
+def test_latents_are_rendered_anew_when_the_renderer_is_trained_further(renderers: Needs, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived", "rendered"))
+    config = AdaptConfig.model_validate({**adapt_values(), "rendered_seconds": 1.0})
+    first = find_sources(config, runs)
+    before = render_excerpts(renderers.store, runs, first, config, "train", 1.0)[0]
+    stage4 = write(tmp_path, "stage4", {**stage4_values(), "steps": 4, "lr": 0.1})
+    train(build_stage("stage4", stage4, ["track=vocals"], Needs(runs, renderers.store)), runs / "stage4.vocals")
+    second = find_sources(config, runs)
+    assert rendered_by(first, "vocals") != rendered_by(second, "vocals")
+    assert rendered_by(first, "accompaniment") == rendered_by(second, "accompaniment")
+    after = render_excerpts(renderers.store, runs, second, config, "train", 1.0)[0]
+    assert after.segment.key == before.segment.key and (np.array(after.rendered) != np.array(before.rendered)).any()
+
+
+def test_a_dry_run_says_which_runs_it_would_start_from(needs: Needs, tmp_path: Path) -> None:
+    path = tmp_path / "stage3.yaml"
+    path.write_text(yaml.safe_dump(stage3_config().model_dump(mode="json")))
+    dry = ("train", "stage3", "-c", path, "--dry-run", "--measure", "0.1")
+    here = run(*dry, "--runs", needs.runs)
+    assert here.exit_code == 0 and f"start_from: {needs.runs / 'stage2'}, stage2 at step 2" in here.stdout
+    lost = run(*dry, "--runs", tmp_path, "--set", "start_from=../away/stage2", "--json")
+    assert json.loads(lost.stdout)["earlier_runs"] == {
+        "start_from": f"{tmp_path.parent / 'away' / 'stage2'}, not trained yet"
+    }
+    wrong = run(*dry, "--runs", needs.runs, "--set", "start_from=stage1")
+    assert wrong.exit_code == 0 and "start_from takes one of stage2" in wrong.stdout
+    path.write_text(yaml.safe_dump(stage1_config().model_dump(mode="json")))
+    first = run("train", "stage1", *dry[2:], "--json")
+    assert json.loads(first.stdout)["earlier_runs"] == {}
+
+
+def test_what_does_not_fit_is_told_before_anything_is_derived(needs: Needs, bare_shards: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, "stage2", stage2_values())
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "shards").symlink_to(bare_shards / "shards")
+    done = run("train", "stage2", "-c", path, "--data", work, "--runs", needs.runs, "--set", "start_from=stage3")
+    assert done.exit_code == 1 and "a run of stage3, and start_from takes one of stage1" in " ".join(
+        done.stderr.split()
+    )
+    assert not (work / "derived").exists()

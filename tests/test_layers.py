@@ -40,7 +40,7 @@ LAZY = {
     "demucs",
 }
 # A command of its own that turns a published pickle into safetensors; no load path calls it.
-CONVERTER = SOURCE / "separation" / "convert.py"
+CONVERTER = SOURCE / "convert.py"
 NEVER = {
     "torchaudio",
     "torchvision",

@@ -79,7 +79,8 @@ def parse(model: type[C], values: dict[str, Any], source: str = "config") -> C:
         return model.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
+        # "kind: ..." is what a configuration of several kinds was read as (renderer/kinds.py), and no key
+        key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("kind: "))
         if problem["type"] == "extra_forbidden":
             known = _known_keys(model)
             near = _nearest(str(problem["loc"][-1]), known)

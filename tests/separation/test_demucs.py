@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from duotok import convert
 from duotok.errors import ConfigError, MissingExtraError
-from duotok.separation import convert
 from duotok.separation.demucs import DemucsSeparator, load_network
 from duotok.separation.separator import Separator
 
@@ -157,7 +157,7 @@ def test_the_old_packages_are_converted(repo: Path, tmp_path: Path) -> None:
     package = {"klass": HTDemucs, "args": (SOURCES,), "kwargs": arguments(), "state": state, "training_args": {"lr": 1}}
     torch.save(package, tmp_path / "0a1b2c3d-8726e21a.th")
     (tmp_path / "htdemucs.yaml").write_text("models: ['0a1b2c3d']\n")
-    with pytest.raises(ConfigError, match=r"0a1b2c3d-8726e21a.th: is a pickle.*separation.convert"):
+    with pytest.raises(ConfigError, match=r"0a1b2c3d-8726e21a.th: is a pickle.*duotok.convert"):
         load_network("htdemucs", tmp_path)
     out = tmp_path / "0a1b2c3d.safetensors"
     assert convert.main([str(tmp_path / "0a1b2c3d-8726e21a.th"), str(out)]) == 0

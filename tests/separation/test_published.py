@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from duotok import convert
 from duotok.config import parse
 from duotok.errors import ConfigError
-from duotok.separation import convert
 from duotok.separation.published import (
     BANDS,
     ModelConfig,
@@ -375,9 +375,7 @@ def test_checkpoint_to_separator(tmp_path: Path, wrapper: str | None) -> None:
     state = tiny().state_dict()
     torch.save(state if wrapper is None else {wrapper: state, "epoch": 17}, tmp_path / "model.ckpt")
     config = write_yaml(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"model\.ckpt: is a pickle.*separation\.convert model\.ckpt model\.safetensors"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.ckpt: is a pickle.*duotok\.convert model\.ckpt model\.safetensors"):
         load_published(tmp_path / "model.ckpt", config)
     out = tmp_path / "model.safetensors"
     assert convert.main([str(tmp_path / "model.ckpt"), str(out)]) == 0

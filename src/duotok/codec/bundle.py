@@ -38,8 +38,10 @@ from duotok.files import sha256, write_bytes, writing
 from duotok.lineage import Origin
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
-from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
-from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.autoencoder import AutoencoderConfig
+from duotok.renderer.dit import DiTConfig
+from duotok.renderer.ear_vae import EarVAEConfig
+from duotok.renderer.kinds import AnyAutoencoderConfig, AnyDiTConfig, make_autoencoder, make_dit
 from duotok.renderer.render import RenderPlan
 from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
@@ -54,13 +56,15 @@ CARD_FILE = "README.md"
 Storage = Literal["float32", "float16", "int8"]
 _PARTS = ("tokenizer", "autoencoder", "separator", *(f"dit.{track}" for track in TRACKS))
 OWN_FILES = (CONFIG_FILE, CARD_FILE, *(f"{part}.safetensors" for part in _PARTS))
+SAID = ("kind", "licence", "source")
+"""What the configuration of a part says of it besides its shape; a licence and a source where it was not trained here."""
 
 
 class DiTConfigs(Config):
     """One renderer for each track."""
 
-    vocals: DiTConfig = DiTConfig()
-    accompaniment: DiTConfig = DiTConfig()
+    vocals: AnyDiTConfig = DiTConfig()
+    accompaniment: AnyDiTConfig = DiTConfig()
 
 
 class CodecConfig(Config):
@@ -101,7 +105,7 @@ class BundleConfig(Config):
     name: str = "duotok"
     codec: CodecConfig = CodecConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
-    autoencoder: AutoencoderConfig | None = AutoencoderConfig()
+    autoencoder: AnyAutoencoderConfig | None = AutoencoderConfig()
     dit: DiTConfigs | None = DiTConfigs()
     separator: BSRoFormerConfig | None = None
     lineage: dict[str, Origin] = Field(
@@ -112,6 +116,13 @@ class BundleConfig(Config):
     def _whole_renderer(self) -> BundleConfig:
         if (self.autoencoder is None) != (self.dit is None):
             raise ValueError("autoencoder and dit make the renderer together; give both, or null for both")
+        if isinstance(self.autoencoder, EarVAEConfig) and self.autoencoder.misfit:
+            raise ValueError(f"autoencoder: {self.autoencoder.misfit}")
+        if self.autoencoder is not None:
+            for track in TRACKS:
+                makes, reads = getattr(self.dit, track).latent_dim, self.autoencoder.latent_dim
+                if makes != reads:
+                    raise ValueError(f"dit.{track} makes latents of {makes} numbers, the autoencoder reads {reads}")
         return self
 
     @property
@@ -132,11 +143,11 @@ def build(config: BundleConfig, part: str) -> nn.Module:
     if part == "tokenizer":
         module = Tokenizer(config.tokenizer)
     elif part == "autoencoder" and config.autoencoder is not None:
-        module = Autoencoder(config.autoencoder)
+        module = make_autoencoder(config.autoencoder)
     elif part == "separator" and config.separator is not None:
         module = BSRoFormer(config.separator)
     elif config.dit is not None and part.startswith("dit.") and part[4:] in TRACKS:
-        module = DiT(getattr(config.dit, part[4:]))
+        module = make_dit(getattr(config.dit, part[4:]))
     else:
         raise BundleError(f"bundle '{config.name}' has no part '{part}'; it has {', '.join(config.parts)}")
     return module.eval().requires_grad_(False)
@@ -204,7 +215,10 @@ def write_bundle(
             for part in config.parts:
                 state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
                 learned = {name for name, _ in modules[part].named_parameters()}
-                (partial / f"{part}.safetensors").write_bytes(save(_stored(state, learned, storage)))
+                # what was trained elsewhere to sound well keeps its bits: eight are noise 40 dB below its weights
+                foreign = bool(getattr(getattr(modules[part], "config", None), "source", ""))
+                kept: Storage = "float16" if foreign and storage == "int8" else storage
+                (partial / f"{part}.safetensors").write_bytes(save(_stored(state, learned, kept)))
             (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
             _write_sealed(partial, config.model_dump(mode="json"), list(config.parts))
     except OSError as error:
@@ -350,6 +364,11 @@ def facts(bundle: Bundle) -> dict[str, Any]:
     tokenizer = bundle.load("tokenizer")
     parts = {
         part: {
+            **{
+                name: getattr(bundle.load(part).config, name)
+                for name in SAID
+                if hasattr(bundle.load(part).config, name)
+            },
             "parameters": sum(p.numel() for p in bundle.load(part).parameters()),
             "bytes": bundle.weights(part).stat().st_size,
         }

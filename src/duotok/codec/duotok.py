@@ -27,8 +27,7 @@ from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import text_of
 from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
-from duotok.renderer.autoencoder import Autoencoder
-from duotok.renderer.dit import DiT
+from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
 from duotok.renderer.render import RenderSettings, stream_track
 from duotok.separation.bs_roformer import BSRoFormer
 from duotok.separation.identity import separator_identity
@@ -160,12 +159,12 @@ class DuoTok:
         return self._encoder
 
     @property
-    def autoencoder(self) -> Autoencoder:
-        return cast(Autoencoder, self._part("autoencoder"))
+    def autoencoder(self) -> LatentAutoencoder:
+        return cast(LatentAutoencoder, self._part("autoencoder"))
 
-    def dit(self, track: str) -> DiT:
+    def dit(self, track: str) -> LatentDiffusion:
         """The renderer of a track."""
-        return cast(DiT, self._part(f"dit.{_known(track)}"))
+        return cast(LatentDiffusion, self._part(f"dit.{_known(track)}"))
 
     @property
     def separator(self) -> StemSeparator | None:

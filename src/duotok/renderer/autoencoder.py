@@ -17,12 +17,14 @@ from torch.nn import functional as F
 from duotok.audio.features import POWER_FLOOR, PowerSpectrum, mel_filters
 from duotok.clock import LATENT_SAMPLES, SAMPLE_RATE
 from duotok.config import Config
+from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.dit import depthwise
 
 
 class AutoencoderConfig(Config):
     """Widths and depths; rates are fixed (48 kHz, latents at 50 Hz, spectra at 100 Hz). The defaults are the small model."""
 
+    kind: Literal["spectral"] = "spectral"
     latent_dim: int = Field(default=64, gt=0)
     low_bands: int = Field(
         default=0,
@@ -141,9 +143,10 @@ class SpectralFeatures(nn.Module):
         return bins.real, bins.imag
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(LatentAutoencoder):
     """48 kHz mono sound and unit-variance latents."""
 
+    config: AutoencoderConfig
     mean: Tensor
     std: Tensor
     window: Tensor
@@ -171,6 +174,17 @@ class Autoencoder(nn.Module):
         self.bins = config.n_fft // 2 + 1
         self.to_spectrum = nn.Linear(dec, (2 if config.output == "angle" else 3) * self.bins)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        return 1
+
+    @property
+    def encoder_field(self) -> int:
+        """Latent frames on each side whose sound a latent can depend on."""
+        fine, coarse = (self.config.kernel // 2 * blocks for blocks in self.config.encoder_blocks)
+        longest = 4096 if self.config.low_bands else 2048  # samples of the longest window of SpectralFeatures
+        return coarse + -(-fine // 2) + -(-longest // (2 * LATENT_SAMPLES)) + 1
 
     @property
     def receptive_field(self) -> int:

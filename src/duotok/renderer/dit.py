@@ -22,12 +22,14 @@ from duotok.nn.attention import attend, joined_heads, rotated_heads
 from duotok.nn.masks import attention_mask, frame_mask, silence_padding
 from duotok.nn.precision import stream_dtype
 from duotok.nn.rope import Tables, half_tables
+from duotok.renderer.contract import LatentDiffusion
 from duotok.renderer.diffusion import VelocityModel
 
 
 class DiTConfig(Config):
     """Shape of a DiT. The defaults are the mini preset (about 2.6M parameters)."""
 
+    kind: Literal["duotok"] = "duotok"
     latent_dim: int = Field(default=64, gt=0)
     condition: Literal["code", "proj_out"] = Field(
         default="code",
@@ -193,8 +195,10 @@ class Block(nn.Module):
         return torch.addcmul(x, gate_f, self.feed_forward(h, valid))
 
 
-class DiT(nn.Module):
+class DiT(LatentDiffusion):
     """Noisy latents, time and code vectors to the velocity. Gates and output start at zero, so a new DiT returns 0."""
+
+    config: DiTConfig
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -250,7 +254,7 @@ class DiT(nn.Module):
         return silence_padding(v, valid)
 
 
-def guided(dit: DiT) -> VelocityModel:
+def guided(dit: LatentDiffusion) -> VelocityModel:
     """The renderer with its guidance: v = v_nothing + guidance (v_condition - v_nothing), both in one batch."""
     scale = dit.config.guidance
     if scale == 1.0:

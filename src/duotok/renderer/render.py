@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import Field, model_validator
@@ -20,24 +20,12 @@ from torch import Tensor
 from duotok.clock import LATENT_SAMPLES, LATENTS_PER_FRAME
 from duotok.config import Config
 from duotok.errors import ConfigError
-from duotok.renderer.dit import DiT, guided
+from duotok.renderer.contract import LatentDecoder, LatentDiffusion
+from duotok.renderer.dit import guided
 from duotok.renderer.samplers import SAMPLERS, sample
 
 NOISE_BLOCK = 1024  # latent frames drawn together; part of what a seed means, so it never changes
 Progress = Callable[[int, int], None]
-
-
-class LatentDecoder(Protocol):
-    """An autoencoder as rendering needs it."""
-
-    @property
-    def receptive_field(self) -> int:
-        """Latent frames on each side that a decoded sample can depend on."""
-        ...
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """`[batch, latent_frames, latent_dim]` to `[batch, channels, 960 * latent_frames]`."""
-        ...
 
 
 class RenderPlan(Config):
@@ -140,7 +128,9 @@ def frame_noise(seed: int, track: str, start: int, stop: int, dim: int, step: in
 
 
 @torch.no_grad()
-def _window_latents(dit: DiT, condition: Tensor, window: RenderWindow, settings: RenderSettings, track: str) -> Tensor:
+def _window_latents(
+    dit: LatentDiffusion, condition: Tensor, window: RenderWindow, settings: RenderSettings, track: str
+) -> Tensor:
     device = next(dit.parameters()).device
     start, stop, dim = window.start, window.stop, dit.config.latent_dim
 
@@ -156,7 +146,7 @@ def _window_latents(dit: DiT, condition: Tensor, window: RenderWindow, settings:
 
 
 def latent_blocks(
-    dit: DiT,
+    dit: LatentDiffusion,
     condition: Tensor,
     settings: RenderSettings | None = None,
     *,
@@ -190,7 +180,7 @@ def latent_blocks(
 
 
 def latents(
-    dit: DiT,
+    dit: LatentDiffusion,
     condition: Tensor,
     settings: RenderSettings | None = None,
     *,
@@ -203,11 +193,13 @@ def latents(
     return torch.cat([empty, *blocks])
 
 
-def decode_blocks(autoencoder: LatentDecoder, blocks: Iterable[Tensor], block: int = 500) -> Iterator[Tensor]:
+def decode_blocks(
+    autoencoder: LatentDecoder, blocks: Iterable[Tensor], block: int = 500, hop: int = LATENT_SAMPLES
+) -> Iterator[Tensor]:
     """Sound `[channels, samples]` of latent blocks `[latent_frames, latent_dim]`, in order, on the CPU.
 
     Equal to decoding all at once to float tolerance: every piece is decoded with the autoencoder's receptive field on
-    both sides, and only its middle of `block` latent frames is kept.
+    both sides, and only its middle of `block` latent frames is kept. hop: samples of a latent frame.
     """
     context = autoencoder.receptive_field
     buffer: Tensor | None = None  # latents from `left` frames before the next one to be decoded
@@ -216,7 +208,7 @@ def decode_blocks(autoencoder: LatentDecoder, blocks: Iterable[Tensor], block: i
     @torch.no_grad()
     def middle(held: Tensor, count: int) -> Tensor:
         sound = autoencoder.decode(held[None, : left + count + context])[0]
-        return sound[:, left * LATENT_SAMPLES : (left + count) * LATENT_SAMPLES].cpu()
+        return sound[:, left * hop : (left + count) * hop].cpu()
 
     for piece in blocks:
         buffer = piece if buffer is None else torch.cat([buffer, piece])
@@ -232,7 +224,7 @@ def decode_blocks(autoencoder: LatentDecoder, blocks: Iterable[Tensor], block: i
 
 
 def stream_track(
-    dit: DiT,
+    dit: LatentDiffusion,
     autoencoder: LatentDecoder,
     condition_vectors: Tensor,
     n_samples: int,
@@ -255,7 +247,7 @@ def stream_track(
 
 
 def render_track(
-    dit: DiT,
+    dit: LatentDiffusion,
     autoencoder: LatentDecoder,
     condition_vectors: Tensor,
     n_samples: int,

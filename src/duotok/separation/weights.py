@@ -18,7 +18,7 @@ def check_weights_file(path: Path) -> None:
     if path.suffix.lower() in PICKLES:
         raise ConfigError(
             f"{path}: is a pickle, which can hold more than weights; convert it once: "
-            f"python -m duotok.separation.convert {path.name} {path.stem}.safetensors"
+            f"python -m duotok.convert {path.name} {path.stem}.safetensors"
         )
     if not path.is_file():
         raise ConfigError(f"{path}: no such weights; check the path")

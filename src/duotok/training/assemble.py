@@ -20,7 +20,7 @@ from duotok.errors import BundleError, ConfigError
 from duotok.lineage import Origin
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
-from duotok.renderer.dit import DiT
+from duotok.renderer.contract import LatentDiffusion
 from duotok.seals import read_json
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -231,7 +231,7 @@ def assemble(
     if "separator" in checkpoint_of:
         modules["separator"] = load_separator(checkpoint_of["separator"])
     parts: dict[str, Any] = {key: module.config for key, module in modules.items() if not key.startswith("dit.")}
-    dits = None if tokens_only else DiTConfigs(**{t: cast(DiT, modules[f"dit.{t}"]).config for t in TRACKS})
+    dits = None if tokens_only else DiTConfigs(**{t: cast(LatentDiffusion, modules[f"dit.{t}"]).config for t in TRACKS})
     codec = codec_config(runs_of["tokenizer"], renderers, overrides)
     config = BundleConfig(name=name, codec=codec, dit=dits, lineage=origins, **{"autoencoder": None, **parts})
     written = write_bundle(

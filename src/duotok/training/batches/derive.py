@@ -12,7 +12,7 @@ import torch
 from duotok.clock import LATENTS_PER_FRAME
 from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
-from duotok.renderer.autoencoder import Autoencoder
+from duotok.renderer.contract import LatentAutoencoder
 from duotok.separation.separator import Separator
 from duotok.separation.teacher import BINS, Grid, teacher_masks
 from duotok.shards.deriving import derive
@@ -71,7 +71,7 @@ class Latents:
     A segment with neighbours is heard with them, so that no latent at a joint knows of the cut.
     """
 
-    autoencoder: Autoencoder
+    autoencoder: LatentAutoencoder
     device: torch.device
     places: dict[str, dict[int, tuple[Stretch, int]]]
 
@@ -80,9 +80,9 @@ class Latents:
         stretch, start = self.places[track][index]
         frames = int(stretch.store.frames[index])
         first, stop = max(0, start - CONTEXT), min(stretch.frames, start + frames + CONTEXT)
-        audio = stretch.mono(first, stop - first).to(self.device)
+        audio = stretch.sound(first, stop - first, self.autoencoder.channels).to(self.device)
         # moved here, as this may be another process than the one that was asked
-        latents = self.autoencoder.to(self.device).encode(audio[None, None])[0]
+        latents = self.autoencoder.to(self.device).encode(audio[None])[0]
         skip = LATENTS_PER_FRAME * (start - first)
         return latents[skip : skip + LATENTS_PER_FRAME * frames].half().cpu().numpy()
 
@@ -93,7 +93,11 @@ def _places(store: ShardStore) -> dict[str, dict[int, tuple[Stretch, int]]]:
 
 
 def compute_latents(
-    store: ShardStore, autoencoder: Autoencoder, made_by: str, device: torch.device | None = None, workers: int = 1
+    store: ShardStore,
+    autoencoder: LatentAutoencoder,
+    made_by: str,
+    device: torch.device | None = None,
+    workers: int = 1,
 ) -> None:
     """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device."""
     covered = _places(store)

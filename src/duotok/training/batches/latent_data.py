@@ -118,6 +118,16 @@ class Stretch:
         sounds = [Sound(self.store, i).mono(self.track, low * FRAME_SAMPLES, n * FRAME_SAMPLES) for i, low, n in parts]
         return torch.cat(sounds)
 
+    def sound(self, start: int, frames: int, channels: int) -> Tensor:
+        """The same as `[channels, 1920 frames]`, one channel or two."""
+        if channels == 1:
+            return self.mono(start, frames)[None]
+        parts = self._parts(start, frames)
+        sounds = [
+            Sound(self.store, i).stereo(self.track, low * FRAME_SAMPLES, n * FRAME_SAMPLES) for i, low, n in parts
+        ]
+        return torch.cat(sounds, dim=1)
+
 
 @dataclass(frozen=True)
 class LatentStretch(Stretch):

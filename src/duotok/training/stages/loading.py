@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from duotok.config import parse
+from duotok.config import Config, parse
 from duotok.devices import gpu_or_cpu
+from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
-from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
-from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.autoencoder import AutoencoderConfig
+from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
+from duotok.renderer.kinds import AnyAutoencoderConfig, AnyDiTConfig, make_autoencoder, make_dit
 from duotok.renderer.render import RenderPlan
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.training.batches.latent_data import condition_vectors
@@ -40,16 +42,32 @@ def load_separator(checkpoint: Path) -> BSRoFormer:
     return module.eval().requires_grad_(False)
 
 
-def load_autoencoder(checkpoint: Path) -> Autoencoder:
-    """The autoencoder of a checkpoint, frozen. Raises as `load_separator`."""
-    module = Autoencoder(autoencoder_config(checkpoint))
+class _Renderer(Config):
+    """The part of a checkpoint's config that says what was trained."""
+
+    model: AnyAutoencoderConfig | None = None
+    dit: AnyDiTConfig | None = None
+
+
+def _renderer(checkpoint: Path, key: str) -> Any:
+    return getattr(parse(_Renderer, {key: _config(checkpoint)[key]}, str(checkpoint)), key)
+
+
+def load_autoencoder(checkpoint: Path) -> LatentAutoencoder:
+    """The autoencoder of a checkpoint, frozen: ours, or a published one (`stages.published`). Raises as `load_separator`."""
+    module = make_autoencoder(_renderer(checkpoint, "model"))
     load_module(checkpoint / "autoencoder.safetensors", module)
     return module.eval().requires_grad_(False)
 
 
 def autoencoder_config(checkpoint: Path) -> AutoencoderConfig:
-    """The shape of a trained autoencoder: stages that go on from it do not say it again."""
-    return parse(AutoencoderConfig, _config(checkpoint)["model"], str(checkpoint))
+    """The shape of our own autoencoder: stages that train it further do not say it again. Raises ConfigError for a published one."""
+    config = _renderer(checkpoint, "model")
+    if not isinstance(config, AutoencoderConfig):
+        raise ConfigError(
+            f"{checkpoint}: a published autoencoder ({config.kind}), which is finished; leave this stage out"
+        )
+    return config
 
 
 def load_tokenizer(checkpoint: Path) -> Tokenizer:
@@ -64,9 +82,9 @@ def stage4_config(checkpoint: Path) -> Stage4Config:
     return parse(Stage4Config, _config(checkpoint), str(checkpoint))
 
 
-def load_dit(checkpoint: Path) -> DiT:
+def load_dit(checkpoint: Path) -> LatentDiffusion:
     """The averaged weights of a renderer. Raises as `load_separator`."""
-    module = DiT(parse(DiTConfig, _config(checkpoint)["dit"], str(checkpoint)))
+    module = make_dit(_renderer(checkpoint, "dit"))
     load_module(checkpoint / "ema.safetensors", module)
     return module.eval().requires_grad_(False)
 

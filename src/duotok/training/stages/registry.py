@@ -194,7 +194,13 @@ def _derive_codes(
 def _adapt(config: Any, needs: Needs) -> Stage:
     from duotok.training.batches.derive import compute_latents
     from duotok.training.stages.adapt import Adapt, find_sources
-    from duotok.training.stages.loading import device_of, load_autoencoder, load_tokenizer, stage4_config
+    from duotok.training.stages.loading import (
+        autoencoder_config,
+        device_of,
+        load_autoencoder,
+        load_tokenizer,
+        stage4_config,
+    )
 
     sources = find_sources(config, needs.runs)
     device = device_of(config)
@@ -203,7 +209,7 @@ def _adapt(config: Any, needs: Needs) -> Stage:
     tokenizer = load_tokenizer(sources.tokenizer)
     for track, renderer in sources.renderers.items():
         _derive_codes(needs, tokenizer, sources.tokenizer, stage4_config(renderer).encoder_window, device, (track,))
-    shaped = config.model_copy(update={"model": autoencoder.config})
+    shaped = config.model_copy(update={"model": autoencoder_config(sources.autoencoder)})
     return Adapt(shaped, needs.store, needs.runs, sources)
 
 

@@ -12,7 +12,7 @@ import copy
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,9 +24,11 @@ from duotok.clock import LATENTS_PER_FRAME, SAMPLE_RATE
 from duotok.config import Config
 from duotok.distributed import mean_divisor
 from duotok.evaluation.fidelity import mel_distance
+from duotok.renderer.contract import LatentDecoder
 from duotok.renderer.diffusion import VelocityModel, diffusion_loss, masked_mean_square, stratified_times
-from duotok.renderer.dit import DiT, DiTConfig, guided
-from duotok.renderer.render import RenderPlan
+from duotok.renderer.dit import DiTConfig, guided
+from duotok.renderer.kinds import AnyDiTConfig, make_dit
+from duotok.renderer.render import RenderPlan, decode_blocks
 from duotok.renderer.samplers import sample
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -43,15 +45,9 @@ HELD_OUT_CROPS = 8
 ENOUGH_SOUND = 0.25  # share of a crop's frames that must hold sound, where silence was not asked for
 
 
-class LatentDecoder(Protocol):
-    """The part of an autoencoder that `sample` needs."""
-
-    def decode(self, latents: Tensor) -> Tensor: ...
-
-
 class Stage4Config(StageConfig):
     track: Literal["vocals", "accompaniment"] = "vocals"
-    dit: DiTConfig = DiTConfig()
+    dit: AnyDiTConfig = DiTConfig()
     crop_frames: int = Field(default=128, gt=0, description="token frames of a crop, 40 ms each")
     encoder_window: int = Field(default=256, gt=0, description="token frames of the windows that codes are made in")
     silence: float = Field(default=0.1, ge=0, le=1, description="share of crops that may be silent")
@@ -110,7 +106,7 @@ class Stage4(Stage):
         self.padding = padding(self.train_set, config.crop_frames)
         frames = np.array([stretch.frames for stretch in self.train_set], dtype=np.float64)
         self.chances = np.cumsum(frames / frames.sum())
-        self.dit = DiT(config.dit)
+        self.dit = make_dit(config.dit)
         self.dit.standardise(self.vectors[self._codes_in_use()])
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.modules = {"dit": self.dit, "ema": self.ema}
@@ -245,8 +241,13 @@ class Stage4(Stage):
             self._rendered().cpu(), self.clips["lengths"].tolist(), self.excerpts, strict=True
         ):
             true = stretch.mono(start, real // LATENTS_PER_FRAME)
-            distances.append(mel_distance(self.autoencoder.decode(row[None, :real])[0], true, SAMPLE_RATE))
+            distances.append(mel_distance(self._sound(row[:real]).mean(0, keepdim=True), true, SAMPLE_RATE))
         return {"mel": float(np.mean(distances)), "mel_deviation": float(np.std(distances))}
+
+    def _sound(self, latents: Tensor) -> Tensor:
+        """`[channels, samples]` of `[latent_frames, latent_dim]`, in pieces: half a minute of a published decoder takes GBs."""
+        assert self.autoencoder is not None
+        return torch.cat(list(decode_blocks(self.autoencoder, [latents])), dim=1)
 
     def sample(self, folder: Path) -> None:
         """The first two held-out crops: true latents, one step and `sample_steps` steps, as sound and as mels."""
@@ -258,7 +259,7 @@ class Stage4(Stage):
             real = int(self.clips["lengths"][index])
             sounds = {}
             for name, latents in kinds.items():
-                sound = self.autoencoder.decode(latents[index : index + 1, :real].cpu())[0]
+                sound = self._sound(latents[index, :real].cpu())
                 write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE)
                 sounds[name] = sound.mean(0)
             compare_mels(folder / f"{index}.png", sounds, SAMPLE_RATE)

@@ -1,7 +1,8 @@
-"""`python -m duotok.separation.convert CKPT OUT.safetensors`: the one place that opens a pickle, for its tensors only.
+"""`python -m duotok.convert CKPT OUT.safetensors`: the one place that opens a pickle, for its tensors only.
 
-Reads the published BS-RoFormer checkpoints (.ckpt, a plain dictionary of tensors or one under a usual key) and Demucs
-packages (.th: class, arguments, weights; written as Demucs's own safetensors are). `torch.load(weights_only=True)` builds
+Reads published checkpoints that are a plain dictionary of tensors, or hold one under a usual key (BS-RoFormer's .ckpt, a DiT
+of stable-audio-tools; the ear-VAE's .pyt has a command of its own, `duotok.renderer.ear_vae_files`), and Demucs packages (.th:
+class, arguments, weights; written as Demucs's own safetensors are). `torch.load(weights_only=True)` builds
 tensors and plain containers and refuses everything else; for Demucs its network classes and fractions are allowed by name.
 """
 
@@ -94,8 +95,10 @@ def convert(source: Path, target: Path) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m duotok.separation.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a .ckpt of BS-RoFormer or a .th of Demucs")
+    parser = argparse.ArgumentParser(prog="python -m duotok.convert", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CKPT", help="a checkpoint of tensors (.ckpt, .pt, .pyt), or a .th of Demucs"
+    )
     parser.add_argument("out", type=Path, metavar="OUT.safetensors")
     parser.add_argument("--force", action="store_true", help="replace OUT when it is there")
     options = parser.parse_args(arguments)

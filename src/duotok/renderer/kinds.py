@@ -1,0 +1,39 @@
+"""Which autoencoder and which diffusion transformer a configuration asks for: its `kind`, our own where it tells none."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
+from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
+from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
+from duotok.renderer.dit import DiT, DiTConfig
+from duotok.renderer.ear_vae import EarVAE, EarVAEConfig
+from duotok.renderer.stable_audio import StableAudioConfig, StableAudioDiT
+
+OURS = "kind: ours"
+
+
+def _kind(value: Any) -> str:
+    """What tells no kind, or one that there is not, is read as our own, which then says so."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return f"kind: {kind}" if kind in ("ear-vae", "stable-audio") else OURS
+
+
+AnyAutoencoderConfig = Annotated[
+    Annotated[AutoencoderConfig, Tag(OURS)] | Annotated[EarVAEConfig, Tag("kind: ear-vae")], Discriminator(_kind)
+]
+AnyDiTConfig = Annotated[
+    Annotated[DiTConfig, Tag(OURS)] | Annotated[StableAudioConfig, Tag("kind: stable-audio")], Discriminator(_kind)
+]
+
+
+def make_autoencoder(config: AutoencoderConfig | EarVAEConfig) -> LatentAutoencoder:
+    """With random weights."""
+    return EarVAE(config) if isinstance(config, EarVAEConfig) else Autoencoder(config)
+
+
+def make_dit(config: DiTConfig | StableAudioConfig) -> LatentDiffusion:
+    """With random weights."""
+    return StableAudioDiT(config) if isinstance(config, StableAudioConfig) else DiT(config)

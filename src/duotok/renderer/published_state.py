@@ -1,0 +1,59 @@
+"""Tensors of a published checkpoint against the names and shapes that are documented; JSON that lies beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from duotok.convert import read_pickle, tensors_of
+from duotok.errors import ConfigError
+from duotok.seals import read_json
+from duotok.weights import misfits, read_weights
+
+LONGEST_JSON = 1_000_000
+NAMED = 3
+"""Keys that an error names."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, from safetensors or from a pickle of nothing but tensors. Raises ConfigError for anything else."""
+    if path.suffix != ".safetensors":
+        return tensors_of(read_pickle(path), path)[0]
+    return read_weights(path, ConfigError, "get it again")
+
+
+def read_published_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ConfigError when it is none, is nested without end, or is far too long."""
+    try:
+        size = path.stat().st_size
+        if size > LONGEST_JSON:
+            raise ValueError(f"{size:,} bytes, no such file has as many")
+        values = read_json(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("no object")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:120]
+        raise ConfigError(f"{path}: not the published JSON ({reason}); get it again") from None
+    return values
+
+
+def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Size], path: Path, remedy: str) -> None:
+    """Raises ConfigError unless a checkpoint has exactly these names and shapes, of finite numbers.
+
+    The first few of each kind of fault are named, with both shapes.
+    """
+    present = {name: torch.empty(shape, device="meta") for name, shape in wanted.items()}
+    told: dict[str, list[str]] = {}
+    for fault in misfits(state, present):
+        clear = fault.what in ("missing", "unexpected", "not finite")
+        told.setdefault(fault.what, []).append(fault.name if clear else fault.told)
+    faults = [
+        f"{len(names)} {what}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
+        for what, names in told.items()
+    ]
+    if faults:
+        raise ConfigError(f"{path}: does not fit its configuration ({'; '.join(faults)}); {remedy}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +91,11 @@ def test_what_codes_mean_is_in_the_hash(weights: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere.safetensors"
     moved.write_bytes(b"weights")
     assert open_stand_in(moved).model_hash == opened[0].model_hash
+    hashes = []
+    for name, text in (("a.yaml", "x"), ("b.yaml", "x"), ("c.yaml", "y")):
+        (tmp_path / name).write_text(text)
+        hashes.append(open_stand_in(weights, options={"config": str(tmp_path / name)}).model_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
     (file,) = opened[0].checkpoint
     assert file["file"] == str(weights) and len(file["sha256"]) == 64 and file["bytes"] == 7
 
@@ -140,6 +148,29 @@ def test_crashes_and_hangs_are_told_with_the_last_words_and_the_next_call_starts
             with pytest.raises(BundleError, match=r"cannot encode \(RuntimeError: CUDA out of memory\)"):
                 codec.encode(rate=RATE, vocals=a, accompaniment=a)
     assert loads(weights) == 5
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc to look into")
+def test_no_process_is_left_when_ours_is_killed(weights: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.codec import test_external as t; from tests.codec.tiny_codecs import sound\n"
+        f"codec = t.open_stand_in(Path({str(weights)!r}), 'hang'); print(codec._process._process.pid, flush=True)\n"
+        "codec.encode(rate=8000, vocals=sound(0.01), accompaniment=sound(0.01))"
+    )
+    ours = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert ours.stdout is not None
+    theirs = Path("/proc") / ours.stdout.readline().strip() / "stat"
+    assert theirs.exists()
+    ours.kill()
+    ours.wait()
+    ours.stdout.close()
+    for _ in range(200):
+        with contextlib.suppress(FileNotFoundError):
+            if theirs.read_text().rpartition(")")[2].split()[0] != "Z":
+                time.sleep(0.1)
+                continue
+        return
+    pytest.fail("the tokenizer's process outlived ours")
 
 
 def test_other_weights_after_a_crash_are_not_taken(weights: Path) -> None:
@@ -220,7 +251,7 @@ def test_settings(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_runner_and_the_adapters_need_nothing_of_ours() -> None:
     """They run under the Pythons of others: standard library at the top, everything else when it is asked for."""
-    allowed = {"__future__", "hashlib", "importlib", "json", "os", "sys", "typing"}
+    allowed = {"__future__", "hashlib", "importlib", "json", "os", "sys", "threading", "time", "typing"}
     for path in (RUNNER, *ADAPTERS.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
         names = {

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def pack(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="WORK of `duotok data`, shards (a folder or a URL), or a folder of .duotok files.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The packed corpus, e.g. tokens.parquet.")],
-    model: Annotated[str, typer.Option(help="Encodes shards, or made the token files: a bundle; or transformers:FOLDER.")] = "mini",
-    codebooks: Annotated[int | None, typer.Option(min=1, help="With transformers: the first so many codebooks; all by default.")] = None,
-    mix: Annotated[bool, typer.Option("--mix", help="With transformers: one stream of the mix, not one a track.")] = False,
+    model: Annotated[str, typer.Option(help="Encodes shards, or made the token files: a bundle, transformers:FOLDER, external:FILE.")] = "mini",
+    codebooks: Annotated[int | None, typer.Option(min=1, help="Of other tokenizers: the first so many codebooks; all by default.")] = None,
+    mix: Annotated[bool, typer.Option("--mix", help="Of other tokenizers: one stream of the mix, not one a track.")] = False,
     split: Annotated[list[str] | None, typer.Option(help="train, validation, test: only these shards; of token files, what they all are.")] = None,
     solo: Annotated[list[str] | None, typer.Option("--solo", help="A split whose bands and voices without the other track come too.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",

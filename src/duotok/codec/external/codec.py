@@ -23,11 +23,12 @@ from duotok.codec.contract import Source, Stream, StreamTokens, check_tokens
 from duotok.codec.entry import Entry
 from duotok.codec.external.known import Known
 from duotok.codec.external.registry import EXTERNAL
-from duotok.codec.external.settings import ExternalConfig, read_settings
+from duotok.codec.external.settings import PATHS, ExternalConfig, read_settings
 from duotok.codec.layout import Even
 from duotok.codec.sounds import Sounds
 from duotok.config import Config
 from duotok.errors import BundleError, ConfigError
+from duotok.files import sha256
 from duotok.tokens import Tokens, WindowPlan
 from duotok.tool_process import ToolError, ToolProcess, interpreter, short
 from duotok.tracks import TRACKS
@@ -92,7 +93,7 @@ class ExternalCodec:
         count = f"-{self.codebooks}" if self.entry.codebooks > 1 and isinstance(self.entry.codebook_size, int) else ""
         self.model_id = f"{self.entry.name}{count}"
         settings = [
-            FORMAT, self.entry.name, [file["sha256"] for file in self.checkpoint], config.options, self.facts.sizes,
+            FORMAT, self.entry.name, [file["sha256"] for file in self.checkpoint], _contents(config.options), self.facts.sizes,
             self.facts.sample_rate, self.layout.settings(),
         ]  # fmt: skip
         self.model_hash = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
@@ -328,6 +329,15 @@ class ExternalCodec:
                     f"{self.entry.name}: {shape} of {name} where [{own.shape[1]}, width], all finite, was expected"
                 )
         return {name: torch.from_numpy(found[name].astype(np.float32)) for name in codes}
+
+
+def _contents(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with what is in their files instead of where those lie."""
+    found = dict(options)
+    for key in PATHS:
+        if Path(str(found.get(key) or "-")).is_file():
+            found[key] = sha256(Path(str(found[key])))
+    return found
 
 
 def _layout(facts: Facts) -> Even:

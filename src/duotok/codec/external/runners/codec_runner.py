@@ -24,6 +24,8 @@ import importlib.util
 import json
 import os
 import sys
+import threading
+import time
 from typing import Any
 
 NO_PICKLES = (".safetensors", ".npy", ".json", ".yaml", ".yml", ".onnx")
@@ -149,6 +151,18 @@ def adapter_of(path: str) -> Any:
     return module
 
 
+def leave_with_parent() -> None:
+    """End this process, whatever it is doing, once the one that started it is gone."""
+    born_of = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == born_of:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def serve(path: str, settings: dict[str, Any]) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever the tool prints must not come between the answers
@@ -174,4 +188,5 @@ def serve(path: str, settings: dict[str, Any]) -> None:
 if __name__ == "__main__":
     # Our own folder must not hide a package of the environment.
     sys.path[:] = [place for place in sys.path if os.path.abspath(place) != os.path.dirname(os.path.abspath(__file__))]
+    leave_with_parent()
     serve(sys.argv[1], json.loads(sys.argv[2]))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from tests.page_reader import Page
 from tests.shards.shard_maker import make_shards, small_songs
 
 from duotok.clock import SAMPLE_RATE
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 3
 BUILD = "import sys, setuptools.build_meta as b; out = sys.argv[1]; b.build_wheel(out); b.build_sdist(out)"
 PREFIX = PACKAGE.relative_to(ROOT / "src")
+TEMPLATES = (("pages", "page.html.j2"), ("demo", "demo.js"), ("data", "corpus.css"))
 FOLDERS = ("docs", "tests", "benchmarks")
 
 
@@ -95,6 +97,7 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(built: Path) -
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == {(PREFIX / path.relative_to(PACKAGE)).as_posix() for path in sources(PACKAGE)}
     assert {"duotok/recipes/mini/held_out.txt", "duotok/bundles/mini/lm/model.safetensors", "duotok/py.typed"} <= held
+    assert {f"duotok/{room}/templates/{name}" for room, name in TEMPLATES} <= held
 
 
 def test_the_sdist_is_the_checkout(built: Path) -> None:
@@ -117,7 +120,7 @@ def test_the_sdist_is_the_checkout(built: Path) -> None:
     } <= held
 
 
-def test_the_installed_wheel_encodes_decodes_and_trains(scripts: Path, tmp_path: Path) -> None:
+def test_the_installed_wheel_encodes_decodes_shows_and_trains(scripts: Path, tmp_path: Path) -> None:
     found = Path(call(scripts, tmp_path, "python", "-c", "import duotok; print(duotok.__file__)").strip()).parent
     assert found.is_relative_to(scripts.parent), "the checkout was imported, not the wheel"
     assert (
@@ -131,6 +134,9 @@ def test_the_installed_wheel_encodes_decodes_and_trains(scripts: Path, tmp_path:
     call(scripts, tmp_path, "duotok", "decode", "song.duotok", "-o", "again.wav", "--steps", 1)
     again = soundfile.info(tmp_path / "again.wav")
     assert (again.samplerate, again.frames) == (SAMPLE_RATE, len(samples) * SAMPLE_RATE // rate)
+
+    call(scripts, tmp_path, "duotok", "demo", "song.wav", "-o", "page", "--seconds", 1, "--steps", 1)
+    assert Page((tmp_path / "page" / "index.html").read_text(encoding="utf-8")).count("audio") == 9
 
     make_shards(tmp_path / "work" / "shards", small_songs(8))
     tiny = [

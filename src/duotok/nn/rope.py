@@ -18,13 +18,14 @@ def speeds(head_dim: int, base: float = 10_000.0, device: torch.device | None = 
     return base ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
 
 
-def _angles(frames: int, speeds: Tensor) -> Tensor:
+def angles_of(frames: int, speeds: Tensor) -> Tensor:
+    """Radians of each position and pair: `[frames, pairs]`."""
     return torch.arange(frames, device=speeds.device, dtype=speeds.dtype)[:, None] * speeds
 
 
 def half_tables(frames: int, head_dim: int, device: torch.device, dtype: torch.dtype, base: float = 10_000.0) -> Tables:
     """What `turn_halves` needs for `frames` positions, rounded to `dtype` once."""
-    angles = _angles(frames, speeds(head_dim, base, device))[:, None]
+    angles = angles_of(frames, speeds(head_dim, base, device))[:, None]
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
@@ -54,7 +55,7 @@ class Rotary(nn.Module):
 
 def neighbour_turns(frames: int, speeds: Tensor) -> Tensor:
     """What `turn_neighbours` needs: unit complex numbers `[frames, head_dim / 2]` for the given `speeds [head_dim / 2]`."""
-    angles = _angles(frames, speeds)
+    angles = angles_of(frames, speeds)
     return torch.polar(torch.ones_like(angles), angles)
 
 

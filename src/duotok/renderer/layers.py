@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duotok.nn.rope import angles_of, speeds, turn_halves
+
 
 class Norm(nn.Module):
     """Layer norm; `beta` is fixed in the published code, and a weight of its checkpoints all the same."""
@@ -52,10 +54,9 @@ def turned(x: Tensor, angles: Tensor) -> Tensor:
 
     The first `turned` channels are turned as two halves, the others stay as they are.
     """
-    half = angles.shape[-1]
-    a, b, rest = x[..., :half].float(), x[..., half : 2 * half].float(), x[..., 2 * half :]
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([(a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype), rest], dim=-1)
+    width = 2 * angles.shape[-1]
+    part = turn_halves(x[..., :width].float(), (angles.cos(), angles.sin())).to(x.dtype)
+    return torch.cat([part, x[..., width:]], dim=-1)
 
 
 class Attention(nn.Module):
@@ -97,12 +98,10 @@ class Rotary(nn.Module):
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         dim = max(head_dim // 2, 32)
-        self.register_buffer("inv_freq", 10_000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+        self.register_buffer("inv_freq", speeds(dim))
 
     def forward(self, frames: int) -> Tensor:
-        positions = torch.arange(frames, device=self.inv_freq.device, dtype=torch.float32)
-        angles: Tensor = positions[:, None] * self.inv_freq.float()
-        return angles
+        return angles_of(frames, self.inv_freq.float())
 
 
 class Transformer(nn.Module):

@@ -20,6 +20,7 @@ from torch import Size, Tensor, nn
 from duotok.clock import LATENTS_PER_FRAME
 from duotok.config import Config, parse
 from duotok.errors import ConfigError
+from duotok.nn.masks import frame_mask
 from duotok.renderer.contract import LatentDiffusion
 from duotok.renderer.layers import Transformer
 from duotok.renderer.published_state import check_state, read_checkpoint, read_published_json
@@ -129,7 +130,7 @@ class StableAudioDiT(LatentDiffusion):
         x = (self.preprocess_conv(x) + x).transpose(1, 2)
         valid = mask = None
         if lengths is not None:
-            valid = torch.arange(frames, device=lengths.device) < lengths[:, None]
+            valid = frame_mask(lengths, frames)
             mask = torch.cat([torch.ones_like(valid[:, :1]), valid], dim=1)[:, None, None]
         time = self.to_timestep_embed(self.timestep_features(t.to(noisy.dtype)))[:, None]
         v = self.transformer(x, time, mask)[:, 1:].transpose(1, 2)

@@ -376,5 +376,5 @@ def test_yue_evaluates_nothing_and_opens_no_pickle(monkeypatch: pytest.MonkeyPat
     )
     with pytest.raises(ValueError, match="not SoundStream"):
         adapter.load(settings, Tools())
-    with pytest.raises(ValueError, match=r"no safetensors; convert it: python -m duotok.separation.convert"):
+    with pytest.raises(ValueError, match=r"no safetensors; convert it: python -m duotok.convert"):
         adapter.load({**settings, "weights": "ckpt_00360000.pth"}, Tools())

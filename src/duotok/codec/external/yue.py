@@ -20,7 +20,7 @@ KNOWN = Known(
         needs="own environment, its repository, weights",
         get=(
             "git clone https://huggingface.co/m-a-p/xcodec_mini_infer",
-            "python -m duotok.separation.convert xcodec_mini_infer/final_ckpt/ckpt_00360000.pth xcodec.safetensors",
+            "python -m duotok.convert xcodec_mini_infer/final_ckpt/ckpt_00360000.pth xcodec.safetensors",
         ),
         use="--model external:yue.yaml --codebooks 8",
         windows="HuBERT's attention spans the window: windows of 20 s with 2 s of context; only sounds of up to 20 s are as coded whole. "

@@ -21,7 +21,7 @@ def files(settings: dict[str, Any]) -> list[str]:
 def load(settings: dict[str, Any], tools: Any) -> Any:
     if not settings["weights"].endswith(".safetensors"):
         raise ValueError(
-            "%s: no safetensors; convert it: python -m duotok.separation.convert ckpt_00360000.pth xcodec.safetensors"  # noqa: UP031
+            "%s: no safetensors; convert it: python -m duotok.convert ckpt_00360000.pth xcodec.safetensors"  # noqa: UP031
             % settings["weights"]
         )
     return YueXcodec(settings, tools)

@@ -206,7 +206,7 @@ def test_token_files_of_two_models_or_none(tmp_path: Path) -> None:
         folder / "x.duotok"
     )
     with pytest.raises(
-        TokenFileError, match=r"x\.duotok: tokens of n cdcdcdcdcdcd, wanted are those of m abababababab"
+        TokenFileError, match=r"x\.duotok: tokens of n cdcdcdcdcdcd, expected those of m abababababab"
     ):
         pack_tokens(folder, tmp_path / "t.parquet")
     with pytest.raises(TokenFileError, match="does not say which model made it"):

@@ -59,7 +59,7 @@ def save_scores(path: str | Path, scores: Sequence[SongScore], facts: dict[str, 
 
 
 def load_scores(path: str | Path) -> tuple[list[SongScore], dict[str, Any]]:
-    """Scores and facts. Raises TokenFileError when the file is missing, foreign, damaged or of another version."""
+    """Scores and facts of a file. Raises TokenFileError when it is missing, foreign, damaged or of another version."""
     try:
         with safe_open(path, "numpy") as file:
             header = json.loads((file.metadata() or {})[KEY])

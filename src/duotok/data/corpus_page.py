@@ -1,4 +1,4 @@
-"""The page of a data set: one HTML file that needs nothing but itself."""
+"""The report on a data set as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def _card(title: str, note: str, data: bytes) -> str:
     return f'<figure class="card"><h3>{title}</h3><img src="{_png(data)}" alt="{title}">{text}</figure>'
 
 
-def _cards(wanted: Mapping[str, tuple[str, str]], drawn: Mapping[str, bytes]) -> str:
-    found = ((title, note, drawn.get(f"{name}.png")) for name, (title, note) in wanted.items())
-    return "".join(_card(title, note, data) for title, note, data in found if data is not None)
+def _cards(titles: Mapping[str, tuple[str, str]], drawn: Mapping[str, bytes]) -> str:
+    cards = ((title, note, drawn.get(f"{name}.png")) for name, (title, note) in titles.items())
+    return "".join(_card(title, note, data) for title, note, data in cards if data is not None)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -130,12 +130,12 @@ def _share(value: float | None) -> str:
     return "cannot be drawn" if value is None else f"{value:.1%}"
 
 
-def _mixture(name: str, found: Mixed) -> list[str]:
+def _mixture(name: str, mixture: Mixed) -> list[str]:
     parts = []
-    for component, count in found.segments.items():
-        words = f", {found.worded[component]:,} with words" if component in found.worded else ""
+    for component, count in mixture.segments.items():
+        words = f", {mixture.worded[component]:,} with words" if component in mixture.worded else ""
         parts.append(f"{component} {count:,}{words}" if count else f'<span class="bad">{component}: none</span>')
-    return [name, "; ".join(parts), _share(found.plain), _share(found.required), f"{found.paper:.1%}"]
+    return [name, "; ".join(parts), _share(mixture.plain), _share(mixture.required), f"{mixture.paper:.1%}"]
 
 
 def _failures(report: CorpusReport) -> str:
@@ -198,7 +198,7 @@ def render(report: CorpusReport, drawn: Mapping[str, bytes]) -> str:
         "lyrics": _cards({"mixtures": ("Items whose words are known", "")}, drawn),
         "mixtures": _table(
             ["", "segments", "as it is", "words required", "paper"],
-            [_mixture(name, found) for name, found in report.mixtures.items()],
+            [_mixture(name, mixture) for name, mixture in report.mixtures.items()],
         ),
         "splits": splits,
         "split_table": split_table,

@@ -33,7 +33,7 @@ PAD = 2
 class Corruption:
     """One way to spoil the source. amount: seconds of a shift, share of masked frames; a mismatch has none.
 
-    fill: what masked frames become: `uniform` random codes, or the `pad` id, by which models know a stream that is not there.
+    fill: what masked frames become: `uniform` random codes, or the `pad` id, which marks an absent stream.
     """
 
     kind: Kind

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 class MetricError(DuoTokError):
-    """Scores that no figure can be made of."""
+    """Scores from which no figure can be computed."""
 
 
 def fixed_bits(sizes: Sequence[int]) -> float:

@@ -111,10 +111,14 @@ class ComparisonConfig(Config):
         if wrong := [key for key in OWN if key in self.lm]:
             raise ValueError(f"lm.{wrong[0]} follows from tokenizers, protocols and seeds; take it away")
         for key in ("protocols", "seeds"):
-            if len(set(getattr(self, key))) != len(getattr(self, key)):
-                raise ValueError(f"{key}: one comes twice")
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                twice = next(value for value in values if values.count(value) > 1)
+                raise ValueError(f"{key}: '{twice}' comes twice; list it once")
         if self.context is not None and self.context.protocol not in self.protocols:
-            raise ValueError(f"context.protocol '{self.context.protocol}' is none of the protocols")
+            raise ValueError(
+                f"context.protocol '{self.context.protocol}' is none of the protocols: {', '.join(self.protocols)}"
+            )
         if self.corruption is not None and all(name == "parallel" for name in self.protocols):
             raise ValueError("corruption needs a protocol with a source, e.g. vocals-to-accompaniment")
         return self

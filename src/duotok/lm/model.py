@@ -23,7 +23,7 @@ MARK = "codec_mark"
 
 
 class Inputs(nn.Module):
-    """x_t = W_in [E_1(z_t^1) || ... || E_K(z_t^K)] (equation 24). PAD is the zero vector: a stream that is not there."""
+    """x_t = W_in [E_1(z_t^1) || ... || E_K(z_t^K)] (equation 24). PAD is the zero vector: an absent stream."""
 
     def __init__(self, sizes: tuple[int, ...], config: LMConfig) -> None:
         super().__init__()

@@ -113,7 +113,7 @@ class DerivedArrays:
         return opened is not None and index in opened.starts and made_by in (None, opened.made_by)
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when not there."""
+        """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when they are missing."""
         stored = self.index.segments[index]
         opened = self.open(stored.shard, track, name)
         if opened is None or index not in opened.starts:

@@ -119,7 +119,7 @@ class ShardStore(SegmentIndex):
         return self.derived is not None and self.derived.has(index, track, name, made_by)
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Rows of a derived array of one segment: memory-mapped, read-only. Raises CorpusError when it is not there."""
+        """Rows of a derived array of one segment: memory-mapped, read-only. Raises CorpusError when it is missing."""
         if self.derived is None:
             raise CorpusError(f"{self.ranges.url}: no folder of derived arrays was named, so no {track}.{name}")
         return self.derived.rows(index, track, name, start, count)

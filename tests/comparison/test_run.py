@@ -254,7 +254,7 @@ def test_durations_may_round(tmp_path: Path) -> None:
         ({"reference": "mine"}, "reference 'mine' is none of the tokenizers: fine, coarse"),
         ({"protocols": ["serial"]}, "protocol 'serial' is unknown"),
         ({"protocols": ["vocals-to-drums"]}, "'drums': fine abababababab has the streams vocals, accompaniment"),
-        ({"protocols": ["parallel", "parallel"]}, "protocols: one comes twice"),
+        ({"protocols": ["parallel", "parallel"]}, "protocols: 'parallel' comes twice"),
         ({"protocols": ["parallel"], "corruption": {}}, "corruption needs a protocol with a source"),
         (
             {"protocols": ["vocals-to-accompaniment"], "context": {}},

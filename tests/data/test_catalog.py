@@ -62,7 +62,7 @@ def test_licences_are_filtered_and_counted(tmp_path: Path) -> None:
         CorpusError, match=r"no recordings \(30 non-commercial, 30 public-domain\); allow more licences"
     ):
         build(corpora, ["share-alike"])
-    with pytest.raises(CorpusError, match="licence class 'free': there are public-domain"):
+    with pytest.raises(CorpusError, match="licence class 'free' is unknown; there are public-domain"):
         build(corpora, ["free"])
 
 

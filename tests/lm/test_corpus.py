@@ -81,7 +81,7 @@ def spoiled(**tokens: object) -> TokenizedSong:
         (spoiled(vocals=[[1, 2, 3]]), r"song 'bad': frames of its streams: vocals 3, accompaniment 4"),
         (
             spoiled(vocals=[[1, 2, 3, 4]] * 2),
-            r"song 'bad': vocals is int64 \[2, 4\]; wanted are integers \[1, frames\]",
+            r"song 'bad': vocals is int64 \[2, 4\]; expected integers \[1, frames\]",
         ),
         (spoiled(vocals=[[0.5, 1, 1, 1]]), r"song 'bad': vocals is float64"),
         (
@@ -118,7 +118,7 @@ def test_another_codec_is_refused(tmp_path: Path) -> None:
     path = corpus(tmp_path)
     assert TokenCorpus(path, CODEC).identity == CODEC
     for other in (replace(CODEC, hash="ef" * 32), replace(CODEC, frame_rate=50.0), MIXED):
-        with pytest.raises(TokenFileError, match="tokens of tiny abababababab, wanted are those of"):
+        with pytest.raises(TokenFileError, match="tokens of tiny abababababab, expected those of"):
             TokenCorpus(path, other)
 
 

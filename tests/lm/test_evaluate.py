@@ -162,7 +162,7 @@ def test_stretches_of_a_recording_become_one_song(tmp_path: Path) -> None:
 def test_mistakes(tmp_path: Path) -> None:
     packed = TokenCorpus(corpus(tmp_path))
     twin = replace(CODEC, hash="ff" * 32)
-    with pytest.raises(TokenFileError, match="tokens of tiny abababababab, wanted are those of tiny ffffffffffff"):
+    with pytest.raises(TokenFileError, match="tokens of tiny abababababab, expected those of tiny ffffffffffff"):
         evaluate(model(twin), packed, "train", parallel(twin))
     with pytest.raises(ConfigError, match="a prefix of 2 s leaves nothing of the shortest piece, 1 s"):
         evaluate(model(), packed, "train", track_to_track(CODEC, "vocals", "accompaniment"), shortest=1.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from duotok.errors import ConfigError
-from duotok.lm.sampling import Draws, TokenSampling, chance, choose, kept, uniform
+from duotok.lm.sampling import Draws, TokenSampling, allowed_codes, chance, choose, uniform
 
 CHANCES = torch.tensor([[0.1, 0.4, 0.05, 0.3, 0.15]])
 LOGITS = CHANCES.log() + 3.0
@@ -17,7 +17,7 @@ LOGITS = CHANCES.log() + 3.0
 
 def allowed(sampling: TokenSampling, logits: Tensor = LOGITS) -> dict[int, float]:
     """Code -> probability, of what may be drawn."""
-    scaled, codes = kept(logits, sampling)
+    scaled, codes = allowed_codes(logits, sampling)
     found = zip(codes[0].tolist(), scaled.softmax(-1)[0].tolist(), strict=True)
     return {code: p for code, p in found if p > 0}
 

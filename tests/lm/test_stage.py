@@ -160,7 +160,7 @@ def test_a_run_does_not_go_on_with_tokens_of_another_codec(data: Path, tmp_path:
     other = corpus(tmp_path, twin, songs)
     with pytest.raises(ConfigError, match="trained on tokens of another codec"):
         train(LMStage(config(other, steps=2)), tmp_path / "run")
-    with pytest.raises(TokenFileError, match="tokens of tiny ffffffffffff, wanted are those of tiny abababababab"):
+    with pytest.raises(TokenFileError, match="tokens of tiny ffffffffffff, expected those of tiny abababababab"):
         LMStage(config(other, codec=CODEC))
 
 

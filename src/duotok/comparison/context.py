@@ -67,7 +67,7 @@ def windows(
 
 
 def tails(scores: Iterable[SongScore], frame_rate: float, target: float = TARGET) -> list[SongScore]:
-    """Of scored windows the last `target` seconds, under the name of the song again.
+    """The last `target` seconds of scored windows, named after the song again.
 
     Raises MetricError when fewer tokens than that were scored (a prefix that reaches into the target).
     """
@@ -78,8 +78,8 @@ def tails(scores: Iterable[SongScore], frame_rate: float, target: float = TARGET
             raise MetricError(
                 f"window '{score.song}': {len(score.bits)} tokens scored, the target has {frames}; take longer contexts"
             )
-        kept = {name: getattr(score, name)[-frames:] for name in ("bits", "ranks", "codes")}
-        result.append(replace(score, song=score.song.rpartition("@")[0], **kept))
+        tail = {name: getattr(score, name)[-frames:] for name in ("bits", "ranks", "codes")}
+        result.append(replace(score, song=score.song.rpartition("@")[0], **tail))
     return result
 
 

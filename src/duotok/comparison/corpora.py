@@ -1,4 +1,4 @@
-"""That several packed corpora hold the same songs, and which moments of them are scored: the same ones for all."""
+"""Check that several packed corpora hold the same songs, and choose the moments that are scored, the same for all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Moment(NamedTuple):
     stop: float
 
     def id(self, rows: Sequence[Row]) -> str:
-        """Names it in score files; no two moments share it."""
+        """The name of this moment in score files, unique among the moments."""
         return f"{rows[self.row].id}#{self.start:g}s"
 
 
@@ -58,16 +58,16 @@ def check_same(corpora: Mapping[str, TokenCorpus]) -> list[Row]:
     rows = rows_of(corpus)
     for name, other in others:
         slack = 1 / corpus.identity.frame_rate + 1 / other.identity.frame_rate + 1e-6
-        theirs = rows_of(other)
-        mine, found = ({row.id: row for row in each} for each in (rows, theirs))
-        for has, lacks, these, those in ((first, name, mine, found), (name, first, found, mine)):
-            for row in these.values():
-                if row.id not in those:
+        other_rows = rows_of(other)
+        by_id, other_by_id = ({row.id: row for row in each} for each in (rows, other_rows))
+        for left, right, in_left, in_right in ((first, name, by_id, other_by_id), (name, first, other_by_id, by_id)):
+            for row in in_left.values():
+                if row.id not in in_right:
                     raise MetricError(
-                        f"{corpora[lacks].path} ({lacks}) lacks song '{row.id}' ({row.split}), which {has} has; pack the same songs"
+                        f"{corpora[right].path} ({right}) lacks song '{row.id}' ({row.split}), which {left} has; pack the same songs"
                     )
         for row in rows:
-            theirs_row = found[row.id]
+            other_row = other_by_id[row.id]
             for key, unit in (
                 ("split", ""),
                 ("identity", ""),
@@ -75,18 +75,18 @@ def check_same(corpora: Mapping[str, TokenCorpus]) -> list[Row]:
                 ("start", " s"),
                 ("seconds", " s"),
             ):
-                a, b = getattr(row, key), getattr(theirs_row, key)
+                a, b = getattr(row, key), getattr(other_row, key)
                 if (abs(a - b) > slack) if unit else (a != b):
                     a, b = (f"{value:.3f}{unit}" if unit else f"'{value}'" for value in (a, b))
                     raise MetricError(
                         f"song '{row.id}': {WORDS[key]} is {a} in {first} and {b} in {name}; pack the same songs"
                     )
-        for number, (row, theirs_row) in enumerate(zip(rows, theirs, strict=True)):
-            if row.id != theirs_row.id:  # training draws songs by their number
+        for number, (row, other_row) in enumerate(zip(rows, other_rows, strict=True)):
+            if row.id != other_row.id:  # training draws songs by their number
                 raise MetricError(
-                    f"song {number} is '{row.id}' in {first} and '{theirs_row.id}' in {name}; pack in the same order"
+                    f"song {number} is '{row.id}' in {first} and '{other_row.id}' in {name}; pack in the same order"
                 )
-        rows = [row._replace(seconds=min(row.seconds, found[row.id].seconds)) for row in rows]
+        rows = [row._replace(seconds=min(row.seconds, other_by_id[row.id].seconds)) for row in rows]
     return rows
 
 
@@ -100,16 +100,16 @@ WORDS = {
 
 
 def moments(rows: Sequence[Row], split: Split, seconds: float, shortest: float) -> list[Moment]:
-    """Songs of a split in pieces of `seconds` from their beginning; what is left at the end if at least `shortest`."""
-    found = []
+    """Songs of a split in pieces of `seconds` from their beginning. A shorter last piece counts from `shortest` seconds on."""
+    pieces = []
     for index, row in enumerate(rows):
         if row.split != split:
             continue
         for place in range(math.ceil(row.seconds / seconds)):
             start, stop = place * seconds, min((place + 1) * seconds, row.seconds)
             if stop - start >= min(shortest, seconds) - 1e-6:
-                found.append(Moment(index, start, stop))
-    return found
+                pieces.append(Moment(index, start, stop))
+    return pieces
 
 
 def cut(corpus: TokenCorpus, split: Split, rows: Sequence[Row], chosen: Sequence[Moment]) -> list[TokenizedSong]:

@@ -1,4 +1,4 @@
-"""How much the tie between the tracks is used: the price of a corrupted source track (section 6.1, equation 8, figure 3).
+"""How much a model uses the source track: what its corruption costs (section 6.1, equation 8, figure 3).
 
 In the track-to-track protocol the model predicts the target from the whole source. Here the source is shifted in time,
 partly replaced, or taken from another song; the model and the target stay as they are, so what the prediction gets worse
@@ -33,7 +33,7 @@ PAD = 2
 class Corruption:
     """One way to spoil the source. amount: seconds of a shift, share of masked frames; a mismatch has none.
 
-    fill: what masked frames become: `uniform` random codes, or the `pad` id, by which models know a stream that is not there.
+    fill: what masked frames become: `uniform` random codes, or the `pad` id, which marks an absent stream.
     """
 
     kind: Kind
@@ -96,7 +96,7 @@ def mismatched(identities: Sequence[str], seed: int = 0) -> list[int]:
     Raises MetricError when one identity has more than half of the songs.
     """
     shuffled: list[int] = np.random.default_rng([seed, 3]).permutation(len(identities)).tolist()
-    # Songs of one identity side by side, then everything moved on by the largest group: no song meets its own.
+    # Sort songs of one identity together and shift by the size of the largest group: no song gets its own identity.
     order = sorted(shuffled, key=lambda i: hashlib.sha256(f"{seed}:{identities[i]}".encode()).digest())
     sizes = {name: list(identities).count(name) for name in identities}
     largest = max(sizes, key=lambda name: sizes[name], default="")
@@ -124,7 +124,7 @@ def corrupt(
     seed: int = 0,
     identity: Callable[[TokenizedSong], str] = lambda song: song.id,
 ) -> list[TokenizedSong]:
-    """The songs with a corrupted source stream; all else is theirs, untouched.
+    """The songs with a corrupted source stream; all else is untouched.
 
     sizes: of the source's codebooks; identity: what makes two songs unrelated. A pure function of the songs and the seed:
     what is masked in a song does not depend on the others. Raises MetricError, naming the song that is too short.

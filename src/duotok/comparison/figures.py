@@ -77,7 +77,7 @@ def _curve(axis: Axes, place: int, name: str, x: Sequence[float], intervals: Seq
 
 def _legend(figure: Figure, *axes: Axes) -> None:
     """The names of the first axis that has some, below the picture."""
-    handles, labels = next((found for axis in axes if (found := axis.get_legend_handles_labels())[1]), ([], []))
+    handles, labels = next((entries for axis in axes if (entries := axis.get_legend_handles_labels())[1]), ([], []))
     if not labels:
         return
     figure.legend(
@@ -94,20 +94,20 @@ def _legend(figure: Figure, *axes: Axes) -> None:
 def cnbpt_bars(values: Mapping[str, Mapping[str, Interval]], title: str = "cnBPT") -> bytes:
     """Bars with intervals: tokenizer -> group (stream or protocol) -> value. Lower is better; 1 is a uniform guess."""
     names = list(values)
-    groups = list(dict.fromkeys(group for of in values.values() for group in of))
+    groups = list(dict.fromkeys(group for by_group in values.values() for group in by_group))
     figure, (axis,) = _figure(max(4.5, 1.1 + 0.5 * len(names) * len(groups)), 3.6)
     width = 0.8 / len(names)
-    highest = max(of[group].high for of in values.values() for group in of)
+    highest = max(by_group[group].high for by_group in values.values() for group in by_group)
     for place, name in enumerate(names):
         for at, group in enumerate(groups):
             if group not in values[name]:
                 continue
-            found = values[name][group]
+            interval = values[name][group]
             x = at + (place - (len(names) - 1) / 2) * width
-            axis.bar(x, found.value, 0.9 * width, color=_style(place)[0], label=name if at == 0 else None)
-            errors = np.clip([[found.value - found.low], [found.high - found.value]], 0, None)
-            axis.errorbar(x, found.value, errors, color=INK, elinewidth=1, capsize=2.5)
-            axis.text(x, found.high + 0.015 * highest, f"{found.value:.3f}", ha="center", fontsize=8, color=INK)
+            axis.bar(x, interval.value, 0.9 * width, color=_style(place)[0], label=name if at == 0 else None)
+            errors = np.clip([[interval.value - interval.low], [interval.high - interval.value]], 0, None)
+            axis.errorbar(x, interval.value, errors, color=INK, elinewidth=1, capsize=2.5)
+            axis.text(x, interval.high + 0.015 * highest, f"{interval.value:.3f}", ha="center", fontsize=8, color=INK)
     axis.set_xticks(range(len(groups)), groups)
     axis.set_ylim(0, 1.1 * highest)
     axis.set_ylabel(f"{title} (lower is better)", fontsize=9, color=INK)
@@ -119,15 +119,17 @@ def cnbpt_bars(values: Mapping[str, Mapping[str, Interval]], title: str = "cnBPT
 def corruption_curves(costs: Mapping[str, Sequence[CorruptionCost]]) -> bytes:
     """Figure 3: relative cost in percent of a shifted, masked and mismatched source; tokenizer -> costs."""
     figure, (shifts, masks, mismatch) = _figure(10, 3.6, 3, (1.25, 1.25, 0.8))
-    for place, (name, found) in enumerate(costs.items()):
+    for place, (name, tokenizer_costs) in enumerate(costs.items()):
         for axis, kind, scale in ((shifts, "shift", 1.0), (masks, "mask", 100.0)):
-            points = sorted((c.corruption.amount * scale, c.percent) for c in found if c.corruption.kind == kind)
+            points = sorted(
+                (c.corruption.amount * scale, c.percent) for c in tokenizer_costs if c.corruption.kind == kind
+            )
             if points:
                 # Nothing corrupted costs nothing: the curve starts there by definition.
                 origin = [(0.0, Interval(0, 0, 0))] if kind == "mask" else []
                 x, y = zip(*(origin + points), strict=True)
                 _curve(axis, place, name, x, y)
-        for cost in found:
+        for cost in tokenizer_costs:
             if cost.corruption.kind == "mismatch":
                 value = cost.percent
                 errors = np.clip([[value.value - value.low], [value.high - value.value]], 0, None)
@@ -180,7 +182,7 @@ def codebook_use(books: Mapping[str, Mapping[str, Sequence[Unigram]]]) -> bytes:
     The dash over each bar is what ideal, uniform codes would show in as many tokens: a bar that reaches it is full.
     """
     names = list(books)
-    streams = list(dict.fromkeys(stream for of in books.values() for stream in of))
+    streams = list(dict.fromkeys(stream for by_stream in books.values() for stream in by_stream))
     figure, axes = _figure(max(6.0, 1.4 + 0.84 * len(names) * len(streams)), 3.4, 2)
     width = 0.8 / len(names)
     for column, (axis, title) in enumerate(zip(axes, ("Utilization", "Normalized entropy"), strict=True)):

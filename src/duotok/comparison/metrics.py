@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 class MetricError(DuoTokError):
-    """Scores that no figure can be made of."""
+    """Scores from which no figure can be computed."""
 
 
 def fixed_bits(sizes: Sequence[int]) -> float:
@@ -59,7 +59,7 @@ def bit_rate(frame_rate: float, sizes: Sequence[int]) -> float:
 class SongSums:
     """Of every song and codebook: tokens, bits `[songs, codebooks]` and hits `[songs, codebooks, len(ACCURACIES)]`.
 
-    songs: sorted; sizes: stream -> sizes of its codebooks. The codebooks of all streams stand behind each other.
+    songs: sorted; sizes: stream -> sizes of its codebooks. The codebooks of all streams are concatenated.
     """
 
     songs: tuple[str, ...]
@@ -104,9 +104,9 @@ def add_up(scores: Iterable[SongScore]) -> SongSums:
         for stream in streams:
             counts = [cells[song, book][0] if (song, book) in cells else 0.0 for book in books if book[0] == stream]
             if min(counts) == 0 or min(counts) != max(counts):
-                found = ", ".join(f"{n:.0f}" for n in counts)
+                numbers = ", ".join(f"{n:.0f}" for n in counts)
                 raise MetricError(
-                    f"song '{song}': {stream} has {found} scored tokens in its codebooks; must be equal, not 0"
+                    f"song '{song}': {stream} has {numbers} scored tokens in its codebooks; must be equal, not 0"
                 )
     table = np.array([[cells[song, book] for book in books] for song in songs])
     return SongSums(
@@ -160,7 +160,7 @@ class Measured:
         return result
 
     def values(self) -> dict[str, float]:
-        """Every figure, all songs once."""
+        """Every figure, each song counted once."""
         return {name: float(value[0]) for name, value in self.figures(np.ones((1, len(self.sums.songs)))).items()}
 
 

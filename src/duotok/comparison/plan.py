@@ -72,7 +72,7 @@ class ComparisonConfig(Config):
     current folder); lm: settings of the language model, the same for all. groups: name -> corpora (what the songs' ids begin
     with), whose songs get figures of their own.
 
-    protocols: `parallel`, or `SOURCE-to-TARGET` by the names of two streams. corruption, context: left out unless there;
+    protocols: `parallel`, or `SOURCE-to-TARGET` by the names of two streams. corruption, context: measured only if given;
     `{}` takes the defaults. checkpoint: which one of a run is scored, `best` on validation songs, or `last`.
     """
 
@@ -92,17 +92,17 @@ class ComparisonConfig(Config):
 
     @field_validator("tokenizers", mode="before")
     @classmethod
-    def _held_constant(cls, values: Any) -> Any:
+    def _tokenizer_paths(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        found = {}
+        tokenizers = {}
         for name, value in values.items():
             if isinstance(value, dict) and (other := [key for key in value if key != "corpus"]):
                 raise ValueError(f"'{name}' has its own '{other[0]}'; settings are held constant, put them under 'lm'")
             if not name or set(str(name)) & set("/\\\0") or str(name).startswith("."):
                 raise ValueError(f"'{name}' cannot name a folder; take letters, digits, '-' and '_'")
-            found[str(name)] = value["corpus"] if isinstance(value, dict) and "corpus" in value else value
-        return found
+            tokenizers[str(name)] = value["corpus"] if isinstance(value, dict) and "corpus" in value else value
+        return tokenizers
 
     @model_validator(mode="after")
     def _consistent(self) -> ComparisonConfig:
@@ -111,10 +111,14 @@ class ComparisonConfig(Config):
         if wrong := [key for key in OWN if key in self.lm]:
             raise ValueError(f"lm.{wrong[0]} follows from tokenizers, protocols and seeds; take it away")
         for key in ("protocols", "seeds"):
-            if len(set(getattr(self, key))) != len(getattr(self, key)):
-                raise ValueError(f"{key}: one comes twice")
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                twice = next(value for value in values if values.count(value) > 1)
+                raise ValueError(f"{key}: '{twice}' comes twice; list it once")
         if self.context is not None and self.context.protocol not in self.protocols:
-            raise ValueError(f"context.protocol '{self.context.protocol}' is none of the protocols")
+            raise ValueError(
+                f"context.protocol '{self.context.protocol}' is none of the protocols: {', '.join(self.protocols)}"
+            )
         if self.corruption is not None and all(name == "parallel" for name in self.protocols):
             raise ValueError("corruption needs a protocol with a source, e.g. vocals-to-accompaniment")
         return self

@@ -1,4 +1,4 @@
-"""One model of a comparison: trained, and what scores songs with it."""
+"""One model of a comparison: its training, and the scorer that comes out of it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class ModelRun:
 
     def settings(self) -> dict[str, Any]:
         """What its result depends on."""
-        own = self.config.model_dump(mode="json", exclude=FREE)
+        lm_settings = self.config.model_dump(mode="json", exclude=FREE)
         codec = self.corpus.identity.as_json()
         fixed = {"tokens": self.corpus.hash, "codec": codec, "checkpoint": self.checkpoint, "seed": self.config.seed}
-        return {**own, **fixed, **self.protocol.describe()}
+        return {**lm_settings, **fixed, **self.protocol.describe()}
 
 
 class Scorer(Protocol):
@@ -63,29 +63,29 @@ def check_folder(run: ModelRun) -> None:
     now = json.loads(json.dumps(run.settings()))
     for key in sorted({*now, *before}):
         if now.get(key) != before.get(key):
-            was, wanted = (str(values.get(key))[:60] for values in (before, now))
+            old, new = (str(values.get(key))[:60] for values in (before, now))
             raise ConfigError(
-                f"{run.folder}: was run with {key} = {was}, the config says {wanted}; settings are held constant: "
+                f"{run.folder}: was run with {key} = {old}, the config says {new}; settings are held constant: "
                 "choose another folder with -o, or delete this one"
             )
 
 
 def train_and_score(run: ModelRun) -> Scorer:
-    """Train the model of a run, or go on, or find it trained; returns what scores songs with it."""
+    """Train the model of a run, or resume its training, unless it is complete; returns the scorer of the model."""
     from duotok.devices import gpu_or_cpu
     from duotok.lm.evaluate import score_songs
     from duotok.lm.stage import LMStage, load_lm
     from duotok.training.checkpoint import checkpoints, read_state
     from duotok.training.engine import train
 
-    found = checkpoints(run.folder)
-    if not found or int(read_state(found[-1])["step"]) < run.config.steps:
+    saved = checkpoints(run.folder)
+    if not saved or int(read_state(saved[-1])["step"]) < run.config.steps:
         train(LMStage(run.config, run.corpus), run.folder)
     device = gpu_or_cpu(run.config.device)
     trained = load_lm(run.folder, newest=run.checkpoint == "last", device=device)
 
     def score(songs: Sequence[TokenizedSong], last: int | None = None) -> list[SongScore]:
-        # Already cut: longer than any, so that each stays one piece, whatever its frames were rounded to.
+        # The songs are cut already. Pieces longer than any of them keep each whole, however its frames were rounded.
         rate = run.protocol.codec.frame_rate
         longest, shortest = max(song.frames for song in songs), min(song.frames for song in songs)
         return score_songs(

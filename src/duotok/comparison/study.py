@@ -1,10 +1,10 @@
 """Several tokenizers under one language model: everything but the tokens is held constant (paper 4.2, B.1.1).
 
 One config describes all of it. For every tokenizer, protocol and seed a model is trained and scores the same moments of the
-same songs; each such run is a folder, and what a folder holds is not done again:
+same songs. Each such run is a folder, and results in the folder are not computed again:
 
     FOLDER/runs/TOKENIZER/PROTOCOL/seed-0/   settings.json, the training run, scores.safetensors, corruption/, context/
-    FOLDER/table.md, table.json, *.png       `comparison_table.py`
+    FOLDER/table.md, table.json, *.png       `table.py`
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ class SongGroup:
 
 
 class Comparison:
-    """A config with its corpora opened and everything checked that can be before the first model is trained.
+    """A config with its corpora opened, checked as far as possible before the first model is trained.
 
     Raises ConfigError for settings that do not fit, TokenFileError for a corpus that cannot be read, MetricError for corpora
     whose songs, splits or durations differ and for fewer songs than an interval needs.
     """
 
     def __init__(self, path: str | Path, folder: str | Path, overrides: Sequence[str] = ()) -> None:
-        self.given = Path(path), Path(folder), tuple(overrides)
+        self.arguments = Path(path), Path(folder), tuple(overrides)
         self.config = load_config(ComparisonConfig, path, list(overrides))
         self.folder = Path(folder)
         tokens = base_folder(path) / self.config.tokens
@@ -106,49 +106,51 @@ class Comparison:
         kind = "track_to_track" if second else "parallel"
         values = {**self.config.lm, **streams, "data": corpus.path, "codec": codec, "protocol": kind, "seed": seed}
         config = parse(LMStageConfig, values, f"{source}: lm")
-        found = protocols.protocol_by_name(codec, kind, config.source, config.target, config.prefix_seconds)
-        check_lengths(found, config.seconds, config.shortest)
+        lm_protocol = protocols.protocol_by_name(codec, kind, config.source, config.target, config.prefix_seconds)
+        check_lengths(lm_protocol, config.seconds, config.shortest)
         missing = [split for split in ("train", "validation", self.config.split) if split not in corpus.counts]
         if missing:
             raise ConfigError(f"{corpus.path}: no songs of split '{missing[0]}'; a comparison needs them")
         folder = self.folder / "runs" / name / protocol / f"seed-{seed}"
-        return ModelRun(name, corpus, protocol, found, config, self.config.checkpoint, self.config.batch_size, folder)
+        return ModelRun(
+            name, corpus, protocol, lm_protocol, config, self.config.checkpoint, self.config.batch_size, folder
+        )
 
     def _unit(self, moment: Moment) -> str:
         row = self.rows[moment.row]
         return row.identity or row.recording_id if self.config.intervals.over == "identities" else row.recording_id
 
     def _check_songs(self) -> None:
-        """Whether each part has as many songs as its intervals need, and what it needs of them besides."""
+        """Raises MetricError when a part has fewer songs than its intervals need, or no partners for mismatched sources."""
         least, over = minimum_songs(self.config.intervals.level), self.config.intervals.over
         parts: dict[str, Iterable[Moment]] = {"the evaluation": self.moments}
         if self.config.corruption is not None:
-            parts["corruption"] = self._long()
+            parts["corruption"] = self._long_pieces()
         if self.config.context is not None:
-            parts["context"] = self._whole(max(self.config.context.seconds))
+            parts["context"] = self._whole_songs(max(self.config.context.seconds))
         for name, corpora in self.config.groups.items():
-            parts[f"group '{name}' ({', '.join(corpora)})"] = self._of(corpora)
+            parts[f"group '{name}' ({', '.join(corpora)})"] = self._of_corpora(corpora)
         for name, chosen in parts.items():
-            found = len({self._unit(moment) for moment in chosen})
-            if found < least:
+            count = len({self._unit(moment) for moment in chosen})
+            if count < least:
                 raise MetricError(
-                    f"{name} has {found} {over} of split '{self.config.split}' that are long enough; a "
+                    f"{name} has {count} {over} of split '{self.config.split}' that are long enough; a "
                     f"{self.config.intervals.level:.0%} interval needs at least {least}"
                 )
         if self.config.corruption is not None and self.config.corruption.mismatch:
-            mismatched([self._identity(moment) for moment in self._long()], self.config.corruption.seed)
+            mismatched([self._identity(moment) for moment in self._long_pieces()], self.config.corruption.seed)
 
     def _identity(self, moment: Moment) -> str:
         row = self.rows[moment.row]
         return row.identity or row.recording_id
 
-    def _long(self) -> list[Moment]:
-        """Pieces that the longest shift fits in."""
+    def _long_pieces(self) -> list[Moment]:
+        """Pieces long enough for the longest shift."""
         assert self.config.corruption is not None
         longest = 1.5 * max(self.config.corruption.shifts, default=0.0)
         return [moment for moment in self.moments if moment.stop - moment.start >= longest - 1e-6]
 
-    def _whole(self, least: float = 0.0) -> list[Moment]:
+    def _whole_songs(self, least: float = 0.0) -> list[Moment]:
         """Whole songs of at least so many seconds."""
         return [
             Moment(i, 0.0, row.seconds)
@@ -156,15 +158,15 @@ class Comparison:
             if row.split == self.config.split and row.seconds >= least
         ]
 
-    def _of(self, corpora: Sequence[str]) -> list[Moment]:
-        """Pieces of the songs of some corpora: what their ids begin with."""
+    def _of_corpora(self, corpora: Sequence[str]) -> list[Moment]:
+        """Pieces of the songs of some corpora; the id of a song begins with its corpus."""
         return [moment for moment in self.moments if self.rows[moment.row].recording_id.partition("/")[0] in corpora]
 
     def _songs(self, run: ModelRun, chosen: Sequence[Moment]) -> list[TokenizedSong]:
         return cut(run.corpus, self.config.split, self.rows, chosen)
 
     def tasks(self, run: ModelRun) -> dict[str, Callable[[], list[TokenizedSong]]]:
-        """What a run has to score, by the name of the file (without ending) that it goes into."""
+        """What a run has to score, by the name of its score file (without ending)."""
         tasks: dict[str, Callable[[], list[TokenizedSong]]] = {"scores": partial(self._songs, run, self.moments)}
         part, lengths = self.config.corruption, self.config.context
         if part is not None and run.protocol.name == "track_to_track":
@@ -177,7 +179,7 @@ class Comparison:
 
     def _corrupted(self, run: ModelRun, corruption: Corruption) -> list[TokenizedSong]:
         assert self.config.corruption is not None
-        chosen = self._long()
+        chosen = self._long_pieces()
         identities = {moment.id(self.rows): self._identity(moment) for moment in chosen}
         sizes = run.protocol.codec.stream(run.protocol.source).codebook_sizes
         return corrupt(
@@ -188,22 +190,22 @@ class Comparison:
     def _windows(self, run: ModelRun, seconds: float) -> list[TokenizedSong]:
         lengths = self.config.context
         assert lengths is not None
-        songs = self._songs(run, self._whole(max(lengths.seconds)))
+        songs = self._songs(run, self._whole_songs(max(lengths.seconds)))
         return windows(songs, run.protocol.codec.frame_rate, seconds, lengths.seconds, lengths.target, lengths.blocks)
 
     def _last(self, run: ModelRun, name: str) -> int | None:
-        """Of how many frames at the end of each piece the scores are wanted; None: of all."""
+        """How many frames at the end of each piece are scored; None: all."""
         if self.config.context is None or not name.startswith("context/"):
             return None
         return target_frames(run.protocol.codec.frame_rate, self.config.context.target)
 
     def _facts(self, run: ModelRun, name: str) -> dict[str, Any]:
         part = name.partition("/")[0]
-        own = getattr(self.config, part).model_dump(mode="json") if part in ("corruption", "context") else {}
-        return {"settings": run.settings(), "split": self.config.split, "scored": name, **{part: own}}
+        part_config = getattr(self.config, part).model_dump(mode="json") if part in ("corruption", "context") else {}
+        return {"settings": run.settings(), "split": self.config.split, "scored": name, **{part: part_config}}
 
     def todo(self, run: ModelRun) -> list[str]:
-        """What of a run is not there yet. Raises ConfigError when its folder belongs to another run."""
+        """The tasks of a run without scores so far. Raises ConfigError when its folder belongs to another run."""
         check_folder(run)
         return [name for name in self.tasks(run) if not self._done(run, name)]
 
@@ -216,7 +218,7 @@ class Comparison:
         return f"{number + 1}/{len(self.runs)} {run.tokenizer}, {run.protocol_name}, seed {run.config.seed}"
 
     def do(self, number: int, runner: Runner) -> None:
-        """Train and score what one run lacks."""
+        """Train the model of one run and score its missing tasks."""
         run = self.runs[number]
         todo = self.todo(run)
         write_bytes(run.folder / "settings.json", json.dumps(run.settings(), indent=1, sort_keys=True).encode())
@@ -225,34 +227,36 @@ class Comparison:
             scores = scorer(self.tasks(run)[name](), self._last(run, name))
             save_scores(run.folder / f"{name}.safetensors", scores, self._facts(run, name))
 
-    # What was scored, put together.
+    # Results from the score files.
 
     def _measured(
         self, name: str, protocol: str, task: str, entropies: Mapping[str, float], keep: set[str] | None = None
     ) -> list[Measured]:
-        """One for each seed; of songs cut into pieces, all pieces of a song (or identity) are one again."""
-        units = {moment.id(self.rows): self._unit(moment) for moment in (*self.moments, *self._whole())}
+        """One for each seed. The pieces of a song (or of an identity) count as one song."""
+        units = {moment.id(self.rows): self._unit(moment) for moment in (*self.moments, *self._whole_songs())}
         lengths = self.config.context
-        found = []
+        measured = []
         for run in self.runs:
             if (run.tokenizer, run.protocol_name) != (name, protocol):
                 continue
             scores, _ = load_scores(run.folder / f"{task}.safetensors")
             if task.startswith("context/") and lengths is not None:
                 scores = tails(scores, run.protocol.codec.frame_rate, lengths.target)
-            own = [replace(score, song=units[score.song]) for score in scores if keep is None or score.song in keep]
-            found.append(measure(own, run.protocol.codec.frame_rate, entropies))
-        return found
+            pieces = [replace(score, song=units[score.song]) for score in scores if keep is None or score.song in keep]
+            measured.append(measure(pieces, run.protocol.codec.frame_rate, entropies))
+        return measured
 
     def result(self) -> Result:
-        """The result of runs that are all done. Raises TokenFileError when one is not."""
+        """The result once all runs are scored. Raises TokenFileError when one is not."""
         config, resampling = self.config, self.config.intervals.resampling()
         first = {run.tokenizer: run for run in self.runs if run.config.seed == config.seeds[0]}
         books = {name: count_songs(run.corpus.identity, self._songs(run, self.moments)) for name, run in first.items()}
         learned = {name: count_songs(corpus.identity, corpus.songs("train")) for name, corpus in self.corpora.items()}
         entropies = {
-            name: {stream: sum(u.entropy() for u in own) / len(own) for stream, own in of.items()}
-            for name, of in books.items()
+            name: {
+                stream: sum(u.entropy() for u in codebooks) / len(codebooks) for stream, codebooks in streams.items()
+            }
+            for name, streams in books.items()
         }
         result = Result(
             config, {name: corpus.identity for name, corpus in self.corpora.items()}, books, learned,
@@ -277,19 +281,23 @@ class Comparison:
         return result
 
     def _group(self, corpora: Sequence[str], protocol: str, entropies: Mapping[str, Mapping[str, float]]) -> SongGroup:
-        chosen, resampling = self._of(corpora), self.config.intervals.resampling()
+        chosen, resampling = self._of_corpora(corpora), self.config.intervals.resampling()
         keep = {moment.id(self.rows) for moment in chosen}
         runs = {name: self._measured(name, protocol, "scores", entropies[name], keep) for name in self.corpora}
         reference = self.config.compared_with
         return SongGroup(
             len({self._unit(moment) for moment in chosen}),
-            {name: estimate(of, resampling) for name, of in runs.items()},
-            {name: difference(of, runs[reference], resampling) for name, of in runs.items() if name != reference},
+            {name: estimate(measured, resampling) for name, measured in runs.items()},
+            {
+                name: difference(measured, runs[reference], resampling)
+                for name, measured in runs.items()
+                if name != reference
+            },
         )
 
     def _costs(self, name: str, protocol: str, entropies: Mapping[str, float]) -> list[CorruptionCost]:
         assert self.config.corruption is not None
-        keep = {moment.id(self.rows) for moment in self._long()}
+        keep = {moment.id(self.rows) for moment in self._long_pieces()}
         clean = self._measured(name, protocol, "scores", entropies, keep)
         spoiled = {
             c: self._measured(name, protocol, f"corruption/{c.slug}", entropies)

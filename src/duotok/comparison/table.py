@@ -34,33 +34,33 @@ def outputs(config: ComparisonConfig, folder: Path) -> list[Path]:
 
 
 def made_before(folder: Path) -> Callable[[Path], bool]:
-    """Whether a file of `folder` is as an earlier `write` left it: table.json has the hashes of what it wrote."""
+    """A function that tells whether a file of `folder` is as an earlier `write` left it, by the hashes in table.json."""
     try:
-        found = read_json((folder / TABLE).read_text(encoding="utf-8"))
-        known = dict(found["files"]) if {"codecs", "values"} <= found.keys() else {}
+        table = read_json((folder / TABLE).read_text(encoding="utf-8"))
+        hashes = dict(table["files"]) if {"codecs", "values"} <= table.keys() else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        known = {}
+        hashes = {}
 
-    def mine(path: Path) -> bool:
+    def as_written(path: Path) -> bool:
         if path.name == TABLE:
-            return bool(known)
-        # null: it was being written when that run was stopped
-        return path.is_file() and path.name in known and known[path.name] in (None, sha256(path))
+            return bool(hashes)
+        # null: that run was stopped while the file was being written
+        return path.is_file() and path.name in hashes and hashes[path.name] in (None, sha256(path))
 
-    return mine
+    return as_written
 
 
 def write(result: Result, folder: Path) -> list[Path]:
     """Write table.md, table.json and the pictures into `folder`; returns their paths. Raises OSError.
 
-    What is there already is replaced: ask `made_before` first.
+    Existing files are replaced: ask `made_before` first.
     """
     files: dict[str, bytes] = {
         "table.md": as_markdown(result).encode(),
         "codebooks.png": codebook_use(result.books),
     }
     for protocol, values in result.values.items():
-        bars = {name: {s: found[f"{s}.cnbpt"] for s in _groups(found)} for name, found in values.items()}
+        bars = {name: {s: figures[f"{s}.cnbpt"] for s in _groups(figures)} for name, figures in values.items()}
         files[f"cnbpt-{protocol}.png"] = cnbpt_bars(bars)
     files |= {f"corruption-{protocol}.png": corruption_curves(costs) for protocol, costs in result.costs.items()}
     files |= {f"context-{protocol}.png": context_curves(curves) for protocol, curves in result.contexts.items()}
@@ -76,12 +76,12 @@ def _write_table(result: Result, folder: Path, files: Mapping[str, str | None]) 
     write_bytes(folder / TABLE, text.encode())
 
 
-def _streams(found: Intervals) -> list[str]:
-    return [name.removesuffix(".cnbps") for name in found if name.endswith(".cnbps") and name != "total.cnbps"]
+def _streams(figures: Intervals) -> list[str]:
+    return [name.removesuffix(".cnbps") for name in figures if name.endswith(".cnbps") and name != "total.cnbps"]
 
 
-def _groups(found: Intervals) -> list[str]:
-    streams = _streams(found)
+def _groups(figures: Intervals) -> list[str]:
+    streams = _streams(figures)
     return streams if len(streams) == 1 else [*streams, "average"]
 
 
@@ -105,7 +105,9 @@ def as_markdown(result: Result) -> str:
         if result.groups[protocol]:
             lines += _groups_of_songs(result, protocol)
     for protocol, costs in result.costs.items():
-        rows = [[name, *(_percent(cost.percent) for cost in found)] for name, found in costs.items()]
+        rows = [
+            [name, *(_percent(cost.percent) for cost in tokenizer_costs)] for name, tokenizer_costs in costs.items()
+        ]
         header = ["tokenizer", *(str(cost.corruption) for cost in next(iter(costs.values())))]
         lines += [
             f"## Corrupted source, {protocol}", "", "Change of the target's cnBPT in percent.", "",
@@ -125,14 +127,14 @@ def _plain(value: Any) -> str:
 
 def _values(result: Result, protocol: str) -> list[str]:
     rows = []
-    for name, found in result.values[protocol].items():
+    for name, figures in result.values[protocol].items():
         codec = result.codecs[name]
-        for stream in _groups(found):
+        for stream in _groups(figures):
             total = "total" if stream == "average" else stream
             rows.append([
-                name, _size(codec, stream), stream, *(f"{found[f'{stream}.{k}'].value:.3f}" for k in SHOWN),
-                f"{found[f'{stream}.bpt'].value:.3f}", str(found[f"{stream}.cnbpt"]), _known(found[f"{stream}.enbpt"]),
-                f"{found[f'{stream}.ppl1024'].value:.2f}", f"{found[f'{total}.cnbps'].value:.1f}",
+                name, _size(codec, stream), stream, *(f"{figures[f'{stream}.{k}'].value:.3f}" for k in SHOWN),
+                f"{figures[f'{stream}.bpt'].value:.3f}", str(figures[f"{stream}.cnbpt"]), _defined(figures[f"{stream}.enbpt"]),
+                f"{figures[f'{stream}.ppl1024'].value:.2f}", f"{figures[f'{total}.cnbps'].value:.1f}",
             ])  # fmt: skip
     header = ["tokenizer", "rate, codebooks, kbps", "stream", "Acc@1", "Acc@10", "Acc@50", "BPT", "cnBPT", "enBPT"]
     return _table([*header, "PPL@1024", "cnBPS"], rows)
@@ -155,11 +157,11 @@ def _product(sizes: Sequence[int]) -> str:
 def _differences(result: Result, protocol: str) -> list[str]:
     reference = result.config.compared_with
     rows = []
-    for name, found in result.differences[protocol].items():
+    for name, differences in result.differences[protocol].items():
         for group in _groups(result.values[protocol][name]):
-            if f"{group}.cnbpt" in found:
-                gap, entropy = found[f"{group}.cnbpt"], found[f"{group}.enbpt"]
-                rows.append([name, group, f"{gap:+}", _known(entropy, "+"), _verdict(gap)])
+            if f"{group}.cnbpt" in differences:
+                gap, entropy = differences[f"{group}.cnbpt"], differences[f"{group}.enbpt"]
+                rows.append([name, group, f"{gap:+}", _defined(entropy, "+"), _verdict(gap)])
     title = f"Against {reference}, paired over songs; below 0 is easier to predict."
     return [title, "", *_table(["tokenizer", "stream", "cnBPT", "enBPT", "by cnBPT"], rows)]
 
@@ -168,8 +170,8 @@ def _groups_of_songs(result: Result, protocol: str) -> list[str]:
     """cnBPT (of the average, or of the one stream) for each group of songs, and what it differs from the reference by."""
     groups = result.groups[protocol]
     rows = []
-    for name, found in result.values[protocol].items():
-        key = f"{_groups(found)[-1]}.cnbpt"
+    for name, figures in result.values[protocol].items():
+        key = f"{_groups(figures)[-1]}.cnbpt"
         row = [name]
         for group in groups.values():
             gap = group.differences.get(name, {}).get(key)
@@ -187,7 +189,7 @@ def _verdict(gap: Interval) -> str:
     return "easier" if gap.value < 0 else "harder"
 
 
-def _known(interval: Interval, spec: str = "") -> str:
+def _defined(interval: Interval, spec: str = "") -> str:
     return "-" if math.isnan(interval.value) else format(interval, spec)
 
 
@@ -196,10 +198,10 @@ def _percent(interval: Interval) -> str:
 
 
 def _codebooks(result: Result) -> list[str]:
-    rows, few = [], False
+    rows, too_few = [], False
     for name, stream, codebook, counted, learned in _books(result):
         uniform, uniform_entropy = counted.uniform()
-        few |= uniform_entropy < 0.98
+        too_few |= uniform_entropy < 0.98
         rows.append([
             name, f"{stream}.{codebook}", f"{counted.size:,}", f"{counted.tokens:,}",
             f"{counted.utilization:.4f} ({uniform:.4f})", f"{counted.normalized():.4f} ({uniform_entropy:.4f})",
@@ -213,7 +215,7 @@ def _codebooks(result: Result) -> list[str]:
         "model without memory, which knows how often each code comes in the training songs (and half a time more).", "",
     ]  # fmt: skip
     lines += _table(header, rows)
-    if few:
+    if too_few:
         lines += [
             "", "Too few tokens for some codebooks: their entropy comes out too low, so enBPT comes out too high. "
             "Compare those tokenizers by cnBPT.",
@@ -245,29 +247,29 @@ def as_json(result: Result) -> dict[str, Any]:
         "hours": result.hours,
         "reference": result.config.compared_with,
         "codecs": {name: codec.as_json() for name, codec in result.codecs.items()},
-        "values": {p: {n: _listed(found) for n, found in of.items()} for p, of in result.values.items()},
-        "differences": {p: {n: _listed(found) for n, found in of.items()} for p, of in result.differences.items()},
+        "values": {p: {n: _listed(figures) for n, figures in tokenizers.items()} for p, tokenizers in result.values.items()},
+        "differences": {p: {n: _listed(figures) for n, figures in tokenizers.items()} for p, tokenizers in result.differences.items()},
         "groups": {
             p: {
                 g: {
                     "songs": group.songs,
-                    "values": {n: _listed(found) for n, found in group.values.items()},
-                    "differences": {n: _listed(found) for n, found in group.differences.items()},
+                    "values": {n: _listed(figures) for n, figures in group.values.items()},
+                    "differences": {n: _listed(figures) for n, figures in group.differences.items()},
                 }
-                for g, group in of.items()
+                for g, group in groups.items()
             }
-            for p, of in result.groups.items()
+            for p, groups in result.groups.items()
         },
         "corruption": {
-            p: {n: {str(c.corruption): _triple(c.percent) for c in found} for n, found in of.items()}
-            for p, of in result.costs.items()
+            p: {n: {str(c.corruption): _triple(c.percent) for c in costs} for n, costs in tokenizers.items()}
+            for p, tokenizers in result.costs.items()
         },
         "context": {
             p: {
-                n: [{"seconds": x.seconds, "cnbpt": _triple(x.cnbpt), "gain": _triple(x.gain)} for x in found]
-                for n, found in of.items()
+                n: [{"seconds": x.seconds, "cnbpt": _triple(x.cnbpt), "gain": _triple(x.gain)} for x in points]
+                for n, points in tokenizers.items()
             }
-            for p, of in result.contexts.items()
+            for p, tokenizers in result.contexts.items()
         },
         "codebooks": [
             {
@@ -281,8 +283,8 @@ def as_json(result: Result) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _listed(found: Intervals) -> dict[str, list[float | None]]:
-    return {name: _triple(interval) for name, interval in found.items()}
+def _listed(figures: Intervals) -> dict[str, list[float | None]]:
+    return {name: _triple(interval) for name, interval in figures.items()}
 
 
 def _triple(interval: Interval) -> list[float | None]:

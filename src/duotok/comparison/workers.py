@@ -23,12 +23,12 @@ LOG = "log.txt"
 
 Report = Callable[[str], None]
 
-Given = tuple[Path, Path, tuple[str, ...]]
-_opened: dict[Given, Comparison] = {}
+Arguments = tuple[Path, Path, tuple[str, ...]]
+_opened: dict[Arguments, Comparison] = {}
 
 
 def conduct(comparison: Comparison, runner: Runner, report: Report = lambda _: None, workers: int = 1) -> Result:
-    """Train and score what is not there yet, then put everything together. Stopped, it goes on where it was.
+    """Train and score the runs that are not done, then compute the result. Called again after a stop, it resumes.
 
     workers: runs side by side, each in a process of its own (then `runner` is a function of a module).
     """
@@ -47,32 +47,32 @@ def conduct(comparison: Comparison, runner: Runner, report: Report = lambda _: N
 
 
 def side_by_side(comparison: Comparison, numbers: Sequence[int], runner: Runner, report: Report, workers: int) -> None:
-    """Do some runs, `workers` at a time; what each says goes into `log.txt` of its folder.
+    """Do some runs, `workers` at a time; the output of each goes into `log.txt` of its folder.
 
-    After an error no other run begins; it is raised when those that have begun are done. An interruption ends them at once:
-    their checkpoints stay. Raises what a run raises, with the run's name; DuoTokError when a process dies.
+    After an error no further run is started, and the error is raised once the running ones are done. An interruption ends
+    them at once; their checkpoints stay. Raises what a run raises, with the run's name; DuoTokError when a process dies.
     """
     slots = multiprocessing.get_context("spawn").Queue()
     for slot in range(workers):
         slots.put(slot)
-    left, begun = list(numbers), dict[Future[float], int]()
+    waiting, running = list(numbers), dict[Future[float], int]()
     problem: Exception | None = None
     with pool(workers, _begin, (slots,), threads=max(1, (os.cpu_count() or 1) // workers)) as processes:
         try:
-            while begun or (left and problem is None):
-                # No more than can run at once: what a pool has taken cannot be called back.
-                while left and problem is None and len(begun) < workers:
-                    number = left.pop(0)
-                    begun[processes.submit(_do, comparison.given, number, runner)] = number
-                for future in wait(begun, return_when=FIRST_COMPLETED).done:
-                    number = begun.pop(future)
+            while running or (waiting and problem is None):
+                # Submit no more than can run at once: a pool may take a task that can no longer be cancelled.
+                while waiting and problem is None and len(running) < workers:
+                    number = waiting.pop(0)
+                    running[processes.submit(_do, comparison.arguments, number, runner)] = number
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    number = running.pop(future)
                     failed = future.exception()
                     if failed is None:
                         report(
-                            f"{comparison.title(number)}: done in {future.result():.0f} s, {len(left) + len(begun)} to go"
+                            f"{comparison.title(number)}: done in {future.result():.0f} s, {len(waiting) + len(running)} to go"
                         )
                     else:
-                        problem = problem or _told(failed, comparison, number)
+                        problem = problem or _run_error(failed, comparison, number)
         except BaseException:
             for process in list((processes._processes or {}).values()):
                 process.terminate()
@@ -81,8 +81,8 @@ def side_by_side(comparison: Comparison, numbers: Sequence[int], runner: Runner,
         raise problem
 
 
-def _told(problem: BaseException, comparison: Comparison, number: int) -> Exception:
-    """The error of a run as its user should read it."""
+def _run_error(problem: BaseException, comparison: Comparison, number: int) -> Exception:
+    """The error of a run with the run's name and log, and its type where it is one of ours."""
     place = f"{comparison.title(number)} (log: {comparison.runs[number].folder / LOG})"
     if isinstance(problem, BrokenProcessPool):
         return WorkerDied(f"{place}: its process died, as when memory runs out; take fewer --workers")
@@ -100,22 +100,22 @@ def _begin(slots: multiprocessing.Queue[int]) -> None:
         torch.cuda.set_device(slot % gpus)
 
 
-def _do(given: Given, number: int, runner: Runner) -> float:
+def _do(arguments: Arguments, number: int, runner: Runner) -> float:
     began = time.monotonic()
-    if given not in _opened:
-        _opened[given] = Comparison(*given)
-    own = _opened[given]
-    with _spoken_into(own.runs[number].folder / LOG):
-        own.do(number, runner)
+    if arguments not in _opened:
+        _opened[arguments] = Comparison(*arguments)
+    comparison = _opened[arguments]
+    with _output_to(comparison.runs[number].folder / LOG):
+        comparison.do(number, runner)
     return time.monotonic() - began
 
 
 @contextmanager
-def _spoken_into(path: Path) -> Iterator[None]:
-    """Standard output and error go to the end of a file, also those of libraries below Python, and the reason of a failure."""
+def _output_to(path: Path) -> Iterator[None]:
+    """Append standard output and error to a file, with that of native libraries and the traceback of a failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _flush()
-    kept = [os.dup(1), os.dup(2)]
+    saved = [os.dup(1), os.dup(2)]
     with path.open("ab") as file:
         try:
             for number in (1, 2):
@@ -126,7 +126,7 @@ def _spoken_into(path: Path) -> Iterator[None]:
             raise
         finally:
             _flush()
-            for number, old in enumerate(kept, 1):
+            for number, old in enumerate(saved, 1):
                 os.dup2(old, number)
                 os.close(old)
 

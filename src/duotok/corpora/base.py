@@ -1,4 +1,4 @@
-"""What every corpus adapter is: it reads the published folders and metadata of one corpus and yields recordings."""
+"""The base of the corpus adapters, which read the published folders and metadata of a corpus and yield recordings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "whole",
 ]  # fmt: skip
 
-# One file each: `corpora/NAME.py` holds the class whose `info.name` is NAME. It is imported when it is asked for.
+# One file each: `corpora/NAME.py` holds the class whose `info.name` is NAME. It is imported on first use.
 NAMES = (
     "libritts", "fsd50k", "fma", "disco10m", "muchin", "mtg_jamendo", "musdb18hq", "magnatagatune", "openscore_lieder",
     "folder", "index", "songs",
@@ -34,10 +34,10 @@ NAMES = (
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """What a person must know before using a corpus.
+    """What a user must know about a corpus.
 
-    hours, gigabytes: as published, None where it depends; put: what to put where, several lines; stages: the numbers of
-    the paper's stages (C.1) it is for; metadata: the files it reads besides the audio, relative to its folder.
+    hours, gigabytes: as published, None where it depends; put: which files to put where, several lines; stages: the numbers
+    of the paper's stages (C.1) it is for; metadata: the files it reads besides the audio, relative to its folder.
     """
 
     name: str
@@ -55,7 +55,7 @@ class CorpusInfo:
 
 @dataclass(frozen=True)
 class Option:
-    """A setting of an adapter, text as on the command line; `choices` are the values it may have, () for any."""
+    """A setting of an adapter, as text on the command line; choices: the allowed values, () for any."""
 
     default: str
     what: str
@@ -75,10 +75,10 @@ _COMMON: dict[str, Option] = {
 
 
 class Corpus(ABC):
-    """One corpus on disk. Subclasses give `info`, their `options`, and `recordings`.
+    """One corpus on disk. Subclasses define `info`, `options` and `recordings`.
 
-    name: what its recordings' ids start with, `info.name` unless given: two folders of one kind need two names.
-    Raises CorpusError for a root that is no folder, and for an option it does not know.
+    name: the first part of its recordings' ids, by default `info.name`; two folders of one kind need two names.
+    Raises CorpusError for a root that is not a folder, and for an unknown option.
     """
 
     info: ClassVar[CorpusInfo]
@@ -92,23 +92,25 @@ class Corpus(ABC):
         if not self.root.is_dir():
             state = "is a file" if self.root.exists() else "no such folder"
             raise CorpusError(f"{self.root}: {state}; `duotok data describe {self.info.name}` says what to put where")
-        known = {**_COMMON, **self.options}
+        available = {**_COMMON, **self.options}
         self._options: dict[str, str | Sequence[str]] = {}
         for key, value in options.items():
-            if key not in known:
-                raise CorpusError(f"{self.name}: no option '{key}'{_nearest(key, known)}; it has {', '.join(known)}")
+            if key not in available:
+                raise CorpusError(
+                    f"{self.name}: no option '{key}'{_nearest(key, available)}; it has {', '.join(available)}"
+                )
             self._options[key] = str(value) if isinstance(value, int | float) else value
-            if known[key].choices and value not in known[key].choices:
-                raise CorpusError(f"{self.name}: {key}={value}; it can be {', '.join(known[key].choices)}")
+            if available[key].choices and value not in available[key].choices:
+                raise CorpusError(f"{self.name}: {key}={value}; it can be {', '.join(available[key].choices)}")
         self.problems: dict[str, str] = {}
-        """Recording id -> why it is left out, as far as `recordings` found any such."""
+        """Recording id -> why `recordings` left it out."""
         self._shares = self.number("validation"), self.number("test")
         if min(self._shares) < 0 or sum(self._shares) > 1:
             raise CorpusError(f"{self.name}: validation and test are shares, together at most 1, not {self._shares}")
 
     @abstractmethod
     def recordings(self) -> Iterator[Recording]:
-        """Every recording that the metadata lists, in a stable order, whether or not its audio file is there.
+        """Every recording that the metadata lists, in a stable order, whether or not its audio file exists.
 
         Raises CorpusError when a folder or metadata file is missing or of another version.
         """
@@ -141,7 +143,7 @@ class Corpus(ABC):
         return split_by_identity(identity, int(self.number("seed")), *self._shares)
 
     def base(self, folder: str, *markers: str) -> Path:
-        """The folder that holds one of `markers`: the root itself, or `folder` in it (the root is where it was unpacked)."""
+        """The folder that holds one of `markers`: the root itself, or `folder` in it (where the archive was unpacked)."""
         for place in (self.root, self.root / folder):
             if any((place / marker).exists() for marker in markers):
                 return place
@@ -160,7 +162,7 @@ _classes: dict[str, type[Corpus]] = {}
 
 
 class _Registry(Mapping[str, type[Corpus]]):
-    """Name -> class, imported when asked for; also holds classes that a user's own module defines."""
+    """Name -> class, imported on first use; also holds classes that a user's own module defines."""
 
     def __getitem__(self, name: str) -> type[Corpus]:
         if name not in _classes and name in NAMES:
@@ -199,9 +201,9 @@ def split_by_identity(identity: str, seed: int = 0, validation: float = 0.05, te
 
 
 def safe_name(text: str) -> str:
-    """`text` with [A-Za-z0-9_-] only. A name that had to change ends in six digits of its hash, so that no two become one.
+    """`text` with [A-Za-z0-9_-] only. A changed name gets six digits of its hash, so that different names stay different.
 
-    Dots are changed as well: WebDataset cuts the names in its tars at dots.
+    Dots are replaced as well, because WebDataset splits the names in its tars at dots.
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_")[:120]
@@ -211,9 +213,9 @@ def safe_name(text: str) -> str:
 
 
 def settle(recordings: Sequence[Recording]) -> list[Recording]:
-    """Keep identities inside one split where an official split does not: FSD50K has some uploaders in two.
+    """Make each identity lie in one split where an official split does not ensure it: FSD50K has some uploaders in two.
 
-    The paper follows official splits; so an identity that lies in several is narrowed to its recordings.
+    The paper follows official splits, so the recordings of such an identity become identities of their own.
     """
     splits: dict[str, set[Split]] = {}
     for recording in recordings:
@@ -227,7 +229,7 @@ def settle(recordings: Sequence[Recording]) -> list[Recording]:
 def read_rows(
     path: Path, columns: Sequence[str], delimiter: str = ",", quoting: bool = True
 ) -> Iterator[dict[str, str]]:
-    """The rows of a table with a header, as column -> text; `columns` must be there, others may.
+    """The rows of a table with a header, as column -> text; `columns` are required, others allowed.
 
     Raises CorpusError: missing file, missing column (named), not UTF-8, a row with too few or too many cells.
     """
@@ -256,13 +258,13 @@ def read_rows(
 
 
 def whole(kind: Kind, path: Path | str) -> dict[str, str]:
-    """`Recording.audio` of a recording that is one file: the stem that its kind says it is, so that nobody separates it."""
+    """`Recording.audio` of a recording that is one file, under the stem that fits its kind, so that it is not separated."""
     stems = {"instrumental": "accompaniment", "voice": "vocals", "speech": "vocals"}
     return {stems.get(kind, "mix"): str(path)}
 
 
 def lyrics_excerpt(path: Path | str, start: float, stop: float) -> str:
-    """`Recording.lyrics` of an excerpt: a lyrics file whose times are of the whole song, and the seconds of it that are heard.
+    """`Recording.lyrics` of an excerpt: a lyrics file with times of the whole song, and the seconds of the excerpt.
 
     Written as a media fragment, `song.txt#t=117,147`; `lyrics_part` reads it back.
     """
@@ -270,7 +272,7 @@ def lyrics_excerpt(path: Path | str, start: float, stop: float) -> str:
 
 
 def lyrics_part(lyrics: str) -> tuple[Path, float, float | None]:
-    """File, first and last second of `Recording.lyrics`: what `read_lyrics(file, start=first, seconds=last - first)` wants.
+    """File, first and last second of `Recording.lyrics`, for `read_lyrics(file, start=first, seconds=last - first)`.
 
     An ordinary path has first second 0 and no last.
     """

@@ -2,10 +2,10 @@
 
 Layout: Parquet files anywhere below the root (as `datasets` downloads them: `data/train-*.parquet`) and `audio/` with
 the recordings that the user has, each named by its video's id (`dQw4w9WgXcQ.opus`), in subfolders or not. Rows without
-a file are left out: they are most of ten million, and nothing of them was ever there.
-The dataset (DISCOX/DISCO-10M) is no longer on the Hub; its columns are known from three public programs that read it,
-whether artist_id_spotify is a text or a list is not verified here, both are read. LAION-DISCO-12M, its successor by
-other makers, is read as well; its columns are those of its card.
+a file, most of the ten million, are left out without notice.
+The dataset (DISCOX/DISCO-10M) is no longer on the Hub; its columns are known from three public programs that read it.
+Whether artist_id_spotify is a text or a list is not verified here; both are read. LAION-DISCO-12M, its successor by
+other authors, is read as well, with the columns of its card.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VIDEO = re.compile(r"(?:v=|youtu\.be/|/embed/|/shorts/|^)([A-Za-z0-9_-]{11})(?!
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a published version keeps what is needed."""
+    """The names of the needed columns in a published version."""
 
     video: str
     artist: str
@@ -47,7 +47,7 @@ LAION = Columns("song_id", "artist_ids", "title", "artist_names", "duration")
 
 
 class Disco10M(Corpus):
-    """Identity is the first artist; kind is `music`: nobody says whether there is singing."""
+    """Identity is the first artist; kind is `music`, because the tables do not say whether there is singing."""
 
     info = CorpusInfo(
         name="disco10m",
@@ -95,11 +95,12 @@ class Disco10M(Corpus):
             )
         if not seen:
             raise CorpusError(
-                f"{folder}: none of its {len(files)} audio files is named by a video of the tables (dQw4w9WgXcQ.opus)"
+                f"{folder}: none of its {len(files)} audio files is named by a video of the tables; name each by its "
+                "video's id (dQw4w9WgXcQ.opus)"
             )
 
     def _rows(self) -> Iterator[tuple[dict[str, Any], Columns]]:
-        """The needed cells of every row; the embeddings are never read."""
+        """The needed cells of every row; the embeddings are not read."""
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -122,7 +123,7 @@ class Disco10M(Corpus):
 
 
 def which_columns(names: list[str], path: Path) -> Columns:
-    """The version of a table. Raises CorpusError naming the missing column."""
+    """The version of a table, by its columns. Raises CorpusError naming the missing column."""
     columns = LAION if LAION.video in names else DISCO
     for column in columns.names:
         if column not in names:
@@ -134,8 +135,8 @@ def which_columns(names: list[str], path: Path) -> Columns:
 
 def video_id(text: str | None) -> str:
     """The id in a YouTube URL, or the id itself; "" where there is none."""
-    found = _VIDEO.search(text or "")
-    return found[1] if found else ""
+    match = _VIDEO.search(text or "")
+    return match[1] if match else ""
 
 
 def _first(value: str | list[str] | None) -> str:

@@ -81,15 +81,15 @@ class FMA(Corpus):
             )
 
     def _size(self, base: Path) -> str:
-        there = [size for size in SIZES if (base / f"fma_{size}").is_dir()]
+        available = [size for size in SIZES if (base / f"fma_{size}").is_dir()]
         size = self.option("size")
-        if not there:
+        if not available:
             raise CorpusError(f"{base}: none of the folders {', '.join(f'fma_{s}' for s in SIZES)}; unpack one here")
-        if size != "auto" and size not in there:
+        if size != "auto" and size not in available:
             raise CorpusError(
-                f"{base / f'fma_{size}'}: no such folder; there is {', '.join(f'fma_{s}' for s in there)}"
+                f"{base / f'fma_{size}'}: no such folder; there is {', '.join(f'fma_{s}' for s in available)}"
             )
-        return there[-1] if size == "auto" else size
+        return available[-1] if size == "auto" else size
 
 
 def read_tracks(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -1,4 +1,4 @@
-"""Any folder of audio: songs as they lie on a disk, with or without separate tracks and lyrics beside them."""
+"""Any folder of audio: songs in any layout, with or without separate tracks and lyrics beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, whole
-from duotok.corpora.stem_names import named
+from duotok.corpora.stem_names import parse_stem_name
 from duotok.files import text_of
 from duotok.records import KINDS, CorpusError, Kind, Recording
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Folder(Corpus):
-    """A tree of audio files. Tracks of one song, named as `duotok.corpora.stem_names` has it, are one song; all else is a mix."""
+    """A tree of audio files. Files that `duotok.corpora.stem_names` recognizes as tracks of a song are joined; others are mixes."""
 
     info = CorpusInfo(
         name="folder",
@@ -50,17 +50,19 @@ class Folder(Corpus):
         self._belongs: dict[str, str] = {}
 
     def recordings(self) -> Iterator[Recording]:
-        """All songs, sorted by name; one that has a track twice goes into `problems`. Raises CorpusError when there is no audio."""
+        """All songs, sorted by name; songs with a duplicate track go into `problems`. Raises CorpusError when there is no audio."""
         from duotok.audio.finding import AUDIO_SUFFIXES
 
         songs = self._songs()
         if not songs and not self.problems:
-            raise CorpusError(f"{self.root}: no audio (looked for {', '.join(sorted(AUDIO_SUFFIXES))})")
+            raise CorpusError(
+                f"{self.root}: no audio (looked for {', '.join(sorted(AUDIO_SUFFIXES))}); name another folder"
+            )
         for song in sorted(songs):
             tracks = songs[song]
             name, _, suffix = song.partition(
                 "\0"
-            )  # the same name in several formats: the later ones carry their suffix
+            )  # of files of the same name in several formats, all but the first have the suffix in their key
             kind = self._kind(tracks)
             audio = whole(kind, tracks["mix"]) if set(tracks) == {"mix"} else {s: str(p) for s, p in tracks.items()}
             yield Recording(
@@ -78,30 +80,30 @@ class Folder(Corpus):
             )
 
     def _songs(self) -> dict[str, dict[str, Path]]:
-        """Relative name of the song -> track -> file. Songs with a track twice go into `problems`."""
-        from duotok.audio.finding import (  # it brings torch; `duotok data list` answers at once
+        """Relative name of the song -> track -> file. Songs with a duplicate track go into `problems`."""
+        from duotok.audio.finding import (  # imports torch, which `duotok data list` does not need
             NO_SOUND,
             search,
             without,
         )
 
         everything = search(self.root, follow_symlinks=self.option("symlinks") == "follow")
-        tables = search(self.root, (".parquet",)).files  # a WORK inside the root is no corpus
-        found = without(everything, [table.parent for table in tables if table.name == "recordings.parquet"])
-        found.left_out = {why: paths for why, paths in found.left_out.items() if why != NO_SOUND}
-        if found.left_out:
-            log.warning("%s: left out: %s", self.root, found.summary().replace("--follow-symlinks", "symlinks=follow"))
+        tables = search(self.root, (".parquet",)).files  # a WORK inside the root is not part of the corpus
+        audio = without(everything, [table.parent for table in tables if table.name == "recordings.parquet"])
+        audio.left_out = {why: paths for why, paths in audio.left_out.items() if why != NO_SOUND}
+        if audio.left_out:
+            log.warning("%s: left out: %s", self.root, audio.summary().replace("--follow-symlinks", "symlinks=follow"))
         tracks: dict[Path, dict[str, list[tuple[Path, bool]]]] = {}
         bare: dict[Path, list[Path]] = {}
-        for path in found.files:
-            name = named(path)
+        for path in audio.files:
+            name = parse_stem_name(path)
             if name is None or name.song == self.root:
                 bare.setdefault(path.with_suffix(""), []).append(path)
             else:
                 tracks.setdefault(name.song, {}).setdefault(name.track, []).append((path, name.certain))
         songs: dict[str, dict[str, Path]] = {}
         for song, parts in tracks.items():
-            # A name that only may be a track is one beside a fellow: the voice beside a band, or beside the song itself.
+            # An uncertain name counts as a track only beside another: vocals beside a band, or beside the song itself.
             fellows = {*parts} | ({"mix"} if song in bare else set())
             if not ("vocals" in fellows and len(fellows) > 1) and not len(fellows - {"mix"}) > 1:
                 for track in list(parts):
@@ -110,7 +112,7 @@ class Folder(Corpus):
                             bare.setdefault(path.with_suffix(""), []).append(path)
                             if (
                                 len(fellows) > 1
-                            ):  # an instrumental version of a song is no track, but goes where it goes
+                            ):  # an instrumental version of a song is not a track, but has the song's identity
                                 self._belongs[self._below(path.with_suffix(""))] = self._below(song)
                     parts[track] = [(path, certain) for path, certain in parts[track] if certain]
             parts = {track: files for track, files in parts.items() if files}

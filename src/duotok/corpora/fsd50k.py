@@ -38,7 +38,7 @@ class FSD50K(Corpus):
     )
 
     def recordings(self) -> Iterator[Recording]:
-        """Train and validation are dev.csv's column `split`, test is eval.csv; identity is the uploader."""
+        """Train and validation follow the column `split` of dev.csv, test is eval.csv; identity is the uploader."""
         base = self.base("FSD50K", "FSD50K.ground_truth")
         yield from settle([*self._part(base, "dev"), *self._part(base, "eval")])
 

@@ -40,7 +40,7 @@ class _Song:
 
     @property
     def identity(self) -> str:
-        """The song; stems that stand alone (kind instrumental_stem) and other versions of a song count as that song."""
+        """The song; single stems (kind instrumental_stem) and other versions of a song belong to that song."""
         if self.first["kind"].endswith("_stem") and "__" in self.name:
             return self.name.split("__")[0]
         return self.name.removesuffix(".instrumental")
@@ -81,7 +81,7 @@ class Index(Corpus):
         index = self.root / "INDEX.tsv"
         songs = self._songs(index)
         held_out, tested = self.option_list("held_out"), self.option_list("held_out_test")
-        kept = {song.identity for song in songs if any(row["use"] != "train" for row in song.rows.values())}
+        evaluated = {song.identity for song in songs if any(row["use"] != "train" for row in song.rows.values())}
         if unknown := sorted({*tested} - {song.identity for song in songs}):
             raise CorpusError(
                 f"{index}: held_out_test '{unknown[0]}' is no song of it; write names without folder and ending"
@@ -90,7 +90,7 @@ class Index(Corpus):
         for song in songs:
             kind, path = self._kind(song, index), self.root / song.first["path"]
             split: Split = "test"
-            if song.identity not in kept:
+            if song.identity not in evaluated:
                 shares = self.number("validation"), 0.0
                 split = split_by_identity(song.identity, int(self.number("seed")), *shares)
                 split = "validation" if song.identity in held_out else split
@@ -126,7 +126,7 @@ class Index(Corpus):
             key = name if is_stem else str(path)
             song = songs.setdefault(key, _Song(str(path.parent), name if is_stem else path.stem))
             if (stem if is_stem else "mix") in song.rows:
-                raise CorpusError(f"{index}: {path} is listed twice")
+                raise CorpusError(f"{index}: {path} is listed twice; remove one of the lines")
             song.rows[stem if is_stem else "mix"] = row
         return list(songs.values())
 
@@ -146,7 +146,7 @@ class Index(Corpus):
         )
         text = place / "ichbinsoftware" / f"{name}.txt"
         start, seconds = (_number(song.first, key, self.root / "INDEX.tsv") for key in ("start", "seconds"))
-        if start:  # a text does not say which of its words an excerpt has
+        if start:  # of a text without times it is unknown which words an excerpt has
             return next((lyrics_excerpt(path, start, start + seconds) for path in timed if path.is_file()), "")
         return next((str(path) for path in (*timed, text) if path.is_file()), "")
 

@@ -72,14 +72,16 @@ class LibriTTS(Corpus):
                     )
 
     def _subsets(self, base: Path) -> list[str]:
-        there = [subset for subset in SUBSETS if (base / subset).is_dir()]
-        wanted = self.option_list("subsets")
-        for subset in wanted:
-            if subset not in there:
-                raise CorpusError(f"{base / subset}: no such folder; there is {', '.join(there) or 'no subset at all'}")
-        if not there:
+        available = [subset for subset in SUBSETS if (base / subset).is_dir()]
+        chosen = self.option_list("subsets")
+        for subset in chosen:
+            if subset not in available:
+                raise CorpusError(
+                    f"{base / subset}: no such folder; there is {', '.join(available) or 'no subset at all'}"
+                )
+        if not available:
             raise CorpusError(f"{base}: none of the folders {', '.join(SUBSETS)}; unpack at least one archive here")
-        return [subset for subset in there if not wanted or subset in wanted]
+        return [subset for subset in available if not chosen or subset in chosen]
 
 
 def read_speakers(path: Path) -> dict[str, tuple[str, str]]:

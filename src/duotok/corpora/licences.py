@@ -1,4 +1,4 @@
-"""What a licence allows, from the many ways corpora write it."""
+"""The class of a licence, from the many ways in which corpora write it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LicenceClass = Literal[
 ]
 LICENCE_CLASSES: tuple[LicenceClass, ...] = get_args(LicenceClass)
 
-# Looked for in this order in the text as lower-case words with one space between: the strictest that is named wins.
+# Searched in this order in the text as lower-case words separated by one space: the strictest class wins.
 _SIGNS: tuple[tuple[LicenceClass, str], ...] = (
     (
         "non-commercial",
@@ -36,8 +36,8 @@ _NOT = re.compile(r"\b(not|isn t|never)( in)?( the)? (public ?domain|cc|licensed
 def licence_class(text: str) -> LicenceClass:
     """The class of a licence: names as in INDEX.tsv, FMA and Jamendo, SPDX names, Creative Commons URLs.
 
-    Of several that a text names the strictest counts, and "non-commercial" counts before all. What it does not
-    understand is "unknown", never something freer.
+    If a text names several, the strictest counts, "non-commercial" before all. An unrecognized text is "unknown", never
+    something freer.
     """
     words = " ".join(re.findall(r"[a-z0-9]+\+?", text.lower()))
     words = re.sub(r"\bcreative ?commons( org)?\b", "cc", words)

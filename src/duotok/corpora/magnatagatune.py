@@ -1,9 +1,9 @@
-"""MagnaTagATune: 25,863 clips of 29 s with 188 tags; the split that taggers are compared on.
+"""MagnaTagATune: 25,863 clips of 29 s with 188 tags; with the split on which taggers are compared.
 
 Layout as published (mirg.city.ac.uk): `annotations_final.csv` and `clip_info_final.csv` (tabs), and the three joined
-parts of mp3.zip unpacked: folders `0` .. `f` of 16 kHz mono MP3. Instead of the first table the adapter reads the clip
-index of the musicnn project (`index_mtt.tsv`; tags from `*_gt_mtt.tsv` where they are), against which it was tested; the
-two published tables were not at hand (their columns: not verified here).
+parts of mp3.zip unpacked: folders `0` .. `f` of 16 kHz mono MP3. Without the first table the adapter reads the clip index
+of the musicnn project (`index_mtt.tsv`; tags from `*_gt_mtt.tsv` if present), against which it was tested; the two
+published tables were not available (their columns: not verified here).
 The split is that of MARBLE: folders 0-b train, c validation, d-f test. No album is in two of them, but 56 of 230 artists
 are: identity is the album. `split=artist` makes a split of artists instead.
 """
@@ -102,7 +102,7 @@ def read_annotations(path: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def read_ground_truth(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Clip id -> tags from the musicnn tables `{train,val,test}_gt_mtt.tsv` and `output_labels_mtt.txt`; what is there."""
+    """Clip id -> tags from the musicnn tables `{train,val,test}_gt_mtt.tsv` and `output_labels_mtt.txt`, as far as they exist."""
     tables = [path for path in (folder / f"{name}_gt_mtt.tsv" for name in ("train", "val", "test")) if path.is_file()]
     if not tables:
         return {}
@@ -147,6 +147,6 @@ def marble_split(path: str) -> Split:
 
 
 def kind_of(tags: set[str]) -> Kind:
-    """song or instrumental where the tags agree, music where nobody says or they do not."""
+    """song or instrumental where the tags about voices agree, music where they disagree or there are none."""
     sings, silent = bool(tags & SINGING), bool(tags & NO_SINGING)
     return "music" if sings == silent else "song" if sings else "instrumental"

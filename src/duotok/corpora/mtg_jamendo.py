@@ -91,7 +91,7 @@ class MtgJamendo(Corpus):
         raise CorpusError(f"{places[0]}: no such table (.tsv or .tsv.gz); copy `data/` of {self.info.url} there")
 
     def _licences(self) -> dict[str, tuple[str, str]]:
-        """PATH -> (licence, attribution); empty when the file is not there."""
+        """PATH -> (licence, attribution); empty without the file."""
         for path in (self.root / "audio_licenses.txt", self.root / "data" / "audio_licenses.txt"):
             if path.is_file():
                 return read_licences(path)
@@ -99,7 +99,7 @@ class MtgJamendo(Corpus):
 
 
 def read_tracks(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table; a row has any number of tags, they stay joined by tabs. Raises CorpusError."""
+    """The rows of a table; the tags of a row, any number, stay joined by tabs. Raises CorpusError."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             header = file.readline().rstrip("\r\n").split("\t")
@@ -118,16 +118,16 @@ def read_tracks(path: Path) -> Iterator[dict[str, str]]:
 
 def read_licences(path: Path) -> dict[str, tuple[str, str]]:
     """PATH -> (licence, attribution) from audio_licenses.txt: for each track its path, `TITLE by ARTIST from Jamendo: URL`, the licence."""
-    found: dict[str, tuple[str, str]] = {}
+    licences: dict[str, tuple[str, str]] = {}
     for block in re.split(r"\n\s*\n", path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")):
         lines = [line.strip() for line in block.strip().splitlines()]
         if len(lines) >= 3 and re.fullmatch(r"\d\d/\d+\.mp3", lines[0]):
-            found[lines[0]] = (_short(lines[2]), lines[1])
-    if not found:
+            licences[lines[0]] = (_short(lines[2]), lines[1])
+    if not licences:
         raise CorpusError(
             f"{path}: no track like '15/215.mp3' followed by its title and licence; take the published file"
         )
-    return found
+    return licences
 
 
 def _short(text: str) -> str:
@@ -137,7 +137,7 @@ def _short(text: str) -> str:
 
 
 def _audio_file(audio: Path, name: str) -> Path:
-    """The large file unless only the small one is there."""
+    """The large file, unless only the small one exists."""
     large = audio / name
     small = large.with_suffix(".low.mp3")
     return small if small.exists() and not large.exists() else large

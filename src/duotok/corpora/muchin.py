@@ -20,7 +20,7 @@ from duotok.audio.finding import AUDIO_SUFFIXES, find_audio
 from duotok.corpora.base import Corpus, CorpusInfo, Option
 from duotok.records import CorpusError, Recording
 
-# Version 2 puts the name of the question (subqidmap.json) before the answers.
+# Version 2 lists the name of the question (subqidmap.json) among the answers.
 _QUESTIONS = {
     "特色感受", "现场版", "文化与地域", "音质", "歌唱和人声", "歌词和主题内容", "情绪感受（歌词和旋律）", "Lo-Fi", "配器与音效",
     "描述", "演唱语言", "速度与节奏", "表现力感受（歌手和伴奏）", "情绪感受（歌词）", "表现力感受（歌手）", "风格或流派", "适用人群",
@@ -86,16 +86,16 @@ class MuChin(Corpus):
             )
 
     def _doubles(self) -> dict[str, str]:
-        """Song of version 2 -> the same song of version 1, from the published lists; their makers say to leave it out."""
-        found = {}
+        """Song of version 2 -> the same song of version 1, from the published lists; its authors advise to leave it out."""
+        doubles = {}
         for path in sorted({*self.root.rglob("*overlap*.jsonl"), *self.root.rglob("*enlarged_matches.jsonl")}):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 try:
                     row = json.loads(line)
-                    found[_song(row["query"])] = _song(row["matches"][0]["path"])
+                    doubles[_song(row["query"])] = _song(row["matches"][0]["path"])
                 except (ValueError, KeyError, IndexError, TypeError):
                     raise CorpusError(f"{path}: line {number}: no `query` and `matches`; another version?") from None
-        return found
+        return doubles
 
 
 def _song(name: str) -> str:
@@ -124,7 +124,7 @@ def singers(text: str) -> list[str]:
 
 
 def together(songs: Iterable[list[str]]) -> dict[str, str]:
-    """Singer -> the first by name of all singers who are connected with them by songs."""
+    """Singer -> the alphabetically first of all singers who are connected with them by common songs."""
     parent: dict[str, str] = {}
 
     def top(name: str) -> str:
@@ -142,7 +142,7 @@ def together(songs: Iterable[list[str]]) -> dict[str, str]:
 
 
 def lyric_file(folder: Path) -> Path | None:
-    """raw_lyric when it is what it should be (LRC), else str_lyric, else None."""
+    """raw_lyric if it is LRC as it should be, else str_lyric, else None."""
     raw, sections = folder / "raw_lyric", folder / "str_lyric"
     if raw.is_file():
         with raw.open(encoding="utf-8", errors="replace") as file:

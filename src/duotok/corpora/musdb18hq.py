@@ -73,9 +73,9 @@ class MUSDB18HQ(Corpus):
                 )
 
     def _facts(self, base: Path) -> dict[str, tuple[str, str]]:
-        given = self.option("tracklist")
-        path = Path(given).expanduser() if given else base / "tracklist.csv"
-        if not given and not path.is_file():
+        chosen = self.option("tracklist")
+        path = Path(chosen).expanduser() if chosen else base / "tracklist.csv"
+        if not chosen and not path.is_file():
             return {}
         columns = ("Track Name", "Genre", "Source", "License")
         return {row["Track Name"]: (row["Genre"], row["License"] or _LICENCE) for row in read_rows(path, columns)}

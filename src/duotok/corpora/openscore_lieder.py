@@ -1,4 +1,4 @@
-"""OpenScore Lieder: 1,356 songs for voice and piano as scores with words (CC0): text and tunes for the song generator.
+"""OpenScore Lieder: 1,356 songs for voice and piano as scores with words (CC0), as texts and tunes for the song generator.
 
 No audio: `scores()` instead of `recordings()`. Layout as published (github.com/OpenScore/Lieder): `data/scores.tsv`,
 `data/composers.tsv`, and `scores/COMPOSER/SET/SONG/lcID.mscx`; the MusicXML read here (`lcID.mxl`) is what MuseScore makes
@@ -26,7 +26,7 @@ MEMBER_BYTES = 64 << 20
 
 _FILE = re.compile(r"lc(\d+)\.(?:mxl|musicxml)")
 
-# Common short words, each list with as few as possible of the other languages'.
+# Common short words; the lists overlap as little as possible.
 _WORDS: dict[str, frozenset[str]] = {
     name: frozenset(text.split())
     for name, text in {
@@ -76,7 +76,7 @@ class OpenScoreLieder(Corpus):
         root = self.base("Lieder", "data")
         composers = {row["path"]: row["name"] for row in _table(root / "data" / "composers.tsv", "path", "name")}
         titles = {row["id"]: row["name"] for row in _table(root / "data" / "scores.tsv", "id", "path", "name")}
-        files = {found[1]: path for path in (root / "scores").rglob("*") if (found := _FILE.fullmatch(path.name))}
+        files = {match[1]: path for path in (root / "scores").rglob("*") if (match := _FILE.fullmatch(path.name))}
         if not files:
             raise CorpusError(
                 f"{root / 'scores'}: no lcID.mxl; make them: cd {root / 'data'}; mscore -j corpus_conversion.json"
@@ -168,7 +168,7 @@ class _PrologEnd(Exception):
 
 
 def _parse(content: bytes, path: Path) -> ElementTree.Element:
-    """Parse, after a look at what stands before the root element, the only place for entity declarations."""
+    """Parse XML, after a check for entity declarations, which can stand only before the root element."""
 
     def entity(*_: object) -> NoReturn:
         raise CorpusError(f"{path}: declares XML entities; no score needs them, it is refused")
@@ -187,15 +187,15 @@ def _parse(content: bytes, path: Path) -> ElementTree.Element:
 def words(score: ElementTree.Element) -> dict[str, tuple[str, ...]]:
     """Voice part -> verses, from the syllables under its notes. A part is named as in the score, staves and doubles by number."""
     names = {part.get("id"): _name(part.findtext("part-name") or "") for part in score.iter("score-part")}
-    found: dict[str, tuple[str, ...]] = {}
+    verses: dict[str, tuple[str, ...]] = {}
     for part in score.iter("part"):
         for syllables in _staves(part):
             name = names.get(part.get("id"), "") or "Voice"
-            taken = sum(other.split(" #")[0] == name for other in found)
-            found[f"{name} #{taken + 1}" if taken else name] = tuple(
+            namesakes = sum(other.split(" #")[0] == name for other in verses)
+            verses[f"{name} #{namesakes + 1}" if namesakes else name] = tuple(
                 _join(verse) for _, verse in sorted(syllables.items(), key=lambda item: _verse(item[0]))
             )
-    return found
+    return verses
 
 
 def _name(text: str) -> str:
@@ -241,7 +241,7 @@ def _staves(part: ElementTree.Element) -> list[dict[str, list[Syllable]]]:
 
 
 def _text(lyric: ElementTree.Element) -> str:
-    """The letters under one note. Elision marks (private characters of the music font) part words; `1.` before a verse goes."""
+    """The text under one note. Elision marks (private characters of the music font) become spaces; `1.` before a verse goes."""
     text = "".join(element.text or "" for element in lyric if element.tag in ("text", "elision"))
     text = " ".join(re.sub(r"[\ue000-\uf8ff‿]", " ", text).split())
     return re.sub(r"^\d+\.\s*", "", text)
@@ -254,8 +254,8 @@ def _join(syllables: list[Syllable]) -> str:
 
 
 def language(text: str) -> str:
-    """The language of which the text has most of the commonest words; "" below one in twelve, or when two are close."""
-    found = re.findall(r"\w+", text.lower())
-    counts = sorted(((sum(word in common for word in found), name) for name, common in _WORDS.items()), reverse=True)
+    """The language whose common words are most frequent in the text; "" below one word in twelve, or when two are close."""
+    tokens = re.findall(r"\w+", text.lower())
+    counts = sorted(((sum(word in common for word in tokens), name) for name, common in _WORDS.items()), reverse=True)
     (best, name), (second, _) = counts[0], counts[1]
-    return name if best * 12 >= max(len(found), 1) and best >= 1.3 * second else ""
+    return name if best * 12 >= max(len(tokens), 1) and best >= 1.3 * second else ""

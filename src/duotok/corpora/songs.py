@@ -33,7 +33,7 @@ class Songs(Corpus):
     )
 
     def recordings(self) -> Iterator[Recording]:
-        """Every finished song; identity is its seed. The mix is left to the readers: the stems add up to it."""
+        """Every finished song; identity is its seed. The mix is not listed, since it is the sum of the stems."""
         files = sorted(self.root.rglob("song.json"))
         if not files:
             raise CorpusError(f"{self.root}: no song.json in it; make songs with `duotok songs --out {self.root}`")
@@ -70,8 +70,8 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CorpusError(f"{path}: damaged ({error}); delete its folder and make the song again") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
-        raise CorpusError(f"{path}: format is {found!r}, not {FORMAT!r}; make the songs with this version of duotok")
+        actual = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
+        raise CorpusError(f"{path}: format is {actual!r}, not {FORMAT!r}; make the songs with this version of duotok")
     missing = [key for key in KEYS if key not in facts]
     if missing:
         raise CorpusError(f"{path}: no '{missing[0]}' in it; make the song again with this version of duotok")

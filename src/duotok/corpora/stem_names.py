@@ -1,4 +1,4 @@
-"""Which track of which song a file is, by its name, as people and separators write it."""
+"""Which track of which song a file is, from the file names that people and separators use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = {
     "other": "other others",
 }
 TRACKS = {word: track for track, words in _WORDS.items() for word in words.split()}
-"""Word -> track; between the parts of a word may stand a space, - or _."""
+"""Word -> track; the parts of a word may be separated by a space, - or _."""
 _TRACK = "|".join(sorted((word.replace("_", "[ _-]?") for word in TRACKS), key=len, reverse=True))
 # SONG_(Vocals)_MODEL of Ultimate Vocal Remover and audio-separator.
 _BRACKETED = re.compile(rf"(?P<song>.+?)[ _]\((?P<track>{_TRACK})\)(?:[ _-].*)?", re.IGNORECASE)
@@ -23,26 +23,26 @@ _DOTTED = re.compile(rf"(?P<song>.+)\.(?P<track>{_TRACK})", re.IGNORECASE)
 _LOOSE = re.compile(rf"(?P<song>.+?)(?: - |[ _-])[\[(]?(?P<track>{_TRACK})[\])]?", re.IGNORECASE)
 
 
-class Named(NamedTuple):
-    """song: without the track; certain: whether the name says so even where it stands alone."""
+class StemName(NamedTuple):
+    """song: path without the track; certain: whether the name alone identifies a track, without others beside it."""
 
     song: Path
     track: str
     certain: bool
 
 
-def named(path: Path) -> Named | None:
-    """What the name of a file says: `SONG.vocals.EXT`, `SONG_(Vocals)_MODEL.EXT`, `SONG_no_vocals.EXT`, `SONG/vocals.EXT`."""
+def parse_stem_name(path: Path) -> StemName | None:
+    """Song and track from `SONG.vocals.EXT`, `SONG_(Vocals)_MODEL.EXT`, `SONG_no_vocals.EXT` or `SONG/vocals.EXT`; or None."""
     whole = TRACKS.get(re.sub(r"[ -]", "_", path.stem.lower()))
     if whole is not None:
-        return Named(path.parent, whole, False)
+        return StemName(path.parent, whole, False)
     for pattern, certain in ((_DOTTED, True), (_BRACKETED, "_(" in path.stem), (_LOOSE, False)):
-        found = pattern.fullmatch(path.stem)
-        if found and found["song"].strip(" _-"):
-            return Named(path.with_name(found["song"].rstrip(" ")), _track(found["track"]), certain)
+        match = pattern.fullmatch(path.stem)
+        if match and match["song"].strip(" _-"):
+            return StemName(path.with_name(match["song"].rstrip(" ")), _track(match["track"]), certain)
     return None
 
 
 def _track(word: str) -> str:
     plain = re.sub(r"[ _-]", "", word.lower())
-    return next(track for known, track in TRACKS.items() if known.replace("_", "") == plain)
+    return next(track for name, track in TRACKS.items() if name.replace("_", "") == plain)

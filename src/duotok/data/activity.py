@@ -1,7 +1,7 @@
 """Where somebody sings or speaks, from the level of the voice on the token frames (25 a second).
 
-A frame counts by the recording's own voice: quiet singers are not missed, and what a separator leaves of the band in a
-loud song is not taken for one. Two thresholds (hysteresis) keep the soft ends of words; breaths are closed; clicks go.
+Thresholds are relative to the voice level of the recording, so that quiet singers are detected and what a separator leaves of
+the band in a loud song is not. Hysteresis keeps the soft ends of words; breaths are bridged, clicks removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ QUIET_PERCENTILE = 25.0
 SUNG_PERCENTILES = (
     40.0,
     5.0,
-)  # of the levels where words are sung: other voice must reach the first, and goes on down to the second
+)  # of the levels where words are sung: voice starts at the first percentile and ends at the second
 
 Levels = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -41,12 +41,12 @@ class ActivityConfig(Config):
 
 
 def clean(levels: NDArray[np.floating]) -> Levels:
-    """Levels in dB as float64, silence and anything that is no number at -120."""
+    """Levels in dB as float64, with -120 for silence and NaN."""
     return np.maximum(np.nan_to_num(levels.astype(np.float64), nan=SILENCE_DB, neginf=SILENCE_DB), SILENCE_DB)
 
 
 def gated_level(levels: Levels, floor_db: float = -70.0, gate_db: float = 10.0) -> float:
-    """Mean power in dB of the frames that matter: above the floor, and no more than `gate_db` below the mean of those.
+    """Mean power in dB of the gated frames: above the floor, and no more than `gate_db` below the mean of those.
 
     The gates of BS.1770, on unweighted frames; -120 when all is below the floor.
     """
@@ -79,21 +79,21 @@ def close_gaps(mask: Mask, frames: int) -> Mask:
 
 def drop_short(mask: Mask, frames: int) -> Mask:
     """Keep stretches of at least `frames`."""
-    found = runs(mask)
-    return from_runs(found[found[:, 1] - found[:, 0] >= frames], len(mask))
+    stretches = runs(mask)
+    return from_runs(stretches[stretches[:, 1] - stretches[:, 0] >= frames], len(mask))
 
 
 def hysteresis(levels: Levels, on: float, off: float) -> Mask:
     """Stretches above `off` that reach `on` somewhere."""
-    found = runs(levels > off)
-    if len(found) == 0:
+    stretches = runs(levels > off)
+    if len(stretches) == 0:
         return np.zeros(len(levels), bool)
-    peaks = np.maximum.reduceat(levels, found[:, 0])  # up to the next stretch: what lies between is below `off`
-    return from_runs(found[peaks > on], len(levels))
+    peaks = np.maximum.reduceat(levels, stretches[:, 0])  # up to the next stretch: what lies between is below `off`
+    return from_runs(stretches[peaks > on], len(levels))
 
 
 def smooth(levels: Levels, frames: int = SMOOTH_FRAMES) -> Levels:
-    """Mean power in dB over `frames` around each frame: consonants are no pauses."""
+    """Mean power in dB over `frames` around each frame, so that consonants are not pauses."""
     half = frames // 2
     power = np.concatenate([[0.0], np.cumsum(10.0 ** (levels / 10.0))])
     at = np.arange(len(levels))
@@ -103,7 +103,7 @@ def smooth(levels: Levels, frames: int = SMOOTH_FRAMES) -> Levels:
 
 
 def _leaks(between: Levels, off: float) -> bool:
-    """Whether a stem is hardly ever quiet where no words are known: a clean one is, now and then, whoever else sings."""
+    """Whether a stem is hardly ever quiet outside of known words. A clean stem sometimes is, even with other singers."""
     return float(np.percentile(between, QUIET_PERCENTILE)) > off
 
 
@@ -115,10 +115,9 @@ def voice_activity(
 ) -> Mask:
     """Where there is voice, `[frames]`.
 
-    levels: dB of full scale of the voice stem, `[frames]`; accompaniment: the same of the rest, where there is one: a
-    whole stem far below it is what the separator could not remove, and has no voice; sung: where words are known to be
-    sung: how loud the voice is there tells it from what else is left in a badly separated stem. The answer may differ
-    from `sung` both ways.
+    levels: dB of full scale of the voice stem, `[frames]`; accompaniment: the same of the rest, if there is one: a voice
+    stem far below it is leakage of the separator and has no voice; sung: where words are known to be sung: their levels
+    set the thresholds in a badly separated stem. The result may differ from `sung` both ways.
     """
     voice = clean(levels)
     level = gated_level(voice, config.floor_db)

@@ -22,8 +22,8 @@ _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
 
 @dataclass(frozen=True)
 class Catalog:
-    """The recordings, sorted by id, how many each licence class lost to the licence filter, and id -> why a recording is
-    none."""
+    """The recordings, sorted by id; left_out: licence class -> recordings that the licence filter left out; problems: id ->
+    why the corpus could not list a recording."""
 
     recordings: list[Recording]
     left_out: Counter[str] = field(default_factory=Counter)
@@ -35,61 +35,61 @@ def open_corpora(corpora: Sequence[str], settings: Sequence[str] = ()) -> list[C
 
     Raises CorpusError: unknown corpus or option, missing folder, the same name twice.
     """
-    wanted: dict[str, tuple[str, str]] = {}
+    folders: dict[str, tuple[str, str]] = {}
     for text in corpora:
         left, equals, root = text.partition("=")
         alias, _, name = left.rpartition(":")
         if not equals or not root or not name:
             raise CorpusError(f"--corpus {text}: write NAME=FOLDER, as in index=/data/audio")
-        if (alias or name) in wanted:
+        if (alias or name) in folders:
             raise CorpusError(
-                f"--corpus {text}: '{alias or name}' is there twice; give one another name: b:{name}={root}"
+                f"--corpus {text}: '{alias or name}' is given twice; give one another name: b:{name}={root}"
             )
-        wanted[alias or name] = name, root
-    options: dict[str, dict[str, str]] = {alias: {} for alias in wanted}
+        folders[alias or name] = name, root
+    options: dict[str, dict[str, str]] = {alias: {} for alias in folders}
     for text in settings:
         match = re.fullmatch(r"([^.=]+)\.([^=]+)=(.*)", text)
         if match is None or match[1] not in options:
-            raise CorpusError(f"--set {text}: write CORPUS.OPTION=VALUE with CORPUS one of {', '.join(wanted)}")
+            raise CorpusError(f"--set {text}: write CORPUS.OPTION=VALUE with CORPUS one of {', '.join(folders)}")
         options[match[1]][match[2]] = match[3]
-    return [get(name)(root, name=alias, **options[alias]) for alias, (name, root) in wanted.items()]
+    return [get(name)(root, name=alias, **options[alias]) for alias, (name, root) in folders.items()]
 
 
 def build(corpora: Iterable[Corpus], licences: Sequence[str] = (), among: Iterable[Recording] = ()) -> Catalog:
     """Every recording of the corpora whose licence is of one of the classes `licences` (all, if none is given).
 
-    among: recordings that are there already; those of corpora of the same name are replaced.
-    Raises CorpusError: a class that is none, an id twice or not path-safe, no recordings at all, an identity or a file in
-    two splits.
+    among: recordings of an existing catalog; those of corpora of the same name are replaced.
+    Raises CorpusError: an unknown class, an id that is duplicate or not path-safe, no recordings at all, an identity or a
+    file in two splits.
     """
     for name in licences:
         if name not in LICENCE_CLASSES:
-            raise CorpusError(f"licence class '{name}': there are {', '.join(LICENCE_CLASSES)}")
+            raise CorpusError(f"licence class '{name}' is unknown; there are {', '.join(LICENCE_CLASSES)}")
     corpora = list(corpora)
     names = {corpus.name for corpus in corpora}
-    found = [recording for recording in among if recording.corpus not in names]
+    recordings = [recording for recording in among if recording.corpus not in names]
     left_out: Counter[str] = Counter()
     problems: dict[str, str] = {}
     for corpus in corpora:
         for recording in settle(list(corpus.recordings())):
-            kept = licence_class(recording.licence)
-            if licences and kept not in licences:
-                left_out[kept] += 1
+            licence = licence_class(recording.licence)
+            if licences and licence not in licences:
+                left_out[licence] += 1
             else:
-                found.append(recording)
+                recordings.append(recording)
         problems |= corpus.problems
-    if not found:
+    if not recordings:
         lost = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
         lost = lost or next((f"{name}: {why}" for name, why in problems.items()), "")
         raise CorpusError(
             f"no recordings ({lost or 'the corpora are empty'}){'; allow more licences' if left_out else ''}"
         )
-    check(found)
-    return Catalog(sorted(found, key=lambda recording: recording.id), left_out, problems)
+    check(recordings)
+    return Catalog(sorted(recordings, key=lambda recording: recording.id), left_out, problems)
 
 
 def check(recordings: Iterable[Recording]) -> None:
-    """What every later step relies on. Raises CorpusError naming the first recording that breaks it."""
+    """Check what every later step relies on. Raises CorpusError naming the first recording that violates it."""
     keys: dict[str, str] = {}
     splits: dict[tuple[str, str], Split] = {}
     files: dict[str, Recording] = {}
@@ -108,7 +108,8 @@ def check(recordings: Iterable[Recording]) -> None:
         split = splits.setdefault((recording.corpus, recording.identity), recording.split)
         if split != recording.split:
             raise CorpusError(
-                f"'{recording.identity}' of {recording.corpus} is in {split} and in {recording.split} ({name})"
+                f"'{recording.identity}' of {recording.corpus} is in {split} and in {recording.split} ({name}); "
+                "an identity must lie in one split, fix the adapter"
             )
         for path in recording.audio.values():
             twin = files.setdefault(path, recording)
@@ -123,7 +124,7 @@ OWN = (TABLE, "segments.parquet", "ledger", "shards", "stems", "lyrics", "scan",
 
 
 def _is_work(work: Path) -> bool:
-    """Whether an earlier step wrote here; what it left may be damaged."""
+    """Whether an earlier step wrote into this folder; its files may be damaged."""
     with contextlib.suppress(CorpusError):
         read(work)
         return True
@@ -136,7 +137,7 @@ def _is_work(work: Path) -> bool:
 def write(work: Path, catalog: Catalog) -> Path:
     """WORK/recordings.parquet, atomically. The same recordings give the same bytes.
 
-    Raises CorpusError for a folder that holds what would be taken for work of ours, and replaced.
+    Raises CorpusError for a folder with foreign files of the names that the steps use, which they would replace.
     """
     path = work / TABLE
     if not _is_work(work):
@@ -155,8 +156,8 @@ def write(work: Path, catalog: Catalog) -> Path:
     return path
 
 
-def few(recordings: Sequence[Recording]) -> str:
-    """What is to be said where no song falls to validation; "" where one does."""
+def validation_warning(recordings: Sequence[Recording]) -> str:
+    """A warning when no song falls to validation; "" when one does."""
     if any(recording.split == "validation" for recording in recordings):
         return ""
     corpora = sorted({recording.corpus for recording in recordings})

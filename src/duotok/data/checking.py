@@ -1,4 +1,4 @@
-"""Checking shards: every byte against the manifest and the summary, on a disk or behind an fsspec URL."""
+"""Check every byte of shards against the manifest and the summary, on a disk or behind an fsspec URL."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ class _Stream(io.RawIOBase):
 
 
 def check_shard(payload: dict[str, Any]) -> dict[str, Any]:
-    """The problems of one shard, none when it is what it was written as: {"problems": [...]}."""
+    """The problems of one shard, none when it is as it was written: {"problems": [...]}."""
     ranges, name = Ranges(payload["url"]), payload["shard"]
     problems: list[str] = []
     stream = _Stream(ranges, name, payload["bytes"])
     file = io.BufferedReader(stream, BLOCK)
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
-            found = ((member, tar.extractfile(member)) for member in tar)
+            members = ((member, tar.extractfile(member)) for member in tar)
             for segment in payload["segments"]:
                 for stem, place in segment["stems"].items():
                     problems += _check_flac(
-                        next(found, None), f"{segment['key']}.{stem}.flac", place, segment["frames"]
+                        next(members, None), f"{segment['key']}.{stem}.flac", place, segment["frames"]
                     )
-                problems += _check_json(next(found, None), segment)
-            problems += [f"{member.name}: not in the manifest" for member, _ in found]
+                problems += _check_json(next(members, None), segment)
+            problems += [f"{member.name}: not in the manifest" for member, _ in members]
         while file.read(BLOCK):
             pass
     except (tarfile.TarError, DuoTokError, OSError) as error:
@@ -69,10 +69,10 @@ def check_shard(payload: dict[str, Any]) -> dict[str, Any]:
     return {"problems": [f"{ranges.place(name)}: {problem}" for problem in problems]}
 
 
-def _check_flac(found: Any, name: str, place: dict[str, Any], frames: int) -> list[str]:
-    if found is None or found[0].name != name:
+def _check_flac(entry: Any, name: str, place: dict[str, Any], frames: int) -> list[str]:
+    if entry is None or entry[0].name != name:
         return [f"{name}: missing, or not in its place"]
-    member, data = found[0], found[1].read()
+    member, data = entry[0], entry[1].read()
     if member.offset_data != place["offset"] or member.size != place["size"]:
         return [f"{name}: lies elsewhere than the manifest says"]
     if hashlib.sha256(data).hexdigest() != place["sha256"]:
@@ -83,11 +83,11 @@ def _check_flac(found: Any, name: str, place: dict[str, Any], frames: int) -> li
     return []
 
 
-def _check_json(found: Any, segment: dict[str, Any]) -> list[str]:
+def _check_json(entry: Any, segment: dict[str, Any]) -> list[str]:
     name = f"{segment['key']}.json"
-    if found is None or found[0].name != name:
+    if entry is None or entry[0].name != name:
         return [f"{name}: missing, or not in its place"]
-    values = json.loads(found[1].read())
+    values = json.loads(entry[1].read())
     return [] if values["frames"] == segment["frames"] else [f"{name}: says otherwise than the manifest"]
 
 

@@ -1,4 +1,4 @@
-"""What a data set holds, as a page of pictures and numbers: WORK/report/index.html, beside it the PNGs and facts.json."""
+"""The figures of the report on a data set: hours, segments, mixtures, failures, and pictures of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from duotok.data.segmenting import TABLE
 from duotok.errors import MissingExtraError
 from duotok.records import SAMPLE_TYPES, SPLITS, Activity, CorpusError
 
-# The paper's mixtures (4.1, C.3) and how much of each has words that are heard: full mixes and vocals.
+# The paper's mixtures (4.1, C.3); in full mixes and vocals words are audible.
 MIXTURES = {
     "stage 2, 4:1:1:1": {"mix": 4, "vocals": 1, "accompaniment": 1, "instrumental": 1},
     "stage 3, 5:4:1": {"vocals": 5, "accompaniment": 4, "instrumental": 1},
@@ -39,8 +39,8 @@ Table = dict[str, Any]
 class Mixed:
     """A mixture of the paper: segments of each component, those with words, and the share of items with words.
 
-    plain: when segments are taken as they are; required: when mixes and vocals must have words. None where a component
-    that is needed has no segments.
+    plain: when segments are taken as they are; required: when mixes and vocals must have words. None where a required
+    component has no segments.
     """
 
     segments: dict[str, int]
@@ -52,7 +52,7 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Failure:
-    """A reason, in which step it ended units, how many, and some of their names."""
+    """A reason why units of a step failed, how many did, and the names of some."""
 
     step: str
     reason: str
@@ -95,12 +95,12 @@ def read_segments(work: Path) -> Table:
         raise CorpusError(f"{path}: cannot be read ({str(error).splitlines()[0]}); make it again") from None
     if table.num_rows == 0:
         raise CorpusError(f"{path}: holds no segments; nothing to report")
-    found: Table = {name: table[name].to_numpy() for name in COLUMNS if name not in ("types", "words")}
-    found["words"] = pc.list_value_length(table["words"]).to_numpy()
-    found["types"] = pc.binary_join(table["types"], ",").to_numpy()
-    found["seconds"] = found["frames"] * (FRAME_SAMPLES / SAMPLE_RATE)
-    found["known"] = found.pop("text") != ""
-    return found
+    columns: Table = {name: table[name].to_numpy() for name in COLUMNS if name not in ("types", "words")}
+    columns["words"] = pc.list_value_length(table["words"]).to_numpy()
+    columns["types"] = pc.binary_join(table["types"], ",").to_numpy()
+    columns["seconds"] = columns["frames"] * (FRAME_SAMPLES / SAMPLE_RATE)
+    columns["known"] = columns.pop("text") != ""
+    return columns
 
 
 def _by(values: NDArray[Any], hours: NDArray[np.float64]) -> tuple[dict[str, float], dict[str, int]]:
@@ -121,37 +121,37 @@ def mixed(table: Table, weights: Mapping[str, int], splits: Sequence[str] = SPLI
     chosen = {name: inside & _has(table, name) for name in weights}
     segments = {name: int(where.sum()) for name, where in chosen.items()}
     worded = {name: int((chosen[name] & table["known"]).sum()) for name in weights if name in WORDED}
-    total, heard = sum(weights.values()), sum(weights[name] for name in worded)
+    total, worded_weight = sum(weights.values()), sum(weights[name] for name in worded)
     plain = required = None
     if all(segments.values()):
         plain = sum(weights[name] * worded[name] / segments[name] for name in worded) / total
-        required = heard / total if all(worded.values()) else None
-    return Mixed(segments, worded, plain, required, heard / total)
+        required = worded_weight / total if all(worded.values()) else None
+    return Mixed(segments, worded, plain, required, worded_weight / total)
 
 
 _PATH = re.compile(r"(?<![\w.)])(?:\w+://|[A-Za-z]:[\\/]|/|(?:[\w.-]+/)+(?=\S*\.\w))\S*?(?=[:;,)]*(?:\s|$))")
 
 
 def plain_reason(error: str) -> str:
-    """A ledger's error without what is its unit's own: paths and numbers."""
+    """A ledger's error without paths and numbers, which differ between units."""
     place, colon, reason = error.partition(": ")
     text = f"…: {reason}" if colon and {"/", "\\"} & set(place) and ";" not in place else error
     return re.sub(r"\d+(\.\d+)?", "#", _PATH.sub("…", text))
 
 
 def failures(work: Path) -> tuple[Failure, ...]:
-    """What the ledgers of all steps say went wrong, by step and reason, most frequent first."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    """The failures in the ledgers of all steps, by step and reason, most frequent first."""
+    by_reason: dict[tuple[str, str], dict[str, str]] = {}
     for path in sorted((work / "ledger").glob("*.jsonl")):
         for unit, entry in read_ledger(path).items():
-            # what the scan left out is told once, by the scan
+            # the segment step repeats failures of the scan, which count once
             if entry.error and not (path.stem == "segment" and entry.error.startswith("scan: ")):
-                found.setdefault((path.stem, plain_reason(entry.error)), {})[unit] = entry.error
-    made = []
-    for (step, pattern), units in found.items():
+                by_reason.setdefault((path.stem, plain_reason(entry.error)), {})[unit] = entry.error
+    result = []
+    for (step, pattern), units in by_reason.items():
         reason = pattern if len(set(units.values())) > 1 else next(iter(units.values()))
-        made.append(Failure(step, reason, len(units), tuple(sorted(units)[:UNITS_SHOWN])))
-    return tuple(sorted(made, key=lambda failure: (-failure.count, failure.step, failure.reason)))
+        result.append(Failure(step, reason, len(units), tuple(sorted(units)[:UNITS_SHOWN])))
+    return tuple(sorted(result, key=lambda failure: (-failure.count, failure.step, failure.reason)))
 
 
 def _recordings(work: Path) -> int:
@@ -183,8 +183,8 @@ def gather(work: Path, table: Table) -> CorpusReport:
     return CorpusReport(
         recordings=_recordings(work),
         used=len(np.unique(table["recording"].astype(str))),
-        hours={"all": {"all": float(hours.sum())}, **{name: found[0] for name, found in sums.items()}},
-        segments={"all": {"all": len(hours)}, **{name: found[1] for name, found in sums.items()}},
+        hours={"all": {"all": float(hours.sum())}, **{name: amounts[0] for name, amounts in sums.items()}},
+        segments={"all": {"all": len(hours)}, **{name: amounts[1] for name, amounts in sums.items()}},
         identities={split: int((owners[2] == split).sum()) for split in SPLITS},
         shared_identities=owners.shape[1] - np.unique(owners[:2], axis=1).shape[1],
         mixtures={
@@ -203,7 +203,7 @@ def _split(table: Table, column: str, order: tuple[str, ...], values: NDArray[An
 
 def draw(table: Table, report: CorpusReport) -> dict[str, bytes]:
     """All pictures as PNG bytes, by name."""
-    found = {
+    images = {
         f"{plural}.png": pictures.bars(report.hours[name], report.segments[name], name in ("type", "activity", "split"))
         for name, plural in (
             ("type", "types"), ("activity", "activities"), ("kind", "kinds"), ("split", "splits"),
@@ -211,21 +211,21 @@ def draw(table: Table, report: CorpusReport) -> dict[str, bytes]:
         )
     }  # fmt: skip
     seconds, loudness = table["seconds"], table["loudness"]
-    found["durations.png"] = pictures.histogram(
+    images["durations.png"] = pictures.histogram(
         _split(table, "activity", ACTIVITIES, seconds), np.arange(0.0, max(31.0, float(seconds.max()) + 1)), "seconds"
     )
-    found["loudness.png"] = pictures.histogram(
+    images["loudness.png"] = pictures.histogram(
         _split(table, "activity", ACTIVITIES, loudness),
         np.arange(2 * np.floor(min(loudness.min(), -30.0) / 2), 1.0, 2.0),
         "LUFS",
         (-18.0, "-18"),
     )
-    known = table["known"] & (table["words"] > 0)
-    if known.any():
-        words = table["words"][known]
+    has_words = table["known"] & (table["words"] > 0)
+    if has_words.any():
+        words = table["words"][has_words]
         step = max(1, -(-int(words.max()) // 30))
         edges = np.arange(0.0, float(words.max()) + step + 1, step)
-        found["words.png"] = pictures.histogram({"lyrics": words}, edges, "words in a segment")
+        images["words.png"] = pictures.histogram({"lyrics": words}, edges, "words in a segment")
     rows = {name: (m.plain, m.required, m.paper) for name, m in report.mixtures.items()}
-    found["mixtures.png"] = pictures.availability(rows)
-    return found
+    images["mixtures.png"] = pictures.availability(rows)
+    return images

@@ -93,9 +93,9 @@ def histogram(
     mark: tuple[float, str] | None = None,
     what: str = "segments",
 ) -> bytes:
-    """How often values come, parts stacked in their order; what lies outside goes to the outermost bars.
+    """Histogram with parts stacked in their order; values beyond the edges go to the outermost bars.
 
-    mark: a value to point out, with a word on it.
+    mark: a value to point out, and its label.
     """
     figure = _figure(2.7)
     axis = figure.add_axes((0.1, 0.19, 0.88, 0.7))

@@ -11,8 +11,8 @@ from duotok.data.jobs import atomic_write
 from duotok.records import CorpusError
 
 
-def _ours(folder: Path) -> bool:
-    """Whether a report lies there."""
+def _is_report(folder: Path) -> bool:
+    """Whether the folder holds a report of ours."""
     try:
         return bool({"duotok", "mixtures"} <= json.loads((folder / "facts.json").read_text(encoding="utf-8")).keys())
     except (OSError, ValueError, AttributeError):
@@ -22,16 +22,16 @@ def _ours(folder: Path) -> bool:
 def make_report(work: Path, folder: Path | None = None, force: bool = False) -> tuple[CorpusReport, Path]:
     """Write the page, the pictures and facts.json into `folder` (WORK/report), each atomically.
 
-    Raises CorpusError when there are no segments, or when a named folder holds files of these names that are no report
+    Raises CorpusError when there are no segments, or when the named folder holds files of these names but no report of ours
     (unless `force`).
     """
     folder = folder or work / "report"
     table = read_segments(work)
     report = gather(work, table)
     drawn = draw(table, report)
-    there = [name for name in (*drawn, "facts.json", "index.html") if (folder / name).exists()]
-    if there and not force and folder != work / "report" and not _ours(folder):
-        raise CorpusError(f"{folder / there[0]}: is there already, and no report; name another folder, or --force")
+    existing = [name for name in (*drawn, "facts.json", "index.html") if (folder / name).exists()]
+    if existing and not force and folder != work / "report" and not _is_report(folder):
+        raise CorpusError(f"{folder / existing[0]}: is there already, and no report; name another folder, or --force")
     for name, data in drawn.items():
         with atomic_write(folder / name) as file:
             file.write(data)

@@ -1,7 +1,7 @@
 """Where to cut a recording: dynamic programming over boundaries between token frames.
 
-A boundary costs by what it would cut (a word, a line, a voice, a loud place); a segment costs by its length and by what
-it would mix. The cheapest chain of segments wins; what is not worth a segment (silence) may lie between two of them.
+A boundary costs by what it would cut (a word, a line, a voice, a loud place); a segment costs by its length and by how much
+it mixes voiced and voiceless stretches. The cheapest chain of segments wins; silence may be left out between two of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Costs = NDArray[np.float64]
 Frames = NDArray[np.int64]
 
 CANDIDATE_FRAMES = 12  # one candidate boundary, the cheapest, in each half second
-LENGTH_WEIGHT = 1.0  # an octave away from the wanted length costs as much as a cut in a voiceless but loud place
+LENGTH_WEIGHT = 1.0  # twice or half the target length costs as much as a cut in a voiceless but loud place
 MIXING_PER_FRAME = 0.02
 SILENCE_PER_FRAME = 0.02
 
@@ -49,11 +49,11 @@ def _sums(values: NDArray[np.generic]) -> Costs:
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
 
-def best_cuts(material: Material, shortest: int, longest: int, wanted: int) -> Frames:
+def best_cuts(material: Material, shortest: int, longest: int, target: int) -> Frames:
     """The cheapest segments `[segments, 2]` (first frame, frame after the last), in order, `shortest..longest` long.
 
-    Empty when the recording is shorter than `shortest`. Frames whose `skip` is high are always in a segment: any
-    recording that is long enough can be tiled.
+    target: the preferred length. Empty when the recording is shorter than `shortest`. Frames with a high `skip` are always in
+    a segment, since any recording that is long enough can be tiled.
     """
     at = candidates(material.cut)
     n = len(at)
@@ -70,7 +70,7 @@ def best_cuts(material: Material, shortest: int, longest: int, wanted: int) -> F
     mixed = np.minimum(voiced[end] - voiced[begin], free[end] - free[begin])
     cost = (
         0.5 * (material.cut[begin] + material.cut[end])
-        + LENGTH_WEIGHT * np.log2(length / wanted) ** 2
+        + LENGTH_WEIGHT * np.log2(length / target) ** 2
         + MIXING_PER_FRAME * mixed
         + SILENCE_PER_FRAME * (silent[end] - silent[begin])
     )
@@ -86,11 +86,11 @@ def best_cuts(material: Material, shortest: int, longest: int, wanted: int) -> F
             k = int(chains.argmin())
             if chains[k] <= total[j]:
                 total[j], origin[j] = chains[k], a + k
-    found, j = [], n - 1
+    cuts, j = [], n - 1
     while j > 0:
         if origin[j] < 0:
             j -= 1
         else:
-            found.append((at[origin[j]], at[j]))
+            cuts.append((at[origin[j]], at[j]))
             j = int(origin[j])
-    return np.array(found[::-1], np.int64).reshape(-1, 2)
+    return np.array(cuts[::-1], np.int64).reshape(-1, 2)

@@ -1,7 +1,7 @@
-"""Where units of work run: in processes on this machine, or on a Ray cluster; the same functions in both.
+"""Where units of work run: in processes on this machine, or on a Ray cluster, with the same functions.
 
-Only JSON passes between the processes (no pickle of ours), and a function goes by its name `module:function`, so it
-must be a module-level function that the other side can import.
+Only JSON passes between the processes (no pickle of ours), and a function is sent by its name `module:function`, so it
+must be a module-level function that the other process can import.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ CONNECT_SECONDS = 10.0
 
 
 class JobError(DuoTokError):
-    """A job that cannot go on: no disk space, no cluster, workers that do not start."""
+    """A job cannot go on: no disk space, no cluster, workers that do not start."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one unit: its result, or one line of why not; `fatal` when no other unit would fare better."""
+    """The end of one unit: its result, or its error in one line; `fatal` when every other unit would fail too."""
 
     result: dict[str, Any] | None = None
     error: str = ""
@@ -54,13 +54,13 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """Runs a function over payloads and yields (index of the payload, outcome) as they end, in any order."""
+    """Runs a function over payloads and yields (index of the payload, outcome) as units end, in any order."""
 
     def map(self, function: Function, payloads: Iterable[dict[str, Any]]) -> Iterator[tuple[int, Outcome]]: ...
 
 
 def no_space(error: BaseException | None) -> bool:
-    """Whether a full disk or quota is at the bottom of this error."""
+    """Whether a full disk or quota caused this error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return True
@@ -69,7 +69,7 @@ def no_space(error: BaseException | None) -> bool:
 
 
 def attempt(function: Function, payload: dict[str, Any]) -> Outcome:
-    """Run one unit. Whatever is wrong with it becomes an outcome, so that one broken recording never stops the rest."""
+    """Run one unit. Any error becomes an outcome, so that one broken recording does not stop the others."""
     try:
         return Outcome(json.loads(json.dumps(function(payload), allow_nan=False)))
     except (MissingExtraError, ConfigError) as error:
@@ -89,7 +89,7 @@ def _line(error: BaseException) -> str:
 
 
 def name_of(function: Function) -> str:
-    """`module:function`. Raises ValueError for what another process could not import."""
+    """`module:function`. Raises ValueError for a function that another process cannot import."""
     name = f"{function.__module__}:{function.__qualname__}"
     if "<" in name or function.__module__ == "__main__":
         raise ValueError(
@@ -99,18 +99,18 @@ def name_of(function: Function) -> str:
 
 
 def function_of(name: str) -> Function:
-    module, _, rest = name.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in rest.split("."):
-        found = getattr(found, part)
-    function: Function = found
+    module, _, qualified_name = name.partition(":")
+    target: Any = importlib.import_module(module)
+    for part in qualified_name.split("."):
+        target = getattr(target, part)
+    function: Function = target
     return function
 
 
 class LocalEngine:
-    """Processes on this machine, each with one thread of arithmetic. One worker runs inside this process.
+    """Processes on this machine, each computing on one thread. A single worker runs inside this process.
 
-    A worker that dies (out of memory, a crash in a decoder) costs the unit it worked on.
+    When a worker dies (out of memory, a crash in a decoder), only its unit fails.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -128,7 +128,7 @@ class LocalEngine:
 
 
 class Worker:
-    """A process that runs units of one function, one at a time; when it dies another takes its place."""
+    """A process that runs units of one function, one at a time; it is started again when it dies."""
 
     def __init__(self, function: str) -> None:
         self.function = function
@@ -137,7 +137,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, payload: dict[str, Any]) -> Outcome | None:
-        """What became of the unit, None after stop(). Raises JobError when the process cannot even start its work."""
+        """The outcome of a unit, None after stop(). Raises JobError when the process cannot start working."""
         process = self._process or self._start()
         if process is None:
             return None
@@ -149,7 +149,7 @@ class Worker:
         if self.stopped:
             return None
         if code >= 0:
-            raise JobError(f"a worker process ended with code {code}; its own words are above")
+            raise JobError(f"a worker process ended with code {code}; see its error output above")
         return Outcome(error=_killed(-code))
 
     def _start(self) -> subprocess.Popen[bytes] | None:
@@ -162,14 +162,14 @@ class Worker:
         return self._process
 
     def stop(self) -> None:
-        """End the unit at work; `run` returns None from now on."""
+        """End the running unit; `run` returns None from now on."""
         with self._lock:
             self.stopped = True
             if self._process is not None:
                 self._process.terminate()
 
     def end(self) -> None:
-        """The process leaves when its input ends; one that is still busy was stopped, and is killed if it does not go."""
+        """Close the input of the process, at which it exits; kill it after a timeout."""
         process = self._process
         if process is None:
             return
@@ -185,7 +185,7 @@ class Worker:
 
 
 class _Pool:
-    """One thread for each worker hands it a unit, waits for the answer, hands it the next."""
+    """Several workers, each fed by a thread: it sends a unit, waits for the answer, sends the next."""
 
     def __init__(self, function: str, jobs: Iterator[tuple[int, dict[str, Any]]], workers: int) -> None:
         self.jobs = jobs
@@ -231,7 +231,7 @@ class _Pool:
 
 
 def _ask(process: subprocess.Popen[bytes], payload: dict[str, Any]) -> Outcome | None:
-    """The worker's answer, or None when it is gone."""
+    """The worker's answer, or None when the process has died."""
     assert process.stdin is not None and process.stdout is not None
     try:
         process.stdin.write(json.dumps(payload).encode() + b"\n")
@@ -253,11 +253,11 @@ def _killed(number: int) -> str:
 
 
 def serve() -> None:
-    """A worker process: payloads in on stdin, outcomes out on what was stdout, one JSON line each, until stdin ends."""
+    """The main loop of a worker process: payloads from stdin, outcomes to the original stdout, one JSON line each."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not come between the answers
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, _leave)  # by an exception, so that temporary files go
+    signal.signal(signal.SIGTERM, _leave)  # exits by an exception, so that temporary files are removed
     leave_with_parent()
     function = function_of(sys.argv[1])
     _one_thread()
@@ -308,7 +308,7 @@ def _ray_row(row: dict[str, Any], function: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _ray_worker(function: str) -> Worker:
-    """A process beside Ray's own: Ray Data would start a unit that kills its process again for ever."""
+    """A process besides Ray's own, because Ray Data would retry a unit that kills its process for ever."""
     return Worker(function)
 
 
@@ -329,7 +329,7 @@ def _ray(address: str | None) -> Any:
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # units that fail are told by the ledger
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failed units are in the ledger
     return ray
 
 

@@ -1,4 +1,4 @@
-"""Parallel work that can be killed at any moment and goes on where it was: units, engines, and a ledger of what is done.
+"""Parallel work that can be killed at any moment and resumed: units, engines, and a ledger of finished units.
 
 The ledger `WORK/ledger/STEP.jsonl` is append-only, one line a unit. A unit counts as done when the ledger says so for
 the same stamp (the hash of its payload); a torn last line, from a kill while writing, counts as not written.
@@ -28,10 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of work: an id, unique within its step, and a payload (JSON-able) that says what is to be done.
+    """One piece of work: an id, unique within its step, and a payload (JSON-able) that describes it.
 
-    place: keys that the function is given along with the payload, but that do not make it other work when they change:
-    where WORK lies now, how many threads to use.
+    place: keys that are passed to the function with the payload but do not count for the stamp: where WORK is now, how many
+    threads to use.
     """
 
     id: str
@@ -40,13 +40,13 @@ class Unit:
 
     @cached_property
     def stamp(self) -> str:
-        """SHA-256 of the payload: another payload is other work."""
+        """SHA-256 of the payload; a unit with a changed payload is done again."""
         return hashlib.sha256(json.dumps(self.payload, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Results:
-    """By unit id: what the function returned, and in one line why the others failed. `kept`: done by an earlier run."""
+    """By unit id: what the function returned, and why the others failed, in one line. kept: units done by an earlier run."""
 
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Entry:
-    """The newest word of a ledger on one unit."""
+    """The newest entry of a ledger on one unit."""
 
     stamp: str
     result: dict[str, Any] | None
@@ -63,7 +63,7 @@ class Entry:
 
 
 def read_ledger(path: Path) -> dict[str, Entry]:
-    """Unit id -> its newest entry. A line that is torn or foreign is left out: its unit is done again."""
+    """Unit id -> its newest entry. Truncated or foreign lines are ignored, so their units are done again."""
     entries: dict[str, Entry] = {}
     try:
         lines = path.read_bytes().splitlines()
@@ -82,7 +82,7 @@ Intact = Callable[[Unit, dict[str, Any]], bool]
 
 @dataclass(frozen=True)
 class Pending:
-    """What a step has before it: the units still to do, the results of earlier runs, and why others failed then."""
+    """The state of a step: the units still to do, the results of earlier runs, and the errors of failed units."""
 
     todo: list[Unit] = field(default_factory=list)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -96,18 +96,18 @@ def _whole(unit: Unit, result: dict[str, Any]) -> bool:
 def pending(units: Sequence[Unit], ledger: Path, *, retry: bool = False, intact: Intact = _whole) -> Pending:
     """What `run_units` would do; writes nothing."""
     entries = read_ledger(ledger)
-    found = Pending()
+    result = Pending()
     for unit in units:
         entry = entries.get(unit.id)
         if entry is None or entry.stamp != unit.stamp:
-            found.todo.append(unit)
+            result.todo.append(unit)
         elif entry.result is None and not retry:
-            found.failed[unit.id] = entry.error
+            result.failed[unit.id] = entry.error
         elif entry.result is not None and intact(unit, entry.result):
-            found.done[unit.id] = entry.result
+            result.done[unit.id] = entry.result
         else:
-            found.todo.append(unit)
-    return found
+            result.todo.append(unit)
+    return result
 
 
 def run_units(
@@ -121,13 +121,13 @@ def run_units(
     intact: Intact = _whole,
     folders: Iterable[Path] = (),
 ) -> Results:
-    """Run `function` over the payloads of those units that the ledger does not have, and write each end into it.
+    """Run `function` over the payloads of the units that are not in the ledger, and append each outcome to it.
 
-    function: module-level; takes payload and place as one dictionary, returns something JSON-able; what it writes must
-    appear atomically. retry: try again what failed before. intact: whether what a done unit wrote is still there (else
-    it is done again). folders: where the units write; what a killed run left half-written there is removed. Any error
-    within a unit becomes a ledger line. Raises JobError when no unit could end well: no disk space, a missing extra, no
-    workers, or another run at work on the same ledger.
+    function: module-level; takes payload and place as one dictionary, returns something JSON-able; its files must appear
+    atomically. retry: run failed units again. intact: whether the files of a done unit still exist (else it is done again).
+    folders: where the units write; half-written files of a killed run are removed there. Any error within a unit becomes a
+    ledger line. Raises JobError for errors that would end every unit: no disk space, a missing extra, no workers, or another
+    run on the same ledger.
     """
     order = {unit.id: n for n, unit in enumerate(units)}
     if len(order) < len(units):
@@ -160,7 +160,7 @@ def run_units(
 
 @contextlib.contextmanager
 def _opened(ledger: Path) -> Iterator[IO[bytes]]:
-    """The ledger, ready to append to and held by this run alone."""
+    """The ledger, opened for appending and locked by this run."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with open(ledger, "a+b", buffering=0) as file:  # nothing left to write when a full disk ends the job
         if not hold(file):
@@ -168,7 +168,7 @@ def _opened(ledger: Path) -> Iterator[IO[bytes]]:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)
-            if file.read(1) != b"\n":  # torn by a kill
+            if file.read(1) != b"\n":  # an earlier run was killed while writing
                 file.write(b"\n")
         yield file
 
@@ -186,7 +186,7 @@ def _append(file: IO[bytes], ledger: Path, unit: Unit, outcome: Outcome) -> None
 
 @contextlib.contextmanager
 def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr; nothing where that is no terminal."""
+    """A progress bar on stderr, if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -213,6 +213,6 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed run left half-written in `folder`. Only while no other run writes there."""
+    """Remove half-written files of a killed run from `folder`. No other run may be writing there."""
     for partial in folder.glob(f".*{PARTIAL}"):
         remove(partial)

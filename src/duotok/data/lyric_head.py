@@ -1,4 +1,4 @@
-"""The CTC head of a bundle as a judge of where words are sung."""
+"""Alignment of lyrics with the CTC head of a bundle."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from duotok.lyrics.types import Lyrics
 
 
 class LyricHead:
-    """Aligns texts with the lyric head of a bundle, as stage 3 left it: behind the codes of the vocals.
+    """Aligns texts with the lyric head of a bundle, which stage 3 trained on the codes of the vocals.
 
-    vocab: BERT's vocabulary for a bundle with that many classes. Raises BundleError for a bundle without a lyric head,
+    vocab: BERT's vocabulary, for a bundle with as many classes. Raises BundleError for a bundle without a lyric head,
     ConfigError for a vocabulary that does not fit it.
     """
 
@@ -35,14 +35,14 @@ class LyricHead:
     def align(
         self, lyrics: Lyrics, audio: Mapping[str, str | Path], start: float = 0.0, seconds: float | None = None
     ) -> Aligned:
-        """Lyrics with times. `audio`: stem -> file, the best of vocals, accompaniment and mix that there is; without
-        vocals the bundle's separator has to find them. `start`, `seconds`: the part of the files that is meant.
+        """Lyrics with times. `audio`: stem -> file, of vocals, accompaniment and mix those that exist; without vocals the
+        bundle's separator extracts them. `start`, `seconds`: the part of the files that the lyrics belong to.
         """
         classes = needed_classes(lyrics, self.vocabulary)
         log_probs = self.log_probs(audio, classes, start, seconds)
         aligned = align_lyrics(lyrics, log_probs, classes, self.vocabulary)
-        found = aligned.lyrics
-        draft = Draft(list(found.lines), found.language or "", found.source, list(found.notes))
+        timed = aligned.lyrics
+        draft = Draft(list(timed.lines), timed.language or "", timed.source, list(timed.notes))
         return Aligned(
             repair(draft, str(next(iter(audio.values()))), len(log_probs) / self.model.frame_rate), aligned.margin
         )
@@ -51,26 +51,26 @@ class LyricHead:
     def log_probs(
         self, audio: Mapping[str, str | Path], classes: Tensor, start: float = 0.0, seconds: float | None = None
     ) -> Tensor:
-        """Log-probabilities `[frames, len(classes)]` of some classes; window by window, so that all of them together are
-        never in memory.
+        """Log-probabilities `[frames, len(classes)]` of some classes; computed window by window, so that those of all classes
+        are never in memory together.
         """
         model = self.model
         part = start > 0 or seconds is not None
         sources = {stem: read(path, SAMPLE_RATE, 2, start, seconds) if part else path for stem, path in audio.items()}
-        vocals, rest, mix = sources.get("vocals"), sources.get("accompaniment"), sources.get("mix")
+        vocals, accompaniment, mix = sources.get("vocals"), sources.get("accompaniment"), sources.get("mix")
         if vocals is None and mix is None:
             raise AudioError(f"{', '.join(map(str, audio.values()))}: neither vocals nor a mix to align with")
         # A voice alone is its own mix.
         tokens = model.encode(
-            mix if mix is not None or rest is not None else vocals,
+            mix if mix is not None or accompaniment is not None else vocals,
             vocals=vocals,
-            accompaniment=rest if mix is None or vocals is None else None,
+            accompaniment=accompaniment if mix is None or vocals is None else None,
         )
         rows = []
         for window in model.config.codec.plan.windows(tokens.n_frames):
             codes = tokens.vocals[None, window.start : window.stop].to(model.device)
             hidden = model.tokenizer.upper(model.tokenizer.embeddings(codes, "vocals"))
             logits = model.tokenizer.heads(hidden, names=("text",))["text"][0]
-            kept = logits[window.keep_start - window.start : window.keep_stop - window.start]
-            rows.append((kept[:, classes.to(kept.device)] - kept.logsumexp(-1, keepdim=True)).float().cpu())
+            inner = logits[window.keep_start - window.start : window.keep_stop - window.start]
+            rows.append((inner[:, classes.to(inner.device)] - inner.logsumexp(-1, keepdim=True)).float().cpu())
         return torch.cat(rows)

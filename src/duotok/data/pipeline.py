@@ -1,7 +1,7 @@
 """All steps of the data path, one after the other, in one folder WORK: corpora in, shards and a report out.
 
-Each step reads what the steps before it wrote, does only what is not done, and can be run alone; so a run that was
-stopped at any moment goes on where it was.
+Each step reads what the steps before it wrote, does only what is not done, and can be run alone, so a run that was stopped
+at any moment can be resumed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def segmented(work: Path) -> list[Segment]:
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """corpora: NAME=ROOT, none to go on with the catalog that is there; settings: CORPUS.OPTION=VALUE; licences: classes
-    that may in (all if none); separate: None separates nothing.
+    """corpora: NAME=ROOT, none to use the existing catalog; settings: CORPUS.OPTION=VALUE; licences: classes that are let
+    through (all if none); separate: None separates nothing.
     """
 
     corpora: Sequence[str] = ()
@@ -49,7 +49,7 @@ class PipelineOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: how many units are done (of them by an earlier run), why the others failed, what came out."""
+    """The result of one step. done: units that are done, kept: those of them from an earlier run; failed: unit -> error."""
 
     name: str
     took: float
@@ -76,15 +76,15 @@ def prepare(work: Path, options: PipelineOptions, engine: Engine) -> Iterator[St
 
 
 def preview(work: Path, options: PipelineOptions) -> dict[str, dict[str, int]]:
-    """What `prepare` would do as far as that is known before; writes nothing."""
+    """What `prepare` would do, as far as that is known in advance; writes nothing."""
     recordings = _listed(work, options).recordings
-    found = {"catalog": {"recordings": len(recordings)}}
+    counts = {"catalog": {"recordings": len(recordings)}}
     if options.separate is not None:
-        found["separate"] = _counts(separate.pending_separate(recordings, work, options.separate, options.retry))
+        counts["separate"] = _counts(separate.pending_separate(recordings, work, options.separate, options.retry))
     recordings = separate.with_stems(recordings, work)
-    found["transcribe"] = _counts(transcribe.pending_transcribe(recordings, work, options.transcribe, options.retry))
-    found["scan"] = _counts(scan.pending_scan(recordings, work, options.retry))
-    return found
+    counts["transcribe"] = _counts(transcribe.pending_transcribe(recordings, work, options.transcribe, options.retry))
+    counts["scan"] = _counts(scan.pending_scan(recordings, work, options.retry))
+    return counts
 
 
 def _counts(before: Pending) -> dict[str, int]:
@@ -107,7 +107,7 @@ def _catalog(work: Path, options: PipelineOptions) -> Step:
     hours = sum(recording.seconds or 0.0 for recording in listed.recordings) / 3600
     facts = {"hours by the metadata": hours, "left out by licence": sum(listed.left_out.values())}
     took = time.perf_counter() - began
-    said = catalog.few(listed.recordings)
+    warning = catalog.validation_warning(listed.recordings)
     return Step(
         "catalog",
         took,
@@ -115,61 +115,63 @@ def _catalog(work: Path, options: PipelineOptions) -> Step:
         failed=listed.problems,
         ledger=work / catalog.LEDGER,
         facts=facts,
-        warning=said,
+        warning=warning,
     )
 
 
-def _of_units(name: str, work: Path, ledger: Path, run: Callable[[], Results], hours: bool = False) -> Step:
+def _unit_step(name: str, work: Path, ledger: Path, run: Callable[[], Results], hours: bool = False) -> Step:
     began = time.perf_counter()
     results = run()
     facts: dict[str, float] = {}
     if hours:
-        facts["hours"] = sum(found["seconds"] for found in results.done.values()) / 3600
+        facts["hours"] = sum(result["seconds"] for result in results.done.values()) / 3600
     took = time.perf_counter() - began
     return Step(name, took, len(results.done), results.kept, results.failed, work / ledger, facts)
 
 
 def _separate(work: Path, options: PipelineOptions, chosen: separate.SeparationOptions, engine: Engine) -> Step:
-    # Processes side by side would each load the model onto the one GPU.
-    own = LocalEngine(1) if isinstance(engine, LocalEngine) and chosen.device != "cpu" else engine
+    # Several processes would each load the model onto the same GPU.
+    step_engine = LocalEngine(1) if isinstance(engine, LocalEngine) and chosen.device != "cpu" else engine
     recordings = catalog.read(work)
 
     def run() -> Results:
-        return separate.run_separate(recordings, work, chosen, own, options.retry)
+        return separate.run_separate(recordings, work, chosen, step_engine, options.retry)
 
-    return _of_units("separate", work, separate.LEDGER, run, hours=True)
+    return _unit_step("separate", work, separate.LEDGER, run, hours=True)
 
 
 def _transcribe(work: Path, options: PipelineOptions, engine: Engine) -> Step:
-    # Every worker would load the models of the transcriber once more.
-    own = LocalEngine(1) if isinstance(engine, LocalEngine) else engine
+    # Every worker would load the models of the transcriber again.
+    step_engine = LocalEngine(1) if isinstance(engine, LocalEngine) else engine
     recordings = catalogued(work)
 
     def run() -> Results:
-        return transcribe.run_transcribe(recordings, work, options.transcribe, own, options.retry)
+        return transcribe.run_transcribe(recordings, work, options.transcribe, step_engine, options.retry)
 
-    return _of_units("transcribe", work, transcribe.LEDGER, run)
+    return _unit_step("transcribe", work, transcribe.LEDGER, run)
 
 
 def _scan(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     recordings = catalogued(work)
-    return _of_units(
+    return _unit_step(
         "scan", work, scan.LEDGER, lambda: scan.run_scan(recordings, work, engine, options.retry), hours=True
     )
 
 
 def _segment(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     began = time.perf_counter()
-    # A few milliseconds a recording: processes are worth their start for large catalogs only.
-    own = LocalEngine(1) if isinstance(engine, LocalEngine) and len(catalog.read(work)) < 2000 else engine
-    found = segmenting.segment_all(work, options.segment, options.licences, own)
+    # A few milliseconds a recording, so starting processes pays for large catalogs only.
+    step_engine = LocalEngine(1) if isinstance(engine, LocalEngine) and len(catalog.read(work)) < 2000 else engine
+    segmentation = segmenting.segment_all(work, options.segment, options.licences, step_engine)
     facts: dict[str, Any] = {
-        "hours": sum(segment.seconds for segment in found.segments) / 3600,
-        "recordings left out": len(found.left_out),
+        "hours": sum(segment.seconds for segment in segmentation.segments) / 3600,
+        "recordings left out": len(segmentation.left_out),
     }
     ledger = work / segmenting.LEDGER
-    said = segmenting.short(found.segments)
-    return Step("segment", time.perf_counter() - began, len(found.segments), ledger=ledger, facts=facts, warning=said)
+    warning = segmenting.validation_warning(segmentation.segments)
+    return Step(
+        "segment", time.perf_counter() - began, len(segmentation.segments), ledger=ledger, facts=facts, warning=warning
+    )
 
 
 def _shard(work: Path, options: PipelineOptions, engine: Engine) -> Step:
@@ -178,6 +180,6 @@ def _shard(work: Path, options: PipelineOptions, engine: Engine) -> Step:
         segmented(work), catalogued(work), work, engine,
         seed=options.seed, shard_segments=options.shard_segments, retry=options.retry,
     )  # fmt: skip
-    facts = {"GB": sum(found["bytes"] for found in results.done.values()) / 1e9}
+    facts = {"GB": sum(result["bytes"] for result in results.done.values()) / 1e9}
     took = time.perf_counter() - began
     return Step("shard", took, len(results.done), results.kept, results.failed, work / shards.LEDGER, facts)

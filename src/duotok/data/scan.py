@@ -1,4 +1,4 @@
-"""Scan: every file of a recording is decoded once, and what is damaged or not as promised is found before anything is made.
+"""Scan: every file of a recording is decoded once, to find damage and wrong metadata before anything is built from it.
 
 WORK/scan/ID.json + ID.levels.npy; the ledger WORK/ledger/scan.jsonl names each recording that cannot be used, and why.
 """
@@ -31,11 +31,11 @@ BLOCK_SECONDS = 10.0
 LENGTH_RELATIVE, LENGTH_SECONDS = 0.02, 0.5
 SILENCE_DB = -120.0
 LEDGER = Path("ledger") / "scan.jsonl"
-FORMAT = 1  # of what a scan finds: another number, and everything is scanned anew
+FORMAT = 1  # of a scan's files; a new number makes everything be scanned again
 
 
 def mix_parts(stems: Sequence[str]) -> tuple[str, ...]:
-    """Which of a recording's stems are its mix: the mix itself, or what it is the sum of."""
+    """The stems that make up a recording's mix: the mix itself, or the stems that it is the sum of."""
     if "mix" in stems:
         return ("mix",)
     accompaniment = ("accompaniment",) if "accompaniment" in stems else ("drums", "bass", "other")
@@ -43,7 +43,7 @@ def mix_parts(stems: Sequence[str]) -> tuple[str, ...]:
 
 
 def scan_recording(payload: dict[str, Any]) -> dict[str, Any]:
-    """The unit of work: decode all files of `payload["recording"]` side by side, write and return what was found.
+    """The unit of work: decode all files of `payload["recording"]` block by block; write and return the facts.
 
     Raises AudioError for a missing, empty or damaged file, or stems of unequal length; CorpusError where the length is
     not what the metadata says.
@@ -69,7 +69,7 @@ def scan_recording(payload: dict[str, Any]) -> dict[str, Any]:
     notes = [f"resampled from {rate} Hz" for rate in sorted(rates)]
     if len(set(scan.lengths)) > 1:
         notes.append(f"stems differ by {max(scan.lengths) - min(scan.lengths)} samples; the shortest counts")
-    found = {
+    facts = {
         "seconds": samples / SAMPLE_RATE, "samples": samples, "channels": scan.channels, "loudness": scan.loudness(),
         "peak": scan.peak, "sha256": hashes, "stems": stems, "notes": notes,
     }  # fmt: skip
@@ -77,27 +77,27 @@ def scan_recording(payload: dict[str, Any]) -> dict[str, Any]:
     with atomic_write(levels) as file:
         np.save(file, scan.levels(samples), allow_pickle=False)
     with atomic_write(text) as file:
-        file.write(json.dumps(found, indent=1).encode())
-    return found
+        file.write(json.dumps(facts, indent=1).encode())
+    return facts
 
 
 def scan_files(folder: Path, recording: str) -> tuple[Path, Path]:
-    """Where the scan of a recording lies: what was found, and the levels."""
+    """The files of a recording's scan: the facts, and the levels."""
     return folder / f"{recording}.json", folder / f"{recording}.levels.npy"
 
 
 def read_scan(work: Path, recording: str) -> tuple[dict[str, Any], NDArray[np.float16]]:
-    """What the scan found, and the levels `[stems, token frames]` in dB of full scale (stems as in `found["stems"]`).
+    """The facts of a scan, and the levels `[stems, token frames]` in dB of full scale (stems as in `facts["stems"]`).
 
     Raises CorpusError when the recording is not scanned.
     """
     text, levels = scan_files(work / "scan", recording)
     try:
-        found: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
         rows: NDArray[np.float16] = np.load(levels, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise CorpusError(f"{text}: no scan there ({error}); run: duotok data scan --work {work}") from None
-    return found, rows
+    return facts, rows
 
 
 def _blocks(path: Path, start: float, stop: float) -> Iterator[Tensor]:
@@ -116,7 +116,7 @@ def _side_by_side(streams: list[Iterator[Tensor]]) -> Iterator[list[Tensor | Non
 
 
 class _Scan:
-    """What is gathered from the blocks of all stems, in memory that grows by the levels only."""
+    """Accumulates facts from the blocks of all stems; its memory grows only by the levels."""
 
     def __init__(self, stems: list[str]) -> None:
         self.stems = stems
@@ -137,13 +137,13 @@ class _Scan:
         parts = [part for n in self.mix if (part := blocks[n]) is not None]
         if parts:
             mix = _sum(parts)
-            # Mono and stereo parts that end apart: the meter keeps the channels that it began with.
+            # When a stereo part ends before a mono one, the meter keeps its number of channels.
             self._meter_channels = self._meter_channels or mix.shape[0]
             self._meter.push(mix.expand(self._meter_channels, -1))
             self.peak = max(self.peak, float(mix.abs().max()))
 
     def samples(self, names: list[str]) -> int:
-        """The length that all stems have. Raises AudioError when they do not have one."""
+        """The common length of the stems. Raises AudioError when they differ by a frame or more."""
         shortest, longest = min(self.lengths), max(self.lengths)
         if longest - shortest >= FRAME_SAMPLES:
             a, b = (self.lengths.index(length) for length in (shortest, longest))
@@ -163,7 +163,7 @@ class _Scan:
 
 
 def _sum(parts: list[Tensor]) -> Tensor:
-    """Mono parts go to both sides; a part that ends early is silent from there on."""
+    """The sum of parts. Mono parts go to both channels; parts that end early are padded with silence."""
     if len(parts) == 1:
         return parts[0]
     mix = torch.zeros(max(p.shape[0] for p in parts), max(p.shape[1] for p in parts))
@@ -173,7 +173,7 @@ def _sum(parts: list[Tensor]) -> Tensor:
 
 
 def frame_levels(block: Tensor) -> NDArray[np.float16]:
-    """`[channels, samples]` to the mean power of each token frame in dB of full scale; the last is filled with zeros."""
+    """Mean power of each token frame of `[channels, samples]` in dB of full scale; the last frame is padded with zeros."""
     frames = -(-block.shape[1] // FRAME_SAMPLES)
     padded = torch.nn.functional.pad(block, (0, frames * FRAME_SAMPLES - block.shape[1]))
     power = padded.reshape(-1, frames, FRAME_SAMPLES).square().mean(dim=(0, 2)).numpy().astype(np.float64)
@@ -191,7 +191,7 @@ def _check_length(recording: dict[str, Any], seconds: float) -> None:
 
 
 def scan_units(recordings: Sequence[Recording], work: Path) -> list[Unit]:
-    """One unit a recording; files that were changed since make it another unit."""
+    """One unit a recording; changed files change the stamp of its unit."""
     fields = ("id", "audio", "seconds", "start", "stop")
     units = []
     for recording in recordings:

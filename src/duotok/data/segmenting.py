@@ -1,7 +1,7 @@
-"""The segment step: what the scan and the lyrics say of every recording -> WORK/segments.parquet.
+"""The segment step: cut every recording by its scan and its lyrics -> WORK/segments.parquet.
 
-Nothing is decoded, so all of it is done again each time: a few milliseconds a recording. WORK/ledger/segment.jsonl names
-what is left out and why, and what was lost of the rest.
+Nothing is decoded, so all recordings are cut anew each time, in a few milliseconds each. WORK/ledger/segment.jsonl names the
+recordings that are left out and why, and words that were lost in the others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH = 64  # recordings that go to a worker at once
 
 @dataclass(frozen=True)
 class Segmentation:
-    """All segments in the order of the catalog; recording id -> why it has none; recording id -> what else to tell."""
+    """All segments in the order of the catalog; left_out: recording id -> why it has none; notes: recording id -> remarks."""
 
     segments: list[Segment]
     left_out: dict[str, str]
@@ -41,7 +41,7 @@ class Segmentation:
 
 
 def read_lyrics(work: Path, recording: str) -> Lyrics | None:
-    """What the transcribe step wrote for a recording; None if it has no lyrics. Raises LyricsError for a damaged file."""
+    """The lyrics that the transcribe step wrote for a recording; None if it has none. Raises LyricsError for a damaged file."""
     path = work / "lyrics" / f"{recording}.json"
     try:
         return Lyrics.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -77,16 +77,16 @@ def _cut(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def cut_batch(payload: dict[str, Any]) -> dict[str, Any]:
-    """The unit of work: some recordings; one that cannot be cut costs no other."""
+    """The unit of work: cut some recordings; an error in one does not affect the others."""
     shared = {"work": payload["work"], "config": payload["config"]}
     outcomes = (attempt(_cut, {**shared, "recording": recording}) for recording in payload["recordings"])
     return {"cuts": [outcome.result or {"segments": [], "notes": [], "reason": outcome.error} for outcome in outcomes]}
 
 
-def _wanted(
+def _usable(
     recordings: Iterable[Recording], work: Path, licences: Sequence[str], left_out: dict[str, str]
 ) -> Iterator[Recording]:
-    """The recordings that may be cut; why the others may not goes into `left_out`."""
+    """The recordings that can be cut; the reasons for the others go into `left_out`."""
     ledger = read_ledger(work / "ledger" / "scan.jsonl")
     for recording in recordings:
         allowed = licence_class(recording.licence)
@@ -108,17 +108,17 @@ def segment_all(
 ) -> Segmentation:
     """Cut every scanned recording of WORK and write segments.parquet and the ledger, atomically.
 
-    licences: classes that may in, all when empty. The same catalog, scans and lyrics give the same bytes, whatever the
+    licences: classes that are let through, all when empty. The same catalog, scans and lyrics give the same bytes with any
     engine. Raises CorpusError: no catalog, an unknown licence class, an identity in two splits, no segments at all.
     """
     for name in licences:
         if name not in LICENCE_CLASSES:
-            raise CorpusError(f"licence class '{name}': there are {', '.join(LICENCE_CLASSES)}")
+            raise CorpusError(f"licence class '{name}' is unknown; there are {', '.join(LICENCE_CLASSES)}")
     recordings = catalog.read(work)
     catalog.check(recordings)
     left_out: dict[str, str] = {}
     notes: dict[str, tuple[str, ...]] = {}
-    todo = list(_wanted(recordings, work, licences, left_out))
+    todo = list(_usable(recordings, work, licences, left_out))
     shared = {"work": str(work.absolute()), "config": config.model_dump()}
     payloads = [
         {**shared, "recordings": [vars(recording) for recording in todo[first : first + BATCH]]}
@@ -137,8 +137,8 @@ def segment_all(
         if cut["notes"]:
             notes[recording.id] = tuple(cut["notes"])
     if not segments:
-        short = any(reason.startswith("shorter than") for reason in left_out.values())
-        remedy = "--segment whole_seconds=1 takes shorter ones whole" if short else "scan first: duotok data scan"
+        too_short = any(reason.startswith("shorter than") for reason in left_out.values())
+        remedy = "--segment whole_seconds=1 takes shorter ones whole" if too_short else "scan first: duotok data scan"
         raise CorpusError(f"{work}: no segments at all ({most_frequent(left_out)}); {remedy}")
     result = Segmentation(segments, left_out, notes)
     if not dry_run:
@@ -147,8 +147,8 @@ def segment_all(
     return result
 
 
-def short(segments: Sequence[Segment]) -> str:
-    """What is to be said of segments that training will find too few; "" for nothing."""
+def validation_warning(segments: Sequence[Segment]) -> str:
+    """A warning when there is no segment for validation; "" otherwise."""
     if not any(segment.split == "validation" for segment in segments):
         return (
             "no segment for validation, so training has nothing to be judged by; give a corpus a larger share, as in --set "

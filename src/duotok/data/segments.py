@@ -1,4 +1,4 @@
-"""A recording to segments of 5-30 s: cut between sentences where lyrics are known, at quiet places otherwise.
+"""Cut a recording into segments of 5-30 s, between sentences where lyrics are known, at quiet places otherwise.
 
 Paper, section 4.1 and C.2: lyric-aware segmentation on sentence boundaries, and the four kinds of training samples. Pure
 functions of what the scan measured and of the lyrics: nothing is decoded here.
@@ -36,7 +36,7 @@ from duotok.lyrics.types import Lyrics
 from duotok.records import STORED, Activity, CorpusError, Kind, Recording, SampleType, Segment, segment_key
 from duotok.tracks import ACCOMPANIMENT_STEMS
 
-# What a boundary costs: a loud place and the lack of a pause at most 1 each, a voice that goes on, a line, a word.
+# Costs of a boundary: a loud place and the lack of a pause cost at most 1 each; these are for cutting voice, a line, a word.
 CUTS_VOICE, CUTS_LINE, CUTS_WORD = 2.0, 10.0, 60.0
 QUIET_RANGE_DB, MIX_SHARE = 40.0, 0.5
 NEVER_SKIP, SKIP_SOUND = 50.0, 0.2  # for each frame that is in no segment
@@ -69,7 +69,7 @@ class SegmentConfig(Config):
 
 @dataclass(frozen=True)
 class Cut:
-    """The segments of one recording; what was lost on the way (`notes`); why there are none (`reason`)."""
+    """The segments of one recording; notes: what was lost; reason: why there are none."""
 
     segments: tuple[Segment, ...]
     notes: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class Cut:
 
 
 def stem_sources(kind: Kind, audio: Collection[str]) -> dict[str, str]:
-    """What a shard holds for a recording: stem -> the key of `Recording.audio` that it comes from.
+    """The stems that a shard stores of a recording -> the key of `Recording.audio` that each comes from.
 
     A mix that is the sum of stored stems is not stored; an instrumental is all accompaniment, a voice alone all vocals.
     """
@@ -88,30 +88,30 @@ def stem_sources(kind: Kind, audio: Collection[str]) -> dict[str, str]:
         return {"vocals": "vocals" if "vocals" in audio else whole}
     parts = tuple(stem for stem in ACCOMPANIMENT_STEMS if stem in audio)
     complete = "vocals" in audio and ("accompaniment" in audio or parts == ACCOMPANIMENT_STEMS)
-    wanted = ("vocals", "accompaniment", *parts) if complete else ("mix", "vocals", "accompaniment")
-    return {stem: stem for stem in STORED if stem in wanted and stem in audio} or {"mix": whole}
+    chosen = ("vocals", "accompaniment", *parts) if complete else ("mix", "vocals", "accompaniment")
+    return {stem: stem for stem in STORED if stem in chosen and stem in audio} or {"mix": whole}
 
 
 def tracks(stems: Collection[str]) -> frozenset[str]:
-    """Which of mix, vocals and accompaniment stored stems can give, by sums if need be."""
-    found = {"mix", "vocals", "accompaniment"} & set(stems)
+    """Which of mix, vocals and accompaniment can be had from stored stems, directly or as a sum."""
+    available = {"mix", "vocals", "accompaniment"} & set(stems)
     if set(ACCOMPANIMENT_STEMS) <= set(stems):
-        found.add("accompaniment")
-    if {"vocals", "accompaniment"} <= found:
-        found.add("mix")
-    return frozenset(found)
+        available.add("accompaniment")
+    if {"vocals", "accompaniment"} <= available:
+        available.add("mix")
+    return frozenset(available)
 
 
 @dataclass(frozen=True)
 class _Sound:
-    """Levels in dB `[frames]` of what there is; voice and band None where nobody has separated them."""
+    """Levels in dB `[frames]`; voice and band are None where they were not separated."""
 
     mix: Levels
     voice: Levels | None
     band: Levels | None
 
     @classmethod
-    def of(cls, kind: Kind, levels: Mapping[str, Levels]) -> _Sound:
+    def from_levels(cls, kind: Kind, levels: Mapping[str, Levels]) -> _Sound:
         voice, band = levels.get("vocals"), levels.get("accompaniment")
         if band is None and all(stem in levels for stem in ACCOMPANIMENT_STEMS):
             band = _power_sum([levels[stem] for stem in ACCOMPANIMENT_STEMS])
@@ -129,8 +129,8 @@ def _power_sum(levels: Sequence[Levels]) -> Levels:
 
 
 @dataclass(frozen=True)
-class _Heard:
-    """A recording's sound and its level in dB, where there is voice in it (lines count as a whole), and its lines."""
+class _Analysis:
+    """A recording's sound, its level in dB, the frames with voice (all of a line counts as voice), and its lines."""
 
     sound: _Sound
     level: float
@@ -142,23 +142,23 @@ def _stretches(pairs: Sequence[tuple[int, int]], frames: int) -> Mask:
     return from_runs(np.array(pairs, np.int64).reshape(-1, 2), frames)
 
 
-def _hear(sound: _Sound, lines: Sequence[Sentence], config: SegmentConfig, notes: list[str]) -> _Heard:
-    """Find the voice, with the help of the lyrics where their times are right; leave them out where they are not."""
+def _analyse(sound: _Sound, lines: Sequence[Sentence], config: SegmentConfig, notes: list[str]) -> _Analysis:
+    """Detect the voice, with the times of the lyrics. Lyrics whose times do not fit the voice are left out, with a note."""
     frames, level = len(sound.mix), gated_level(sound.mix, config.silence_db)
     voiced = np.zeros(frames, bool)
     if sound.voice is not None:
         voiced = voice_activity(sound.voice, config.activity, sound.band)
     if not lines:
-        return _Heard(sound, level, voiced, ())
+        return _Analysis(sound, level, voiced, ())
     spans = [(line.first, line.stop) for line in lines]
     if sound.voice is not None:
         sung = _stretches([(word.first, word.stop) for line in lines for word in line.words] or spans, frames)
         agreement = float(voiced[sung].mean()) if sung.any() else 0.0
         if agreement < LEAST_AGREEMENT:
             notes.append(f"lyrics left out: only {agreement:.0%} of their time has voice; are they of this recording?")
-            return _Heard(sound, level, voiced, ())
+            return _Analysis(sound, level, voiced, ())
         voiced = voice_activity(sound.voice, config.activity, sound.band, sung)
-    return _Heard(sound, level, voiced | _stretches(spans, frames), tuple(lines))
+    return _Analysis(sound, level, voiced | _stretches(spans, frames), tuple(lines))
 
 
 def _within(pairs: Sequence[tuple[int, int]], frames: int) -> Mask:
@@ -166,18 +166,18 @@ def _within(pairs: Sequence[tuple[int, int]], frames: int) -> Mask:
     return _stretches([(first + 1, stop) for first, stop in pairs if stop > first + 1], frames + 1)
 
 
-def _material(heard: _Heard, alone: bool, config: SegmentConfig) -> Material:
-    """Costs and masks for the cutter. alone: a voice without a band, whose pauses need not be kept."""
-    sound, voiced = heard.sound, heard.voiced
+def _material(analysis: _Analysis, alone: bool, config: SegmentConfig) -> Material:
+    """Costs and masks for the cutter. alone: a voice without a band, whose pauses may be left out."""
+    sound, voiced = analysis.sound, analysis.voiced
     frames = len(voiced)
     cut = _loudness_of_cut(sound.mix)
     if sound.voice is not None:
         cut = MIX_SHARE * cut + _loudness_of_cut(sound.voice)
     cut[1:-1] += CUTS_VOICE * (voiced[:-1] & voiced[1:])
-    cut += CUTS_LINE * _within([(line.first, line.stop) for line in heard.sentences], frames)
-    cut += CUTS_WORD * _within([(word.first, word.stop) for line in heard.sentences for word in line.words], frames)
+    cut += CUTS_LINE * _within([(line.first, line.stop) for line in analysis.sentences], frames)
+    cut += CUTS_WORD * _within([(word.first, word.stop) for line in analysis.sentences for word in line.words], frames)
     cut += 1.0
-    for first, stop in runs(~voiced).tolist():  # the longer a pause, the better the cut: there a phrase ends
+    for first, stop in runs(~voiced).tolist():  # the longer a pause, the better the cut, because a phrase ends there
         cut[first : stop + 1] -= 1.0 - math.exp((first - stop) / FRAME_RATE)
     cut[0] = cut[-1] = 0.0
     pause = round(PAUSE_SECONDS * FRAME_RATE)
@@ -200,25 +200,25 @@ def _loudness_of_cut(levels: Levels) -> Costs:
 def _types(
     kind: Kind, activity: Activity, share: float, can: Collection[str], config: SegmentConfig
 ) -> tuple[SampleType, ...]:
-    """Which samples a segment gives: the paper's four (C.2), or "other" for what only stage 1 hears.
+    """The types of sample that a segment gives: the paper's four (C.2), or "other" for what only stage 1 uses.
 
     share: of voice in the segment; can: the tracks that its stems give. A sample needs the track of its name, an
     instrumental the accompaniment.
     """
     enough = share >= config.voice_share
-    wanted: tuple[SampleType, ...] = ()
+    types: tuple[SampleType, ...] = ()
     if kind == "instrumental":
         return ("instrumental",)
     if kind == "voice":
-        wanted = ("vocals",) if enough else ()
+        types = ("vocals",) if enough else ()
     elif kind in ("song", "music"):
         if activity == "unknown":
-            wanted = ("mix",) if kind == "song" else ()
+            types = ("mix",) if kind == "song" else ()
         elif activity == "instrumental":
-            wanted = ("mix", "instrumental")
+            types = ("mix", "instrumental")
         else:
-            wanted = ("mix", "vocals", "accompaniment") if enough else ("mix",)
-    return tuple(t for t in wanted if ("accompaniment" if t == "instrumental" else t) in can) or ("other",)
+            types = ("mix", "vocals", "accompaniment") if enough else ("mix",)
+    return tuple(t for t in types if ("accompaniment" if t == "instrumental" else t) in can) or ("other",)
 
 
 def cut_recording(
@@ -228,9 +228,9 @@ def cut_recording(
     lyrics: Lyrics | None = None,
     config: SegmentConfig = SegmentConfig(),
 ) -> Cut:
-    """The segments of a recording in order, none overlapping another, and what was lost.
+    """The segments of a recording in order, without overlaps, and what was lost.
 
-    scan: what the scan step found; levels: `[stems, frames]` dB of full scale, stems in the order of `scan["stems"]`;
+    scan: the facts of the scan step; levels: `[stems, frames]` dB of full scale, stems in the order of `scan["stems"]`;
     lyrics: times in seconds of the recording. Raises CorpusError when levels and scan do not fit together.
     """
     stems, samples, loudness = scan["stems"], scan["samples"], scan["loudness"]
@@ -244,23 +244,25 @@ def cut_recording(
         return Cut((), reason="silent")
     if frames < round(config.whole_seconds * FRAME_RATE):
         return Cut((), reason=f"shorter than {config.whole_seconds:g} s")
-    sound = _Sound.of(recording.kind, dict(zip(stems, clean(levels), strict=True)))
+    sound = _Sound.from_levels(recording.kind, dict(zip(stems, clean(levels), strict=True)))
     wordless = recording.kind in ("instrumental", "sound")
     lines, notes = sentences_of(None if wordless else lyrics, frames)
-    heard = _hear(sound, lines, config, notes)
+    analysis = _analyse(sound, lines, config, notes)
     places = [[0, frames]]
     shortest, longest = math.ceil(config.min_seconds * FRAME_RATE), math.floor(config.max_seconds * FRAME_RATE)
     if frames >= shortest:
-        material = _material(heard, recording.kind in ("voice", "speech"), config)
+        material = _material(analysis, recording.kind in ("voice", "speech"), config)
         places = best_cuts(material, shortest, longest, round(config.target_seconds * FRAME_RATE)).tolist()
-        if not places and frames <= longest:  # a bark in five seconds of silence
+        if not places and frames <= longest:  # e.g. a bark in five seconds of silence
             places = [[0, frames]]
-    # Lyrics without times still belong to a recording that is one segment.
+    # Lyrics without times can be used when the recording is a single segment.
     text = lyrics.text if lyrics is not None and not wordless and not lines and len(places) == 1 else ""
     language = (lyrics.language if lyrics is not None else None) or recording.language
-    found = [_segment(recording, heard, low, high, loudness, stems, language, text, config) for low, high in places]
-    segments = tuple(segment for segment in found if segment is not None)
-    lost = sum(len(line.words) for line in heard.sentences) - sum(len(segment.words) for segment in segments)
+    candidates = [
+        _segment(recording, analysis, low, high, loudness, stems, language, text, config) for low, high in places
+    ]
+    segments = tuple(segment for segment in candidates if segment is not None)
+    lost = sum(len(line.words) for line in analysis.sentences) - sum(len(segment.words) for segment in segments)
     if lost:
         notes.append(f"{lost} words cut by a boundary or in silence")
     return Cut(segments, tuple(notes), "" if segments else "nothing in it is worth a segment")
@@ -268,7 +270,7 @@ def cut_recording(
 
 def _segment(
     recording: Recording,
-    heard: _Heard,
+    analysis: _Analysis,
     low: int,
     high: int,
     recording_loudness: float,
@@ -277,21 +279,21 @@ def _segment(
     untimed: str,
     config: SegmentConfig,
 ) -> Segment | None:
-    """The segment of these frames; None when nothing is heard there."""
-    kind, sound = recording.kind, heard.sound
-    share = float(heard.voiced[low:high].mean())
+    """The segment of these frames; None when they are silent."""
+    kind, sound = recording.kind, analysis.sound
+    share = float(analysis.voiced[low:high].mean())
     level = gated_level(sound.mix[low:high], config.silence_db)
     if level == SILENCE_DB or (kind in ("voice", "speech") and share == 0.0):
         return None
-    text, words = text_between(heard.sentences, low, high, language)
+    text, words = text_between(analysis.sentences, low, high, language)
     text = text or untimed
     activity: Activity = "voice" if share else "instrumental"
     if text:
         activity = "lyrics"
     elif kind == "sound" or (kind in ("song", "music") and sound.voice is None):
         activity = "unknown"
-    # K-weighting is left out of the difference: exact for the whole, near enough for a part.
-    loudness = recording_loudness + level - heard.level
+    # The difference is not K-weighted: exact for the whole recording, close enough for a part.
+    loudness = recording_loudness + level - analysis.level
     stems = tuple(stem_sources(kind, scanned))
     return Segment(
         key=segment_key(recording.id, low),

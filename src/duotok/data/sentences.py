@@ -1,4 +1,4 @@
-"""Lyrics on the token frames: timed lines as stretches that should not be cut, and the words that a segment holds."""
+"""Lyrics on the token frames: timed lines as stretches that should not be cut, and the words of a segment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from duotok.clock import FRAME_RATE
 from duotok.lyrics.types import LyricLine, Lyrics
 
-TOLERANCE = 12  # frames that a time may lie outside of the recording: rounding, the padding of codecs
+TOLERANCE = 12  # frames by which a time may exceed the recording, because of rounding and the padding of codecs
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
 
 
@@ -36,7 +36,7 @@ class Sentence:
 
 
 def frame(seconds: float) -> int:
-    """The nearest boundary: a line that ends where the next begins leaves one boundary to cut at."""
+    """The boundary nearest to a time. A line that ends where the next begins shares its boundary."""
     return math.floor(seconds * FRAME_RATE + 0.5)
 
 
@@ -46,16 +46,16 @@ def _place(seconds: float, frames: int) -> int:
 
 
 def _words(line: LyricLine, frames: int) -> tuple[PlacedWord, ...]:
-    found = []
+    words = []
     for word in line.words:
         if word.start is not None and word.end is not None and math.isfinite(word.start + word.end):
             start, end = word.start, max(word.start, word.end)
-            found.append(PlacedWord(word.text, start, end, _place(start, frames), _place(end, frames)))
-    return tuple(found)
+            words.append(PlacedWord(word.text, start, end, _place(start, frames), _place(end, frames)))
+    return tuple(words)
 
 
 def _lasting(word: PlacedWord, stop: int) -> PlacedWord:
-    """At least a frame long, so that it is in one segment and not between two; within a line that ends at `stop`."""
+    """The word, extended to at least one frame so that it lies in one segment, within a line that ends at `stop`."""
     if word.first < word.stop:
         return word
     first = min(word.first, stop - 1)
@@ -63,8 +63,8 @@ def _lasting(word: PlacedWord, stop: int) -> PlacedWord:
 
 
 def sentences_of(lyrics: Lyrics | None, frames: int) -> tuple[list[Sentence], list[str]]:
-    """The lines that have times within a recording of `frames`, in order; and notes on those that have not."""
-    found: list[Sentence] = []
+    """The lines with times within a recording of `frames`, in order; and notes on the other lines."""
+    sentences: list[Sentence] = []
     untimed = outside = 0
     for line in lyrics.lines if lyrics is not None else ():
         words = _words(line, frames)
@@ -75,21 +75,21 @@ def sentences_of(lyrics: Lyrics | None, frames: int) -> tuple[list[Sentence], li
             continue
         first, stop = _place(min(starts), frames), _place(max(ends), frames)
         if 0 <= first < stop <= frames:
-            found.append(Sentence(line.text.strip(), first, stop, tuple(_lasting(word, stop) for word in words)))
+            sentences.append(Sentence(line.text.strip(), first, stop, tuple(_lasting(word, stop) for word in words)))
         else:
             outside += 1
     notes = [f"{untimed} lines without text or times"] if untimed else []
     if outside:
         notes.append(f"{outside} lines that do not lie within the recording")
-    return sorted(found, key=lambda sentence: (sentence.first, sentence.stop)), notes
+    return sorted(sentences, key=lambda sentence: (sentence.first, sentence.stop)), notes
 
 
 def text_between(
     sentences: Sequence[Sentence], low: int, high: int, language: str
 ) -> tuple[str, tuple[tuple[str, float, float], ...]]:
-    """What a segment of the frames low..high holds whole: its text, a line a row, and its words.
+    """The text of a segment of the frames low..high, a line a row, and its words.
 
-    A line that is whole gives its own text, a line that is cut those of its words that are. Words: (text, start, end) in
+    A line within the segment gives its own text, a line that is cut gives its complete words. Words: (text, start, end) in
     seconds from the segment's start, in the order of time.
     """
     lines: list[str] = []
@@ -97,12 +97,12 @@ def text_between(
     for sentence in sentences:
         if sentence.stop <= low or sentence.first >= high:
             continue
-        kept = [word for word in sentence.words if low <= word.first and word.stop <= high]
+        inside = [word for word in sentence.words if low <= word.first and word.stop <= high]
         if low <= sentence.first and sentence.stop <= high:
             lines.append(sentence.text)
-        elif kept:
-            lines.append(("" if language in UNSPACED else " ").join(word.text for word in kept))
-        words += kept
+        elif inside:
+            lines.append(("" if language in UNSPACED else " ").join(word.text for word in inside))
+        words += inside
     offset, length = low / FRAME_RATE, (high - low) / FRAME_RATE
 
     def within(seconds: float) -> float:

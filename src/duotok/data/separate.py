@@ -1,8 +1,8 @@
-"""Separate: recordings that are a mix of unknown parts get WORK/stems/ID/vocals.EXT + accompaniment.EXT at 48 kHz.
+"""Separate: recordings that have only a mix get WORK/stems/ID/vocals.EXT + accompaniment.EXT at 48 kHz.
 
-The stems lie on the time line of the mix's file: a recording that is a part of a file (`start`) gets silence before it. One
-recording is one unit of work, computed on one thread when it runs on the CPU, so that the bytes depend neither on the
-number of workers nor on the engine.
+The stems have the time line of the mix's file: for a recording that is a part of a file (`start`) silence comes first. One
+recording is one unit of work, computed on one thread on the CPU, so that the bytes depend neither on the number of workers
+nor on the engine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from duotok.separation.chunked import ACCOMPANIMENT, VOCALS, ChunkedSeparator
 from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
 LEDGER = Path("ledger") / "separate.jsonl"
-FORMAT = 1  # of what this step writes: another number, and everything is separated anew
+FORMAT = 1  # of this step's files; a new number makes everything be separated again
 KINDS = ("song", "music")
 BLOCK_SECONDS = 10.0
 NOTE_SECONDS = 15.0
@@ -53,7 +53,7 @@ class SeparationOptions:
 
     def __post_init__(self) -> None:
         if self.separator not in SEPARATORS:
-            separator_by_name(self.separator)  # raises, and names what there is
+            separator_by_name(self.separator)  # raises an error that lists the separators
         if self.extension not in EXTENSIONS or self.bits not in (16, 24):
             raise ConfigError(f"stems as {self.extension} of {self.bits} bits: use flac (16 or 24 bits) or opus")
 
@@ -71,7 +71,7 @@ def _opened(name: str, weights: str | None, config: str | None, model: str, devi
 
 
 def to_separate(recordings: Iterable[Recording]) -> list[Recording]:
-    """Those of kind song and music that have a mix, and no track of it."""
+    """The recordings of kind song and music that have a mix but no stems."""
     tracks = {*TRACKS, *ACCOMPANIMENT_STEMS}
     return [r for r in recordings if r.kind in KINDS and "mix" in r.audio and not tracks & r.audio.keys()]
 
@@ -79,13 +79,13 @@ def to_separate(recordings: Iterable[Recording]) -> list[Recording]:
 def with_stems(recordings: Iterable[Recording], work: Path) -> list[Recording]:
     """The recordings, with the stems that were separated for them added to `audio`."""
     recordings = list(recordings)
-    wanted = {recording.id for recording in to_separate(recordings)}
-    found = []
+    separable = {recording.id for recording in to_separate(recordings)}
+    result = []
     for recording in recordings:
-        stems = stems_in(work / "stems" / recording.id) if recording.id in wanted else {}
+        stems = stems_in(work / "stems" / recording.id) if recording.id in separable else {}
         audio = recording.audio | {track: str(path) for track, path in stems.items()}
-        found.append(dataclasses.replace(recording, audio=audio))
-    return found
+        result.append(dataclasses.replace(recording, audio=audio))
+    return result
 
 
 def separate_recording(payload: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _silence(channels: int, samples: int) -> Iterator[Tensor]:
 
 
 def _pieces(separator: ChunkedSeparator, blocks: Iterable[Tensor], channels: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(vocals, accompaniment) `[channels, n]`; of a mono mix the mean of what the separator gives for both sides."""
+    """(vocals, accompaniment) `[channels, n]`; for a mono mix the mean of the separator's two channels."""
     for piece in separator.stream(blocks):
         vocals, accompaniment = piece[VOCALS], piece[ACCOMPANIMENT]
         if channels == 1:
@@ -129,7 +129,7 @@ def _pieces(separator: ChunkedSeparator, blocks: Iterable[Tensor], channels: int
 
 
 class _one_thread:
-    """Sums come out the same however many threads the machine has."""
+    """On the CPU, compute on one thread, so that sums do not depend on the number of threads."""
 
     def __init__(self, device: str) -> None:
         self._threads = torch.get_num_threads() if device == "cpu" else 0
@@ -144,7 +144,7 @@ class _one_thread:
 
 
 def separate_units(recordings: Sequence[Recording], work: Path, options: SeparationOptions) -> list[Unit]:
-    """One unit for each recording of `to_separate`; another separator, or a changed file, make it another unit."""
+    """One unit for each recording of `to_separate`; another separator or a changed file changes the stamp of the unit."""
     chosen = to_separate(recordings)
     stamp = options.stamp() if chosen else ""
     files = {name: str(Path(path).absolute()) for name in ("weights", "config") if (path := getattr(options, name))}
@@ -182,19 +182,19 @@ def run_separate(
     retry: bool = False,
     note: Note | None = None,
 ) -> Results:
-    """Separate what needs it; see `run_units` for what is kept, retried and raised. `note` is told how fast it goes."""
+    """Separate the recordings that need it; see `run_units` for what is kept, retried and raised. note: gets progress lines."""
     units = separate_units(recordings, work, options)
     folders = [work / "stems" / unit.id for unit in units]
     if note is not None:
         lengths = {r.id: r.stop - r.start if r.stop else r.seconds for r in recordings}
-        engine = _Told(engine, note, lengths)
+        engine = _NotingEngine(engine, note, lengths)
     return run_units(
         separate_recording, units, work / LEDGER, engine, "separate", retry=retry, intact=_intact, folders=folders
     )
 
 
-class _Told:
-    """An engine that says every now and then how much is done, how fast, and how long the rest will take."""
+class _NotingEngine:
+    """An engine that reports now and then how much is done, how fast, and how long the rest will take."""
 
     def __init__(self, engine: Engine, note: Note, lengths: dict[str, float | None]) -> None:
         self._engine, self._note, self._lengths = engine, note, lengths
@@ -203,7 +203,7 @@ class _Told:
         self, function: Callable[[dict[str, Any]], dict[str, Any]], payloads: Iterable[dict[str, Any]]
     ) -> Iterator[tuple[int, Outcome]]:
         todo = list(payloads)
-        began = said = time.monotonic()
+        began = noted = time.monotonic()
         left, sound = dict(enumerate(todo)), 0.0
         for index, outcome in self._engine.map(function, todo):
             yield index, outcome
@@ -211,13 +211,13 @@ class _Told:
             ended = len(todo) - len(left)
             sound += outcome.result["seconds"] if outcome.result else 0.0
             now = time.monotonic()
-            if sound and (now - said >= NOTE_SECONDS or not left):
-                said = now
-                known = [self._lengths[payload["id"]] or sound / ended for payload in left.values()]
-                rest = f", about {_time(sum(known) * (now - began) / sound)} left" if left else ""
+            if sound and (now - noted >= NOTE_SECONDS or not left):
+                noted = now
+                lengths = [self._lengths[payload["id"]] or sound / ended for payload in left.values()]
+                remaining = f", about {_time(sum(lengths) * (now - began) / sound)} left" if left else ""
                 self._note(
                     f"separated {ended:,} of {len(todo):,}: {_time(sound)} of sound in {_time(now - began)}, "
-                    f"{(now - began) / sound:.2f} x real time{rest}"
+                    f"{(now - began) / sound:.2f} x real time{remaining}"
                 )
 
 

@@ -1,4 +1,4 @@
-"""How good a separator is on recordings whose true stems are known: SI-SDR of both tracks against doing nothing."""
+"""Quality of a separator on recordings with known true stems: SI-SDR of both tracks, compared with no separation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
 
 def with_true_stems(recordings: Iterable[Recording]) -> list[Recording]:
-    """Those whose vocals are known, and everything else too, in one track or in drums, bass and other."""
+    """The recordings with vocals and a complete accompaniment, as one track or as drums, bass and other."""
     return [
         r
         for r in recordings
@@ -31,7 +31,7 @@ def with_true_stems(recordings: Iterable[Recording]) -> list[Recording]:
     ]
 
 
-# A track this much softer than the rest is silent but for the noise of its coder, and no scale fits.
+# A track this much softer than the rest is silent but for coding noise, and SI-SDR is not defined.
 SILENT_DB = -40.0
 
 
@@ -74,19 +74,19 @@ def _measured(recording: Recording, separator: ChunkedSeparator, seconds: float 
             if len(blocks) < len(streams):
                 return
             size = min(block.shape[-1] for block in blocks)
-            vocals, rest = blocks[0][:, :size], torch.stack([block[:, :size] for block in blocks[1:]]).sum(0)
-            truth.append(torch.stack((vocals, rest)))
+            vocals, accompaniment = blocks[0][:, :size], torch.stack([block[:, :size] for block in blocks[1:]]).sum(0)
+            truth.append(torch.stack((vocals, accompaniment)))
             reading[0] += time.perf_counter() - began
-            yield vocals + rest
+            yield vocals + accompaniment
 
     took, samples = 0.0, 0
     with ExitStack() as stack:
         places = [stack.enter_context(local(recording.audio[name])) for name in names]
-        known = Taker(_drained(truth))
+        true_stems = Taker(_drained(truth))
         began = time.perf_counter()
         for piece in separator.stream(mixes(places)):
             took += time.perf_counter() - began
-            true = known.take(piece[VOCALS].shape[-1])
+            true = true_stems.take(piece[VOCALS].shape[-1])
             assert true is not None  # a piece of the estimate was read before it was separated
             for track, target in zip(TRACKS, true, strict=True):
                 scores["separated"][track].add(piece[track], target)
@@ -111,17 +111,17 @@ def _part(recording: Recording, path: Path, seconds: float | None) -> tuple[floa
 
 
 def _drained(pieces: list[Tensor]) -> Iterator[Tensor]:
-    """What is in the list, as it is asked for; taken out of it."""
+    """The items of the list, removed from it one by one."""
     while pieces:
         yield pieces.pop(0)
 
 
-def mean_quality(found: Sequence[Quality]) -> dict[str, dict[str, float]]:
-    """Means for each track: nothing, separated, gain; over the recordings where both are heard."""
-    heard = [q for q in found if not any(math.isnan(value) for value in q.nothing.values())]
+def mean_quality(qualities: Sequence[Quality]) -> dict[str, dict[str, float]]:
+    """Means for each track: nothing, separated, gain; over the recordings in which both tracks are audible."""
+    audible = [q for q in qualities if not any(math.isnan(value) for value in q.nothing.values())]
     means: dict[str, dict[str, float]] = {}
     for track in TRACKS:
-        pairs = [(q.nothing[track], q.separated[track]) for q in heard]
+        pairs = [(q.nothing[track], q.separated[track]) for q in audible]
         before, after = (sum(pair[n] for pair in pairs) / len(pairs) if pairs else math.nan for n in (0, 1))
         means[track] = {"nothing": before, "separated": after, "gain": after - before}
     return means

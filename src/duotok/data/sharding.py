@@ -1,7 +1,7 @@
 """Shards: tars of segments in the WebDataset layout, a manifest that says where each FLAC lies, and a summary of hashes.
 
-Every byte is a function of the segments and the sound, so a job that was killed, another engine or another machine ends
-with the same files (for one version of libsndfile and pyarrow).
+Every byte is a function of the segments and the sound, so a resumed job, another engine or another machine gives the same
+files (for one version of libsndfile and pyarrow).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from duotok.records import SPLITS, CorpusError, Recording, Segment, table_row, t
 VERSION = 1
 SHARD_SEGMENTS = 256
 MANIFEST, SUMMARY = "manifest.parquet", "shards.json"
-# Decoders and the resampler settle within this many token frames before a cut; it is decoded and dropped.
+# Token frames that are decoded before a cut and dropped: decoders and the resampler settle within them.
 SETTLE = 4
 # 0 (fast) to 1 (small): the smallest files are 3 % smaller than these and cost three times the time.
 FLAC_LEVEL = 0.5
@@ -50,10 +50,10 @@ def plan_shards(
     seed: int = 0,
     shard_segments: int = SHARD_SEGMENTS,
 ) -> list[Unit]:
-    """Which segments go into which shard: those of a split by sha256(seed:key), cut into shards. One unit a shard.
+    """Assign segments to shards: those of a split, ordered by sha256(seed:key), in runs of equal length. One unit a shard.
 
-    Raises CorpusError for two segments of one key, or a segment of a recording that is unknown, not scanned, or has not
-    got one of its stems.
+    Raises CorpusError for two segments of one key, or a segment of a recording that is unknown, not scanned, or lacks one
+    of its stems.
     """
     if shard_segments < 1:
         raise CorpusError(f"--shard-segments {shard_segments}: must be at least 1")
@@ -89,11 +89,11 @@ def plan_shards(
 
 
 def _check_segments(segments: Sequence[Segment], recordings: Mapping[str, Recording]) -> None:
-    seen: set[str] = set()
+    keys: set[str] = set()
     for segment in segments:
-        if segment.key in seen:
+        if segment.key in keys:
             raise CorpusError(f"{segment.key}: two segments of this key; make the segments again")
-        seen.add(segment.key)
+        keys.add(segment.key)
         recording = recordings.get(segment.recording)
         if recording is None:
             raise CorpusError(f"{segment.key}: its recording is not in the catalog; make the segments again")
@@ -106,7 +106,7 @@ def _check_segments(segments: Sequence[Segment], recordings: Mapping[str, Record
 def write_shard(payload: dict[str, Any]) -> dict[str, Any]:
     """The unit of work: cut, encode and write one shard; returns its size and hash, and where each FLAC lies in it.
 
-    Raises AudioError when a source is not what was scanned; OSError when it cannot be written.
+    Raises AudioError when a source has changed since the scan; OSError when the shard cannot be written.
     """
     shard = Path(payload["folder"]) / payload["shard"]
     rows = []
@@ -137,26 +137,26 @@ def _write_segment(tar: tarfile.TarFile, segment: dict[str, Any], payload: dict[
 def cut(path: Path, start: float, length: int, start_frame: int, frames: int) -> NDArray[np.int16]:
     """`[frames x 1920, channels]` at 48 kHz from token frame `start_frame` of a recording; zeros beyond its end.
 
-    start: where the recording begins in its file, in seconds; length: the recording's samples at 48 kHz. A channel that is
-    turned over against the other is turned back. Raises AudioError when the file ends before that.
+    start: where the recording begins in its file, in seconds; length: the recording's samples at 48 kHz. A channel of inverted
+    polarity is corrected. Raises AudioError when the file ends too early.
     """
     before = min(SETTLE, start_frame)
     begin = (start_frame - before) * FRAME_SAMPLES
-    wanted = min((start_frame + frames) * FRAME_SAMPLES, length) - begin
-    if wanted <= before * FRAME_SAMPLES:
+    samples = min((start_frame + frames) * FRAME_SAMPLES, length) - begin
+    if samples <= before * FRAME_SAMPLES:
         raise AudioError(f"{path}: frame {start_frame} is past its end; make the segments again")
-    # One frame more than wanted, so that the resampler need not invent what follows.
-    after = min(FRAME_SAMPLES, length - begin - wanted)
+    # Read one frame more, so that the resampler need not extrapolate at the end.
+    after = min(FRAME_SAMPLES, length - begin - samples)
     channels = None if probe(path).channels <= 2 else 2
     blocks = stream(
-        path, SAMPLE_RATE, channels, 60.0, start + begin / SAMPLE_RATE, (wanted + after) / SAMPLE_RATE, strict=True
+        path, SAMPLE_RATE, channels, 60.0, start + begin / SAMPLE_RATE, (samples + after) / SAMPLE_RATE, strict=True
     )
     sound = torch.cat(list(blocks), dim=1)
-    if sound.shape[1] < wanted:
+    if sound.shape[1] < samples:
         raise AudioError(f"{path}: shorter than when it was scanned; run the scan again")
     out = np.zeros((frames * FRAME_SAMPLES, sound.shape[0]), np.int16)
-    kept = upright(sound)[:, before * FRAME_SAMPLES : wanted]
-    out[: kept.shape[1]] = (kept * 32768.0).round_().clamp_(-32768, 32767).to(torch.int16).T.numpy()
+    inside = upright(sound)[:, before * FRAME_SAMPLES : samples]
+    out[: inside.shape[1]] = (inside * 32768.0).round_().clamp_(-32768, 32767).to(torch.int16).T.numpy()
     return out
 
 
@@ -168,7 +168,7 @@ def encode(samples: NDArray[np.int16]) -> bytes:
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Append a member that says nothing of when, where and by whom; returns the offset of its data."""
+    """Append a member without date, owner and mode of a source; returns the offset of its data."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
@@ -176,7 +176,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 
 class _Hashed:
-    """A file to write to that knows its length and hash."""
+    """A file to write to that keeps track of its length and hash."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

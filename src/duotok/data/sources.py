@@ -15,19 +15,19 @@ def is_url(place: str) -> bool:
 
 
 def fingerprint(place: str) -> list[int] | None:
-    """[bytes, time of the last change in ns] of a file, to see that it is another one now; None for URLs and no file."""
+    """[bytes, time of the last change in ns] of a file, to notice changes; None for URLs and missing files."""
     if is_url(place):
         return None
     try:
-        found = Path(place).stat()
+        status = Path(place).stat()
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 @contextlib.contextmanager
 def local(place: str) -> Iterator[Path]:
-    """The file on this machine; one behind a URL is fetched for the time being. Raises AudioError when it is not there."""
+    """A local path of the file; one behind a URL is fetched to a temporary file. Raises AudioError when it is missing."""
     if not is_url(place):
         yield Path(place)
         return

@@ -1,7 +1,7 @@
-"""Separated stems on disk: `vocals` and `accompaniment` of one recording, both there or none, whose sum is the mix.
+"""Separated stems on disk: `vocals` and `accompaniment` of one recording, always both, whose sum is the mix.
 
-FLAC, 16 or 24 bit: the accompaniment is the mix minus the vocals as stored, rounded once; so the two files sum to the
-mix to half a step. Opus, about a quarter of the size: both tracks are coded, and their sum is the mix as well as a coder does.
+FLAC, 16 or 24 bit: the accompaniment is the mix minus the vocals as stored, rounded once, so the two files sum to the mix
+within half a step. Opus, about a quarter of the size: both tracks are coded, and their sum is the mix up to coding noise.
 The bytes are a function of the sound (and of the coder's version): Opus gets a fixed serial number and no date.
 """
 
@@ -25,17 +25,17 @@ from duotok.tracks import TRACKS
 
 EXTENSIONS = ("flac", "opus")
 OPUS_BITS = 80_000  # bits a second and channel
-# Samples of 960 are a frame of the Opus coder.
+# Samples in a frame of the Opus coder.
 OPUS_FRAME = 960
 
 
 def stem_files(folder: Path, extension: str) -> dict[str, Path]:
-    """Where the stems of a recording lie."""
+    """The paths of a recording's stems."""
     return {track: folder / f"{track}.{extension}" for track in TRACKS}
 
 
 def stems_in(folder: Path) -> dict[str, Path]:
-    """The stems that are there; {} when there are none. They appear together, so half a pair does not count."""
+    """The stems in a folder; {} when there are none. They are written together, so a single one does not count."""
     for extension in EXTENSIONS:
         files = stem_files(folder, extension)
         if all(path.is_file() for path in files.values()):
@@ -117,10 +117,10 @@ class _Opus:
 
 
 class StemWriter:
-    """Write the stems of one recording block by block; the files appear, together, when all is written.
+    """Write the stems of one recording block by block; the files appear together when all is written.
 
     `clipped` counts samples of a stem beyond full scale, which FLAC cannot hold. Raises AudioError (or OSError when the
-    disk is full) when the place cannot be written; nothing half-written stays.
+    disk is full) when the folder cannot be written; no partial files stay.
     """
 
     def __init__(self, folder: Path, channels: int, extension: str = "flac", bits: int = 16) -> None:
@@ -153,11 +153,11 @@ class StemWriter:
                 return
             full = 2 ** (self.bits - 1)
             scaled = torch.round(vocals.double() * full)
-            kept = scaled.clamp(-full, full - 1)
-            rest = torch.round(mix.double() * full - kept)
-            held = rest.clamp(-full, full - 1)
-            self.clipped += int((scaled != kept).sum() + (rest != held).sum())
-            for track, values in (("vocals", kept), ("accompaniment", held)):
+            clamped_vocals = scaled.clamp(-full, full - 1)
+            residual = torch.round(mix.double() * full - clamped_vocals)
+            clamped_residual = residual.clamp(-full, full - 1)
+            self.clipped += int((scaled != clamped_vocals).sum() + (residual != clamped_residual).sum())
+            for track, values in (("vocals", clamped_vocals), ("accompaniment", clamped_residual)):
                 self._files[track].write(np.ascontiguousarray(values.T.to(torch.int32).numpy()))
         except Exception as error:
             raise self._unwritable(error) from error
@@ -187,7 +187,7 @@ class StemWriter:
         try:
             if kind is None and not failed:
                 for partial in self._partial.values():
-                    partial.stat()  # gone if another run swept here: its stems must stay then
+                    partial.stat()  # raises if another run has removed it: that run's stems must stay then
                 remove_stems(self.folder)
                 for track, path in stem_files(self.folder, self.extension).items():
                     put(self._partial[track], path)

@@ -1,7 +1,7 @@
 """Transcribe: for every recording with a voice, WORK/lyrics/ID.json (`Lyrics.as_json`), or the reason why there is none.
 
-A recording's own lyrics file comes first: it is read, and words without times are placed by the lyric head of a bundle,
-if that recognizes them. Recordings without a file go to a transcriber that runs in an environment of its own.
+A recording's own lyrics file comes first: it is read, and words without times are aligned by the lyric head of a bundle, if
+it recognizes them. Recordings without a file go to a transcriber that runs in its own Python environment.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from duotok.data.lyric_head import LyricHead
 
 LEDGER = Path("ledger") / "transcribe.jsonl"
-FORMAT = 1  # of what this step writes: another number, and everything is done anew
+FORMAT = 1  # of this step's files; a new number makes everything be done again
 CHOICES = ("auto", *TOOLS, "none")
 MARGIN = 0.5
-"""Nats a letter (see `Aligned.margin`); with less, the head does not recognize the words and its times are noise."""
+"""Nats a letter (see `Aligned.margin`); below it the head does not recognize the words, and its times are noise."""
 
 
 @dataclass(frozen=True)
 class TranscriptionOptions:
     """transcriber: whisperx, funasr, auto (Chinese to FunASR, the rest to WhisperX) or none; tools: how each is run;
-    kinds: which recordings are looked at; bundle "" aligns nothing; encoding: of all lyrics files, "" for what each one is.
+    kinds: of the recordings to transcribe; bundle: "" aligns nothing; encoding: of all lyrics files, "" to detect it.
     """
 
     transcriber: str = "none"
@@ -58,7 +58,7 @@ class TranscriptionOptions:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown:
             raise ConfigError(f"kind '{unknown[0]}' is unknown; there are {', '.join(KINDS)}")
-        for name in self.wanted:
+        for name in self.required_tools:
             if name not in self.tools:
                 raise ConfigError(
                     f"{name} needs an environment of its own; name it with --python {name}=ENV/bin/python"
@@ -66,13 +66,13 @@ class TranscriptionOptions:
             interpreter(self.tools[name].python, name)
 
     @property
-    def wanted(self) -> tuple[str, ...]:
-        """The tools that may be asked."""
+    def required_tools(self) -> tuple[str, ...]:
+        """The tools that may be used, each of which must be in `tools`."""
         return {"auto": tuple(TOOLS), "none": ()}.get(self.transcriber, (self.transcriber,))
 
 
 def transcribe_recording(payload: dict[str, Any]) -> dict[str, Any]:
-    """The unit of work: find the words of one recording, write them, and say how and how many.
+    """The unit of work: find and write the words of one recording; returns their source and counts.
 
     Raises LyricsError for a damaged lyrics file or a tool that fails, AudioError for sound that cannot be read.
     """
@@ -84,11 +84,11 @@ def transcribe_recording(payload: dict[str, Any]) -> dict[str, Any]:
         length = _length(payload, audio)
         margin = None
         if payload["lyrics"]:
-            lyrics, margin = _own(payload, audio, start, length)
+            lyrics, margin = _from_file(payload, audio, start, length)
         else:
             seconds = payload["stop"] - start if payload["stop"] else None
             voice = audio.get("vocals") or next(iter(audio.values()))
-            lyrics = _heard(payload, voice, start, seconds)
+            lyrics = _from_transcriber(payload, voice, start, seconds)
     lyrics = dataclasses.replace(lyrics, language=lyrics.language or payload["language"] or None)
     with atomic_write(target) as file:
         file.write(json.dumps(lyrics.as_json(), ensure_ascii=False, indent=1).encode())
@@ -105,7 +105,7 @@ def _file(folder: Path, recording: str) -> Path:
 
 
 def _length(payload: dict[str, Any], audio: dict[str, Path]) -> float:
-    """Seconds of the recording: as its part or its metadata say, else its shortest file."""
+    """Seconds of the recording, from its part of the file or its metadata, else of its shortest file."""
     if payload["stop"]:
         return float(payload["stop"] - payload["start"])
     if payload["seconds"] is not None:
@@ -113,34 +113,36 @@ def _length(payload: dict[str, Any], audio: dict[str, Path]) -> float:
     return min(probe(path).seconds for path in audio.values()) - float(payload["start"])
 
 
-def _own(payload: dict[str, Any], audio: dict[str, Path], start: float, length: float) -> tuple[Lyrics, float | None]:
-    """The lyrics file's words; those of a whole song without times by the lyric head. And its margin."""
+def _from_file(
+    payload: dict[str, Any], audio: dict[str, Path], start: float, length: float
+) -> tuple[Lyrics, float | None]:
+    """The words of the lyrics file, and the margin if the lyric head aligned them: a whole song without times."""
     path, first, last = lyrics_part(payload["lyrics"])
     inside = length if last is None else min(length, last - first)
     lyrics = read_lyrics(path, seconds=inside, start=first + start, encoding=payload.get("encoding", ""))
     if any(line.timed for line in lyrics.lines) or not payload["align"]:
         return lyrics, None
     if first + start > 0:
-        return _noted(lyrics, "not aligned: a text without times, of more than this excerpt"), None
+        return _with_note(lyrics, "not aligned: a text without times, of more than this excerpt"), None
     settings = payload["align"]
     head = _head(settings["bundle"], settings["vocab"], payload["device"])
     try:
-        found = head.align(lyrics, audio, start, payload["stop"] - start if payload["stop"] else None)
+        aligned = head.align(lyrics, audio, start, payload["stop"] - start if payload["stop"] else None)
     except LyricsError as error:
-        return _noted(lyrics, f"not aligned: {error}"), None
-    margin = round(found.margin, 4)
+        return _with_note(lyrics, f"not aligned: {error}"), None
+    margin = round(aligned.margin, 4)
     if margin < settings["margin"]:
         reason = f"{settings['bundle']}'s lyric head does not recognize the words (margin {margin:.3f}, least {settings['margin']:g})"
-        return _noted(lyrics, f"not aligned: {reason}"), margin
-    return found.lyrics, margin
+        return _with_note(lyrics, f"not aligned: {reason}"), margin
+    return aligned.lyrics, margin
 
 
-def _noted(lyrics: Lyrics, note: str) -> Lyrics:
+def _with_note(lyrics: Lyrics, note: str) -> Lyrics:
     return dataclasses.replace(lyrics, notes=(*lyrics.notes, note))
 
 
-def _heard(payload: dict[str, Any], voice: Path, start: float, seconds: float | None) -> Lyrics:
-    """What the transcriber hears; when WhisperX finds that it is Chinese, FunASR hears it again, if it is there."""
+def _from_transcriber(payload: dict[str, Any], voice: Path, start: float, seconds: float | None) -> Lyrics:
+    """The words by the transcriber. With `auto` and no known language, Chinese found by WhisperX goes to FunASR."""
     tools, language = payload["tools"], payload["language"]
     lyrics = _transcriber(tools[payload["tool"]]).transcribe(voice, language, start, seconds)
     if payload["routed"] and not language:
@@ -156,7 +158,7 @@ _running: dict[str, Transcriber] = {}
 
 
 def _head(bundle: str, vocab: str, device: str) -> LyricHead:
-    from duotok.data.lyric_head import LyricHead  # the whole codec, for those who align only
+    from duotok.data.lyric_head import LyricHead  # imports the whole codec, which only alignment needs
 
     key = (bundle, vocab, device)
     if key not in _heads:
@@ -173,14 +175,14 @@ def _transcriber(settings: dict[str, Any]) -> Transcriber:
 
 @atexit.register
 def close_tools() -> None:
-    """End the transcribers of this process and forget the models."""
+    """End the transcribers of this process and release the models."""
     while _running:
         _running.popitem()[1].close()
     _heads.clear()
 
 
 def transcribe_units(recordings: Sequence[Recording], work: Path, options: TranscriptionOptions) -> list[Unit]:
-    """One unit for each recording that has lyrics or will be heard; a changed file or another model is another unit."""
+    """One unit for each recording that has lyrics or will be transcribed; a changed file or another model changes its stamp."""
     units = []
     for recording in recordings:
         if recording.kind not in options.kinds:
@@ -205,14 +207,14 @@ def transcribe_units(recordings: Sequence[Recording], work: Path, options: Trans
         place = {
             "folder": str(work.absolute() / "lyrics"),
             "device": options.device,
-            "tools": {name: dataclasses.asdict(options.tools[name]) for name in options.wanted},
+            "tools": {name: dataclasses.asdict(options.tools[name]) for name in options.required_tools},
         }
         units.append(Unit(recording.id, payload, place))
     return units
 
 
 def _tool(recording: Recording, options: TranscriptionOptions) -> str:
-    """Who hears it: nobody, when nobody knows whether there is singing and no vocals were separated."""
+    """The tool that transcribes a recording; "" for none, as for music without vocals that may have no singing."""
     if options.transcriber == "none" or (recording.kind == "music" and "vocals" not in recording.audio):
         return ""
     return route(recording.language, options.transcriber)

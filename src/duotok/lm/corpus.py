@@ -1,4 +1,4 @@
-"""Packed tokens: one Parquet file of songs, the codec that made them in its metadata, so that no two can be mixed up.
+"""Packed tokens: one Parquet file of songs, with their codec in its metadata, so that tokens of two codecs cannot be mixed.
 
 Columns: id, split, identity, recording, start_frame, n_frames, sha256, and one list<int32> for each codebook, named
 STREAM.CODEBOOK. sha256 is that of all else in the row; the metadata hold that of all rows, and a seal; pages have checksums.
@@ -45,22 +45,21 @@ def write_tokens(
     source: str = "",
     vectors: Vectors | None = None,
 ) -> int:
-    """Pack songs, atomically and in bounded memory; returns how many. Songs of a split are best given together.
+    """Pack songs, atomically and in bounded memory; returns how many. Pass the songs of a split together if possible.
 
     source: what the tokens were made from, for `TokenCorpus.source`; vectors: of all codes, for `TokenCorpus.vectors`.
-    Raises TokenFileError for tokens that cannot be this
-    codec's, streams of unequal length, an id that comes twice, or no songs.
+    Raises TokenFileError for tokens that this codec cannot have made, streams of unequal length, a duplicate id, or no songs.
     """
     pa, pq = _arrow()
     path = Path(path)
     vectors = {
         name: np.ascontiguousarray(table) for name, table in (vectors or {}).items()
-    }  # files hold rows as they lie
+    }  # safetensors writes the memory as it lies
     more = {VECTORS: safetensors.numpy.save(vectors)} if vectors else {}
     facts = {"format": FORMAT, "codec": identity.as_json(), "source": source, "vectors": _hash(more.get(VECTORS))}
     schema = _schema(identity).with_metadata({KEY: json.dumps(seal(facts)).encode(), **more})
     plain = [column.name for column in identity.columns]
-    seen: set[str] = set()
+    song_ids: set[str] = set()
     all_songs = hashlib.sha256()
     try:
         with writing(path) as partial:
@@ -74,9 +73,9 @@ def write_tokens(
                 for group in _groups(songs):
                     for song in group:
                         check_song(identity, song, str(path))
-                        if song.id in seen:
+                        if song.id in song_ids:
                             raise TokenFileError(f"{path}: song '{song.id}' comes twice; give every song its own id")
-                        seen.add(song.id)
+                        song_ids.add(song.id)
                     columns: dict[str, Any] = {
                         "id": [s.id for s in group], "split": [s.split for s in group],
                         "identity": [s.identity for s in group], "recording": [s.recording for s in group],
@@ -90,11 +89,11 @@ def write_tokens(
                         columns[name] = pa.ListArray.from_arrays(ends, pa.array(codes.astype(np.int32)))
                     writer.write_table(pa.table(columns, schema=schema))
                 writer.add_key_value_metadata({SONGS: all_songs.hexdigest().encode()})
-            if not seen:
+            if not song_ids:
                 raise TokenFileError(f"{path}: no songs to pack")
     except OSError as error:
         raise DuoTokError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
-    return len(seen)
+    return len(song_ids)
 
 
 def _hash(data: bytes | None) -> str:
@@ -122,9 +121,9 @@ def _schema(identity: CodecIdentity) -> pyarrow.Schema:
 
 
 class TokenCorpus:
-    """A packed corpus. Opening it reads the small columns; tokens are read split by split, when first asked for.
+    """A packed corpus. Opening it reads the small columns; tokens are read split by split, on first use.
 
-    codec: the only one whose tokens will do. Raises TokenFileError when the file is missing, foreign, damaged, or holds
+    codec: the only one whose tokens are accepted. Raises TokenFileError when the file is missing, foreign, damaged, or holds
     tokens of another codec.
     """
 
@@ -139,10 +138,10 @@ class TokenCorpus:
             raise TokenFileError(f"{path}: no such file; make it with: duotok pack") from None
         except (OSError, ValueError, KeyError):
             raise TokenFileError(f"{path}: not packed tokens, or damaged; make it with: duotok pack") from None
-        found = facts.get("format") if isinstance(facts, dict) else None
-        if found != FORMAT:
+        file_format = facts.get("format") if isinstance(facts, dict) else None
+        if file_format != FORMAT:
             raise TokenFileError(
-                f"{path}: packed in format {found}, this DuoTok reads {FORMAT}; pack again, with --force"
+                f"{path}: packed in format {file_format}, this DuoTok reads {FORMAT}; pack again, with --force"
             )
         if not is_sealed(facts):
             raise TokenFileError(f"{path}: damaged (its metadata); make it again with: duotok pack --force")
@@ -192,21 +191,21 @@ class TokenCorpus:
 
     @property
     def has_vectors(self) -> bool:
-        """Whether `vectors` can be had."""
+        """Whether the file has undamaged `vectors`."""
         try:
             return self.vectors is not None
         except TokenFileError:
             return False
 
     def check(self) -> None:
-        """Read everything once. Raises TokenFileError when anything is not as it was written."""
+        """Read everything once. Raises TokenFileError when anything has changed since it was written."""
         for group in range(self._file.num_row_groups):
             for _ in self._rows(group):
                 pass
         _ = self.vectors
 
     def seconds(self, split: Split) -> float:
-        """How much there is of a split."""
+        """Total duration of a split."""
         return self.counts.get(split, (0, 0))[1] / self.identity.frame_rate
 
     def _read(self, groups: list[int] | None, columns: list[str] | None) -> pyarrow.Table:
@@ -219,18 +218,18 @@ class TokenCorpus:
             raise TokenFileError(f"{self.path}: damaged ({reason}); make it again with: duotok pack") from None
 
     def _songs(self, split: Split) -> list[TokenizedSong]:
-        """All songs of a split, in the order of the file; kept once read (8 bytes a frame of two streams).
+        """All songs of a split, in the order of the file; cached (8 bytes a frame of two streams).
 
         Raises TokenFileError when there are none, or when tokens do not fit the codec.
         """
         groups = [
             g for g in range(self._file.num_row_groups) if split in self._read([g], ["split"])["split"].to_pylist()
         ]
-        found = [song for group in groups for song in self._rows(group) if song.split == split]
-        if not found:
-            there = ", ".join(f"{count} {name}" for name, (count, _) in self.counts.items())
-            raise TokenFileError(f"{self.path}: no songs of split '{split}'; it has {there or 'none at all'}")
-        return found
+        songs = [song for group in groups for song in self._rows(group) if song.split == split]
+        if not songs:
+            available = ", ".join(f"{count} {name}" for name, (count, _) in self.counts.items())
+            raise TokenFileError(f"{self.path}: no songs of split '{split}'; it has {available or 'none at all'}")
+        return songs
 
     def _rows(self, group: int) -> Iterator[TokenizedSong]:
         table = self._read([group], None)

@@ -26,7 +26,7 @@ from duotok.records import Split
 
 SECONDS = 30.0
 FACTS = "facts.json"
-GROUP = 8  # batches that are sorted by length together, and after which songs are written
+GROUP = 8  # batches that are sorted by length together; finished songs are written after each group
 
 
 def evaluate(
@@ -40,7 +40,7 @@ def evaluate(
     batch_size: int = 8,
     out: Path | None = None,
 ) -> list[SongScore]:
-    """`score_songs` over a split; stretches of one recording are put together, so that a song is a recording.
+    """`score_songs` over a split; stretches of one recording are joined, so that a song is a recording.
 
     Raises TokenFileError when the corpus holds tokens of another codec than the model's.
     """
@@ -61,13 +61,13 @@ def score_songs(
     last: int | None = None,
     out: Path | None = None,
 ) -> list[SongScore]:
-    """One SongScore for each song and codebook that the protocol asks for, in the order of songs and codebooks.
+    """One SongScore for each song and each codebook that the protocol predicts, in the order of songs and codebooks.
 
     Songs are cut by `pieces`; scores of a song's pieces follow each other in time. Songs too short for one piece are left
     out. last: only so many frames at the end of each piece are scored (the model sees all of it).
-    out: a folder that keeps finished songs (one file each), so that a stopped evaluation goes on.
-    Raises TokenFileError for tokens that the model cannot have, ConfigError for pieces that the protocol leaves nothing of,
-    DuoTokError when `out` holds scores of anything else.
+    out: a folder for finished songs (one file each), so that a stopped evaluation can resume.
+    Raises TokenFileError for tokens that are not of the model's codec, ConfigError for pieces no longer than the prefix,
+    DuoTokError when `out` holds scores of another evaluation.
     """
     model.codec.require(protocol.codec, "protocol")
     check_lengths(protocol, seconds, shortest)
@@ -79,31 +79,31 @@ def score_songs(
             "model": fingerprint(model), "codec": model.codec.as_json(), **protocol.describe(), "seconds": seconds,
             "shortest": shortest, "songs": _digest(songs), **({} if last is None else {"last": last}),
         })  # fmt: skip
-    found: dict[int, list[SongScore]] = {}
+    scores_by_song: dict[int, list[SongScore]] = {}
     todo = []
     for piece in pieces(songs, model.codec, seconds, shortest):
-        if piece.song not in found and store is not None and store.has(piece.song):
-            found[piece.song] = store.load(piece.song)
-        if piece.song not in found:
+        if piece.song not in scores_by_song and store is not None and store.has(piece.song):
+            scores_by_song[piece.song] = store.load(piece.song)
+        if piece.song not in scores_by_song:
             todo.append(piece)
     was_training = model.training
     model.eval()
     try:
         for index, scores in _score(model, songs, protocol, todo, batch_size, last):
-            found[index] = scores
+            scores_by_song[index] = scores
             if store is not None:
                 store.save(index, scores)
     finally:
         model.train(was_training)
-    if not found:
+    if not scores_by_song:
         raise TokenFileError(
             f"no song of at least {min(shortest, seconds):g} s among {len(songs)}; score shorter pieces"
         )
-    return [score for index in sorted(found) for score in found[index]]
+    return [score for index in sorted(scores_by_song) for score in scores_by_song[index]]
 
 
 def _without_pad(song: TokenizedSong, protocol: Protocol) -> TokenizedSong:
-    """A source may hold PAD where somebody took frames out of it (diagnostics); nothing else may."""
+    """The song with PAD in its source replaced by code 0. Only a source may hold PAD: the corruption test masks it so."""
     if protocol.name == "parallel" or protocol.source not in song.tokens:
         return song
     pads = np.array([[size + 2] for size in protocol.codec.stream(protocol.source).codebook_sizes])
@@ -112,15 +112,15 @@ def _without_pad(song: TokenizedSong, protocol: Protocol) -> TokenizedSong:
 
 
 def joined(scores: Sequence[SongScore], songs: Sequence[TokenizedSong]) -> list[SongScore]:
-    """Scores of the stretches of one recording put together, under its name, in the order of time."""
+    """Scores of the stretches of one recording, joined in the order of time and named after the recording."""
     places = {song.id: (song.recording_id, song.start_frame) for song in songs}
     parts: dict[tuple[str, str, int], list[SongScore]] = {}
     for score in scores:
         parts.setdefault((places[score.song][0], score.stream, score.codebook), []).append(score)
     result = []
-    for (name, _, _), found in parts.items():
-        found.sort(key=lambda score: places[score.song][1])
-        result.append(replace(_behind_each_other(found), song=name))
+    for (name, _, _), stretches in parts.items():
+        stretches.sort(key=lambda score: places[score.song][1])
+        result.append(replace(_concatenated(stretches), song=name))
     return result
 
 
@@ -134,7 +134,7 @@ def _score(
 ) -> Iterator[tuple[int, list[SongScore]]]:
     """(number of a song, its scores) as soon as all of its pieces are done."""
     done: dict[int, list[tuple[int, list[SongScore]]]] = {}
-    wanted = Counter(piece.song for piece in todo)
+    pieces_of_song = Counter(piece.song for piece in todo)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("scores", total=len(todo))
         for first in range(0, len(todo), GROUP * batch_size):
@@ -144,13 +144,13 @@ def _score(
                 for piece, scores in zip(part, score_pieces(model, songs, protocol, part, last), strict=True):
                     done.setdefault(piece.song, []).append((piece.start, scores))
                 progress.advance(task, len(part))
-            for index in [index for index, parts in done.items() if len(parts) == wanted[index]]:
+            for index in [index for index, parts in done.items() if len(parts) == pieces_of_song[index]]:
                 parts = [scores for _, scores in sorted(done.pop(index), key=lambda part: part[0])]
-                yield index, [_behind_each_other(column) for column in zip(*parts, strict=True)]
+                yield index, [_concatenated(column) for column in zip(*parts, strict=True)]
 
 
-def _behind_each_other(parts: Sequence[SongScore]) -> SongScore:
-    """Scores of one codebook that follow each other."""
+def _concatenated(parts: Sequence[SongScore]) -> SongScore:
+    """Consecutive scores of one codebook, joined."""
     bits, ranks, codes = (np.concatenate([getattr(s, name) for s in parts]) for name in ("bits", "ranks", "codes"))
     return replace(parts[0], bits=bits, ranks=ranks, codes=codes)
 
@@ -162,12 +162,12 @@ def score_pieces(
     part: Sequence[Piece],
     last: int | None = None,
 ) -> list[list[SongScore]]:
-    """Scores of one batch of pieces: for each piece, one SongScore for each codebook that is asked for, of the `last` frames
-    that it asks for, or of all."""
+    """Scores of one batch of pieces: for each piece, one SongScore for each predicted codebook, of its `last` scored frames
+    or of all."""
     examples = [protocol.example(piece.tokens(songs)) for piece in part]
     inputs, targets, mask = batched(examples, model.codec)
     sizes = targets.new_tensor(model.sizes)
-    mask &= targets < sizes  # EOS is learned, but it is no code: it has no place in the figures
+    mask &= targets < sizes  # EOS is learned, but it is not a code and does not count in the figures
     if last is not None:
         mask &= mask.flip(1).cumsum(1).flip(1) <= last
     scores = model.scores(*(value.to(model.device) for value in (inputs, targets, mask)))
@@ -189,7 +189,7 @@ def score_pieces(
 
 
 def fingerprint(model: MultiStreamLM) -> str:
-    """sha256 of the weights, and so of what any score depends on besides the tokens."""
+    """sha256 of the weights, which with the tokens determine all scores."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"\0{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
@@ -207,7 +207,7 @@ def _digest(songs: Sequence[TokenizedSong]) -> str:
 
 
 class _Folder:
-    """Scores of finished songs, one file each, and what they are scores of."""
+    """Scores of finished songs, one file each, with the facts that identify the evaluation."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.folder = folder

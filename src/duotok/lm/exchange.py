@@ -1,10 +1,10 @@
 """Packed tokens as files that other programs read, and back: `duotok tokens export` and `import`.
 
 FOLDER/layout.json      how to read the sequences: layout, offsets, special numbers, codec; hashes of all files; sealed, written last
-FOLDER/vectors.safetensors   what the codec knows of its codes, where the corpus has it
+FOLDER/vectors.safetensors   the vectors of the codec's codes, where the corpus has them
 parquet                 SPLIT.parquet
 hf                      data/SPLIT-00000-of-00001.parquet and README.md, for `datasets.load_dataset(FOLDER)`
-npy                     SPLIT.tokens.npy, all songs behind each other; SPLIT.starts.npy, where each begins; SPLIT.songs.jsonl
+npy                     SPLIT.tokens.npy, all songs concatenated; SPLIT.starts.npy, where each begins; SPLIT.songs.jsonl
 webdataset              SPLIT-000000.tar ...: KEY.tokens.npy and KEY.json for each song
 """
 
@@ -54,9 +54,9 @@ class Exported:
 
 
 def export_tokens(corpus: TokenCorpus, folder: Path, layout: Layout, to: To) -> Exported:
-    """Write all songs of a corpus into `folder`, which is new or empty; whole or not at all.
+    """Write all songs of a corpus into `folder`, which must be new or empty; it appears complete or not at all.
 
-    The same corpus and layout give the same bytes. Raises DuoTokError when something is there already or it cannot be written,
+    The same corpus and layout give the same bytes. Raises DuoTokError when the folder holds something or cannot be written,
     TokenFileError for a damaged corpus.
     """
     if to not in WRITERS:
@@ -187,7 +187,7 @@ def _card(corpus: TokenCorpus, layout: Layout, songs: Mapping[str, int]) -> str:
 
 
 def read_layout(path: Path) -> tuple[Layout, dict[str, Any]]:
-    """The layout of an export, and all that its `layout.json` says. Raises TokenFileError when it is missing, foreign or damaged."""
+    """The layout of an export, and all values of its `layout.json`. Raises TokenFileError when it is missing, foreign or damaged."""
     try:
         values = read_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -211,18 +211,18 @@ def read_layout(path: Path) -> tuple[Layout, dict[str, Any]]:
 
 
 def import_tokens(folder: Path, path: Path) -> int:
-    """Pack an export again as `path`: the very songs, in the same order. Returns how many.
+    """Pack an export again as `path`: the same songs in the same order. Returns how many.
 
     Raises TokenFileError for a folder that is no export, or one with a missing, foreign or altered file, which it names.
     """
     layout, facts = read_layout(folder / LAYOUT)
     hashes: Mapping[str, str] = facts["sha256"]
-    for name, known in hashes.items():
+    for name, expected in hashes.items():
         try:
-            found = sha256(folder / name)
+            actual = sha256(folder / name)
         except OSError as error:
             raise TokenFileError(f"{folder / name}: cannot be read ({error.strerror}); copy the export again") from None
-        if found != known:
+        if actual != expected:
             raise TokenFileError(f"{folder / name}: was changed since it was written; copy the export again")
     vectors: Vectors | None = None
     try:
@@ -237,9 +237,9 @@ def import_tokens(folder: Path, path: Path) -> int:
     def songs() -> Iterator[TokenizedSong]:
         for row in rows:
             tokens = layout.read_back(row.pop("input_ids"), f"{folder}: song '{row['id']}'")
-            known, frames = row.pop("sha256"), row.pop("n_frames")
+            expected, frames = row.pop("sha256"), row.pop("n_frames")
             song = TokenizedSong(tokens=tokens, **row)
-            if song.sha256 != known or song.frames != frames:
+            if song.sha256 != expected or song.frames != frames:
                 raise TokenFileError(f"{folder}: song '{song.id}' is not what was exported; export the tokens again")
             yield song
 

@@ -1,7 +1,7 @@
 """Music out of a language model: frame by frame with a cache of keys and values, one song for each seed.
 
-A model has seen pieces of some seconds only. What is longer is made in windows of that length: each begins with the last half
-of the one before, laid out exactly as a piece in training, so that the model never meets a place that it does not know.
+A model has been trained on pieces of limited length. Longer songs are generated in windows of that length: each begins with the
+last half of the one before, laid out exactly as a piece in training, so that no position is beyond those of training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, eq=False)
 class GeneratedTokens:
-    """Tokens of one song: stream -> int32 `[codebooks, frames]`, what was given included. ended: the model ended it itself."""
+    """Tokens of one song: stream -> int32 `[codebooks, frames]`, given ones included. ended: whether the model ended the song."""
 
     seed: int
     tokens: dict[str, NDArray[np.int32]]
@@ -35,7 +35,7 @@ class GeneratedTokens:
 
 
 class GenerationWindow(NamedTuple):
-    """The model reads frames `[start, stop)` as far as they are known, and makes frames `[first, last)` of them."""
+    """The model reads the known ones of frames `[start, stop)` and generates frames `[first, last)` of them."""
 
     start: int
     stop: int
@@ -44,18 +44,18 @@ class GenerationWindow(NamedTuple):
 
 
 def windows(protocol: Protocol, frames: int, known: int, piece: int) -> list[GenerationWindow]:
-    """The windows that make frames `[known, frames)`, each at most `piece` long."""
-    found = []
+    """The windows that generate frames `[known, frames)`, each at most `piece` long."""
+    plan = []
     prefix = min(protocol.prefix, frames)
-    if known < prefix:  # a beginning that the model was always given in training; from there on it is at home
-        found.append(GenerationWindow(0, min(piece, frames), known, prefix))
+    if known < prefix:  # training always gave the prefix, so generate it first, alone
+        plan.append(GenerationWindow(0, min(piece, frames), known, prefix))
         known = prefix
     while known < frames:
         start = max(0, min(known - piece // 2, frames - piece))
         stop = min(start + piece, frames)
-        found.append(GenerationWindow(start, stop, known, stop))
+        plan.append(GenerationWindow(start, stop, known, stop))
         known = stop
-    return found
+    return plan
 
 
 @torch.inference_mode()
@@ -73,49 +73,52 @@ def generate(
     """One song of `seconds` for each of `seeds`, side by side.
 
     given: stream -> codes `[codebooks, frames]` that stay as they are. A track-to-track model needs its source for the whole
-    length, and goes on from what is given of the target. A parallel model goes on from what is given of all streams; a stream
-    of which more is given is followed frame by frame.
-    at_least: from here on (seconds) the model may end the song; by default never. cache: False reads everything anew at every
-    step, for tests and measurements: the same codes, many times slower. progress(fraction) is called as it goes.
+    length, and continues the given part of the target. A parallel model continues from the end of the shortest given stream,
+    and conditions on the further frames of longer ones.
+    at_least: seconds from which on the model may end the song; by default it never does. cache: False reads the whole sequence
+    again at every step, for tests and measurements: the same codes, many times slower. progress(fraction) is called after each
+    frame.
     Raises ConfigError for lengths that do not fit, TokenFileError for codes that the codec does not have.
     """
     codec, sampling = lm.protocol.codec, sampling or TokenSampling()
     frames = codec.frames(seconds)
     if frames < 1 or not seeds:
         raise ConfigError(f"{seconds:g} s for {len(seeds)} seeds: nothing to make; take at least a frame and one seed")
-    have = check_given(lm.protocol, given or {}, frames)
-    known = min(have[k] for k in lm.protocol.scored)
+    given_frames = check_given(lm.protocol, given or {}, frames)
+    known = min(given_frames[k] for k in lm.protocol.scored)
     earliest = frames if at_least is None else max(1, codec.frames(at_least), known)
-    work = _Work(lm, Draws(tuple(seeds)), sampling, _song(lm.protocol, given or {}, frames, len(seeds)), have)
+    songs = _Songs(
+        lm, Draws(tuple(seeds)), sampling, _initial_song(lm.protocol, given or {}, frames, len(seeds)), given_frames
+    )
     plan = windows(lm.protocol, frames, known, max(1, codec.frames(lm.seconds)))
     ends = [frames] * len(seeds)
     for window in plan:
-        reader = _Reader(lm.model, work.prompt(window), cache)
+        reader = _Reader(lm.model, songs.prompt(window), cache)
         for frame in range(window.first, window.last):
-            logits = work.logits(reader.state, frame)
+            logits = songs.logits(reader.state, frame)
             if frame >= earliest:
-                over = work.over(logits, frame)
-                ends = [min(end, frame) if now else end for end, now in zip(ends, over, strict=True)]
+                ended = songs.over(logits, frame)
+                ends = [min(end, frame) if now else end for end, now in zip(ends, ended, strict=True)]
                 if max(ends) <= frame:
                     break
-            work.take(logits, frame)
+            songs.take(logits, frame)
             if frame + 1 < window.last:
-                reader.read(work.step(frame))
+                reader.read(songs.step(frame))
             if progress is not None:
                 progress((frame + 1 - known) / (frames - known))
         if max(ends) < window.last:
             break
-    song = work.song.cpu().numpy().astype(np.int32)
+    song = songs.song.cpu().numpy().astype(np.int32)
     return [
-        GeneratedTokens(seed, {s.name: song[i, :end].T[work.of(s.name)] for s in codec.streams}, end < frames)
+        GeneratedTokens(seed, {s.name: song[i, :end].T[songs.columns_of(s.name)] for s in codec.streams}, end < frames)
         for i, (seed, end) in enumerate(zip(seeds, ends, strict=True))
     ]
 
 
 def check_given(protocol: Protocol, given: Given, frames: int) -> dict[int, int]:
-    """How many frames are given of each column. Raises ConfigError or TokenFileError as `generate`, which explains them."""
+    """How many frames are given of each column. Raises ConfigError or TokenFileError, see `generate`."""
     codec, rate = protocol.codec, protocol.codec.frame_rate
-    have = dict.fromkeys(range(len(codec.columns)), 0)
+    given_frames = dict.fromkeys(range(len(codec.columns)), 0)
     names = [stream.name for stream in codec.streams]
     for name, codes in given.items():
         if name not in names:
@@ -129,24 +132,24 @@ def check_given(protocol: Protocol, given: Given, frames: int) -> dict[int, int]
             bad = row[(row < 0) | (row >= size)]
             if len(bad):
                 raise TokenFileError(f"given: {name}.{k} holds token {int(bad[0])}, its codebook ends at {size - 1}")
-        have |= {k: codes.shape[1] for k, column in enumerate(codec.columns) if column.stream == name}
+        given_frames |= {k: codes.shape[1] for k, column in enumerate(codec.columns) if column.stream == name}
     if protocol.name == "track_to_track":
-        source = min(n for k, n in have.items() if codec.columns[k].stream == protocol.source)
+        source = min(n for k, n in given_frames.items() if codec.columns[k].stream == protocol.source)
         if source < frames:
             raise ConfigError(
                 f"{source / rate:g} s of {protocol.source} are given, {frames / rate:g} s of {protocol.target} are wanted; "
                 "the source must be as long"
             )
-    known = min(have[k] for k in protocol.scored)
+    known = min(given_frames[k] for k in protocol.scored)
     if known >= frames:
         raise ConfigError(
             f"a prefix of {known / rate:g} s leaves nothing to make of {frames / rate:g} s; make it longer"
         )
-    return have
+    return given_frames
 
 
-def _song(protocol: Protocol, given: Given, frames: int, rows: int) -> Tensor:
-    """int64 `[rows, frames, K]`: what is given, and PAD."""
+def _initial_song(protocol: Protocol, given: Given, frames: int, rows: int) -> Tensor:
+    """int64 `[rows, frames, K]`: the given codes, and PAD elsewhere."""
     pads = torch.tensor([column.size + 2 for column in protocol.codec.columns])
     song = pads.repeat(rows, frames, 1)
     for k, column in enumerate(protocol.codec.columns):
@@ -156,22 +159,22 @@ def _song(protocol: Protocol, given: Given, frames: int, rows: int) -> Tensor:
     return song
 
 
-class _Work:
-    """Songs in the making. song: int64 `[rows, frames, K]`; have: frames that are given of each column."""
+class _Songs:
+    """The songs that are being generated. song: int64 `[rows, frames, K]`; given_frames: of each column."""
 
     def __init__(
-        self, lm: LanguageModel, draws: Draws, sampling: TokenSampling, song: Tensor, have: dict[int, int]
+        self, lm: LanguageModel, draws: Draws, sampling: TokenSampling, song: Tensor, given_frames: dict[int, int]
     ) -> None:
-        self.lm, self.draws, self.sampling, self.have = lm, draws, sampling, have
+        self.lm, self.draws, self.sampling, self.given_frames = lm, draws, sampling, given_frames
         self.columns = lm.protocol.codec.columns
         self.song = song.to(lm.model.device)
         self.scored = list(lm.protocol.scored)
 
-    def of(self, stream: str) -> list[int]:
+    def columns_of(self, stream: str) -> list[int]:
         return [k for k, column in enumerate(self.columns) if column.stream == stream]
 
     def prompt(self, window: GenerationWindow) -> Tensor:
-        """What the model reads before it makes the window's first frame, `[rows, steps, K]`: see `protocols.py`."""
+        """What the model reads before it generates the window's first frame, `[rows, steps, K]`: see `protocols.py`."""
         start, stop, first, _ = window
         sizes = self.song.new_tensor([column.size for column in self.columns])
         sos = sizes.expand(len(self.song), 1, -1)
@@ -179,27 +182,27 @@ class _Work:
             return torch.cat([sos, self.song[:, start:first]], dim=1)
         begin = min(start + self.lm.protocol.prefix, first)
         target = self._only(self.scored, slice(start, first))
-        source = self._only(self.of(self.lm.protocol.source), slice(start, stop))
+        source = self._only(self.columns_of(self.lm.protocol.source), slice(start, stop))
         return torch.cat([source, target[:, : begin - start], sos, target[:, begin - start :]], dim=1)
 
     def step(self, frame: int) -> Tensor:
-        """What the model reads once a frame is made, `[rows, 1, K]`."""
+        """What the model reads after a frame was generated, `[rows, 1, K]`."""
         return self._only(self.scored, slice(frame, frame + 1))
 
     def _only(self, columns: list[int], frames: slice) -> Tensor:
-        """Frames of some columns; the others PAD."""
+        """Frames of some columns; the others are PAD."""
         part = self.song[:, frames]
         alone = part.new_tensor([column.size + 2 for column in self.columns]).repeat(*part.shape[:2], 1)
         alone[..., columns] = part[..., columns]
         return alone
 
     def logits(self, state: Tensor, frame: int) -> dict[int, Tensor]:
-        """Of the columns that are not given at this frame: `[rows, V_k + 3]` each."""
-        wanted = [k for k in self.scored if frame >= self.have[k]]
-        return {k: found.float() for k, found in zip(wanted, self.lm.model.logits(state, wanted), strict=True)}
+        """Logits `[rows, V_k + 3]` of each column that is not given at this frame."""
+        columns = [k for k in self.scored if frame >= self.given_frames[k]]
+        return {k: values.float() for k, values in zip(columns, self.lm.model.logits(state, columns), strict=True)}
 
     def over(self, logits: dict[int, Tensor], frame: int) -> list[bool]:
-        """Which songs end before this frame. EOS is one event that all heads speak of: its probability is their mean."""
+        """Which songs end before this frame. All heads predict the same EOS, so its probability is their mean."""
         chances = []
         for k, values in logits.items():
             size = self.columns[k].size
@@ -212,7 +215,7 @@ class _Work:
         return (draws[:, 0] < mean).tolist()
 
     def take(self, logits: dict[int, Tensor], frame: int) -> None:
-        """Choose the codes of a frame, among the codes alone."""
+        """Choose the codes of a frame; special tokens are excluded."""
         for k, values in logits.items():
             column = self.columns[k]
             keys = self.draws.keys(column.name, frame)
@@ -220,7 +223,7 @@ class _Work:
 
 
 class _Reader:
-    """What the model has read. state: `[rows, hidden]` after the last step."""
+    """The model and the sequence that it has read. state: `[rows, hidden]` after the last step."""
 
     def __init__(self, model: MultiStreamLM, prompt: Tensor, cached: bool) -> None:
         self.model, self.rows = model, len(prompt)
@@ -228,7 +231,7 @@ class _Reader:
         self.sequence = prompt
         alike = cached and bool((prompt == prompt[:1]).all())
         self.state = model.hidden(prompt[:1] if alike else prompt, self.cache)[:, -1]
-        if alike and self.cache is not None:  # candidates begin alike: read once
+        if alike and self.cache is not None:  # equal prompts are read once
             self.cache.batch_repeat_interleave(self.rows)
             self.state = self.state.expand(self.rows, -1)
 

@@ -1,11 +1,11 @@
-"""Cross-entropy and scores of a head with many thousand classes, without ever holding all logits.
+"""Cross-entropy and scores of a head with many thousand classes, without holding all logits at once.
 
-The gradient of a sum of cross-entropies is known as soon as the logits are, so the forward pass leaves it behind and the
+The gradient of a sum of cross-entropies is known as soon as the logits are, so the forward pass computes it and the
 backward pass only scales it: three matrix products a chunk, no logits kept, none computed twice.
 
-torch has the same idea since 2.13, `F.linear_cross_entropy` with options. We keep ours: it runs on older torch, tells each
-row's loss without a fourth product, and `python -m benchmarks.head_loss` (one thread of a busy CPU, torch 2.13, fp32)
-found torch's 5 to 8 times as slow, with one and a half to two times the memory. On a GPU it was not measured.
+torch has had the same since 2.13: `F.linear_cross_entropy` with options. We keep ours: it runs on older torch, returns each
+row's loss without a fourth product, and in `python -m benchmarks.head_loss` (one thread of a busy CPU, torch 2.13, fp32)
+torch's was 5 to 8 times as slow, with one and a half to two times the memory. On a GPU it was not measured.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -24,8 +24,8 @@ CHUNK = {"cpu": 1 << 24, "cuda": 1 << 27}
 
 
 class Losses(NamedTuple):
-    """Of one codebook. nats: the sum over all targets, with gradient; code_nats, codes: the sum over targets that are codes
-    (not EOS), and how many those are."""
+    """Losses of one codebook. nats: the sum over all targets, with gradient; code_nats, codes: the sum over targets that are
+    codes (not EOS), and their number."""
 
     nats: Tensor
     code_nats: Tensor
@@ -33,8 +33,8 @@ class Losses(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Of one codebook, a row for each target: bits float32 (-log2 of its probability among the codes), ranks int64 (0: the
-    model's first guess; equal logits in the order of their codes)."""
+    """Scores of one codebook, a row for each target: bits float32 (-log2 of its probability among the codes), ranks int64
+    (0: the model's first guess; equal logits in the order of their codes)."""
 
     bits: Tensor
     ranks: Tensor
@@ -42,8 +42,8 @@ class Scores(NamedTuple):
 
 def head_loss(hidden: Tensor, head: nn.Linear, targets: Tensor, size: int) -> Losses:
     """Cross-entropy over all `size + 3` classes: hidden `[n, width]`, targets `[n]`."""
-    want = torch.is_grad_enabled()
-    total, rows = _HeadLoss.apply(hidden, head.weight, head.bias, targets, want)
+    with_gradient = torch.is_grad_enabled()
+    total, rows = _HeadLoss.apply(hidden, head.weight, head.bias, targets, with_gradient)
     codes = targets < size
     return Losses(total, (rows * codes).sum(), codes.sum())
 
@@ -57,13 +57,13 @@ def head_scores(hidden: Tensor, head: nn.Linear, targets: Tensor, size: int) -> 
     order = torch.arange(size, device=targets.device)
     scratch: Tensor | None = None
     for rows, logits, _, _ in _chunks(hidden, head.weight[:size], head.bias[:size]):
-        wanted = targets[rows, None]
-        at = logits.gather(1, wanted)
+        columns = targets[rows, None]
+        at = logits.gather(1, columns)
         scratch = logits.new_empty(logits.shape) if scratch is None else scratch[: len(logits)]
         ahead = torch.gt(logits, at, out=scratch).sum(1).long()  # truth values as floats: six times as fast to add up
         equal = torch.eq(logits, at, out=scratch).sum(1) > 1
-        if bool(equal.any()):  # the uniform predictor's accuracy must be 1 / V, not 1
-            ahead[equal] += ((logits[equal] == at[equal]) & (order < wanted[equal])).sum(1)
+        if bool(equal.any()):  # rank ties by code: the uniform predictor's accuracy must be 1 / V, not 1
+            ahead[equal] += ((logits[equal] == at[equal]) & (order < columns[equal])).sum(1)
         top = logits.amax(1, keepdim=True)
         spread = logits.sub_(top).exp_().sum(1)
         bits.append((top - at)[:, 0] / math.log(2) + spread.log2())
@@ -72,7 +72,7 @@ def head_scores(hidden: Tensor, head: nn.Linear, targets: Tensor, size: int) -> 
 
 
 def _chunks(hidden: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """(rows, logits float32 in a buffer that may be written to, hidden and weight as they were multiplied)."""
+    """(rows, logits float32 in a reused buffer that may be overwritten, hidden and weight in the dtype of the product)."""
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     hidden, weight, bias = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
@@ -86,25 +86,25 @@ def _chunks(hidden: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slic
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Sum over rows of the cross-entropy of `hidden @ weight.T + bias`, and the rows' own (without gradient)."""
+    """Sum over rows of the cross-entropy of `hidden @ weight.T + bias`, and that of each row (without gradient)."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, want: bool
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, with_gradient: bool
     ) -> tuple[Tensor, Tensor]:
         nats = hidden.new_empty(len(hidden), dtype=torch.float32)
-        d_hidden = torch.empty_like(hidden) if want else None
-        d_weight = torch.zeros_like(weight) if want else None
-        d_bias = torch.zeros_like(bias) if want else None
+        d_hidden = torch.empty_like(hidden) if with_gradient else None
+        d_weight = torch.zeros_like(weight) if with_gradient else None
+        d_bias = torch.zeros_like(bias) if with_gradient else None
         for rows, logits, part, used in _chunks(hidden, weight, bias):
-            wanted = targets[rows, None]
-            at = logits.gather(1, wanted)
+            columns = targets[rows, None]
+            at = logits.gather(1, columns)
             top = logits.amax(1, keepdim=True)
             spread = logits.sub_(top).exp_().sum(1, keepdim=True)
             nats[rows] = (spread.log() + top - at)[:, 0]
             if d_hidden is None or d_weight is None or d_bias is None:
                 continue
-            slope = logits.div_(spread).scatter_add_(1, wanted, torch.full_like(at, -1.0)).to(part.dtype)
+            slope = logits.div_(spread).scatter_add_(1, columns, torch.full_like(at, -1.0)).to(part.dtype)
             d_hidden[rows] = slope @ used
             d_bias += slope.sum(0)
             if d_weight.dtype == slope.dtype:
@@ -117,8 +117,8 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients are scaled in place and handed over, so there is one backward pass for a forward pass."""
+        """The gradients are scaled in place and released, so a forward pass allows one backward pass."""
         if ctx.gradients is None:
-            raise RuntimeError("the gradients of a head's loss were handed over already; make the loss again")
-        found, ctx.gradients = cast(tuple[Tensor, ...], ctx.gradients), None
-        return *(value.mul_(above[0].to(value.dtype)) for value in found), None, None
+            raise RuntimeError("a second backward pass through a head's loss; compute the loss again")
+        gradients, ctx.gradients = cast(tuple[Tensor, ...], ctx.gradients), None
+        return *(value.mul_(above[0].to(value.dtype)) for value in gradients), None, None

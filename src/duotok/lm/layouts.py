@@ -29,7 +29,7 @@ Codes = Mapping[str, NDArray[np.integer[Any]]]
 
 @dataclass(frozen=True)
 class Layout:
-    """How songs of one codec are written as integers. Raises ConfigError for what cannot be.
+    """How songs of one codec are written as integers. Raises ConfigError for settings that do not fit together.
 
     first_id: the smallest number of an interleaved sequence; its first three numbers are PAD, BOS, EOS, the codes follow. shared: all
     codebooks have the same numbers, and the place tells which one is meant (YuE); they must be equally large. delays: steps that each
@@ -108,9 +108,9 @@ class Layout:
         return 0 if self.kind == "interleaved" else len(self.sizes)
 
     def as_json(self) -> dict[str, Any]:
-        """All that another program needs to read the sequences."""
+        """Everything that another program needs to read the sequences."""
         columns = zip(self.codec.columns, self.offsets, self.late, strict=True)
-        told: dict[str, Any] = {
+        description: dict[str, Any] = {
             "layout": self.kind,
             "vocabulary": self.first_id + self.vocabulary if self.kind == "interleaved" else self.vocabulary,
             "first_id": self.first_id, "shared": self.shared, "delays": list(self.delays),
@@ -121,10 +121,10 @@ class Layout:
             ],
         }  # fmt: skip
         if self.kind == "interleaved":
-            told["specials"] = {"pad": self.pad, "bos": self.bos, "eos": self.eos}
+            description["specials"] = {"pad": self.pad, "bos": self.bos, "eos": self.eos}
         elif self.kind == "delayed":
-            told["specials"] = {"eos": [size for size in self.sizes], "pad": [size + 1 for size in self.sizes]}
-        return told | {"how": HOW[self.kind]}
+            description["specials"] = {"eos": [size for size in self.sizes], "pad": [size + 1 for size in self.sizes]}
+        return description | {"how": HOW[self.kind]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Layout:
@@ -147,15 +147,15 @@ class Layout:
             return np.concatenate([[self.bos], ids, [self.eos]]).astype(np.int32)
         frames = len(rows)
         sizes = np.array(self.sizes)
-        made = np.broadcast_to(sizes + 1, (frames + max(self.late) + 1, len(sizes))).copy()
+        sequence = np.broadcast_to(sizes + 1, (frames + max(self.late) + 1, len(sizes))).copy()
         for k, delay in enumerate(self.late):
-            made[delay : delay + frames, k] = rows[:, k]
-            made[delay + frames, k] = sizes[k]
-        return made.astype(np.int32)
+            sequence[delay : delay + frames, k] = rows[:, k]
+            sequence[delay + frames, k] = sizes[k]
+        return sequence.astype(np.int32)
 
     def read_back(self, ids: NDArray[np.integer[Any]], name: str = "sequence") -> dict[str, NDArray[np.int32]]:
         """Stream -> int32 `[codebooks, frames]` of a sequence, also of one that a model has written: BOS, EOS and PAD at its ends, and an
-        unfinished last frame, are left out. Raises TokenFileError, beginning with `name`, for what is none of this layout."""
+        unfinished last frame, are left out. Raises TokenFileError, beginning with `name`, for any other sequence."""
         ids = np.asarray(ids)
         if ids.dtype.kind not in "iu" or ids.ndim != (1 if self.kind == "interleaved" else 2):
             shape = "a row of whole numbers" if self.kind == "interleaved" else "rows of whole numbers"
@@ -173,10 +173,10 @@ class Layout:
                     f"{name}: {int(rows[at, k]) + self.offsets[k]} in frame {at} is no code of {column.name}, which has "
                     f"{self.offsets[k]} to {self.offsets[k] + column.size - 1}"
                 )
-        found: dict[str, list[NDArray[np.int32]]] = {}
+        streams: dict[str, list[NDArray[np.int32]]] = {}
         for k, column in enumerate(self.codec.columns):
-            found.setdefault(column.stream, []).append(rows[:, k].astype(np.int32))
-        return {stream: np.stack(codes) for stream, codes in found.items()}
+            streams.setdefault(column.stream, []).append(rows[:, k].astype(np.int32))
+        return {stream: np.stack(codes) for stream, codes in streams.items()}
 
     def _flat(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         ids = _trimmed(ids, (self.pad, self.bos), (self.pad, self.eos))

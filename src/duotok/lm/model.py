@@ -23,7 +23,7 @@ MARK = "codec_mark"
 
 
 class Inputs(nn.Module):
-    """x_t = W_in [E_1(z_t^1) || ... || E_K(z_t^K)] (equation 24). PAD is the zero vector: a stream that is not there."""
+    """x_t = W_in [E_1(z_t^1) || ... || E_K(z_t^K)] (equation 24). PAD is the zero vector: an absent stream."""
 
     def __init__(self, sizes: tuple[int, ...], config: LMConfig) -> None:
         super().__init__()
@@ -67,20 +67,20 @@ class Outputs(nn.Module):
             return [self.heads[k](self.narrow[k](normed)) for k in chosen]
         any_stream = mask.any(-1)
         normed, targets, mask = self.norm(hidden[any_stream]), targets[any_stream], mask[any_stream]
-        found = []
+        results = []
         for k, head in enumerate(self.heads):
             rows = mask[:, k]
             of_stream = normed if bool(rows.all()) else normed[rows]
             work = head_scores if score else head_loss
-            found.append(work(self.narrow[k](of_stream), cast(nn.Linear, head), targets[rows, k], self.sizes[k]))
-        return found
+            results.append(work(self.narrow[k](of_stream), cast(nn.Linear, head), targets[rows, k], self.sizes[k]))
+        return results
 
 
 class MultiStreamLM(nn.Module):
     """A causal language model over all streams of one codec.
 
     tokens: int64 `[batch, steps, K]`, K codebooks in the order of `codec.columns`; codebook k has the codes 0 .. V_k - 1 and
-    SOS = V_k, EOS = V_k + 1, PAD = V_k + 2. Weights remember their codec and refuse to be loaded for another one.
+    SOS = V_k, EOS = V_k + 1, PAD = V_k + 2. Weights hold the fingerprint of their codec and cannot be loaded for another one.
     """
 
     def __init__(self, config: LMConfig, codec: CodecIdentity) -> None:
@@ -116,7 +116,7 @@ class MultiStreamLM(nn.Module):
 
     @property
     def blocks(self) -> tuple[type[nn.Module], ...]:
-        """What FSDP shards as units."""
+        """The modules that FSDP shards as units."""
         return (type(self.body.layers[0]), Inputs, Outputs)
 
     def cache(self) -> DynamicCache:
@@ -126,17 +126,17 @@ class MultiStreamLM(nn.Module):
         return DynamicCache(config=self.body.config)
 
     def hidden(self, tokens: Tensor, cache: DynamicCache | None = None) -> Tensor:
-        """States `[batch, steps, hidden]` before the last norm. cache: holds the steps before these, and these from then on."""
+        """States `[batch, steps, hidden]` before the last norm. cache: holds the steps before these; these are appended."""
         remembered = {} if cache is None else {self._cache_argument: cache}
-        found = self.body(inputs_embeds=self.inputs(tokens), use_cache=cache is not None, **remembered)
-        return cast(Tensor, found.last_hidden_state)
+        output = self.body(inputs_embeds=self.inputs(tokens), use_cache=cache is not None, **remembered)
+        return cast(Tensor, output.last_hidden_state)
 
     def logits(self, hidden: Tensor, only: Sequence[int] | None = None) -> list[Tensor]:
         """K tensors `[..., V_k + 3]` from states `[..., hidden]`; those of the codebooks `only`, if given."""
         return cast(list[Tensor], self.outputs(hidden, only=only))
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
-        """K tensors of logits `[batch, steps, V_k + 3]`: step t tells of step t + 1."""
+        """K tensors of logits `[batch, steps, V_k + 3]`: step t predicts step t + 1."""
         return self.logits(self.hidden(tokens))
 
     def losses(self, tokens: Tensor, targets: Tensor, mask: Tensor) -> list[Losses]:
@@ -159,9 +159,9 @@ class MultiStreamLM(nn.Module):
 def _check_mark(
     module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
 ) -> None:
-    found, own = state.get(prefix + MARK), cast(Tensor, getattr(module, MARK))
-    if found is not None and not own.is_meta and bytes(found.tolist()) != bytes(own.tolist()):
+    stored, expected = state.get(prefix + MARK), cast(Tensor, getattr(module, MARK))
+    if stored is not None and not expected.is_meta and bytes(stored.tolist()) != bytes(expected.tolist()):
         raise ConfigError(
             "these language model weights were trained on tokens of another codec "
-            f"(fingerprint {bytes(found.tolist()).hex()[:12]}, not {bytes(own.tolist()).hex()[:12]}); choose another run"
+            f"(fingerprint {bytes(stored.tolist()).hex()[:12]}, not {bytes(expected.tolist()).hex()[:12]}); choose another run"
         )

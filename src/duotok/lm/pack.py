@@ -1,9 +1,9 @@
-"""Sound or token files into one packed corpus, resumable: finished songs wait in PATH.parts.
+"""Pack sound or token files into one corpus, resumable: finished songs are kept in PATH.parts until the end.
 
-From shards, a row is a stretch: segments of a recording that follow each other without a gap are joined, sound first, and
-encoded as one. A gap (silence and scraps that no segment covers) begins a new row, with its `start_frame`: tokens on the two
-sides of a cut are no neighbours, and no model may learn that they are. Rows and their ids follow from the shards alone, so that
-all codecs have the same; `start_frame` is in frames of the codec.
+From shards, a row is a stretch: segments of a recording that follow each other without a gap; their sound is joined and
+encoded as one. A gap (silence and scraps that no segment covers) begins a new row, with its `start_frame`, so that no model
+learns a transition across a cut. Rows and their ids follow from the shards alone, so they are the same for all codecs;
+`start_frame` is in frames of the codec.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from duotok.tracks import TRACKS
 
 T = TypeVar("T")
 SOLO = {"instrumental": "accompaniment", "voice": "vocals"}
-"""Kinds of recordings that have one track and lack the other for good."""
+"""Kinds of recordings that by nature have one track and no other."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SongStretch:
 
 @dataclass(frozen=True)
 class Packed:
-    """What became of it. kept: songs that an earlier, stopped run had encoded; left_out: segments without both tracks."""
+    """What was packed. kept: songs that an earlier, stopped run had encoded; left_out: segments without both tracks."""
 
     songs: int
     frames: int
@@ -89,10 +89,10 @@ class Packed:
 def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequence[Split] = ()) -> list[SongStretch]:
     """All stretches that have vocals and accompaniment, split by split, each in the order of recordings and time.
 
-    solo: of these splits instrumentals and solo voices as well; their other track is silence.
+    solo: splits of which instrumentals and solo voices are taken as well; their other track is silence.
     """
     columns = ("recording", "start_frame", "frames", "corpus", "identity", "stems", "sha256")
-    found: list[SongStretch] = []
+    result: list[SongStretch] = []
     for split in splits:
         indices = store.where(split, needs=TRACKS)
         for kind, track in SOLO.items() if split in solo else ():
@@ -104,14 +104,14 @@ def stretches(store: ShardStore, splits: Sequence[Split] = SPLITS, solo: Sequenc
             stems = track_parts(tuple(first["stems"]))
             tracks = tuple(track for track in TRACKS if track in stems)
             hashes = [[row["sha256"][stem] for track in tracks for stem in stems[track]] for row in parts]
-            found.append(
+            result.append(
                 SongStretch(
                     first["recording"], first["start_frame"], f"{first['corpus']}/{first['identity']}", split, tracks,
                     tuple(run), sum(row["frames"] for row in parts),
                     hashlib.sha256(json.dumps(hashes).encode()).hexdigest(),
                 )
             )  # fmt: skip
-    return found
+    return result
 
 
 def pack_shards(
@@ -123,28 +123,28 @@ def pack_shards(
     batch_size: int = 1,
     force: bool = False,
 ) -> Packed:
-    """Encode all songs of a store (`stretches`) and pack them as `path`; the same call goes on where it was stopped.
+    """Encode all songs of a store (`stretches`) and pack them as `path`; called again after a stop, it resumes.
 
     Raises TokenFileError when there are none, DuoTokError when `path` holds something else (not with `force`).
     """
-    wanted = stretches(store, splits, solo)
-    left_out = len(store.select(*splits)) - sum(len(stretch.segments) for stretch in wanted)
-    if not wanted:
+    to_pack = stretches(store, splits, solo)
+    left_out = len(store.select(*splits)) - sum(len(stretch.segments) for stretch in to_pack)
+    if not to_pack:
         raise TokenFileError(
             f"{store.ranges.url}: no segment has both {' and '.join(TRACKS)}; separate the mixes first"
         )
     identity = codec_identity(model)
-    frames = {s.id: _frames(model, s) for s in wanted}
-    source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in wanted]).encode()).hexdigest()
-    if _is_there(path, identity, source, force):
+    frames = {s.id: _frames(model, s) for s in to_pack}
+    source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in to_pack]).encode()).hexdigest()
+    if _is_packed(path, identity, source, force):
         before = TokenCorpus(path)
         if not before.has_vectors:  # packed by an earlier version, or damaged
             songs_before = (song for split in before.counts for song in before.songs(split))
             write_tokens(path, identity, songs_before, source, code_vectors(model))
-        return Packed(len(wanted), sum(frames.values()), len(wanted), left_out)
+        return Packed(len(to_pack), sum(frames.values()), len(to_pack), left_out)
     parts = path.with_name(f"{path.name}.parts")
     kept = 0
-    for stretch in _shown(wanted, "encoding"):
+    for stretch in _with_progress(to_pack, "encoding"):
         if _is_encoded(parts, model, stretch):
             kept += 1
             continue
@@ -152,7 +152,7 @@ def pack_shards(
         _encode(parts, model, stretch, sound, batch_size)
 
     def songs() -> Iterator[TokenizedSong]:
-        for s in wanted:
+        for s in to_pack:
             start = identity.frames(s.start_frame / FRAME_RATE)
             song = TokenizedSong(s.id, s.split, _codes(load_tokens(_part(parts, s))[0]), s.identity, s.recording, start)
             if song.frames != frames[s.id]:
@@ -162,12 +162,12 @@ def pack_shards(
             yield song
 
     count = write_tokens(path, identity, songs(), source, code_vectors(model))
-    _remove_parts(parts, wanted)
+    _remove_parts(parts, to_pack)
     return Packed(count, sum(frames.values()), kept, left_out)
 
 
 def code_vectors(model: Codec) -> Vectors:
-    """What the codec knows of each of its codes, by column."""
+    """Principal components of the codec's code vectors, by column."""
     return {
         f"{stream}.{k}": principal(table)
         for stream, tables in model.codebook_vectors().items()
@@ -190,7 +190,7 @@ def _encode(parts: Path, model: Codec, stretch: SongStretch, sound: Mapping[str,
 
 
 def _is_encoded(parts: Path, model: Codec, stretch: SongStretch) -> bool:
-    """Whether an earlier run has encoded these very sounds with this very codec."""
+    """Whether an earlier run has encoded the same sound with the same codec."""
     try:
         tokens, header = load_tokens(_part(parts, stretch))
     except TokenFileError:
@@ -200,7 +200,7 @@ def _is_encoded(parts: Path, model: Codec, stretch: SongStretch) -> bool:
 
 
 def _remove_parts(parts: Path, encoded: Sequence[SongStretch]) -> None:
-    """The parts of these stretches; the folder goes with them unless something else lies there."""
+    """Remove the parts of these stretches, and the folder unless something else lies in it."""
     for stretch in encoded:
         _part(parts, stretch).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -227,9 +227,9 @@ def pack_tokens(
 ) -> Packed:
     """Pack a tree of .duotok files. The name without the ending is a song's id.
 
-    The split is `split`, or the first folder when that is train, validation or test, or follows from the name (5 %
-    validation, 5 % test, the same whenever it is asked). codec: the only one that will do, by default that of the first file.
-    model: the one that made the tokens, whose code vectors go along (`tables: codec` of a language model needs them).
+    The split is `split`, or the first folder when that is train, validation or test, or follows from a hash of the name (5 %
+    validation, 5 % test). codec: the only one that is accepted, by default that of the first file.
+    model: the one that made the tokens, whose code vectors are packed too (`tables: codec` of a language model needs them).
     Raises TokenFileError for a file of another codec, of none, or for a folder without any.
     """
     files = sorted(folder.rglob(f"*{SUFFIX}"))
@@ -243,42 +243,42 @@ def pack_tokens(
             raise TokenFileError(f"{file}: does not say which model made it; encode the song again")
         first.require(tokens_identity(tokens), str(file))
         below = file.relative_to(folder).with_suffix("")
-        named = below.parts[0] if len(below.parts) > 1 else ""
+        top_folder = below.parts[0] if len(below.parts) > 1 else ""
         name = below.as_posix()
-        own: Split = split or (named if named in SPLITS else split_by_identity(name))  # type: ignore[assignment]
-        return TokenizedSong(name, own, _codes(tokens), name)
+        song_split: Split = split or (top_folder if top_folder in SPLITS else split_by_identity(name))  # type: ignore[assignment]
+        return TokenizedSong(name, song_split, _codes(tokens), name)
 
-    songs = [song(file) for file in _shown(files, "reading")]
+    songs = [song(file) for file in _with_progress(files, "reading")]
     songs.sort(key=lambda s: SPLITS.index(s.split))
     rows = [[s.id, s.split, *(hashlib.sha256(s.tokens[t].tobytes()).hexdigest() for t in TRACKS)] for s in songs]
     source = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     frames = sum(s.frames for s in songs)
     vectors = None if model is None else code_vectors(model)
-    if _is_there(path, first, source, force) and (vectors is None or TokenCorpus(path).has_vectors):
+    if _is_packed(path, first, source, force) and (vectors is None or TokenCorpus(path).has_vectors):
         return Packed(len(songs), frames, len(songs), 0)
     return Packed(write_tokens(path, first, songs, source, vectors), frames, 0, 0)
 
 
-def _is_there(path: Path, identity: CodecIdentity, source: str, force: bool) -> bool:
-    """Whether `path` is this very corpus, every song of it. Raises DuoTokError when it is something else, unless `force`."""
+def _is_packed(path: Path, identity: CodecIdentity, source: str, force: bool) -> bool:
+    """Whether `path` holds this corpus already, undamaged. Raises DuoTokError when it is something else, unless `force`."""
     if force or not path.exists():
         return False
-    found = None
+    corpus = None
     try:
-        found = TokenCorpus(path)
+        corpus = TokenCorpus(path)
     except TokenFileError:
         raise DuoTokError(
             f"{path}: is there, and no packed tokens, or damaged; choose another name, or force"
         ) from None
-    if (found.identity, found.source) != (identity, source):
-        raise DuoTokError(f"{path}: holds other tokens ({found.identity}); choose another name, or force")
+    if (corpus.identity, corpus.source) != (identity, source):
+        raise DuoTokError(f"{path}: holds other tokens ({corpus.identity}); choose another name, or force")
     try:
-        found.check()
+        corpus.check()
     except TokenFileError as error:
         Console(stderr=True).print(f"{str(error).split(';')[0]}: packed again", highlight=False, soft_wrap=True)
         return False
     return True
 
 
-def _shown(items: Sequence[T], what: str) -> Iterator[T]:
+def _with_progress(items: Sequence[T], what: str) -> Iterator[T]:
     yield from progress(items, what, console=Console(stderr=True), transient=True)

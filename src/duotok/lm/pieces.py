@@ -14,7 +14,7 @@ from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity
 
 SHORTEST = 5.0
-"""Seconds of the shortest piece: what is left at a song's end, and songs, are left out below it."""
+"""Seconds of the shortest piece; shorter songs and shorter ends of songs are left out."""
 
 
 class Piece(NamedTuple):
@@ -31,15 +31,15 @@ class Piece(NamedTuple):
 def pieces(
     songs: Sequence[TokenizedSong], codec: CodecIdentity, seconds: float, shortest: float = SHORTEST
 ) -> list[Piece]:
-    """Each song from its beginning in pieces of `seconds`; the last one is what is left, if at least `shortest` seconds."""
-    found = []
+    """Each song from its beginning in pieces of `seconds`; the last may be shorter, down to `shortest` seconds."""
+    result = []
     least = codec.frames(min(shortest, seconds))
     for index, song in enumerate(songs):
         place = 0
         while (start := codec.frames(place * seconds)) + least <= song.frames:
-            found.append(Piece(index, start, min(codec.frames((place + 1) * seconds), song.frames)))
+            result.append(Piece(index, start, min(codec.frames((place + 1) * seconds), song.frames)))
             place += 1
-    return found
+    return result
 
 
 def check_lengths(protocol: Protocol, seconds: float, shortest: float) -> None:

@@ -1,10 +1,10 @@
-"""What the model sees and what it must say: the two protocols of the paper (B.1.3, B.1.4; docs/parameters.md, language model).
+"""What the model reads and what it must predict: the two protocols of the paper (B.1.3, B.1.4; docs/parameters.md, language model).
 
 parallel:        [SOS] [frame 1] ... [frame T] [EOS]; a frame is one step with the codes of all streams, each step predicts all
                  codebooks of the next one.
 track to track:  [whole source] [first 2 s of the target] [SOS] [rest of the target] [EOS]; loss after SOS only.
 
-A stream that has nothing to say in a step is PAD there, which the model reads as a zero vector.
+A stream that is absent in a step is PAD there, which the model reads as a zero vector.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PREFIX_SECONDS = 2.0
 
 
 class Example(NamedTuple):
-    """inputs, targets int64 and mask bool, all `[steps, K]`: at step t the model reads inputs[t] and must say targets[t],
-    for which it is made to answer where mask[t] is true."""
+    """inputs, targets int64 and mask bool, all `[steps, K]`: at step t the model reads inputs[t] and predicts targets[t];
+    the prediction counts where mask[t] is true."""
 
     inputs: Tensor
     targets: Tensor
@@ -57,21 +57,21 @@ class Protocol:
         )
 
     def describe(self) -> dict[str, Any]:
-        """For the facts of a score file."""
-        own = {"source": self.source, "target": self.target, "prefix_seconds": self.prefix_seconds}
-        return {"protocol": self.name, **(own if self.name == "track_to_track" else {})}
+        """The protocol as it stands in the facts of a score file."""
+        direction = {"source": self.source, "target": self.target, "prefix_seconds": self.prefix_seconds}
+        return {"protocol": self.name, **(direction if self.name == "track_to_track" else {})}
 
     def example(self, tokens: Mapping[str, NDArray[np.integer[Any]]]) -> Example:
         """The example of one piece: stream -> `[codebooks, frames]`, all equally long.
 
-        Raises ConfigError when the prefix leaves nothing of it.
+        Raises ConfigError when the piece is no longer than the prefix.
         """
         sizes = np.array([column.size for column in self.codec.columns])
         sos, eos, pad = sizes, sizes + 1, sizes + 2
         if self.name == "parallel":
             frames = np.concatenate([tokens[stream.name] for stream in self.codec.streams]).T
             sequence = np.concatenate([sos[None], frames, eos[None]])
-            asked = np.ones_like(sequence, dtype=bool)
+            mask = np.ones_like(sequence, dtype=bool)
         else:
             source, target = tokens[self.source].T, tokens[self.target].T
             if len(target) <= self.prefix:
@@ -87,10 +87,10 @@ class Protocol:
             sequence[start] = sos
             sequence[start + 1 : -1, columns] = target[self.prefix :]
             sequence[-1, columns] = eos[columns]
-            asked = np.zeros_like(sequence, dtype=bool)
-            asked[start + 1 :, columns] = True
+            mask = np.zeros_like(sequence, dtype=bool)
+            mask[start + 1 :, columns] = True
         values = torch.from_numpy(sequence.astype(np.int64))
-        return Example(values[:-1], values[1:], torch.from_numpy(asked[1:]))
+        return Example(values[:-1], values[1:], torch.from_numpy(mask[1:]))
 
     def _columns(self, stream: str) -> list[int]:
         return [k for k, column in enumerate(self.codec.columns) if column.stream == stream]
@@ -102,7 +102,7 @@ def parallel(codec: CodecIdentity) -> Protocol:
 
 
 def track_to_track(codec: CodecIdentity, source: str, target: str, prefix_seconds: float = PREFIX_SECONDS) -> Protocol:
-    """One stream for another. Raises ConfigError for streams that the codec does not have, or a prefix below 0."""
+    """One stream given another. Raises ConfigError for streams that the codec does not have, or a prefix below 0."""
     names = [stream.name for stream in codec.streams]
     if source not in names or target not in names or source == target:
         raise ConfigError(
@@ -121,9 +121,9 @@ def protocol_by_name(
 
 
 def batched(examples: Sequence[Example], codec: CodecIdentity) -> Example:
-    """Examples side by side, `[items, steps, K]`; shorter ones end in PAD that is never asked for.
+    """Examples as one batch, `[items, steps, K]`; shorter ones end in PAD that is masked out.
 
-    What stands after an example cannot reach it: the model is causal.
+    The padding cannot influence an example, because the model is causal.
     """
     steps = max(len(example.inputs) for example in examples)
     pad = torch.tensor([column.size + 2 for column in codec.columns])

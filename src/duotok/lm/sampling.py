@@ -1,8 +1,8 @@
-"""One code out of logits: temperature, top-k, top-p, and draws that belong to a seed, a stream, a frame and a code.
+"""Sampling a code from logits: temperature, top-k, top-p, and random numbers that depend on seed, stream, frame and code.
 
-A draw is a hash, not the next number of a generator: it is the same in a batch or alone, with or without a cache, on any
-device, and whatever was drawn before. A code is taken by the Gumbel-max rule (the largest of logit / temperature + noise), so
-that a rounding difference of the logits can only matter where two codes are as near as that.
+A random number is a hash, not the next one of a generator: it is the same in a batch or alone, with or without a cache, on any
+device, and whatever was drawn before. A code is chosen by the Gumbel-max rule (the largest of logit / temperature + noise), so
+a rounding difference of the logits matters only where two codes are that close.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from duotok.random import item_seed, shifted, splitmix64
 
 @dataclass(frozen=True)
 class TokenSampling:
-    """temperature: 0 is the model's first guess, 1 the model as it is; top_k: only the k likeliest codes, 0 is all; top_p: of
+    """temperature: 0 takes the model's first guess, 1 its distribution; top_k: only the k likeliest codes, 0 is all; top_p: of
     those, only the likeliest ones that together have this probability, 1 is all.
 
-    By default nothing is cut: over 32,768 codes the chances of sounds lie on thousands of codes and that of silence on one, so a
-    small k or p makes silence, and sorting so many codes takes as long as a small model itself.
+    By default nothing is cut. With 32,768 codes the probability of sound is spread over thousands of codes and that of silence
+    lies on one, so a small k or p gives silence; and sorting so many codes takes as long as a small model itself.
 
-    Raises ConfigError for values that mean nothing.
+    Raises ConfigError for values out of range.
     """
 
     temperature: float = 1.0
@@ -43,10 +43,10 @@ class TokenSampling:
             raise ConfigError(f"top_p {self.top_p:g} must be above 0 and at most 1")
 
 
-def kept(logits: Tensor, sampling: TokenSampling) -> tuple[Tensor, Tensor]:
-    """What may be drawn: (log-probabilities but for a constant, -inf where top-p cuts; which codes these are), both `[rows, k]`.
+def allowed_codes(logits: Tensor, sampling: TokenSampling) -> tuple[Tensor, Tensor]:
+    """(unnormalized log-probabilities, -inf where top-p cuts; the codes they belong to), both `[rows, k]`.
 
-    logits: `[rows, V]`. Temperature first, then top-k, then top-p of what is left. The temperature must be above 0.
+    logits: `[rows, V]`. Temperature first, then top-k, then top-p of the rest. The temperature must be above 0.
     """
     rows, size = logits.shape
     some = 0 < sampling.top_k < size
@@ -64,10 +64,10 @@ def kept(logits: Tensor, sampling: TokenSampling) -> tuple[Tensor, Tensor]:
 
 
 def choose(logits: Tensor, sampling: TokenSampling, keys: Sequence[int]) -> Tensor:
-    """One code a row, int64 `[rows]`, from logits `[rows, V]`; keys: of each row's draws, from `Draws`."""
+    """One code a row, int64 `[rows]`, from logits `[rows, V]`; keys: one a row, from `Draws`."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    scaled, codes = kept(logits, sampling)
+    scaled, codes = allowed_codes(logits, sampling)
     noise = -torch.log(-torch.log(uniform(keys, codes)))
     return codes.gather(1, (scaled + noise).argmax(-1, keepdim=True))[:, 0]
 
@@ -76,26 +76,26 @@ def chance(logits: Tensor, which: int, sampling: TokenSampling) -> Tensor:
     """The probability of class `which` under `sampling`, float64 `[rows]`: 0 or 1 at temperature 0."""
     if sampling.temperature == 0:
         return (logits.argmax(-1) == which).double()
-    scaled, codes = kept(logits, sampling)
+    scaled, codes = allowed_codes(logits, sampling)
     return (scaled.softmax(-1) * (codes == which)).sum(-1)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Keys of all draws, one row for each seed. Every name (a stream's codebook, "end") draws from a seed of its own."""
+    """Keys of the random numbers, one row for each seed. Every name (a stream's codebook, "end") has keys of its own."""
 
     seeds: tuple[int, ...]
 
     def keys(self, name: str, frame: int) -> list[int]:
         """One key a row for the draws of one frame."""
-        own = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-        return [item_seed(seed, own, frame) for seed in self.seeds]
+        name_seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        return [item_seed(seed, name_seed, frame) for seed in self.seeds]
 
 
 def uniform(keys: Sequence[int], indices: Tensor) -> Tensor:
-    """Number `indices` of the sequence that belongs to each row's key: float64 in (0, 1), as `indices` `[rows, n]`.
+    """The random numbers at `indices` `[rows, n]` of the sequence of each row's key: float64 in (0, 1), of the same shape.
 
-    That is splitmix64 from the key on; int64 arithmetic, so it is the same on every device.
+    The sequence is splitmix64 started at the key, in int64 arithmetic, so it is the same on every device.
     """
     key = torch.tensor(list(keys), device=indices.device)[:, None]
     return (shifted(splitmix64(key, indices), 12).double() + 0.5) / (1 << 52)

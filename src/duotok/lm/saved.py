@@ -1,8 +1,8 @@
-"""A language model to generate with: from a training run, or from a folder that can be given to others.
+"""A language model to generate with: from a training run, or from an exported folder to share.
 
     config.json          sizes, the codec's identity, the protocol, the seconds of a piece, how it was trained
-    model.safetensors    weights; they know their codec too
-    README.md            the card: all of that for people
+    model.safetensors    weights, with the codec's fingerprint
+    README.md            the model card: the same for people
 
 No pickle, no optimizer, no paths of the machine that trained it.
 """
@@ -58,7 +58,7 @@ class FolderConfig(Config):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model, what it is asked, and the seconds of the pieces that it learned from. source: where it was read."""
+    """A model, its protocol, and the seconds of the pieces that it learned from. source: where it was read."""
 
     model: MultiStreamLM
     protocol: Protocol
@@ -67,20 +67,20 @@ class LanguageModel:
 
 
 def find_lm(name: str | Path) -> Path:
-    """A folder, or that of the language model that came with the package in the bundle of this name ("mini").
+    """The folder `name`, or that of the packaged language model in the bundle of this name ("mini").
 
     Raises ConfigError when there is neither.
     """
     path, packaged = Path(name), PACKAGED / str(name) / PACKAGED_LM
-    named = len(path.parts) == 1 and (packaged / WEIGHTS_FILE).is_file()
+    is_packaged = len(path.parts) == 1 and (packaged / WEIGHTS_FILE).is_file()
     # A folder that happens to be called like a bundle is no language model yet.
-    if path.is_dir() and (not named or (path / WEIGHTS_FILE).is_file() or checkpoints(path)):
+    if path.is_dir() and (not is_packaged or (path / WEIGHTS_FILE).is_file() or checkpoints(path)):
         return path
-    if named:
+    if is_packaged:
         return packaged
-    known = sorted(path.parts[-3] for path in PACKAGED.glob(f"*/{PACKAGED_LM}/{WEIGHTS_FILE}"))
-    came = f"; with the package came {', '.join(known)}" if known else ""
-    raise ConfigError(f"{name}: no such folder; name the folder of a training run, or an exported language model{came}")
+    names = sorted(path.parts[-3] for path in PACKAGED.glob(f"*/{PACKAGED_LM}/{WEIGHTS_FILE}"))
+    hint = f"; with the package came {', '.join(names)}" if names else ""
+    raise ConfigError(f"{name}: no such folder; name the folder of a training run, or an exported language model{hint}")
 
 
 def open_lm(path: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
@@ -151,9 +151,9 @@ def _write_sealed(folder: Path, config: FolderConfig) -> None:
 
 
 def seal_lm(folder: str | Path) -> Path:
-    """Write the hash of the weights, and the seal, into `config.json`: who calls it vouches for the files.
+    """Write the hash of the weights, and the seal, into `config.json`: the caller vouches for the files.
 
-    Raises ConfigError when the config is none, BundleError when the weights do not fit it or the folder is not writable.
+    Raises ConfigError for an invalid config, BundleError when the weights do not fit it or the folder is not writable.
     """
     folder = Path(folder)
     config, _ = _read(folder / CONFIG_FILE, sealed=False)
@@ -166,15 +166,15 @@ def seal_lm(folder: str | Path) -> Path:
 
 
 def _config(trained: TrainedLM) -> FolderConfig:
-    """No paths: nobody else has them."""
-    own, protocol = trained.config, trained.protocol
+    """The config of the folder, without paths of this machine."""
+    config, protocol = trained.config, trained.protocol
     step = int(read_state(trained.checkpoint)["step"])
     figures = best_so_far(trained.checkpoint.parent)
     held_out = {figures["figure"]: figures["value"]} if figures.get("step") == step else {}
-    chosen = {key: value for key, value in own.model_dump(mode="json").items() if key in CHOSEN}
+    chosen = {key: value for key, value in config.model_dump(mode="json").items() if key in CHOSEN}
     return FolderConfig(
-        model=own.model, codec=protocol.codec, protocol=protocol.name, source=protocol.source, target=protocol.target,
-        prefix_seconds=protocol.prefix_seconds, seconds=own.seconds,
+        model=config.model, codec=protocol.codec, protocol=protocol.name, source=protocol.source, target=protocol.target,
+        prefix_seconds=protocol.prefix_seconds, seconds=config.seconds,
         training={**chosen, "step": step, "held_out": held_out},
     )  # fmt: skip
 
@@ -191,13 +191,13 @@ def _stored(model: MultiStreamLM, storage: Storage) -> dict[str, Tensor]:
 
 
 def card(config: FolderConfig, model: MultiStreamLM, notes: str = "") -> str:
-    """What the folder holds, for people."""
+    """The model card: what the folder holds."""
     codec, c = config.codec, config.model
     streams = ", ".join(f"{s.name} ({' x '.join(f'{n:,}' for n in s.codebook_sizes)} codes)" for s in codec.streams)
-    what, asked = "all streams of music, unconditionally or going on from a beginning", "--seconds 30 "
+    what, arguments = "all streams of music, unconditionally or going on from a beginning", "--seconds 30 "
     if config.protocol == "track_to_track":
         what = f"{config.target} for given {config.source} (trained with {config.prefix_seconds:g} s of it given)"
-        asked = f"--{config.source} SONG --keep {config.prefix_seconds:g} "
+        arguments = f"--{config.source} SONG --keep {config.prefix_seconds:g} "
     held_out = config.training.get("held_out", {})
     facts = {key: value for key, value in config.training.items() if key != "held_out"}
     facts |= {f"held-out {key}": f"{value:.4g}" for key, value in held_out.items()}
@@ -213,6 +213,6 @@ def card(config: FolderConfig, model: MultiStreamLM, notes: str = "") -> str:
             "training": ", ".join(f"{key} {value}" for key, value in facts.items()),
         }.items()),
         "It speaks the tokens of that codec only; those of another are refused.",
-        f"```\nduotok generate --lm THIS_FOLDER --model BUNDLE_OF_{codec.name} {asked}-o out.wav\n```",
+        f"```\nduotok generate --lm THIS_FOLDER --model BUNDLE_OF_{codec.name} {arguments}-o out.wav\n```",
     ]  # fmt: skip
     return "\n\n".join([*lines, *([notes.strip()] if notes else [])]) + "\n"

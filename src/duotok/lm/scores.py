@@ -59,7 +59,7 @@ def save_scores(path: str | Path, scores: Sequence[SongScore], facts: dict[str, 
 
 
 def load_scores(path: str | Path) -> tuple[list[SongScore], dict[str, Any]]:
-    """Scores and facts. Raises TokenFileError when the file is missing, foreign, damaged or of another version."""
+    """Scores and facts of a file. Raises TokenFileError when it is missing, foreign, damaged or of another version."""
     try:
         with safe_open(path, "numpy") as file:
             header = json.loads((file.metadata() or {})[KEY])
@@ -69,7 +69,9 @@ def load_scores(path: str | Path) -> tuple[list[SongScore], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         raise TokenFileError(f"{path}: no scores of DuoTok, or damaged; evaluate again") from None
     if header.get("format") != FORMAT:
-        raise TokenFileError(f"{path}: scores of format {header.get('format')}, this DuoTok reads {FORMAT}")
+        raise TokenFileError(
+            f"{path}: scores of format {header.get('format')}, this DuoTok reads {FORMAT}; evaluate again"
+        )
     ends = np.cumsum([row[4] for row in header["rows"]], dtype=np.int64)
     if any(len(values) != (ends[-1] if len(ends) else 0) for values in arrays.values()):
         raise TokenFileError(f"{path}: damaged; evaluate again")

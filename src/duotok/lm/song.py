@@ -21,8 +21,8 @@ Codes = NDArray[np.int32]
 class TokenizedSong:
     """Tokens of one song: stream -> int32 `[codebooks, frames]`.
 
-    id: unique in a corpus; identity: what no split may cut (artist, song); recording, start_frame: what the row is a stretch
-    of and where it begins there, in frames ("": the row is the whole recording `id`).
+    id: unique in a corpus; identity: artist or song, never in two splits; recording, start_frame: the recording that the row
+    is a stretch of, and where it begins there, in frames ("": the row is the whole recording `id`).
     """
 
     id: str
@@ -38,7 +38,7 @@ class TokenizedSong:
 
     @property
     def sha256(self) -> str:
-        """Of all that a row holds."""
+        """Hash of everything in the row."""
         facts = [self.id, self.split, self.identity, self.recording, self.start_frame, self.frames]
         digest = hashlib.sha256(json.dumps(facts).encode())
         for name in sorted(self.tokens):
@@ -55,10 +55,10 @@ class TokenizedSong:
 def check_song(codec: CodecIdentity, song: TokenizedSong, name: str) -> None:
     """Raises TokenFileError, beginning with `name`, unless the tokens of `song` can be those of `codec`."""
     start = f"{name}: song '{song.id}'"
-    wanted = {stream.name for stream in codec.streams}
-    if set(song.tokens) != wanted:
+    expected = {stream.name for stream in codec.streams}
+    if set(song.tokens) != expected:
         raise TokenFileError(
-            f"{start} has the streams {', '.join(song.tokens)}; {codec} gives {', '.join(sorted(wanted))}"
+            f"{start} has the streams {', '.join(song.tokens)}; {codec} gives {', '.join(sorted(expected))}"
         )
     if song.split not in SPLITS:
         raise TokenFileError(f"{start}: split '{song.split}' is unknown; there are {', '.join(SPLITS)}")
@@ -67,7 +67,7 @@ def check_song(codec: CodecIdentity, song: TokenizedSong, name: str) -> None:
         codes = song.tokens[stream.name]
         if codes.ndim != 2 or len(codes) != len(stream.codebook_sizes) or codes.dtype.kind not in "iu":
             raise TokenFileError(
-                f"{start}: {stream.name} is {codes.dtype} {list(codes.shape)}; wanted are integers "
+                f"{start}: {stream.name} is {codes.dtype} {list(codes.shape)}; expected integers "
                 f"[{len(stream.codebook_sizes)}, frames]"
             )
         lengths.add(codes.shape[1])
@@ -78,5 +78,5 @@ def check_song(codec: CodecIdentity, song: TokenizedSong, name: str) -> None:
                     f"{start}: {stream.name}.{k} holds token {low if low < 0 else high}, its codebook ends at {size - 1}"
                 )
     if len(lengths) != 1 or lengths == {0}:
-        found = ", ".join(f"{s.name} {song.tokens[s.name].shape[1]}" for s in codec.streams)
-        raise TokenFileError(f"{start}: frames of its streams: {found}; they must be equally many, at least one")
+        frame_counts = ", ".join(f"{s.name} {song.tokens[s.name].shape[1]}" for s in codec.streams)
+        raise TokenFileError(f"{start}: frames of its streams: {frame_counts}; they must be equally many, at least one")

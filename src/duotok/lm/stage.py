@@ -85,11 +85,11 @@ class LMStage(Stage):
                 raise ConfigError(
                     f"{corpus.path}: packed without code vectors; pack again with the --model that made the tokens, or --set tables=random"
                 )
-            seen = count_songs(codec, corpus.songs("train"))
-            start_from_codec(self.lm, corpus.vectors, {c.name: seen[c.stream][c.codebook] for c in codec.columns})
+            counts = count_songs(codec, corpus.songs("train"))
+            start_from_codec(self.lm, corpus.vectors, {c.name: counts[c.stream][c.codebook] for c in codec.columns})
         for part in (self.lm.outputs.heads, self.lm.outputs.narrow):
             for k, layer in enumerate(part):
-                layer.requires_grad_(k in self.protocol.scored)  # what is never asked has nothing to learn
+                layer.requires_grad_(k in self.protocol.scored)  # the other heads get no loss
         self.modules = {"lm": self.lm}
         self.blocks = self.lm.blocks
 
@@ -98,42 +98,44 @@ class LMStage(Stage):
         self.ends = np.cumsum([song.frames for song in self.songs])
         self.length = codec.frames(config.seconds)
         self.held_songs = self._songs(corpus, "validation", least)
-        self.held = _spread(pieces(self.held_songs, codec, config.seconds, config.shortest), config.held_out_pieces)
+        self.held_pieces = _spread(
+            pieces(self.held_songs, codec, config.seconds, config.shortest), config.held_out_pieces
+        )
 
     def _songs(self, corpus: TokenCorpus, split: Split, least: int) -> list[TokenizedSong]:
         if split not in corpus.counts:
-            there = ", ".join(f"{count} {name}" for name, (count, _) in corpus.counts.items())
+            available = ", ".join(f"{count} {name}" for name, (count, _) in corpus.counts.items())
             remedy = (
                 "pack more songs, or put some token files into a folder of that name"
                 if split != "train"
                 else "pack some"
             )
-            raise ConfigError(f"{corpus.path}: no songs of split '{split}' (it has {there}); {remedy}")
-        found = [song for song in corpus.songs(split) if song.frames >= least]
-        if not found:
+            raise ConfigError(f"{corpus.path}: no songs of split '{split}' (it has {available}); {remedy}")
+        songs = [song for song in corpus.songs(split) if song.frames >= least]
+        if not songs:
             raise ConfigError(
                 f"{corpus.path}: no {split} song of {least / corpus.identity.frame_rate:g} s; lower shortest or seconds"
             )
-        return found
+        return songs
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{**group, "eps": self.config.eps} for group in super().parameter_groups()]
 
     def pick(self, step: int, items: Sequence[int]) -> list[Piece]:
-        """The pieces of items of a step: a random moment of all songs says which song, another draw where in it.
+        """The pieces for the items of a step: one random number chooses the song, by duration, another the place in it.
 
-        Both are shares of a length: codecs of any frame rate learn from the same moments of the same songs.
+        Both are fractions of a length, so codecs of any frame rate learn from the same moments of the same songs.
         """
         random, whole = ItemRandom(self.seeds(step, items)), torch.full((len(items),), 2**53)
         moments = random.integers(whole).numpy() / 2**53 * self.ends[-1]
         chosen = np.searchsorted(self.ends, moments, side="right").tolist()
         places = (random.integers(whole).numpy() / 2**53).tolist()
-        found = []
+        picked = []
         for index, place in zip(chosen, places, strict=True):
             frames = self.songs[index].frames
             start = int(place * max(1, frames - self.length + 1))
-            found.append(Piece(index, start, min(frames, start + self.length)))
-        return found
+            picked.append(Piece(index, start, min(frames, start + self.length)))
+        return picked
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         chosen = self.pick(step, items)
@@ -148,25 +150,25 @@ class LMStage(Stage):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """`loss`: nats a target token, EOS included; `bits.STREAM`: bits a code of that stream (BPT, but over V + 3)."""
-        found = self.lm.losses(batch["inputs"], batch["targets"], batch["mask"])
-        codes = torch.stack([losses.codes for losses in found])
+        by_codebook = self.lm.losses(batch["inputs"], batch["targets"], batch["mask"])
+        codes = torch.stack([losses.codes for losses in by_codebook])
         shares = mean_divisor(torch.cat([batch["mask"].sum()[None], codes]).float())
-        result = {"loss": torch.stack([found[k].nats for k in self.protocol.scored]).sum() / shares[0]}
+        result = {"loss": torch.stack([by_codebook[k].nats for k in self.protocol.scored]).sum() / shares[0]}
         columns = self.lm.codec.columns
         for stream in dict.fromkeys(columns[k].stream for k in self.protocol.scored):
-            own = [k for k in self.protocol.scored if columns[k].stream == stream]
-            nats = torch.stack([found[k].code_nats for k in own]).sum()
-            result[f"bits.{stream}"] = nats / shares[1:][own].sum() / math.log(2)
+            codebooks = [k for k in self.protocol.scored if columns[k].stream == stream]
+            nats = torch.stack([by_codebook[k].code_nats for k in codebooks]).sum()
+            result[f"bits.{stream}"] = nats / shares[1:][codebooks].sum() / math.log(2)
         return result
 
     def held_out(self) -> dict[str, float]:
-        """On fixed pieces of validation songs, as the evaluation scores them: `bits.STREAM` (BPT), `cnbpt` (their mean over
+        """Figures on fixed pieces of validation songs, scored as in the evaluation: `bits.STREAM` (BPT), `cnbpt` (mean over
         streams of BPT / B_fix, equation 15) and `loss`, nats a code."""
         bits: dict[str, list[float]] = {}
         fixed: dict[str, float] = {}
         nats, count = 0.0, 0
-        for start in range(0, len(self.held), self.config.held_out_batch):
-            part = self.held[start : start + self.config.held_out_batch]
+        for start in range(0, len(self.held_pieces), self.config.held_out_batch):
+            part = self.held_pieces[start : start + self.config.held_out_batch]
             for scores in score_pieces(self.lm, self.held_songs, self.protocol, part):
                 for score in scores:
                     sums = bits.setdefault(score.stream, [0.0, 0.0, 0.0])
@@ -186,11 +188,11 @@ def protocol_of(config: LMStageConfig) -> Protocol:
     return protocol_by_name(config.codec, config.protocol, config.source, config.target, config.prefix_seconds)
 
 
-def _spread(found: Sequence[Piece], wanted: int) -> list[Piece]:
-    """`wanted` of the pieces, at equal distances."""
-    if len(found) <= wanted:
-        return list(found)
-    return [found[(i * len(found)) // wanted] for i in range(wanted)]
+def _spread(candidates: Sequence[Piece], count: int) -> list[Piece]:
+    """`count` of the candidates, evenly spaced."""
+    if len(candidates) <= count:
+        return list(candidates)
+    return [candidates[(i * len(candidates)) // count] for i in range(count)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a language model knows of a codec: its streams, the sizes of their codebooks, its rates, and who made the tokens."""
+"""What a language model knows of a codec: its streams, the sizes of their codebooks, its rates, and its identity."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class CodecIdentity:
-    """A codec as its tokens show it. hash: of what gives them their meaning; frame_rate: frames a second, sample_rate: Hz.
+    """The codec that tokens belong to. hash: of everything that defines their meaning; frame_rate: frames a second, sample_rate: Hz.
 
-    Tokens of two identities never meet in one corpus, nor do they reach a language model of another one.
+    A corpus holds tokens of one identity only, and a language model accepts those of its own only.
     """
 
     name: str
@@ -87,9 +87,9 @@ class CodecIdentity:
         return f"{self.name} {self.hash[:12]}".strip()
 
     def require(self, other: CodecIdentity, name: str) -> None:
-        """Raises TokenFileError, beginning with `name`, unless `other` is this very codec."""
+        """Raises TokenFileError, beginning with `name`, unless `other` is the same codec."""
         if other != self:
-            raise TokenFileError(f"{name}: tokens of {other}, wanted are those of {self}; pack with that codec")
+            raise TokenFileError(f"{name}: tokens of {other}, expected those of {self}; pack with that codec")
 
 
 def _from_json(values: Any) -> Any:

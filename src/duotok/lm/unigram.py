@@ -78,12 +78,12 @@ def count(codes: NDArray[np.integer], size: int) -> Unigram:
 
 def unigrams(scores: Iterable[SongScore]) -> dict[str, tuple[Unigram, ...]]:
     """Counts of the scored tokens, by stream, one for each codebook in order."""
-    found: dict[tuple[str, int], NDArray[np.int64]] = {}
+    totals: dict[tuple[str, int], NDArray[np.int64]] = {}
     for score in scores:
         counts = count(score.codes, score.size).counts
         key = (score.stream, score.codebook)
-        found[key] = found[key] + counts if key in found else counts
-    return by_stream({key: Unigram(counts) for key, counts in found.items()})
+        totals[key] = totals[key] + counts if key in totals else counts
+    return by_stream({key: Unigram(counts) for key, counts in totals.items()})
 
 
 def count_songs(codec: CodecIdentity, songs: Sequence[TokenizedSong]) -> dict[str, tuple[Unigram, ...]]:

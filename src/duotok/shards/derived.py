@@ -1,8 +1,8 @@
 """Arrays that follow from the sound of segments and a model, computed once: features, masks, latents, codes.
 
-    DERIVED/SHARD/TRACK.NAME.npy     rows of the shard's segments behind each other, memory-mapped
+    DERIVED/SHARD/TRACK.NAME.npy     rows of the shard's segments, concatenated, memory-mapped
     DERIVED/SHARD/TRACK.NAME.json    which segments of the shard, made by what, from which shard
-A .npy without its .json does not count. What makes them: `deriving.py`.
+A .npy without its .json does not count. `deriving.py` computes them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Open:
 
 
 class DerivedArrays:
-    """The folder of derived arrays of one index. A few files stay mapped. writable false: a dry run, nothing is made."""
+    """The folder of derived arrays of one index. A few files stay mapped. writable: false in a dry run, which derives none."""
 
     def __init__(self, index: SegmentIndex, folder: Path, writable: bool = True) -> None:
         self.index, self.folder, self.writable = index, folder, writable
@@ -63,7 +63,7 @@ class DerivedArrays:
         return self.folder / shard.removesuffix(".tar") / f"{track}.{name}.npy"
 
     def forget(self) -> None:
-        """Close all maps: files were replaced."""
+        """Close all maps, because files were replaced."""
         self._maps.clear()
 
     def open(self, shard: str, track: str, name: str) -> _Open | None:
@@ -73,10 +73,10 @@ class DerivedArrays:
         """
         key = (shard, track, name)
         if key not in self._maps:
-            found = self._load(*key)
-            if found is None:
+            opened = self._load(*key)
+            if opened is None:
                 return None
-            self._maps[key] = found
+            self._maps[key] = opened
             while len(self._maps) > OPEN_MAPS:
                 self._maps.popitem(last=False)
         self._maps.move_to_end(key)
@@ -101,27 +101,27 @@ class DerivedArrays:
         return _Open(array, dict(zip(indices.tolist(), starts.tolist(), strict=True)), str(stamp["made_by"]))
 
     def kept(self, shard: str, track: str, name: str, made_by: str) -> dict[int, np.ndarray]:
-        """Segment -> rows that are there already and were made by `made_by`."""
-        found = self.open(shard, track, name)
-        if found is None or found.made_by != made_by:
+        """Segment -> rows that exist and were made by `made_by`."""
+        opened = self.open(shard, track, name)
+        if opened is None or opened.made_by != made_by:
             return {}
-        return {index: self.rows(index, track, name) for index in found.starts}
+        return {index: self.rows(index, track, name) for index in opened.starts}
 
     def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
         """Whether `rows` can give it (made_by: as made by that)."""
-        found = self.open(self.index.segments[index].shard, track, name)
-        return found is not None and index in found.starts and made_by in (None, found.made_by)
+        opened = self.open(self.index.segments[index].shard, track, name)
+        return opened is not None and index in opened.starts and made_by in (None, opened.made_by)
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when not there."""
+        """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when they are missing."""
         stored = self.index.segments[index]
-        found = self.open(stored.shard, track, name)
-        if found is None or index not in found.starts:
+        opened = self.open(stored.shard, track, name)
+        if opened is None or index not in opened.starts:
             path = self.path(stored.shard, track, name)
             raise CorpusError(f"{path}: nothing there for {stored.segment.key}; derive {track}.{name} first")
         total = stored.segment.frames * rows_per_frame(name)
         count = total - start if count is None else count
         if start < 0 or count < 0 or start + count > total:
             raise ValueError(f"{stored.segment.key}: rows {start} to {start + count} of {total}")
-        first = found.starts[index] + start
-        return found.array[first : first + count]
+        first = opened.starts[index] + start
+        return opened.array[first : first + count]

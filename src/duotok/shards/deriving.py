@@ -1,4 +1,4 @@
-"""Computing derived arrays, in this process or in several: what is there and was made by the same stays.
+"""Computing derived arrays, in this process or in several. Arrays that exist and were made the same way are kept.
 
 The .json of an array is removed before the .npy is replaced and written after it: a .npy without it does not count.
 """
@@ -26,7 +26,7 @@ Make = Callable[[int, str], dict[str, np.ndarray]]
 
 
 class NotDerived(CorpusError):
-    """Arrays that are not there, where none may be made."""
+    """Derived arrays are missing, and none may be derived (a dry run)."""
 
 
 def derive(
@@ -35,8 +35,8 @@ def derive(
 ) -> None:  # fmt: skip
     """Fill the derived array `name` of `tracks` with `function(index, track)`: `[frames x rows_per_frame, ...]` each.
 
-    Segments without a track are left out; select: only these segments. Rows there that were made by the same `made_by`
-    stay, all others are made anew, shard by shard; a file appears when it is complete. With workers > 1 `function` goes
+    Segments without a track are left out; select: only these segments. Existing rows that were made by the same `made_by`
+    stay, all others are computed, shard by shard; a file appears when it is complete. With workers > 1 `function` goes
     to spawned processes, so it must be importable (a module's function, functools.partial of one, an object of a
     module's class). Raises CorpusError for a wrong number of rows, a full disk, or a second process at the same file.
     """
@@ -65,7 +65,7 @@ def derive_many(
         chosen = {track: np.intersect1d(indices, np.asarray(select)) for track, indices in chosen.items()}
     derived.forget()
     missing = ((shard, _missing(derived, shard, names, chosen, made_by)) for shard in store.shards)
-    jobs = [(shard, wanted) for shard, wanted in missing if wanted]
+    jobs = [(shard, files) for shard, files in missing if files]
     title = f"{', '.join(names)} of {', '.join(tracks)}"
     if jobs and not derived.writable:
         raise NotDerived(f"{derived.folder}: {title} not derived yet for {len(jobs)} of {len(store.shards)} shards")
@@ -83,8 +83,8 @@ def derive_many(
     derived.forget()
 
 
-Wanted = dict[tuple[str, str], list[int]]
-"""(track, name) -> the segments that its file is to hold, in the order of the shard."""
+MissingFiles = dict[tuple[str, str], list[int]]
+"""(track, name) -> the segments that its file will hold, in the order of the shard."""
 
 
 def _derived(store: ShardStore) -> DerivedArrays:
@@ -95,16 +95,16 @@ def _derived(store: ShardStore) -> DerivedArrays:
 
 def _missing(
     derived: DerivedArrays, shard: str, names: Sequence[str], chosen: dict[str, np.ndarray], made_by: str
-) -> Wanted:
+) -> MissingFiles:
     indices = derived.index.shards[shard]
-    wanted: Wanted = {}
+    files: MissingFiles = {}
     for track, possible in chosen.items():
-        having = set(indices[np.isin(indices, possible)].tolist())
+        available = set(indices[np.isin(indices, possible)].tolist())
         for name in names:
-            kept = derived.kept(shard, track, name, made_by)
-            if not having <= kept.keys():
-                wanted[track, name] = [index for index in indices.tolist() if index in having or index in kept]
-    return wanted
+            stored = derived.kept(shard, track, name, made_by)
+            if not available <= stored.keys():
+                files[track, name] = [index for index in indices.tolist() if index in available or index in stored]
+    return files
 
 
 _common: tuple[ShardStore, Make, str] | None = None
@@ -115,34 +115,34 @@ def _start_worker(store: ShardStore, function: Make, made_by: str) -> None:
     _common = (store, function, made_by)
 
 
-def _work(shard: str, wanted: Wanted) -> None:
+def _work(shard: str, files: MissingFiles) -> None:
     assert _common is not None
-    _fill(*_common, shard, wanted, lambda: None)
+    _fill(*_common, shard, files, lambda: None)
 
 
 def _fill(
-    store: ShardStore, function: Make, made_by: str, shard: str, wanted: Wanted, advance: Callable[[], None]
+    store: ShardStore, function: Make, made_by: str, shard: str, files: MissingFiles, advance: Callable[[], None]
 ) -> None:
-    """Make the missing files of one shard; `advance` is called after each segment."""
+    """Write the missing files of one shard; `advance` is called after each segment."""
     derived = _derived(store)
     with contextlib.ExitStack() as stack:
         outputs = [
             stack.enter_context(_Output(derived, shard, track, name, indices, made_by))
-            for (track, name), indices in wanted.items()
+            for (track, name), indices in files.items()
         ]
         for index in store.shards[shard].tolist():
             for track in dict.fromkeys(output.track for output in outputs):
-                here = [output for output in outputs if output.track == track and index in output.indices]
-                made = function(index, track) if any(index not in output.kept for output in here) else {}
-                for output in here:
-                    output.put(index, output.kept[index] if index in output.kept else made[output.name])
+                takers = [output for output in outputs if output.track == track and index in output.indices]
+                arrays = function(index, track) if any(index not in output.kept for output in takers) else {}
+                for output in takers:
+                    output.put(index, output.kept[index] if index in output.kept else arrays[output.name])
             advance()
         for output in outputs:
             output.finish()
 
 
 class _Output:
-    """A .npy on its way: rows in order, under a locked temporary name until `finish`."""
+    """A .npy that is being written: rows in order, under a locked temporary name until `finish`."""
 
     def __init__(
         self, derived: DerivedArrays, shard: str, track: str, name: str, indices: list[int], made_by: str
@@ -186,7 +186,7 @@ class _Output:
             raise CorpusError(f"{self.path}: not written ({error.strerror}); nothing is lost, go on later") from None
 
     def finish(self) -> None:
-        """The file and then its stamp take their names."""
+        """Give the file, then its stamp, their final names."""
         assert self.file is not None
         positions = {index: at for at, index in enumerate(self.derived.index.shards[self.shard].tolist())}
         stamp = {

@@ -1,8 +1,7 @@
 """The derived arrays that follow from the sound alone: samples, log-mel, chroma, levels.
 
 Mel and chroma are those of the mono sum at the recording's gain to -18 LUFS, behind the high-pass of the front end, on the
-token frames. Beyond the ends of a
-segment lies silence, as at the ends of a file: a segment knows nothing of its neighbours.
+token frames. Beyond the ends of a segment lies silence, as at the ends of a file: neighbouring segments are not read.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from duotok.shards.store import ShardStore
 TRACKS = ("vocals", "accompaniment", "mix")
 NAMES = ("mel", "chroma", "levels")
 LOW_SAMPLES = FRAME_SAMPLES * ANALYSIS_RATE // SAMPLE_RATE
-# The chroma window reaches 2.01 frames beyond a frame, the resampler's filter a few milliseconds more; the high-pass
-# remembers a beginning that was not there for some 0.3 s.
+# In frames. The chroma window reaches 2.01 frames beyond a frame, the resampler's filter a few milliseconds more, and the
+# high-pass needs some 0.3 s to forget the step at the start of an excerpt.
 CONTEXT = 12
 BLOCK = 250
 """Frames at a time: 10 s of spectra are 32 MB."""
 
 
 def made_by(highpass_hz: float = HIGHPASS_HZ) -> str:
-    """What names the arrays that are derived behind a high-pass at `highpass_hz`."""
+    """The `made_by` of the arrays that are derived behind a high-pass at `highpass_hz`."""
     cut = f", high-pass {highpass_hz:g}" if highpass_hz else ""
     return f"duotok features 1, mel {MEL_MEAN} {MEL_STD} {POWER_FLOOR}{cut}"
 
@@ -69,11 +68,13 @@ class Features:
         parts = self.store.segments[index].parts[track]
         low = torch.stack([self._low(index, stem, first, last - first) for stem in parts]).sum(0)
         low *= 10 ** (segment.gain_db / 20)
-        found = {}
+        features = {}
         for name in names:
             inside = low[(start - first) * LOW_SAMPLES :][: frames * LOW_SAMPLES]
-            found[name] = frame_levels(inside) if name == "levels" else self._spectral(name, low, start - first, frames)
-        return {name: rows.half().numpy() for name, rows in found.items()}
+            features[name] = (
+                frame_levels(inside) if name == "levels" else self._spectral(name, low, start - first, frames)
+            )
+        return {name: rows.half().numpy() for name, rows in features.items()}
 
     def _spectral(self, name: str, low: Tensor, start: int, frames: int) -> Tensor:
         """Mel or chroma of the token frames from `start` of `low [samples]`, block by block."""
@@ -111,9 +112,9 @@ def derive_features(
     workers: int = 1,
     highpass_hz: float = HIGHPASS_HZ,
 ) -> None:
-    """Fill mel, chroma and levels of the tracks behind a high-pass at `highpass_hz`; what is done so stays."""
-    made = Features(store, highpass_hz)
-    derive_many(store, NAMES, made, tracks=tracks, made_by=made_by(highpass_hz), select=select, workers=workers)
+    """Fill mel, chroma and levels of the tracks behind a high-pass at `highpass_hz`; rows made so before stay."""
+    features = Features(store, highpass_hz)
+    derive_many(store, NAMES, features, tracks=tracks, made_by=made_by(highpass_hz), select=select, workers=workers)
 
 
 def derive_samples(
@@ -122,6 +123,6 @@ def derive_samples(
     """Fill pcm of the stored stems (0.7 GB an hour and stem), from which `store.audio` then reads instead of FLAC."""
     chosen = range(len(store)) if select is None else select
     for stem in stems:
-        having = [index for index in chosen if stem in store.segments[index].offsets]
+        available = [index for index in chosen if stem in store.segments[index].offsets]
         function = functools.partial(samples, store)
-        derive(store, "pcm", function, tracks=(stem,), made_by="duotok pcm 1", select=having, workers=workers)
+        derive(store, "pcm", function, tracks=(stem,), made_by="duotok pcm 1", select=available, workers=workers)

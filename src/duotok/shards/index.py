@@ -1,4 +1,4 @@
-"""Which segments there are and where each lies: the manifest of a folder of shards.
+"""The manifest of a folder of shards: which segments there are, and where each lies.
 
 The manifest says where each FLAC lies, so that a shard is never read in order: a crop costs one range request.
 """
@@ -51,15 +51,15 @@ class Stored:
 @functools.lru_cache(maxsize=256)
 def track_parts(stems: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """The tracks that stored stems give -> the stems that each is the sum of."""
-    found: dict[str, tuple[str, ...]] = {stem: (stem,) for stem in stems}
+    parts: dict[str, tuple[str, ...]] = {stem: (stem,) for stem in stems}
     for track in ("accompaniment", "mix"):
-        if track not in found and all(part in found for part in PARTS[track]):
-            found[track] = tuple(stem for part in PARTS[track] for stem in found[part])
-    return found
+        if track not in parts and all(part in parts for part in PARTS[track]):
+            parts[track] = tuple(stem for part in PARTS[track] for stem in parts[part])
+    return parts
 
 
 class Segments(Sequence[Stored]):
-    """All segments by key, made from the manifest's columns when asked for: millions cost no objects."""
+    """All segments by key, built from the manifest's columns on access, so that millions need no objects."""
 
     def __init__(self, table: pyarrow.Table, order: np.ndarray) -> None:
         self._table, self._order = table, order
@@ -137,11 +137,11 @@ def import_pyarrow() -> None:
 
 
 class SegmentIndex:
-    """The segments of a folder of shards, and what to choose them by.
+    """The segments of a folder of shards, and filters to select them.
 
     url: folder that holds manifest.parquet and the tars, a path or a URL of fsspec; cache: local folder that keeps what is fetched
-    from a URL. without_validation (an attribute): where validation is asked for, train is given, for libraries too small to spare
-    any. Raises CorpusError when a shard is missing or was changed.
+    from a URL. without_validation (an attribute): train songs stand in for validation, for libraries too small to spare any.
+    Raises CorpusError when a shard is missing or was changed.
     """
 
     without_validation = False
@@ -181,14 +181,14 @@ class SegmentIndex:
             table = pq.read_table(pa.BufferReader(data))
         except pa.ArrowInvalid as error:
             raise CorpusError(f"{self.ranges.place(MANIFEST)}: cannot be read ({error})") from None
-        wanted = {*Segment.__dataclass_fields__, "shard", "index", "offsets", "sizes", "sha256"}
-        if wanted - set(table.column_names):
-            missing = ", ".join(sorted(wanted - set(table.column_names)))
+        columns = {*Segment.__dataclass_fields__, "shard", "index", "offsets", "sizes", "sha256"}
+        if columns - set(table.column_names):
+            missing = ", ".join(sorted(columns - set(table.column_names)))
             raise CorpusError(f"{self.ranges.place(MANIFEST)}: no column {missing}; make the shards again")
-        return summary, table.select(sorted(wanted))
+        return summary, table.select(sorted(columns))
 
     def _check_files(self, table: pyarrow.Table) -> None:
-        """Every shard is there, with the size that the summary says."""
+        """Raises CorpusError unless every shard exists with the size in the summary."""
         import pyarrow.compute as pc
 
         names = pc.unique(table.column("shard")).to_pylist()
@@ -225,9 +225,9 @@ class SegmentIndex:
         chosen = np.ones(len(self), dtype=bool)
         if self.without_validation:
             splits = tuple("train" if split == "validation" else split for split in splits)
-        for name, wanted in (("split", splits), ("kind", kinds), ("corpus", corpora)):
-            if wanted:
-                chosen &= self.segments.where(name, set(wanted).__contains__)
+        for name, allowed in (("split", splits), ("kind", kinds), ("corpus", corpora)):
+            if allowed:
+                chosen &= self.segments.where(name, set(allowed).__contains__)
         if types:
             chosen &= self.segments.where("types", lambda joined: bool({*types} & {*joined.split(",")}))
         if needs:
@@ -241,10 +241,10 @@ class SegmentIndex:
         needs: Sequence[str] = (), lyrics: bool = False,
     ) -> list[int]:  # fmt: skip
         """`where` as a list."""
-        found: list[int] = self.where(
+        indices: list[int] = self.where(
             *splits, types=types, kinds=kinds, corpora=corpora, needs=needs, lyrics=lyrics
         ).tolist()
-        return found
+        return indices
 
     @functools.cached_property
     def shards(self) -> dict[str, np.ndarray]:
@@ -252,8 +252,8 @@ class SegmentIndex:
         names, codes = self.segments.groups("shard")
         order = np.lexsort((self.segments.column("index"), codes))
         ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-        found = dict(zip(names, np.split(order, ends[:-1]), strict=True))
-        return {name: found[name] for name in sorted(found)}
+        by_shard = dict(zip(names, np.split(order, ends[:-1]), strict=True))
+        return {name: by_shard[name] for name in sorted(by_shard)}
 
     def identity(self, shard: str) -> str:
         """A hash of what a shard holds, by the manifest: arrays derived from other contents do not fit."""

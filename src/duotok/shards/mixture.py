@@ -34,10 +34,10 @@ class Component(Config):
 
     def find(self, store: ShardStore, split: Split, name: str) -> np.ndarray:
         """The segments `[n]` of a split that the filter lets through. Raises ConfigError when there is none."""
-        found = store.where(
+        indices = store.where(
             split, types=self.types, kinds=self.kinds, corpora=self.corpora, needs=self.needs, lyrics=self.lyrics
         )
-        if len(found) == 0 and not self.optional:
+        if len(indices) == 0 and not self.optional:
             conditions = (
                 ", ".join(f"{k}={v}" for k, v in self.model_dump(exclude={"weight", "optional"}).items() if v)
                 or "anything"
@@ -46,7 +46,7 @@ class Component(Config):
                 f"mixture: component '{name}' is empty: {store.ranges.url} has no {split} segment with {conditions}; "
                 "give it weight 0 or add such recordings"
             )
-        return found
+        return indices
 
 
 class Mixture:
@@ -58,8 +58,8 @@ class Mixture:
     def __init__(self, store: ShardStore, split: Split, components: dict[str, Component], seed: int) -> None:
         self._arguments = (store, split, components, seed)
         self.split, self.seed = split, seed
-        found = {name: c.find(store, split, name) for name, c in components.items() if c.weight}
-        self.segments = {name: indices for name, indices in found.items() if len(indices)}
+        by_component = {name: c.find(store, split, name) for name, c in components.items() if c.weight}
+        self.segments = {name: indices for name, indices in by_component.items() if len(indices)}
         self.components = {name: components[name] for name in self.segments}
         if not self.components:
             raise ConfigError(f"mixture: no component with a weight above 0 has {split} segments")

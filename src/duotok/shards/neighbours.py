@@ -1,4 +1,4 @@
-"""Segments that follow each other in a recording without a gap: what can be heard as one piece."""
+"""Segments that follow each other in a recording without a gap, and so can be joined into one piece."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from duotok.shards.store import ShardStore
 
 
 def joined(store: ShardStore, indices: Sequence[int] | np.ndarray) -> list[list[int]]:
-    """Those of the segments `indices` that follow each other, together; all in the order of recordings and time.
+    """The segments `indices` grouped into pieces that have no gaps, in the order of recordings and time.
 
-    A gap begins a new piece, and so does another set of stems: what a track is the sum of must not change inside a piece.
+    A gap begins a new piece, and so does another set of stems: the parts of a track must not change inside a piece.
     """
     chosen = np.asarray(indices, dtype=np.int64)
     if not len(chosen):

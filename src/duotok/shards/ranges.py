@@ -60,21 +60,21 @@ class Ranges:
             if self.local is not None:
                 return {entry.name: entry.stat().st_size for entry in os.scandir(self.local) if entry.is_file()}
             system, folder = self._remote()
-            found = _patiently(lambda: system.ls(folder, detail=True))
-            return {str(f["name"]).rsplit("/", 1)[-1]: int(f["size"]) for f in found if f["type"] == "file"}
+            entries = _patiently(lambda: system.ls(folder, detail=True))
+            return {str(f["name"]).rsplit("/", 1)[-1]: int(f["size"]) for f in entries if f["type"] == "file"}
         except OSError as error:
             raise CorpusError(
                 f"{self.url}: no shards there ({_reason(error)}); run `duotok data shard` first"
             ) from None
 
     def read(self, name: str, offset: int = 0, size: int | None = None, sha256: str = "") -> bytes:
-        """`size` bytes (None: to the end) from `offset`. Raises CorpusError when the file has not got them.
+        """`size` bytes (None: to the end) from `offset`. Raises CorpusError when the file does not have them.
 
-        sha256: hash of these bytes, by which a remote range is kept in the cache; it is checked only on that way.
+        sha256: hash of these bytes, the key of a remote range in the cache; it is checked only when the range is cached.
         """
-        kept = self.cache / sha256[:2] / sha256 if self.cache is not None and sha256 else None
-        if kept is not None and kept.is_file():
-            data = kept.read_bytes()
+        cached = self.cache / sha256[:2] / sha256 if self.cache is not None and sha256 else None
+        if cached is not None and cached.is_file():
+            data = cached.read_bytes()
             if len(data) == size:
                 return data
         try:
@@ -86,10 +86,10 @@ class Ranges:
                 f"{self.place(name)}: ends {size - len(data)} bytes too early; it changed since the manifest was written, "
                 "run `duotok data shard` again"
             )
-        if kept is not None:
+        if cached is not None:
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise CorpusError(f"{self.place(name)}: other bytes at {offset} than the manifest says; copy it again")
-            self._keep(kept, data)
+            self._keep(cached, data)
         return data
 
     def _fetch(self, name: str, offset: int, size: int | None) -> bytes:
@@ -102,22 +102,22 @@ class Ranges:
         data: bytes = _patiently(lambda: system.cat_file(f"{folder}/{name}", start=offset, end=end))
         return data
 
-    def _keep(self, kept: Path, data: bytes) -> None:
+    def _keep(self, path: Path, data: bytes) -> None:
         try:
-            write_bytes(kept, data)
+            write_bytes(path, data)
         except OSError as error:  # a full cache disk must not stop a run that can do without
-            warnings.warn(f"{kept.parent}: nothing more is cached ({_reason(error)})", stacklevel=2)
+            warnings.warn(f"{path.parent}: nothing more is cached ({_reason(error)})", stacklevel=2)
             self.cache = None
 
 
 def _patiently(work: Callable[[], T]) -> T:
-    """Ask a remote store, again when it fails in passing. Raises OSError, whatever kind its backend has of its own."""
+    """Ask a remote store, with retries after transient errors. Raises OSError for any error of its backend."""
     for wait in (*WAITS, None):
         try:
             return work()
         except (FileNotFoundError, PermissionError):
             raise
-        except Exception as error:  # botocore, aiohttp and others have their own
+        except Exception as error:  # botocore, aiohttp and others raise types of their own
             if wait is None:
                 raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
             time.sleep(wait)

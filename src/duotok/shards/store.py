@@ -1,4 +1,4 @@
-"""Shards as a loader sees them: any segment's sound by its place in the tar, on a disk or behind a URL."""
+"""Random access to shards: the sound of any segment by its place in the tar, on a disk or behind a URL."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ShardStore(SegmentIndex):
     # reading
 
     def tracks(self, index: int) -> tuple[str, ...]:
-        """Tracks that `audio` can give."""
+        """Tracks that `audio` can return."""
         return tuple(self.segments[index].parts)
 
     def audio(
@@ -83,7 +83,7 @@ class ShardStore(SegmentIndex):
         return np.repeat(sound, 2, axis=1) if channels == 2 and sound.shape[1] == 1 else sound
 
     def flac(self, index: int, stem: str) -> bytes:
-        """The file of a stored stem as it lies in the shard."""
+        """The bytes of a stored stem's FLAC file, as in the shard."""
         stored = self.segments[index]
         data = self.ranges.read(stored.shard, stored.offsets[stem], stored.sizes[stem], stored.sha256[stem])
         if self.verify and hashlib.sha256(data).hexdigest() != stored.sha256[stem]:
@@ -119,7 +119,7 @@ class ShardStore(SegmentIndex):
         return self.derived is not None and self.derived.has(index, track, name, made_by)
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Rows of a derived array of one segment: memory-mapped, read-only. Raises CorpusError when it is not there."""
+        """Rows of a derived array of one segment: memory-mapped, read-only. Raises CorpusError when it is missing."""
         if self.derived is None:
             raise CorpusError(f"{self.ranges.url}: no folder of derived arrays was named, so no {track}.{name}")
         return self.derived.rows(index, track, name, start, count)

@@ -41,7 +41,7 @@ def catalog(
       duotok data catalog --corpus fma=/data/fma --set fma.size=medium --corpus jazz:folder=~/Music/jazz --work work
       duotok data catalog --corpus fma=/data/fma --licences public-domain,attribution,share-alike --work work --dry-run
     """
-    from duotok.data.catalog import TABLE, build, few, open_corpora, read, summary, write
+    from duotok.data.catalog import TABLE, build, open_corpora, read, summary, validation_warning, write
 
     allowed = [name.strip() for name in licences.split(",") if name.strip()]
     before = read(work) if add and (work / TABLE).is_file() else []
@@ -76,6 +76,6 @@ def catalog(
         say("left out by --licences: " + ", ".join(f"{name} {n:,}" for name, n in sorted(result.left_out.items())))
     for name, why in result.problems.items():
         say(f"failed: {name}: {why}")
-    if few(result.recordings):
-        say(f"warning: {few(result.recordings)}")
+    if validation_warning(result.recordings):
+        say(f"warning: {validation_warning(result.recordings)}")
     say(f"{path}: " + (f"would hold {len(result.recordings):,} recordings" if dry_run else "written"))

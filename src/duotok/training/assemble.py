@@ -138,11 +138,11 @@ def _held_out(run: Path) -> str:
 
 def model_card(
     runs: Path, store: ShardStore, name: str, command: str, tokenizer: TokenizerConfig, tokens_only: bool = False,
-    used: Collection[Path] = (),
+    used: Collection[Path] = (), elsewhere: str = "",
 ) -> str:  # fmt: skip
     """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command.
 
-    used: runs that parts come from; those outside of RUNS are listed as well.
+    used: runs that parts come from; those outside of RUNS are listed as well. elsewhere: `made_elsewhere` of its parts.
     """
     here = [run for run in sorted(runs.iterdir()) if run.is_dir() and checkpoints(run)]
     steps = "\n".join(
@@ -165,7 +165,7 @@ A small dual-track music tokenizer: vocals and accompaniment, 25 tokens a second
 ({kbps:.3g} kbit/s), {decoded}. Trained on a CPU with two cores; it shows that the chain works and is no match for a model of the paper's size.
 
 Weights: Apache-2.0 as far as the authors of this project can license them; the recordings below keep their own licences.
-
+{elsewhere}
 ## Made by
 
     {command}
@@ -187,6 +187,16 @@ of the fundamental frequency, in the same table of `python -m benchmarks.fidelit
 
 {data_section(store)}
 """
+
+
+def made_elsewhere(modules: Mapping[str, nn.Module]) -> str:
+    """What a card says of parts that others made: kind, licence, source; nothing where there are none."""
+    lines = []
+    for part, module in modules.items():
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "source", ""):
+            lines.append(f"- {part}: {config.kind}, {config.licence}, {config.source}")
+    return "\n".join(["", "Parts made by others, under licences of their own:", "", *lines, ""]) if lines else ""
 
 
 def without_mask_head(tokenizer: Tokenizer) -> Tokenizer:
@@ -238,7 +248,16 @@ def assemble(
         folder,
         config,
         modules,
-        model_card(runs, store, name, command, tokenizer.config, tokens_only, list(dict.fromkeys(runs_of.values()))),
+        model_card(
+            runs,
+            store,
+            name,
+            command,
+            tokenizer.config,
+            tokens_only,
+            list(dict.fromkeys(runs_of.values())),
+            made_elsewhere(modules),
+        ),
         storage="int8",
         force=force,
     )

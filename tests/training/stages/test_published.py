@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 from tests.renderer.published_layouts import V1, V2, published_files, small
+from tests.training.small import stage4_values, write
 from tests.training.stages.test_stage4 import config as stage4_config
 
+from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError
 from duotok.renderer.ear_vae import EarVAE
 from duotok.renderer.ear_vae_files import read_published, save_ear_vae
 from duotok.renderer.stable_audio import StableAudioConfig, StableAudioDiT
 from duotok.shards.deriving import derive
 from duotok.shards.store import ShardStore
+from duotok.tracks import TRACKS
+from duotok.training.assemble import assemble
 from duotok.training.batches.derive import compute_latents
 from duotok.training.batches.latent_data import latent_segments, rendered
 from duotok.training.batches.sounds import Sound
@@ -26,6 +30,7 @@ from duotok.training.earlier_runs import stamp
 from duotok.training.engine import train
 from duotok.training.stages import published
 from duotok.training.stages.loading import autoencoder_config, load_autoencoder, load_dit
+from duotok.training.stages.registry import Needs, build_stage
 from duotok.training.stages.stage4 import Stage4
 
 DIT = StableAudioConfig(kind="stable-audio", latent_dim=4, condition_dim=16, width=64, heads=2, blocks=1)
@@ -100,6 +105,33 @@ def test_stage_4_trains_on_stereo_latents(runs: Path, store: ShardStore) -> None
 def latent_index(store: ShardStore) -> int:
     """A segment without neighbours: its latents are those of its sound alone."""
     return next(i for i in rendered(store, "vocals", "train") if "voice0" in store.segments[i].segment.key)
+
+
+def test_renderers_on_it_become_a_bundle_that_decodes_to_stereo(needs: Needs, folder: Path, tmp_path: Path) -> None:
+    """The recipe's own way: adopt, stage 4 of both tracks, bundle; the card says whose autoencoder it is."""
+    own = Path(shutil.copytree(needs.runs, tmp_path / "runs"))
+    shutil.rmtree(own / "autoencoder")
+    there = Needs(own, ShardStore(needs.store.ranges.url, own / "derived"))
+    published.adopt(folder, there.store, own, minutes=0.5)
+    config = write(tmp_path, "stage4", stage4_values())
+    with pytest.raises(ConfigError, match=r"dit\.latent_dim"):
+        build_stage("stage4", config, ["track=vocals"], there)
+    for track in TRACKS:
+        stage = build_stage("stage4", config, [f"track={track}", "dit.latent_dim=4", "sample_every=0"], there)
+        train(stage, own / stage.name)
+    made = assemble(own, there.store, tmp_path / "out", "ear", "test")
+    model = DuoTok.from_pretrained(made)
+    assert isinstance(model.autoencoder, EarVAE) and float(model.autoencoder.std.min()) > 1e-3
+    torch.testing.assert_close(
+        model.autoencoder.std, load_autoencoder(best(own / "autoencoder")).std, atol=0, rtol=1e-3
+    )
+    tokens = model.encode(vocals=torch.randn(2, 30_000) / 9, accompaniment=torch.randn(2, 30_000) / 9)
+    assert model.decode(tokens, "vocals").shape == (2, 30_000)
+    assert "- autoencoder: ear-vae, Apache-2.0, ear_vae.pyt (sha256 " in model_card_of(made)
+
+
+def model_card_of(bundle: Path) -> str:
+    return (bundle / "README.md").read_text()
 
 
 def test_it_is_not_trained_further(runs: Path) -> None:

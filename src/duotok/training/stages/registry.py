@@ -204,12 +204,13 @@ def _adapt(config: Any, needs: Needs) -> Stage:
 
     sources = find_sources(config, needs.runs)
     device = device_of(config)
+    shape = autoencoder_config(sources.autoencoder)
     autoencoder = load_autoencoder(sources.autoencoder)
     compute_latents(needs.store, autoencoder, stamp(sources.autoencoder, "autoencoder"), device, needs.workers)
     tokenizer = load_tokenizer(sources.tokenizer)
     for track, renderer in sources.renderers.items():
         _derive_codes(needs, tokenizer, sources.tokenizer, stage4_config(renderer).encoder_window, device, (track,))
-    shaped = config.model_copy(update={"model": autoencoder_config(sources.autoencoder)})
+    shaped = config.model_copy(update={"model": shape})
     return Adapt(shaped, needs.store, needs.runs, sources)
 
 

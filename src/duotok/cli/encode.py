@@ -84,14 +84,14 @@ def encode(
       duotok encode music/ -o tokens/ --workers 4 --json > log.jsonl
       ffmpeg -i film.mkv -f wav - | duotok encode - -o film.duotok
     """
-    from duotok.audio.finding import AUDIO_SUFFIXES, Found, search
+    from duotok.audio.finding import AUDIO_SUFFIXES, SearchResult, search
     from duotok.cli import files
     from duotok.tokens import SUFFIX
 
     if out is not None and out.suffix.lower() in AUDIO_SUFFIXES and not out.is_dir():
         raise DuoTokError(f"{out}: tokens are no sound; name the output NAME{SUFFIX}, or give a folder")
     stems = {role: path for role, path in (("vocals", vocals), ("accompaniment", accompaniment)) if path is not None}
-    found = Found()
+    found = SearchResult()
 
     def find(folder: Path) -> list[Path]:
         here = search(folder, AUDIO_SUFFIXES, follow)

@@ -54,13 +54,13 @@ def separate(
       duotok separate music/ -o stems/ --format flac --workers 4
       duotok encode --vocals stems/song.vocals.wav --accompaniment stems/song.accompaniment.wav -o song.duotok
     """
-    from duotok.audio.finding import AUDIO_SUFFIXES, Found, search
+    from duotok.audio.finding import AUDIO_SUFFIXES, SearchResult, search
     from duotok.cli import files
     from duotok.tracks import TRACKS
 
     if out.suffix.lower() in AUDIO_SUFFIXES and not out.is_dir():
         raise DuoTokError(f"{out}: two stems do not go into one file; name a folder")
-    left = Found()
+    left = SearchResult()
 
     def find(folder: Path) -> list[Path]:
         here = search(folder, AUDIO_SUFFIXES, follow)

@@ -1,4 +1,4 @@
-"""WhisperX and FunASR, each in an environment of its own: their pins conflict with ours, so we exchange files with them.
+"""WhisperX and FunASR, each in an environment of its own: their pins conflict with DuoTok's, so files are exchanged.
 
 A tool is started once and kept (its models take long to load); each recording goes to it as a wav file and comes back as
 the tool's own JSON, which `duotok.lyrics.speech` reads. Not verified here with the real tools.
@@ -33,7 +33,7 @@ CHINESE = "zh"
 
 @dataclass(frozen=True)
 class Tool:
-    """A recognizer: how it is installed, its default model, and who reads its JSON."""
+    """A recognizer: how it is installed, its default model, and the parser of its JSON."""
 
     name: str
     install: str
@@ -65,7 +65,7 @@ class ToolConfig:
 
 
 def route(language: str, chosen: str) -> str:
-    """Which tool hears a recording: "auto" gives Chinese to FunASR and all else to WhisperX; another choice is kept."""
+    """The tool for a recording: "auto" gives Chinese to FunASR and all else to WhisperX; another choice is kept."""
     if chosen == "auto":
         return "funasr" if language == CHINESE else "whisperx"
     return chosen
@@ -96,7 +96,7 @@ def interpreter(python: str, tool: str = "") -> Path:
 class Transcriber:
     """A running tool. Use as a context manager, or call `close`.
 
-    Raises ConfigError when the environment or the tool in it is missing; LyricsError for a recording that it cannot do.
+    Raises ConfigError when the environment or the tool in it is missing; LyricsError for a recording that it cannot transcribe.
     """
 
     def __init__(self, config: ToolConfig) -> None:
@@ -122,7 +122,7 @@ class Transcriber:
     ) -> Lyrics:
         """Lyrics of a sound file, or of `seconds` of it from `start`; times count from there.
 
-        language: ISO 639-1, "" lets the tool find out. Where it hears no words there are no lines.
+        language: ISO 639-1, "" lets the tool find out. A recording without words gives no lines.
         """
         with tempfile.TemporaryDirectory(prefix="duotok-words-") as folder:
             wav, out = Path(folder) / "audio.wav", Path(folder) / "words.json"
@@ -164,36 +164,36 @@ class Transcriber:
             raise ConfigError(f"{self.python}: {config.name} does not start ({error})") from None
         if "ready" not in answer:
             reason = _short(answer.get("fatal", answer))
-            mend_ = (
+            remedy = (
                 f"{self.python} -m pip install {self.tool.install}"
                 if "ModuleNotFound" in reason
                 else "see its own manual"
             )
             self.close()
-            raise ConfigError(f"{self.python}: {config.name} cannot be used there ({reason}); {mend_}")
+            raise ConfigError(f"{self.python}: {config.name} cannot be used there ({reason}); {remedy}")
         self.version = str(answer["ready"])
 
     def _send(self, request: dict[str, Any]) -> None:
         assert self._process is not None and self._process.stdin is not None
-        with contextlib.suppress(OSError):  # a tool that has died says so by its answer
+        with contextlib.suppress(OSError):  # reading the answer reports a tool that has died
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
 
     def _answer(self, timeout: float) -> dict[str, Any]:
         """The next line of the runner. Raises LyricsError when it takes longer than `timeout` or the tool ends."""
         assert self._process is not None and self._process.stdout is not None
-        pipe, until = self._process.stdout.fileno(), time.monotonic() + timeout
+        pipe, deadline = self._process.stdout.fileno(), time.monotonic() + timeout
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
-                if not selector.select(max(0.0, until - time.monotonic())):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
                     self.close()
                     raise LyricsError(f"{self.tool.name}: no answer within {timeout:g} s; give it more with --timeout")
                 block = os.read(pipe, 1 << 16)
                 if not block:
-                    code, last = self._process.wait(), self._last_words()
+                    code, last_line = self._process.wait(), self._last_log_line()
                     self.close()
-                    raise LyricsError(f"{self.tool.name} ended with code {code} ({last or 'without a word'})")
+                    raise LyricsError(f"{self.tool.name} ended with code {code} ({last_line or 'without a word'})")
                 self._buffer += block
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
@@ -205,7 +205,7 @@ class Transcriber:
             raise LyricsError(f"{self.tool.name}: no answer of our runner ({_short(line)}); is --python a Python?")
         return answer
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         if self._log is None:
             return ""
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 4000))

@@ -80,7 +80,7 @@ def make(
     from duotok.errors import ConfigError
     from duotok.training.kit.collect import parse_size
     from duotok.training.kit.contents import check_size, groups
-    from duotok.training.kit.make import Options, gather, make_kit
+    from duotok.training.kit.make import KitOptions, gather, make_kit
     from duotok.training.kit.wheels import Sources, Target
     from duotok.training.stages.registry import NAMES
 
@@ -92,7 +92,7 @@ def make(
         limit, part = parse_size(max_size), parse_size(part_size) if part_size else None
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    options = Options(
+    options = KitOptions(
         stages=_names(stages), configs=configs, minutes=minutes or (), overrides=overrides or (), data=data,
         corpora=corpora or (), settings=settings or (), licences=_names(licences),
         separator=separator, segment=cut or (), shard_segments=shard_segments,

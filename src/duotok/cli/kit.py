@@ -100,9 +100,9 @@ def make(
         extras=_names(extra), have=have or (), requirement=requirement,
         sources=Sources(find_links or (), no_index, constraint), max_size=limit, part_size=part,
     )  # fmt: skip
-    known = (*NAMES, "lm")
+    stage_names = (*NAMES, "lm")
     if dry_run:
-        items, _ = gather(options, _config_class, known)
+        items, _ = gather(options, _config_class, stage_names)
         sizes = groups(items)
         check_size(items, limit)
         if as_json:
@@ -110,7 +110,7 @@ def make(
         for name, size in () if as_json else sizes.items():
             typer.echo(f"{size / 2**20:9.1f} MiB  {name}")
         return
-    facts = make_kit(out, options, _config_class, known, say)
+    facts = make_kit(out, options, _config_class, stage_names, say)
     if as_json:
         put_json(facts)
         return

@@ -69,7 +69,7 @@ def speak(library: Any, rate: int, request: dict[str, Any]) -> bytes:
     library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
         return answer({"error": f"espeak-ng has no voice {request['voice']!r}"})
-    for seeding in ("espeak_ng_SetRandSeed", "srand"):  # its own generator (since 1.52), and the C library's
+    for seeding in ("espeak_ng_SetRandSeed", "srand"):  # espeak's own generator (since 1.52), and that of the C library
         if hasattr(library, seeding):
             getattr(library, seeding)(ctypes.c_long(SEED))
     library.espeak_SetParameter(PARAMETER_RATE, int(request["rate"]), 0)

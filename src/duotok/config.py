@@ -202,13 +202,13 @@ def _mapping(path: Path, source: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{source}: cannot be read ({error.strerror})") from None
+        raise ConfigError(f"{source}: cannot be read ({error.strerror}); check its name and permissions") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: not valid YAML ({str(error).splitlines()[0]})") from None
+        raise ConfigError(f"{source}: not valid YAML ({str(error).splitlines()[0]}); correct the file") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: must be a mapping of keys to values")
+        raise ConfigError(f"{source}: must be a mapping of keys to values; write lines of KEY: VALUE")
     return values
 
 
@@ -233,7 +233,7 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"override '{assignment}': '{parent}' is a value, not a group")
+                raise ConfigError(f"override '{assignment}': '{parent}' is a value, not a group; name an existing key")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:

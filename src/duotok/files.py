@@ -35,7 +35,7 @@ def short_hash(text: str | Path, digits: int = 8) -> str:
 
 
 def temporary(path: Path, ending: str = PARTIAL) -> Path:
-    """A hidden name beside `path` that nobody else has, short however long the name is."""
+    """A unique hidden name beside `path`, short even where the name of `path` is long."""
     return path.with_name(f".{short_hash(path.name, 16)}.{uuid.uuid4().hex[:8]}{ending}")
 
 
@@ -130,7 +130,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it. Only while nobody writes it."""
+    """Remove the temporary files that killed writers of `path` left beside it. Call it only while no process writes `path`."""
     for leftover in path.parent.glob(f".{short_hash(path.name, 16)}.*"):
         remove(leftover)
 

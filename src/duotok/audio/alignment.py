@@ -67,7 +67,7 @@ class Alignment:
         self._cross += np.fft.rfft(part_mono[:room], self._size) * np.conj(np.fft.rfft(whole_mono[:room], self._size))
 
     def fit(self) -> Fit | None:
-        """None where one of the two is silent, or too faint to tell."""
+        """None where one of the two is silent or too faint."""
         if self._cross is None or min(self._whole, self._part) < FAINT**2 * self._samples:
             return None
         reach = round(LONGEST_LAG * self.rate)

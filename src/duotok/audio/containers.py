@@ -198,7 +198,7 @@ def _next_page(file: IO[bytes], at: int, size: int) -> int | None:
 
 
 class Slice:
-    """Bytes `[start, stop)` of a file as a file of its own: read, seek, tell.
+    """Bytes `[start, stop)` of a file as a file object with read, seek and tell.
 
     It has no name. ffmpeg takes names for addresses ("a:b.mp3"), wants them in UTF-8, and guesses formats without a header
     from an ending, so that any bytes would pass as sound.

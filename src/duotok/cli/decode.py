@@ -253,5 +253,5 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
     elif facts["status"] == "skipped" and not as_json:
         say(f"skipped: {facts['output']} is already there; --force replaces it")
     elif not as_json:
-        took = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
-        say(f"decoded: {facts['input']} -> {', '.join(facts.get('outputs', {'': facts['output']}).values())}  {took}")
+        speed = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
+        say(f"decoded: {facts['input']} -> {', '.join(facts.get('outputs', {'': facts['output']}).values())}  {speed}")

@@ -146,15 +146,15 @@ def _run(
         roles = ({"mix": task.song} if has_mix else {}) | stems
         return {role: copies.get(path, path) for role, path in roles.items()}
 
-    named = [(shown(task.song), replace(task, name=shown(task.song), files=files_of(task))) for task in tasks]
+    named_tasks = [(shown(task.song), replace(task, name=shown(task.song), files=files_of(task))) for task in tasks]
     codec = opening.model()
     counts = {"encoded": 0, "skipped": 0, "failed": 0, "would encode": 0}
-    with progress_bars(len(named)) as bars:
-        for number, facts in run(encode_one, named, codec, opening, workers, bars):
-            row = {"input": named[number][0], "output": shown(named[number][1].target), **facts}
+    with progress_bars(len(named_tasks)) as bars:
+        for number, facts in run(encode_one, named_tasks, codec, opening, workers, bars):
+            row = {"input": named_tasks[number][0], "output": shown(named_tasks[number][1].target), **facts}
             counts[row["status"]] += 1
             _report(row, as_json)
-    if len(named) > 1:
+    if len(named_tasks) > 1:
         say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
     return counts["failed"]
 

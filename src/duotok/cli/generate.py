@@ -116,7 +116,7 @@ def generate(
                 at_least=at_least,
                 progress=advance,
             )
-        took = time.monotonic() - began
+        elapsed = time.monotonic() - began
         ready = [_dual(candidate, codec, tokens, source) for candidate in candidates]
         for (_, beside), dual in zip(targets, ready, strict=True):
             dual.save(beside)
@@ -125,7 +125,7 @@ def generate(
         for (sound, beside), dual, candidate in zip(targets, ready, candidates, strict=True):
             facts: dict[str, Any] = {
                 "tokens": str(beside), "seed": candidate.seed, "seconds": round(dual.seconds, 6), "ended": candidate.ended,
-                "model_hash": dual.model_hash, "tokens_took_seconds": round(took / count, 3),
+                "model_hash": dual.model_hash, "tokens_took_seconds": round(elapsed / count, 3),
             }  # fmt: skip
             if sound != beside:
                 began = time.monotonic()
@@ -264,8 +264,8 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
         )
         return
     beside = f", tokens in {facts['tokens']}" if "output" in facts else ""
-    took = facts["tokens_took_seconds"] + facts.get("sound_took_seconds", 0.0)
+    elapsed = facts["tokens_took_seconds"] + facts.get("sound_took_seconds", 0.0)
     ended = ", ended by the model" if facts["ended"] else ""
     say(
-        f"{facts.get('output', facts['tokens'])}: {facts['seconds']:.1f} s{ended}, seed {facts['seed']}{beside}; took {took:.1f} s"
+        f"{facts.get('output', facts['tokens'])}: {facts['seconds']:.1f} s{ended}, seed {facts['seed']}{beside}; took {elapsed:.1f} s"
     )

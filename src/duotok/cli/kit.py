@@ -29,7 +29,7 @@ docs/kit.md tells it all.
 app = typer.Typer(name="kit", help=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
-def _here() -> str:
+def _this_platform() -> str:
     system = {"Darwin": "macos"}.get(machine.system(), machine.system().lower())
     return f"{system}-{machine.machine()}"
 
@@ -53,7 +53,7 @@ def make(
     include: Annotated[list[Path] | None, typer.Option(help="A further file or folder; it is in KIT/extra.")] = None,
     bundle: Annotated[bool, typer.Option("--bundle", help="The packaged model comes along even where no step needs it.")] = False,
     python: Annotated[str, typer.Option(help="The Python of that machine, as in 3.12.")] = f"{sys.version_info.major}.{sys.version_info.minor}",
-    platform: Annotated[str, typer.Option(help="linux-x86_64, linux-aarch64, macos-arm64 or macos-x86_64.")] = _here(),
+    platform: Annotated[str, typer.Option(help="linux-x86_64, linux-aarch64, macos-arm64 or macos-x86_64.")] = _this_platform(),
     have: Annotated[list[str] | None, typer.Option(metavar="NAME,...", help="What that machine has already, e.g. torch==2.11.0,numpy.")] = None,
     extra: Annotated[str, typer.Option(metavar="NAME,...", help="Extras of duotok besides train: songs, eval, lm.")] = "",
     wheels: Annotated[bool, typer.Option("--wheels/--no-wheels", help="Without: that machine's environment has everything.")] = True,

@@ -54,7 +54,7 @@ def _begin(opening: Opening) -> None:
     _model = opening.model()
 
 
-def _one(work: Work[T], task: T, name: str) -> Facts:
+def _attempt_in_worker(work: Work[T], task: T, name: str) -> Facts:
     with Bars(None, 1).file(name) as advance:
         return attempt(work, _model, task, advance)
 
@@ -72,7 +72,7 @@ def run(
         return
     processes = pool(min(workers, len(tasks)), _begin, (opening._replace(threads=opening.threads or 1),))
     running: dict[Future[Facts], int] = {
-        processes.submit(_one, work, task, name): number for number, (name, task) in enumerate(tasks)
+        processes.submit(_attempt_in_worker, work, task, name): number for number, (name, task) in enumerate(tasks)
     }
     try:
         for done in as_completed(running):

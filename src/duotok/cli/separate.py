@@ -154,5 +154,5 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
     elif facts["status"] == "skipped" and not as_json:
         say(f"skipped: {outputs} are already there; --force replaces them")
     elif not as_json:
-        took = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
-        say(f"separated: {facts['input']} -> {outputs}  {took}")
+        speed = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
+        say(f"separated: {facts['input']} -> {outputs}  {speed}")

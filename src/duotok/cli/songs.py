@@ -63,21 +63,21 @@ def songs(
             format=format,
             progress=report,
         )
-    new_songs = [one for one in result if not one.skipped]
-    took = perf_counter() - start
+    new_songs = [item for item in result if not item.skipped]
+    elapsed = perf_counter() - start
     if as_json:
         put_json(
             {
                 "folder": str(out),
-                "songs": [str(one.folder) for one in sorted(result, key=lambda one: one.seed)],
+                "songs": [str(item.folder) for item in sorted(result, key=lambda item: item.seed)],
                 "made": len(new_songs),
                 "kept": len(result) - len(new_songs),
-                "seconds": round(sum(one.seconds for one in result), 3),
-                "took": round(took, 3),
+                "seconds": round(sum(item.seconds for item in result), 3),
+                "took": round(elapsed, 3),
             }
         )
     else:
-        minutes = sum(one.seconds for one in new_songs) / 60
+        minutes = sum(item.seconds for item in new_songs) / 60
         say(
-            f"{len(new_songs)} made ({minutes:.1f} minutes in {took / 60:.1f}), {len(result) - len(new_songs)} kept, in {out}"
+            f"{len(new_songs)} made ({minutes:.1f} minutes in {elapsed / 60:.1f}), {len(result) - len(new_songs)} kept, in {out}"
         )

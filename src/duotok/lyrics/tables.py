@@ -90,7 +90,7 @@ def word_list(words: list[Any], language: str, source: str, path: str) -> Draft:
         marks = [w.get("line") for w in words]
         groups: dict[Any, list[SungWord]] = {mark: [] for mark in marks}
     except (KeyError, TypeError, AttributeError) as error:
-        raise LyricsError(f"{path}: not a list of words with times ({error!r})") from None
+        raise LyricsError(f"{path}: not a list of words with times ({error!r}); write the file again") from None
     if None in marks or not sung_words:
         return Draft(lines_by_pauses(sung_words), language, source)
     for word, mark in zip(sung_words, marks, strict=True):

@@ -187,8 +187,11 @@ class ChunkedSeparator(ABC):
             mix = mixes.take(estimates.shape[-1])
             if mix is None:  # samples beyond the end, from rounding up the lengths
                 return
-            named = dict(zip(self._inner, estimates[..., : mix.shape[-1]], strict=True))
-            yield {stem: mix - named[VOCALS] if stem == ACCOMPANIMENT else named[stem].clone() for stem in self._stems}
+            stem_estimates = dict(zip(self._inner, estimates[..., : mix.shape[-1]], strict=True))
+            yield {
+                stem: mix - stem_estimates[VOCALS] if stem == ACCOMPANIMENT else stem_estimates[stem].clone()
+                for stem in self._stems
+            }
 
     def _averaged(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         """`[stems, 2, n]` estimates at the network's rate, the mean over the delayed runs."""

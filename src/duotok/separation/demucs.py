@@ -95,7 +95,9 @@ def load_network(model: str, repo: str | Path | None = None) -> Any:
         available = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
         raise ConfigError(f"{recipe}: no such model; the folder has {available}") from None
     except (yaml.YAMLError, TypeError, KeyError, AttributeError, AssertionError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{recipe}: not the recipe of a Demucs model ({type(error).__name__}: {error})") from None
+        raise ConfigError(
+            f"{recipe}: not the recipe of a Demucs model ({type(error).__name__}: {error}); {REMEDY}"
+        ) from None
 
 
 def _weights_file(folder: Path, signature: str) -> Path:
@@ -116,7 +118,9 @@ def _network(path: Path) -> Any:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("klass") not in NETWORKS:
-            raise ConfigError(f"{path}: its metadata names no Demucs network (klass = {metadata.get('klass')})")
+            raise ConfigError(
+                f"{path}: its metadata names no Demucs network (klass = {metadata.get('klass')}); {REMEDY}"
+            )
         if "structure" in metadata:
             raise ConfigError(f"{path}: quantized weights, which are not read; take the model without _q")
         with warnings.catch_warnings():

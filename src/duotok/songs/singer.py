@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Rng = np.random.Generator
 
-# Male variants speak with long vocal tracts, female ones with short ones; the envelope warp does the rest.
+# Male variants have long vocal tracts, female ones short ones; the envelope warp does the rest.
 MALE_VARIANTS: tuple[str, ...] = (
     "",
     "m1",

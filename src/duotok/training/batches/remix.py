@@ -100,7 +100,9 @@ class Remixer:
         """One mixture. Raises CorpusError when there are neither vocals nor accompaniment."""
         vocals, accompaniment = self.has(self.VOCALS, self.sung), self.has(self.ACCOMPANIMENT, self.pools)
         if not vocals and not accompaniment:
-            raise CorpusError("separator: the shards hold neither vocals nor accompaniment long enough for a crop")
+            raise CorpusError(
+                "separator: the shards hold neither vocals nor accompaniment long enough for a crop; add longer recordings"
+            )
         mode = rng.random()
         tracks: list[TrackSound]
         if self.has(self.COHERENT, self.pools) and mode < 0.4:

@@ -62,11 +62,11 @@ class Resident:
         ]
         louder = [[part.gain_db * MEL_A_DB for part in plan.parts] for plan in plans]
         masks = [
-            self.masks_of[one.index, "mix"] + MEL_PER_FRAME * one.start
-            if plan.type == "mix" and len(plan.parts) == 1 and (one.index, "mix") in self.masks_of
+            self.masks_of[first_part.index, "mix"] + MEL_PER_FRAME * first_part.start
+            if plan.type == "mix" and len(plan.parts) == 1 and (first_part.index, "mix") in self.masks_of
             else NOWHERE
             for plan in plans
-            for one in plan.parts[:1]
+            for first_part in plan.parts[:1]
         ]
         return {
             "first": torch.tensor([([*row, NOWHERE])[:2] for row in first]),

@@ -96,7 +96,7 @@ def runs(folder: Path) -> Iterator[KitItem]:
     """The newest and the best checkpoint of each run in a folder RUNS. Raises ConfigError when there is none."""
     trained = [run for run in sorted(folder.iterdir()) if collect.checkpoints(run)] if folder.is_dir() else []
     if not trained:
-        raise ConfigError(f"--runs {folder}: no run with a checkpoint in it")
+        raise ConfigError(f"--runs {folder}: no run with a checkpoint in it; name the folder of all runs")
     for run in trained:
         for name in collect.chosen(run, weights_only=False):
             yield KitItem(f"runs/{run.name}/{name}", run / name)
@@ -108,7 +108,7 @@ def included(paths: Sequence[Path]) -> Iterator[KitItem]:
     for path in paths:
         name = path.resolve().name
         if not path.exists():
-            raise ConfigError(f"--include {path}: no such file or folder")
+            raise ConfigError(f"--include {path}: no such file or folder; check the path")
         if name in names:
             raise ConfigError(f"--include {path}: there is another '{name}'; rename one")
         names.add(name)

@@ -125,7 +125,7 @@ def gather(
     if any(training.stage != "lm" for training in trainings) and options.data is None and not prepared:
         raise ConfigError("--stages without data: name shards by --data WORK, or recordings by --corpus NAME=FOLDER")
     if (options.settings or options.licences) and not options.corpora:
-        raise ConfigError("--set and --licences are about --corpus, and there is none")
+        raise ConfigError("--set and --licences are about --corpus, and there is none; add it or leave them out")
     data, prepare = _data(options)
     bundle = options.bundle or _needs_bundle(options, parsed.values(), prepared)
     items = [*contents.code(bundle), *configs, *data, *run_files, *contents.included(options.include)]
@@ -250,15 +250,15 @@ def _copy(items: Sequence[KitItem], folder: Path) -> dict[str, Any]:
 def _cut(folder: Path, manifest: dict[str, Any], size: int) -> list[str]:
     """Turn the files in `folder` into parts of at most `size` bytes, with the script beside them."""
     names = [entry["name"] for entry in manifest["files"]] + [start.MANIFEST]
-    whole = folder.with_name(f"{folder.name}.whole")
+    complete = folder.with_name(f"{folder.name}.whole")
     try:
-        folder.rename(whole)
+        folder.rename(complete)
         folder.mkdir()
-        parts = cut(((name, whole / name) for name in names), folder, "part-", size)
+        parts = cut(((name, complete / name) for name in names), folder, "part-", size)
         table = {"format": FORMAT, "kit": manifest["seal"], "parts": parts}
         (folder / start.PARTS).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        shutil.copyfile(whole / SCRIPT, folder / SCRIPT)
-        shutil.copyfile(whole / contents.README, folder / contents.README)
+        shutil.copyfile(complete / SCRIPT, folder / SCRIPT)
+        shutil.copyfile(complete / contents.README, folder / contents.README)
     finally:
-        shutil.rmtree(whole, ignore_errors=True)
+        shutil.rmtree(complete, ignore_errors=True)
     return [part["name"] for part in parts]

@@ -136,7 +136,7 @@ def _collect(out: Path, chosen: Sequence[Training], options: argparse.Namespace)
     size = collect.parse_size(options.piece_size)
     names = [training.run for training in chosen if collect.checkpoints(out / "runs" / training.run)]
     if not names:
-        raise KitError(f"{out / 'runs'}: no checkpoint of {', '.join(t.run for t in chosen)} yet")
+        raise KitError(f"{out / 'runs'}: no checkpoint of {', '.join(t.run for t in chosen)} yet; train it first")
     packed = collect.pack(out / "runs", names, Path(options.collect), size, options.weights_only)
     for name, step in packed["steps"].items():
         say(f"{name}: step {step:,}")

@@ -64,7 +64,7 @@ class KitWork:
         self.hashes = {entry["name"]: entry["sha256"] for entry in read(kit / MANIFEST)["files"]}
         self.python = shutil.which(options.python)
         if self.python is None:
-            raise KitError(f"--python {options.python}: no such program")
+            raise KitError(f"--python {options.python}: no such program; check the path")
         self.environment = {"COLUMNS": "150", **os.environ, "PYTHONPATH": os.pathsep.join(self._path())}
 
     def _path(self) -> list[str]:
@@ -142,10 +142,10 @@ class KitWork:
                 f"the kit's wheels are for Python {plan.python}, this is {version}; name another one with --python, "
                 f"or make the kit with --python {version}"
             )
-        here = (platform.system(), platform.machine())
-        if plan.system and here != (plan.system, plan.machine):
+        this_platform = (platform.system(), platform.machine())
+        if plan.system and this_platform != (plan.system, plan.machine):
             raise KitError(
-                f"the kit's wheels are for {plan.system} on {plan.machine}, this is {' on '.join(here)}; "
+                f"the kit's wheels are for {plan.system} on {plan.machine}, this is {' on '.join(this_platform)}; "
                 "make the kit with another --platform"
             )
 
@@ -162,14 +162,16 @@ class KitWork:
                     f"{self.python} has no pip: run `{self.python} -m ensurepip`, or name another with --python"
                 )
             problem = next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-300:])
-            raise KitError(f"the wheels were not installed: {problem}")
+            raise KitError(
+                f"the wheels were not installed: {problem}; make the kit for this Python and platform, or name another with --python"
+            )
 
     def _run_code(self, code: str, *words: str) -> dict[str, Any]:
         done = subprocess.run(
             [str(self.python), "-c", code, *words], env=self.environment, capture_output=True, text=True
         )
         if done.returncode:
-            raise KitError(f"{self.python} does not run ({_last_line(done.stderr)})")
+            raise KitError(f"{self.python} does not run ({_last_line(done.stderr)}); name another with --python")
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 

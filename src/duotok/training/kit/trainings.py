@@ -42,7 +42,7 @@ def parse_stages(stages: Sequence[str], stage_names: Sequence[str]) -> list[tupl
     runs = [run for run, _, _ in chosen]
     repeated = next((run for run in runs if runs.count(run) > 1), None)
     if repeated is not None:
-        raise ConfigError(f"--stages: {repeated} is there twice")
+        raise ConfigError(f"--stages: {repeated} is there twice; name it once")
     return chosen
 
 

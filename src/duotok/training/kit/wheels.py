@@ -242,7 +242,7 @@ def _text(name: str, specs: Sequence[str]) -> str:
 def from_list(file: Path, target: Target, folder: Path, sources: Sources) -> list[Wheel]:
     """The wheels that a requirements file lists, and no others."""
     if not file.is_file():
-        raise ConfigError(f"--requirement {file}: no such file")
+        raise ConfigError(f"--requirement {file}: no such file; check the path")
     download(["-r", str(file)], target, folder, sources)
     return [read_wheel(path) for path in sorted(folder.glob("*.whl"))]
 
@@ -272,4 +272,6 @@ def download(requirements: Sequence[str], target: Target, folder: Path, sources:
             "has it, choose another --python or --platform, or put its wheel into a folder and give --find-links FOLDER"
         )
     problem = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip()[-200:])
-    raise DuoTokError(f"wheels: pip failed ({problem.removeprefix('ERROR: ')})")
+    raise DuoTokError(
+        f"wheels: pip failed ({problem.removeprefix('ERROR: ')}); check --find-links, --constraint and the network"
+    )

@@ -103,11 +103,7 @@ class LMStage(Stage):
     def _songs(self, corpus: TokenCorpus, split: Split, least: int) -> list[TokenizedSong]:
         if split not in corpus.counts:
             there = ", ".join(f"{count} {name}" for name, (count, _) in corpus.counts.items())
-            remedy = (
-                "pack more songs, or put some token files into a folder of that name"
-                if split != "train"
-                else "pack some"
-            )
+            remedy = "pack more songs, or put some token files into a folder of that name" if split != "train" else "pack some"
             raise ConfigError(f"{corpus.path}: no songs of split '{split}' (it has {there}); {remedy}")
         found = [song for song in corpus.songs(split) if song.frames >= least]
         if not found:

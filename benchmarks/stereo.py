@@ -1,4 +1,4 @@
-"""How well a channel that is turned over is told from a wide mix (`duotok.audio.channels.is_turned`).
+"""How well an inverted channel is distinguished from a wide mix (`duotok.audio.channels.is_inverted`).
 
 10 s from the middle of each stereo file of --audio, as it is and made wide (side made larger, one channel late, decorrelated
 reverb), and the same with a channel turned over. Printed: the share that is called turned, by the rule and by the correlation
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.output import show, table
-from duotok.audio.channels import correlation, is_turned
+from duotok.audio.channels import correlation, is_inverted
 
 RATE, SECONDS = 48_000, 10
 OLD = -0.2
@@ -82,7 +82,7 @@ def main() -> None:
     for stereo in excerpts(options.audio, options.limit):
         for name, sound in variants(stereo):
             whole = correlation(sound)
-            found.setdefault(name, []).append((is_turned(sound, RATE), whole < OLD, whole))
+            found.setdefault(name, []).append((is_inverted(sound, RATE), whole < OLD, whole))
     rows = [
         [name, len(each), *(f"{float(np.mean([one[k] for one in each])):.0%}" for k in (0, 1)),
          f"{float(np.median([one[2] for one in each])):.2f}"]

@@ -78,7 +78,7 @@ def test_what_is_not_its_own_stays_in_a_folder(tmp_path: Path) -> None:
             (tmp_path / folder / name).write_text(folder)
     (tmp_path / "old" / "more").mkdir()
     (tmp_path / "old" / "gone").symlink_to("nowhere")
-    files.put(tmp_path / "new", tmp_path / "old", own=("card",))
+    files.put(tmp_path / "new", tmp_path / "old", replaced=("card",))
     assert sorted(p.name for p in (tmp_path / "old").iterdir()) == ["card", "gone", "more", "notes"]
     assert [(tmp_path / "old" / name).read_text() for name in ("card", "notes")] == ["new", "old"]
     assert [p.name for p in tmp_path.iterdir()] == ["old"]

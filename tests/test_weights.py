@@ -31,12 +31,12 @@ def put(state: State, tmp_path: Path) -> Path:
     return tmp_path / "toy.safetensors"
 
 
-def told(found: Sequence[Misfit]) -> str:
-    return f"does not fit: {'; '.join(misfit.told for misfit in found)}"
+def describe(problems: Sequence[Misfit]) -> str:
+    return f"does not fit: {'; '.join(misfit.description for misfit in problems)}"
 
 
 def load(path: Path, module: nn.Module) -> None:
-    load_weights(path, module, BundleError, REMEDY, told)
+    load_weights(path, module, BundleError, REMEDY, describe)
 
 
 def empty() -> Toy:
@@ -90,8 +90,8 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(what: str, tmp_path: P
     state = Toy().state_dict()
     change(state)
     toy = empty()
-    found = misfits(state, toy.state_dict())
-    assert [(misfit.what, misfit.told) for misfit in found] == [(what, clause)]
+    problems = misfits(state, toy.state_dict())
+    assert [(misfit.what, misfit.description) for misfit in problems] == [(what, clause)]
     with pytest.raises(BundleError) as caught:
         load(put(state, tmp_path), toy)
     assert str(caught.value) == f"{tmp_path / 'toy.safetensors'}: does not fit: {clause}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # Torch takes seconds to import: wait until somebody asks for something that needs it.
+    # Torch takes seconds to import: import it only when something needs it.
     if name == "DuoTok":
         from duotok.codec.duotok import DuoTok
 

@@ -1,4 +1,4 @@
-"""`python -m duotok`: the form that `torchrun -m` and `accelerate launch -m` want."""
+"""`python -m duotok`: the form that `torchrun -m` and `accelerate launch -m` need."""
 
 from duotok.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Weights in eight bits: each row of a matrix as int8 with one scale. What a bundle of bounded size stores; what is loaded is float32.
+"""Weights in eight bits: each row of a matrix as int8 with one scale. What a bundle of bounded size stores; loaded weights are float32.
 
 The rounding error of a row is at most half a step, 1/253 of its largest weight: about 40 dB below the weights.
 """
@@ -20,33 +20,33 @@ SMALLEST, LARGEST = 1e-4, 6e4
 
 
 def compact(state: Mapping[str, Tensor], learned: Collection[str], least: int = LEAST_INPUTS) -> dict[str, Tensor]:
-    """The state with the learned matrices as `NAME` (int8) and `NAME::scale` `[rows]`; the rest untouched.
+    """The state with the learned matrices as `NAME` (int8) and `NAME::scale` `[rows]`; all else is unchanged.
 
     least: shorter rows stay as they are. Scales are float16 where its range holds them, else float32.
 
     Raises ValueError for a name that ends like a scale, and for weights that are not finite.
     """
-    made: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     for name, value in state.items():
         if name.endswith(SCALE):
             raise ValueError(f"'{name}' ends like a scale")
         rows = value.detach().flatten(1) if value.ndim > 1 else value
         if name not in learned or value.dtype != torch.float32 or value.ndim < 2 or rows.shape[1] < least:
-            made[name] = value.detach()
+            result[name] = value.detach()
             continue
         if not bool(rows.isfinite().all()):
             raise ValueError(f"'{name}' holds NaN or infinite values")
         scale = rows.abs().amax(1).clamp_min(1e-12) / 127
         if float(scale.min()) > SMALLEST and float(scale.max()) < LARGEST:
             scale = (scale * (1 + 2.0**-10)).half()  # never below what the largest weight needs
-        made[name] = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).view(value.shape)
-        made[name + SCALE] = scale
-    return made
+        result[name] = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).view(value.shape)
+        result[name + SCALE] = scale
+    return result
 
 
 def expand(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo `compact`, up to its rounding. Raises ValueError for an int8 matrix without a scale, or a scale without one."""
-    made: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     for name, value in state.items():
         if name.endswith(SCALE):
             if name.removesuffix(SCALE) not in state:
@@ -54,7 +54,7 @@ def expand(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         scale = state.get(name + SCALE)
         if scale is None:
-            made[name] = value
+            result[name] = value
             continue
         if (
             value.dtype != torch.int8
@@ -64,5 +64,5 @@ def expand(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(
                 f"'{name}' and its scale do not fit: {value.dtype} {list(value.shape)}, {list(scale.shape)}"
             )
-        made[name] = value.float() * scale.float().view(-1, *(1 for _ in value.shape[1:]))
-    return made
+        result[name] = value.float() * scale.float().view(-1, *(1 for _ in value.shape[1:]))
+    return result

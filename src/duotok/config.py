@@ -37,7 +37,7 @@ class Config(BaseModel):
 def _known_keys(model: type[BaseModel], place: str = "", around: tuple[type[BaseModel], ...] = ()) -> dict[str, str]:
     """Every key of a configuration and of those inside it -> where it belongs, e.g. `lr` -> `optimizer.lr`.
 
-    around: the configurations that this one is inside of; one that holds its own kind is gone through once.
+    around: the configurations that enclose this one; one that contains its own class is visited once.
     """
     keys = {name: place + name for name in model.model_fields}
     for name, field in model.model_fields.items():
@@ -56,12 +56,12 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _nearest(word: str, known: dict[str, str]) -> list[str]:
-    """The known key that is the fewest slips away (two letters swapped are one); of several, the one at the top."""
-    return sorted(known, key=lambda key: (slips(word, key), known[key].count(".")))[:1]
+    """The known key with the smallest edit distance (two letters swapped are one edit); of several, the one at the top."""
+    return sorted(known, key=lambda key: (edit_distance(word, key), known[key].count(".")))[:1]
 
 
-def slips(one: str, two: str) -> int:
-    """Letters that are left out, put in, exchanged, or swapped with their neighbour between two words (Damerau-Levenshtein)."""
+def edit_distance(one: str, two: str) -> int:
+    """Damerau-Levenshtein distance: letters left out, put in, exchanged, or swapped with their neighbour."""
     rows = [list(range(len(two) + 1))]
     for i, a in enumerate(one, 1):
         row = [i]
@@ -115,7 +115,7 @@ def config_file(config: str | Path) -> Path:
         if beside.is_file():
             raise ConfigError(f"{path}: no such file; name {beside} with its ending")
         raise ConfigError(_missing(path, "file", recipe_names()))
-    if beside.is_file():  # a copy that was changed, and is easily meant
+    if beside.is_file():  # perhaps a changed copy, which is easily meant
         log.warning("%s: the packaged recipe is taken, not the file %s; name that with its ending", name, beside)
     return RECIPES / f"{name}{YAML}"
 
@@ -136,7 +136,7 @@ def config_folder(config: str | Path) -> Path:
 
 
 def base_folder(config: str | Path) -> Path:
-    """What relative paths inside a configuration start from: its own folder; for a packaged recipe, the current folder."""
+    """The folder that relative paths inside a configuration start from: its own; for a packaged recipe, the current one."""
     path = config_file(config)
     return Path() if path.is_relative_to(RECIPES) else path.parent
 
@@ -145,7 +145,7 @@ def _missing(path: Path, kind: str, names: list[str]) -> str:
     """The line for a path that is neither a `kind` nor one of the recipes `names`."""
     parts = path.as_posix().removesuffix(YAML).split("/")
     ends = ["/".join(parts[-n:]) for n in range(1, min(len(parts), 3) + 1)]  # old/mini/stage1.yaml is near mini/stage1
-    near = min(names, key=lambda name: min(slips(end, name) for end in ends))
+    near = min(names, key=lambda name: min(edit_distance(end, name) for end in ends))
     return f"{path}: no such {kind}, and no recipe of that name; the nearest is {near}, `duotok recipes list` has all"
 
 
@@ -156,26 +156,26 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     are merged key by key, anything else replaces what was there. Raises ConfigError when a file is missing, is no mapping,
     or extends itself.
     """
-    return _flat(layers(path))
+    return _merge_layers(layers(path))
 
 
 def layers(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
-    """A YAML file and those that it extends, the last one last, each with its own keys. Raises as `read_yaml`."""
-    found: list[tuple[Path, dict[str, Any]]] = []
+    """A YAML file, then those that it extends, each with its own keys. Raises as `read_yaml`."""
+    configs: list[tuple[Path, dict[str, Any]]] = []
     following: Path | None = config_file(path)
     while following is not None:
-        here, chain = following, [*(file for file, _ in found), following]
-        if any(here.resolve() == file.resolve() for file, _ in found):
+        current, chain = following, [*(file for file, _ in configs), following]
+        if any(current.resolve() == file.resolve() for file, _ in configs):
             raise ConfigError(f"{_chain(chain)}: extends itself; take one 'extends' away")
-        values = _mapping(here, _chain(chain))
+        values = _mapping(current, _chain(chain))
         base = values.pop("extends", "")
         if not isinstance(base, str):
             raise ConfigError(
-                f"{here}: 'extends' = {base!r}; name one YAML file, relative to this one, or a packaged recipe"
+                f"{current}: 'extends' = {base!r}; name one YAML file, relative to this one, or a packaged recipe"
             )
-        found.append((here, values))
+        configs.append((current, values))
         following = _extended(chain, base) if base else None
-    return found
+    return configs
 
 
 def _extended(chain: list[Path], base: str) -> Path:
@@ -188,9 +188,9 @@ def _extended(chain: list[Path], base: str) -> Path:
     raise ConfigError(f"{_chain(chain)}, which extends {_missing(Path(base), 'file', recipe_names())}")
 
 
-def _flat(found: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+def _merge_layers(configs: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for _, values in reversed(found):
+    for _, values in reversed(configs):
         result = merged(result, values)
     return result
 
@@ -203,13 +203,13 @@ def _mapping(path: Path, source: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{source}: cannot be read ({error.strerror})") from None
+        raise ConfigError(f"{source}: cannot be read ({error.strerror}); check its name and permissions") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: not valid YAML ({str(error).splitlines()[0]})") from None
+        raise ConfigError(f"{source}: not valid YAML ({str(error).splitlines()[0]}); correct the file") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: must be a mapping of keys to values")
+        raise ConfigError(f"{source}: must be a mapping of keys to values; write lines of KEY: VALUE")
     return values
 
 
@@ -234,7 +234,7 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"override '{assignment}': '{parent}' is a value, not a group")
+                raise ConfigError(f"override '{assignment}': '{parent}' is a value, not a group; name an existing key")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -248,5 +248,5 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
 def load_config(model: type[C], path: str | Path, assignments: list[str] | None = None) -> C:
     """Read `path` (a file, or a packaged recipe's name) and what it extends, apply dotted overrides, validate as `model`."""
-    found = layers(path)
-    return parse(model, override(_flat(found), assignments or []), _chain([file for file, _ in found]))
+    configs = layers(path)
+    return parse(model, override(_merge_layers(configs), assignments or []), _chain([file for file, _ in configs]))

@@ -43,10 +43,10 @@ def read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: the unpickler has many words for damage
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: the unpickler has many errors for damage
         reason = " ".join(str(error).split())
         name = reason.split("GLOBAL ")[1].split(" ")[0] if "GLOBAL " in reason else ""
-        what = f"it wants {name}, which is no tensor" if name else reason[:120] or type(error).__name__
+        what = f"it contains {name}, which is no tensor" if name else reason[:120] or type(error).__name__
         raise ConfigError(f"{path}: not opened ({what}); only checkpoints of tensors are read") from None
 
 
@@ -60,7 +60,7 @@ def _json(value: Any) -> str:
 
 
 def tensors_of(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(weights, metadata) of what a checkpoint holds. Raises ConfigError when there is no dictionary of tensors in it."""
+    """(weights, metadata) of the content of a checkpoint. Raises ConfigError when there is no dictionary of tensors in it."""
     metadata: dict[str, str] = {}
     if isinstance(content, dict) and isinstance(content.get("klass"), type):  # a Demucs package
         klass = content["klass"]
@@ -76,8 +76,8 @@ def tensors_of(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, s
             break
         state = inner
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ConfigError(f"{path}: holds no plain dictionary of tensors; it is not a checkpoint that is known here")
-    # own memory for each: shared tensors (rotary frequencies) have one name a layer, and safetensors wants them apart
+        raise ConfigError(f"{path}: holds no plain dictionary of tensors; give a checkpoint of BS-RoFormer or Demucs")
+    # a copy of each: shared tensors (rotary frequencies) have one name for each layer, and safetensors refuses shared memory
     return {str(key): value.detach().clone().contiguous() for key, value in state.items()}, metadata
 
 

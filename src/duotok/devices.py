@@ -1,4 +1,4 @@
-"""Which device computes: what a user named, checked before anything long begins, or the GPU where there is one."""
+"""Which device computes: the one that a user named, checked before anything long begins, or the GPU where there is one."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _alone = False
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """What one process does without the others (pictures, sound): sums inside are its own."""
+    """For what one process does without the others (pictures, sound): sums inside are over this process only."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -35,7 +35,7 @@ def world() -> int:
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 

@@ -1,8 +1,8 @@
 """Songs changed as tokens: cut, joined, repeated, their tracks exchanged or muted. Exact to the frame (40 ms).
 
-What comes out is a song like any other. It has one gain, that of its first part: parts of several songs stand beside each other at
-the equal loudness to which encoding brought them. Each step is told in `sources` under "edit 1", "edit 2" ...: what was done, and
-the SHA-256 of the token file that it was done to (of several: of their hashes, one behind the other).
+The result is a song like any other. It has one gain, that of its first part: parts of several songs keep the equal loudness to
+which encoding brought them. Each step is recorded in `sources` under "edit 1", "edit 2" ...: what was done, and the SHA-256 of
+the token file that it was done to (of several files: of their concatenated hashes).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def frame_at(text: str | float) -> int:
 
     Raises ConfigError for anything else.
     """
-    said = str(text).strip()
-    if match := re.fullmatch(r"(\d+)f", said):
+    stripped = str(text).strip()
+    if match := re.fullmatch(r"(\d+)f", stripped):
         return int(match[1])
-    if match := re.fullmatch(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", said):
+    if match := re.fullmatch(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", stripped):
         hours, minutes = (match[1], match[2]) if match[2] else (None, match[1])
         return round((3600 * int(hours or 0) + 60 * int(minutes or 0) + float(match[3])) * FRAME_RATE)
     raise ConfigError(f"moment '{text}': write seconds as in 12.5, minutes as in 1:02.5, or frames as in 310f")
@@ -52,22 +52,22 @@ def cut(tokens: DualTokens, start: int = 0, stop: int | None = None) -> DualToke
         raise ConfigError(
             f"{moment(start)} to {moment(stop)} is no part of a song of {moment(tokens.n_frames)}; begin earlier or end later"
         )
-    what = f"cut: {moment(start)} to {moment(stop)} of {_name(tokens)}"
-    return _edited(tokens, tokens.stack()[:, start:stop], _samples(tokens, start, stop), what, [tokens])
+    description = f"cut: {moment(start)} to {moment(stop)} of {_name(tokens)}"
+    return _edited(tokens, tokens.stack()[:, start:stop], _samples(tokens, start, stop), description, [tokens])
 
 
 def join(songs: Sequence[DualTokens]) -> DualTokens:
-    """Songs behind each other; those before the last take whole frames. Raises TokenFileError for tokens of several models."""
+    """Songs one after another; those before the last take whole frames. Raises TokenFileError for tokens of several models."""
     if not songs:
         raise ConfigError("nothing to join; name at least one token file")
     for song in songs[1:]:
-        _same_model(songs[0], song)
+        _check_same_model(songs[0], song)
     frames = sum(song.n_frames for song in songs)
     _check_length(frames)
     last = songs[-1]
     samples = (frames - last.n_frames) * FRAME_SAMPLES + last.n_samples
-    what = f"join: {', '.join(map(_name, songs))}"
-    return _edited(songs[0], torch.cat([song.stack() for song in songs], dim=1), samples, what, songs)
+    description = f"join: {', '.join(map(_name, songs))}"
+    return _edited(songs[0], torch.cat([song.stack() for song in songs], dim=1), samples, description, songs)
 
 
 def loop(tokens: DualTokens, start: int, stop: int | None, times: int) -> DualTokens:
@@ -78,11 +78,11 @@ def loop(tokens: DualTokens, start: int, stop: int | None, times: int) -> DualTo
     end = start + part.n_frames
     _check_length(tokens.n_frames + (times - 1) * part.n_frames)
     codes = tokens.stack()
-    whole = torch.cat([codes[:, :end], part.stack().repeat(1, times - 1), codes[:, end:]], dim=1)
-    added = (whole.shape[1] - tokens.n_frames) * FRAME_SAMPLES
-    # The end of the song may lie in the middle of its last frame, which is repeated whole.
-    what = f"loop: {moment(start)} to {moment(end)} of {_name(tokens)}, {times} times"
-    return _edited(tokens, whole, tokens.n_samples + added, what, [tokens])
+    looped = torch.cat([codes[:, :end], part.stack().repeat(1, times - 1), codes[:, end:]], dim=1)
+    added = (looped.shape[1] - tokens.n_frames) * FRAME_SAMPLES
+    # The song may end in the middle of its last frame, which is repeated whole.
+    description = f"loop: {moment(start)} to {moment(end)} of {_name(tokens)}, {times} times"
+    return _edited(tokens, looped, tokens.n_samples + added, description, [tokens])
 
 
 def combine(vocals: DualTokens, accompaniment: DualTokens, shift: int = 0) -> DualTokens:
@@ -91,16 +91,24 @@ def combine(vocals: DualTokens, accompaniment: DualTokens, shift: int = 0) -> Du
     shift: frames that the vocals enter after the accompaniment (below 0: before). Raises TokenFileError for tokens of two models,
     ConfigError when the two do not meet.
     """
-    _same_model(vocals, accompaniment)
-    voice, band = max(0, -shift), max(0, shift)
-    frames = min(vocals.n_frames - voice, accompaniment.n_frames - band)
+    _check_same_model(vocals, accompaniment)
+    vocals_start, accompaniment_start = max(0, -shift), max(0, shift)
+    frames = min(vocals.n_frames - vocals_start, accompaniment.n_frames - accompaniment_start)
     if frames < 1:
         raise ConfigError(f"a shift of {shift} frames is longer than the songs; give a smaller one")
-    codes = torch.stack([vocals.vocals[voice : voice + frames], accompaniment.accompaniment[band : band + frames]])
-    samples = min(_samples(vocals, voice, voice + frames), _samples(accompaniment, band, band + frames))
-    what = f"combine: vocals of {_name(vocals)}, accompaniment of {_name(accompaniment)}"
-    what += f", vocals {shift} frames later" if shift else ""
-    return _edited(vocals, codes, samples, what, [vocals, accompaniment])
+    codes = torch.stack(
+        [
+            vocals.vocals[vocals_start : vocals_start + frames],
+            accompaniment.accompaniment[accompaniment_start : accompaniment_start + frames],
+        ]
+    )
+    samples = min(
+        _samples(vocals, vocals_start, vocals_start + frames),
+        _samples(accompaniment, accompaniment_start, accompaniment_start + frames),
+    )
+    description = f"combine: vocals of {_name(vocals)}, accompaniment of {_name(accompaniment)}"
+    description += f", vocals {shift} frames later" if shift else ""
+    return _edited(vocals, codes, samples, description, [vocals, accompaniment])
 
 
 def mute(tokens: DualTokens, track: str, silence: Tensor, start: int = 0, stop: int | None = None) -> DualTokens:
@@ -115,8 +123,8 @@ def mute(tokens: DualTokens, track: str, silence: Tensor, start: int = 0, stop: 
     codes = tokens.stack()
     end = start + part.n_frames
     codes[TRACKS.index(track), start:end] = silence.repeat(-(-part.n_frames // len(silence)))[: part.n_frames]
-    what = f"mute: {track} of {_name(tokens)} from {moment(start)} to {moment(end)}"
-    return _edited(tokens, codes, tokens.n_samples, what, [tokens])
+    description = f"mute: {track} of {_name(tokens)} from {moment(start)} to {moment(end)}"
+    return _edited(tokens, codes, tokens.n_samples, description, [tokens])
 
 
 def replace_part(song: DualTokens, insert: DualTokens, start: int, tracks: Sequence[str] = TRACKS) -> DualTokens:
@@ -124,7 +132,7 @@ def replace_part(song: DualTokens, insert: DualTokens, start: int, tracks: Seque
 
     Raises TokenFileError for tokens of two models, ConfigError for a track or a place that does not exist.
     """
-    _same_model(song, insert)
+    _check_same_model(song, insert)
     for track in tracks:
         if track not in TRACKS:
             raise ConfigError(f"track '{track}' does not exist; choose {' or '.join(TRACKS)}")
@@ -133,8 +141,8 @@ def replace_part(song: DualTokens, insert: DualTokens, start: int, tracks: Seque
     codes, frames = song.stack(), min(insert.n_frames, song.n_frames - start)
     for track in tracks:
         codes[TRACKS.index(track), start : start + frames] = insert.track(track)[:frames]
-    what = f"splice: {' and '.join(tracks)} of {_name(insert)} into {_name(song)} at {moment(start)}"
-    return _edited(song, codes, song.n_samples, what, [song, insert])
+    description = f"splice: {' and '.join(tracks)} of {_name(insert)} into {_name(song)} at {moment(start)}"
+    return _edited(song, codes, song.n_samples, description, [song, insert])
 
 
 def _check_length(frames: int) -> None:
@@ -153,20 +161,22 @@ def _name(tokens: DualTokens) -> str:
     return tokens.source or "a song"
 
 
-def _same_model(first: DualTokens, other: DualTokens) -> None:
-    mine, theirs = ((t.model_hash, t.codebook_sizes) for t in (first, other))
-    if mine != theirs:
+def _check_same_model(first: DualTokens, other: DualTokens) -> None:
+    first_model, other_model = ((t.model_hash, t.codebook_sizes) for t in (first, other))
+    if first_model != other_model:
         raise TokenFileError(
             f"tokens of {first.model_id or 'one model'} ({first.model_hash[:8]}) and of {other.model_id or 'another'} "
             f"({other.model_hash[:8]}) do not belong together; encode both songs with one model"
         )
 
 
-def _edited(first: DualTokens, codes: Tensor, samples: int, what: str, made_from: Sequence[DualTokens]) -> DualTokens:
-    """Tokens with the gain and the model of `first`, and the story of how they were made."""
+def _edited(
+    first: DualTokens, codes: Tensor, samples: int, description: str, inputs: Sequence[DualTokens]
+) -> DualTokens:
+    """Tokens with the gain and the model of `first`, and a record of how they were made."""
     sources: dict[str, SourceFile] = {}
     steps = 0
-    for tokens in {id(song): song for song in made_from}.values():
+    for tokens in {id(song): song for song in inputs}.values():
         for role, file in tokens.sources.items():
             name = role
             if role.startswith(f"{EDIT} "):
@@ -176,11 +186,11 @@ def _edited(first: DualTokens, codes: Tensor, samples: int, what: str, made_from
             while sources.get(name, file) != file:
                 name, number = f"{role} {number}", number + 1
             sources[name] = file
-    files = [to_bytes(song) for song in made_from]
+    files = [to_bytes(song) for song in inputs]
     hashes = [hashlib.sha256(file) for file in files]
-    whole = hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(each.digest() for each in hashes))
-    told = what if len(what) <= LONGEST_TEXT else f"{what[: LONGEST_TEXT - 3]}..."
-    sources[f"{EDIT} {steps + 1}"] = SourceFile(told, whole.hexdigest(), sum(map(len, files)))
+    digest = hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(single.digest() for single in hashes))
+    shortened = description if len(description) <= LONGEST_TEXT else f"{description[: LONGEST_TEXT - 3]}..."
+    sources[f"{EDIT} {steps + 1}"] = SourceFile(shortened, digest.hexdigest(), sum(map(len, files)))
     return replace(
         first,
         vocals=codes[0].contiguous(),

@@ -1,6 +1,6 @@
-"""Names of files, new files and folders that appear whole, hashes and locks. Python's standard library only.
+"""File names, atomic writing of files and folders, hashes and locks. Python's standard library only.
 
-A new file or folder takes its name only when it lies on the disk whole: after a power cut as after a kill.
+A new file or folder takes its name only when all of it is on the disk, so a power cut or a kill leaves no half of one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST_NAME = 255
 
 
 PARTIAL = ".partial"
-"""How the names of files on their way end."""
+"""Ending of the names of files that are still being written."""
 
 
 def text_of(name: str | Path) -> str:
@@ -35,26 +35,26 @@ def short_hash(text: str | Path, digits: int = 8) -> str:
 
 
 def temporary(path: Path, ending: str = PARTIAL) -> Path:
-    """A hidden name beside `path` that nobody else has, short however long the name is."""
+    """A unique hidden name beside `path`, short even where the name of `path` is long."""
     return path.with_name(f".{short_hash(path.name, 16)}.{uuid.uuid4().hex[:8]}{ending}")
 
 
 def fitted(stem: str, ending: str) -> str:
-    """`stem + ending`, with the stem cut and a hash of it behind where the name would be too long."""
+    """`stem + ending`; where that name would be too long, the stem is cut and followed by its hash."""
     if len(os.fsencode(stem + ending)) <= LONGEST_NAME:
         return stem + ending
-    mark = f"-{short_hash(stem)}{ending}"
-    kept = os.fsencode(stem)[: LONGEST_NAME - len(os.fsencode(mark))]
-    while kept and kept[-1] & 0xC0 == 0x80:  # not in the middle of a character
-        kept = kept[:-1]
-    if kept and kept[-1] >= 0xC0:
-        kept = kept[:-1]
-    return os.fsdecode(kept) + mark
+    suffix = f"-{short_hash(stem)}{ending}"
+    head = os.fsencode(stem)[: LONGEST_NAME - len(os.fsencode(suffix))]
+    while head and head[-1] & 0xC0 == 0x80:  # not in the middle of a character
+        head = head[:-1]
+    if head and head[-1] >= 0xC0:
+        head = head[:-1]
+    return os.fsdecode(head) + suffix
 
 
 def flush(path: Path) -> None:
     """Wait until a file, or a folder with all in it, is on the disk. Raises OSError."""
-    if path.is_symlink():  # what it points to is not ours
+    if path.is_symlink():  # its target is not ours
         return
     if path.is_dir():
         for entry in sorted(path.iterdir()):
@@ -66,7 +66,7 @@ def flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems cannot, and lose nothing that we could keep
+    with contextlib.suppress(OSError):  # some file systems cannot flush a folder
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -74,11 +74,11 @@ def _flush_folder(path: Path) -> None:
             os.close(handle)
 
 
-def put(written: Path, target: Path, own: Container[str] | None = None) -> None:
-    """Give what was written as `written` its name, in one step, over what had it before. Raises OSError.
+def put(written: Path, target: Path, replaced: Container[str] | None = None) -> None:
+    """Rename `written` to `target` in one step, replacing what had that name. Raises OSError.
 
-    `written` lies in the folder of `target`. A folder that had the name is moved aside first and then deleted; own: the
-    names in it that are replaced, where the others move into the new folder (None: all are replaced).
+    `written` lies in the folder of `target`. A folder that had the name is moved aside first and then deleted. replaced:
+    the names in it that are replaced, while all others move into the new folder (None: all are replaced).
     """
     flush(written)
     old: Path | None = None
@@ -91,9 +91,9 @@ def put(written: Path, target: Path, own: Container[str] | None = None) -> None:
         if old is not None:
             os.replace(old, target)
         raise
-    if old is not None and own is not None:
+    if old is not None and replaced is not None:
         for path in list(old.iterdir()):
-            if path.name not in own:
+            if path.name not in replaced:
                 os.replace(path, target / path.name)
         _flush_folder(target)
     _flush_folder(target.parent)
@@ -108,31 +108,31 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def writing(target: Path, own: Container[str] | None = None) -> Iterator[Path]:
-    """A hidden name beside `target` to write a file or a folder under; on leaving, what is there becomes `target`.
+def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Path]:
+    """A hidden name beside `target` to write a file or a folder under; on leaving, it becomes `target`.
 
-    Nothing half-written stays, and what stood there before stays until then; own: as for `put`. Makes the folder above. Raises
+    Nothing half-written stays, and the old content stays until then. replaced: as for `put`. Makes the parent folder. Raises
     OSError.
     """
     partial = temporary(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        put(partial, target, own)
+        put(partial, target, replaced)
     finally:
         remove(partial)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises OSError."""
+    """Write a file atomically. Raises OSError."""
     with writing(path) as partial:
         partial.write_bytes(data)
 
 
 def sweep(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it. Only while nobody writes it."""
-    for left in path.parent.glob(f".{short_hash(path.name, 16)}.*"):
-        remove(left)
+    """Remove the temporary files that killed writers of `path` left beside it. Call it only while no process writes `path`."""
+    for leftover in path.parent.glob(f".{short_hash(path.name, 16)}.*"):
+        remove(leftover)
 
 
 def remove(path: Path) -> None:
@@ -145,9 +145,9 @@ def remove(path: Path) -> None:
 
 
 def hold(file: IO[Any]) -> bool:
-    """Whether this process holds an open file now that no other process holds; the system lets go of it when it is closed.
+    """Lock an open file, without waiting; False when another process has locked it. Closing the file unlocks it.
 
-    Our own and not the package filelock, because the scripts of a kit run before any package is installed.
+    This is not the package filelock, because the scripts of a kit run before any package is installed.
     """
     try:
         if os.name == "nt":

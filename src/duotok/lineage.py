@@ -14,8 +14,8 @@ class Origin(Config):
     """A checkpoint as its weights were read.
 
     sha256: hash of each weight file that was read, by its name. parents: the origins of the runs that the stage was made
-    from, by the config key that named them (`start_from`, `tokenizer_from`, ...); None: the checkpoint was written before
-    there was lineage, so nobody knows.
+    from, by the config key that named them (`start_from`, `tokenizer_from`, ...); None: not known, since the checkpoint was
+    written before lineage was recorded.
     """
 
     stage: str
@@ -24,7 +24,7 @@ class Origin(Config):
     parents: dict[str, Origin] | None = None
 
     def same_weights(self, other: Origin) -> bool:
-        """Whether both were read from equal files; of files that only one of them read nothing can be said."""
+        """Whether both were read from equal files; files that only one of them read do not count."""
         both = self.sha256.keys() & other.sha256.keys()
         return bool(both) and all(self.sha256[name] == other.sha256[name] for name in both)
 

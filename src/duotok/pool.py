@@ -75,15 +75,15 @@ def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...], thread
 
 
 def leave_with_parent() -> None:
-    """End this process, whatever it is doing, once the one that started it is gone."""
+    """End this process, whatever it is doing, once its parent is gone."""
     parent = multiprocessing.parent_process()
-    born_of = os.getppid()
+    parent_pid = os.getppid()
 
     def watch() -> None:
         if parent is not None:
             wait([parent.sentinel])
-        else:  # started as a program of its own
-            while os.getppid() == born_of:
+        else:  # not started by multiprocessing
+            while os.getppid() == parent_pid:
                 time.sleep(LOOK_EVERY)
         os._exit(1)
 

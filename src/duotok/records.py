@@ -1,4 +1,4 @@
-"""What passes from one step of the data path to the next: recordings, then segments; both live in Parquet tables."""
+"""The records of the data path: recordings, then segments. Both are stored as Parquet tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Kind = Literal["song", "music", "instrumental", "voice", "speech", "sound"]
-"""song: singing and instruments; music: nobody says whether there is singing; instrumental: no singing; voice: solo
+"""song: singing and instruments; music: not known whether there is singing; instrumental: no singing; voice: solo
 singing; speech; sound: anything else."""
 STORED = ("mix", *TRACKS, *ACCOMPANIMENT_STEMS)
 """What a shard may hold of a segment."""
@@ -34,7 +34,7 @@ unknown: a mix that nobody has separated or labelled."""
 
 SampleType = Literal["mix", "vocals", "accompaniment", "instrumental", "other"]
 """The paper's four (C.2): full mix, lyric-active vocal, lyric-aligned accompaniment, instrumental-only accompaniment;
-and what only stage 1 hears (speech, sounds, unlabelled music)."""
+and `other`, which only stage 1 uses (speech, sounds, unlabelled music)."""
 SAMPLE_TYPES: tuple[SampleType, ...] = ("mix", "vocals", "accompaniment", "instrumental", "other")
 
 
@@ -44,7 +44,7 @@ class CorpusError(DuoTokError):
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording of a corpus as its metadata tells it; the sound has not been looked at.
+    """One recording of a corpus as its metadata describes it; the sound itself has not been read.
 
     id: `CORPUS/NAME`, unique, only [A-Za-z0-9._/-]; audio: stem -> path or fsspec URL; seconds: by the metadata, None
     where it does not say; identity: what may not be cut by a split (artist, speaker, song); lyrics: file with lyrics,
@@ -180,9 +180,9 @@ def read_table(path: Path, cls: type[R]) -> list[R]:
 
     try:
         table = pq.read_table(path)
-        wanted = table_schema(cls)
-        if table.schema.names != wanted.names:
-            raise CorpusError(f"{path}: columns {table.schema.names}; a table of {cls.__name__} has {wanted.names}")
+        schema = table_schema(cls)
+        if table.schema.names != schema.names:
+            raise CorpusError(f"{path}: columns {table.schema.names}; a table of {cls.__name__} has {schema.names}")
         return [_item(cls, row) for row in table.to_pylist(maps_as_pydicts="strict")]
     except FileNotFoundError:
         raise CorpusError(f"{path}: no such table; run the step that makes it first") from None
@@ -192,7 +192,7 @@ def read_table(path: Path, cls: type[R]) -> list[R]:
 
 def by_identity(items: Iterable[Recording]) -> dict[tuple[str, str], list[Recording]]:
     """Recordings by (corpus, identity)."""
-    found: dict[tuple[str, str], list[Recording]] = {}
+    groups: dict[tuple[str, str], list[Recording]] = {}
     for item in items:
-        found.setdefault((item.corpus, item.identity), []).append(item)
-    return found
+        groups.setdefault((item.corpus, item.identity), []).append(item)
+    return groups

@@ -1,4 +1,4 @@
-"""JSON that can tell whether it is as it was written: an entry `seal` holds a hash of all the others."""
+"""Sealed JSON: an entry `seal` holds a hash of all the others, so that any change is noticed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from duotok.files import sha256
 
 
 def read_json(text: str | bytes) -> Any:
-    """`json.loads` that raises ValueError for every text that is no JSON: nested without end, NaN, infinite as well."""
+    """`json.loads` that raises ValueError for every text that is no JSON: too deeply nested, NaN and infinity as well."""
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
@@ -35,9 +35,9 @@ def _seal(values: dict[str, Any]) -> str:
 
 
 def seal(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with the entry `seal`, last; one that was there is replaced."""
-    rest = unsealed(values)
-    return {**rest, "seal": _seal(rest)}
+    """The same values with a new entry `seal`, last."""
+    content = unsealed(values)
+    return {**content, "seal": _seal(content)}
 
 
 def unsealed(values: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def unsealed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_sealed(values: dict[str, Any]) -> bool:
-    """Whether the seal is there, and that of all the rest."""
+    """Whether there is a seal and it matches the other values."""
     return values.get("seal") == _seal(unsealed(values))
 
 

@@ -1,8 +1,8 @@
-"""Two streams of integers, one frame every 40 ms, and what is needed to turn them into sound again; and their file.
+"""The tokens of a song (two streams of integers, one frame every 40 ms, with what decoding needs), and their file.
 
 The token file `.duotok` is safetensors, two tensors and one metadata entry, sealed with a checksum. The entry `duotok` is a JSON
 header in canonical form (sorted keys, no spaces); its `sha256` covers the other fields and the token bytes. One entry only, because
-safetensors writes several in random order and equal tokens shall give equal files.
+safetensors writes several in random order, and equal tokens must give equal files.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FIELDS_2: dict[str, type] = {"origin": str, "sources": dict}  # since version 2
 _SOURCE_FIELDS: dict[str, type] = {"bytes": int, "name": str, "sha256": str}
 
 SEPARATOR = "separator"
-"""Role, in `sources`, of what took the mix apart."""
+"""Role, in `sources`, of the separator that took the mix apart."""
 LARGEST_GAIN_DB = 120.0
 """More than any sound needs, and far from what float32 cannot hold."""
 LARGEST_CODEBOOK = 1 << 24
@@ -93,13 +93,13 @@ class WindowPlan:
         if frames <= self.window:
             return [EncoderWindow(0, frames, 0, frames)]
         result: list[EncoderWindow] = []
-        kept = 0
-        while kept < frames:
-            start = min(max(0, kept - self.context), frames - self.window)
+        covered = 0
+        while covered < frames:
+            start = min(max(0, covered - self.context), frames - self.window)
             stop = start + self.window
             keep_stop = frames if stop == frames else stop - self.context
-            result.append(EncoderWindow(start, stop, kept, keep_stop))
-            kept = keep_stop
+            result.append(EncoderWindow(start, stop, covered, keep_stop))
+            covered = keep_stop
         return result
 
 
@@ -134,8 +134,8 @@ class DualTokens(Tokens):
     gain_db: what `encode` applied to both tracks alike, so that decoding can undo it. plan: the encoder's windows.
     model_id, model_hash: the bundle that gave the codes their meaning. source: name of the file they came from; sources:
     that file and given stems by what they are ("mix", "vocals", "accompaniment"), and the "separator" of a mix without stems
-    (its kind, the hash of weights and settings, no bytes); origin: a hash of where the song lay
-    beside the token file, "" where that is not known.
+    (its kind, the hash of weights and settings, no bytes); origin: a hash of the song's path
+    relative to the token file, "" where that is not known.
     Raises ValueError when the parts do not fit together.
     """
 
@@ -181,15 +181,15 @@ class DualTokens(Tokens):
 
     @classmethod
     def from_codes(
-        cls, vocals: Sequence[int] | Tensor, accompaniment: Sequence[int] | Tensor, **known: object
+        cls, vocals: Sequence[int] | Tensor, accompaniment: Sequence[int] | Tensor, **fields: object
     ) -> DualTokens:
-        """Tokens from bare integers, as a language model gives them; `known` are the other fields, where known.
+        """Tokens from bare integers, as a language model gives them; `fields` are the other fields, where known.
 
-        Raises ValueError for what are no whole numbers.
+        Raises ValueError for anything but whole numbers.
         """
         codes = [_whole_numbers(c, track) for c, track in zip((vocals, accompaniment), TRACKS, strict=True)]
-        known.setdefault("n_samples", len(codes[0]) * FRAME_SAMPLES)
-        return cls(codes[0], codes[1], **known)  # type: ignore[arg-type]
+        fields.setdefault("n_samples", len(codes[0]) * FRAME_SAMPLES)
+        return cls(codes[0], codes[1], **fields)  # type: ignore[arg-type]
 
     def __getitem__(self, track: str) -> Tensor:
         if track not in TRACKS:
@@ -218,19 +218,19 @@ class DualTokens(Tokens):
         return torch.stack([self.vocals, self.accompaniment])
 
     def __repr__(self) -> str:
-        def some(codes: Tensor) -> str:
+        def preview(codes: Tensor) -> str:
             return "[" + ", ".join(map(str, codes[:4].tolist())) + (", ...]" if len(codes) > 4 else "]")
 
-        of = f", of {self.source}" if self.source else ""
-        by = f", by {self.model_id or 'a model'} {self.model_hash[:8]}".rstrip() if self.model_hash else ""
-        streams = ", ".join(f"{track} {some(self.track(track))}" for track in TRACKS)
-        return f"DualTokens({self.seconds:.2f} s, 2 x {self.n_frames} frames: {streams}{of}{by})"
+        source = f", of {self.source}" if self.source else ""
+        model = f", by {self.model_id or 'a model'} {self.model_hash[:8]}".rstrip() if self.model_hash else ""
+        streams = ", ".join(f"{track} {preview(self.track(track))}" for track in TRACKS)
+        return f"DualTokens({self.seconds:.2f} s, 2 x {self.n_frames} frames: {streams}{source}{model})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DualTokens):
             return NotImplemented
-        mine, theirs = ({k: v for k, v in vars(x).items() if k not in TRACKS} for x in (self, other))
-        return mine == theirs and all(torch.equal(self.track(name), other.track(name)) for name in TRACKS)
+        fields, other_fields = ({k: v for k, v in vars(x).items() if k not in TRACKS} for x in (self, other))
+        return fields == other_fields and all(torch.equal(self.track(name), other.track(name)) for name in TRACKS)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -247,12 +247,12 @@ class DualTokens(Tokens):
 def _whole_numbers(codes: Sequence[int] | Tensor, track: str) -> Tensor:
     """int64 `[frames]` on the CPU."""
     try:
-        found = torch.as_tensor(codes if hasattr(codes, "__len__") else list(codes)).cpu()
+        values = torch.as_tensor(codes if hasattr(codes, "__len__") else list(codes)).cpu()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{track}: {type(codes).__name__} is no row of tokens; give whole numbers") from None
-    if found.numel() and (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool):
-        raise ValueError(f"{track}: {found.dtype} values are no tokens; give whole numbers")
-    return found.to(torch.int64)
+    if values.numel() and (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool):
+        raise ValueError(f"{track}: {values.dtype} values are no tokens; give whole numbers")
+    return values.to(torch.int64)
 
 
 # -- the file ---------------------------------------------------------------------------------------------------
@@ -323,16 +323,16 @@ def from_bytes(data: bytes, name: str = "tokens") -> DualTokens:
         )
     seal = header.pop("sha256", None)
     fields = _FIELDS | (_FIELDS_2 if header["format_version"] > 1 else {})
-    whole = (
+    well_formed = (
         set(header) == set(fields)
         and all(type(header[key]) is kind for key, kind in fields.items())
         and set(header["plan"]) == {"context", "window"}
         and set(arrays) == set(TRACKS)
         and all(a.ndim == 1 and a.dtype in (np.uint16, np.int32) for a in arrays.values())
     )
-    if not whole or seal != _checksum(header, arrays):
+    if not well_formed or seal != _checksum(header, arrays):
         raise TokenFileError(damaged)
-    # From here on the file is as somebody wrote it; what is wrong now, the writer got wrong.
+    # The checksum matches, so whatever is wrong from here on was written that way.
     if header["sample_rate"] != SAMPLE_RATE or header["frame_rate"] != FRAME_RATE:
         raise TokenFileError(
             f"{name}: tokens at {header['frame_rate']} Hz for {header['sample_rate']} Hz; encode again"

@@ -1,6 +1,6 @@
 """Weights from safetensors into modules, strictly: no pickle, no tensor too few, too many, of another shape or kind, or NaN.
 
-What is wrong is said in the caller's class of errors and with the caller's remedy; file and tensor are named here.
+Errors are of the caller's class and end with the caller's remedy; this module names the file and the tensor.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from duotok.errors import DuoTokError, one_line
 PICKLES = (".ckpt", ".pth", ".pt", ".th", ".bin")
 """Endings of files that can hold code beside weights."""
 STORED = (torch.float16, torch.bfloat16, torch.float32)
-"""Kinds of numbers that float32 weights may be stored in, and the other way round."""
+"""Number formats that are converted into each other on loading."""
 
 
 class Misfit(NamedTuple):
-    """A tensor that is not as its module wants it. told: one clause, e.g. "'norm.weight' is [4], not [8]"."""
+    """A tensor that does not fit its module. description: one clause, e.g. "'norm.weight' is [4], not [8]"."""
 
     what: Literal["missing", "unexpected", "of another shape", "of another kind", "not finite"]
     name: str
-    told: str
+    description: str
 
 
 def read_weights(path: Path, error: type[DuoTokError], remedy: str) -> dict[str, Tensor]:
@@ -43,22 +43,22 @@ def read_weights(path: Path, error: type[DuoTokError], remedy: str) -> dict[str,
 
 
 def misfits(state: Mapping[str, Tensor], present: Mapping[str, Tensor], finite: bool = True) -> list[Misfit]:
-    """What of a state does not fit the present one of a module: by name what is missing, what is too much, then the rest.
+    """How a state differs from the present one of a module: tensors that are missing, unexpected ones, then all others.
 
     finite: NaN and infinite values do not fit either.
     """
-    found = [Misfit("missing", name, f"'{name}' is missing") for name in sorted(present.keys() - state.keys())]
-    found += [Misfit("unexpected", name, f"'{name}' is not known") for name in sorted(state.keys() - present.keys())]
+    problems = [Misfit("missing", name, f"'{name}' is missing") for name in sorted(present.keys() - state.keys())]
+    problems += [Misfit("unexpected", name, f"'{name}' is not known") for name in sorted(state.keys() - present.keys())]
     for name in sorted(state.keys() & present.keys()):
-        value, own = state[name], present[name]
-        if value.shape != own.shape:
-            told = f"'{name}' is {list(value.shape)}, not {list(own.shape)}"
-            found.append(Misfit("of another shape", name, told))
-        elif value.dtype != own.dtype and not (value.dtype in STORED and own.dtype in STORED):
-            found.append(Misfit("of another kind", name, f"'{name}' is {value.dtype}, not {own.dtype}"))
+        value, expected = state[name], present[name]
+        if value.shape != expected.shape:
+            description = f"'{name}' is {list(value.shape)}, not {list(expected.shape)}"
+            problems.append(Misfit("of another shape", name, description))
+        elif value.dtype != expected.dtype and not (value.dtype in STORED and expected.dtype in STORED):
+            problems.append(Misfit("of another kind", name, f"'{name}' is {value.dtype}, not {expected.dtype}"))
         elif finite and value.is_floating_point() and not bool(value.isfinite().all()):
-            found.append(Misfit("not finite", name, f"'{name}' holds NaN or infinite values"))
-    return found
+            problems.append(Misfit("not finite", name, f"'{name}' holds NaN or infinite values"))
+    return problems
 
 
 def load_weights(
@@ -69,7 +69,7 @@ def load_weights(
     unfit: the rest of the line that says what does not fit, after the path. Raises `error` in one line.
     """
     state, present = read_weights(path, error, remedy), module.state_dict()
-    found = misfits(state, present)
-    if found:
-        raise error(f"{path}: {unfit(found)}")
+    problems = misfits(state, present)
+    if problems:
+        raise error(f"{path}: {unfit(problems)}")
     module.load_state_dict({name: value.to(present[name].dtype) for name, value in state.items()})

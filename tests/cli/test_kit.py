@@ -33,7 +33,7 @@ def test_a_dry_run_lists_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_kit_is_made_with_its_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "own_requirements", lambda extras: [Requirement("alpha"), Requirement("torch>=2.6")])
+    monkeypatch.setattr(wheels, "duotok_requirements", lambda extras: [Requirement("alpha"), Requirement("torch>=2.6")])
     make_wheel(tmp_path / "index", "alpha", "1.5")
     words = (
         "kit",

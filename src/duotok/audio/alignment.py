@@ -1,4 +1,4 @@
-"""Whether a sound is in another one: how late, how loud, and what is left of the other without it."""
+"""Find a sound inside another one: its delay, its level, and what remains of the other one without it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LONGEST_LAG = 0.5
-"""Seconds that a sound may be early or late to be found."""
+"""Seconds that a sound may be early or late and still be found."""
 FAINT = 1e-3
 """Root mean square below which there is nothing to compare."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a part stands in a whole. lag: seconds that it comes late (negative: early) against its place in the whole;
-    gain_db: its level in the whole against its own; inverted: of the other sign there; coherence: 0 to 1, how much of the
-    part is found; residual_db: power of the whole minus the part as they are, against the whole.
+    """How a part lies in a whole. lag: seconds by which it is late there (negative: early); gain_db: its level there against its
+    own; inverted: its polarity is reversed there; coherence: 0 to 1, how much of the part was found; residual_db: power of
+    (whole - part), both as they are, against the whole.
     """
 
     lag: float
@@ -37,7 +37,7 @@ class Fit:
 
 
 class Alignment:
-    """Feed blocks of a whole and of a part, `[channels, samples]` and equally long, ask `fit()` at the end.
+    """Push blocks of a whole and of a part, `[channels, samples]` and equally long, then call `fit()`.
 
     Cross-spectra of the blocks are summed. The lag is the peak of the whitened correlation, if the plain one agrees.
     """
@@ -46,28 +46,28 @@ class Alignment:
         self.rate = rate
         self._cross: NDArray[np.complex128] | None = None
         self._size = 0
-        self._whole = self._part = self._both = 0.0
+        self._whole = self._part = self._product = 0.0
         self._samples = 0
 
     def push(self, whole: Tensor, part: Tensor) -> None:
         """The next block of both. Blocks longer than the first are cut to its length for the correlation."""
-        one = whole.mean(0).double().numpy()
-        two = part.mean(0).double().numpy()
-        if one.size == 0:
+        whole_mono = whole.mean(0).double().numpy()
+        part_mono = part.mean(0).double().numpy()
+        if whole_mono.size == 0:
             return
         if self._cross is None:
             reach = round(LONGEST_LAG * self.rate)
-            self._size = 1 << (one.size + reach).bit_length()
+            self._size = 1 << (whole_mono.size + reach).bit_length()
             self._cross = np.zeros(self._size // 2 + 1, np.complex128)
-        self._whole += float(one @ one)
-        self._part += float(two @ two)
-        self._both += float(one @ two)
-        self._samples += one.size
+        self._whole += float(whole_mono @ whole_mono)
+        self._part += float(part_mono @ part_mono)
+        self._product += float(whole_mono @ part_mono)
+        self._samples += whole_mono.size
         room = self._size - round(LONGEST_LAG * self.rate)
-        self._cross += np.fft.rfft(two[:room], self._size) * np.conj(np.fft.rfft(one[:room], self._size))
+        self._cross += np.fft.rfft(part_mono[:room], self._size) * np.conj(np.fft.rfft(whole_mono[:room], self._size))
 
     def fit(self) -> Fit | None:
-        """None where one of the two is silent, or too faint to tell."""
+        """None where one of the two is silent or too faint."""
         if self._cross is None or min(self._whole, self._part) < FAINT**2 * self._samples:
             return None
         reach = round(LONGEST_LAG * self.rate)
@@ -75,16 +75,16 @@ class Alignment:
         level = np.abs(self._cross)
         white = _lags(np.fft.irfft(self._cross / np.maximum(level, 1e-3 * level.max())), reach)
         lag = int(np.abs(white).argmax()) - reach
-        best, here = float(plain[lag + reach]), self._both
-        if best**2 < 1.1 * here**2:
-            lag, best = 0, here
-        gain = best / self._part
-        residual = max(self._whole + self._part - 2 * self._both, 1e-12 * self._whole)
+        peak, at_zero = float(plain[lag + reach]), self._product
+        if peak**2 < 1.1 * at_zero**2:
+            lag, peak = 0, at_zero
+        gain = peak / self._part
+        residual = max(self._whole + self._part - 2 * self._product, 1e-12 * self._whole)
         return Fit(
             lag / self.rate,
             20 * math.log10(max(abs(gain), 1e-6)),
             gain < 0,
-            min(1.0, best**2 / (self._whole * self._part)),
+            min(1.0, peak**2 / (self._whole * self._part)),
             10 * math.log10(residual / self._whole),
         )
 

@@ -1,5 +1,5 @@
 """Any number of channels to one or two: surround folded with the ITU-R BS.775 weights, scaled never to clip; a channel
-that is turned over against its fellow is turned back, so that their sum is not what is left of both."""
+whose polarity is inverted against the other one is inverted back, so that their sum does not cancel."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def remix(block: NDArray[np.float32], layout: tuple[str, ...], channels: int) ->
     return stereo if channels == 2 else stereo.mean(axis=1, keepdims=True, dtype=np.float32)
 
 
-TURNED, UPRIGHT = -0.3, 0.2
-"""Correlation of left and right below which their difference may be the music and their sum a residue; and above which not."""
+INVERTED_BELOW, NORMAL_ABOVE = -0.3, 0.2
+"""Below the first correlation of left and right one channel may be inverted; above the second none is."""
 BANDS = ((20.0, 250.0), (250.0, 1000.0), (1000.0, 4000.0))
-"""Hz. A channel that is turned over is so in all of them; delay, reverb and effects of width are in some."""
+"""Hz. An inverted channel is inverted in all of these bands; delay, reverb and stereo effects invert only some."""
 FAINT = 1e-4
-"""Share of the power below which a band says nothing."""
+"""Share of the power below which a band is ignored."""
 FADE = 480
 
 
@@ -76,12 +76,12 @@ def correlation(stereo: Tensor) -> float:
     return float(left @ right) / power**0.5 if power > 0 else 0.0
 
 
-def is_turned(stereo: Tensor, rate: int = 48_000) -> bool:
+def is_inverted(stereo: Tensor, rate: int = 48_000) -> bool:
     """Whether the channels of `[2, samples]` are each other's negative: together, and in every one of `BANDS`.
 
     Measured against wide mixes: `python -m benchmarks.stereo`.
     """
-    if correlation(stereo) >= TURNED:
+    if correlation(stereo) >= INVERTED_BELOW:
         return False
     left, right = torch.fft.rfft(stereo.double(), n=1 << (stereo.shape[1] - 1).bit_length())
     hertz = torch.linspace(0, rate / 2, len(left), dtype=torch.float64)
@@ -93,40 +93,40 @@ def is_turned(stereo: Tensor, rate: int = 48_000) -> bool:
     return True
 
 
-class Upright:
-    """Turns the right channel over where it is the left one's negative: `[2, samples]` blocks in, the same out.
+class PolarityFix:
+    """Inverts the right channel where it is the negative of the left one: `[2, samples]` blocks in, the same out.
 
-    A block (some seconds) that `is_turned` is turned, one that correlates above `UPRIGHT` is not, one between goes on as
-    the block before it; turns fade over `FADE` samples. `turned` tells whether any block was, `lowest` the lowest
-    correlation that was met.
+    A block (some seconds) that `is_inverted` is corrected, one that correlates above `NORMAL_ABOVE` is not, one between is
+    treated like the block before it; changes fade over `FADE` samples. `inverted`: whether any block was corrected;
+    `lowest_correlation`: the lowest of all corrected blocks.
     """
 
     def __init__(self, rate: int = 48_000) -> None:
         self._rate = rate
-        self.turned = False
-        self.lowest = 0.0
+        self.inverted = False
+        self.lowest_correlation = 0.0
         self._sign = 1.0
-        self._begun = False
+        self._started = False
 
     def push(self, block: Tensor) -> Tensor:
-        """The next block, upright."""
+        """The next block, corrected."""
         if block.shape[0] != 2 or block.shape[1] == 0:
             return block
-        found, before = correlation(block), self._sign
-        if found < TURNED and is_turned(block, self._rate):
-            self._sign, self.turned, self.lowest = -1.0, True, min(self.lowest, found)
-        elif found > UPRIGHT:
+        coefficient, previous_sign = correlation(block), self._sign
+        if coefficient < INVERTED_BELOW and is_inverted(block, self._rate):
+            self._sign, self.inverted, self.lowest_correlation = -1.0, True, min(self.lowest_correlation, coefficient)
+        elif coefficient > NORMAL_ABOVE:
             self._sign = 1.0
-        begun, self._begun = self._begun, True
-        if self._sign == before == 1.0:
+        started, self._started = self._started, True
+        if self._sign == previous_sign == 1.0:
             return block
         gains = torch.full((block.shape[1],), self._sign)
-        if begun and self._sign != before:
+        if started and self._sign != previous_sign:
             fade = min(FADE, len(gains))
-            gains[:fade] = torch.linspace(before, self._sign, fade)
+            gains[:fade] = torch.linspace(previous_sign, self._sign, fade)
         return torch.stack([block[0], block[1] * gains])
 
 
-def upright(stereo: Tensor) -> Tensor:
-    """A whole `[2, samples]` (or any other number of channels, as it is) with its right channel turned back if need be."""
-    return Upright().push(stereo)
+def fix_polarity(stereo: Tensor) -> Tensor:
+    """A whole `[2, samples]` (or any other number of channels, as it is) with its right channel inverted where needed."""
+    return PolarityFix().push(stereo)

@@ -1,7 +1,7 @@
-"""What a container says it holds against what is there: sizes of the data of wav, w64, aiff, au and caf, the links of ogg.
+"""What a container states against what is in the file: data sizes of wav, w64, aiff, au and caf, the links of ogg.
 
-Libraries take a header at its word. A recorder that was switched off, a download that broke off, or two files that were
-joined leave headers that say too little or too much; here they are held against the size of the file.
+Libraries trust the header. A recorder that was switched off, a broken download, or two files that were joined leave headers
+that state too little or too much; here they are compared with the size of the file.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-# What writers put where they cannot know the size yet.
+# What writers store while the size is not known yet.
 UNKNOWN = (0, 0x7FFFFFFF, 0x80000000)
 UNKNOWN_FROM = 0xFFFF0000
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 MOST_CHUNKS = 10_000
 LEAST = 4096
-"""Bytes behind the data that are worth a look."""
+"""Fewer bytes than this after the data are ignored."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where the sound of a file lies. Offsets and sizes in bytes.
 
-    start, stated: of the data, as the header has it (stated None where it leaves that open); available: what there is from
-    start on. beyond: whether sound goes on behind what the header states; links: where further whole files begin, joined
-    to the first; broken: ends in the middle of a page of ogg; unended: at the end of one that is not marked as the last;
-    big: big-endian samples.
+    start, stated: first byte and size of the data by the header (stated None where it is left open); available: bytes from
+    start to the end of the file; beyond: whether sound goes on after the stated size; links: where further whole files
+    begin that were appended to the first; broken: the file ends inside a page of ogg; unended: its last page of ogg is not
+    marked as the last; big: big-endian samples.
     """
 
     start: int = 0
@@ -69,24 +69,24 @@ def examine(path: Path) -> Layout | None:
     return None
 
 
-def _chunks(file: IO[bytes], size: int, wanted: bytes, order: str) -> Layout | None:
+def _chunks(file: IO[bytes], size: int, data_name: bytes, order: str) -> Layout | None:
     """RIFF and IFF: chunks of a name, a size of 32 bits, and the content filled up to an even length."""
     at, long_size = 12, None
     for _ in range(MOST_CHUNKS):
         file.seek(at)
         head = file.read(8)
         if len(head) < 8:
-            return None  # no data in it: the library says so
+            return None  # no data in it: the library reports that
         name, stated = head[:4], struct.unpack(order + "I", head[4:])[0]
         if name == b"ds64":
             long_size = struct.unpack("<Q", file.read(16)[8:16])[0]
-        if name == wanted:
+        if name == data_name:
             break
         at += 8 + stated + stated % 2
     else:
         return None
     start = at + 8
-    if wanted == b"SSND":
+    if data_name == b"SSND":
         file.seek(start)
         offset = struct.unpack(">I", file.read(4).ljust(4, b"\0"))[0]
         start, stated = start + 8 + offset, max(0, stated - 8 - offset)
@@ -96,17 +96,17 @@ def _chunks(file: IO[bytes], size: int, wanted: bytes, order: str) -> Layout | N
     big = order == ">"
     if stated in UNKNOWN or (stated >= UNKNOWN_FROM and stated > available):
         return Layout(start, None, available, beyond=stated == 0 and available > LEAST, big=big)
-    beyond, links = _behind(file, start + stated, size, order)
+    beyond, links = _after_data(file, start + stated, size, order)
     return Layout(start, stated, available, beyond, links, big=big)
 
 
-def _behind(file: IO[bytes], at: int, size: int, order: str) -> tuple[bool, tuple[int, ...]]:
-    """What follows the data: whether it is sound that the header does not count, and whole files that were joined to it."""
+def _after_data(file: IO[bytes], at: int, size: int, order: str) -> tuple[bool, tuple[int, ...]]:
+    """What follows the data: whether it is sound that the header does not count, and where appended files begin."""
     links = []
     while size - at >= LEAST:
         file.seek(at)
         head = file.read(64)
-        if not head[0] and head[1:2].isalpha():  # the filling of an odd length
+        if not head[0] and head[1:2].isalpha():  # the padding byte of an odd length
             at, head = at + 1, head[1:]
         if head.startswith(TAGS):
             break
@@ -114,13 +114,13 @@ def _behind(file: IO[bytes], at: int, size: int, order: str) -> tuple[bool, tupl
         if name in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
             links.append(at)
         elif not name.isascii() or not name.decode().isprintable() or at + 8 + length > size + 1:
-            return _sounds(file, at, size), tuple(links)
+            return _has_content(file, at, size), tuple(links)
         at += 8 + length + length % 2
     return False, tuple(links)
 
 
-def _sounds(file: IO[bytes], at: int, size: int) -> bool:
-    """Whether there is anything but zeros from `at` on."""
+def _has_content(file: IO[bytes], at: int, size: int) -> bool:
+    """Whether there is anything but zeros from byte `at` on."""
     file.seek(at)
     while block := file.read(1 << 20):
         if block.count(0) != len(block):
@@ -186,22 +186,22 @@ def _ogg(file: IO[bytes], size: int) -> Layout:
 
 
 def _next_page(file: IO[bytes], at: int, size: int) -> int | None:
-    """The next page behind what is none."""
+    """Offset of the next page after bytes that belong to none."""
     while size - at > 3:
         file.seek(at)
         block = file.read(1 << 16)
-        found = block.find(b"OggS")
-        if found >= 0:
-            return at + found
+        offset = block.find(b"OggS")
+        if offset >= 0:
+            return at + offset
         at += len(block) - 3
     return None
 
 
 class Slice:
-    """Bytes `[start, stop)` of a file as a file of its own: read, seek, tell.
+    """Bytes `[start, stop)` of a file as a file object with read, seek and tell.
 
     It has no name. ffmpeg takes names for addresses ("a:b.mp3"), wants them in UTF-8, and guesses formats without a header
-    from an ending, so that any bytes would be sound.
+    from an ending, so that any bytes would pass as sound.
     """
 
     def __init__(self, path: Path, start: int = 0, stop: int | None = None) -> None:
@@ -210,8 +210,8 @@ class Slice:
         self._file.seek(start)
 
     def read(self, count: int = -1) -> bytes:
-        left = self._stop - self._file.tell()
-        return self._file.read(left if count < 0 else max(0, min(count, left)))
+        remaining = self._stop - self._file.tell()
+        return self._file.read(remaining if count < 0 else max(0, min(count, remaining)))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._stop}[whence]

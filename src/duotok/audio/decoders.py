@@ -1,4 +1,4 @@
-"""Two ways into a sound file behind one face: libsndfile, and PyAV for what libsndfile does not know."""
+"""Two decoders of sound files with one interface: libsndfile, and PyAV for what libsndfile does not know."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ BLOCK = 1 << 16
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_536_000
 LOST_SECONDS = 0.1
 COUNTED_BYTES = 1 << 29  # films are not read through to count their sound
-STATING = ("mov", "mp4", "m4a", "matroska", "webm", "asf", "tta", "ape", "wv", "avi")
-"""ffmpeg's containers whose header states a length; that of others it only guesses from the bit rate."""
+STATES_LENGTH = ("mov", "mp4", "m4a", "matroska", "webm", "asf", "tta", "ape", "wv", "avi")
+"""ffmpeg's containers whose header states a length; for others it guesses one from the bit rate."""
 UNKNOWN_LENGTH = 1 << 40  # libsndfile states 2**63 - 1 where it cannot tell
 
 Samples = NDArray[np.float32]
@@ -36,8 +36,8 @@ Samples = NDArray[np.float32]
 class Decoder(Protocol):
     """An open sound file at its own rate and channels.
 
-    note: what is to be said of it in one line ("" for nothing): where the container and what it holds differ; cut: whether
-    the file ends before its container says.
+    note: one line where the container and its content differ, else ""; cut: whether the file ends before its container
+    states.
     """
 
     rate: int
@@ -65,11 +65,11 @@ _stderr_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep libmpg123, which prints notes to the process's stderr, from talking between our one-line errors."""
+    """Keep libmpg123, which prints notes to the process's stderr, from printing between our one-line errors."""
     with _stderr_lock:
         try:
             saved = os.dup(2)
-        except OSError:  # no stderr to keep quiet
+        except OSError:  # there is no stderr
             yield
             return
         try:
@@ -92,7 +92,7 @@ def cut_short(path: Path, samples: int, rate: int, why: str, strict: bool) -> No
 
 
 class SndfileDecoder:
-    """libsndfile. source: a part of the file, or the file as it is; raw: how its samples lie there, without a header."""
+    """libsndfile. source: a part of the file to read (None: all of it); raw: the sample format of a part without a header."""
 
     def __init__(
         self, path: Path, strict: bool = False, source: Slice | None = None, raw: dict[str, Any] | None = None
@@ -114,7 +114,7 @@ class SndfileDecoder:
         self.format = f"{self._file.format}/{self._file.subtype}"
         self.layout = default_layout(self.channels)
         try:
-            # Opening says little about a damaged file: one block must come out before this decoder is trusted.
+            # A damaged file can often be opened: one block must be decoded before this decoder is trusted.
             opening = self._read(1024)
             self._file.seek(0)
         except RuntimeError as error:
@@ -165,26 +165,26 @@ class SndfileDecoder:
             else:
                 yield from rest
             return
-        wanted = self.n_samples - first if count is None else min(count, self.n_samples - first)
-        if self.exact and not self.cut and done < wanted - 4 * 1152:  # encoders pad and trim a few frames of 1152
+        expected = self.n_samples - first if count is None else min(count, self.n_samples - first)
+        if self.exact and not self.cut and done < expected - 4 * 1152:  # encoders pad and trim a few frames of 1152
             cut_short(self.path, first + done, self.rate, "cut off", self.strict)
 
     def _rest(self, first: int, count: int | None) -> Iterator[Samples] | None:
-        """What lies behind a place in an mp3 that libsndfile does not get over; None where ffmpeg does not either."""
+        """The rest of an mp3 after damage that stops libsndfile; None where it stops ffmpeg as well."""
         if self._file.format != "MP3" or self._source is not None or self.strict:
             return None
         try:
-            other = AvDecoder(self.path)
+            fallback = AvDecoder(self.path)
         except Unreadable:
             return None
-        if (other.rate, other.channels) != (self.rate, self.channels):
-            other.close()
+        if (fallback.rate, fallback.channels) != (self.rate, self.channels):
+            fallback.close()
             return None
         log.warning("%s: damaged at %.2f s; what follows is read as well", self.path, first / self.rate)
 
         def blocks() -> Iterator[Samples]:
-            with contextlib.closing(other):
-                yield from other.blocks(first, count)
+            with contextlib.closing(fallback):
+                yield from fallback.blocks(first, count)
 
         return blocks()
 
@@ -236,21 +236,21 @@ class AvDecoder:
         stated = max(0, round(seconds * self.rate))
         counted = counted_samples(path)
         self.n_samples = stated if counted is None else counted
-        states = any(name in STATING for name in self._container.format.name.split(","))
+        states = any(name in STATES_LENGTH for name in self._container.format.name.split(","))
         self._stated = stated if states else 0
         if counted is not None and stated and states:
             if counted < stated - self.rate // 2:
                 self.cut = True
                 self.note = f"is cut off: {stated / self.rate:.2f} s by its header, {counted / self.rate:.2f} s in it"
             else:
-                self.n_samples = stated  # nearer than the packets, which the encoder filled up
+                self.n_samples = stated  # closer than the packets, which the encoder padded
 
     def _frames(self) -> Iterator[Any]:
         import av
 
         layout = self._stream.codec_context.layout
         resampler: Any = None
-        taken, seen, lost, reason = 0, None, 0.0, ""
+        n_decoded, previous_kind, lost, reason = 0, None, 0.0, ""
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -258,8 +258,8 @@ class AvDecoder:
             except (StopIteration, EOFError):
                 break
             except (av.error.FFmpegError, ValueError) as error:
-                if taken and not self.cut:
-                    cut_short(self.path, taken, self.rate, "damaged", self.strict)
+                if n_decoded and not self.cut:
+                    cut_short(self.path, n_decoded, self.rate, "damaged", self.strict)
                 reason = short(error)
                 break
             try:
@@ -267,25 +267,25 @@ class AvDecoder:
             except EOFError:
                 break
             except (av.error.FFmpegError, ValueError) as error:
-                # One packet: at a joint the header of the next file, elsewhere damage that the decoder gets over.
+                # One packet only: the header of an appended file, or damage after which the decoder goes on.
                 lost += float((packet.duration or 0) * (packet.time_base or 0))
                 reason = short(error)
                 continue
             for frame in decoded:
                 frame.pts = None
                 kind = frame.format.name, frame.layout.name, frame.sample_rate
-                if kind != seen:  # where files were joined, what follows may be of another kind
-                    seen, rest = kind, [] if resampler is None else resampler.resample(None)
+                if kind != previous_kind:  # an appended file may have another format
+                    previous_kind, rest = kind, [] if resampler is None else resampler.resample(None)
                     resampler = av.AudioResampler(format="flt", layout=layout, rate=self.rate)
                     for out in rest:
-                        taken += out.samples
+                        n_decoded += out.samples
                         yield out
                 for out in resampler.resample(frame):
-                    taken += out.samples
+                    n_decoded += out.samples
                     yield out
         if resampler is not None:
             yield from resampler.resample(None)
-        if not taken and reason:
+        if not n_decoded and reason:
             raise AudioError(f"{self.path}: damaged ({reason}); get the file again")
         if lost > LOST_SECONDS and not self.cut:
             if self.strict:
@@ -295,8 +295,8 @@ class AvDecoder:
     def blocks(self, first: int, count: int | None) -> Iterator[Samples]:
         # Seeking in compressed streams is only about right; decoding from the start is exact.
         position = done = 0
-        gathered: list[Samples] = []
-        held = 0
+        buffer: list[Samples] = []
+        buffered = 0
         for frame in self._frames():
             block: Samples = frame.to_ndarray().reshape(-1, self.channels)
             begin = max(0, first - position)
@@ -306,15 +306,15 @@ class AvDecoder:
                 block = block[: count - done]
             done += len(block)
             if len(block):
-                gathered.append(block)
-                held += len(block)
-            if held >= BLOCK:
-                yield np.concatenate(gathered)
-                gathered, held = [], 0
+                buffer.append(block)
+                buffered += len(block)
+            if buffered >= BLOCK:
+                yield np.concatenate(buffer)
+                buffer, buffered = [], 0
             if count is not None and done >= count:
                 break
-        if gathered:
-            yield np.concatenate(gathered)
+        if buffer:
+            yield np.concatenate(buffer)
         missing = self._stated - position
         if missing > self.rate // 2 and (count is None or done < count) and not self.cut:
             cut_short(self.path, position, self.rate, "cut off", self.strict)
@@ -327,14 +327,14 @@ class AvDecoder:
 def counted_samples(path: Path) -> int | None:
     """Samples of one channel in the packets of the first sound track, counted without decoding; None where ffmpeg cannot.
 
-    What encoders put before and behind the sound counts, so it is up to some 0.1 s too many.
+    Padding by the encoder counts, so the result may be about 0.1 s too long.
     """
-    found = path.stat()
-    return _counted(path, found.st_size, found.st_mtime_ns) if found.st_size <= COUNTED_BYTES else None
+    status = path.stat()
+    return _count_samples(path, status.st_size, status.st_mtime_ns) if status.st_size <= COUNTED_BYTES else None
 
 
 @functools.lru_cache(maxsize=64)
-def _counted(path: Path, size: int, modified: int) -> int | None:
+def _count_samples(path: Path, size: int, modified: int) -> int | None:
     import av
 
     try:

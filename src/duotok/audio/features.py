@@ -1,4 +1,4 @@
-"""What the tokenizer sees and learns to tell: log-mel and chroma at 100 Hz from 24 kHz mono sound.
+"""The tokenizer's input and targets: log-mel and chroma at 100 Hz from 24 kHz mono sound.
 
 Framing: frame t is centred on sample 240 t + 120, so n samples (a multiple of 240) give exactly n / 240 frames and a
 token frame (40 ms) owns exactly four of them. Where 24 kHz, 2048/240 and the bins are from: docs/parameters.md, tokenizer.
@@ -20,7 +20,7 @@ POWER_FLOOR = 1e-5
 # Near the mean and standard deviation of ln(mel power) of training data at -18 LUFS (`python -m benchmarks.mel_statistics`).
 MEL_MEAN = -2.5
 MEL_STD = 4.8
-# What is below goes before everything else: it is not heard, but it is in the lowest bands.
+# Lower frequencies are removed first: nobody hears them, but they would fill the lowest bands.
 HIGHPASS_HZ = 10.0
 
 
@@ -86,7 +86,7 @@ class PowerSpectrum(nn.Module):
 class LogMel(nn.Module):
     """Normalised natural-log mel power: `[..., samples]` at 24 kHz to `[..., samples / 240, 128]`.
 
-    `(ln max(M, 1e-5) - mean) / std`: the floor is that of the seven-scale mel distance, so what is inaudible there is here.
+    `(ln max(M, 1e-5) - mean) / std`: the floor is that of the seven-scale mel distance, so both ignore the same sounds.
     """
 
     filters: Tensor

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What libsndfile and PyAV's ffmpeg read by name, the sound of films too. Formats without a header are none of them.
+# What libsndfile and PyAV's ffmpeg read by name, the sound of films too. Formats without a header are left out.
 _ENDINGS = """
 .wav .wave .bwf .flac .mp3 .mp2 .mp1 .mpga .ogg .oga .ogx .ogv .opus .spx .m4a .m4b .m4r .m4v .aac .adts .mp4 .mov .3gp .3g2 .f4a .f4v
 .aif .aiff .aifc .caf .w64 .rf64 .au .snd .webm .weba .mka .mkv .wma .wmv .asf .avi .alac .wv .ape .tta .tak .shn .mpc .ac3 .eac3 .ec3
@@ -20,13 +20,13 @@ SHOWN = 3
 
 
 @dataclass
-class Found:
-    """`files`: what was looked for, sorted; `left_out`: why -> what else there was."""
+class SearchResult:
+    """`files`: the matching files, sorted; `left_out`: reason -> other files and folders."""
 
     files: list[Path] = field(default_factory=list)
     left_out: dict[str, list[Path]] = field(default_factory=dict)
 
-    def leave(self, why: str, path: Path) -> None:
+    def leave_out(self, why: str, path: Path) -> None:
         self.left_out.setdefault(why, []).append(path)
 
     def summary(self) -> str:
@@ -47,47 +47,49 @@ def _some(why: str, paths: list[Path]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def search(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES, follow_symlinks: bool = False) -> Found:
+def search(
+    folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES, follow_symlinks: bool = False
+) -> SearchResult:
     """All files under `folder` with one of the endings, sorted, and what was left out.
 
-    Hidden files and folders are not looked at. A linked file counts as a file, a linked folder only when asked for, and
-    never twice.
+    Hidden files and folders are skipped. A linked file counts as a file; a linked folder is searched only with
+    `follow_symlinks`, and never twice.
     """
-    top, found = Path(folder), Found()
-    been = {_identity(top)}
+    top, result = Path(folder), SearchResult()
+    visited = {_identity(top)}
     waiting = [top]
     while waiting:
-        here = waiting.pop()
+        current = waiting.pop()
         try:
-            entries = sorted(os.scandir(here), key=lambda entry: os.fsencode(entry.name))
+            entries = sorted(os.scandir(current), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
-            found.leave(f"folders that cannot be read ({error.strerror})", here)
+            result.leave_out(f"folders that cannot be read ({error.strerror})", current)
             continue
         for entry in entries:
-            path = here / entry.name
+            path = current / entry.name
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(path)
-                been.add(_identity(path))
+                visited.add(_identity(path))
             elif entry.is_dir():
                 if not follow_symlinks:
-                    found.leave(LINKED, path)
-                elif (identity := _identity(path)) in been or any(_identity(p) == identity for p in path.parents):
-                    found.leave("links to folders that are there already", path)
+                    result.leave_out(LINKED, path)
+                elif (identity := _identity(path)) in visited or any(_identity(p) == identity for p in path.parents):
+                    result.leave_out("links to folders that are there already", path)
                 else:
-                    been.add(identity)
+                    visited.add(identity)
                     waiting.append(path)
             elif path.suffix.lower() not in suffixes:
-                found.leave(NO_SOUND, path)
+                result.leave_out(NO_SOUND, path)
             elif entry.is_file():
-                found.files.append(path)
+                result.files.append(path)
             elif entry.is_symlink():
-                found.leave("links to nothing", path)
+                result.leave_out("links to nothing", path)
             else:
-                found.leave("no ordinary files", path)
-    found.files.sort()
-    return found
+                result.leave_out("no ordinary files", path)
+    result.files.sort()
+    return result
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -100,7 +102,7 @@ def find_audio(folder: str | Path, follow_symlinks: bool = False) -> list[Path]:
     return search(folder, AUDIO_SUFFIXES, follow_symlinks).files
 
 
-def without(found: Found, folders: Iterable[Path]) -> Found:
-    """What does not lie in one of these folders."""
-    left = set(folders)
-    return Found([path for path in found.files if not left.intersection(path.parents)], found.left_out)
+def without(result: SearchResult, folders: Iterable[Path]) -> SearchResult:
+    """The files that lie in none of these folders."""
+    excluded = set(folders)
+    return SearchResult([path for path in result.files if not excluded.intersection(path.parents)], result.left_out)

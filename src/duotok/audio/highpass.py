@@ -1,4 +1,4 @@
-"""What is below hearing is no music: a high-pass takes constant offsets (DC) and rumble away, block by block."""
+"""A high-pass that removes constant offsets (DC) and inaudible rumble, block by block."""
 
 from __future__ import annotations
 

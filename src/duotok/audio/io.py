@@ -1,6 +1,6 @@
 """Sound files as tensors: read, stream, probe, write, resample.
 
-libsndfile reads first (wav, flac, mp3, ogg, opus, aiff, ...); what it cannot open, or would read a part of only, goes to
+libsndfile comes first (wav, flac, mp3, ogg, opus, aiff, ...); what it cannot open, or can read only in part, goes to
 PyAV, which brings its own ffmpeg (m4a, aac, webm, ...). Everything runs block by block, so a long file costs no more memory than a short one, and
 `read` is the concatenation of `stream`, so that the two cannot differ.
 """
@@ -32,7 +32,7 @@ from duotok.files import put, temporary
 
 WRITE_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 _LOSSY = {".mp3": ("MP3", "MPEG_LAYER_III"), ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
-# 120 dB over full scale: a file that holds this is not sound, and its power would overflow float32 further on.
+# 120 dB over full scale: larger samples are not sound, and their power would overflow float32 later.
 LARGEST_SAMPLE = 1e6
 WAV_LIMIT_BYTES = 4_000_000_000
 
@@ -42,10 +42,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file says about itself. `n_samples` counts samples of one channel at the file's own `rate`.
+    """What the header of a file states. `n_samples` counts samples of one channel at the file's own `rate`.
 
-    `exact` is False where the container only states an estimate (some mp3, m4a, webm). `note`: where the container and what
-    it holds differ, in one line; `cut`: whether the file ends before its container says.
+    `exact` is False where the container only states an estimate (some mp3, m4a, webm). `note`: one line
+    where the container and its content differ; `cut`: whether the file ends before its container states.
     """
 
     path: Path
@@ -107,7 +107,7 @@ def stream(
     Memory stays bounded. channels: None keeps the file's, 1 and 2 mix down (surround with the ITU weights) or
     duplicate. `start` and `seconds` cut in the file's own time. Raises AudioError, naming the file and the remedy, for anything
     that cannot be read as sound; with `strict` also for damage in the middle, where otherwise a warning is logged and
-    what could be decoded is given.
+    what could be decoded is yielded.
     """
     path = Path(path)
     if rate <= 0 or block_seconds <= 0 or start < 0 or (seconds is not None and seconds <= 0):
@@ -125,25 +125,25 @@ def _blocks(
         count = None if seconds is None else max(1, round(seconds * decoder.rate))
         out_channels = decoder.channels if channels is None else channels
         resampler = Resampler(decoder.rate, rate, out_channels)
-        waiting: list[Samples] = []
-        held = 0
+        buffer: list[Samples] = []
+        buffered = 0
         for chunk, last in _with_last(decoder.blocks(first, count)):
-            _check_samples(chunk, path, first + resampler.taken, decoder.rate)
+            _check_samples(chunk, path, first + resampler.n_in, decoder.rate)
             if channels is not None:
                 chunk = remix(chunk, decoder.layout, channels)
             ready = resampler.push(chunk, last=last)
-            waiting.append(ready)
-            held += len(ready)
-            while held >= block:
-                joined = np.concatenate(waiting)
+            buffer.append(ready)
+            buffered += len(ready)
+            while buffered >= block:
+                joined = np.concatenate(buffer)
                 yield _tensor(joined[:block])
-                waiting, held = [joined[block:]], held - block
-        if resampler.taken == 0:
+                buffer, buffered = [joined[block:]], buffered - block
+        if resampler.n_in == 0:
             if first:
                 raise AudioError(f"{path}: start = {start:g} s is past its end; choose an earlier start")
             raise AudioError(f"{path}: contains no sound (0 samples); export the file again")
-        if held:
-            yield _tensor(np.concatenate(waiting))
+        if buffered:
+            yield _tensor(np.concatenate(buffer))
 
 
 def _with_last(blocks: Iterator[Samples]) -> Iterator[tuple[Samples, bool]]:
@@ -172,10 +172,10 @@ def read(
 
 
 class DiskFile:
-    """A file for libsndfile, which does not tell why writing failed: the system's first error is kept in `error`.
+    """A file for libsndfile, which does not report why writing failed: `error` keeps the system's first error.
 
-    libsndfile may come back after the end to complete a header that could not be written: that is no error any more.
-    An error that left this method inside libsndfile's callback would be printed with its traceback, and forgotten.
+    libsndfile may call again after closing, to complete a header that could not be written; such calls are ignored. An
+    exception raised inside libsndfile's callbacks would be printed with its traceback and then lost.
     """
 
     def __init__(self, path: Path) -> None:
@@ -190,7 +190,7 @@ class DiskFile:
             return 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        try:  # what was buffered is written first
+        try:  # seeking writes the buffer first
             return 0 if self._file.closed else self._file.seek(offset, whence)
         except OSError as error:
             self.error = self.error or error
@@ -256,7 +256,7 @@ class Writer:
         if suffix == ".wav":
             kind, subtype = "WAV", {16: "PCM_16", 24: "PCM_24"}.get(bits or 32, "FLOAT")
             if (n_samples or 0) * channels * (bits or 32) // 8 > WAV_LIMIT_BYTES:
-                kind = "RF64"  # what plain wav cannot count
+                kind = "RF64"  # larger than plain wav can state
         elif suffix == ".flac":
             kind, subtype = "FLAC", "PCM_16" if bits == 16 else "PCM_24"
         else:
@@ -268,7 +268,7 @@ class Writer:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
                 raise AudioError(f"{path}: is a folder; give a file name")
-            # Opened here, so that the reason is the system's own words and not "System error."
+            # Opened here, so that an error has the system's reason and not "System error."
             self._handle = DiskFile(self._temporary)
             self._file: Any = soundfile.SoundFile(
                 self._handle, "w", samplerate=rate, channels=channels, format=kind, subtype=subtype
@@ -289,7 +289,7 @@ class Writer:
         try:
             for first in range(0, len(samples), self._rate):  # libsndfile's vorbis cannot take long blocks
                 self._file.write(samples[first : first + self._rate])
-        except (OSError, RuntimeError, AssertionError) as error:  # the last: soundfile, when not all was taken
+        except (OSError, RuntimeError, AssertionError) as error:  # AssertionError: soundfile could not write everything
             raise _unwritable(self.path, self._handle.error or error) from None
         if self._handle.error is not None:
             raise _unwritable(self.path, self._handle.error) from None
@@ -321,7 +321,7 @@ class Writer:
                         20 * math.log10(self._peak),
                     )
         except (OSError, RuntimeError, AssertionError) as error:
-            if kind is None:  # else the first error is already on its way
+            if kind is None:  # otherwise the first error is already being raised
                 raise _unwritable(self.path, self._handle.error or error) from None
         finally:
             self._discard()
@@ -335,7 +335,7 @@ def _unwritable(path: Path, error: Exception) -> AudioError:
 
 
 def comment_of(path: str | Path) -> str:
-    """The comment that a sound file carries; "" for none, or no sound file."""
+    """The comment in a sound file; "" where there is none, or no sound file."""
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             return str(file.comment)

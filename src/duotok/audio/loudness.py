@@ -50,7 +50,7 @@ def channel_weights(channels: int) -> NDArray[np.float64]:
 
 
 class LoudnessMeter:
-    """Feed `[channels, samples]` blocks of any size with `push`, ask `integrated()` at the end."""
+    """Push `[channels, samples]` blocks of any size, then call `integrated()`."""
 
     def __init__(self, rate: int) -> None:
         if rate < 100:
@@ -74,7 +74,7 @@ class LoudnessMeter:
         if samples.shape[1] == 0:
             return
         weighted, self._state = sosfilt(self._sections, samples, axis=1, zi=self._state)
-        # Summed channel by channel: a matrix product would round as the number of threads has it.
+        # Summed channel by channel: the rounding of a matrix product depends on the number of threads.
         squares = (self._weights[:, None] * np.square(weighted)).sum(axis=0)
         power = np.concatenate([self._rest, squares])
         full = len(power) // self.hop

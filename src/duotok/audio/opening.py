@@ -1,7 +1,7 @@
-"""Which decoder reads a file, and whether its container says what it holds.
+"""Choose the decoder of a file, and check what its container states.
 
-libsndfile takes headers at their word. So what it says is held against another route: the sizes and links that the container
-has (`duotok.audio.containers`), and for mp3 and flac the packets that ffmpeg's demuxer counts. Where the two differ, the file
+libsndfile trusts headers. So its length is compared with a second source: the sizes and links of the container
+(`duotok.audio.containers`), and for mp3 and flac the packets that ffmpeg's demuxer counts. Where the two differ, the file
 is read to its real end and one line says so.
 """
 
@@ -36,7 +36,7 @@ RAW = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULA
 
 
 class LinkedDecoder:
-    """Whole files that were joined to one (chained ogg, wav behind wav), each by libsndfile, at the rate of the first."""
+    """Whole files appended to each other (chained ogg, several wav), each read by libsndfile, at the rate of the first."""
 
     def __init__(self, path: Path, starts: tuple[int, ...], strict: bool = False) -> None:
         ends: tuple[int | None, ...] = (*starts[1:], None)
@@ -54,7 +54,7 @@ class LinkedDecoder:
         self.note, self.cut = "", False
 
     def blocks(self, first: int, count: int | None) -> Iterator[Samples]:
-        """As `Decoder` has it."""
+        """See `Decoder.blocks`."""
         position, stop = 0, None if count is None else first + count
         for block in self._all():
             begin, end = max(0, first - position), len(block) if stop is None else max(0, stop - position)
@@ -84,17 +84,17 @@ def _channels(block: Samples, part: Decoder, channels: int) -> Samples:
 
 
 @functools.lru_cache(maxsize=64)
-def _examined(path: Path, size: int, modified: int) -> Layout | None:
+def _cached_layout(path: Path, size: int, modified: int) -> Layout | None:
     try:
         return examine(path)
-    except (OSError, OverflowError, ValueError, IndexError, struct.error):  # a header of nonsense
+    except (OSError, OverflowError, ValueError, IndexError, struct.error):  # an invalid header
         return None
 
 
 def _open(path: Path, strict: bool) -> Decoder:
     """The decoder that reads all of a file. Raises Unreadable."""
-    found = path.stat()
-    layout = _examined(path, found.st_size, found.st_mtime_ns)
+    status = path.stat()
+    layout = _cached_layout(path, status.st_size, status.st_mtime_ns)
     if layout is not None and layout.links:
         with contextlib.suppress(Unreadable):
             linked = LinkedDecoder(path, (0, *layout.links), strict)
@@ -107,7 +107,7 @@ def _open(path: Path, strict: bool) -> Decoder:
     except Unreadable:
         decoder: Decoder = AvDecoder(path, strict)
         if layout is not None:
-            _judge(decoder, layout)
+            _note_truncation(decoder, layout)
         return decoder
     kind = plain.format.partition("/")[0]
     if kind in ("MP3", "FLAC"):
@@ -117,12 +117,12 @@ def _open(path: Path, strict: bool) -> Decoder:
     subtype = plain.format.partition("/")[2]
     if layout.beyond and (subtype in RAW or (not plain.n_samples and subtype == "")):
         return _raw(path, strict, plain, layout, subtype)
-    _judge(plain, layout)
+    _note_truncation(plain, layout)
     return plain
 
 
-def _judge(decoder: Decoder, layout: Layout) -> None:
-    """What is to be said of a file that ends too early."""
+def _note_truncation(decoder: Decoder, layout: Layout) -> None:
+    """Note on the decoder that its file ends too early."""
     seconds = decoder.n_samples / decoder.rate
     if layout.stated is not None and layout.cut and layout.available:
         stated = seconds * layout.stated / layout.available
@@ -150,7 +150,7 @@ def _raw(path: Path, strict: bool, plain: SndfileDecoder, layout: Layout, subtyp
 
 
 def _by_packets(path: Path, strict: bool, plain: SndfileDecoder, kind: str) -> Decoder:
-    """libsndfile's reading of an mp3 or flac where it is whole, ffmpeg's where it is not."""
+    """libsndfile for an mp3 or flac that it reads whole, otherwise ffmpeg."""
     counted, rate = counted_samples(path), plain.rate
     if counted is None:
         return plain
@@ -170,7 +170,7 @@ def _by_packets(path: Path, strict: bool, plain: SndfileDecoder, kind: str) -> D
             return decoder
     if counted < stated - gap and not estimated:
         with contextlib.suppress(Unreadable):
-            decoder = AvDecoder(path, strict)  # libsndfile gives up the last second or so
+            decoder = AvDecoder(path, strict)  # libsndfile drops about the last second
             plain.close()
             decoder.n_samples, decoder.exact, decoder.cut = counted, False, True
             decoder.note = f"is cut off: {stated / rate:.2f} s by its header, {counted / rate:.2f} s in it"
@@ -181,7 +181,7 @@ def _by_packets(path: Path, strict: bool, plain: SndfileDecoder, kind: str) -> D
 
 
 def _counts_its_frames(path: Path) -> bool:
-    """Whether the first frame of an mp3 is the one that says how many follow (Xing, Info or VBRI)."""
+    """Whether the first frame of an mp3 states the number of frames (Xing, Info or VBRI)."""
     with open(path, "rb") as file:
         head = file.read(10)
         start = 0

@@ -1,4 +1,4 @@
-"""Resampling in a stream, exact in length."""
+"""Streaming resampling with an exact length."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Resampler:
 
     def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
         self.from_rate, self.to_rate = from_rate, to_rate
-        self.taken = self.given = 0
+        self.n_in = self.n_out = 0
         self._soxr: Any = None
         if from_rate != to_rate:
             self._soxr = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
 
     def push(self, block: Samples, last: bool = False) -> Samples:
-        """Feed `[samples, channels]`, get what is ready; `last=True` gives the rest, exact in length."""
-        self.taken += len(block)
+        """Push `[samples, channels]`, get the samples that are ready; with `last=True` all that remain, exact in length."""
+        self.n_in += len(block)
         if self._soxr is None:
-            self.given += len(block)
+            self.n_out += len(block)
             return block
         out: Samples = self._soxr.resample_chunk(np.ascontiguousarray(block, dtype=np.float32), last=last)
-        target = resampled_length(self.taken, self.from_rate, self.to_rate)
-        out = out[: max(0, target - self.given)]
+        target = resampled_length(self.n_in, self.from_rate, self.to_rate)
+        out = out[: max(0, target - self.n_out)]
         if last:
-            out = np.pad(out, ((0, target - self.given - len(out)), (0, 0)))
-        self.given += len(out)
+            out = np.pad(out, ((0, target - self.n_out - len(out)), (0, 0)))
+        self.n_out += len(out)
         return out

@@ -44,7 +44,7 @@ def bundle(
     from duotok.shards.store import ShardStore
     from duotok.training.assemble import assemble
 
-    if out.is_dir() and _input(out, runs, data):
+    if out.is_dir() and _is_input(out, runs, data):
         raise DuoTokError(f"{out}: is an input, and files of it would be replaced; choose another place with -o")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise DuoTokError(f"{out}: holds files already; name a new folder, or --force puts the bundle there")
@@ -57,8 +57,8 @@ def bundle(
     say(f"{written}: {size / 1e6:.1f} MB")
 
 
-def _input(out: Path, runs: Path, data: Path) -> bool:
-    """Whether a folder is RUNS or WORK, or lies in it and holds something that no bundle is: a run, shards."""
+def _is_input(out: Path, runs: Path, data: Path) -> bool:
+    """Whether a folder is RUNS or WORK, or is inside one and contains something other than a bundle, such as a run or shards."""
     from duotok.codec.bundle import is_bundle
 
     place = out.resolve()
@@ -69,7 +69,7 @@ def _input(out: Path, runs: Path, data: Path) -> bool:
 
 
 def _seal(folder: Path) -> None:
-    """A bundle, the language model inside it, or a language model."""
+    """Seal a bundle and the language model inside it, or a language model."""
     from duotok.codec.bundle import seal_bundle
     from duotok.codec.hub import CONFIG_FILE
     from duotok.lm.saved import PACKAGED_LM, WEIGHTS_FILE, seal_lm

@@ -1,4 +1,4 @@
-"""How the commands talk: facts to stdout, progress and one-line messages to stderr."""
+"""Output of the commands: facts to stdout, progress and one-line messages to stderr."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _bars: list[Progress] = []
 
 
 def say(text: str) -> None:
-    """One line to stderr, above the progress bars if there are any. Names that are no UTF-8 are shown as far as they go."""
+    """One line to stderr, above the progress bars if there are any. Bytes of names that are no UTF-8 are escaped."""
     text = text.encode("utf-8", "backslashreplace").decode()
     if _bars:
         _bars[-1].console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -39,7 +39,7 @@ LINE_SECONDS = 60.0
 
 
 class _Lines:
-    """Without a terminal: a line a minute, so that a log tells a long job from a dead one."""
+    """Without a terminal: a line a minute, so that a log shows that a long job is alive."""
 
     def __init__(self, name: str) -> None:
         self._name, self._last = name, time.monotonic()
@@ -51,7 +51,7 @@ class _Lines:
 
 
 class Bars:
-    """One bar for all files and one for the file at work; a line a minute where stderr is no terminal."""
+    """One bar for all files and one for each file in progress; a line a minute where stderr is no terminal."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
@@ -60,7 +60,7 @@ class Bars:
 
     @contextmanager
     def file(self, name: str) -> Iterator[Advance]:
-        """A bar for one file; yields what takes its fraction done."""
+        """A bar for one file; yields the function that sets its fraction."""
         if self._progress is None:
             yield _Lines(name)
             return
@@ -93,13 +93,13 @@ def progress_bars(total: int) -> Iterator[Bars]:
 
 
 def default_threads() -> int:
-    """Threads worth having here: the cores that this process may use and that others leave idle, 4 at most.
+    """Number of threads: the idle cores that this process may use, 4 at most.
 
-    Threads that wait for a core which others hold make a job many times slower. OMP_NUM_THREADS has the last word.
+    Threads that wait for a busy core make a job many times slower. OMP_NUM_THREADS overrides the result.
     """
-    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if wish.isdigit() and int(wish) > 0:
-        return int(wish)
+    requested = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if requested.isdigit() and int(requested) > 0:
+        return int(requested)
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -111,7 +111,7 @@ def default_threads() -> int:
 def open_model(name: str, device: str, threads: int = 0, precision: str = "fp32") -> DuoTok:
     """The model of a bundle on a device, with so many threads (0: `default_threads`).
 
-    Raises BundleError, or ConfigError for a device that is not there or a precision that does not exist.
+    Raises BundleError, or ConfigError for a device that is not usable or an unknown precision.
     """
     import torch
 

@@ -44,7 +44,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """One token file on its way to sound. targets: output by track; settings: of rendering; gains: dB by track."""
+    """One token file to decode. targets: output by track; settings: of rendering; gains: dB by track."""
 
     name: str
     source: Path
@@ -112,7 +112,7 @@ def decode(
     if track is Tracks.both:
         track = Tracks.mix
     ending = f".{form.value}"
-    with files.settled([source for source, _ in jobs], SUFFIX) as kept, contextlib.ExitStack() as stack:
+    with files.stream_copies([source for source, _ in jobs], SUFFIX) as copies, contextlib.ExitStack() as stack:
         if out == files.STREAM:
             if len(jobs) > 1 or track is Tracks.all or as_json:
                 raise DuoTokError("-o -: standard output takes one sound and nothing else; name a file or a folder")
@@ -142,7 +142,7 @@ def decode(
             tasks.append(
                 (
                     name,
-                    DecodeTask(name, kept.get(source, source), places, settings, gains, force or out == files.STREAM),
+                    DecodeTask(name, copies.get(source, source), places, settings, gains, force or out == files.STREAM),
                 )
             )
         files.check_not_input(
@@ -155,11 +155,11 @@ def decode(
             for number, facts in run(decode_one, tasks, codec, opening, workers, bars):
                 name, task = tasks[number]
                 outputs = {key: files.shown(place) for key, place in task.targets.items()}
-                told = {"input": name, "output": next(iter(outputs.values())), "track": track.value, **facts}
+                row = {"input": name, "output": next(iter(outputs.values())), "track": track.value, **facts}
                 if len(outputs) > 1:
-                    told["outputs"] = outputs
-                counts[told["status"]] += 1
-                _report(told, as_json)
+                    row["outputs"] = outputs
+                counts[row["status"]] += 1
+                _report(row, as_json)
         if counts["failed"] and out == files.STREAM:
             raise typer.Exit(1)
     if len(tasks) > 1:
@@ -169,7 +169,7 @@ def decode(
 
 
 def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, Any]:
-    """Render one token file, unless that was done."""
+    """Render one token file, unless its sound exists already."""
     from duotok.audio.io import Writer, comment_of
     from duotok.cli.files import shown
     from duotok.clock import SAMPLE_RATE
@@ -179,17 +179,17 @@ def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, A
     began = time.monotonic()
     tokens = load(task.source)
     codec.check(tokens, task.name)
-    told = {**task.settings, **{f"gain.{name}": value for name, value in task.gains.items() if value}}
-    marks = {track: mark(codec, tokens, track, told) for track in task.targets}
-    there = [track for track, place in task.targets.items() if os.path.lexists(place)]
-    if there and not task.force:
-        foreign = [track for track in there if comment_of(task.targets[track]) != marks[track]]
+    settings = {**task.settings, **{f"gain.{name}": value for name, value in task.gains.items() if value}}
+    marks = {track: mark(codec, tokens, track, settings) for track in task.targets}
+    existing = [track for track, place in task.targets.items() if os.path.lexists(place)]
+    if existing and not task.force:
+        foreign = [track for track in existing if comment_of(task.targets[track]) != marks[track]]
         if foreign:
             raise DuoTokError(
                 f"{shown(task.targets[foreign[0]])}: is there already, and was not made of these tokens with these settings; "
                 "choose another place with -o, or --force replaces it"
             )
-        if len(there) == len(task.targets):
+        if len(existing) == len(task.targets):
             return {"status": "skipped"}
     needed = TRACKS if "mix" in task.targets else tuple(task.targets)
     with contextlib.ExitStack() as stack:
@@ -214,7 +214,7 @@ def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, A
 
 
 def gains_of(words: Sequence[str]) -> dict[str, float]:
-    """dB by track of `TRACK=-3dB`. Raises DuoTokError for a track that does not exist, and for what is no number of dB."""
+    """dB by track of `TRACK=-3dB`. Raises DuoTokError for a track that does not exist, or a value that is no number of dB."""
     from duotok.tokens import LARGEST_GAIN_DB
     from duotok.tracks import TRACKS
 
@@ -235,14 +235,14 @@ def gains_of(words: Sequence[str]) -> dict[str, float]:
 
 
 def mark(codec: DuoTok, tokens: Any, track: str, settings: Mapping[str, Any]) -> str:
-    """What a sound file carries of how it was made: the tokens, the track and the settings that were not the bundle's."""
+    """The comment in a sound file that identifies how it was made: tokens, track, and settings other than the bundle's."""
     import hashlib
 
     from duotok.tokens import to_bytes
 
-    what = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}))).hexdigest()[:16]
+    token_hash = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}))).hexdigest()[:16]
     chosen = [f"{name}={value}" for name, value in settings.items() if value is not None]
-    return " ".join([f"duotok {what} {codec.model_id} {track}", *chosen])
+    return " ".join([f"duotok {token_hash} {codec.model_id} {track}", *chosen])
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:
@@ -253,5 +253,5 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
     elif facts["status"] == "skipped" and not as_json:
         say(f"skipped: {facts['output']} is already there; --force replaces it")
     elif not as_json:
-        took = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
-        say(f"decoded: {facts['input']} -> {', '.join(facts.get('outputs', {'': facts['output']}).values())}  {took}")
+        speed = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
+        say(f"decoded: {facts['input']} -> {', '.join(facts.get('outputs', {'': facts['output']}).values())}  {speed}")

@@ -68,7 +68,7 @@ def demo(
         check_writable(path)
     settings = reports.DemoSettings(steps, sampler, seed, seconds or None, start)
     codec = open_model(model, device)
-    with _steps() as note:
+    with _step_bars() as note:
         report = reports.make(source, codec, settings, note)
         page = outputs.save(report, out, note)
     if as_json:
@@ -82,8 +82,8 @@ def demo(
 
 
 @contextmanager
-def _steps() -> Iterator[Callable[[str, float], None]]:
-    """Yields what is told (step, fraction): a bar for each step, which stays; plain lines without a terminal."""
+def _step_bars() -> Iterator[Callable[[str, float], None]]:
+    """Yields a function of (step, fraction) that shows a lasting bar for each step; plain lines without a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 

@@ -152,7 +152,7 @@ def _part(start: str, stop: str | None) -> tuple[int, int | None]:
 
 
 def _check(out: Path, songs: list[Path], force: bool) -> None:
-    """Raises DuoTokError for an output that is an input, is there already, or cannot be written."""
+    """Raises DuoTokError for an output that is an input, exists already, or cannot be written."""
     from duotok.cli.files import check_free, check_not_input, check_writable
     from duotok.errors import DuoTokError
     from duotok.tokens import SUFFIX
@@ -178,9 +178,9 @@ def _save(tokens: DualTokens, out: Path, as_json: bool) -> None:
     from duotok.editing import EDIT
 
     tokens.save(out)
-    done = next(file.name for role, file in reversed(list(tokens.sources.items())) if role.startswith(EDIT))
-    facts = {"output": str(out), "seconds": round(tokens.seconds, 6), "frames": tokens.n_frames, "edit": done}
+    description = next(file.name for role, file in reversed(list(tokens.sources.items())) if role.startswith(EDIT))
+    facts = {"output": str(out), "seconds": round(tokens.seconds, 6), "frames": tokens.n_frames, "edit": description}
     if as_json:
         put_json(facts)
     else:
-        say(f"{out}: {tokens.seconds:.2f} s, 2 x {tokens.n_frames} frames; {done}")
+        say(f"{out}: {tokens.seconds:.2f} s, 2 x {tokens.n_frames} frames; {description}")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """One song on its way. files: what it is made of, by role; song: whose name the tokens carry; exact: whether the
-    target was named by the user, so that no other name may take its place."""
+    """One song to encode. files: its sound files by role; song: the file that names the tokens; exact: whether the user named
+    the target, so that no other name may be used."""
 
     name: str
     song: Path
@@ -84,20 +84,20 @@ def encode(
       duotok encode music/ -o tokens/ --workers 4 --json > log.jsonl
       ffmpeg -i film.mkv -f wav - | duotok encode - -o film.duotok
     """
-    from duotok.audio.finding import AUDIO_SUFFIXES, Found, search
+    from duotok.audio.finding import AUDIO_SUFFIXES, SearchResult, search
     from duotok.cli import files
     from duotok.tokens import SUFFIX
 
     if out is not None and out.suffix.lower() in AUDIO_SUFFIXES and not out.is_dir():
         raise DuoTokError(f"{out}: tokens are no sound; name the output NAME{SUFFIX}, or give a folder")
     stems = {role: path for role, path in (("vocals", vocals), ("accompaniment", accompaniment)) if path is not None}
-    found = Found()
+    result = SearchResult()
 
     def find(folder: Path) -> list[Path]:
-        here = search(folder, AUDIO_SUFFIXES, follow)
-        for why, paths in here.left_out.items():
-            found.left_out.setdefault(why, []).extend(paths)
-        return here.files
+        found_here = search(folder, AUDIO_SUFFIXES, follow)
+        for why, paths in found_here.left_out.items():
+            result.left_out.setdefault(why, []).extend(paths)
+        return found_here.files
 
     jobs = files.expand(inputs or [], find, "audio files")
     if stems and len(jobs) > 1:
@@ -116,11 +116,11 @@ def encode(
         if as_json:
             raise DuoTokError("-o - and --json both want standard output; leave one of them out")
     opening = Opening(model, device, threads, precision)
-    with files.settled([*(source for source, _ in jobs), *stems.values()]) as kept:
+    with files.stream_copies([*(source for source, _ in jobs), *stems.values()]) as copies:
         if out == files.STREAM:
             with files.to_stdout(SUFFIX) as place:
                 tasks = [EncodeTask("", jobs[0][0], {}, place, True, True, False, batch_size)]
-                _run(tasks, bool(inputs), stems, kept, opening, 1, as_json)
+                _run(tasks, bool(inputs), stems, copies, opening, 1, as_json)
             return
         planned = files.targets(jobs, out, SUFFIX)
         for _, target in planned:
@@ -128,52 +128,54 @@ def encode(
         files.check_not_input([target for _, target in planned], [*(source for source, _ in jobs), *stems.values()])
         exact = out is not None and len(planned) == 1 and planned[0][1] == out
         tasks = [EncodeTask("", source, {}, target, exact, force, dry_run, batch_size) for source, target in planned]
-        failed = _run(tasks, bool(inputs), stems, kept, opening, workers, as_json)
-    if found.left_out:
-        say(f"left out: {found.summary()}")
+        failed = _run(tasks, bool(inputs), stems, copies, opening, workers, as_json)
+    if result.left_out:
+        say(f"left out: {result.summary()}")
     if failed:
         raise typer.Exit(1)
 
 
 def _run(
-    tasks: list[EncodeTask], has_mix: bool, stems: dict[str, Path], kept: dict[Path, Path], opening: Opening, workers: int,
+    tasks: list[EncodeTask], has_mix: bool, stems: dict[str, Path], copies: dict[Path, Path], opening: Opening, workers: int,
     as_json: bool,
 ) -> int:  # fmt: skip
-    """Does all songs and tells of each; how many failed."""
+    """Encode all songs and report each; returns how many failed."""
     from duotok.cli.files import shown
 
     def files_of(task: EncodeTask) -> dict[str, Path]:
         roles = ({"mix": task.song} if has_mix else {}) | stems
-        return {role: kept.get(path, path) for role, path in roles.items()}
+        return {role: copies.get(path, path) for role, path in roles.items()}
 
-    named = [(shown(task.song), replace(task, name=shown(task.song), files=files_of(task))) for task in tasks]
+    named_tasks = [(shown(task.song), replace(task, name=shown(task.song), files=files_of(task))) for task in tasks]
     codec = opening.model()
     counts = {"encoded": 0, "skipped": 0, "failed": 0, "would encode": 0}
-    with progress_bars(len(named)) as bars:
-        for number, facts in run(encode_one, named, codec, opening, workers, bars):
-            told = {"input": named[number][0], "output": shown(named[number][1].target), **facts}
-            counts[told["status"]] += 1
-            _report(told, as_json)
-    if len(named) > 1:
+    with progress_bars(len(named_tasks)) as bars:
+        for number, facts in run(encode_one, named_tasks, codec, opening, workers, bars):
+            row = {"input": named_tasks[number][0], "output": shown(named_tasks[number][1].target), **facts}
+            counts[row["status"]] += 1
+            _report(row, as_json)
+    if len(named_tasks) > 1:
         say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
     return counts["failed"]
 
 
 def encode_one(codec: DuoTok, task: EncodeTask, advance: Advance) -> dict[str, Any]:
-    """Encode one song, unless that was done."""
+    """Encode one song, unless its tokens exist already."""
     from duotok.cli.files import origin, shown
     from duotok.codec.spool import AudioSource
     from duotok.tokens import SEPARATOR
 
-    sources = {role: found for role, path in task.files.items() if (found := AudioSource(path).file()) is not None}
+    sources = {
+        role: source_file for role, path in task.files.items() if (source_file := AudioSource(path).file()) is not None
+    }
     if set(sources) == {"mix"} and codec.separator_source is not None:
         sources[SEPARATOR] = codec.separator_source
-    target, why, done = settle(task, codec, sources)
+    target, why, done = choose_target(task, codec, sources)
     if done:
         return {"status": "skipped", "output": shown(target)}
-    said = {"output": shown(target), **({"note": why} if why else {})}
+    output = {"output": shown(target), **({"note": why} if why else {})}
     if task.dry_run:
-        return {"status": "would encode", **said}
+        return {"status": "would encode", **output}
     began = time.monotonic()
     tokens = codec.encode(
         task.files.get("mix"), vocals=task.files.get("vocals"), accompaniment=task.files.get("accompaniment"),
@@ -183,7 +185,7 @@ def encode_one(codec: DuoTok, task: EncodeTask, advance: Advance) -> dict[str, A
     wall = time.monotonic() - began
     return {
         "status": "encoded",
-        **said,
+        **output,
         "seconds": round(tokens.seconds, 6),
         "frames": tokens.n_frames,
         "gain_db": round(tokens.gain_db, 3),
@@ -193,26 +195,29 @@ def encode_one(codec: DuoTok, task: EncodeTask, advance: Advance) -> dict[str, A
     }
 
 
-def settle(task: EncodeTask, codec: DuoTok, sources: Mapping[str, SourceFile]) -> tuple[Path, str, bool]:
-    """Where the tokens of a song go, what is to be said of that, and whether they are there already.
+def choose_target(task: EncodeTask, codec: DuoTok, sources: Mapping[str, SourceFile]) -> tuple[Path, str, bool]:
+    """The path for the tokens of a song, a note about it, and whether the tokens exist already.
 
-    Tokens of the same song (from the same place) are replaced when the song, the stems, the model or the windows are others
-    now; those of another song stay, and this one gets another name. Raises TokenFileError when a file is in the way that is
-    no token file, or the user named a file that holds another song.
+    Tokens of the same song (from the same path) are replaced when the song, the stems, the model or the windows have changed;
+    those of another song are kept, and this one gets another name. Raises TokenFileError when another file is in the way, or
+    the user named a file that holds another song.
     """
     from duotok.cli.files import origin
     from duotok.files import fitted, text_of
     from duotok.tokens import SUFFIX, is_token_file, load
 
     stem, target = task.song.stem, task.target
-    own = origin(task.song, target)
-    names = [fitted(task.song.name, SUFFIX), *(fitted(f"{stem}.{own[:digits]}", SUFFIX) for digits in (8, 12, 16))]
+    song_origin = origin(task.song, target)
+    names = [
+        fitted(task.song.name, SUFFIX),
+        *(fitted(f"{stem}.{song_origin[:digits]}", SUFFIX) for digits in (8, 12, 16)),
+    ]
     for candidate in [target] if task.exact else [target, *(target.with_name(name) for name in names)]:
         if not os.path.lexists(candidate):
-            said = "" if candidate == target else f"{target.name} holds another song of this name"
-            return candidate, said, False
+            note = "" if candidate == target else f"{target.name} holds another song of this name"
+            return candidate, note, False
         try:
-            there = load(candidate)
+            existing = load(candidate)
         except TokenFileError:
             if is_token_file(candidate):
                 return candidate, "what was there was damaged", False
@@ -221,39 +226,43 @@ def settle(task: EncodeTask, codec: DuoTok, sources: Mapping[str, SourceFile]) -
             raise TokenFileError(
                 f"{candidate}: is there already and no token file; choose another place with -o, or --force replaces it"
             ) from None
-        difference = _difference(there, codec, sources)
+        difference = _difference(existing, codec, sources)
         if not difference and not task.force:
             return candidate, "", True
-        if there.origin == own or (not there.origin and there.source == text_of(task.song.name)) or not difference:
+        if (
+            existing.origin == song_origin
+            or (not existing.origin and existing.source == text_of(task.song.name))
+            or not difference
+        ):
             return candidate, difference, False
         if task.exact:
             if task.force:
-                return candidate, f"replaces the tokens of {there.source or 'another song'}", False
+                return candidate, f"replaces the tokens of {existing.source or 'another song'}", False
             raise TokenFileError(
-                f"{candidate}: holds the tokens of another song ({there.source or 'of no name'}); choose another name with "
+                f"{candidate}: holds the tokens of another song ({existing.source or 'of no name'}); choose another name with "
                 "-o, or --force replaces it"
             )
     raise TokenFileError(f"{target}: taken by other songs of this name; choose another folder with -o")
 
 
-def _difference(there: DualTokens, codec: DuoTok, sources: Mapping[str, SourceFile]) -> str:
-    """In what tokens that are there differ from those that would be made; "" when they are the same."""
+def _difference(existing: DualTokens, codec: DuoTok, sources: Mapping[str, SourceFile]) -> str:
+    """How existing tokens differ from those that would be made; "" when they are the same."""
     from duotok.tokens import SEPARATOR
 
-    if there.model_hash != codec.model_hash:
-        return f"those that were there are of another model ({there.model_id or 'unknown'})"
-    if there.plan != codec.config.codec.plan:
+    if existing.model_hash != codec.model_hash:
+        return f"those that were there are of another model ({existing.model_id or 'unknown'})"
+    if existing.plan != codec.config.codec.plan:
         return "those that were there were made in other windows"
-    if sources.keys() - there.sources.keys() == {SEPARATOR} and there.sources:
+    if sources.keys() - existing.sources.keys() == {SEPARATOR} and existing.sources:
         return "those that were there do not say which separator took the song apart"
-    if there.sources.keys() != sources.keys():
+    if existing.sources.keys() != sources.keys():
         return (
             "those that were there were made of other stems"
-            if there.sources
+            if existing.sources
             else "those that were there do not say of what bytes"
         )
     for role, file in sources.items():
-        if (there.sources[role].sha256, there.sources[role].bytes) != (file.sha256, file.bytes):
+        if (existing.sources[role].sha256, existing.sources[role].bytes) != (file.sha256, file.bytes):
             if role == SEPARATOR:
                 return "those that were there were made with another separator"
             return f"the {'song' if role == 'mix' else role} has changed since"

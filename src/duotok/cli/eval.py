@@ -21,7 +21,7 @@ app = typer.Typer(name="eval", help=HELP, no_args_is_help=True, rich_markup_mode
 
 @app.callback()
 def _group() -> None:
-    """Keeps `lm` a command of its own while it is the only one."""
+    """Makes typer keep `lm` as a subcommand while it is the only one."""
 
 
 @app.command()

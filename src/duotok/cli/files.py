@@ -1,4 +1,4 @@
-"""Which input becomes which output: files as they are, folders as trees; no name twice, no input as an output."""
+"""Paths of inputs and outputs: files, folders as trees; no name twice, no input as an output."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ ORIGIN_DIGITS = 16
 
 
 def expand(inputs: Iterable[Path], find: Callable[[Path], list[Path]], what: str) -> list[Job]:
-    """(file, its path below the output folder) for each file; a folder gives its tree. A file that comes twice counts once.
+    """(file, its path below the output folder) for each file; a folder gives its tree. A file that is given twice counts once.
 
-    Raises DuoTokError for a folder that holds nothing of the kind, or an input that is not there.
+    Raises DuoTokError for a folder without any such file.
     """
     jobs: dict[str, Job] = {}
-    for given in inputs:
-        if given.is_dir():
-            found = find(given)
-            if not found:
-                raise DuoTokError(f"{given}: no {what} in this folder; name another")
-            for path in found:
-                jobs.setdefault(os.path.abspath(path), (path, path.relative_to(given)))
+    for input_path in inputs:
+        if input_path.is_dir():
+            paths = find(input_path)
+            if not paths:
+                raise DuoTokError(f"{input_path}: no {what} in this folder; name another")
+            for path in paths:
+                jobs.setdefault(os.path.abspath(path), (path, path.relative_to(input_path)))
         else:
-            jobs.setdefault(os.path.abspath(given), (given, Path(given.name)))
+            jobs.setdefault(os.path.abspath(input_path), (input_path, Path(input_path.name)))
     return list(jobs.values())
 
 
 def targets(jobs: list[Job], out: Path | None, ending: str) -> list[Job]:
     """(file, output) for each of `expand`'s jobs; `ending` takes the place of the file's own.
 
-    out: a folder, or the very file when it ends with `ending` and there is one job; None puts each beside its input.
-    Two inputs that differ only in their ending keep it: `song.mp3.duotok`, `song.wav.duotok`; where that does not tell them
-    apart either, a hash of where they lie does.
+    out: a folder, or the output file when it ends with `ending` and there is one job; None puts each beside its input.
+    Two inputs that differ only in their ending keep it: `song.mp3.duotok`, `song.wav.duotok`; where these are equal too, a
+    hash of their path is added.
     """
     if out is not None and len(jobs) == 1 and out.name.lower().endswith(ending) and not out.is_dir():
         return [(jobs[0][0], out)]
@@ -55,24 +55,24 @@ def targets(jobs: list[Job], out: Path | None, ending: str) -> list[Job]:
     jobs = [(source, Path("stdin") if source == STREAM else below) for source, below in jobs]
     short = [place(source, below, below.stem) for source, below in jobs]
     result: list[Job] = []
-    seen: set[Path] = set()
+    taken: set[Path] = set()
     for (source, below), target in zip(jobs, short, strict=True):
         if short.count(target) > 1:
             target = place(source, below, below.name)
-        if target in seen:
+        if target in taken:
             target = place(source, below, f"{below.stem}.{origin(source, target)[:8]}")
-        seen.add(target)
+        taken.add(target)
         result.append((source, target))
     return result
 
 
 def origin(source: Path, target: Path) -> str:
-    """Where a source lies, seen from its output: a hash, so that one song is told from another of the same name."""
+    """A hash of a source's path relative to its output; it distinguishes songs of the same name."""
     return short_hash(os.path.relpath(os.path.abspath(source), os.path.abspath(target.parent)), ORIGIN_DIGITS)
 
 
 def check_writable(path: Path) -> None:
-    """Raises DuoTokError when `path` cannot be written, before hours go into what should stand there."""
+    """Raises DuoTokError when `path` cannot be written, before hours are spent on its content."""
     if path.is_dir():
         raise DuoTokError(f"{path}: is a folder; give a file name, or another folder")
     parent = path.parent
@@ -86,7 +86,7 @@ def check_writable(path: Path) -> None:
 
 
 def _read_only(folder: Path) -> bool:
-    """Whether nobody may write on the file system of `folder`; False where the system cannot tell (Windows)."""
+    """Whether the file system of `folder` is read-only; False where the system cannot tell (Windows)."""
     try:
         return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
     except (AttributeError, OSError):
@@ -95,15 +95,15 @@ def _read_only(folder: Path) -> bool:
 
 def check_not_input(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
     """Raises DuoTokError when an output is one of the inputs, also by another name."""
-    given = [path for path in inputs if path is not None and path.exists()]
+    existing = [path for path in inputs if path is not None and path.exists()]
     for output in outputs:
-        if output.exists() and any(output.samefile(path) for path in given):
+        if output.exists() and any(output.samefile(path) for path in existing):
             raise DuoTokError(f"{output}: is an input, and would be replaced; choose another place with -o")
 
 
-def check_free(outputs: Iterable[Path], mine: Callable[[Path], bool], force: bool) -> None:
-    """Raises DuoTokError when something is there that this command did not make (`mine` tells), unless forced."""
-    foreign = [path for path in outputs if os.path.lexists(path) and not mine(path)]
+def check_free(outputs: Iterable[Path], made_here: Callable[[Path], bool], force: bool) -> None:
+    """Raises DuoTokError when an output exists that this command did not make (by `made_here`), unless forced."""
+    foreign = [path for path in outputs if os.path.lexists(path) and not made_here(path)]
     if foreign and not force:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise DuoTokError(
@@ -112,7 +112,7 @@ def check_free(outputs: Iterable[Path], mine: Callable[[Path], bool], force: boo
 
 
 def streamed(path: Path) -> bool:
-    """Whether an input can be read once only: `-`, /dev/stdin, a pipe."""
+    """Whether an input can be read only once: `-`, /dev/stdin, a pipe."""
     if path == STREAM:
         return True
     try:
@@ -123,29 +123,29 @@ def streamed(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def settled(inputs: Iterable[Path], suffix: str = "") -> Iterator[dict[Path, Path]]:
-    """For each input that can be read once only: a file with what came out of it, while the block lasts."""
+def stream_copies(inputs: Iterable[Path], suffix: str = "") -> Iterator[dict[Path, Path]]:
+    """A temporary copy of each input that can be read only once, for the duration of the block."""
     with contextlib.ExitStack() as stack:
-        found: dict[Path, Path] = {}
+        copies: dict[Path, Path] = {}
         for path in inputs:
-            if not streamed(path) or path in found:
+            if not streamed(path) or path in copies:
                 continue
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="duotok-")))
-            found[path] = folder / f"stdin{suffix}"
-            with open(found[path], "wb") as file:
+            copies[path] = folder / f"stdin{suffix}"
+            with open(copies[path], "wb") as file:
                 if path == STREAM:
                     shutil.copyfileobj(sys.stdin.buffer, file)
                 else:
                     with open(path, "rb") as source:
                         shutil.copyfileobj(source, file)
-            if found[path].stat().st_size == 0:
+            if copies[path].stat().st_size == 0:
                 raise DuoTokError(f"{'standard input' if path == STREAM else path}: nothing came; pipe a file into it")
-        yield found
+        yield copies
 
 
 @contextlib.contextmanager
 def to_stdout(ending: str) -> Iterator[Path]:
-    """A file whose bytes go to standard output when the block ends well."""
+    """A temporary file whose bytes go to standard output when the block ends without an error."""
     if sys.stdout.isatty():
         raise DuoTokError("-o -: standard output is a terminal; send it into a file or another program")
     with tempfile.TemporaryDirectory(prefix="duotok-") as folder:

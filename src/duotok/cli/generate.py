@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SECONDS = 30.0
 MONOTONE = 0.8
-"""Share of one code from which on a track is a drone."""
+"""Share of one code above which a track counts as a drone."""
 
 
 def generate(
@@ -95,19 +95,19 @@ def generate(
             seconds = SECONDS + stays if tokens is None or what == "song" else tokens.seconds
         frames = codec.n_frames(round(seconds * codec.sample_rate))
         fixed = {} if tokens is None or source is None else _given(tokens, what, keep, frames, source)
-        have = check_given(language.protocol, fixed, frames)
+        given_frames = check_given(language.protocol, fixed, frames)
         if dry_run:
-            known = min(have[k] for k in language.protocol.scored)
-            plan = windows(language.protocol, frames, known, language.protocol.codec.frames(language.seconds))
+            shortest = min(given_frames[k] for k in language.protocol.scored)
+            plan = windows(language.protocol, frames, shortest, language.protocol.codec.frames(language.seconds))
             _report(
                 {"would make": [str(path) for path, _ in targets], "lm": str(language.source), "model": codec.model_id,
                  "protocol": language.protocol.name, "seconds": frames / codec.frame_rate, "windows": len(plan),
-                 "given_seconds": known / codec.frame_rate, "seeds": seeds}, as_json,
+                 "given_seconds": shortest / codec.frame_rate, "seeds": seeds}, as_json,
             )  # fmt: skip
             return
         began = time.monotonic()
         with bars.file(f"tokens of {count} candidates" if count > 1 else "tokens") as advance:
-            found = make(
+            candidates = make(
                 language,
                 seeds,
                 frames / codec.frame_rate,
@@ -116,47 +116,47 @@ def generate(
                 at_least=at_least,
                 progress=advance,
             )
-        took = time.monotonic() - began
-        ready = [_dual(made, codec, tokens, source) for made in found]
+        elapsed = time.monotonic() - began
+        ready = [_dual(candidate, codec, tokens, source) for candidate in candidates]
         for (_, beside), dual in zip(targets, ready, strict=True):
             dual.save(beside)
-        for made in found:
-            _remark(made, {track: codes.shape[1] for track, codes in fixed.items()}, temperature)
-        for (sound, beside), dual, made in zip(targets, ready, found, strict=True):
+        for candidate in candidates:
+            _warn_of_drone(candidate, {track: codes.shape[1] for track, codes in fixed.items()}, temperature)
+        for (sound, beside), dual, candidate in zip(targets, ready, candidates, strict=True):
             facts: dict[str, Any] = {
-                "tokens": str(beside), "seed": made.seed, "seconds": round(dual.seconds, 6), "ended": made.ended,
-                "model_hash": dual.model_hash, "tokens_took_seconds": round(took / count, 3),
+                "tokens": str(beside), "seed": candidate.seed, "seconds": round(dual.seconds, 6), "ended": candidate.ended,
+                "model_hash": dual.model_hash, "tokens_took_seconds": round(elapsed / count, 3),
             }  # fmt: skip
             if sound != beside:
                 began = time.monotonic()
                 with bars.file(str(sound)) as advance:
-                    codec.decode_to(sound, dual, progress=advance, seed=made.seed)
+                    codec.decode_to(sound, dual, progress=advance, seed=candidate.seed)
                 facts |= {"output": str(sound), "sound_took_seconds": round(time.monotonic() - began, 3)}
             _report(facts, as_json)
 
 
-def _remark(made: GeneratedTokens, given: dict[str, int], temperature: float) -> None:
-    """Tells of a song in which one code stands nearly everywhere: a drone, and most often silence."""
+def _warn_of_drone(candidate: GeneratedTokens, given: dict[str, int], temperature: float) -> None:
+    """Warn of a song with nearly always the same code: a drone, and most often silence."""
     import numpy as np
 
     shares = []
-    for track, codes in made.tokens.items():
+    for track, codes in candidate.tokens.items():
         new = codes[0, given.get(track, 0) :]
         if len(new) > 25:
             _, counts = np.unique(new, return_counts=True)
             shares.append((float(counts.max() / len(new)), track))
-    held = [f"{share:.0%} of its {track}" for share, track in shares if share > MONOTONE]
-    if held and (temperature == 0 or len(held) == len(shares)):
+    drones = [f"{share:.0%} of its {track}" for share, track in shares if share > MONOTONE]
+    if drones and (temperature == 0 or len(drones) == len(shares)):
         why = (
             "at temperature 0 a model falls silent easily" if temperature == 0 else "the model fell silent, most likely"
         )
         say(
-            f"seed {made.seed}: one and the same code is {' and '.join(held)}; {why}: try --temperature 1 or another --seed"
+            f"seed {candidate.seed}: one and the same code is {' and '.join(drones)}; {why}: try --temperature 1 or another --seed"
         )
 
 
 def _targets(out: Path, seeds: list[int], force: bool, several: bool) -> list[tuple[Path, Path]]:
-    """(what is asked for, its token file) for each seed; the same path twice for tokens alone."""
+    """(output, its token file) for each seed; the same path twice for tokens alone."""
     from duotok.audio.io import WRITE_SUFFIXES
     from duotok.cli.files import check_writable
     from duotok.tokens import SUFFIX
@@ -164,19 +164,19 @@ def _targets(out: Path, seeds: list[int], force: bool, several: bool) -> list[tu
     endings = (*WRITE_SUFFIXES, SUFFIX)
     if out.suffix.lower() not in endings:
         raise DuoTokError(f"{out}: cannot write '{out.suffix}'; name it {', '.join(f'NAME{e}' for e in endings)}")
-    found = []
+    pairs = []
     for seed in seeds:
         path = out.with_name(f"{out.stem}.seed-{seed}{out.suffix}") if several else out
-        found.append((path, path.with_suffix(SUFFIX)))
-        for place in found[-1]:
+        pairs.append((path, path.with_suffix(SUFFIX)))
+        for place in pairs[-1]:
             check_writable(place)
             if place.exists() and not force:
                 raise DuoTokError(f"{place}: is already there; --force replaces it, or choose another name with -o")
-    return found
+    return pairs
 
 
 def _check_task(language: LanguageModel, name: str, what: str) -> None:
-    """A track-to-track model can do one thing; a parallel one follows whatever is given."""
+    """Raises ConfigError where a track-to-track model cannot do the task; a parallel one does all of them."""
     protocol = language.protocol
     if protocol.name == "track_to_track" and what != protocol.source:
         raise ConfigError(
@@ -187,15 +187,15 @@ def _check_task(language: LanguageModel, name: str, what: str) -> None:
 def _check_codec(language: LanguageModel, name: str, codec: DuoTok, model: str) -> None:
     from duotok.lm.streams import codec_identity
 
-    wanted, found = language.protocol.codec, codec_identity(codec)
-    if (wanted.hash, wanted.streams) != (found.hash, found.streams):
+    expected, actual = language.protocol.codec, codec_identity(codec)
+    if (expected.hash, expected.streams) != (actual.hash, actual.streams):
         raise BundleError(
-            f"{name}: learned the tokens of {wanted}, --model {model} is {found}; name the bundle it learned"
+            f"{name}: learned the tokens of {expected}, --model {model} is {actual}; name the bundle it learned"
         )
 
 
 def _tokens(codec: DuoTok, source: Path, alone: str, dry_run: bool, bars: Bars) -> DualTokens:
-    """The tokens of a given file; in a dry run of sound, that many zeros. alone: the one track that the file is."""
+    """The tokens of a given file; in a dry run of sound, as many zeros. alone: the one track in the file, "" for both."""
     import torch
 
     from duotok.audio.io import probe
@@ -216,40 +216,40 @@ def _tokens(codec: DuoTok, source: Path, alone: str, dry_run: bool, bars: Bars) 
 
 
 def _given(tokens: DualTokens, what: str, keep: float | None, frames: int, source: Path) -> Given:
-    """What stays of a song, as `duotok.lm.generate` takes it. Raises ConfigError when that is more than there is."""
+    """The kept part of a song, as `duotok.lm.generate` takes it. Raises ConfigError when the song is shorter."""
     from duotok.clock import FRAME_RATE
     from duotok.tracks import TRACKS
 
-    kept = tokens.n_frames if keep is None and what == "song" else round((keep or 0) * FRAME_RATE)
-    if kept > tokens.n_frames:
+    kept_frames = tokens.n_frames if keep is None and what == "song" else round((keep or 0) * FRAME_RATE)
+    if kept_frames > tokens.n_frames:
         raise ConfigError(f"{source}: --keep {keep:g} s, but the song is {tokens.seconds:.2f} s long; keep less")
-    if kept >= frames:
+    if kept_frames >= frames:
         raise ConfigError(
-            f"{source}: {kept / FRAME_RATE:g} s of it stay, which leaves nothing to make of {frames / FRAME_RATE:g} s; "
+            f"{source}: {kept_frames / FRAME_RATE:g} s of it stay, which leaves nothing to make of {frames / FRAME_RATE:g} s; "
             "raise --seconds or lower --keep"
         )
     if what != "song" and tokens.n_frames < frames:
         raise ConfigError(
             f"{source}: --seconds {frames / FRAME_RATE:g}, but its {what} are {tokens.seconds:.2f} s long; lower --seconds"
         )
-    lengths = {track: frames if track == what else kept for track in TRACKS}
+    lengths = {track: frames if track == what else kept_frames for track in TRACKS}
     return {track: tokens.track(track)[:n].numpy()[None] for track, n in lengths.items() if n}
 
 
-def _dual(made: GeneratedTokens, codec: DuoTok, given: DualTokens | None, source: Path | None) -> DualTokens:
-    """Tokens as the renderer takes them: as loud as the given song, and as long to the sample where nothing was cut."""
+def _dual(candidate: GeneratedTokens, codec: DuoTok, given: DualTokens | None, source: Path | None) -> DualTokens:
+    """Tokens for the renderer: with the gain of the given song, and its exact length where all of it is kept."""
     from duotok.files import text_of
     from duotok.tokens import DualTokens
     from duotok.tracks import TRACKS
 
-    known: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if given is not None and source is not None:
-        known = {"gain_db": given.gain_db, "plan": given.plan, "source": text_of(source.name)}
-        if made.tokens[TRACKS[0]].shape[1] == given.n_frames:
-            known["n_samples"] = given.n_samples
+        fields = {"gain_db": given.gain_db, "plan": given.plan, "source": text_of(source.name)}
+        if candidate.tokens[TRACKS[0]].shape[1] == given.n_frames:
+            fields["n_samples"] = given.n_samples
     return DualTokens.from_codes(
-        *(made.tokens[track][0].tolist() for track in TRACKS), codebook_sizes=codec.codebook_sizes,
-        model_id=codec.model_id, model_hash=codec.model_hash, **known,
+        *(candidate.tokens[track][0].tolist() for track in TRACKS), codebook_sizes=codec.codebook_sizes,
+        model_id=codec.model_id, model_hash=codec.model_hash, **fields,
     )  # fmt: skip
 
 
@@ -264,8 +264,8 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
         )
         return
     beside = f", tokens in {facts['tokens']}" if "output" in facts else ""
-    took = facts["tokens_took_seconds"] + facts.get("sound_took_seconds", 0.0)
+    elapsed = facts["tokens_took_seconds"] + facts.get("sound_took_seconds", 0.0)
     ended = ", ended by the model" if facts["ended"] else ""
     say(
-        f"{facts.get('output', facts['tokens'])}: {facts['seconds']:.1f} s{ended}, seed {facts['seed']}{beside}; took {took:.1f} s"
+        f"{facts.get('output', facts['tokens'])}: {facts['seconds']:.1f} s{ended}, seed {facts['seed']}{beside}; took {elapsed:.1f} s"
     )

@@ -28,13 +28,13 @@ def info(
       duotok info - < song.duotok
     """
     from duotok.audio.finding import AUDIO_SUFFIXES
-    from duotok.cli.files import settled, shown, streamed
+    from duotok.cli.files import shown, stream_copies, streamed
     from duotok.tokens import is_token_file
 
     path = Path(what)
     if streamed(path):
-        with settled([path]) as kept:
-            facts = _tokens(kept[path]) if is_token_file(kept[path]) else _sound(kept[path])
+        with stream_copies([path]) as copies:
+            facts = _tokens(copies[path]) if is_token_file(copies[path]) else _sound(copies[path])
         facts["file"] = shown(path)
     elif path.is_file():
         facts = _sound(path) if path.suffix.lower() in AUDIO_SUFFIXES else _tokens(path)
@@ -52,7 +52,7 @@ def info(
 
 
 def _lineage(parts: dict[str, Any]) -> dict[str, Any] | str:
-    """Where each part comes from, and what that was made from, for people."""
+    """The origin of each part and of the runs it was made from, for people."""
     from duotok.lineage import Origin
 
     def shown(origin: Origin) -> dict[str, Any]:
@@ -111,17 +111,17 @@ def _bundle(name: str) -> dict[str, Any]:
 def _sound(path: Path) -> dict[str, Any]:
     from duotok.audio.io import probe
 
-    found = probe(path)
+    audio = probe(path)
     return {
         "kind": "sound",
         "file": str(path),
-        "format": found.format,
-        "rate": found.rate,
-        "channels": found.channels,
-        "n_samples": found.n_samples,
-        "exact": found.exact,
-        "seconds": round(found.seconds, 6),
-        **({"note": found.note} if found.note else {}),
+        "format": audio.format,
+        "rate": audio.rate,
+        "channels": audio.channels,
+        "n_samples": audio.n_samples,
+        "exact": audio.exact,
+        "seconds": round(audio.seconds, 6),
+        **({"note": audio.note} if audio.note else {}),
     }
 
 

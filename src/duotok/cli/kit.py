@@ -29,7 +29,7 @@ docs/kit.md tells it all.
 app = typer.Typer(name="kit", help=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
-def _here() -> str:
+def _this_platform() -> str:
     system = {"Darwin": "macos"}.get(machine.system(), machine.system().lower())
     return f"{system}-{machine.machine()}"
 
@@ -53,7 +53,7 @@ def make(
     include: Annotated[list[Path] | None, typer.Option(help="A further file or folder; it is in KIT/extra.")] = None,
     bundle: Annotated[bool, typer.Option("--bundle", help="The packaged model comes along even where no step needs it.")] = False,
     python: Annotated[str, typer.Option(help="The Python of that machine, as in 3.12.")] = f"{sys.version_info.major}.{sys.version_info.minor}",
-    platform: Annotated[str, typer.Option(help="linux-x86_64, linux-aarch64, macos-arm64 or macos-x86_64.")] = _here(),
+    platform: Annotated[str, typer.Option(help="linux-x86_64, linux-aarch64, macos-arm64 or macos-x86_64.")] = _this_platform(),
     have: Annotated[list[str] | None, typer.Option(metavar="NAME,...", help="What that machine has already, e.g. torch==2.11.0,numpy.")] = None,
     extra: Annotated[str, typer.Option(metavar="NAME,...", help="Extras of duotok besides train: songs, eval, lm.")] = "",
     wheels: Annotated[bool, typer.Option("--wheels/--no-wheels", help="Without: that machine's environment has everything.")] = True,
@@ -80,7 +80,7 @@ def make(
     from duotok.errors import ConfigError
     from duotok.training.kit.collect import parse_size
     from duotok.training.kit.contents import check_size, groups
-    from duotok.training.kit.make import Options, gather, make_kit
+    from duotok.training.kit.make import KitOptions, gather, make_kit
     from duotok.training.kit.wheels import Sources, Target
     from duotok.training.stages.registry import NAMES
 
@@ -92,7 +92,7 @@ def make(
         limit, part = parse_size(max_size), parse_size(part_size) if part_size else None
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    options = Options(
+    options = KitOptions(
         stages=_names(stages), configs=configs, minutes=minutes or (), overrides=overrides or (), data=data,
         corpora=corpora or (), settings=settings or (), licences=_names(licences),
         separator=separator, segment=cut or (), shard_segments=shard_segments,
@@ -100,9 +100,9 @@ def make(
         extras=_names(extra), have=have or (), requirement=requirement,
         sources=Sources(find_links or (), no_index, constraint), max_size=limit, part_size=part,
     )  # fmt: skip
-    known = (*NAMES, "lm")
+    stage_names = (*NAMES, "lm")
     if dry_run:
-        items, _ = gather(options, _config_class, known)
+        items, _ = gather(options, _config_class, stage_names)
         sizes = groups(items)
         check_size(items, limit)
         if as_json:
@@ -110,7 +110,7 @@ def make(
         for name, size in () if as_json else sizes.items():
             typer.echo(f"{size / 2**20:9.1f} MiB  {name}")
         return
-    facts = make_kit(out, options, _config_class, known, say)
+    facts = make_kit(out, options, _config_class, stage_names, say)
     if as_json:
         put_json(facts)
         return

@@ -18,7 +18,7 @@ from duotok.errors import DuoTokError
 
 INTERRUPTED = 130
 
-# Command, the module that has it as a function of that name. Those whose room is not built are left out of the help.
+# Command -> the module that has it as a function of that name. Commands without a module are left out of the help.
 COMMANDS = {
     "encode": "duotok.cli.encode",
     "decode": "duotok.cli.decode",
@@ -32,7 +32,7 @@ COMMANDS = {
     "plot": "duotok.cli.plot",
     "bundle": "duotok.cli.bundle",
 }
-# Groups of commands, the module that has each as `app`.
+# Group of commands -> the module that has it as `app`.
 GROUPS = {
     "codecs": "duotok.cli.codecs",
     "data": "duotok.cli.data",
@@ -86,8 +86,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"duotok {__version__}")
         raise typer.Exit
 
@@ -102,14 +102,14 @@ def common(
 
 
 def warn_in_lines() -> None:
-    """Our own warnings on stderr, a line each."""
+    """Print the package's warnings to stderr, a line each."""
     ours = logging.getLogger("duotok")
     if not any(isinstance(handler, _Warnings) for handler in ours.handlers):
         ours.addHandler(_Warnings(logging.WARNING))
 
 
 class _Warnings(logging.Handler):
-    """Our own warnings as single lines that do not break a progress bar."""
+    """The package's warnings as single lines that do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"{record.levelname.lower()}: {record.getMessage()}")
@@ -134,7 +134,7 @@ _register()
 def main() -> None:
     """The entry point of the `duotok` script."""
     for output in (sys.stdout, sys.stderr):
-        if isinstance(output, io.TextIOWrapper):  # file names may hold what the terminal cannot show
+        if isinstance(output, io.TextIOWrapper):  # file names may have characters that the terminal cannot show
             output.reconfigure(errors="backslashreplace")
     app()
 

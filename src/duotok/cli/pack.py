@@ -1,4 +1,4 @@
-"""`duotok pack`: songs into the one file that language models learn from."""
+"""`duotok pack`: songs into one file for training language models."""
 
 from __future__ import annotations
 
@@ -108,9 +108,9 @@ def _from_shards(
     splits, alone = _splits("--split", split) or SPLITS, _splits("--solo", solo)
     store = ShardStore(shards)
     if dry_run:
-        found = stretches(store, splits, alone)
-        seconds = sum(stretch.frames for stretch in found) / FRAME_RATE
-        return {"would encode": len(found), "seconds": round(seconds, 2)}
+        selected = stretches(store, splits, alone)
+        seconds = sum(stretch.frames for stretch in selected) / FRAME_RATE
+        return {"would encode": len(selected), "seconds": round(seconds, 2)}
     codec = open_codec(model, device, codebooks, ("mix",) if mix else None)
     done = pack_shards(codec, store, out, splits, alone, batch_size, force)
     return {
@@ -130,7 +130,7 @@ def _from_files(
     if dry_run:
         return {"would pack": sum(1 for _ in folder.rglob(f"*{SUFFIX}"))}
     first = next(iter(sorted(folder.rglob(f"*{SUFFIX}"))), None)
-    codec = None if first is None else _maker(model, device, load(first).model_hash)
+    codec = None if first is None else _matching_model(model, device, load(first).model_hash)
     done = pack_tokens(folder, out, _splits("--split", split)[0] if split else None, force=force, model=codec)
     return {
         "packed": str(out),
@@ -140,14 +140,14 @@ def _from_files(
     }
 
 
-def _maker(model: str, device: str, wanted: str) -> DuoTok | None:
-    """The model that made tokens, if --model is it: its code vectors are packed as well."""
+def _matching_model(model: str, device: str, model_hash: str) -> DuoTok | None:
+    """The model that made the tokens, if --model names it: its code vectors are packed as well."""
     from duotok.cli.console import open_model
     from duotok.errors import BundleError
 
     try:
         codec = open_model(model, device)
-        if codec.model_hash == wanted:
+        if codec.model_hash == model_hash:
             return codec
         why = f"{model} is not the model that made them"
     except BundleError as error:

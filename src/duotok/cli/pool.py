@@ -1,4 +1,4 @@
-"""Files one after another, or several at a time in processes of their own."""
+"""Files processed one after another, or several at a time in worker processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Facts = dict[str, Any]
 Work = Callable[[Any, T, Advance], Facts]
-"""A module's function of (model, task, progress): does one file and tells what became of it."""
+"""A module-level function of (model, task, progress) that processes one file and returns its facts."""
 
 _model: Any = None
 
@@ -30,12 +30,12 @@ class Opening(NamedTuple):
     precision: str = "fp32"
 
     def model(self) -> DuoTok:
-        """As `open_model`."""
+        """See `open_model`."""
         return open_model(self.name, self.device, self.threads, self.precision)
 
 
 def attempt(work: Work[T], model: Any, task: T, advance: Advance) -> Facts:
-    """What became of one file; whatever goes wrong with it ends it alone."""
+    """The facts of one file; an error fails this file alone."""
     try:
         return work(model, task, advance)
     except DuoTokError as error:
@@ -53,7 +53,7 @@ def _begin(opening: Opening) -> None:
     _model = opening.model()
 
 
-def _one(work: Work[T], task: T, name: str) -> Facts:
+def _attempt_in_worker(work: Work[T], task: T, name: str) -> Facts:
     with Bars(None, 1).file(name) as advance:
         return attempt(work, _model, task, advance)
 
@@ -61,8 +61,8 @@ def _one(work: Work[T], task: T, name: str) -> Facts:
 def run(
     work: Work[T], tasks: Sequence[tuple[str, T]], model: Any, opening: Opening, workers: int, bars: Bars
 ) -> Iterator[tuple[int, Facts]]:
-    """(number, what became of it) for each (name, task), as they end. model: the open one, for work in this process;
-    opening: the same for workers, one thread each unless it says how many."""
+    """(number, facts) for each (name, task), as they end. model: the open model, for work in this process; opening: the same
+    for workers, with one thread each unless it states a number."""
     if workers <= 1 or len(tasks) <= 1:
         for number, (name, task) in enumerate(tasks):
             with bars.file(name) as advance:
@@ -71,7 +71,7 @@ def run(
         return
     processes = pool(min(workers, len(tasks)), _begin, (opening._replace(threads=opening.threads or 1),))
     try:
-        for number, done in processes.as_they_end(_one, ((work, task, name) for name, task in tasks)):
+        for number, done in processes.as_they_end(_attempt_in_worker, ((work, task, name) for name, task in tasks)):
             error = done.exception()
             if error is not None:
                 say(f"error: a worker ended ({type(error).__name__}); give fewer --workers")

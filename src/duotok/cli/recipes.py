@@ -38,13 +38,13 @@ def list_recipes(
     """
     from duotok.recipes.packaged import recipes
 
-    found = recipes(prefix)
+    listed = recipes(prefix)
     if as_json:
-        for recipe in found:
+        for recipe in listed:
             put_json({"name": recipe.name, "about": recipe.about, "extends": list(recipe.extends)})
         return
-    width = max(len(recipe.name) for recipe in found)
-    for recipe in found:
+    width = max(len(recipe.name) for recipe in listed)
+    for recipe in listed:
         typer.echo(f"{recipe.name:{width}}  {recipe.about}")
 
 

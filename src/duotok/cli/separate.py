@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SeparateTask:
-    """One song and where its stems go."""
+    """One song and the paths of its stems."""
 
     name: str
     source: Path
@@ -54,23 +54,23 @@ def separate(
       duotok separate music/ -o stems/ --format flac --workers 4
       duotok encode --vocals stems/song.vocals.wav --accompaniment stems/song.accompaniment.wav -o song.duotok
     """
-    from duotok.audio.finding import AUDIO_SUFFIXES, Found, search
+    from duotok.audio.finding import AUDIO_SUFFIXES, SearchResult, search
     from duotok.cli import files
     from duotok.tracks import TRACKS
 
     if out.suffix.lower() in AUDIO_SUFFIXES and not out.is_dir():
         raise DuoTokError(f"{out}: two stems do not go into one file; name a folder")
-    left = Found()
+    result = SearchResult()
 
     def find(folder: Path) -> list[Path]:
-        here = search(folder, AUDIO_SUFFIXES, follow)
-        for why, paths in here.left_out.items():
-            left.left_out.setdefault(why, []).extend(paths)
-        return here.files
+        found_here = search(folder, AUDIO_SUFFIXES, follow)
+        for why, paths in found_here.left_out.items():
+            result.left_out.setdefault(why, []).extend(paths)
+        return found_here.files
 
     jobs = files.expand(inputs, find, "audio files")
     ending = f".vocals.{form.value}"
-    with files.settled([source for source, _ in jobs]) as kept:
+    with files.stream_copies([source for source, _ in jobs]) as copies:
         tasks = []
         for source, target in files.targets(jobs, out, ending):
             stem = target.name.removesuffix(ending)
@@ -78,7 +78,7 @@ def separate(
             for place in places.values():
                 files.check_writable(place)
             name = files.shown(source)
-            tasks.append((name, SeparateTask(name, kept.get(source, source), places, force)))
+            tasks.append((name, SeparateTask(name, copies.get(source, source), places, force)))
         files.check_not_input(
             [place for _, task in tasks for place in task.targets.values()], [source for source, _ in jobs]
         )
@@ -88,19 +88,19 @@ def separate(
         with progress_bars(len(tasks)) as bars:
             for number, facts in run(separate_one, tasks, codec, opening, workers, bars):
                 name, task = tasks[number]
-                told = {"input": name, "outputs": {k: files.shown(p) for k, p in task.targets.items()}, **facts}
-                counts[told["status"]] += 1
-                _report(told, as_json)
+                row = {"input": name, "outputs": {k: files.shown(p) for k, p in task.targets.items()}, **facts}
+                counts[row["status"]] += 1
+                _report(row, as_json)
     if len(tasks) > 1:
         say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
-    if left.left_out:
-        say(f"left out: {left.summary()}")
+    if result.left_out:
+        say(f"left out: {result.summary()}")
     if counts["failed"]:
         raise typer.Exit(1)
 
 
 def separate_one(codec: DuoTok, task: SeparateTask, advance: Advance) -> dict[str, Any]:
-    """Separate one song, unless that was done."""
+    """Separate one song, unless its stems exist already."""
     from duotok.audio.io import Writer, comment_of
     from duotok.cli.files import shown
     from duotok.clock import SAMPLE_RATE
@@ -109,12 +109,12 @@ def separate_one(codec: DuoTok, task: SeparateTask, advance: Advance) -> dict[st
 
     began = time.monotonic()
     expected = max(1, AudioSource(task.source).expected_samples)
-    made = codec.separator_source
+    separator = codec.separator_source
     song = f"duotok separated {sha256(task.source)[:16]} by "
-    mark = song + codec.model_id + (f" {made.sha256[:16]}" if made is not None else "")
-    there = [place for place in task.targets.values() if os.path.lexists(place)]
-    if there and not task.force:
-        foreign = [place for place in there if comment_of(place) != mark]
+    mark = song + codec.model_id + (f" {separator.sha256[:16]}" if separator is not None else "")
+    existing = [place for place in task.targets.values() if os.path.lexists(place)]
+    if existing and not task.force:
+        foreign = [place for place in existing if comment_of(place) != mark]
         if foreign:
             what = "was not separated from this song"
             if (comment_of(foreign[0]) or "").startswith(song):
@@ -122,7 +122,7 @@ def separate_one(codec: DuoTok, task: SeparateTask, advance: Advance) -> dict[st
             raise DuoTokError(
                 f"{shown(foreign[0])}: is there already, and {what}; choose another folder with -o, or --force replaces it"
             )
-        if len(there) == len(task.targets):
+        if len(existing) == len(task.targets):
             return {"status": "skipped"}
     samples = 0
     with contextlib.ExitStack() as stack:
@@ -154,5 +154,5 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
     elif facts["status"] == "skipped" and not as_json:
         say(f"skipped: {outputs} are already there; --force replaces them")
     elif not as_json:
-        took = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
-        say(f"separated: {facts['input']} -> {outputs}  {took}")
+        speed = f"{facts['seconds']:.1f} s, {facts['real_time_factor']:.2f} x real time"
+        say(f"separated: {facts['input']} -> {outputs}  {speed}")

@@ -44,12 +44,12 @@ def songs(
     start = perf_counter()
     with progress_bars(count) as bars:
 
-        def report(made: GeneratedSong) -> None:
-            with bars.file(made.folder.name):
+        def report(song: GeneratedSong) -> None:
+            with bars.file(song.folder.name):
                 pass
             if not as_json:
                 say(
-                    f"{made.folder}: " + ("was there" if made.skipped else f"{made.seconds:.0f} s in {made.took:.1f} s")
+                    f"{song.folder}: " + ("was there" if song.skipped else f"{song.seconds:.0f} s in {song.took:.1f} s")
                 )
 
         result = generate_many(
@@ -63,19 +63,21 @@ def songs(
             format=format,
             progress=report,
         )
-    made = [one for one in result if not one.skipped]
-    took = perf_counter() - start
+    new_songs = [item for item in result if not item.skipped]
+    elapsed = perf_counter() - start
     if as_json:
         put_json(
             {
                 "folder": str(out),
-                "songs": [str(one.folder) for one in sorted(result, key=lambda one: one.seed)],
-                "made": len(made),
-                "kept": len(result) - len(made),
-                "seconds": round(sum(one.seconds for one in result), 3),
-                "took": round(took, 3),
+                "songs": [str(item.folder) for item in sorted(result, key=lambda item: item.seed)],
+                "made": len(new_songs),
+                "kept": len(result) - len(new_songs),
+                "seconds": round(sum(item.seconds for item in result), 3),
+                "took": round(elapsed, 3),
             }
         )
     else:
-        minutes = sum(one.seconds for one in made) / 60
-        say(f"{len(made)} made ({minutes:.1f} minutes in {took / 60:.1f}), {len(result) - len(made)} kept, in {out}")
+        minutes = sum(item.seconds for item in new_songs) / 60
+        say(
+            f"{len(new_songs)} made ({minutes:.1f} minutes in {elapsed / 60:.1f}), {len(result) - len(new_songs)} kept, in {out}"
+        )

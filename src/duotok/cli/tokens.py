@@ -36,7 +36,7 @@ class LayoutKind(StrEnum):
     delayed = "delayed"
 
 
-class Target(StrEnum):
+class FileKind(StrEnum):
     """Files that can be written."""
 
     parquet = "parquet"
@@ -50,7 +50,7 @@ def export(
     corpus: Annotated[Path, typer.Argument(help="Packed tokens: duotok pack.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder.", show_default=False)],
     layout: Annotated[LayoutKind, typer.Option(help="Rows of codes, one number at a time, or rows with codebooks late.")] = LayoutKind.interleaved,
-    to: Annotated[Target, typer.Option(help="Kind of files; hf is a folder for datasets.load_dataset.")] = Target.parquet,
+    to: Annotated[FileKind, typer.Option(help="Kind of files; hf is a folder for datasets.load_dataset.")] = FileKind.parquet,
     first_id: Annotated[int, typer.Option(min=0, help="interleaved: the smallest number, where a vocabulary of text comes first.")] = 0,
     shared: Annotated[bool, typer.Option("--shared", help="interleaved: all codebooks have the same numbers, as YuE's have.")] = False,
     delay: Annotated[list[int] | None, typer.Option(help="delayed: steps a codebook comes late, once for each.", show_default="0, 1 ...")] = None,
@@ -103,16 +103,16 @@ def import_(
     facts: dict[str, Any]
     if layout is None:
         facts = {"output": str(out), "songs": import_tokens(source, out)}
-        told = f"{out}: {facts['songs']} songs"
+        message = f"{out}: {facts['songs']} songs"
     else:
         frames = _sequence(source, read_layout(layout)[0], out)
         facts = {"output": str(out), "frames": frames}
-        told = f"{out}: 2 x {frames} frames"
-    put_json(facts) if as_json else say(told)
+        message = f"{out}: 2 x {frames} frames"
+    put_json(facts) if as_json else say(message)
 
 
 def _sequence(source: Path, layout: Layout, out: Path) -> int:
-    """Write one sequence as a token file; how many frames it has. Raises DuoTokError for a codec that has no such files."""
+    """Write one sequence as a token file; returns its frames. Raises DuoTokError for a codec without token files."""
     import numpy as np
 
     from duotok.errors import DuoTokError, TokenFileError
@@ -131,10 +131,10 @@ def _sequence(source: Path, layout: Layout, out: Path) -> int:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "no array of numbers"
         raise TokenFileError(f"{source}: cannot be read ({reason}); write it with numpy.save") from None
-    found = layout.read_back(ids, str(source))
+    codes = layout.read_back(ids, str(source))
     sizes = tuple(column.size for column in codec.columns)
     tokens = DualTokens.from_codes(
-        *(found[track][0] for track in TRACKS), codebook_sizes=sizes, model_id=codec.name, model_hash=codec.hash,
+        *(codes[track][0] for track in TRACKS), codebook_sizes=sizes, model_id=codec.name, model_hash=codec.hash,
         source=source.name,
     )  # fmt: skip
     tokens.save(out)

@@ -57,7 +57,7 @@ def train(
     if stage == "lm":
         _language_model(config, overrides, runs, stop_after, dry_run, as_json)
         return
-    parsed = load_config(config_class(stage), config, overrides)  # a wrong key is told before data are opened
+    parsed = load_config(config_class(stage), config, overrides)  # reports a wrong key before data are opened
     if dry_run:
         from dataclasses import replace
 
@@ -79,8 +79,8 @@ def train(
     from duotok.training.stages.stage4 import Stage4Config
 
     name = f"{stage}.{parsed.track}" if isinstance(parsed, Stage4Config) else stage
-    with join(parsed).main_process_first():  # the first process derives, the others find it done
-        if not prepare:  # before hours of deriving
+    with join(parsed).main_process_first():  # the first process derives, the others wait and reuse it
+        if not prepare:  # checked before hours of deriving
             check_runs(parsed, runs)
             _check(runs / name)
         try:
@@ -97,7 +97,7 @@ def train(
 
 
 def _check(run: Path) -> None:
-    """Only the first process: it makes the files that the others would find."""
+    """Check a run in the first process only, since that one writes files that the others would see."""
     from duotok.distributed import rank
     from duotok.training.checkpoint import check_run
 
@@ -118,7 +118,7 @@ def _train(built: Stage, run: Path, stop_after: int | None, as_json: bool) -> No
 def _language_model(
     config: Path, overrides: list[str], runs: Path, stop_after: int | None, dry_run: bool, as_json: bool
 ) -> None:
-    """The language model reads packed tokens, which its config names, and no shards."""
+    """Train the language model on packed tokens, which its config names, instead of shards."""
     from duotok.config import load_config
     from duotok.lm.stage import LMStage, LMStageConfig
     from duotok.training.processes import join
@@ -151,7 +151,7 @@ def _build(
 def _with_data(
     stage: str, config: StageConfig, data: Path | None, shards: str | None, runs: Path
 ) -> tuple[Stage | None, list[str]]:
-    """The stage where all that it needs is there; else what is missing."""
+    """The stage where everything that it needs exists; otherwise notes on what is missing."""
     from duotok.errors import DuoTokError
     from duotok.shards.deriving import NotDerived
     from duotok.training.cost.synthetic import SKETCHES
@@ -171,11 +171,11 @@ def _print(cost: Cost) -> None:
     from rich.table import Table
 
     def table(title: str, *heads: str) -> Table:
-        made = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
-        made.add_column(heads[0], min_width=30)
+        new_table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+        new_table.add_column(heads[0], min_width=30)
         for head in heads[1:]:
-            made.add_column(head, justify="right", min_width=10)
-        return made
+            new_table.add_column(head, justify="right", min_width=10)
+        return new_table
 
     console = Console(highlight=False)
     parameters = table(f"{cost.stage}: parameters", "part", "trained", "frozen")
@@ -186,14 +186,14 @@ def _print(cost: Cost) -> None:
     )
     memory = table("memory of one process (estimate)", "what for", "GB")
     for name, size in cost.memory.items():
-        of = f" ({size / 1e9 / cost.speed.of:.2f} an item)" if name == "activations" else ""
-        memory.add_row(name + of, f"{size / 1e9:.2f}")
+        per_item = f" ({size / 1e9 / cost.speed.of:.2f} an item)" if name == "activations" else ""
+        memory.add_row(name + per_item, f"{size / 1e9:.2f}")
     memory.add_row("in all", f"{sum(cost.memory.values()) / 1e9:.2f}", style="bold")
     step = table(f"one step of {cost.steps:,}", "what", "")
     for name, value in _step(cost):
         step.add_row(name, value)
-    for made in (parameters, memory, step):
-        console.print(made)
+    for shown_table in (parameters, memory, step):
+        console.print(shown_table)
         console.print()
     for note in cost.notes:
         console.print(f"- {note}", markup=False, soft_wrap=True)
@@ -205,15 +205,15 @@ def _step(cost: Cost) -> list[tuple[str, Any]]:
         ("items", f"{cost.items:,} over {cost.processes} process" + ("es" if cost.processes > 1 else "")),
         ("token frames", f"{cost.frames:,.0f} ({seconds / 60:,.1f} min of sound)"),
         ("padding, share of a batch", f"{cost.padding:.1%}"),
-        ("FLOPs forward", _big(cost.forward)),
-        ("FLOPs backward", _big(cost.backward)),
-        ("FLOPs in all steps", _big(cost.flops * cost.steps)),
+        ("FLOPs forward", _with_prefix(cost.forward)),
+        ("FLOPs backward", _with_prefix(cost.backward)),
+        ("FLOPs in all steps", _with_prefix(cost.flops * cost.steps)),
     ]
     speed = cost.speed
     how = "expected on" if speed.items is None else "measured on"
     rows += [
         (f"steps per second, {how} {speed.device}, {speed.precision}", f"{1 / speed.seconds:.4g}"),
-        ("FLOPs per second of a process", _big(cost.flops / cost.processes / speed.seconds)),
+        ("FLOPs per second of a process", _with_prefix(cost.flops / cost.processes / speed.seconds)),
         ("days for all steps", f"{cost.days:,.4g}"),
     ]
     if speed.preparing:
@@ -221,7 +221,7 @@ def _step(cost: Cost) -> list[tuple[str, Any]]:
     return rows
 
 
-def _big(value: float) -> str:
+def _with_prefix(value: float) -> str:
     for power, prefix in ((21, "Z"), (18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M")):
         if value >= 10**power:
             return f"{value / 10**power:.3g} {prefix}"

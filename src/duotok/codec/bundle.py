@@ -353,7 +353,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
     remedy = "get the bundle again"
 
     def unfit(found: Sequence[Misfit]) -> str:
-        return f"weights do not fit {CONFIG_FILE} ({found[0].told}); {remedy}"
+        return f"weights do not fit {CONFIG_FILE} ({found[0].description}); {remedy}"
 
     load_strict(path, module, BundleError, remedy, unfit)
 

@@ -9,7 +9,7 @@ from duotok.codec.entry import Entry
 from duotok.codec.external.registry import EXTERNAL
 from duotok.codec.external.settings import template
 from duotok.codec.families import FAMILIES
-from duotok.config import slips
+from duotok.config import edit_distance
 from duotok.errors import ConfigError
 
 DUOTOK = Entry(
@@ -44,7 +44,7 @@ ENTRIES: dict[str, Entry] = {
 def entry_of(name: str) -> Entry:
     """Raises ConfigError for a name that there is not, with the nearest."""
     if name not in ENTRIES:
-        near = min(ENTRIES, key=lambda known: slips(name.lower(), known))
+        near = min(ENTRIES, key=lambda known: edit_distance(name.lower(), known))
         raise ConfigError(f"codec '{name}' is not known; did you mean {near}? `duotok codecs list` has all")
     return ENTRIES[name]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from duotok.audio.alignment import Alignment, Fit
 from duotok.audio.arrays import sound_of
-from duotok.audio.channels import Upright, remix
+from duotok.audio.channels import PolarityFix, remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.highpass import HighPass
 from duotok.audio.io import probe, resample, stream
@@ -48,7 +48,7 @@ Pair = tuple[Tensor, Tensor]
 class AudioSource:
     """A source at 48 kHz stereo: a file, or samples from memory at `rate`.
 
-    It goes through a high-pass at `highpass_hz`, and its channels stand upright (`duotok.audio.channels.Upright`).
+    It goes through a high-pass at `highpass_hz`, and its polarity is fixed (`duotok.audio.channels.PolarityFix`).
     """
 
     def __init__(self, source: Any, rate: int = SAMPLE_RATE, name: str = "", highpass_hz: float = 0.0) -> None:
@@ -87,15 +87,15 @@ class AudioSource:
 
     def blocks(self) -> Iterator[Tensor]:
         """float32 `[2, samples]` at 48 kHz, `BLOCK_SECONDS` each but the last."""
-        through, upright = HighPass(self._highpass_hz, SAMPLE_RATE), Upright()
+        through, polarity = HighPass(self._highpass_hz, SAMPLE_RATE), PolarityFix()
         for block in self._raw():
-            yield upright.push(through.push(block))
-        if upright.turned:
+            yield polarity.push(through.push(block))
+        if polarity.inverted:
             log.warning(
                 "%s: one channel is the other one turned over (correlation %.2f); it was turned back, or the two would "
                 "cancel each other",
                 self.name,
-                upright.lowest,
+                polarity.lowest_correlation,
             )
 
     def _raw(self) -> Iterator[Tensor]:

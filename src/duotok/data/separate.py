@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from duotok.audio.channels import Upright
+from duotok.audio.channels import PolarityFix
 from duotok.audio.io import probe, stream
 from duotok.clock import SAMPLE_RATE
 from duotok.data.jobs import Engine, Outcome, Pending, Results, Unit, pending, run_units
@@ -99,11 +99,11 @@ def separate_recording(payload: dict[str, Any]) -> dict[str, Any]:
     with local(payload["mix"]) as path, _one_thread(options.device):
         channels = min(probe(path).channels, 2)
         blocks = stream(path, SAMPLE_RATE, channels, BLOCK_SECONDS, start, stop - start if stop else None, strict=True)
-        upright = map(Upright().push, blocks)
+        fixed = map(PolarityFix().push, blocks)
         with StemWriter(folder, channels, options.extension, options.bits) as writer:
             for silence in _silence(channels, round(start * SAMPLE_RATE)):
                 writer.write(silence, silence)
-            for vocals, accompaniment in _pieces(separator, upright, channels):
+            for vocals, accompaniment in _pieces(separator, fixed, channels):
                 if not bool(vocals.isfinite().all()):
                     raise AudioError(f"{path}: the separator gave no finite sound for it; try another")
                 writer.write(vocals, vocals + accompaniment)

@@ -17,7 +17,7 @@ from duotok.clock import SAMPLE_RATE
 from duotok.data.separate import BLOCK_SECONDS
 from duotok.data.sources import local
 from duotok.records import CorpusError, Recording
-from duotok.separation.chunked import VOCALS, ChunkedSeparator, Taker
+from duotok.separation.chunked import VOCALS, ChunkedSeparator, StreamReader
 from duotok.separation.measures import SiSdr
 from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
@@ -82,7 +82,7 @@ def _measured(recording: Recording, separator: ChunkedSeparator, seconds: float 
     took, samples = 0.0, 0
     with ExitStack() as stack:
         places = [stack.enter_context(local(recording.audio[name])) for name in names]
-        true_stems = Taker(_drained(truth))
+        true_stems = StreamReader(_drained(truth))
         began = time.perf_counter()
         for piece in separator.stream(mixes(places)):
             took += time.perf_counter() - began

@@ -21,7 +21,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from duotok.audio.channels import upright
+from duotok.audio.channels import fix_polarity
 from duotok.audio.io import probe, stream
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data.jobs import Engine, JobError, Pending, Results, Unit, atomic_write, pending, run_units
@@ -155,7 +155,7 @@ def cut(path: Path, start: float, length: int, start_frame: int, frames: int) ->
     if sound.shape[1] < samples:
         raise AudioError(f"{path}: shorter than when it was scanned; run the scan again")
     out = np.zeros((frames * FRAME_SAMPLES, sound.shape[0]), np.int16)
-    inside = upright(sound)[:, before * FRAME_SAMPLES : samples]
+    inside = fix_polarity(sound)[:, before * FRAME_SAMPLES : samples]
     out[: inside.shape[1]] = (inside * 32768.0).round_().clamp_(-32768, 32767).to(torch.int16).T.numpy()
     return out
 

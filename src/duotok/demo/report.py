@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from duotok.audio.channels import upright
+from duotok.audio.channels import fix_polarity
 from duotok.audio.finding import AUDIO_SUFFIXES
 from duotok.audio.io import probe, read
 from duotok.audio.resampling import resampled_length
@@ -159,7 +159,7 @@ def _sounds(
     """The sounds at 48 kHz stereo and of one length, whether the stems were given, and seconds of separation."""
     part = {"channels": 2, "start": settings.start, "seconds": settings.seconds}
     paths = {"mix": song.mix, "vocals": song.vocals, "accompaniment": song.accompaniment}
-    sounds = {name: upright(read(path, **part)) for name, path in paths.items() if path is not None}  # type: ignore[arg-type]
+    sounds = {name: fix_polarity(read(path, **part)) for name, path in paths.items() if path is not None}  # type: ignore[arg-type]
     if len(sounds) < 2 and "mix" not in sounds:
         raise DuoTokError("one stem is not a song; give the song as well, or both --vocals and --accompaniment")
     n = min(sound.shape[1] for sound in sounds.values())

@@ -1,4 +1,4 @@
-"""How a codebook is used: utilization, entropy, and what a sample of this size could show at best.
+"""How a codebook is used: utilization, entropy, and the best values that a sample of this size could show.
 
 Counts are added up over files, so that hours of tokens cost one vector. Definitions: paper, equations 7 and 17:
 H = -sum p_i log2 p_i over the unigram distribution, H_norm = H / log2 V.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class UsageFacts:
-    """What was counted. Entropies in bits; the `uniform_` values: what ideal, uniform codes show in as many tokens."""
+    """Usage of a codebook. Entropies in bits; the `uniform_` values are those of ideal, uniform codes in as many tokens."""
 
     tokens: int
     codebook_size: int
@@ -31,7 +31,7 @@ class UsageFacts:
 
     @property
     def note(self) -> str:
-        """One honest sentence about the size of the sample."""
+        """One sentence about the size of the sample."""
         if self.uniform_utilization > 0.99 and self.uniform_normalized_entropy > 0.98:
             return f"{self.tokens:,} tokens for {self.codebook_size:,} entries: enough to judge the codebook."
         return (
@@ -79,7 +79,7 @@ class CodeUsage:
         return entropy_bits(self.counts.numpy())
 
     def facts(self) -> UsageFacts:
-        """All figures of what was counted so far."""
+        """All figures of the tokens counted so far."""
         size, tokens = self.codebook_size, self.tokens
         distinct = int((self.counts > 0).sum())
         entropy = self.entropy()
@@ -101,10 +101,10 @@ def entropy_bits(counts: NDArray[np.int64]) -> float:
 
     H = log2 N - sum c log2 c / N, which is -sum p log2 p with p = c / N: exact for one code (0) and for equal counts.
     """
-    seen = counts[counts > 0].astype(np.float64)
-    if not len(seen):
+    nonzero = counts[counts > 0].astype(np.float64)
+    if not len(nonzero):
         return 0.0
-    return max(0.0, float(np.log2(seen.sum()) - (seen * np.log2(seen)).sum() / seen.sum()))
+    return max(0.0, float(np.log2(nonzero.sum()) - (nonzero * np.log2(nonzero)).sum() / nonzero.sum()))
 
 
 def expected_utilization(tokens: int, codebook_size: int) -> float:

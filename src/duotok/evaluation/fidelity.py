@@ -47,9 +47,9 @@ def mel_distance(estimate: Tensor, target: Tensor, rate: int, lufs: float | None
     """Seven-scale mel distance at 24 kHz (docs/parameters.md, evaluation): mean over scales of mean |ln max(M, 1e-5) - ln max(M', 1e-5)|.
 
     estimate, target: `[samples]` or `[channels, samples]` at `rate`; the shorter length counts. Power mels, HTK, no norm.
-    The floor makes it a matter of level, so both are first brought, by one factor, to where the target has a loudness of
-    `lufs` (BS.1770-4; the paper's B.3 normalises as well and does not say to what; None: as they are). An estimate that is too
-    loud or too soft is still told so.
+    The floor makes the distance depend on level, so both are first scaled by one factor that brings the target to `lufs`
+    (BS.1770-4; the paper's B.3 normalises as well and does not state to what; None: no scaling). The estimate's own error of
+    level still counts.
     """
     a, b = to_distance_rate(estimate, rate), to_distance_rate(target, rate)
     n = min(len(a), len(b))

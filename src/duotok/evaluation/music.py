@@ -1,6 +1,6 @@
-"""Whether the music is still the same: harmony by chroma, melody by fundamental frequency.
+"""Whether the music stays the same: harmony by chroma, melody by fundamental frequency.
 
-A mel distance does not see them: sounds of the same bands and other notes are close to each other by it.
+A mel distance does not measure them: sounds with the same spectral envelope and other notes are close to each other.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ SOUNDING_DB = -40.0
 """Frames softer than this against the loudest one of the target do not count."""
 LOWEST_HZ, HIGHEST_HZ = 65.0, 1000.0
 WINDOW = 800
-"""Samples at 24 kHz that the period is sought in: 33 ms."""
+"""Samples at 24 kHz in which the period is searched: 33 ms."""
 VOICED = 0.15
 """Largest cumulative mean normalised difference of a voiced frame (de Cheveigne and Kawahara 2002, YIN)."""
 CENTS = 50.0
 
 
 def chroma_correlation(estimate: Tensor, target: Tensor, rate: int) -> float:
-    """Mean over frames (10 ms) of the correlation between the 12 chroma bins of both; 1 the same notes, 0 no relation.
+    """Mean over frames (10 ms) of the correlation between the 12 chroma bins of both; 1: the same notes, 0: no relation.
 
     estimate, target: `[samples]` or `[channels, samples]` at `rate`; the shorter length counts, and only frames in which the
-    target sounds. 0 where there is none. Frames in which the estimate has no chroma count as 0.
+    target sounds. 0 where there is no such frame. Frames in which the estimate has no chroma count as 0.
     """
-    a, b = _alike(estimate, target, rate)
+    a, b = _same_length(estimate, target, rate)
     module = Chroma()
-    heard = _sounding(b)
-    if not bool(heard.any()):
+    sounding = _sounding(b)
+    if not bool(sounding.any()):
         return 0.0
-    one, two = (_centred(module(sound)[heard]) for sound in (a, b))
-    return float((one * two).sum(-1).mean())
+    estimate_chroma, target_chroma = (_centred(module(sound)[sounding]) for sound in (a, b))
+    return float((estimate_chroma * target_chroma).sum(-1).mean())
 
 
 def f0(audio: Tensor) -> Tensor:
@@ -45,16 +45,16 @@ def f0(audio: Tensor) -> Tensor:
     shortest, longest = round(ANALYSIS_RATE / HIGHEST_HZ), round(ANALYSIS_RATE / LOWEST_HZ)
     count = audio.shape[-1] // MEL_HOP
     reach = WINDOW + longest + 1
-    before = (reach - MEL_HOP) // 2
-    padded = torch.nn.functional.pad(audio.double(), (before, reach))
-    found = [
+    left_padding = (reach - MEL_HOP) // 2
+    padded = torch.nn.functional.pad(audio.double(), (left_padding, reach))
+    blocks = [
         _periods(
             padded[first * MEL_HOP :][: (min(500, count - first) - 1) * MEL_HOP + reach].unfold(0, reach, MEL_HOP),
             shortest,
         )
         for first in range(0, count, 500)
     ]
-    return torch.cat(found).float() if found else torch.zeros(0)
+    return torch.cat(blocks).float() if blocks else torch.zeros(0)
 
 
 def f0_agreement(estimate: Tensor, target: Tensor, rate: int) -> float | None:
@@ -62,17 +62,17 @@ def f0_agreement(estimate: Tensor, target: Tensor, rate: int) -> float | None:
 
     estimate, target: as for `chroma_correlation`. None where the target has less than half a second of voiced frames.
     """
-    a, b = _alike(estimate, target, rate)
-    ours, theirs = f0(a), f0(b)
-    voiced = (theirs > 0) & _sounding(b)
+    a, b = _same_length(estimate, target, rate)
+    estimate_f0, target_f0 = f0(a), f0(b)
+    voiced = (target_f0 > 0) & _sounding(b)
     if int(voiced.sum()) < 50:
         return None
-    ours, theirs = ours[voiced], theirs[voiced]
-    near = (1200 * (ours.clamp_min(1e-3) / theirs).log2()).abs() <= CENTS
+    estimate_f0, target_f0 = estimate_f0[voiced], target_f0[voiced]
+    near = (1200 * (estimate_f0.clamp_min(1e-3) / target_f0).log2()).abs() <= CENTS
     return float(near.float().mean())
 
 
-def _alike(estimate: Tensor, target: Tensor, rate: int) -> tuple[Tensor, Tensor]:
+def _same_length(estimate: Tensor, target: Tensor, rate: int) -> tuple[Tensor, Tensor]:
     """Mono at 24 kHz, both of one length, a whole number of frames."""
     a, b = to_distance_rate(estimate, rate), to_distance_rate(target, rate)
     n = min(len(a), len(b)) // MEL_HOP * MEL_HOP
@@ -110,8 +110,8 @@ def _periods(frames: Tensor, shortest: int) -> Tensor:
     valley = (inner <= normalised[:, shortest - 1 : -2]) & (inner < normalised[:, shortest + 1 :])
     below = valley & (inner < VOICED)
     first = below.int().argmax(1)
-    at = first + shortest
-    left, here, right = (normalised.gather(1, (at + k)[:, None])[:, 0] for k in (-1, 0, 1))
-    shift = (left - right) / (2 * (left - 2 * here + right)).clamp_min(1e-12)
-    hertz = ANALYSIS_RATE / (at + shift.clamp(-1, 1))
+    lag = first + shortest
+    left, middle, right = (normalised.gather(1, (lag + k)[:, None])[:, 0] for k in (-1, 0, 1))
+    shift = (left - right) / (2 * (left - 2 * middle + right)).clamp_min(1e-12)
+    hertz = ANALYSIS_RATE / (lag + shift.clamp(-1, 1))
     return torch.where(below.any(1) & (energy[:, 0] > 1e-8), hertz, torch.zeros_like(hertz))

@@ -1,4 +1,4 @@
-"""Opus at a few kbit/s as a yardstick: what a listener already knows, on the very same sound, in the same run."""
+"""Opus at a few kbit/s as a reference that listeners know, on the same sound and in the same run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST_DELAY = 4800
 
 
 class Coded(NamedTuple):
-    """`audio [1, samples]` after coding and decoding, aligned with what went in; `kbps` is the rate it really took."""
+    """`audio [1, samples]` after coding and decoding, aligned with the input; `kbps` is the actual rate."""
 
     audio: Tensor
     kbps: float

@@ -1,7 +1,7 @@
-"""CTC forced alignment: where in the frames each letter of a known text lies. Pure tensors; knows no model.
+"""CTC forced alignment: the frames of each letter of a known text. It works on tensors alone, without a model.
 
-Viterbi over the CTC states (blank, target, blank, target, ..., blank), vectorised over the states. The scores are kept
-only every BLOCK frames and the way back is found block by block, so memory grows with states, not states x frames.
+Viterbi over the CTC states (blank, target, blank, target, ..., blank), vectorised over the states. Scores are kept
+only every BLOCK frames and the path is traced back block by block, so memory grows with states, not states x frames.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _Trellis:
         self.log_probs = log_probs
         self.classes = torch.full((2 * len(targets) + 1,), blank, dtype=torch.long)
         self.classes[1::2] = targets
-        # A blank may be passed over between different targets only.
+        # Only a blank between different targets may be skipped.
         skips = torch.zeros(len(self.classes), dtype=torch.bool)
         skips[3::2] = targets[1:] != targets[:-1]
         self.closed = torch.zeros(len(self.classes)).masked_fill(~skips, -math.inf)
@@ -77,19 +77,19 @@ class _Trellis:
         frames, states = len(self.log_probs), len(self.classes)
         scores = torch.full((states,), -math.inf)
         scores[:2] = self.log_probs[0, self.classes[:2]]
-        kept = [scores]
+        checkpoints = [scores]
         for first in range(1, frames, BLOCK):
-            kept.append(self._block(kept[-1], first, min(first + BLOCK, frames), None))
-        ends = kept[-1][-2:]
+            checkpoints.append(self._block(checkpoints[-1], first, min(first + BLOCK, frames), None))
+        ends = checkpoints[-1][-2:]
         score = float(ends.max())
         if score == -math.inf:
             raise LyricsError("the text has probability 0 in these frames; are these the words of this recording?")
         state = states - len(ends) + int(ends.argmax())
         path = torch.empty(frames, dtype=torch.long)
         steps = torch.empty(BLOCK, states, dtype=torch.int8)
-        for index in range(len(kept) - 2, -1, -1):
+        for index in range(len(checkpoints) - 2, -1, -1):
             first, last = 1 + index * BLOCK, min(1 + (index + 1) * BLOCK, frames)
-            self._block(kept[index], first, last, steps)
+            self._block(checkpoints[index], first, last, steps)
             for t in range(last - 1, first - 1, -1):
                 path[t] = state
                 state -= int(steps[t - first, state])
@@ -97,54 +97,54 @@ class _Trellis:
         return self._spans(path, score)
 
     def _block(self, scores: Tensor, first: int, last: int, steps: Tensor | None) -> Tensor:
-        """Scores after frame `last - 1`, from those after `first - 1`; `steps [frames, states]`: states come from 0..2 before."""
+        """Scores after frame `last - 1`, from those after `first - 1`; `steps [frames, states]` gets 0..2, the states moved."""
         states = len(self.classes)
         padded = torch.full((states + 2,), -math.inf)
         stay, step, skip = padded[2:], padded[1:-1], padded[:-2]
         stay.copy_(scores)
-        best, passed = torch.empty(states), torch.empty(states)
+        best, skipped = torch.empty(states), torch.empty(states)
         for t in range(first, last):
-            torch.add(skip, self.closed, out=passed)
+            torch.add(skip, self.closed, out=skipped)
             torch.maximum(stay, step, out=best)
             if steps is not None:
-                came = (step > stay).to(torch.int8)
-                steps[t - first] = came.masked_fill_(passed > best, 2)
-            torch.maximum(best, passed, out=best)
+                offsets = (step > stay).to(torch.int8)
+                steps[t - first] = offsets.masked_fill_(skipped > best, 2)
+            torch.maximum(best, skipped, out=best)
             torch.add(best, self.log_probs[t].index_select(0, self.classes), out=stay)
         return stay.clone()
 
     def _spans(self, path: Tensor, score: float) -> WordAlignment:
         inside = path % 2 == 1
         owners = path[inside] // 2
-        at = inside.nonzero()[:, 0]
+        positions = inside.nonzero()[:, 0]
         n = len(self.classes) // 2
-        start = torch.full((n,), len(path)).scatter_reduce(0, owners, at, "amin")
-        stop = torch.zeros(n, dtype=torch.long).scatter_reduce(0, owners, at + 1, "amax")
-        own = self.log_probs[at, self.classes[path[inside]]]
-        scores = torch.zeros(n).index_add(0, owners, own) / (stop - start)
+        start = torch.full((n,), len(path)).scatter_reduce(0, owners, positions, "amin")
+        stop = torch.zeros(n, dtype=torch.long).scatter_reduce(0, owners, positions + 1, "amax")
+        frame_scores = self.log_probs[positions, self.classes[path[inside]]]
+        scores = torch.zeros(n).index_add(0, owners, frame_scores) / (stop - start)
         return WordAlignment(start, stop, scores, score)
 
 
 def encode_words(words: Sequence[str], vocabulary: TextVocabulary) -> tuple[list[int], list[int]]:
-    """Classes of a text and for each the index of its word; -1 for what stands between words (a space class)."""
+    """Classes of a text and for each the index of its word; -1 for a separator between words (a space class)."""
     classes: list[int] = []
     owners: list[int] = []
     for index, word in enumerate(words):
-        own = vocabulary.encode(word)
-        if own and classes:
+        word_classes = vocabulary.encode(word)
+        if word_classes and classes:
             classes += vocabulary.separator
             owners += [-1] * len(vocabulary.separator)
-        classes += own
-        owners += [index] * len(own)
+        classes += word_classes
+        owners += [index] * len(word_classes)
     return classes, owners
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """Lyrics with times, and how much the head's word is worth.
+    """Lyrics with times, and how far the head can be trusted.
 
-    margin: how many nats a letter the text fits better than the same text read backwards. A head that recognizes the
-    words gives one or more, one that knows nothing of them about 0 whatever the text.
+    margin: nats per letter by which the text fits better than the same text reversed. A head that recognizes the words gives
+    one or more; one that does not gives about 0, whatever the text.
     """
 
     lyrics: Lyrics
@@ -154,7 +154,7 @@ class Aligned:
 def align_lyrics(
     lyrics: Lyrics, log_probs: Tensor, classes: Tensor, vocabulary: TextVocabulary, frame: float = FRAME_SECONDS
 ) -> Aligned:
-    """The times of words by a CTC head.
+    """Word times from a CTC head.
 
     log_probs: `[frames, columns]`, a column for each of `classes` (see `needed_classes`); frame: seconds. Words that have
     no class (another script) stay without times. Raises LyricsError when no word has any, or when they do not fit.
@@ -164,10 +164,10 @@ def align_lyrics(
         raise LyricsError("none of the words has letters that the model's vocabulary knows; align with another model")
     columns = torch.searchsorted(classes, torch.tensor(encoded))
     blank = int(torch.searchsorted(classes, torch.tensor(vocabulary.size)))
-    found = align(log_probs, columns, blank)
+    alignment = align(log_probs, columns, blank)
     backwards = align(log_probs, columns.flip(0), blank)
     times: dict[int, tuple[float, float]] = {}
-    for owner, start, stop in zip(owners, found.start.tolist(), found.stop.tolist(), strict=True):
+    for owner, start, stop in zip(owners, alignment.start.tolist(), alignment.stop.tolist(), strict=True):
         if owner >= 0:
             times[owner] = (times.get(owner, (start * frame,))[0], stop * frame)
     lines: list[LyricLine] = []
@@ -175,14 +175,14 @@ def align_lyrics(
     for line in lyrics.lines:
         words = tuple(SungWord(w.text, *times.get(at + i, (None, None))) for i, w in enumerate(line.words))
         at += len(words)
-        known = [w for w in words if w.timed]
-        first, last = (known[0].start, known[-1].end) if known else (None, None)
+        timed = [w for w in words if w.timed]
+        first, last = (timed[0].start, timed[-1].end) if timed else (None, None)
         lines.append(LyricLine(line.text, first, last, words))
-    margin = (found.score - backwards.score) / len(encoded)
+    margin = (alignment.score - backwards.score) / len(encoded)
     return Aligned(Lyrics(tuple(lines), lyrics.language, "aligned", lyrics.notes), margin)
 
 
 def needed_classes(lyrics: Lyrics, vocabulary: TextVocabulary) -> Tensor:
-    """The classes that `align_lyrics` looks at, sorted, with the blank: of 119,548 a song needs a few hundred."""
+    """The classes that `align_lyrics` needs, sorted, with the blank: of 119,548 a song needs a few hundred."""
     encoded, _ = encode_words([word.text for word in lyrics.words], vocabulary)
     return torch.tensor(sorted({*encoded, vocabulary.size}))

@@ -10,7 +10,7 @@ from duotok.lyrics.guess import guess
 from duotok.lyrics.types import LyricsError
 
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-# UltraStar writes the name in its own words.
+# UltraStar has names of its own for encodings.
 NAMES = {"utf8": "utf-8", "auto": "", "local": "", "cp1252": "cp1252", "cp1250": "cp1250"}
 _DECLARED = re.compile(rb"^#ENCODING:\s*([\w-]+)", re.IGNORECASE | re.MULTILINE)
 # Of control characters only tab, line feeds, form feed and carriage return belong in a text.
@@ -18,7 +18,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffe\uffff]")
 
 
 class Decoded(NamedTuple):
-    """`note`: what is to be said of the encoding, "" where there was no doubt."""
+    """`note`: a remark on a guessed encoding, "" where there was no doubt."""
 
     text: str
     encoding: str
@@ -26,10 +26,10 @@ class Decoded(NamedTuple):
 
 
 def decode(data: bytes, name: str, encoding: str = "") -> Decoded:
-    """The text of a file. encoding: what it is in, where that is known. Else, in this order:
+    """The text of a file. encoding: its encoding, where that is known. Otherwise, in this order:
 
     1. a byte order mark (UTF-8, UTF-16); 2. the file's own `#ENCODING:`; 3. UTF-8, and UTF-16 without its mark; 4. a guess
-    (`duotok.lyrics.guess`), which is said together with its confidence.
+    (`duotok.lyrics.guess`), reported together with its confidence.
 
     Raises LyricsError, beginning with `name`, for an unknown encoding, for bytes that are no text in it, and where a guess
     would be unsure.
@@ -42,9 +42,11 @@ def decode(data: bytes, name: str, encoding: str = "") -> Decoded:
                 f"{name}: no encoding '{encoding}'; try utf-8, cp1252, cp1251, shift_jis, gb18030"
             ) from None
         return Decoded(_checked(data, encoding, name, f"is no {encoding}"), encoding)
-    for bom, known in BOMS:
+    for bom, candidate in BOMS:
         if data.startswith(bom):
-            return Decoded(_checked(data, known, name, f"its byte order mark says {known}, its bytes do not"), known)
+            return Decoded(
+                _checked(data, candidate, name, f"its byte order mark says {candidate}, its bytes do not"), candidate
+            )
     declared = _DECLARED.search(data[:4096])
     if declared:
         stated = declared[1].decode("ascii").lower()
@@ -52,21 +54,21 @@ def decode(data: bytes, name: str, encoding: str = "") -> Decoded:
         text = _try(data, stated) if stated else None
         if text is not None:
             return Decoded(text, stated)
-    for known in ("utf-8", *_utf16(data)):
-        text = _try(data, known)
+    for candidate in ("utf-8", *_utf16(data)):
+        text = _try(data, candidate)
         if text is not None and ("\x1b" not in text):
-            return Decoded(text, known)
-    found = guess(data)
-    if found is None:
+            return Decoded(text, candidate)
+    guessed = guess(data)
+    if guessed is None:
         raise LyricsError(
             f"{name}: no text in UTF-8 or any other encoding that is known here; save it as UTF-8, or give --encoding"
         )
-    if not found.sure:
-        others = ", ".join((found.encoding, *found.others))
+    if not guessed.sure:
+        others = ", ".join((guessed.encoding, *guessed.others))
         raise LyricsError(
             f"{name}: its encoding cannot be told ({others} are likely); save it as UTF-8, or give --encoding"
         )
-    return Decoded(found.text, found.encoding, f"read as {found.encoding}, {found.confidence:.0%} sure")
+    return Decoded(guessed.text, guessed.encoding, f"read as {guessed.encoding}, {guessed.confidence:.0%} sure")
 
 
 def _utf16(data: bytes) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""Which encoding the bytes of a text are in, where nothing says so: a guess with its confidence.
+"""Guess the encoding of a text that does not state it, with a confidence.
 
-charset-normalizer weighs the candidates (how much mess, how much of a language). What it cannot tell is told by alphabets:
-Western, Central European, Turkish and Baltic texts differ in their accented letters alone, and the multi-byte encodings of
-East Asia read each other's bytes as rare characters.
+charset-normalizer scores the candidates (noise, and likeness to a language). What it cannot distinguish, alphabets do:
+Western, Central European, Turkish and Baltic texts differ only in their accented letters, and the multi-byte encodings of
+East Asia decode each other's bytes to rare characters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ALPHABETS = {
     "Croatian, Slovene": "čćđšž", "Romanian": "ăâîșțşţ", "Albanian": "ëç", "Turkish": "çğıöşüâîû",
     "Lithuanian": "ąčęėįšųūž", "Latvian": "āčēģīķļņšūž", "Estonian": "äöõüšž",
 }  # fmt: skip
-# Some words that stand in nearly every text of a language, those without accents.
+# Some words without accents that occur in nearly every text of a language.
 SMALL_WORDS = {
     "French": "le la les et je tu que de un une dans pour", "German": "der die das und ich nicht ist ein mit du",
     "Spanish": "el la que de y en los por un una", "Portuguese": "o que de um uma eu com os para meu",
@@ -39,7 +39,7 @@ SMALL_WORDS = {
 VOWELS = {
     "cp1251": "аеёиоуыэюяіїє", "koi8_r": "аеёиоуыэюя", "koi8_u": "аеёиоуыэюяіїє", "cp1253": "αεηιουωάέήίόύώϊϋ",
 }  # fmt: skip
-# Signs that stand in no word: where letters were expected they tell a wrong encoding.
+# Signs that occur in no word: between letters they show a wrong encoding.
 _INSIDE = re.compile(
     r"(?<=[A-Za-z])[\u00a2-\u00a9\u00ac\u00ae-\u00b3\u00b5\u00b6\u00b8\u00b9\u00bc-\u00bf\u2020\u2021\u2030\u20ac]"
 )
@@ -49,7 +49,7 @@ MOST_MESS = 0.2
 
 
 class Guess(NamedTuple):
-    """confidence: 0 to 1, of the text being the right one; others: encodings that would give another likely text."""
+    """confidence: 0 to 1, that the text is right; others: encodings that would give another likely text."""
 
     text: str
     encoding: str
@@ -72,11 +72,11 @@ def guess(data: bytes) -> Guess | None:
     for match in from_bytes(data, cp_isolation=[*MULTIBYTE, *OTHERS], threshold=MOST_MESS):
         text = str(match)
         if not _CONTROL.search(text.replace("\x1b", "")):
-            add(text, match.encoding, 1 - match.chaos - _strange(text, match.encoding) + 0.3 * match.coherence)
+            add(text, match.encoding, 1 - match.chaos - _implausibility(text, match.encoding) + 0.3 * match.coherence)
     for encoding in LATIN:
-        found = _latin(data, encoding)
-        if found is not None:
-            add(found[0], encoding, found[1])
+        decoded = _latin(data, encoding)
+        if decoded is not None:
+            add(decoded[0], encoding, decoded[1])
     ranked = sorted(((score, encoding, text) for text, (score, encoding) in scores.items()), reverse=True)
     ranked = [entry for entry in ranked if entry[0] > 1 - MOST_MESS]
     if not ranked:
@@ -102,12 +102,12 @@ def _latin(data: bytes, encoding: str) -> tuple[str, float] | None:
         return text, 1.0 - 0.5 * bool(inside)
     words = re.findall(r"[a-z]+", text.lower())
 
-    def of(language: str) -> float:
+    def coverage(language: str) -> float:
         small = SMALL_WORDS[language].split()
-        spoken = sum(word in small for word in words) / max(1, len(words))
-        return sum(letter in ALPHABETS[language] for letter in accented) / len(accented) + min(0.2, spoken)
+        small_share = sum(word in small for word in words) / max(1, len(words))
+        return sum(letter in ALPHABETS[language] for letter in accented) / len(accented) + min(0.2, small_share)
 
-    covered = max(map(of, ALPHABETS))
+    covered = max(map(coverage, ALPHABETS))
     if len(accented) > plain:  # letters of another script, read as accents
         return None
     upper = sum(a.islower() and b.isupper() for a, b in pairwise(text)) / len(text)
@@ -115,8 +115,8 @@ def _latin(data: bytes, encoding: str) -> tuple[str, float] | None:
     return text, covered - inside / (len(accented) + inside) - 2 * upper + common
 
 
-def _strange(text: str, encoding: str) -> float:
-    """What speaks against a text: characters that its language hardly uses, too few vowels."""
+def _implausibility(text: str, encoding: str) -> float:
+    """A penalty for a text: characters that its language hardly uses, too few vowels."""
     letters = [letter for letter in text if letter.isalpha() and letter > "\x7f"]
     if letters and encoding in VOWELS:
         vowels = sum(letter.lower() in VOWELS[encoding] for letter in letters) / len(letters)
@@ -134,9 +134,15 @@ def _strange(text: str, encoding: str) -> float:
     if encoding in ("cp932", "euc_jp", "iso2022_jp"):
         return halfwidth + (0.25 if kana < 0.05 else 0.0) + 0.5 * hangul
     rare = share(("\u3400", "\u4dff"), ("\ue000", "\uf8ff"))
-    return 0.5 * kana + 0.5 * jamo + 0.5 * hangul + rare + (0.15 if encoding == "gb18030" and _seldom(text) else 0.0)
+    return (
+        0.5 * kana
+        + 0.5 * jamo
+        + 0.5 * hangul
+        + rare
+        + (0.15 if encoding == "gb18030" and _lacks_common_han(text) else 0.0)
+    )
 
 
-def _seldom(text: str) -> bool:
-    """Whether none of the characters that stand in every Chinese text is there."""
+def _lacks_common_han(text: str) -> bool:
+    """Whether the text has none of the characters that occur in every Chinese text."""
     return len(text) > 20 and not any(common in text for common in "的我你是不一了在人有这這来來他们們")

@@ -12,16 +12,16 @@ _CLOCK = r"(\d{1,4}):(\d{1,2})(?:[.:](\d{1,3}))?"
 _LINE_TAG = re.compile(rf"\[{_CLOCK}\]")
 _ANY_TAG = re.compile(rf"[\[<]{_CLOCK}[\]>]")
 _HEADER = re.compile(r"\[([A-Za-z#]\w*)\s*:(.*)\]\s*$")
-# What Chinese services put before the song as if it were sung.
+# Credits that Chinese services put before the song as if they were sung.
 _CREDIT = re.compile(
     r"(作词|作曲|编曲|词|曲|制作人|监制|混音|录音|母带|出品|和声|吉他|贝斯|鼓|键盘|演唱|原唱)[^:：]{0,4}[:：]"
 )
 
 LAST_WORD = 1.5
-"""Seconds of a last word whose end nobody states."""
+"""Seconds of a last word without an end."""
 
 TIMED = re.compile(rf"^\s*\[{_CLOCK}\]", re.MULTILINE)
-"""How a file of this format is known."""
+"""Identifies a file of this format."""
 
 
 def _seconds(match: re.Match[str], offset: float) -> float:
@@ -30,7 +30,7 @@ def _seconds(match: re.Match[str], offset: float) -> float:
 
 
 def parse(text: str) -> Draft:
-    """Lines in order of time. A positive offset (milliseconds) makes words come earlier, as players have it."""
+    """Lines in order of time. A positive offset (milliseconds) makes words earlier, as in players."""
     headers: dict[str, str] = {}
     rows = []
     for row in text.splitlines():
@@ -61,7 +61,7 @@ def parse(text: str) -> Draft:
         elif texts[i]:
             later = next((j for j in range(i + 1, len(timed)) if timed[j][0] > start), None)
             following = None if later is None else timed[later][0]
-            # An empty line says where the one before ends; a line that only begins later says less.
+            # An empty line states where the one before ends; the start of a later line is only an upper bound.
             end = following if later is not None and not texts[later] else None
             last = end if end is not None or following is None else min(following, start + LONGEST_LINE)
             words = words_of_pieces(_pieces(start, rest, last, offset)) if _ANY_TAG.search(rest) else []
@@ -72,7 +72,7 @@ def parse(text: str) -> Draft:
 
 
 def _pieces(start: float, rest: str, end: float | None, offset: float) -> list[Piece]:
-    """Stretches of text between time tags; a last one without a tag behind it ends with the line, or LAST_WORD later."""
+    """Stretches of text between time tags; a last one without a tag after it ends with the line, or LAST_WORD later."""
     tags = list(_ANY_TAG.finditer(rest))
     marks = [(start, 0), *((_seconds(tag, offset), tag.end()) for tag in tags)]
     stops = [*((_seconds(tag, offset), tag.start()) for tag in tags), (None, len(rest))]

@@ -1,4 +1,4 @@
-"""One call for every lyrics file: `read_lyrics(path)`. The format is told from the content."""
+"""One call for every lyrics file: `read_lyrics(path)`. The format is detected from the content."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def read_lyrics(
 ) -> Lyrics:
     """Lyrics of a file, with times in seconds of the recording where the file has any.
 
-    format: told from the content unless given. encoding: told as far as it can be (`duotok.lyrics.encodings`) unless given; a
-    guess is said in `notes`. seconds: length of the recording; words behind it are left out. start:
-    where in the lyrics' time the recording begins (it is part of a longer file). Faults (overlaps, zero lengths, words
-    without times ...) are repaired and said in `notes`; strict: the first one raises. Raises LyricsError, in one line, for
-    what is missing, is no text, holds no lyrics or is not of the format.
+    format, encoding: detected from the content unless given (`duotok.lyrics.encodings`); a guessed encoding is stated in
+    `notes`. seconds: length of the recording; words after it are left out. start: second of the lyrics' time at which the
+    recording begins (it is part of a longer file). Faults (overlaps, zero lengths, words without times ...) are repaired and
+    listed in `notes`; strict: the first one raises. Raises LyricsError, in one line, for a file that is missing, is no text,
+    holds no lyrics or is not of the format.
     """
     name, file = str(path), Path(path)
     try:
@@ -57,14 +57,14 @@ def read_lyrics(
     if not text.strip():
         raise LyricsError(f"{name}: empty; put lyrics there, or leave the recording without")
     values = _json(text, file, format, name)
-    kind = format or _kind(text, values, name)
+    kind = format or _detect_format(text, values, name)
     if kind not in FORMATS:
         raise LyricsError(f"{name}: format '{kind}' is not known; choose {', '.join(FORMATS)}")
-    found = repair(_draft(kind, text, values, file, name), name, seconds, start, strict)
+    lyrics = repair(_draft(kind, text, values, file, name), name, seconds, start, strict)
     if not guessed:
-        return found
+        return lyrics
     log.warning("%s: %s; save it as UTF-8, or give its encoding", name, guessed)
-    return replace(found, notes=(guessed, *found.notes))
+    return replace(lyrics, notes=(guessed, *lyrics.notes))
 
 
 def _json(text: str, path: Path, format: Format | None, name: str) -> Any:
@@ -81,9 +81,9 @@ def _json(text: str, path: Path, format: Format | None, name: str) -> Any:
     return None
 
 
-def _kind(text: str, values: Any, name: str) -> Format:
+def _detect_format(text: str, values: Any, name: str) -> Format:
     if values is not None:
-        return _json_kind(values, name)
+        return _detect_json_format(values, name)
     header = text.lstrip().splitlines()[0].strip().lower()
     if header.startswith(tables.WORDS_HEADER):
         return "jamendo-words"
@@ -98,10 +98,10 @@ def _kind(text: str, values: Any, name: str) -> Format:
     return "text"
 
 
-def _json_kind(values: Any, name: str) -> Format:
+def _detect_json_format(values: Any, name: str) -> Format:
     first = values[0] if isinstance(values, list) and values else values
     if values == []:
-        return "funasr"  # that is how it says "no speech"
+        return "funasr"  # FunASR's result for "no speech"
     if isinstance(values, dict):
         if "lines" in values:
             return "duotok"
@@ -149,7 +149,7 @@ def _draft(kind: Format, text: str, values: Any, path: Path, name: str) -> Draft
 
 
 def _plain(text: str) -> Draft:
-    """A line a line; marks of sections such as `[Chorus]` are left out."""
+    """Each row is a line; section marks such as `[Chorus]` are left out."""
     rows = [row.strip() for row in text.splitlines() if row.strip()]
     sung = [row for row in rows if not _SECTION.match(row)]
     notes = [f"{len(rows) - len(sung)} x mark of a section, left out"] if len(sung) < len(rows) else []

@@ -1,4 +1,4 @@
-"""What speech recognizers write: WhisperX JSON and FunASR JSON."""
+"""Readers of the JSON that speech recognizers write: WhisperX and FunASR."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def funasr(values: Any, name: str) -> Draft:
             language = language or next((language_code(tag) for tag in tags if re.fullmatch("[a-z]{2,3}", tag)), "")
             sentences = result.get("sentence_info") or ()
             if not sentences:
-                found, missed = _sentences(result)
-                lines += found
-                unmatched += missed
+                sentence_lines, sentence_unmatched = _sentences(result)
+                lines += sentence_lines
+                unmatched += sentence_unmatched
             for sentence in sentences:
                 text = _plain(sentence.get("text") or sentence.get("sentence") or "")
                 words = _tokens(text, sentence.get("timestamp") or (), sentence.get("raw_text"))
@@ -97,11 +97,11 @@ def _sentences(result: dict[str, Any]) -> tuple[list[LyricLine], int]:
     text, stamps = _plain(result.get("text") or ""), result.get("timestamp") or ()
     if not text:
         return [], 0
-    given = result.get("words")
-    if isinstance(given, list) and len(given) == len(stamps):  # SenseVoice with output_timestamp
+    tokens_given = result.get("words")
+    if isinstance(tokens_given, list) and len(tokens_given) == len(stamps):  # SenseVoice with output_timestamp
         tokens = [
             SungWord(str(t).strip("\u2581 "), _milliseconds(s[0]), _milliseconds(s[1]))
-            for t, s in zip(given, stamps, strict=True)
+            for t, s in zip(tokens_given, stamps, strict=True)
         ]
         return lines_by_pauses([token for token in tokens if token.text]), 0
     words = _tokens(text, stamps, result.get("raw_text"))

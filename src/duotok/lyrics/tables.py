@@ -1,4 +1,4 @@
-"""jamendolyrics' tables of words and lines, and JSON lists of words (ours, and those beside UltraStar songs)."""
+"""jamendolyrics' tables of words and lines, and JSON lists of words (DuoTok's own, and those beside UltraStar songs)."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ def jamendo_words(text: str, path: Path) -> Draft:
     Raises LyricsError when the words are missing or are not as many as their times.
     """
     rows = _rows(text, WORDS_HEADER, path)
-    spoken = path.parents[1].parent / "lyrics" / f"{path.stem}.words.txt" if len(path.parents) > 2 else path
-    for place in (spoken, path.with_name(f"{path.stem}.words.txt")):
+    words_path = path.parents[1].parent / "lyrics" / f"{path.stem}.words.txt" if len(path.parents) > 2 else path
+    for place in (words_path, path.with_name(f"{path.stem}.words.txt")):
         if place.is_file():
             break
     else:
-        raise LyricsError(f"{path}: times without words; {spoken} is missing")
+        raise LyricsError(f"{path}: times without words; {words_path} is missing")
     words = [line for line in decode(place.read_bytes(), str(place)).text.splitlines() if line.strip()]
     if len(words) != len(rows):
         raise LyricsError(f"{path}: {len(rows)} times for the {len(words)} words of {place}; get both again")
     lines: list[LyricLine] = []
-    held: list[SungWord] = []
+    line_words: list[SungWord] = []
     for word, row in zip(words, rows, strict=True):
-        held.append(SungWord(word.strip(), _time(row["word_start"], path), _time(row["word_end"], path)))
+        line_words.append(SungWord(word.strip(), _time(row["word_start"], path), _time(row["word_end"], path)))
         if _time(row["line_end"], path) is not None:
-            lines.append(line_of(held))
-            held = []
-    if held:
-        lines.append(line_of(held))
+            lines.append(line_of(line_words))
+            line_words = []
+    if line_words:
+        lines.append(line_of(line_words))
     return Draft(lines, _jamendo_language(path), "jamendolyrics")
 
 
@@ -70,7 +70,7 @@ def jamendo_lines(text: str, path: Path) -> Draft:
 
 
 def _jamendo_language(path: Path) -> str:
-    """The dataset's own table, two folders up, says it."""
+    """From the dataset's own table, two folders up."""
     table = path.parents[2] / "JamendoLyrics.csv" if len(path.parents) > 2 else path
     if not table.is_file() or table == path:
         return ""
@@ -84,22 +84,22 @@ def _jamendo_language(path: Path) -> str:
 def word_list(words: list[Any], language: str, source: str, path: str) -> Draft:
     """A list of {"word" or "text", "start", "end"}, lines by their "line" numbers if they have some, else by pauses."""
     try:
-        found = [
+        sung_words = [
             SungWord(str(w["word"] if "word" in w else w["text"]), number(w["start"]), number(w["end"])) for w in words
         ]
         marks = [w.get("line") for w in words]
         groups: dict[Any, list[SungWord]] = {mark: [] for mark in marks}
     except (KeyError, TypeError, AttributeError) as error:
-        raise LyricsError(f"{path}: not a list of words with times ({error!r})") from None
-    if None in marks or not found:
-        return Draft(lines_by_pauses(found), language, source)
-    for word, mark in zip(found, marks, strict=True):
+        raise LyricsError(f"{path}: not a list of words with times ({error!r}); write the file again") from None
+    if None in marks or not sung_words:
+        return Draft(lines_by_pauses(sung_words), language, source)
+    for word, mark in zip(sung_words, marks, strict=True):
         groups[mark].append(word)
     return Draft([line_of(group) for group in groups.values()], language, source)
 
 
 def duotok_json(values: dict[str, Any], path: str) -> Draft:
-    """What `Lyrics.as_json` gave."""
+    """JSON as `Lyrics.as_json` writes it."""
     try:
         lyrics = Lyrics.from_json(values)
     except LyricsError as error:

@@ -27,7 +27,7 @@ class TextVocabulary(Protocol):
 
     @property
     def separator(self) -> list[int]:
-        """Classes between two words; none where pieces know themselves whether they begin one."""
+        """Classes between two words; none where the pieces themselves mark the beginning of a word."""
         ...
 
     def encode(self, text: str) -> list[int]: ...
@@ -60,7 +60,7 @@ class BertVocabulary:
     """`bert-base-multilingual-cased` word pieces (119,547): the paper's lyric tokenizer.
 
     vocab: a local `vocab.txt`, a folder that holds one, or a name on the Hugging Face hub. Chinese characters are split
-    one by one. Needs the `tokenizers` package. Raises ConfigError when the vocabulary is missing, is none, or cannot be
+    one by one. Needs the `tokenizers` package. Raises ConfigError when the vocabulary is missing, invalid, or cannot be
     fetched; MissingExtraError without the package.
     """
 
@@ -73,7 +73,7 @@ class BertVocabulary:
         try:
             self._tokenizer = BertWordPieceTokenizer(str(path), lowercase=False, strip_accents=False)
             self._tokenizer.encode("a")
-        except Exception as error:  # the Rust side has its own kinds
+        except Exception as error:  # the Rust side raises classes of its own
             reason = " ".join(str(error).split())[:100]
             raise ConfigError(f"{path}: no BERT vocabulary ({reason}); give the vocab.txt of {BERT_NAME}") from None
 
@@ -86,12 +86,12 @@ class BertVocabulary:
         return []
 
     def encode(self, text: str) -> list[int]:
-        # The vocabulary has composed letters, and no typographic marks: they would be [UNK].
+        # The vocabulary has composed letters and no typographic marks, which would become [UNK].
         plain = unicodedata.normalize("NFC", text).translate(_PLAIN_MARKS)
         return list(self._tokenizer.encode(plain, add_special_tokens=False).ids)
 
     def decode(self, classes: list[int]) -> str:
-        """Pieces joined to words; white space, typographic marks and what became [UNK] are not what they were."""
+        """Pieces joined to words; white space, typographic marks and [UNK] do not come back."""
         pieces = [self._tokenizer.id_to_token(c) or "" for c in classes]
         text = ""
         for piece in pieces:
@@ -100,7 +100,7 @@ class BertVocabulary:
 
 
 def _without_gaps(text: str) -> str:
-    """No space between Chinese characters, before marks that end something, or around an apostrophe within a word."""
+    """No space between Chinese characters, before closing punctuation, or around an apostrophe within a word."""
     text = re.sub(r"(?<=\w) ?(['’]) ?(?=\w)", r"\1", text)
     text = re.sub(r" (?=[.,!?;:)\]}%，。！？；：、）】」』])", "", text)
     return re.sub(f"(?<=[{CJK}，。！？；：、]) (?=[{CJK}，。！？；：、])", "", text)
@@ -120,7 +120,7 @@ def find_vocabulary(vocab: str | Path) -> Path:
         from huggingface_hub import hf_hub_download
 
         return Path(hf_hub_download(name, "vocab.txt"))
-    except Exception as error:  # the hub client has dozens of kinds, all with pages of text
+    except Exception as error:  # the hub client has dozens of error classes, all with long texts
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(f"{name}: vocab.txt not fetched from the hub ({reason}); give a local vocab.txt") from None
 

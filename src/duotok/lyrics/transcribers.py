@@ -1,4 +1,4 @@
-"""WhisperX and FunASR, each in an environment of its own: their pins conflict with ours, so we exchange files with them.
+"""WhisperX and FunASR, each in an environment of its own: their pins conflict with DuoTok's, so files are exchanged.
 
 A tool is started once and kept (its models take long to load); each recording goes to it as a wav file and comes back as
 the tool's own JSON, which `duotok.lyrics.speech` reads. Not verified here with the real tools.
@@ -29,7 +29,7 @@ CHINESE = "zh"
 
 @dataclass(frozen=True)
 class Tool:
-    """A recognizer: how it is installed, its default model, and who reads its JSON."""
+    """A recognizer: how it is installed, its default model, and the parser of its JSON."""
 
     name: str
     install: str
@@ -61,7 +61,7 @@ class ToolConfig:
 
 
 def route(language: str, chosen: str) -> str:
-    """Which tool hears a recording: "auto" gives Chinese to FunASR and all else to WhisperX; another choice is kept."""
+    """The tool for a recording: "auto" gives Chinese to FunASR and all else to WhisperX; another choice is kept."""
     if chosen == "auto":
         return "funasr" if language == CHINESE else "whisperx"
     return chosen
@@ -76,7 +76,7 @@ def interpreter(python: str, tool: str = "") -> Path:
 class Transcriber:
     """A running tool. Use as a context manager, or call `close`.
 
-    Raises ConfigError when the environment or the tool in it is missing; LyricsError for a recording that it cannot do.
+    Raises ConfigError when the environment or the tool in it is missing; LyricsError for a recording that it cannot transcribe.
     """
 
     def __init__(self, config: ToolConfig) -> None:
@@ -100,7 +100,7 @@ class Transcriber:
     ) -> Lyrics:
         """Lyrics of a sound file, or of `seconds` of it from `start`; times count from there.
 
-        language: ISO 639-1, "" lets the tool find out. Where it hears no words there are no lines.
+        language: ISO 639-1, "" lets the tool find out. A recording without words gives no lines.
         """
         with tempfile.TemporaryDirectory(prefix="duotok-words-") as folder:
             wav, out = Path(folder) / "audio.wav", Path(folder) / "words.json"

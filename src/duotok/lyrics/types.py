@@ -1,4 +1,4 @@
-"""Lyrics with times, as all readers, transcribers and the aligner give them."""
+"""Lyrics with times: the result of all readers, transcribers and the aligner."""
 
 from __future__ import annotations
 

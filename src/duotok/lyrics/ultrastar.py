@@ -14,7 +14,7 @@ _NOTE = re.compile(rf"[:*FRG]\s*{_NUMBER}\s+{_NUMBER}\s+{_NUMBER}(?:\s(.*))?$")
 _BREAK = re.compile(rf"-\s*{_NUMBER}(?:\s+{_NUMBER})?\s*$")
 _TEMPO = re.compile(rf"B\s*{_NUMBER}\s+(\d{{1,6}}(?:[.,]\d{{1,6}})?)\s*$")
 NOTES = re.compile(r"^[:*FRG]\s*-?\d+\s+\d+\s+-?\d+", re.MULTILINE)
-"""How a file of this format is known, together with a #BPM."""
+"""Identifies a file of this format, together with a #BPM."""
 
 
 class _Clock:
@@ -43,7 +43,7 @@ def _number(headers: dict[str, str], tag: str, default: float | None, name: str)
 
 
 def parse(text: str, name: str) -> Draft:
-    """Lines as the file's own; each voice of a duet gives its lines. Raises LyricsError without a usable #BPM or #GAP."""
+    """Lines as in the file; each voice of a duet has its own. Raises LyricsError without a usable #BPM or #GAP."""
     headers: dict[str, str] = {}
     for row in text.splitlines():
         tag, colon, value = row.strip().lstrip("\ufeff").partition(":")
@@ -65,7 +65,7 @@ def parse(text: str, name: str) -> Draft:
         row = row.lstrip()
         if note := _NOTE.match(row):
             start, length, syllable = int(note[1]) + shift, int(note[2]), note[4] or ""
-            # A tilde holds the vowel before it: no text of its own.
+            # A tilde prolongs the vowel before it and has no text of its own.
             pieces.append((syllable.replace("~", ""), clock(start), clock(start + length)))
         elif stop := _BREAK.match(row):
             close()

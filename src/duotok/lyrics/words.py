@@ -60,7 +60,7 @@ def guess_language(text: str) -> str:
     return ""
 
 
-def _spoken(text: str) -> bool:
+def _has_letters(text: str) -> bool:
     return any(c.isalnum() for c in text)
 
 
@@ -68,7 +68,7 @@ def split_words(text: str) -> list[str]:
     """Words at spaces, Chinese characters one by one; punctuation stays with the word before it."""
     words: list[str] = []
     for token in _TOKENS.findall(text):
-        if words and (not _spoken(token) or not _spoken(words[-1])):
+        if words and (not _has_letters(token) or not _has_letters(words[-1])):
             words[-1] += token
         else:
             # "，我" comes as one token only when what follows is Latin: the mark belongs to the word before.
@@ -101,30 +101,30 @@ def share(start: float | None, end: float | None, texts: Sequence[str]) -> list[
 
 
 def words_of_pieces(pieces: Iterable[Piece]) -> list[SungWord]:
-    """Words from syllables or other timed pieces (text, start, end); a space before, in or after a piece parts words.
+    """Words from syllables or other timed pieces (text, start, end); a space before, in or after a piece separates words.
 
     A piece of several words is divided by letters; one without text prolongs the word before it.
     """
     words: list[SungWord] = []
-    inside = False
+    in_word = False
     for text, start, end in pieces:
         if not text:
             if words and end is not None:
                 words[-1] = SungWord(words[-1].text, words[-1].start, end)
             continue
         if text[0].isspace():
-            inside = False
+            in_word = False
         parts = split_words(text)
         for part, (first, last) in zip(parts, share(start, end, parts), strict=True):
-            before = words[-1] if words else None
-            if before and inside and not is_cjk(before.text[-1]) and not is_cjk(part[0]):
-                words[-1] = SungWord(before.text + part, before.start, last)
-            elif before and not _spoken(part):
-                words[-1] = SungWord(before.text + part, before.start, before.end if last is None else last)
+            previous = words[-1] if words else None
+            if previous and in_word and not is_cjk(previous.text[-1]) and not is_cjk(part[0]):
+                words[-1] = SungWord(previous.text + part, previous.start, last)
+            elif previous and not _has_letters(part):
+                words[-1] = SungWord(previous.text + part, previous.start, previous.end if last is None else last)
             else:
                 words.append(SungWord(part, first, last))
-            inside = False
-        inside = bool(parts) and not text[-1].isspace()
+            in_word = False
+        in_word = bool(parts) and not text[-1].isspace()
     return words
 
 
@@ -150,8 +150,8 @@ def _cut(words: list[SungWord], longest: float) -> list[list[SungWord]]:
         pause = start - end if start is not None and end is not None else 0.0
         return round(pause, 2), -abs(index - 0.5 - middle)
 
-    at = max(range(1, len(words)), key=gap)
-    return _cut(words[:at], longest) + _cut(words[at:], longest)
+    best_cut = max(range(1, len(words)), key=gap)
+    return _cut(words[:best_cut], longest) + _cut(words[best_cut:], longest)
 
 
 def line_of(words: Sequence[SungWord], text: str = "") -> LyricLine:

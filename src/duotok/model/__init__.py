@@ -1,4 +1,4 @@
-"""The tokenizer: Transformer, BEST-RQ, replacement noise, SimVQ, heads, routing. Knows no files and no trainer."""
+"""The tokenizer: Transformer, BEST-RQ, replacement noise, SimVQ, heads, routing. It uses neither files nor trainers."""
 
 from duotok.clock import MEL_PER_FRAME
 from duotok.model.bestrq import BestRQ, BestRQConfig

@@ -1,4 +1,4 @@
-"""BEST-RQ (Chiu et al. 2202.01855; paper 3.1): a frozen random quantizer names each frame, masked frames are guessed.
+"""BEST-RQ (Chiu et al. 2202.01855; paper 3.1): a frozen random quantizer labels each frame, and the labels of masked frames are predicted.
 
 Quantizer 8192 x 16 as in the original; targets from four stacked mel frames and span masking (0.4 s, p 0.6,
 N(0, 0.1) noise) as in MusicFM. All three are defaults: the paper's own settings are not published (docs/parameters.md, stage 1).
@@ -89,11 +89,11 @@ class RandomProjectionQuantizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, mel: Tensor, whitening: Whitening | None = None, floor: float | None = None) -> None:
-        """Take statistics from a sample of the corpus, `mel [..., 4 * frames, n_mels]`; None: as the config says.
+        """Take statistics from a sample of the corpus, `mel [..., 4 * frames, n_mels]`; None: from the config.
 
-        "bins": each bin's mean and deviation. Without it (mean 0, deviation 1) loud and quiet take most codes: every
-        bin moves with loudness. "full": the principal axes of the stack as well, eigenvalues no less than `floor` times
-        the largest; then loudness is one axis of many. It is folded into the projection, so nothing else changes.
+        "bins": each bin's mean and deviation. Without it (mean 0, deviation 1) loudness alone would decide most codes:
+        every bin moves with it. "full": the principal axes of the stack as well, eigenvalues no less than `floor` times
+        the largest; then loudness is one axis of many. The whitening is folded into the projection, so nothing else changes.
         """
         rows = mel.reshape(-1, mel.shape[-1]).double()
         self.mean.copy_(rows.mean(0))
@@ -111,7 +111,7 @@ class RandomProjectionQuantizer(nn.Module):
     def forward(self, mel: Tensor, chosen: Tensor) -> Tensor:
         """Targets `[n, codebooks]` at `chosen [batch, frames]` (bool) of clean `mel [batch, 4 * frames, n_mels]`.
 
-        At a target rate above 25 those of a token frame (2 or 4) stand behind each other: `[n * targets, codebooks]`.
+        At a target rate above 25 the targets of a token frame (2 or 4) follow each other: `[n * targets, codebooks]`.
         """
         with full_precision(mel.device):
             rows = (
@@ -135,12 +135,12 @@ def span_mask(
     """`[batch, frames]` true where masked.
 
     "grid": spans of `span` frames on a grid of random phase, each with `probability`. "start": at every frame a span
-    starts with `probability`; spans may overlap. Frames beyond an item's length are never masked; an item of which
-    nothing was chosen is masked at one random frame.
+    starts with `probability`; spans may overlap. Frames beyond an item's length are never masked; an item without a
+    masked frame is masked at one random frame.
     """
     limit = torch.full((batch,), frames, device=device) if lengths is None else lengths.to(device)
     if rule == "grid":
-        # As many cells as the item needs by itself, so that its draws do not depend on the padding.
+        # As many cells as the item needs without padding, so that its draws do not depend on the batch.
         cells = -(-limit // span) + 1
         drawn = uniform(random, (batch, -(-frames // span) + 1), cells, device) < probability
         phase = integers(random, torch.full_like(limit, span))[:, None]
@@ -151,12 +151,12 @@ def span_mask(
     valid = frame_mask(limit, frames)
     assert valid is not None
     mask = mask & valid
-    lone = integers(random, limit)[:, None]
-    return torch.where(mask.any(1, keepdim=True), mask, torch.arange(frames, device=device) == lone)
+    fallback = integers(random, limit)[:, None]
+    return torch.where(mask.any(1, keepdim=True), mask, torch.arange(frames, device=device) == fallback)
 
 
 class BestRQ(nn.Module):
-    """Stage 1's quantizer and prediction heads; a module of its own, because nothing of it is needed afterwards."""
+    """Stage 1's quantizer and prediction heads; a separate module, because nothing of it is needed afterwards."""
 
     def __init__(self, n_mels: int, width: int, config: BestRQConfig | None = None) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class BestRQ(nn.Module):
         """Masked prediction through `encoder(mel, lengths) -> [batch, frames, width]` (Tokenizer.stage1).
 
         Returns `loss` (cross-entropy at masked frames, mean over frames and codebooks of all processes), `accuracy`,
-        and `target_perplexity` (how many codes of the first codebook the batch's targets effectively use).
+        and `target_perplexity` (the effective number of codes of the first codebook among the batch's targets).
         """
         corrupted, mask = self.corrupt(mel, lengths, random)
         targets = self.quantizer(mel, mask)

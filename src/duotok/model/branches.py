@@ -1,4 +1,4 @@
-"""What exists once for each track in stage 3, and (experiment) the router that mixes both."""
+"""The modules that exist once for each track in stage 3, and (experiment) the router that mixes both."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from duotok.tracks import TRACKS
 class ProjectionIn(nn.Module):
     """Norm and linear layer down to the bottleneck, always in float32: `[..., width]` to `[..., code_dim]`.
 
-    What comes out is compared with 32,768 codes: half precision here would decide many a near tie. normed: a second layer
-    norm, without weights, behind the linear layer.
+    The output is compared with 32,768 codes: half precision would change many near ties. normed: a second layer norm, without
+    weights, after the linear layer.
     """
 
     def __init__(self, width: int, code_dim: int, normed: bool = False) -> None:
@@ -48,7 +48,7 @@ class Branch(nn.Module):
 
 
 class Router(nn.Module):
-    """Soft routing: how much each branch has to say in each frame. `[..., width]` to `[..., tracks]`, summing to 1."""
+    """Soft routing: the weight of each branch in each frame. `[..., width]` to `[..., tracks]`, summing to 1."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a tokenizer is made of; every choice that the ablations vary is a key here."""
+"""The configuration of a tokenizer; every choice that the ablations vary is a key here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from duotok.errors import ConfigError
 from duotok.tracks import STEMS
 
 BS_ROFORMER_BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 3 + (30,)
-"""BS-RoFormer's bands up to 12 kHz at 44.1 kHz / n_fft 2048: bins 0..557 of 1025, what a 24 kHz student can see."""
+"""BS-RoFormer's bands up to 12 kHz at 44.1 kHz / n_fft 2048: bins 0..557 of 1025, all that a 24 kHz student has."""
 
 
 class TokenizerConfig(Config):

@@ -1,5 +1,5 @@
-"""The model's random draws: each item of a batch from its own generator (ItemRandom), so that neither padding nor the way
-a batch is cut over processes changes them; or the whole batch at once, from a generator or (None) torch's own."""
+"""The model's random draws: each item of a batch from its own generator (ItemRandom), so that neither padding nor the split
+over processes changes them; or the whole batch at once, from a generator or (None) torch's own."""
 
 from __future__ import annotations
 

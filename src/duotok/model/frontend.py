@@ -1,8 +1,8 @@
 """Downsampling x4: normalised log-mel at 100 Hz to the 25 Hz token frames (figure of stage 1, unspecified there).
 
-Two residual convolution blocks of stride 2 and a linear layer, as in MusicFM (conv2d), in four kinds that differ in cost
+Two residual convolution blocks of stride 2 and a linear layer, as in MusicFM (conv2d), in four variants that differ in cost
 (docs/model.md). Norms act inside a time step and padding is zeroed before each convolution, so an item of a padded batch
-comes out as it does alone.
+gives the same output as alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from duotok.nn.masks import frame_mask, silence_padding
 
 Kind = Literal["conv1d", "conv2d", "pyramid", "separable"]
 SHARES: dict[str, tuple[int, int]] = {"conv2d": (1, 1), "pyramid": (8, 2), "separable": (4, 2)}
-"""Channels of the two blocks over the picture: `conv_channels` divided by these. The first block sees four times as many
-places as the second, so that is where channels cost most."""
+"""Channels of the two 2D blocks: `conv_channels` divided by these. The first block has four times as many positions as the
+second, so its channels cost most."""
 
 
 class ResidualConv1d(nn.Module):
@@ -41,15 +41,15 @@ class ResidualConv1d(nn.Module):
 
 
 def _conv2d(channels_in: int, channels: int, stride: int, separable: bool) -> nn.Module:
-    """3 x 3, whole or as one filter for each channel and a mix of channels."""
+    """A 3 x 3 convolution, full or depthwise separable."""
     if not separable or channels_in == 1:
         return nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1)
-    each = nn.Conv2d(channels_in, channels_in, 3, stride=stride, padding=1, groups=channels_in, bias=False)
-    return nn.Sequential(each, nn.Conv2d(channels_in, channels, 1))
+    depthwise = nn.Conv2d(channels_in, channels_in, 3, stride=stride, padding=1, groups=channels_in, bias=False)
+    return nn.Sequential(depthwise, nn.Conv2d(channels_in, channels, 1))
 
 
 class ResidualConv2d(nn.Module):
-    """The same over the picture: `[batch, channels_in, 2 t, 2 f]` to `[batch, channels, t, f]`; norm over channels."""
+    """The same in two dimensions: `[batch, channels_in, 2 t, 2 f]` to `[batch, channels, t, f]`; norm over channels."""
 
     def __init__(self, channels_in: int, channels: int, separable: bool = False) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class ResidualConv2d(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         h = self.down(x).permute(0, 2, 3, 1)
-        h = self.norm(h).to(h.dtype)  # mixed precision: the norm comes out in fp32, the picture is large
+        h = self.norm(h).to(h.dtype)  # mixed precision: the norm returns float32, and this tensor is large
         h = silence_padding(F.gelu(h), mask).permute(0, 3, 1, 2)
         y = self.skip(F.avg_pool2d(x, 2)) + self.conv(h)
         return silence_padding(y.permute(0, 2, 3, 1), mask).permute(0, 3, 1, 2)
@@ -90,7 +90,7 @@ class Downsampling(nn.Module):
         self.out = nn.Linear(high * (n_mels // 4), width)
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`lengths [batch]` in token frames. Raises ValueError for another shape than promised."""
+        """`lengths [batch]` in token frames. Raises ValueError for another shape."""
         if mel.dim() != 3 or mel.shape[2] != self.n_mels or mel.shape[1] % MEL_PER_FRAME or not mel.shape[1]:
             raise ValueError(f"mel is {tuple(mel.shape)}; it must be [batch, 4 * frames, {self.n_mels}]")
         frames = mel.shape[1] // MEL_PER_FRAME

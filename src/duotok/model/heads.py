@@ -103,7 +103,7 @@ class MaskEstimator(nn.Module):
 
 
 class Heads(nn.Module):
-    """Which heads exist is the config's; which run is the caller's."""
+    """The config decides which heads exist, the caller which ones run."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -117,8 +117,8 @@ class Heads(nn.Module):
             self.masks = MaskEstimator(config.mask_channels, config.mask_hidden, config.mask_bands, len(config.stems))
         if config.text_head:
             self.text = nn.Linear(width, config.vocabulary + 1)
-        there = (config.mel_head, config.chroma_head, config.mask_head, config.text_head)
-        self.names = tuple(name for name, on in zip(HEADS, there, strict=True) if on)
+        enabled = (config.mel_head, config.chroma_head, config.mask_head, config.text_head)
+        self.names = tuple(name for name, on in zip(HEADS, enabled, strict=True) if on)
 
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, names: tuple[str, ...] | None = None
@@ -140,5 +140,5 @@ class Heads(nn.Module):
 
     def without(self, name: str) -> list[nn.Module]:
         """The modules of all heads but one."""
-        own = {"masks": ("masks", "mask_upsampling")}.get(name, (name,))
-        return [module for key, module in self.named_children() if key not in own]
+        excluded = {"masks": ("masks", "mask_upsampling")}.get(name, (name,))
+        return [module for key, module in self.named_children() if key not in excluded]

@@ -1,4 +1,4 @@
-"""How much of the bottleneck speaks, and whether replacement noise looks like it."""
+"""Effective rank of the bottleneck, and how well replacement noise resembles its features."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def effective_rank(features: Tensor) -> float:
 
 
 def noise_detectability(features: Tensor, noise: Tensor) -> float:
-    """How well the Mahalanobis distance tells noise from features: area under the ROC curve, 0.5 (not at all) to 1.
+    """How well the Mahalanobis distance separates noise from features: area under the ROC curve, 0.5 (not at all) to 1.
 
-    Both `[rows, dim]`; distance under the features' own mean and covariance. A value below 0.5 (noise nearer to the middle
-    than the data) is turned round.
+    Both `[rows, dim]`; distance under the features' own mean and covariance. A value a below 0.5 (noise closer to the mean
+    than the data) is returned as 1 - a.
     """
     x, y = features.detach().double(), noise.detach().double()
     covariance = torch.cov(x.T).reshape(x.shape[1], x.shape[1])

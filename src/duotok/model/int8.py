@@ -1,12 +1,12 @@
-"""Linear layers in 8-bit integers for encoding on a CPU: weights once, inputs as they come (dynamic quantization).
+"""Linear layers in 8-bit integers for encoding on a CPU: weights once, inputs at run time (dynamic quantization).
 
 Each output channel of the weights and each row of the input has its own scale. So a frame is rounded by itself: its code
-depends on no other item of the batch. The input has two digits of 8 bits: with one, rounding it moves more codes than
-rounding the weights does. The kernels are oneDNN's, which torch brings along (`benchmarks/int8.py` compares).
+depends on no other item of the batch. The input has two digits of 8 bits: with one, rounding it would change more codes than
+rounding the weights does. The kernels are those of oneDNN, which is part of torch (`benchmarks/int8.py` compares).
 """
 
 # mypy: disallow-untyped-calls=False
-# torch's split and backends are not annotated
+# torch's split and backends have no annotations
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
 
 LEVELS = 127
-ROWS = 256  # at a time: what one operation writes is still in the cache for the next
+ROWS = 256  # at a time, so that the output of one operation is still in the cache for the next
 LEAST = 1e-12  # scale of a row of zeros
 
 
 class Int8Linear(nn.Module):
-    """What stands in for a linear layer: `[..., in_features]` to `[..., out_features]`, float32 outside."""
+    """Replacement of a linear layer: `[..., in_features]` to `[..., out_features]`, float32 outside."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -39,31 +39,31 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features).float()
-        made = rows.new_empty(len(rows), self.out_features)
+        output = rows.new_empty(len(rows), self.out_features)
         digits = torch.empty(2 * ROWS, self.in_features, dtype=torch.int8)
-        for part, out in zip(rows.split(ROWS), made.split(ROWS), strict=True):
+        for part, out in zip(rows.split(ROWS), output.split(ROWS), strict=True):
             n = len(part)
             largest = torch.maximum(part.amax(1, keepdim=True), -part.amin(1, keepdim=True)).clamp_min(LEAST)
-            rest = part * (LEVELS / largest)
-            digits[:n] = rest  # towards zero
-            digits[n : 2 * n] = rest.frac_().mul_(LEVELS)
+            scaled = part * (LEVELS / largest)
+            digits[:n] = scaled  # rounds towards zero
+            digits[n : 2 * n] = scaled.frac_().mul_(LEVELS)
             both: Tensor = torch.ops.onednn.qlinear_pointwise(
                 digits[: 2 * n], 1.0, 0, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
             )  # fmt: skip
-            found = both[:n].add_(both[n:], alpha=1 / LEVELS)
+            product = both[:n].add_(both[n:], alpha=1 / LEVELS)
             if self.bias is None:
-                torch.mul(found, largest / LEVELS, out=out)
+                torch.mul(product, largest / LEVELS, out=out)
             else:
-                torch.addcmul(self.bias, found, largest / LEVELS, out=out)
-        return made.view(*x.shape[:-1], self.out_features)
+                torch.addcmul(self.bias, product, largest / LEVELS, out=out)
+        return output.view(*x.shape[:-1], self.out_features)
 
 
 def check_int8(device: torch.device) -> None:
     """Raises ConfigError where linear layers cannot run in 8 bits."""
     if device.type != "cpu":
         raise ConfigError(f"precision 'int8' runs on a CPU, not on {device}; use bf16 there")
-    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not there or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not available or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         raise ConfigError("precision 'int8': this build of torch has no 8-bit kernels (oneDNN); use fp32")
 
 

@@ -1,7 +1,7 @@
 """Losses of stages 2 and 3 (equations 2, 3 and 5). Frames beyond an item's length never count.
 
-Every mean is over the batch of all processes (`share`), so all of them must bring the same targets; an item without one
-is marked (`mel_items`, `text_lengths` 0), not left out.
+Every mean is over the batch of all processes (`share`), so all of them must have the same kinds of targets; an item without
+one is marked (`mel_items`, `text_lengths` 0), not left out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Stage2Weights(Config):
     latent_norm: float = Field(
         default=0.0,
         ge=0,
-        description="pull of the bottleneck towards 0 (MagiCodec's |z|^2), so that sigma keeps meaning",
+        description="pull of the bottleneck towards 0 (MagiCodec's |z|^2), so that sigma stays meaningful",
     )
 
     decorrelation: float = Field(
         default=0.0,
         ge=0,
-        description="pull of the bottleneck's covariance towards the identity, so that all its dimensions speak",
+        description="pull of the bottleneck's covariance towards the identity, so that all its dimensions are used",
     )
 
 
@@ -80,16 +80,16 @@ def covariance_gap(features: Tensor, lengths: Tensor | None = None) -> Tensor:
         mask = frame_mask(lengths, x.shape[1])
         weight = torch.ones_like(x[..., 0]) if mask is None else mask.to(x.dtype)
         count = total(weight.sum()).clamp_min(1.0)
-        mean = _everywhere((x * weight[..., None]).sum((0, 1))) / count
+        mean = _sum_over_processes((x * weight[..., None]).sum((0, 1))) / count
         centred = ((x - mean) * weight[..., None]).flatten(0, 1)
-        covariance = _everywhere(centred.T @ centred) / count
+        covariance = _sum_over_processes(centred.T @ centred) / count
         gap = (covariance - torch.eye(x.shape[2], device=x.device)).square().sum() / x.shape[2]
-        # DDP takes the mean of the processes' gradients, of which each knows only its own frames' part
+        # DDP averages the gradients of the processes, each of which has only the part of its own frames
         return gap + (world() - 1) * (gap - gap.detach())
 
 
-def _everywhere(value: Tensor) -> Tensor:
-    """The sum over processes in value; its gradient goes to this process's part."""
+def _sum_over_processes(value: Tensor) -> Tensor:
+    """The sum over processes; its gradient reaches this process's part only."""
     return value + (total(value.detach()) - value.detach())
 
 
@@ -97,7 +97,7 @@ def ctc(logits: Tensor, targets: Tensor, target_lengths: Tensor, lengths: Tensor
     """CTC on `logits [batch, frames, vocabulary + 1]` (blank last), each item's loss divided by its number of targets.
 
     `targets [batch, longest]` padded with anything, `target_lengths [batch]`. Items without targets, and those whose
-    targets cannot fit into their frames, are left out; with none left the result is 0, still in the graph.
+    targets do not fit into their frames, are left out; without any item the result is 0, still in the graph.
     """
     batch, frames, classes = logits.shape
     if lengths is None:
@@ -149,7 +149,7 @@ def stage2_loss(
     """Equation 2: `loss` and its parts, of the heads that are switched on; `latent_norm` if it has a weight.
 
     `targets`: `mel`, `chroma`, `masks` shaped like the heads, `text [batch, longest]` with `text_lengths [batch]`. Any
-    may be missing; bool `mel_items`, `chroma_items`, `masks_items [batch]` say for which items a target holds.
+    may be missing; bool `mel_items`, `chroma_items`, `masks_items [batch]` mark the items that have a target.
     """
     weights = weights or Stage2Weights()
     losses = _head_losses(heads, targets, lengths, ("mel", "chroma", "masks", "text"))
@@ -169,5 +169,5 @@ def stage3_loss(
 ) -> dict[str, Tensor]:
     """Equation 5: `loss` and its parts; `vq` as Tokenizer.stage3 returns it, targets as in stage2_loss."""
     losses = {"vq": vq["vq"], **_head_losses(heads, targets, lengths, ("mel", "chroma", "text"))}
-    # What else the quantizer reports (codebook, commitment, routing) is shown, not minimised.
+    # The quantizer's other values (codebook, commitment, routing) are reported, not minimised.
     return _weighted(losses, weights or Stage3Weights()) | {name: value for name, value in vq.items() if name != "vq"}

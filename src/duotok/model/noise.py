@@ -1,9 +1,9 @@
 """Replacement noise, equation 1: h~_t = (1 - m_t) h_t + m_t eps_t, m_t ~ Bernoulli(p), eps_t ~ N(0, sigma^2 I).
 
 sigma is "estimated from feature statistics" (paper 3.2): here each channel's own standard deviation over the valid
-frames of the whole batch, detached, times `scale`. What comes after learns not to rely on any single frame. Where the
-channels move together such noise lies off the data and is easily told from it; `covariance: full` draws it with the
-features' whole covariance instead.
+frames of the whole batch, detached, times `scale`. The later layers learn not to rely on any single frame. Where the
+channels are correlated such noise is far from the data and easily recognized; `covariance: full` draws it with the features'
+whole covariance instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def channel_std(x: Tensor, lengths: Tensor | None) -> Tensor:
     x = x.detach().float()
     mask = frame_mask(lengths, x.shape[1])
     real = x.new_ones(*x.shape[:2], 1) if mask is None else mask[..., None].to(x.dtype)
-    # Mean first, then squares about it: their difference would cost the precision of a far-off mean.
+    # Mean first, then squared deviations: E[x^2] - E[x]^2 would lose precision where the mean is large.
     sums = total(torch.cat([(x * real).sum((0, 1)), real.sum()[None]]))
     count = sums[-1].clamp_min(1.0)
     squares = ((x - sums[:-1] / count) * real).square().sum((0, 1))
@@ -38,14 +38,14 @@ def covariance_root(x: Tensor, lengths: Tensor | None) -> Tensor:
 
     `x [batch, frames, channels]` to `[channels, channels]`.
     """
-    x = x.detach().double()  # where few dimensions speak, the others' spread is thousands of times smaller
+    x = x.detach().double()  # where few dimensions are used, the others' spread is thousands of times smaller
     mask = frame_mask(lengths, x.shape[1])
     rows = (x if mask is None else x * mask[..., None]).flatten(0, 1)
     real = torch.tensor(float(len(rows)), device=x.device, dtype=x.dtype) if mask is None else mask.sum().to(x.dtype)
     sums = total(torch.cat([rows.sum(0), real[None]]))
     count = sums[-1].clamp_min(1.0)
     mean = sums[:-1] / count
-    # padded rows are zero: take their share of the mean's square back out
+    # padded rows are zero: subtract what they add through the mean
     outer = total((rows - mean).T @ (rows - mean) - (len(rows) - real) * torch.outer(mean, mean)) / count
     floor = 1e-8 * outer.diagonal().mean() + 1e-12
     root: Tensor = torch.linalg.cholesky(outer + floor * torch.eye(len(mean), device=x.device, dtype=x.dtype))
@@ -77,7 +77,7 @@ class FrameNoise(nn.Module):
         return torch.where(chosen[..., None], changed, x)
 
     def draw(self, x: Tensor, lengths: Tensor | None = None, random: Random = None) -> Tensor:
-        """What would stand in place of every frame of `x [batch, frames, channels]`."""
+        """Noise for every frame of `x [batch, frames, channels]`."""
         unit = normal(random, tuple(x.shape), lengths, x.device)
         if self.sigma is not None:
             return unit * self.sigma

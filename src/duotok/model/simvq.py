@@ -18,7 +18,7 @@ CHUNK = 64
 GROUP = 128
 
 FIT_SCALE = 0.85
-"""A Gaussian cloud of codes serves best a little narrower than the features: 32768 codes in 16 dimensions for 100,000
+"""A Gaussian cloud of codes works best a little narrower than the features: 32768 codes in 16 dimensions for 100,000
 frames are then used to 0.93 (0.83 at scale 1; even use would give 0.95) at less distortion (docs/model.md).
 """
 
@@ -28,7 +28,7 @@ def nearest(z: Tensor, codes: Tensor, half_squares: Tensor | None = None) -> Ten
     """Index of the code nearest to each row (L2, exact, lowest on ties): `z [n, dim]`, `codes [size, dim]` to `[n]`.
 
     Maximises z.c - |c|^2 / 2 by matmul, `CHUNK` rows at a time so that scores stay in the cache. Both sides should be
-    roughly centred (see Quantizer.search): the products of far-off means would cost float precision.
+    roughly centred (see Quantizer.search): products of large means would lose float precision.
     """
     size = codes.shape[0]
     if half_squares is None:
@@ -36,17 +36,17 @@ def nearest(z: Tensor, codes: Tensor, half_squares: Tensor | None = None) -> Ten
     columns = codes.T
     group = GROUP if size % GROUP == 0 else size
     chunk = CHUNK if z.device.type == "cpu" else 8192
-    # Written into one tensor: small results kept between large scores would break up the heap, gigabytes of it.
-    found = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    # Written into one tensor: small results allocated between large scores would fragment gigabytes of the heap.
+    indices = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     for start in range(0, len(z), chunk):
         rows = z[start : start + chunk]
         scores = torch.addmm(half_squares, rows, columns, beta=-1)
-        # The best of each group, then the group, then the place in it: max vectorises, argmax over all codes does not.
+        # The best of each group, then the best group, then the index in it: max vectorises, argmax over all codes does not.
         grouped = scores.view(len(rows), size // group, group)
         best = grouped.amax(2).argmax(1)
         inside = grouped[torch.arange(len(rows), device=z.device), best].argmax(1)
-        found[start : start + chunk] = best * group + inside
-    return found
+        indices[start : start + chunk] = best * group + inside
+    return indices
 
 
 class VQOutput(NamedTuple):
@@ -67,7 +67,7 @@ def vq_loss(
 ) -> dict[str, Tensor]:
     """Equation 4 over valid frames `z, z_q [n, dim]`: `vq` = codebook + commitment; mean over frames and dimensions.
 
-    "paper" (SimVQ's `legacy: false`): |sg(z) - z_q|^2 + beta |z - sg(z_q)|^2. "legacy" (VQGAN's slip): beta on the
+    "paper" (SimVQ's `legacy: false`): |sg(z) - z_q|^2 + beta |z - sg(z_q)|^2. "legacy" (VQGAN's mistake): beta on the
     other term. `norm` "l1" is MagiCodec's. `codebook` and `commitment` are returned without their weights. Frames are
     those of all processes; `weight [n]` weighs each (the mean stays over their number).
     """
@@ -98,9 +98,9 @@ def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def codes_from_features(z: Tensor, size: int, rounds: int, generator: torch.Generator | None) -> Tensor:
-    """`size` rows of `z [n, dim]` as codes: drawn at random, then `rounds` times the idle ones are drawn anew.
+    """`size` rows of `z [n, dim]` as codes: drawn at random, then the idle ones are drawn again, `rounds` times.
 
-    A code is idle when no row is nearest to it; rows are drawn in proportion to their distance from the codes at hand,
+    A code is idle when no row is nearest to it; rows are drawn in proportion to their distance from the present codes,
     so a stretch of silence does not take thousands of codes. Raises ValueError for fewer rows than codes.
     """
     z = z.detach().float()
@@ -110,9 +110,9 @@ def codes_from_features(z: Tensor, size: int, rounds: int, generator: torch.Gene
     for _ in range(rounds):
         codes = z[chosen]
         mean = codes.mean(0)
-        found = nearest(z - mean, codes - mean)
-        idle = torch.bincount(found, minlength=size) == 0
-        gap = (z - codes[found]).norm(dim=1).double()
+        assigned = nearest(z - mean, codes - mean)
+        idle = torch.bincount(assigned, minlength=size) == 0
+        gap = (z - codes[assigned]).norm(dim=1).double()
         missing = int(idle.sum())
         if missing == 0 or int((gap > 0).sum()) < missing:
             break
@@ -133,15 +133,15 @@ def codes_from_means(z: Tensor, size: int, rounds: int, generator: torch.Generat
     z = z.detach().float()
     for _ in range(rounds):
         mean = codes.mean(0)
-        found = nearest(z - mean, codes - mean)
-        count = torch.bincount(found, minlength=size)
-        sums = torch.zeros_like(codes).index_add_(0, found, z)
+        assigned = nearest(z - mean, codes - mean)
+        count = torch.bincount(assigned, minlength=size)
+        sums = torch.zeros_like(codes).index_add_(0, assigned, z)
         codes = torch.where(count[:, None] > 0, sums / count[:, None].clamp_min(1), codes)
     return codes
 
 
 class Quantizer(nn.Module, ABC):
-    """What both quantizers share: nearest code, straight-through, the table of code vectors cached in eval mode."""
+    """Common base of both quantizers: nearest code, straight-through, the table of code vectors cached in eval mode."""
 
     size: int
     dim: int
@@ -150,7 +150,7 @@ class Quantizer(nn.Module, ABC):
         super().__init__()
         self._cache: tuple[tuple[object, ...], Tensor, Tensor, Tensor] | None = None
 
-    # What a subclass says about its codes: their vectors are `linear part [size, dim] + offset [dim]`.
+    # A subclass defines its code vectors as `linear part [size, dim] + offset [dim]`.
     @abstractmethod
     def _linear_part(self) -> Tensor: ...
 
@@ -171,7 +171,7 @@ class Quantizer(nn.Module, ABC):
 
     @torch.no_grad()
     def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Code vectors less the offset, half their squares, the offset. Kept in eval mode until a parameter changes."""
+        """Code vectors less the offset, half their squares, the offset. Cached in eval mode until a parameter changes."""
         version = self._state()
         if self._cache is not None and self._cache[0] == version:
             return self._cache[1:]
@@ -246,7 +246,7 @@ class SimVQ(Quantizer):
         self.size, self.dim = size, dim
         generator = torch.Generator().manual_seed(seed)
         basis = torch.randn(size, dim, generator=generator, device="cpu") * dim**-0.5
-        # Rounded once, so that a bundle in half precision holds the very same basis.
+        # Rounded once, so that a bundle in half precision holds exactly the same basis.
         self.register_buffer("basis", basis.half().float())
         self.map = nn.Linear(dim, dim, bias=bias)
 
@@ -311,6 +311,6 @@ class PlainVQ(Quantizer):
     def fit(self, z: Tensor, scale: float = FIT_SCALE) -> None:
         """Whiten the present codes and give them the mean and `scale`^2 times the covariance of `z [n, dim]`."""
         mean, factor = _moments(z)
-        own_mean, own_factor = _moments(self.codebook)
-        white = torch.linalg.solve_triangular(own_factor, (self.codebook.double() - own_mean).T, upper=False)
+        code_mean, code_factor = _moments(self.codebook)
+        white = torch.linalg.solve_triangular(code_factor, (self.codebook.double() - code_mean).T, upper=False)
         self.codebook.copy_(mean + scale * (factor @ white).T)

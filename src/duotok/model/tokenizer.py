@@ -1,8 +1,8 @@
 """mel -> downsampling -> lower blocks -> bottleneck [noise | SimVQ of the track] -> upper blocks -> heads.
 
 One network, three uses (paper 3.1-3.3, figures of stages 1-3): stage 1 runs all blocks without a bottleneck; stage 2
-puts proj in, replacement noise, proj out in the middle; stage 3 freezes what lies below and gives each track its own
-proj in, SimVQ, proj out, routed hard by the known track.
+puts proj in, replacement noise, proj out in the middle; stage 3 freezes the layers below it and gives each track its
+own proj in, SimVQ, proj out, with hard routing by the known track.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Track = str | Tensor
 
 PADDING_CODE = -1
 Basis = Literal["random", "features", "means"]
-"""What a codebook starts from: see Tokenizer.fit_quantizer."""
+"""How a codebook is initialized: see Tokenizer.fit_quantizer."""
 
 
 class Quantized(NamedTuple):
@@ -90,7 +90,7 @@ class Tokenizer(nn.Module):
         """
         if lengths is not None:
             frames = mel.shape[1] // MEL_PER_FRAME
-            # values on a GPU are not looked at: it would have to finish all that it was given before
+            # values on a GPU are not checked: reading them would wait for all queued work
             if lengths.shape != mel.shape[:1] or not (
                 lengths.is_cuda or bool(((lengths > 0) & (lengths <= frames)).all())
             ):
@@ -106,10 +106,10 @@ class Tokenizer(nn.Module):
     def heads(
         self, x: Tensor, lengths: Tensor | None = None, names: tuple[str, ...] | None = None
     ) -> dict[str, Tensor]:
-        """Heads on `x [batch, frames, width]` from `upper`; `names` picks some of those there are.
+        """Heads on `x [batch, frames, width]` from `upper`; `names` selects some of the existing ones.
 
         mel `[batch, 4 * frames, n_mels]`, chroma `[batch, 4 * frames, 12]`, text `[batch, frames, vocabulary + 1]`
-        logits (blank last), masks `[batch, 4 * frames, stems, mask_bins]` in [0, 1]. Beyond lengths they mean nothing.
+        logits (blank last), masks `[batch, 4 * frames, stems, mask_bins]` in [0, 1]. Values beyond the lengths are meaningless.
         """
         out: dict[str, Tensor] = self.output(x, lengths, names)
         return out
@@ -149,7 +149,7 @@ class Tokenizer(nn.Module):
             if len(items) == batch and not self.training:
                 return [(self._branch(index), None)]
             # While training, a branch without items gets a gradient of zero rather than none: another process may have
-            # items for it, and DDP waits for every parameter everywhere.
+            # items for it, and DDP waits for every parameter on every process.
             if len(items) or self.training:
                 routes.append((self._branch(index), items))
         return routes
@@ -157,9 +157,9 @@ class Tokenizer(nn.Module):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def train_only(self, stage: Literal[1, 2, 3], freeze: bool = True) -> None:
-        """Ask for gradients in exactly what a stage's loss reaches (DDP waits for every parameter that asks for one).
+        """Require gradients for exactly the parameters that a stage's loss reaches (DDP waits for each that requires one).
 
-        `freeze`: in stage 3, leave downsampling and lower blocks as they are, without dropout (paper 3.3).
+        `freeze`: in stage 3, keep downsampling and lower blocks fixed, without dropout (paper 3.3).
         """
         used: list[nn.Module] = [self.upper_blocks, self.upper_norm]
         if stage < 3 or not freeze:
@@ -199,7 +199,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def start_stage3(self, freeze: bool = True) -> None:
-        """Duplicate the stage-2 projections into every branch; freeze the lower part, or (ablation) let it learn on."""
+        """Duplicate the stage-2 projections into every branch; freeze the lower part, or (ablation) keep training it."""
         for index in range(len(self.branches)):
             branch = self._branch(index)
             branch.projection_in.load_state_dict(self.projection_in.state_dict())
@@ -225,7 +225,7 @@ class Tokenizer(nn.Module):
         basis: Basis = "random",
         generator: torch.Generator | None = None,
     ) -> None:
-        """Start a track's codes where its bottleneck features are; `hidden [batch, frames, width]` from `lower`.
+        """Initialize a track's codes from its bottleneck features; `hidden [batch, frames, width]` from `lower`.
 
         "random" keeps the random basis and sets the map to the features' mean and `scale`^2 (default 0.85) times their
         covariance; "features" draws the basis itself from them, "means" from their k-means: at least codebook_size
@@ -245,7 +245,7 @@ class Tokenizer(nn.Module):
     def quantize(self, hidden: Tensor, track: Track) -> Quantized:
         """Each item through its own track's proj in and quantizer: `hidden [batch, frames, width]`.
 
-        No computation of one track's items touches the other track's parameters. Codes at padded frames mean nothing.
+        No computation of one track's items touches the other track's parameters. Codes at padded frames are meaningless.
         """
         batch = hidden.shape[0]
         parts: list[tuple[Tensor | None, Quantized]] = []
@@ -269,7 +269,7 @@ class Tokenizer(nn.Module):
     def stage3(
         self, hidden: Tensor, track: Track, lengths: Tensor | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Quantize `hidden [batch, frames, width]` (from `lower`, kept), then upper blocks and all heads but masks.
+        """Quantize `hidden [batch, frames, width]` (from `lower`), then upper blocks and all heads but masks.
 
         Returns heads, the losses of equation 4 over valid frames (`vq`, `codebook`, `commitment`) and the codes
         `[batch, frames]` (-1 beyond lengths). With soft routing (experiment) both branches work on every frame, their
@@ -300,15 +300,15 @@ class Tokenizer(nn.Module):
         self, weights: Tensor, hidden: Tensor, track: Track, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Both branches, `weights [batch, frames, 2]`: output, codes of the heavier one, losses."""
-        each = [self.quantize(hidden, name) for name in TRACKS]
-        outs = [self.project_out(q.embedding, name) for q, name in zip(each, TRACKS, strict=True)]
+        quantized = [self.quantize(hidden, name) for name in TRACKS]
+        outs = [self.project_out(q.embedding, name) for q, name in zip(quantized, TRACKS, strict=True)]
         x = (torch.stack(outs, dim=-1) * weights[..., None, :]).sum(-1)
-        # Detached: the router learns from the heads which branch helps, not which one quantizes more easily.
-        parts = [self._vq(q, mask, w) for q, w in zip(each, weights.detach().unbind(-1), strict=True)]
+        # Detached: the router learns which branch helps the heads, not which one is easier to quantize.
+        parts = [self._vq(q, mask, w) for q, w in zip(quantized, weights.detach().unbind(-1), strict=True)]
         losses = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
-        codes = torch.stack([q.codes for q in each], dim=-1).gather(-1, weights.argmax(-1, keepdim=True))[..., 0]
-        own = torch.full_like(codes[:, 0], self._index(track)) if isinstance(track, str) else track
-        chosen = weights.detach().gather(-1, own[:, None, None].expand(-1, codes.shape[1], 1))[..., 0]
+        codes = torch.stack([q.codes for q in quantized], dim=-1).gather(-1, weights.argmax(-1, keepdim=True))[..., 0]
+        track_index = torch.full_like(codes[:, 0], self._index(track)) if isinstance(track, str) else track
+        chosen = weights.detach().gather(-1, track_index[:, None, None].expand(-1, codes.shape[1], 1))[..., 0]
         real = torch.ones_like(chosen) if mask is None else mask.to(chosen.dtype)
         return x, codes, losses | {"routing": (chosen * real).sum() / mean_divisor(real.sum())}
 
@@ -339,11 +339,11 @@ class Tokenizer(nn.Module):
         return self.project_out(self.code_vectors(codes, track), track)
 
     def condition(self, codes: Tensor, track: Track, kind: Literal["code", "proj_out"] = "code") -> Tensor:
-        """What a renderer is conditioned on: `code_vectors` or `embeddings` of `codes [batch, frames]`."""
+        """A renderer's conditioning: `code_vectors` or `embeddings` of `codes [batch, frames]`."""
         return self.code_vectors(codes, track) if kind == "code" else self.embeddings(codes, track)
 
     def reconstruct(self, codes: Tensor, track: Track, lengths: Tensor | None = None) -> dict[str, Tensor]:
-        """What the heads say of `codes [batch, frames]`: see `heads`."""
+        """The output of the heads for `codes [batch, frames]`: see `heads`."""
         return self.heads(self.upper(self.embeddings(codes, track), lengths), lengths)
 
 
@@ -352,6 +352,6 @@ def _merge(parts: list[tuple[Tensor | None, Tensor]], batch: int) -> Tensor:
     if len(parts) == 1 and parts[0][0] is None:
         return parts[0][1]
     order = torch.cat([items for items, _ in parts if items is not None])
-    back = torch.empty_like(order)
-    back[order] = torch.arange(batch, device=order.device)
-    return torch.cat([values for _, values in parts])[back]
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(batch, device=order.device)
+    return torch.cat([values for _, values in parts])[inverse]

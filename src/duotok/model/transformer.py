@@ -1,4 +1,4 @@
-"""Pre-norm Transformer blocks with rotary positions; an item never sees the padding beside it.
+"""Pre-norm Transformer blocks with rotary positions; an item never attends to padding.
 
 The paper says "Transformer block" and no more (3.1, figure of stage 1); 24 x 1024 / 16 heads / 4096 is about 302 M.
 """
@@ -104,8 +104,8 @@ class Blocks(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         mask = frame_mask(lengths, x.shape[1])
         keys = None if mask is None else mask[:, None, None, :]
-        kept, product = stream_dtype(x)
-        x = x.to(kept)
+        stream, product = stream_dtype(x)
+        x = x.to(stream)
         tables = self.rotary.tables(x.shape[1], x.device, product)
         for block in self.blocks:
             x = block(x, tables, keys)

@@ -50,7 +50,7 @@ def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Size], path: P
     told: dict[str, list[str]] = {}
     for fault in misfits(state, present):
         clear = fault.what in ("missing", "unexpected", "not finite")
-        told.setdefault(fault.what, []).append(fault.name if clear else fault.told)
+        told.setdefault(fault.what, []).append(fault.name if clear else fault.description)
     faults = [
         f"{len(names)} {what}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
         for what, names in told.items()

@@ -2,7 +2,7 @@
 
 The architecture of the paper's stage-2 teacher (Lu et al. 2023, arXiv:2309.02612), written so that one config gives
 either the published four-stem model (62 bands, a mask value for every bin, separate mask estimators) or a model small
-enough for two CPU cores. What the small one changes, each a switch: bins of the wide upper bands share mask values
+enough for two CPU cores. The differences of the small one, each an option: bins of the wide upper bands share mask values
 (`groups`), the hidden layer of the mask estimators is shared by the stems, the input is compressed in magnitude and not
 normalised within a band (so that the level of a band is not lost), and the masks are made to sum to one.
 """
@@ -122,7 +122,7 @@ def istft(spectra: Tensor, window: Tensor, hop: int) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * gamma over the last axis; apart from that of `published.py`, which adds nothing under the root."""
+    """x / rms(x) * gamma over the last axis; unlike that of `published.py`, which adds nothing under the root."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class BandSplit(nn.Module):
     """Spectra to one vector a band: complex `[batch, channels, frames, bins]` -> `[batch, frames, bands, dim]`.
 
     A band whose bins have mask values of their own gives real and imaginary parts; a grouped band gives, for each
-    group, the magnitudes of the channels and of their sum and difference (phase says little there, and costs weights).
+    group, the magnitudes of the channels and of their sum and difference (phase adds little there and costs weights).
     """
 
     def __init__(self, config: BSRoFormerConfig) -> None:
@@ -231,7 +231,7 @@ class MaskEstimator(nn.Module):
                     module.bias.view(shape)[:, :, 0, 0] = 2.0 / stems  # real part, times sigmoid(0)
 
     def _values_first(self, linear: nn.Module, values: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias with the mask values as the slowest axis: the bands' outputs then join as long stretches."""
+        """Weight and bias with the mask values as the slowest axis: the bands' outputs are then joined in long contiguous blocks."""
         assert isinstance(linear, nn.Linear)
         weight, bias = linear.weight, linear.bias
         return weight.view(-1, values, weight.shape[1]).transpose(0, 1).flatten(0, 1), bias.view(-1, values).T.flatten()
@@ -281,7 +281,7 @@ class BSRoFormer(nn.Module):
 
     def masks(self, spectra: Tensor) -> Tensor:
         """Complex `[batch, stems, channels, frames, bins]` for the mix's `spectra [batch, channels, frames, bins]`."""
-        # one gain an item makes the masks independent of how loud the mix is; the floor is for silence
+        # one gain for each item makes the masks independent of the level of the mix; the floor is for silence
         power = torch.view_as_real(spectra).square().mean(dim=(1, 2, 3, 4), keepdim=True)[..., 0]
         x = self.band_split(spectra / (power * math.sqrt(self.config.n_fft) + 1e-8).sqrt())
         batch, frames, bands, dim = x.shape

@@ -61,7 +61,7 @@ def separator_by_name(
 def separator_stamp(
     name: str, *, weights: str | Path | None = None, config: str | Path | None = None, model: str = "htdemucs"
 ) -> str:
-    """What decides the estimates, for ledgers: the name, and the SHA-256 of the weights where they are files here."""
+    """Identifies a separator in ledgers: its name, and the SHA-256 of its weights where they are local files."""
     if name == "mini":
         weights = (PACKAGED if weights is None else Path(weights)) / "separator.safetensors"
     paths = [Path(path) for path in (weights, config) if path is not None]
@@ -85,7 +85,9 @@ def _mini(folder: Path, device: str | torch.device, stems: tuple[str, ...]) -> M
         raise ConfigError(f"{path}: this bundle has no separator; use another, or demucs")
     config = parse(BSRoFormerConfig, values["separator"], str(path))
     if config.sample_rate != 48_000:
-        raise ConfigError(f"{path}: its separator hears {config.sample_rate} Hz; 48000 is wanted")
+        raise ConfigError(
+            f"{path}: its separator works at {config.sample_rate} Hz, not 48000; use another bundle, or demucs"
+        )
     network = BSRoFormer(config)
     load_strict(folder / "separator.safetensors", network)
     return MiniSeparator(network.requires_grad_(False).to(device), stems)

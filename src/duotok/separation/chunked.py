@@ -1,9 +1,9 @@
-"""A network that hears a few seconds at a time, made to separate songs of any length in bounded memory.
+"""Separate songs of any length in bounded memory with a network that processes a few seconds at a time.
 
 Chunk k covers the network's samples from k x (chunk - overlap); where two chunks overlap, their estimates are crossfaded
-with weights that add to one. So an estimate depends on the sound and on the plan only, not on how the sound arrives.
-A network of another rate than the caller's stands between two streaming resamplers. Accompaniment is the mix minus
-the vocals, taken at the caller's rate: what the network cannot hear (above its own band) stays in the accompaniment.
+with weights that add to one. So an estimate depends on the sound and on the plan only, not on the size of the incoming blocks.
+A network with another sample rate is placed between two streaming resamplers. Accompaniment is the mix minus the vocals,
+at the caller's rate: what lies above the network's band stays in the accompaniment.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ def as_stereo(audio: Tensor) -> Tensor:
     return audio.float().expand(2, -1)
 
 
-class Taker:
-    """A stream of `[..., n]` pieces that gives as many samples as asked for; fewer when it has ended."""
+class StreamReader:
+    """Reads any number of samples at a time from a stream of `[..., n]` pieces; fewer at its end."""
 
     def __init__(self, pieces: Iterable[Tensor]) -> None:
         self._pieces = iter(pieces)
-        self._held: list[Tensor] = []
+        self._buffer: list[Tensor] = []
 
     def take(self, samples: int) -> Tensor | None:
         """The next `samples`; None when there is nothing left."""
-        have = sum(piece.shape[-1] for piece in self._held)
-        while have < samples:
+        buffered = sum(piece.shape[-1] for piece in self._buffer)
+        while buffered < samples:
             piece = next(self._pieces, None)
             if piece is None:
                 break
-            self._held.append(piece)
-            have += piece.shape[-1]
-        if not self._held:
+            self._buffer.append(piece)
+            buffered += piece.shape[-1]
+        if not self._buffer:
             return None
-        joined = torch.cat(self._held, dim=-1) if len(self._held) > 1 else self._held[0]
-        self._held = [joined[..., samples:]] if have > samples else []
+        joined = torch.cat(self._buffer, dim=-1) if len(self._buffer) > 1 else self._buffer[0]
+        self._buffer = [joined[..., samples:]] if buffered > samples else []
         return joined[..., :samples]
 
 
@@ -82,12 +82,12 @@ def crossfaded(
     overlap = rise.numel()
     keep = chunk - overlap
     waiting = torch.zeros(2, 0)
-    tail: Tensor | None = None  # the faded-out end of the chunk before: [stems, 2, overlap]
+    tail: Tensor | None = None  # the faded-out end of the previous chunk: [stems, 2, overlap]
 
     def run(mix: Tensor) -> Tensor:
         stems = estimate(mix)
         if tail is not None:
-            # a last chunk is always longer than the overlap: chunks go on only when a sample beyond the chunk was seen
+            # the last chunk is always longer than the overlap: a next chunk begins only when a sample beyond this one was read
             stems[..., :overlap] = tail + stems[..., :overlap] * rise
         return stems
 
@@ -107,14 +107,14 @@ def crossfaded(
         yield run(waiting)
 
 
-def _displaced(pieces: Iterator[Tensor], samples: int) -> Iterator[Tensor]:
+def _delay(pieces: Iterator[Tensor], samples: int) -> Iterator[Tensor]:
     """`samples` of silence, then the stream."""
     if samples:
         yield torch.zeros(2, samples)
     yield from pieces
 
 
-def _without(pieces: Iterator[Tensor], samples: int) -> Iterator[Tensor]:
+def _skip(pieces: Iterator[Tensor], samples: int) -> Iterator[Tensor]:
     """The stream without its first `samples`."""
     for piece in pieces:
         cut = min(samples, piece.shape[-1])
@@ -126,14 +126,14 @@ def _without(pieces: Iterator[Tensor], samples: int) -> Iterator[Tensor]:
 class ChunkedSeparator(ABC):
     """A separator over a network that estimates some stems of one chunk (`estimate`).
 
-    stems: what to return, of "vocals", "accompaniment" and the network's own (`known`). chunk, rise: the plan in
+    stems: what to return, of "vocals", "accompaniment" and the network's own (`network_stems`). chunk, rise: the plan in
     samples of the network (`rate`); the overlap, `len(rise)`, is at most half of a chunk. shifts: the plan is run once
-    for each, displaced by so many samples, and the estimates are averaged. sample_rate: outside.
+    for each, delayed by so many samples, and the estimates are averaged. sample_rate: the caller's.
     """
 
     def __init__(
         self,
-        known: tuple[str, ...],
+        network_stems: tuple[str, ...],
         stems: tuple[str, ...],
         chunk: int,
         rise: Tensor,
@@ -142,17 +142,21 @@ class ChunkedSeparator(ABC):
         sample_rate: int,
         shifts: tuple[int, ...] = (0,),
     ) -> None:
-        if VOCALS not in known:
-            raise ConfigError(f"separator: the network knows {', '.join(known)}; one of them must be '{VOCALS}'")
+        if VOCALS not in network_stems:
+            raise ConfigError(
+                f"separator: the network knows {', '.join(network_stems)}; one of them must be '{VOCALS}'"
+            )
         for stem in stems:
-            if stem not in (ACCOMPANIMENT, *known):
-                raise ConfigError(f"separator: no stem '{stem}'; the model knows {', '.join((ACCOMPANIMENT, *known))}")
+            if stem not in (ACCOMPANIMENT, *network_stems):
+                raise ConfigError(
+                    f"separator: no stem '{stem}'; the model knows {', '.join((ACCOMPANIMENT, *network_stems))}"
+                )
         self.chunk, self.overlap, self.rate = chunk, rise.numel(), rate
         if not 0 <= self.overlap <= chunk // 2:
             raise ConfigError(f"separator: overlap {self.overlap} is not between 0 and half of the chunk, {chunk}")
         self._rise, self._shifts, self._outside = rise, shifts, sample_rate
         self._stems = tuple(stems)
-        # what the network must give: vocals stand in for the accompaniment
+        # the stems that the network must estimate: vocals instead of the accompaniment
         self._inner = tuple(dict.fromkeys(VOCALS if stem == ACCOMPANIMENT else stem for stem in stems))
 
     @abstractmethod
@@ -176,29 +180,32 @@ class ChunkedSeparator(ABC):
 
     def stream(self, blocks: Iterable[Tensor]) -> Iterator[dict[str, Tensor]]:
         """The same in bounded memory: blocks `[1 or 2, n]` in, pieces of every stem out, equal to `separate`."""
-        heard, kept = tee(as_stereo(block) for block in blocks)
-        mixes = Taker(kept)
-        inside = resampled(heard, self._outside, self.rate)
+        network_input, mix_copy = tee(as_stereo(block) for block in blocks)
+        mixes = StreamReader(mix_copy)
+        inside = resampled(network_input, self._outside, self.rate)
         for estimates in resampled(self._averaged(inside), self.rate, self._outside):
             mix = mixes.take(estimates.shape[-1])
-            if mix is None:  # what rounding up the lengths has left over
+            if mix is None:  # samples beyond the end, from rounding up the lengths
                 return
-            named = dict(zip(self._inner, estimates[..., : mix.shape[-1]], strict=True))
-            yield {stem: mix - named[VOCALS] if stem == ACCOMPANIMENT else named[stem].clone() for stem in self._stems}
+            stem_estimates = dict(zip(self._inner, estimates[..., : mix.shape[-1]], strict=True))
+            yield {
+                stem: mix - stem_estimates[VOCALS] if stem == ACCOMPANIMENT else stem_estimates[stem].clone()
+                for stem in self._stems
+            }
 
     def _averaged(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """`[stems, 2, n]` estimates at the network's rate, the mean over the displaced runs."""
+        """`[stems, 2, n]` estimates at the network's rate, the mean over the delayed runs."""
         first, *rest = (
-            _without(crossfaded(_displaced(copy, shift), self._run, self.chunk, self._rise), shift)
+            _skip(crossfaded(_delay(copy, shift), self._run, self.chunk, self._rise), shift)
             for copy, shift in zip(tee(blocks, len(self._shifts)), self._shifts, strict=True)
         )
-        others = [Taker(stream) for stream in rest]
+        other_runs = [StreamReader(stream) for stream in rest]
         for piece in first:
-            for other in others:
-                more = other.take(piece.shape[-1])
-                assert more is not None  # all runs are equally long
-                piece = piece + more
-            yield piece / len(self._shifts) if others else piece
+            for run in other_runs:
+                estimate = run.take(piece.shape[-1])
+                assert estimate is not None  # all runs are equally long
+                piece = piece + estimate
+            yield piece / len(self._shifts) if other_runs else piece
 
     @torch.no_grad()
     def _run(self, mix: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 `htdemucs`, shifts 1, overlap 0.25; vocals are its vocals source, accompaniment = mix - vocals. Weights are read as the
 package publishes them today: a folder with `NAME.yaml` (which networks, how weighed) and one `SIGNATURE.safetensors` each.
-The package's own chunking wants the whole song in memory and shifts it at random; ours streams, and its shifts
-are the same in every run. Chunks, overlap and crossfade are those of the package.
+The package's own chunking needs the whole song in memory and shifts it at random; this one streams, and its shifts are the
+same in every run. Chunks, overlap and crossfade are those of the package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from duotok.separation.chunked import ACCOMPANIMENT, VOCALS, ChunkedSeparator
 from duotok.separation.weights import REMEDY, check_weights_file
 
 NAMESPACE = "adefossez"
-# What a weight file may ask to be built. (The package would import whatever name the file says.)
+# The classes that a weight file may name. (The package itself would import any name in the file.)
 NETWORKS = ("demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
 LONGEST_SHIFT = 0.5  # seconds
 
@@ -75,8 +75,8 @@ class DemucsSeparator(ChunkedSeparator):
 def load_network(model: str, repo: str | Path | None = None) -> Any:
     """The networks of a published name as Demucs's bag of models, in evaluation mode.
 
-    Raises MissingExtraError without the package, ConfigError when weights are missing, damaged or want anything else
-    than a Demucs network.
+    Raises MissingExtraError without the package, ConfigError when weights are missing, damaged or of anything else than a
+    Demucs network.
     """
     try:
         from demucs.apply import BagOfModels
@@ -92,10 +92,12 @@ def load_network(model: str, repo: str | Path | None = None) -> Any:
         parts = [_network(_weights_file(folder, signature)) for signature in signatures]
         return BagOfModels(parts, weights, bag.get("segment")).eval()
     except FileNotFoundError:
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-        raise ConfigError(f"{recipe}: no such model; the folder has {known}") from None
+        available = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
+        raise ConfigError(f"{recipe}: no such model; the folder has {available}") from None
     except (yaml.YAMLError, TypeError, KeyError, AttributeError, AssertionError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{recipe}: not the recipe of a Demucs model ({type(error).__name__}: {error})") from None
+        raise ConfigError(
+            f"{recipe}: not the recipe of a Demucs model ({type(error).__name__}: {error}); {REMEDY}"
+        ) from None
 
 
 def _weights_file(folder: Path, signature: str) -> Path:
@@ -103,24 +105,26 @@ def _weights_file(folder: Path, signature: str) -> Path:
     if not path.is_file():
         pickles = sorted(folder.glob(f"{signature}*.th"))
         if pickles:
-            check_weights_file(pickles[0])  # says how to convert it
+            check_weights_file(pickles[0])  # raises, with the command that converts it
     check_weights_file(path)
     return path
 
 
 def _network(path: Path) -> Any:
-    """One network from safetensors whose metadata says its class and arguments."""
+    """One network from safetensors whose metadata states its class and arguments."""
     from demucs.hf import load_safetensors_model
 
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("klass") not in NETWORKS:
-            raise ConfigError(f"{path}: its metadata names no Demucs network (klass = {metadata.get('klass')})")
+            raise ConfigError(
+                f"{path}: its metadata names no Demucs network (klass = {metadata.get('klass')}); {REMEDY}"
+            )
         if "structure" in metadata:
             raise ConfigError(f"{path}: quantized weights, which are not read; take the model without _q")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # arguments of training that inference has no use for
+            warnings.simplefilter("ignore")  # arguments that only training uses
             return load_safetensors_model(path)
     except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: damaged weights ({one_line(error, 160)}); {REMEDY}") from None
@@ -133,7 +137,7 @@ def _from_hub(model: str) -> Path:
     name = f"{NAMESPACE}/{hf_repo_name(model)}"
     try:
         return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.safetensors"]))
-    except Exception as error:  # the hub client has dozens of kinds, all with pages of text
+    except Exception as error:  # the hub client has dozens of error classes, all with long texts
         raise ConfigError(
             f"demucs: '{model}' was not fetched from the hub, {name} ({one_line(error)}); check the name, or give a folder that "
             f"has {model}.yaml and its .safetensors"

@@ -1,12 +1,12 @@
-"""How good a separation is: scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, arXiv 1811.02508).
+"""Quality of a separation: scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, arXiv 1811.02508).
 
 With estimate e, target t and a = <e, t> / |t|^2, channels together and without removal of the mean:
 
     SI-SDR = 10 log10(|a t|^2 / |e - a t|^2)
 
-A silent target has none, since no scale fits. Two definitions answer that, each under its own name: `SiSdr` says NaN, for
-figures of whole recordings; `floored_si_sdr` lets a floor decide, for means over chunks, each of which needs a figure. On
-a target that is heard they agree.
+A silent target has none, since no scale fits. Two definitions treat that case, each under its own name: `SiSdr` gives NaN, for
+figures of whole recordings; `floored_si_sdr` has a floor, for means over chunks, each of which needs a figure. On a target
+that is not silent they agree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLOOR = 1e-10
 
 
 class SiSdr:
-    """SI-SDR of one whole recording, from blocks `[channels, samples]`: three sums are kept, |e|^2, |t|^2 and <e, t>.
+    """SI-SDR of one whole recording, from blocks `[channels, samples]`, accumulated as three sums, |e|^2, |t|^2 and <e, t>.
 
     10 log10((p + floor) / (|e|^2 - p + floor)) with p = <e, t>^2 / |t|^2, which is |a t|^2.
     """

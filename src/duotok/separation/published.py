@@ -34,7 +34,7 @@ BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 class ModelConfig(Config):
     """The `model` section of the published YAML; the defaults are those of the published code.
 
-    Options without effect on separation (losses, dropout, kernels of attention) are read and left alone.
+    Options without effect on separation (losses, dropout, kernels of attention) are read and ignored.
     """
 
     dim: int
@@ -83,7 +83,7 @@ class ModelConfig(Config):
 
 
 class PublishedConfig(Config):
-    """What of the published YAML makes a separator. `stems`: by name, in the order of the mask estimators."""
+    """The part of the published YAML that defines a separator. `stems`: by name, in the order of the mask estimators."""
 
     model: ModelConfig
     stems: tuple[str, ...]
@@ -103,7 +103,7 @@ class PublishedConfig(Config):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader and one tag more, a Python tuple, which becomes a list. Any other Python tag is refused."""
+    """SafeLoader with one more tag, a Python tuple, which becomes a list. Any other Python tag is refused."""
 
 
 def _sequence(loader: yaml.SafeLoader, node: Any) -> list[Any]:
@@ -114,7 +114,7 @@ _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _sequence)
 
 
 def read_config(path: str | Path) -> PublishedConfig:
-    """Read a published YAML. Raises ConfigError naming file and key, and for YAML that asks for Python objects."""
+    """Read a published YAML. Raises ConfigError naming file and key, and for YAML that constructs Python objects."""
     path = Path(path)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -125,29 +125,29 @@ def read_config(path: str | Path) -> PublishedConfig:
         raise ConfigError(f"{path}: not plain YAML ({reason}); get the published file again") from None
 
     def section(name: str) -> dict[str, Any]:
-        found = values.get(name) if isinstance(values, dict) else None
-        if not isinstance(found, dict):
+        content = values.get(name) if isinstance(values, dict) else None
+        if not isinstance(content, dict):
             raise ConfigError(f"{path}: has no section '{name}'; it is not the configuration of a BS-RoFormer")
-        return found
+        return content
 
     audio, training = section("audio"), section("training")
     names, target = training.get("instruments"), training.get("target_instrument")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: training.instruments = {names!r}: must list the names of the stems")
     inference = values.get("inference") or {}
-    made: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "model": section("model"),
         "stems": (target,) if target else tuple(names),
         "sample_rate": audio.get("sample_rate", 44_100),
         "chunk_size": inference.get("chunk_size", audio.get("chunk_size")),
         "num_overlap": inference.get("num_overlap", 2),
     }
-    return parse(PublishedConfig, made, str(path))
+    return parse(PublishedConfig, settings, str(path))
 
 
 class RMSNorm(nn.Module):
-    """x / |x| * sqrt(dim) * gamma over the last axis; nothing is added to |x|, so quiet bands count as loud ones do
-    (which is why it is not that of `bs_roformer.py`)."""
+    """x / |x| * sqrt(dim) * gamma over the last axis; nothing is added to |x|, so quiet bands count as much as loud
+    ones (unlike that of `bs_roformer.py`)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ class PublishedBSRoFormer(nn.Module):
         }
         spectra = torch.stft(audio.flatten(0, 1), **plan, return_complex=True)
         spectra = spectra.view(batch, channels, *spectra.shape[1:])
-        # a bin's values stand together: channel by channel, real and imaginary part
+        # the values of a bin are adjacent: channel by channel, real and imaginary part
         x = self.band_split(torch.view_as_real(spectra.permute(0, 3, 2, 1)).flatten(2))
         frames, bands = x.shape[1], x.shape[2]
         for along_time, along_bands in cast(Pairs, self.layers):
@@ -303,7 +303,7 @@ class PublishedSeparator(ChunkedSeparator):
     """A published BS-RoFormer behind the separator's interface, 48 kHz outside.
 
     The plan is the published one: chunks of `chunk_size` that overlap by half (more overlap in the YAML is run as
-    half), weighed flat with linear fades over a tenth of a chunk; a short last chunk is filled up by reflection.
+    half), weighted flat with linear fades over a tenth of a chunk; a short last chunk is padded by reflection.
     """
 
     def __init__(
@@ -349,14 +349,14 @@ def load_published(
     weights = Path(weights)
     check_weights_file(weights)
     if config is None:
-        found = sorted(weights.parent.glob("*.y*ml"))
-        if len(found) != 1:
-            raise ConfigError(f"{weights.parent}: {len(found)} YAML files beside the weights; say which is theirs")
-        config = found[0]
-    made = read_config(config)
+        yaml_files = sorted(weights.parent.glob("*.y*ml"))
+        if len(yaml_files) != 1:
+            raise ConfigError(f"{weights.parent}: {len(yaml_files)} YAML files beside the weights; name the right one")
+        config = yaml_files[0]
+    settings = read_config(config)
     with torch.device("meta"):
-        model = PublishedBSRoFormer(made.model)
+        model = PublishedBSRoFormer(settings.model)
     model = model.to_empty(device="cpu")
-    model.window.copy_(torch.hann_window(made.model.stft_win_length))
+    model.window.copy_(torch.hann_window(settings.model.stft_win_length))
     load_strict(weights, model)
-    return PublishedSeparator(model.requires_grad_(False).to(device), made, stems)
+    return PublishedSeparator(model.requires_grad_(False).to(device), settings, stems)

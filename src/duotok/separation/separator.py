@@ -1,7 +1,7 @@
-"""From a mix to its stems: one interface, our own small model behind it, or stems that the user already has.
+"""From a mix to its stems: the interface, DuoTok's own small model, and stems that the user already has.
 
 The small model's plan: chunks of 4 s start every 3 s; where two overlap, their estimates are crossfaded linearly with
-weights that add to one (see `chunked.py`). Attention sees one chunk, so chunked and whole are not equal; but an estimate
+weights that add to one (see `chunked.py`). Attention spans one chunk, so the result differs from that of a whole song at once; but an estimate
 depends on the file and the plan only: chunk k always covers the samples from k x 3 s, and each is computed alone.
 """
 
@@ -20,7 +20,7 @@ from duotok.separation.chunked import ACCOMPANIMENT, VOCALS, ChunkedSeparator, a
 
 @runtime_checkable
 class Separator(Protocol):
-    """What encoding needs of a separator. `stems` are the keys that `separate` returns."""
+    """The interface of a separator, as encoding needs it. `stems` are the keys that `separate` returns."""
 
     @property
     def sample_rate(self) -> int: ...
@@ -61,9 +61,9 @@ class MiniSeparator(ChunkedSeparator):
 
 
 class GivenStems:
-    """Stems that are already known, behind the separator's interface; the mix must have their length.
+    """Stems that are already known, with the separator's interface; the mix must have their length.
 
-    With only one of vocals and accompaniment the other is what the mix has beyond it.
+    Where only one of vocals and accompaniment is given, the other is the mix minus it.
     """
 
     def __init__(self, stems: Mapping[str, Tensor], sample_rate: int = 48_000) -> None:

@@ -1,8 +1,8 @@
-"""Teacher masks for stage 2: what share of the sound each of the four stems holds, in time and frequency.
+"""Teacher masks for stage 2: the share of each of the four stems in the sound, over time and frequency.
 
 BS-RoFormer's own masks are complex and unbounded; the student learns magnitude ratios |S_k| / sum_j |S_j| of the
-separated stems instead (the paper, equation 3, speaks of soft masks only), in mono, on the frames that the tokenizer
-sees: 100 Hz, frame t centred on sample 240 t + 120 at 24 kHz. Bands are the 128 mel bands (magnitude: root of the band's
+separated stems instead (the paper, equation 3, speaks of soft masks only), in mono, on the tokenizer's
+frames: 100 Hz, frame t centred on sample 240 t + 120 at 24 kHz. Bands are the 128 mel bands (magnitude: root of the band's
 energy), the 1025 bins of the transform below them, or BS-RoFormer's own bins up to 12 kHz (558 at 44.1 kHz, n_fft 2048,
 hop 441: the paper preset).
 """
@@ -34,7 +34,7 @@ def ratio_masks(stems: Tensor, sample_rate: int = 48_000, grid: Grid = "mel") ->
     """Magnitude ratio masks of `stems [stems, channels, samples]`: float16 `[stems, mel_frames, bands]` in [0, 1].
 
     mel_frames is four times the number of 40 ms token frames (the sound is filled up with silence). Where the mix is
-    audible the masks of a band sum to one; they fade to zero below the floor of the log-mel, where shares mean nothing.
+    audible the masks of a band sum to one; they fade to zero below the floor of the log-mel, where shares are meaningless.
     """
     if stems.dim() != 3 or stems.shape[-1] == 0:
         raise AudioError(f"teacher masks: stems of shape {tuple(stems.shape)}; give [stems, channels, samples]")
@@ -71,7 +71,7 @@ def _roformer(mono: Tensor, sample_rate: int) -> Iterator[Tensor]:
 
 
 def teacher_masks(separator: Separator, audio: Tensor, grid: Grid = "mel") -> Tensor:
-    """Masks of a mix `audio [channels, samples]` as `separator` hears it: float16 `[4, mel_frames, bands]` (see STEMS).
+    """Masks of a mix `audio [channels, samples]` from `separator`: float16 `[4, mel_frames, bands]` (see STEMS).
 
     Raises AudioError when the separator does not return the four stems.
     """

@@ -1,4 +1,4 @@
-"""Weights of separators; pickles are named, and how to convert them."""
+"""Loading the weights of separators; a pickle is refused, with the command that converts it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REMEDY = "get them again"
 
 
 def check_weights_file(path: Path) -> None:
-    """Raises ConfigError for a file that is not there, or that is a pickle, and says how to repair that."""
+    """Raises ConfigError with the remedy for a file that is missing, or that is a pickle."""
     if path.suffix.lower() in PICKLES:
         raise ConfigError(
             f"{path}: is a pickle, which can hold more than weights; convert it once: "
@@ -31,13 +31,13 @@ def load_strict(path: str | Path, module: nn.Module) -> None:
     """
     path = Path(path)
     check_weights_file(path)
-    load_weights(path, module, ConfigError, REMEDY, _unfit)
+    load_weights(path, module, ConfigError, REMEDY, _misfit_summary)
 
 
-def _unfit(found: Sequence[Misfit]) -> str:
-    """How many tensors of each fault, and the first three by name: a config of another model misses hundreds."""
+def _misfit_summary(problems: Sequence[Misfit]) -> str:
+    """The number of tensors of each kind of misfit, and the first three by name: another model's config may misfit hundreds."""
     names: dict[str, list[str]] = {}
-    for misfit in found:
+    for misfit in problems:
         names.setdefault(misfit.what, []).append(misfit.name)
     parts = [f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in names.items()]
     return f"does not fit its configuration; {'; '.join(parts)}"

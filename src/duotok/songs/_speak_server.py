@@ -4,7 +4,7 @@ Run as a plain script with the paths of the espeak-ng library and its data; it u
 starts in milliseconds. espeak_Initialize may run only once in a process, and espeak keeps state between words (flutter,
 noise), so that the same word sounds different each time. Therefore the server initialises once and forks for every
 word: each word is spoken by a process in the same fresh state. The noise of breathy voices comes from a generator that
-espeak seeds with the time; it is seeded anew for every word, so that the samples depend on the request alone.
+espeak seeds with the time; the server reseeds it for every word, so that the samples depend on the request alone.
 
 Request: one line of JSON {"voice", "text", "rate", "pitch"}. Answer: 4 bytes length, then that much JSON
 {"rate", "samples", "phones": [[ms, ipa], ...], "end": ms} or {"error"}, then `samples` 16 bit samples.
@@ -69,7 +69,7 @@ def speak(library: Any, rate: int, request: dict[str, Any]) -> bytes:
     library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
         return answer({"error": f"espeak-ng has no voice {request['voice']!r}"})
-    for seeding in ("espeak_ng_SetRandSeed", "srand"):  # its own generator (since 1.52), and the C library's
+    for seeding in ("espeak_ng_SetRandSeed", "srand"):  # espeak's own generator (since 1.52), and that of the C library
         if hasattr(library, seeding):
             getattr(library, seeding)(ctypes.c_long(SEED))
     library.espeak_SetParameter(PARAMETER_RATE, int(request["rate"]), 0)

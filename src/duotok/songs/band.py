@@ -17,7 +17,7 @@ Samples = NDArray[np.float32]
 def perform(
     rng: Rng, score: Score, rate: int, *, soundfont: bool = False
 ) -> tuple[dict[str, Samples], dict[str, object]]:
-    """Stems drums, bass and other [2, samples], each at its own arbitrary level, and what is played."""
+    """Stems drums, bass and other [2, samples], each at an arbitrary level, and details of what is played."""
     n = round(score.seconds * rate)
     rooms = _rooms(rng, rate)
     details: dict[str, object] = {}
@@ -106,13 +106,13 @@ def _bass(rng: Rng, score: Score, rate: int, n: int, details: dict[str, object])
 def _mono(sound: Sound, notes: list[Note], rate: int, n: int) -> Samples:
     """Play notes on a sound; equal notes are synthesised once."""
     out: Samples = np.zeros(n, np.float32)
-    made: dict[tuple[int, int], Samples] = {}
+    cache: dict[tuple[int, int], Samples] = {}
     for note in notes:
         at = int(note.start * rate)
         key = (note.pitch, round((note.end - note.start) * 50))
-        if key not in made:
-            made[key] = sound(note.pitch, max(0.04, key[1] / 50), rate)
-        x = made[key][: max(0, n - at)]
+        if key not in cache:
+            cache[key] = sound(note.pitch, max(0.04, key[1] / 50), rate)
+        x = cache[key][: max(0, n - at)]
         out[at : at + len(x)] += x * np.float32(note.velocity)
     return out
 

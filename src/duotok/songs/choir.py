@@ -18,13 +18,13 @@ Samples = NDArray[np.float32]
 def perform(
     rng: Rng, score: Score, singer: Singer, language: str, notes: list[SungNote], rate: int
 ) -> tuple[Samples, dict[str, object]]:
-    """Sing the notes; the stem [2, samples] with its effects, and what was done."""
+    """Sing the notes; the stem [2, samples] with its effects, and details of it."""
     count = round(score.seconds * rate)
     lead = _voice(rng, notes, singer, score.seconds, rate)
     details: dict[str, object] = {"voice": singer.espeak, "register": singer.register}
     out = effects.pan(lead, float(rng.normal(0, 0.04)))
     chorus = [n for n in notes if _section(score, n.start) == "chorus"]
-    if rng.random() < 0.28:  # the singer once more, a little apart
+    if rng.random() < 0.28:  # a double: the same singer again, with slightly different timing
         out += _doubles(rng, chorus if chorus and rng.random() < 0.6 else notes, singer, score.seconds, rate)
         details["doubled"] = True
     if rng.random() < 0.3:
@@ -54,7 +54,7 @@ def _doubles(rng: Rng, notes: list[SungNote], singer: Singer, seconds: float, ra
     wide = float(rng.uniform(0.2, 0.9))
     for side in (-1, 1):
         again = dataclasses.replace(singer, formants=singer.formants * float(rng.uniform(0.96, 1.04)), drift=0.08)
-        moved = _moved(rng, notes, shift)
+        moved = _with_new_timing(rng, notes, shift)
         level = 10 ** (rng.uniform(-12, -4) / 20)
         out += effects.pan(_voice(rng, moved, again, seconds, rate) * np.float32(level), side * wide)
         if rng.random() < 0.5:
@@ -62,8 +62,8 @@ def _doubles(rng: Rng, notes: list[SungNote], singer: Singer, seconds: float, ra
     return out
 
 
-def _moved(rng: Rng, notes: list[SungNote], shift: float) -> list[SungNote]:
-    """The same notes sung again: never at exactly the same time."""
+def _with_new_timing(rng: Rng, notes: list[SungNote], shift: float) -> list[SungNote]:
+    """The same notes with slightly different timing, as if sung again."""
     moved: list[SungNote] = []
     for note in notes:
         late = float(np.clip(rng.normal(0, 0.012), -0.03, 0.03))
@@ -77,18 +77,18 @@ def _moved(rng: Rng, notes: list[SungNote], shift: float) -> list[SungNote]:
 
 def _harmony(rng: Rng, score: Score, notes: list[SungNote], singer: Singer, language: str, rate: int) -> Samples:
     """A second singer a third or sixth apart in the scale, with words or on the same syllables."""
-    other = singer if rng.random() < 0.5 else random_singer(rng, language)
-    if other.espeak != singer.espeak:  # same phones, so that the syllables agree; another throat
-        other = dataclasses.replace(other, espeak=singer.espeak, pitch=singer.pitch)
+    second_singer = singer if rng.random() < 0.5 else random_singer(rng, language)
+    if second_singer.espeak != singer.espeak:  # the same phones, so that the syllables agree, with another timbre
+        second_singer = dataclasses.replace(second_singer, espeak=singer.espeak, pitch=singer.pitch)
     steps = int(rng.choice([2, 2, -2, -3, 4, -5]))
     scale = sorted(p for p in range(20, 110) if p % 12 in score.scale)
     moved = []
-    for note in _moved(rng, notes, 0.0):
+    for note in _with_new_timing(rng, notes, 0.0):
         index = int(np.searchsorted(scale, note.pitch))
         moved.append(dataclasses.replace(note, pitch=float(scale[min(max(index + steps, 0), len(scale) - 1)])))
     level = 10 ** (rng.uniform(-10, -3) / 20)
     return effects.pan(
-        _voice(rng, moved, other, score.seconds, rate) * np.float32(level), float(rng.uniform(-0.8, 0.8))
+        _voice(rng, moved, second_singer, score.seconds, rate) * np.float32(level), float(rng.uniform(-0.8, 0.8))
     )
 
 

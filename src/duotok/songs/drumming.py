@@ -1,4 +1,4 @@
-"""What the drummer plays: patterns on a grid of sixteenths, fills, accents, small mistakes."""
+"""Drum parts: patterns on a grid of sixteenths, fills, accents, small mistakes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def play(rng: Rng, score: Score) -> list[Hit]:
     if name == "none":
         return []
     base = {piece: list(places) for piece, places in PATTERNS[name].items()}
-    if rng.random() < 0.5 and "kick" in base:  # everybody's kick pattern is a little different
+    if rng.random() < 0.5 and "kick" in base:  # vary the kick pattern a little
         base["kick"] = sorted({*base["kick"], int(rng.integers(16))})
     loose = float(rng.choice([0.0, rng.uniform(0.002, 0.012)]))
     ghost = float(rng.choice([0.0, rng.uniform(0.1, 0.4)]))

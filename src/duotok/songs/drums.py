@@ -1,4 +1,4 @@
-"""Drums: hits synthesised anew for every song, from kits that differ widely."""
+"""Drums: hits synthesised for every song, from kits that differ widely."""
 
 from __future__ import annotations
 

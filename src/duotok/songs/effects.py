@@ -75,11 +75,11 @@ def compress(x: Samples, threshold: float, ratio: float, attack: float, release:
     power = (padded.reshape(2, blocks, hop) ** 2).mean(axis=(0, 2))
     loud = np.percentile(power, 95) + 1e-12
     level = 10 * np.log10(power / loud + 1e-7)
-    wanted = -np.maximum(level - threshold, 0) * (1 - 1 / ratio)
+    reduction = -np.maximum(level - threshold, 0) * (1 - 1 / ratio)
     up, down = np.exp(-hop / (attack * rate)), np.exp(-hop / (release * rate))
     gain = np.empty(blocks)
     now = 0.0
-    for i, target in enumerate(wanted.tolist()):
+    for i, target in enumerate(reduction.tolist()):
         factor = up if target < now else down
         now = target + (now - target) * factor
         gain[i] = now
@@ -113,7 +113,7 @@ def impulse(rng: Rng, seconds: float, rate: int, *, bright: float, early: float,
 
 
 def reverb(x: Samples, response: Samples, amount: float) -> Samples:
-    """x plus `amount` times its room; the room hears both channels as one."""
+    """x plus `amount` times its reverb, which is computed from the mono sum."""
     n = x.shape[-1]
     size = fft.next_fast_len(n + response.shape[-1], real=True)
     spectrum = fft.rfft(x.mean(axis=0), size)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from duotok.errors import DuoTokError, MissingExtraError
 
-MEND = "pip install 'duotok[songs]'"
+INSTALL = "pip install 'duotok[songs]'"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Server:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise MissingExtraError(f"singing needs espeakng-loader, which is not installed: {MEND}") from error
+            raise MissingExtraError(f"singing needs espeakng-loader, which is not installed: {INSTALL}") from error
         script = Path(__file__).with_name("_speak_server.py")
         command = [sys.executable, "-I", "-S", str(script)]
         command += [espeakng_loader.get_library_path(), espeakng_loader.get_data_path()]
@@ -60,16 +60,16 @@ class _Server:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         except BrokenPipeError:
-            pass  # the answer, read below, says why
+            pass  # the answer, read below, has the reason
         head = json.loads(self._read(process, struct.unpack("<I", self._read(process, 4))[0]))
         if "error" in head:
-            raise DuoTokError(f"{head['error']}: reinstall espeakng-loader ({MEND})")
+            raise DuoTokError(f"{head['error']}: reinstall espeakng-loader ({INSTALL})")
         samples = np.frombuffer(self._read(process, 2 * head["samples"]), "<i2").astype(np.float64) / 32768
         if not hasattr(os, "fork"):
             self.close()
-        # marks such as (en) say that espeak-ng speaks a foreign word with another language's rules
-        named = [(ms / 1000, re.sub(r"\(.*?\)", "", ipa)) for ms, ipa in head["phones"]]
-        phones = tuple((start, ipa) for start, ipa in named if ipa)
+        # a mark such as (en) means that espeak-ng speaks a foreign word by the rules of that language
+        raw_phones = [(ms / 1000, re.sub(r"\(.*?\)", "", ipa)) for ms, ipa in head["phones"]]
+        phones = tuple((start, ipa) for start, ipa in raw_phones if ipa)
         return Spoken(samples, head["rate"], phones, head["end"] / 1000)
 
     @staticmethod
@@ -77,7 +77,7 @@ class _Server:
         assert process.stdout is not None
         data = process.stdout.read(count)
         if len(data) != count:
-            raise DuoTokError(f"the espeak-ng server stopped: reinstall espeakng-loader ({MEND})")
+            raise DuoTokError(f"the espeak-ng server stopped: reinstall espeakng-loader ({INSTALL})")
         return data
 
     def close(self) -> None:

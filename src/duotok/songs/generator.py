@@ -16,7 +16,7 @@ from duotok.songs.song import Beat, ChordSpan, Song, Sung, VocalNote, Word
 
 
 def stream(seed: int, part: str) -> Rng:
-    """A generator of its own for each part: a change in one part does not move the dice of the others."""
+    """A separate random generator for each part, so that a change in one part does not change the draws of the others."""
     return np.random.default_rng([seed, zlib.crc32(part.encode())])
 
 

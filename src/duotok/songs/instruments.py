@@ -1,7 +1,7 @@
 """Instruments: five small synthesis methods and the named sounds drawn from them.
 
 Every sound is a function (pitch, seconds, rate) -> mono float32 samples, drawn once for a song; its parameters are
-random, so that no two songs share a piano. Peak levels are near 1; the arrangement scales them.
+random, so that every song has its own piano. Peak levels are near 1; the arrangement scales them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ def hertz(pitch: float) -> float:
     return float(440.0 * 2 ** ((pitch - 69) / 12))
 
 
-def envelope(n: int, rate: int, held: float, attack: float, decay: float, sustain: float, release: float) -> Samples:
-    """Attack, exponential decay to `sustain`, release from `held` seconds on; [n]."""
+def envelope(
+    n: int, rate: int, note_seconds: float, attack: float, decay: float, sustain: float, release: float
+) -> Samples:
+    """Attack, exponential decay to `sustain`, release after `note_seconds`; [n]."""
     time = np.arange(n, dtype=np.float32) / rate
     level = sustain + (1 - sustain) * np.exp(-np.maximum(time - attack, 0) / max(decay, 1e-3))
     level *= np.clip(time / max(attack, 1e-3), 0, 1)
-    level *= np.exp(-np.maximum(time - held, 0) / max(release / 4, 1e-3))
+    level *= np.exp(-np.maximum(time - note_seconds, 0) / max(release / 4, 1e-3))
     fade = min(n, max(1, int(0.004 * rate)))
     level[n - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
     return np.asarray(level, np.float32)
@@ -145,7 +147,7 @@ def string(rng: Rng, *, decay: float = 2.0, damping: float = 0.5, pick: float = 
     def sound(pitch: float, seconds: float, rate: int) -> Samples:
         n = int((seconds + release) * rate)
         size = 1 << int(np.ceil(np.log2(n + rate // 8)))
-        shrink = np.log(1e4) / size  # evaluate inside the unit circle, else the tail wraps round
+        shrink = np.log(1e4) / size  # evaluated inside the unit circle, otherwise the tail would wrap around
         local = np.random.default_rng([seed, round(pitch * 16)])
         f = np.arange(size // 2 + 1) * (rate / size)
         out = np.zeros(n)

@@ -1,4 +1,4 @@
-"""Song texts from small grammars of our own, one for each language: no line is anybody's."""
+"""Song texts from DuoTok's own small grammars, one for each language, so that no line is copied from a song."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def grammar(language: str) -> dict[str, tuple[str, ...]]:
 
 
 def guess_syllables(word: str) -> int:
-    """A cheap count of syllables, to choose lines by; the singer's phones decide in the end."""
+    """An estimate of the number of syllables for choosing lines; the singer's phones give the true number."""
     if re.search(r"[\u3040-\u9fff]", word):
         return len(re.sub(r"[ゃゅょ]", "", word))
     groups = len(re.findall(r"[aeiouyáéíóúàèìòùâêôãõäöüœæ]+", word.lower()))
@@ -53,7 +53,7 @@ def line(rng: Rng, language: str, low: int, high: int, kind: str = "line") -> li
 
 
 def vocalise(rng: Rng, language: str, count: int) -> list[str]:
-    """A line of `count` syllables without a meaning: la la la."""
+    """A line of `count` meaningless syllables: la la la."""
     syllables = grammar(language)["syl"]
     chosen = [str(s) for s in rng.choice(syllables, size=2)]
     pattern = rng.random(4) < 0.7

@@ -1,4 +1,4 @@
-"""Hours of songs: a pool of processes, finished songs are not made again."""
+"""Generate many songs in a pool of processes; finished songs are not generated again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from duotok.pool import pool, result_of
 
 @dataclass(frozen=True)
 class GeneratedSong:
-    """One finished song: `skipped` if it was there already; `took` in seconds."""
+    """One finished song: `skipped` if it existed already; `took` in seconds."""
 
     seed: int
     folder: Path
@@ -28,14 +28,14 @@ def song_folder(folder: Path, seed: int) -> Path:
 
 
 def finished(folder: Path, seed: int, seconds: float, rate: int, format: str) -> bool:
-    """Whether the folder holds the whole song of that seed, length, rate and format (songs are put in place whole)."""
+    """Whether the folder holds the whole song of that seed, length, rate and format (songs are written atomically)."""
     path = song_folder(folder, seed) / "song.json"
     try:
         facts = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    wanted = {"seed": seed, "rate": rate, "samples": round(seconds * rate), "files": format}
-    return isinstance(facts, dict) and all(facts.get(k) == v for k, v in wanted.items())
+    expected = {"seed": seed, "rate": rate, "samples": round(seconds * rate), "files": format}
+    return isinstance(facts, dict) and all(facts.get(k) == v for k, v in expected.items())
 
 
 def _make(
@@ -62,20 +62,20 @@ def generate_many(
     tracks: tuple[str, ...] | None = None,
     progress: Callable[[GeneratedSong], None] | None = None,
 ) -> list[GeneratedSong]:
-    """Make the songs of the seeds in `folder`/song-SEED; those that are there already are skipped.
+    """Generate the songs of the seeds in `folder`/song-SEED; existing ones are skipped.
 
-    `progress` is called once a song, in the order in which they finish. A song's failure is raised after the songs
+    `progress` is called once for each song, in the order in which they finish. A song's failure is raised after the songs
     under way are done; calling again goes on where this stopped.
     """
     folder = Path(folder)
     options: dict[str, object] = {"rate": rate, "vocals": vocals, "soundfont": soundfont}
     saving: dict[str, object] = {"format": format, "tracks": tracks}
-    made: list[GeneratedSong] = []
+    results: list[GeneratedSong] = []
 
-    def done(one: GeneratedSong) -> None:
-        made.append(one)
+    def done(song: GeneratedSong) -> None:
+        results.append(song)
         if progress is not None:
-            progress(one)
+            progress(song)
 
     todo = []
     for seed in dict.fromkeys(seeds):
@@ -87,8 +87,8 @@ def generate_many(
     if workers <= 1 or len(todo) <= 1:
         for seed in todo:
             done(_make(seed, folder, seconds, options, saving))
-        return made
+        return results
     with pool(min(workers, len(todo))) as processes:
         for _, future in processes.as_they_end(_make, ((seed, folder, seconds, options, saving) for seed in todo)):
             done(result_of(future))
-    return made
+    return results

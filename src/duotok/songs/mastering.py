@@ -18,7 +18,7 @@ CEILING = 0.94
 def loudness(x: Samples, rate: int) -> float:
     """Integrated loudness in LUFS (ITU-R BS.1770-4, gated) of [2, samples]; -inf when silent.
 
-    Here in numpy although `duotok.audio` measures it too: the workers that make songs start without torch.
+    In numpy, although `duotok.audio` measures it too, so that the workers that generate songs start without torch.
     """
     w = 2 * np.pi * 1681.974450955533 / rate
     a, q = 10 ** (3.999843853973347 / 40), 0.7071752369554196
@@ -52,7 +52,7 @@ def balance(rng: Rng, stems: dict[str, Samples], rate: int, details: dict[str, o
 
     Every stem is multiplied by the same slowly moving gain (a look-ahead limiter driven by the mix).
     """
-    wanted = {
+    levels = {
         "vocals": float(rng.normal(0.0, 2.5)),
         "drums": float(rng.normal(-3.0, 2.5)),
         "bass": float(rng.normal(-5.0, 2.0)),
@@ -61,7 +61,7 @@ def balance(rng: Rng, stems: dict[str, Samples], rate: int, details: dict[str, o
     levelled: dict[str, Samples] = {}
     for name in STEMS:
         loud = loudness(stems[name], rate)
-        gain = 10 ** ((wanted[name] - 20 - loud) / 20) if np.isfinite(loud) else 0.0
+        gain = 10 ** ((levels[name] - 20 - loud) / 20) if np.isfinite(loud) else 0.0
         levelled[name] = stems[name] * np.float32(gain)
     mix = levelled["vocals"] + (levelled["drums"] + levelled["bass"] + levelled["other"])
     loud = loudness(mix, rate)
@@ -73,13 +73,13 @@ def balance(rng: Rng, stems: dict[str, Samples], rate: int, details: dict[str, o
     fade[n - last :] = np.cos(np.linspace(0, np.pi / 2, last)) ** 2
     curve = fade
     gain = 10 ** ((TARGET - loud) / 20)
-    for _ in range(3):  # the limiter takes loudness away: make up for it
+    for _ in range(3):  # compensate for the loudness that the limiter removes
         curve = fade * np.float32(gain) * _limit(levelled, gain, rate)
         missed = TARGET - loudness(mix * curve, rate)
         if missed < 0.3:
             break
         gain *= 10 ** (min(missed, 3.0) / 20)
-    details["levels"] = {k: round(v, 1) for k, v in wanted.items()}
+    details["levels"] = {k: round(v, 1) for k, v in levels.items()}
     return {name: np.ascontiguousarray(levelled[name] * curve) for name in STEMS}
 
 
@@ -97,7 +97,7 @@ def _limit(stems: dict[str, Samples], gain: float, rate: int) -> Samples:
     padded[:n] = top
     need = np.minimum(1.0, CEILING / np.maximum(padded.reshape(blocks, hop).max(axis=1), 1e-9))
     reach = max(3, int(0.03 * rate / hop) | 1)
-    # every block of a window of `reach` knows the least gain of a window twice as wide, so the mean stays below it
+    # each value is the least gain in a window twice as wide as `reach`, so the mean over `reach` stays below it
     smooth = uniform_filter1d(minimum_filter1d(need, 2 * reach + 1), reach)
     smooth = np.minimum(smooth, need)
     curve = np.interp(np.arange(n), np.arange(blocks) * hop + hop / 2, smooth)

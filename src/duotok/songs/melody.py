@@ -14,12 +14,12 @@ from duotok.songs.singing import SungNote, words_of
 
 @dataclass(frozen=True)
 class Habits:
-    """What a song's melody is like throughout."""
+    """Properties of a song's whole melody."""
 
     density: float  # syllables a second
     syncopation: float
     rest: float  # share of a phrase left for breath
-    leap: float  # how readily it leaps, semitones
+    leap: float  # typical leap in semitones
     melisma: float
     staccato: float  # share of a note's length that sounds
 
@@ -45,7 +45,7 @@ def random_habits(rng: Rng, density: tuple[float, float]) -> Habits:
 
 
 def compose(rng: Rng, score: Score, singer: Singer, language: str) -> list[SungNote]:
-    """The whole vocal line: a line of text to each phrase that has singing; choruses come back as they were."""
+    """The whole vocal line: a line of text to each phrase that has singing; choruses are repeated unchanged."""
     habits = random_habits(rng, score.style.density)
     memory: dict[tuple[str, int], MelodyLine] = {}
     notes: list[SungNote] = []
@@ -73,14 +73,14 @@ def compose(rng: Rng, score: Score, singer: Singer, language: str) -> list[SungN
 
 def _text(rng: Rng, language: str, section: str, habits: Habits, score: Score, bars: int, la: bool) -> list[str]:
     seconds = bars * score.bar_seconds * (1 - habits.rest)
-    wanted = max(2, round(seconds * habits.density * rng.uniform(0.8, 1.15)))
+    target = max(2, round(seconds * habits.density * rng.uniform(0.8, 1.15)))
     if la or rng.random() < 0.04:
-        return lyric.vocalise(rng, language, min(wanted, 10))
+        return lyric.vocalise(rng, language, min(target, 10))
     kind = "hook" if section == "chorus" and rng.random() < 0.5 else "line"
-    text = lyric.line(rng, language, max(2, round(0.75 * wanted)), wanted, kind)
+    text = lyric.line(rng, language, max(2, round(0.75 * target)), target, kind)
     count = sum(lyric.guess_syllables(w) for w in text)
-    while wanted - count > 3:  # long phrases hold two short lines
-        more = lyric.line(rng, language, 2, wanted - count)
+    while target - count > 3:  # long phrases hold two short lines
+        more = lyric.line(rng, language, 2, target - count)
         text = text + more
         count += sum(lyric.guess_syllables(w) for w in more)
     return text
@@ -99,7 +99,7 @@ def _line(
     while sum(counts) > slots and len(counts) > 1:
         counts, text = counts[:-1], text[:-1]
     syllables = [(w, s, True) for w, n in enumerate(counts) for s in range(n)][:slots]
-    # a melisma: some syllables go on over a second note
+    # a melisma: some syllables continue over a second note
     extended: list[tuple[int, int, bool]] = []
     for item in syllables:
         extended.append(item)
@@ -133,11 +133,11 @@ def _rhythm(rng: Rng, score: Score, habits: Habits, count: int, slots: int, step
     noisy = np.log(weights) + rng.gumbel(size=slots)  # drawing without replacement
     if not shift:
         noisy[0] = np.inf
-    # spread: of two draws keep the one with the smoother gaps
+    # of two draws keep the one with the more even gaps
     chosen = np.sort(np.argsort(-noisy)[:count])
-    other = np.sort(np.argsort(-(np.log(weights) + 0.6 * rng.gumbel(size=slots)))[:count])
-    if count > 2 and np.std(np.diff(other)) < np.std(np.diff(chosen)):
-        chosen = other
+    alternative = np.sort(np.argsort(-(np.log(weights) + 0.6 * rng.gumbel(size=slots)))[:count])
+    if count > 2 and np.std(np.diff(alternative)) < np.std(np.diff(chosen)):
+        chosen = alternative
     return [float(c * step) for c in chosen]
 
 
@@ -183,15 +183,15 @@ def _pitches(
 
 
 def _lay(score: Score, phrase: list[Bar], line: MelodyLine, habits: Habits, rng: Rng) -> list[SungNote]:
-    """A line at the place of a phrase, in seconds."""
+    """The notes of a line at the time of its phrase, in seconds."""
     notes: list[SungNote] = []
     late = float(rng.normal(0.0, 0.006))
     for i, ((beat, length, word, syllable, fresh), pitch) in enumerate(zip(line.rhythm, line.pitches, strict=True)):
         start = _seconds(score, phrase, beat) + late + (float(rng.normal(0.0, 0.007)) if fresh else 0.0)
         end = _seconds(score, phrase, beat + length) + late
         following = line.rhythm[i + 1] if i + 1 < len(line.rhythm) else None
-        whole = following is not None and not following[4]
-        end = start + (end - start) * (1.0 if whole else habits.staccato)
+        continues = following is not None and not following[4]
+        end = start + (end - start) * (1.0 if continues else habits.staccato)
         end = min(end, score.seconds - 0.05)
         start = max(start, notes[-1].start + 0.05 if notes else 0.02)
         if end - start < 0.06:

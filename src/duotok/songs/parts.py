@@ -1,4 +1,4 @@
-"""What bass and harmony players play: patterns over the chords of a score."""
+"""Parts of bass and harmony instruments: patterns over the chords of a score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from duotok.songs.theory import Chord
 
 
 def bass(rng: Rng, score: Score) -> list[Note]:
-    """The bass line; empty where the style goes without."""
+    """The bass line; empty where the style has no bass."""
     name = str(rng.choice(score.style.bass))
     if name == "none":
         return []
@@ -158,7 +158,7 @@ def _figure(rng: Rng, score: Score, bar: Bar, pattern: str, pitches: list[int], 
 
 
 def lead(rng: Rng, score: Score) -> list[Note]:
-    """A line that fills where nobody sings, and hints at the chords elsewhere."""
+    """A lead line: fills where nobody sings, and chord tones elsewhere."""
     notes: list[Note] = []
     scale = [p for p in range(60, 85) if p % 12 in score.scale]
     now = scale[len(scale) // 2]

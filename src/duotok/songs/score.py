@@ -47,7 +47,7 @@ class Score:
     bars: tuple[Bar, ...]
     phrase_bars: int
     seconds: float
-    ending: float  # where the music stops and rings
+    ending: float  # where the music stops and fades
 
     @property
     def beat(self) -> float:
@@ -67,9 +67,9 @@ class Score:
 
     def at(self, bar: Bar, beat: float) -> float:
         """Seconds of a beat (may be fractional) of a bar, with swing on the eighths."""
-        whole, part = divmod(beat, 1.0)
+        full_beats, part = divmod(beat, 1.0)
         bent = part * 2 * self.swing if part < 0.5 else self.swing + (part - 0.5) * 2 * (1 - self.swing)
-        return bar.start + (whole + bent) * self.beat
+        return bar.start + (full_beats + bent) * self.beat
 
     def chord_at(self, bar: Bar, beat: float) -> Chord:
         index = int(beat / self.beats * len(bar.chords))
@@ -117,24 +117,24 @@ def _chord(tonic: int, mode: str, degree: int, seventh: bool, style: Style, rng:
 def _sections(rng: Rng, count: int, phrase: int, vocals: bool) -> list[tuple[str, int, float]]:
     """Names, lengths in bars and energies of the sections; together `count` bars."""
     sections: list[tuple[str, int, float]] = []
-    left = count
+    remaining = count
     calm = float(rng.uniform(0.35, 0.8))
-    if rng.random() < 0.7 and left > 3 * phrase:
+    if rng.random() < 0.7 and remaining > 3 * phrase:
         length = int(rng.choice([1, phrase]))
         sections.append(("intro", length, calm * float(rng.uniform(0.5, 1.0))))
-        left -= length
+        remaining -= length
     order = ["verse", "chorus"] if rng.random() < 0.75 else ["chorus", "verse"]
     turn = 0
-    while left > 0:
+    while remaining > 0:
         name = order[turn % 2]
         if turn >= 2 and rng.random() < 0.3 and sections[-1][0] != "break":
             name = "break"
         length = int(phrase * rng.choice([1, 2, 2, 4])) if name != "break" else int(rng.choice([1, phrase]))
-        if left - length < phrase:
-            length = left
+        if remaining - length < phrase:
+            length = remaining
         energy = {"verse": calm, "chorus": min(1.0, calm + float(rng.uniform(0.1, 0.4))), "break": calm}[name]
         sections.append((name, length, energy))
-        left -= length
+        remaining -= length
         turn += name != "break"
     if len(sections) > 2 and sections[-1][1] == 1 and rng.random() < 0.6:
         sections[-1] = ("outro", 1, sections[-1][2])

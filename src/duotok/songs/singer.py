@@ -1,4 +1,4 @@
-"""Singers: a language, an espeak voice, and the many small things that make a voice somebody's."""
+"""Singers: a language, an espeak voice, and the parameters that make a voice individual."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Rng = np.random.Generator
 
-# Male variants speak with long vocal tracts, female ones with short ones; the rest is done by the envelope warp.
+# Male variants have long vocal tracts, female ones short ones; the envelope warp does the rest.
 MALE_VARIANTS: tuple[str, ...] = (
     "",
     "m1",
@@ -76,12 +76,12 @@ REGISTERS = {
     "soprano": (58, 78, (1.14, 1.30)),
     "child": (60, 78, (1.26, 1.42)),
 }
-FEMALE_SCALE = 1.14  # how much shorter the vocal tract of the female variants already is
+FEMALE_SCALE = 1.14  # formant scale that the female variants already have
 
 
 @dataclass(frozen=True)
 class Singer:
-    """All that the renderer needs to know of a voice. Frequencies in hertz, times in seconds, pitches in semitones."""
+    """Parameters of a voice for the renderer. Frequencies in hertz, times in seconds, pitches in semitones."""
 
     register: str
     low: int
@@ -89,7 +89,7 @@ class Singer:
     espeak: str
     pitch: int  # espeak's base pitch, 0..99
     formants: float  # scale of the frequency axis of the envelope
-    bend: tuple[float, ...]  # further scale at BEND_AT: no two mouths have the same proportions
+    bend: tuple[float, ...]  # further scale at BEND_AT, different for every singer
     colour: tuple[float, ...]  # dB at COLOUR_AT
     tilt: float  # dB an octave above 1 kHz
     ring: tuple[float, float]  # singer's formant: hertz, dB
@@ -102,7 +102,7 @@ class Singer:
     vibrato_depth: float
     vibrato_delay: float
     glide: float  # time constant from note to note
-    scoop: float  # how far below the first note of a phrase begins
+    scoop: float  # how far below its pitch the first note of a phrase begins
     drift: float  # slow random detuning
     dynamics: float  # dB between strong and weak notes
     legato: float  # 0 every note apart .. 1 joined
@@ -124,7 +124,7 @@ def random_singer(rng: Rng, language: str, register: str | None = None) -> Singe
     if register is None:
         register = str(rng.choice(list(REGISTERS), p=[0.1, 0.18, 0.22, 0.25, 0.2, 0.05]))
     low, high, scale = REGISTERS[register]
-    wanted = rng.uniform(*scale)
+    scale_target = rng.uniform(*scale)
     female = rng.random() < (0.15 if register in ("bass", "baritone", "tenor") else 0.65)
     variant = str(rng.choice(FEMALE_VARIANTS if female else MALE_VARIANTS))
     base = str(rng.choice(VOICES[language]))
@@ -137,7 +137,7 @@ def random_singer(rng: Rng, language: str, register: str | None = None) -> Singe
         high=min(high, low + span),
         espeak=f"{base}+{variant}" if variant else base,
         pitch=int(rng.integers(25, 60)),
-        formants=float(wanted / (FEMALE_SCALE if female else 1.0)),
+        formants=float(scale_target / (FEMALE_SCALE if female else 1.0)),
         bend=tuple(float(x) for x in np.clip(rng.normal(1.0, 0.05, len(BEND_AT)), 0.88, 1.12)),
         colour=tuple(float(x) for x in np.clip(rng.normal(0.0, 3.0, len(COLOUR_AT)), -7, 7)),
         tilt=float(rng.uniform(-2.5, 1.5)),

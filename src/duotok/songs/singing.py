@@ -35,7 +35,7 @@ class SungNote:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a syllable came to lie: onset (first consonant), vowel and end, in seconds."""
+    """Times of a syllable: onset (first consonant), vowel and end, in seconds."""
 
     onset: float
     vowel: float
@@ -95,7 +95,7 @@ def sing(notes: list[SungNote], singer: Singer, seconds: float, rate: int, rng: 
         gain[a:b] = _loudness(note, at, a, b, singer, i + 1 < len(notes) and notes[i + 1].start - note.end < 0.06)
     _inhale(notes, places, singer, rng, envelope, gain)
     f0 = _pitch(notes, places, singer, frames, rng)
-    # neighbouring words come from separate utterances: soften the seams between their envelopes
+    # neighbouring words are separate utterances: smooth the transitions between their envelopes
     envelope = uniform_filter1d(envelope, 3, axis=0)
     gain = gaussian_filter1d(gain, 1.2)
     hertz = np.linspace(0, rate / 2, bins)
@@ -145,25 +145,25 @@ def _inhale(
 
 
 def _sources(syllable: Syllable, at: Placed, a: int, b: int, fresh: bool, last: bool) -> NDArray[np.float64]:
-    """For every frame a..b of the song the (fractional) frame of the spoken word that it takes."""
+    """For every frame a..b of the song the (fractional) frame of the spoken word that it uses."""
     vowel = max(a, round(at.vowel / FRAME))
     coda = min(syllable.end - syllable.vowel_end, LONGEST_CODA / FRAME) if last else 0.0
     coda_frames = int(min(coda, 0.45 * max(b - vowel, 1)))
     parts = []
     if vowel > a:
         parts.append(np.linspace(syllable.start, syllable.vowel, vowel - a, endpoint=False))
-    held = b - coda_frames - vowel
-    if held > 0:
-        # hold the vowel's first colour and move on to the second half of a diphthong late, as singers do
-        u = (np.arange(held) + 0.5) / held
+    vowel_frames = b - coda_frames - vowel
+    if vowel_frames > 0:
+        # hold the first half of a diphthong and move to the second half late, as singers do
+        u = (np.arange(vowel_frames) + 0.5) / vowel_frames
         moved = np.where(u < 0.7, 0.12 + 0.3 * u / 0.7, 0.42 + (0.9 - 0.42) * (u - 0.7) / 0.3)
         if not last:
             moved = 0.12 + 0.3 * u
         if not fresh:
             moved = np.maximum(moved, 0.42) if last else np.full_like(u, 0.42)
-        # a note shorter than the spoken vowel goes through it as spoken
+        # a note shorter than the spoken vowel follows it as spoken
         length = syllable.vowel_end - syllable.vowel
-        parts.append(syllable.vowel + length * (moved if held > length else u))
+        parts.append(syllable.vowel + length * (moved if vowel_frames > length else u))
     if coda_frames:
         parts.append(np.linspace(syllable.vowel_end, syllable.end, coda_frames, endpoint=False))
     joined = np.concatenate(parts) if parts else np.full(b - a, syllable.vowel)
@@ -174,8 +174,8 @@ def _loudness(note: SungNote, at: Placed, a: int, b: int, singer: Singer, joined
     seconds = np.arange(b - a) * FRAME
     level = 10 ** ((note.strength - 1.0) * singer.dynamics / 20)
     attack = np.clip((seconds + FRAME) / (0.015 if note.fresh else 0.005), 0, 1)
-    left = (b - a) * FRAME - seconds
-    release = np.clip(left / (0.02 if joined else 0.06), 0, 1)
+    remaining = (b - a) * FRAME - seconds
+    release = np.clip(remaining / (0.02 if joined else 0.06), 0, 1)
     floor = 0.75 * singer.legato if joined else 0.0
     swell = 1.0 - 0.25 * np.clip(seconds / max(at.end - at.onset, 0.1), 0, 1)
     if note.fresh:
@@ -195,7 +195,7 @@ def _pitch(notes: list[SungNote], places: list[Placed], singer: Singer, frames: 
         curve = np.full(b - a, float(note.pitch))
         if i and not note.breath:
             previous = notes[i - 1].pitch
-            # the consonant already moves: most of the way is gone when the vowel begins; short notes hurry
+            # the pitch glides during the consonant and has nearly arrived when the vowel begins; faster on short notes
             slide = min(singer.glide, 0.12 * (note.end - note.start))
             curve += (previous - note.pitch) * 0.35 * np.exp(-np.maximum(time - at.vowel, -0.02) / slide)
         elif singer.scoop:
@@ -227,7 +227,7 @@ def warp(word: SpokenWord, singer: Singer, rate: int, size: int) -> NDArray[np.f
     hertz = np.linspace(0, rate / 2, size // 2 + 1)
     source = hertz / (singer.formants * np.interp(hertz, BEND_AT, singer.bend))
     source = np.maximum.accumulate(source)
-    top = 0.46 * word.rate  # just below espeak's Nyquist the envelope falls into its filter
+    top = 0.46 * word.rate  # just below espeak's Nyquist frequency its filter attenuates the envelope
     old_bins = word.envelope.shape[1]
     position = np.minimum(source, top) / (word.rate / 2) * (old_bins - 1)
     low = np.minimum(position.astype(int), old_bins - 2)
@@ -241,7 +241,7 @@ def warp(word: SpokenWord, singer: Singer, rate: int, size: int) -> NDArray[np.f
     noisy = word.noise[:, None]
     fading = np.where(noisy > 0.5, singer.hiss - singer.air * above[None], -4.0 * above[None])
     coloured += (fading * to_log).astype(np.float32)
-    # espeak's vowels end near 4 kHz; sung ones go on with further formants, falling evenly
+    # espeak's vowels end near 4 kHz; sung ones have further formants with an even slope
     sheen = _sheen(hertz, singer)
     middle = coloured[:, (hertz > 500) & (hertz < 2500)].mean(axis=1, keepdims=True)
     upper = middle + np.asarray(sheen * to_log, np.float32)[None]

@@ -1,4 +1,4 @@
-"""A song with everything that is known about it, and how it is written to a folder."""
+"""A song with all its annotations, and writing it to a folder."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Song:
         return " ".join(word.text for word in self.words)
 
     def facts(self) -> dict[str, Any]:
-        """What song.json holds."""
+        """The content of song.json."""
         return {
             "format": "duotok-song-1",
             "seed": self.seed,
@@ -123,19 +123,19 @@ class Song:
         The stems are quantised first and then summed, so that they add up to the mix to the last bit.
         """
         scale = 2 ** (bits - 1)
-        whole = {k: np.round(self.stems[k].astype(np.float64) * scale).astype(np.int32) for k in STEMS}
-        accompaniment = whole["drums"] + whole["bass"] + whole["other"]
-        whole |= {"accompaniment": accompaniment, "mix": whole["vocals"] + accompaniment}
-        top = max(int(np.abs(x).max(initial=0)) for x in whole.values())
+        quantised = {k: np.round(self.stems[k].astype(np.float64) * scale).astype(np.int32) for k in STEMS}
+        accompaniment = quantised["drums"] + quantised["bass"] + quantised["other"]
+        quantised |= {"accompaniment": accompaniment, "mix": quantised["vocals"] + accompaniment}
+        top = max(int(np.abs(x).max(initial=0)) for x in quantised.values())
         if top >= scale:
             raise AudioError(f"song {self.seed} clips ({top / scale:.2f} of full scale): scale its stems before saving")
-        return whole
+        return quantised
 
     def save(self, folder: str | Path, format: str = "flac", tracks: tuple[str, ...] | None = None) -> Path:
         """Write mix, vocals, accompaniment and the stems (or only `tracks`) and song.json; all or nothing.
 
         `format`: flac or wav (24 bit), flac16 or wav16, opus (lossy: small, and no longer summing exactly).
-        A song that is there is replaced. Raises AudioError for an unknown format or track, a folder that holds
+        An existing song is replaced. Raises AudioError for an unknown format or track, a folder that holds
         something else, or one that cannot be written.
         """
         import soundfile
@@ -147,20 +147,20 @@ class Song:
         container, subtype, bits = FORMATS[format]
         suffix = format.removesuffix("16")
         folder = Path(folder)
-        whole = self.tracks(bits)
+        quantised = self.tracks(bits)
         for track in tracks or ():
-            if track not in whole:
-                raise AudioError(f"track {track!r} is unknown: choose from {', '.join(whole)}")
+            if track not in quantised:
+                raise AudioError(f"track {track!r} is unknown: choose from {', '.join(quantised)}")
         if folder.is_dir() and any(folder.iterdir()) and not _is_song(folder):
             raise AudioError(f"{folder} holds something else than a song: choose another folder")
         try:
             with writing(folder) as partial:
                 partial.mkdir()
-                for track in tracks or tuple(whole):
+                for track in tracks or tuple(quantised):
                     path = partial / f"{track}.{suffix}"
-                    data = (whole[track] << (32 - bits)).T
+                    data = (quantised[track] << (32 - bits)).T
                     if subtype == "OPUS":
-                        floats = (whole[track].T / 2**15).astype(np.float32)
+                        floats = (quantised[track].T / 2**15).astype(np.float32)
                         # libsndfile's Opus encoder overflows its stack on one long write
                         write_samples(path, floats, self.rate, container, subtype, block=self.rate)
                     else:
@@ -177,8 +177,8 @@ def _is_song(folder: Path) -> bool:
     """Whether a folder holds a song, whole or damaged, and nothing else."""
     names = {path.name for path in folder.iterdir()}
     tracks = (*STEMS, "accompaniment", "mix")
-    own = {"song.json", *(f"{track}{suffix}" for track in tracks for suffix in (".flac", ".wav", ".opus"))}
-    if "song.json" not in names or not names <= own:
+    song_files = {"song.json", *(f"{track}{suffix}" for track in tracks for suffix in (".flac", ".wav", ".opus"))}
+    if "song.json" not in names or not names <= song_files:
         return False
     try:
         facts = json.loads((folder / "song.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Words taken apart: WORLD spectral envelopes, voicing and syllables of a spoken word."""
+"""Analysis of spoken words: WORLD spectral envelope, voicing and syllables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duotok.errors import MissingExtraError
-from duotok.songs.espeak import MEND, speak
+from duotok.songs.espeak import INSTALL, speak
 
 FRAME = 0.005  # seconds between analysis frames
-LOWEST = 68.0  # hertz; CheapTrick takes lower voices for unvoiced and shows their single pulses
+LOWEST = 68.0  # hertz; CheapTrick treats lower voices as unvoiced and resolves their single pulses
 VOWELS = frozenset("aeiouyæɐɑɒɔəɚɛɜɝɪʊʌøœɨʉɯɤɵɶɘɞäöü")
 BUZZING = frozenset("zʒvðʑʐɣʁ")  # voiced, but mostly noise at the top
 
@@ -54,7 +54,7 @@ def world() -> Any:
     try:
         import pyworld
     except ImportError as error:
-        raise MissingExtraError(f"singing needs pyworld, which is not installed: {MEND}") from error
+        raise MissingExtraError(f"singing needs pyworld, which is not installed: {INSTALL}") from error
     return pyworld
 
 
@@ -81,13 +81,13 @@ def split(phones: list[tuple[float, str]], end: float) -> list[Syllable]:
 
 @functools.lru_cache(maxsize=600)
 def analyse(voice: str, text: str, rate: int, pitch: int) -> SpokenWord:
-    """Speak a word and take it apart. Cached: songs repeat words, and voices return."""
+    """Speak a word and analyse it. Cached, since songs repeat words."""
     pw = world()
     for higher in (0, 20, 40):
         spoken = speak(voice, text, rate, min(pitch + higher, 99))
         samples = np.concatenate([spoken.samples, np.zeros(int(0.03 * spoken.rate))])
         f0, times = pw.dio(samples, spoken.rate, f0_floor=45, f0_ceil=500, frame_period=FRAME * 1000)
-        if np.mean(f0 > 0) < 0.3:  # some voices hide their fundamental from DIO
+        if np.mean(f0 > 0) < 0.3:  # DIO does not find the fundamental of some voices
             f0, times = pw.harvest(samples, spoken.rate, f0_floor=45, f0_ceil=500, frame_period=FRAME * 1000)
         f0 = pw.stonemask(samples, f0, times, spoken.rate)
         if np.any(f0) and np.median(f0[f0 > 0]) > LOWEST:

@@ -1,4 +1,4 @@
-"""Styles: what a kind of music draws its tempo, drums, bass and instruments from. Deliberately loose."""
+"""Styles: the ranges from which tempo, drums, bass and instruments are drawn. Deliberately wide."""
 
 from __future__ import annotations
 

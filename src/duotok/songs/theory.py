@@ -50,7 +50,7 @@ class Chord:
 
 
 def chord_on(tonic: int, mode: str, degree: int, *, seventh: bool = False, power: bool = False) -> Chord:
-    """The chord that stands on a degree (0..6) of the mode."""
+    """The chord on a degree (0..6) of the mode."""
     scale = MODES[mode]
 
     def step(n: int) -> int:

@@ -200,7 +200,7 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
     problems = misfits(state, present, finite=False)  # a run that broke down may be looked at
     if problems:
         raise ConfigError(
-            f"{path}: weights of another architecture ({problems[0].told}); give the sizes of {path.parent.parent / CONFIG} "
+            f"{path}: weights of another architecture ({problems[0].description}); give the sizes of {path.parent.parent / CONFIG} "
             "(--set model.KEY=VALUE), or another --runs folder"
         )
     module.load_state_dict({key: cut(value, present[key]) for key, value in state.items()})

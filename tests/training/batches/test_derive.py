@@ -22,7 +22,7 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble, codec_config
 from duotok.training.batches.latent_data import latent_segments, rendered
-from duotok.training.batches.sounds import Sound
+from duotok.training.batches.sounds import SegmentSound
 from duotok.training.checkpoint import best, latest
 from duotok.training.engine import train
 from duotok.training.stages.adapt import AdaptConfig, find_sources, render_excerpts
@@ -80,7 +80,7 @@ def test_each_renderer_learns_its_own_track(renderers: Needs, tmp_path: Path):
             codes = torch.cat([tokenizer.encode(part[None], track)[0] for part in mel.split(4 * 40)])
             first, real = int(start), int(batch["lengths"][row]) // 2
             assert torch.equal(batch["codes"][row, :real], codes[first : first + real])
-            sound = Sound(renderers.store, stretch.indices[0]).mono(track)
+            sound = SegmentSound(renderers.store, stretch.indices[0]).mono(track)
             with torch.no_grad():
                 latents = autoencoder.encode(sound[None, None])[0]
             torch.testing.assert_close(

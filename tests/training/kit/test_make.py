@@ -15,7 +15,7 @@ import yaml
 from tests.training.small import stage1_config, stage2_config, stage3_config
 
 from duotok.errors import ConfigError, DuoTokError
-from duotok.training.kit.make import Options, gather, make_kit
+from duotok.training.kit.make import KitOptions, gather, make_kit
 from duotok.training.kit.plan import read_plan
 from duotok.training.kit.start import MANIFEST, PARTS, damage, read, seal, unpack
 from duotok.training.stages.registry import NAMES, config_class
@@ -24,7 +24,7 @@ FREE, CLOSED = "CC0", "all rights reserved"
 
 
 def kit(folder: Path, **options: Any) -> dict[str, Any]:
-    return make_kit(folder, Options(**options), config_class, NAMES, lambda text: None)
+    return make_kit(folder, KitOptions(**options), config_class, NAMES, lambda text: None)
 
 
 def names(folder: Path) -> set[str]:
@@ -91,7 +91,7 @@ def test_code_configs_and_recordings_come_along(configs: Path, music: Path, tmp_
 
 def test_the_model_comes_along_where_a_step_needs_it(configs: Path, music: Path) -> None:
     def has_model(**options: Any) -> bool:
-        items, _ = gather(Options(configs=configs, **options), config_class, NAMES)
+        items, _ = gather(KitOptions(configs=configs, **options), config_class, NAMES)
         found = {item.name for item in items if "/bundles/" in item.name}
         assert not any("/lm/" in name for name in found)
         return "code/duotok/bundles/mini/separator.safetensors" in found
@@ -246,7 +246,7 @@ def test_shards_that_are_not_finished_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_plan_reads_back_as_it_was(configs: Path, tmp_path: Path) -> None:
-    items, plan = gather(Options(stages=["stage1"], configs=configs, songs=2, minutes=["3"]), config_class, NAMES)
+    items, plan = gather(KitOptions(stages=["stage1"], configs=configs, songs=2, minutes=["3"]), config_class, NAMES)
     plan = dataclasses.replace(plan, python="3.12", wheels=("wheels/a.whl",), requires=("a", "torch"))
     (tmp_path / "kit.json").write_text(plan.text())
     assert read_plan(tmp_path) == plan and json.loads(plan.text())["format"] == 1

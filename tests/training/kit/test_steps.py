@@ -24,10 +24,10 @@ from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit import trainers, wheels
 from duotok.training.kit.collect import pack
 from duotok.training.kit.join import join_results
-from duotok.training.kit.make import Options, make_kit
-from duotok.training.kit.plan import FILE, KitError, Plan, Training, meant, read_plan
+from duotok.training.kit.make import KitOptions, make_kit
+from duotok.training.kit.plan import FILE, KitError, KitPlan, Training, assignments_for, read_plan
 from duotok.training.kit.script import _chosen
-from duotok.training.kit.steps import Work
+from duotok.training.kit.steps import KitWork
 from duotok.training.kit.wheels import Sources, Target
 from duotok.training.stages.registry import NAMES, config_class
 
@@ -69,7 +69,7 @@ def configs(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, **options: Any) -> Path:
-    make_kit(folder, Options(**options), config_class, NAMES, lambda text: None)
+    make_kit(folder, KitOptions(**options), config_class, NAMES, lambda text: None)
     return folder
 
 
@@ -237,7 +237,7 @@ def test_a_collection_that_was_stopped_is_made_anew(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["packages", "state.json"])
 def test_what_is_in_out_and_of_no_kit_stays(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "own_requirements", lambda extras: [Requirement("alpha")])
+    monkeypatch.setattr(wheels, "duotok_requirements", lambda extras: [Requirement("alpha")])
     make_wheel(tmp_path / "index", "alpha", "1.5")
     kit = make(tmp_path / "kit", target=Target(PYTHON, HERE), sources=Sources([str(tmp_path / "index")], no_index=True))
     mine = tmp_path / "mine" / name / "letter.txt" if name == "packages" else tmp_path / "mine" / name
@@ -275,7 +275,7 @@ def test_results_that_are_damaged_or_incomplete_are_named(tmp_path: Path) -> Non
 def test_wheels_are_installed_once_and_what_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wheels, "own_requirements", lambda extras: [Requirement("alpha"), Requirement("numpy")])
+    monkeypatch.setattr(wheels, "duotok_requirements", lambda extras: [Requirement("alpha"), Requirement("numpy")])
     make_wheel(tmp_path / "index", "alpha", "1.5")
     options = {"target": Target(PYTHON, HERE), "sources": Sources([str(tmp_path / "index")], no_index=True)}
     kit = make(tmp_path / "kit", have=["numpy"], **options)
@@ -308,7 +308,7 @@ def test_wheels_of_another_python_or_machine_are_not_installed(
     from duotok.training.kit import start
     from duotok.training.kit.pieces import entries
 
-    monkeypatch.setattr(wheels, "own_requirements", lambda extras: [Requirement("alpha")])
+    monkeypatch.setattr(wheels, "duotok_requirements", lambda extras: [Requirement("alpha")])
     make_wheel(tmp_path / "index", "alpha", "1.5")
     kit = make(tmp_path / "kit", target=Target(PYTHON, HERE), sources=Sources([str(tmp_path / "index")], no_index=True))
     values = json.loads((kit / FILE).read_text())
@@ -364,9 +364,9 @@ def test_overrides_reach_the_runs_they_name() -> None:
     first = Training("stage1", "stage1", "c")
     given = ["all.steps=3", "stage4.lr=1", "stage4.vocals.lr=2", "stage1.crops.frames=7", "crops.frames=9"]
     everything = [first, vocals, other]
-    assert meant(given, vocals, everything) == ["steps=3", "lr=1", "lr=2", "crops.frames=9"]
-    assert meant(given, other, everything) == ["steps=3", "lr=1", "crops.frames=9"]
-    assert meant(given, first, everything) == ["steps=3", "crops.frames=7", "crops.frames=9"]
+    assert assignments_for(given, vocals, everything) == ["steps=3", "lr=1", "lr=2", "crops.frames=9"]
+    assert assignments_for(given, other, everything) == ["steps=3", "lr=1", "crops.frames=9"]
+    assert assignments_for(given, first, everything) == ["steps=3", "crops.frames=7", "crops.frames=9"]
 
 
 def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path) ->
         tmp_path / "kit", stages=["stage1"], configs=configs, data=data, minutes=["stage1=2.5"], overrides=["steps=3"]
     )
     plan = read_plan(kit)
-    work = Work(kit, tmp_path / "out", plan, Namespace(python=sys.executable, workers=3))
+    work = KitWork(kit, tmp_path / "out", plan, Namespace(python=sys.executable, workers=3))
     assert work.words(plan.trainings[0]) == [
         "train", "stage1", "-c", "{kit}/configs/stage1.yaml", "--data", "{work}", "--runs", "{runs}", "--shards", "{kit}/shards",
         "--minutes", "2.5", "--set", "steps=3",
@@ -426,7 +426,7 @@ def test_what_a_run_waits_for() -> None:
 
 def test_choices_of_the_day_leave_what_a_training_waits_for() -> None:
     options = Namespace(stages="", minutes=["3"], set=["steps=2", "stage2.start_from={runs}/other"])
-    first, second = _chosen(Plan(trainings=(training("stage1"), training("stage2", "stage1", "separator"))), options)
+    first, second = _chosen(KitPlan(trainings=(training("stage1"), training("stage2", "stage1", "separator"))), options)
     assert (first.needs, first.minutes, first.overrides) == ((), 3.0, ("steps=2",))
     assert second.needs == ("stage1", "separator", "other") and second.minutes == 3.0
 

@@ -32,7 +32,7 @@ def index(tmp_path: Path) -> Path:
 
 
 def own(monkeypatch: pytest.MonkeyPatch, *requirements: str) -> None:
-    monkeypatch.setattr(wheels, "own_requirements", lambda extras: [Requirement(text) for text in requirements])
+    monkeypatch.setattr(wheels, "duotok_requirements", lambda extras: [Requirement(text) for text in requirements])
 
 
 def resolved(index: Path, target: Target = LINUX, have: str = "", extras: tuple[str, ...] = ()) -> list[str]:
@@ -135,10 +135,10 @@ def test_have_is_names_with_or_without_a_version() -> None:
 
 
 def test_duotok_says_what_it_requires() -> None:
-    found = {requirement.name for requirement in wheels.own_requirements(["train"])}
+    found = {requirement.name for requirement in wheels.duotok_requirements(["train"])}
     assert {"torch", "accelerate", "pydantic", "av"} <= found
     with pytest.raises(ConfigError, match=r"--extra nothing: there are .*train"):
-        wheels.own_requirements(["nothing"])
+        wheels.duotok_requirements(["nothing"])
 
 
 def test_a_file_that_is_no_wheel_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-# Command, the module of this package that has it, its function. Those that are not built are left out of the help.
+# Command -> its module in this package and its function. Commands without a module are left out of the help.
 COMMANDS = {
     "list": ("list", "list_"),
     "describe": ("describe", "describe"),

@@ -1,4 +1,4 @@
-"""Options that the steps of the data path share, and how they tell what became of their units."""
+"""Options that the steps of the data path share, and reports on their units."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORKERS = os.cpu_count() or 1
 
 
 def tell_failed(failed: Mapping[str, str], ledger: Path) -> None:
-    """The first units that failed, one line each, and where the others are named."""
+    """Print the first units that failed, one line each, and the ledger that lists all."""
     for unit, reason in list(failed.items())[:SHOWN]:
         say(f"failed: {unit}: {reason}")
     if len(failed) > SHOWN:
@@ -41,7 +41,7 @@ def tell_failed(failed: Mapping[str, str], ledger: Path) -> None:
 
 
 def counts(results: Results) -> dict[str, int]:
-    """How many units are done, of them by an earlier run, and failed."""
+    """Number of units that are done, that an earlier run did, and that failed."""
     return {"done": len(results.done), "kept": results.kept, "failed": len(results.failed)}
 
 

@@ -107,10 +107,10 @@ def prepare(
     )  # fmt: skip
     chosen = jobs.engine(engine, workers, address)
     if dry_run:
-        found = path.preview(work, options)
+        planned = path.preview(work, options)
         if as_json:
-            put_json(found, indent=1)
-        for name, todo in found.items() if not as_json else ():
+            put_json(planned, indent=1)
+        for name, todo in planned.items() if not as_json else ():
             typer.echo(f"{name:<11}" + ", ".join(f"{key} {count:,}" for key, count in todo.items()))
         return
     steps = []
@@ -153,10 +153,10 @@ def _tools(pythons: list[str], device: str) -> dict[str, ToolConfig]:
     from duotok.errors import ConfigError
     from duotok.lyrics.transcribers import TOOLS, ToolConfig
 
-    found = {}
+    configs = {}
     for text in pythons:
         name, equals, place = text.partition("=")
         if not equals or name not in TOOLS:
             raise ConfigError(f"--python {text}: write TOOL=PATH with TOOL one of {', '.join(TOOLS)}")
-        found[name] = ToolConfig(name, place, device=device)
-    return found
+        configs[name] = ToolConfig(name, place, device=device)
+    return configs

@@ -31,11 +31,11 @@ def report(
     from duotok.data.corpus_page import facts
     from duotok.data.corpus_report import make_report
 
-    made, page = make_report(work, out, force)
+    data_report, page = make_report(work, out, force)
     if as_json:
-        put_json({"page": str(page), **facts(made)}, indent=1)
+        put_json({"page": str(page), **facts(data_report)}, indent=1)
         return
-    for name, mixture in made.mixtures.items():
+    for name, mixture in data_report.mixtures.items():
         if mixture.plain is None:
             empty = ", ".join(component for component, count in mixture.segments.items() if not count)
             typer.echo(f"{name}: cannot be drawn, no segments for {empty}")

@@ -39,7 +39,7 @@ def scan(
         put_json(todo) if as_json else typer.echo(", ".join(f"{name}: {n:,}" for name, n in todo.items()))
         return
     results = run_scan(recordings, work, chosen, retry)
-    seconds = sum(found["seconds"] for found in results.done.values())
+    seconds = sum(facts["seconds"] for facts in results.done.values())
     if as_json:
         put_json({**counted(results), "hours": seconds / 3600, "failures": results.failed}, indent=1)
         return

@@ -109,24 +109,24 @@ def _check(recordings: list[Recording], options: SeparationOptions, seconds: flo
     from duotok.data.separation_check import mean_quality, measure_separation, with_true_stems
     from duotok.errors import DuoTokError
 
-    known = with_true_stems(recordings)
-    if not known:
+    with_stems = with_true_stems(recordings)
+    if not with_stems:
         raise DuoTokError("no recording of the catalog has true stems; add such a corpus, e.g. musdb18hq")
-    measured = measure_separation(known, options.open(), seconds)
+    measured = measure_separation(with_stems, options.open(), seconds)
     console = Console(stderr=True)
-    bar = track(measured, "check", len(known), console=console, transient=True, disable=not console.is_terminal)
-    found = list(bar)
-    means = mean_quality(found)
+    bar = track(measured, "check", len(with_stems), console=console, transient=True, disable=not console.is_terminal)
+    qualities = list(bar)
+    means = mean_quality(qualities)
     if as_json:
         put_json(
-            {"separator": options.stamp(), "recordings": [_row(q) for q in found], "mean": _clean(means)}, indent=1
+            {"separator": options.stamp(), "recordings": [_row(q) for q in qualities], "mean": _clean(means)}, indent=1
         )
         return
-    width = max(len("recording"), *(len(q.recording) for q in found))
+    width = max(len("recording"), *(len(q.recording) for q in qualities))
     typer.echo(
         f"SI-SDR in dB, mix as estimate -> separated\n{'recording':{width}}  {'vocals':>16}  {'accompaniment':>16}"
     )
-    for quality in found:
+    for quality in qualities:
         cells = (_cell(quality.nothing[t], quality.separated[t]) for t in ("vocals", "accompaniment"))
         speed = quality.took / quality.seconds if quality.seconds else math.nan
         typer.echo(f"{quality.recording:{width}}  {'  '.join(cells)}  {speed:.2f} x real time")
@@ -148,7 +148,7 @@ def _row(quality: Quality) -> dict[str, Any]:
 
 
 def _clean(value: Any) -> Any:
-    """JSON knows no NaN: null for a track that is silent."""
+    """NaN (a silent track) as None, since JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _clean(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

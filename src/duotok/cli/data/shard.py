@@ -51,7 +51,7 @@ def shard(
         put_json(todo) if as_json else typer.echo(", ".join(f"{name}: {n:,}" for name, n in todo.items()))
         return
     results = run_shards(segments, recordings, work, chosen, seed=seed, shard_segments=shard_segments, retry=retry)
-    size = sum(found["bytes"] for found in results.done.values())
+    size = sum(facts_of_shard["bytes"] for facts_of_shard in results.done.values())
     facts = {"shards": len(results.done), "kept": results.kept, "segments": len(segments), "bytes": size}
     if as_json:
         put_json({"folder": str(work / "shards"), **facts})

@@ -112,19 +112,19 @@ def _tools(
     from duotok.lyrics.transcribers import TOOLS, ToolConfig
 
     def by_tool(values: list[str], option: str) -> dict[str, str]:
-        found = {}
+        chosen = {}
         for value in values:
             name, equals, rest = value.partition("=")
             if equals and name in TOOLS:
-                found[name] = rest
+                chosen[name] = rest
             elif transcriber in TOOLS:
-                found[transcriber] = value
+                chosen[transcriber] = value
             else:
                 raise ConfigError(f"{option} {value}: say for which tool: {option} {next(iter(TOOLS))}={value}")
-        return found
+        return chosen
 
-    named = by_tool(models, "--model")
+    model_names = by_tool(models, "--model")
     return {
-        tool: ToolConfig(tool, python, named.get(tool, ""), device, timeout=timeout)
+        tool: ToolConfig(tool, python, model_names.get(tool, ""), device, timeout=timeout)
         for tool, python in by_tool(pythons, "--python").items()
     }

@@ -43,20 +43,20 @@ def whisperx(options: Options) -> Transcribe:
 
     def transcribe(path: str, language: str) -> Any:
         audio = samples(path)
-        found = model.transcribe(audio, batch_size=options["batch_size"], language=language or None)
-        spoken = found["language"]
-        if not found["segments"]:
-            return {"segments": [], "language": spoken}
-        if spoken not in aligners:
+        result = model.transcribe(audio, batch_size=options["batch_size"], language=language or None)
+        detected_language = result["language"]
+        if not result["segments"]:
+            return {"segments": [], "language": detected_language}
+        if detected_language not in aligners:
             try:
-                aligners[spoken] = tool.load_align_model(language_code=spoken, device=device)
+                aligners[detected_language] = tool.load_align_model(language_code=detected_language, device=device)
             except ValueError:  # no aligner for this language: its lines have times, its words none
-                aligners[spoken] = None
-        if aligners[spoken] is None:
-            return {"segments": found["segments"], "language": spoken}
-        aligner, facts = aligners[spoken]
-        aligned = tool.align(found["segments"], aligner, facts, audio, device, return_char_alignments=False)
-        return dict(aligned, language=spoken)
+                aligners[detected_language] = None
+        if aligners[detected_language] is None:
+            return {"segments": result["segments"], "language": detected_language}
+        aligner, facts = aligners[detected_language]
+        aligned = tool.align(result["segments"], aligner, facts, audio, device, return_char_alignments=False)
+        return dict(aligned, language=detected_language)
 
     return transcribe
 
@@ -99,9 +99,9 @@ def serve(load: Callable[[Options], Transcribe], options: Options) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            found = transcribe(request["audio"], request["language"])
+            result = transcribe(request["audio"], request["language"])
             with open(request["out"], "w", encoding="utf-8") as file:
-                json.dump(found, file, ensure_ascii=False, default=plain)
+                json.dump(result, file, ensure_ascii=False, default=plain)
             answer(done=request["out"])
         except Exception as error:
             answer(error="%s: %s" % (type(error).__name__, error))  # noqa: UP031

@@ -1,8 +1,8 @@
 """Batches for stages 1 to 3: crops of segments with mel, chroma, track, lyrics and teacher masks.
 
-Which segment stands where in which batch is the mixture's business; all else about an item (crop, gain, pseudo-mix) is
-drawn from the seed of the item, so a batch may be cut over processes, drawn in advance or drawn again. What is drawn
-(`Plan`) is cut out of the arrays of a store here, or on the device where they all lie (`resident`).
+The mixture decides which segment is at which place of a batch; all else about an item (crop, gain, pseudo-mix) is drawn
+from the seed of the item, so a batch may be split over processes, drawn in advance or drawn again. The drawn crop
+(`CropPlan`) is cut out of the arrays of a store here, or on the device that holds all of them (`resident`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLOOR = (math.log(POWER_FLOOR) - MEL_MEAN) / MEL_STD
 
 
 class PseudoMix(Config):
-    """Mixes made of a voice and a band that have nothing to do with each other: `share` of all mixes. Not in the paper."""
+    """Mixes of an unrelated voice and band: `share` of all mixes. Not in the paper."""
 
     share: float = Field(default=0.0, ge=0, le=1)
     voices: Component = Component(kinds=("voice", "speech"), needs=("vocals",), optional=True)
@@ -49,7 +49,7 @@ class PseudoMix(Config):
 
 
 class CropConfig(Config):
-    """What a stage can choose about its crops."""
+    """A stage's settings for its crops."""
 
     frames: int = Field(default=256, ge=5, description="token frames of a crop; a shorter segment is taken whole")
     highpass_hz: float = Field(
@@ -70,8 +70,8 @@ class CropConfig(Config):
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one segment gives to a crop: frames from `start` of one of its tracks, `gain_db` louder."""
+class CropPart:
+    """The part of a crop that comes from one segment: frames of one track from `start` on, `gain_db` louder."""
 
     index: int
     track: str
@@ -80,20 +80,20 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A crop as it was drawn: `count` token frames of one part, or of two that are mixed. `chroma`: of which part."""
+class CropPlan:
+    """A crop as it was drawn: `count` token frames of one part, or of two that are mixed. `chroma`: the part whose chroma is used."""
 
     key: str
     type: SampleType
     track: str
     count: int
-    parts: tuple[Part, ...]
+    parts: tuple[CropPart, ...]
     chroma: int = 0
     text: str = ""
 
 
 @dataclass(frozen=True)
-class Item:
+class CropItem:
     """One crop. mel `[4 frames, 128]`, chroma `[4 frames, 12]`, masks `[4 frames, stems x bins]` or None; `text` as words."""
 
     key: str
@@ -110,9 +110,9 @@ class Item:
 
 
 class DeviceArrays(Protocol):
-    """Where all arrays lie together (`resident.Resident`): a batch then holds places, and no array travels."""
+    """All arrays on one device (`resident.Resident`): a batch then holds places in them, and no array is copied to the device."""
 
-    def places(self, plans: Sequence[Plan]) -> Batch: ...
+    def places(self, plans: Sequence[CropPlan]) -> Batch: ...
 
     def cut(self, batch: Batch, device: torch.device) -> Batch: ...
 
@@ -120,7 +120,7 @@ class DeviceArrays(Protocol):
 class CropBatches:
     """Draws batches of `batch_size` items (of all processes together) from a mixture of one split.
 
-    Mel, chroma and masks are read where they are derived; mel and chroma are computed from the sound elsewhere. Raises
+    Mel, chroma and masks are read where they were derived; otherwise mel and chroma are computed from the sound. Raises
     ConfigError for a component without segments.
     """
 
@@ -139,11 +139,11 @@ class CropBatches:
             for name, component in (("pseudo_mix.voices", pseudo.voices), ("pseudo_mix.bands", pseudo.bands)):
                 self.pools[name] = component.find(store, split, name)
         if not all(len(pool) for pool in self.pools.values()):
-            self.pools = {}  # nothing to mix: mixes as they are
+            self.pools = {}  # nothing to mix: real mixes only
         self.resident: DeviceArrays | None = None
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
-        """Items of the batch of a step: each is the same whichever others are asked for.
+        """Items of the batch of a step; an item does not depend on which others are requested.
 
         mel `[items, 4 frames, 128]`, chroma `[items, 4 frames, 12]` (zeros behind an item's end), lengths `[items]` in token
         frames, track `[items]` (index into TRACKS; a mix counts as accompaniment), text `[items, longest]` with
@@ -152,23 +152,23 @@ class CropBatches:
         the arrays come later, from `filled`.
         """
         plans = [self.plan(step, item) for item in items]
-        batch = self._words(plans)
+        batch = self._text_fields(plans)
         batch["seeds"] = torch.tensor([item_seed(self.seed, step, item) for item in items])
         if self.resident is not None:
             return batch | self.resident.places(plans)
-        made = [self.cut(plan) for plan in plans]
+        crops = [self.cut(plan) for plan in plans]
         rows = MEL_PER_FRAME * max(plan.count for plan in plans)
-        batch["mel"] = pad_stack([item.mel for item in made], rows)
-        batch["chroma"] = pad_stack([item.chroma for item in made], rows)
+        batch["mel"] = pad_stack([item.mel for item in crops], rows)
+        batch["chroma"] = pad_stack([item.chroma for item in crops], rows)
         if bins := self.config.mask_bins:
             empty = torch.zeros(0, len(STEMS) * bins)
-            masks = pad_stack([empty if item.masks is None else item.masks for item in made], rows)
-            batch["masks"] = masks.view(len(made), rows, len(STEMS), bins)
-            batch["masks_items"] = torch.tensor([item.masks is not None for item in made])
+            masks = pad_stack([empty if item.masks is None else item.masks for item in crops], rows)
+            batch["masks"] = masks.view(len(crops), rows, len(STEMS), bins)
+            batch["masks_items"] = torch.tensor([item.masks is not None for item in crops])
         return batch
 
-    def _words(self, plans: Sequence[Plan]) -> Batch:
-        """Everything in a batch that is no array of features."""
+    def _text_fields(self, plans: Sequence[CropPlan]) -> Batch:
+        """Everything in a batch but the arrays of features."""
         covered = self.config.asr_coverage.split("+")
         texts = [self.vocabulary.encode(plan.text) if plan.type in covered else [] for plan in plans]
         return {
@@ -193,23 +193,23 @@ class CropBatches:
         """Every (segment, track) that a crop may be cut from."""
         places: dict[tuple[int, str], None] = {}
         for name, indices in self.mixture.segments.items():
-            filtered = self.mixture.components[name].types
+            allowed_types = self.mixture.components[name].types
             for index in indices.tolist():
                 stored = self.store.segments[index]
                 for kind in stored.segment.types:
-                    if not filtered or kind in filtered:
+                    if not allowed_types or kind in allowed_types:
                         places[index, track_of(kind, stored)] = None
         for pool, track in zip(self.pools.values(), TRACKS, strict=False):
             places.update({(index, track): None for index in pool.tolist()})
         return sorted(places)
 
-    def plan(self, step: int, item: int) -> Plan:
-        """The crop at a place of the batch of a step: a pure function of (seed, step, item)."""
+    def plan(self, step: int, item: int) -> CropPlan:
+        """The crop at an index of the batch of a step: a pure function of (seed, step, item)."""
         rng = np.random.default_rng(item_seed(self.seed, step, item))
         name, index, _ = self.mixture.draw(step * self.batch_size + item)
         stored = self.store.segments[index]
-        filtered = self.mixture.components[name].types
-        types = [t for t in stored.segment.types if not filtered or t in filtered]
+        allowed_types = self.mixture.components[name].types
+        types = [t for t in stored.segment.types if not allowed_types or t in allowed_types]
         kind = types[int(rng.integers(len(types)))]
         gain = float(rng.normal(0, self.config.gain_std_db))
         if kind == "mix" and self.pools and rng.random() < self.config.pseudo_mix.share:
@@ -217,31 +217,35 @@ class CropBatches:
         track = track_of(kind, stored)
         start, count = crop(rng, stored, self.config.frames, lyric_active=kind in LYRIC_TYPES)
         text = text_inside(stored, start, count) if kind in ("mix", "vocals") else ""
-        return Plan(stored.segment.key, kind, track, count, (Part(index, track, start, gain),), text=text)
+        return CropPlan(stored.segment.key, kind, track, count, (CropPart(index, track, start, gain),), text=text)
 
-    def _pseudo_mix(self, rng: np.random.Generator, gain: float) -> Plan:
+    def _pseudo_mix(self, rng: np.random.Generator, gain: float) -> CropPlan:
         voice, band = (int(pool[int(rng.integers(len(pool)))]) for pool in self.pools.values())
-        one, other = self.store.segments[voice], self.store.segments[band]
-        longest = min(self.config.frames, one.segment.frames, other.segment.frames)
-        start, count = crop(rng, one, longest, lyric_active=True)
-        band_start, _ = crop(rng, other, longest, lyric_active=False)
+        voice_segment, band_segment = self.store.segments[voice], self.store.segments[band]
+        longest = min(self.config.frames, voice_segment.segment.frames, band_segment.segment.frames)
+        start, count = crop(rng, voice_segment, longest, lyric_active=True)
+        band_start, _ = crop(rng, band_segment, longest, lyric_active=False)
         level = float(rng.normal(self.config.pseudo_mix.level_db, self.config.pseudo_mix.level_std_db))
-        parts = (Part(voice, "vocals", start, gain + level), Part(band, "accompaniment", band_start, gain))
-        key = f"{one.segment.key}+{other.segment.key}"
-        return Plan(key, "mix", "mix", count, parts, 0 if level > 0 else 1, text_inside(one, start, count))
+        parts = (CropPart(voice, "vocals", start, gain + level), CropPart(band, "accompaniment", band_start, gain))
+        key = f"{voice_segment.segment.key}+{band_segment.segment.key}"
+        return CropPlan(
+            key, "mix", "mix", count, parts, 0 if level > 0 else 1, text_inside(voice_segment, start, count)
+        )
 
-    def item(self, step: int, item: int) -> Item:
-        """The item at a place of the batch of a step: a pure function of (seed, step, item)."""
+    def item(self, step: int, item: int) -> CropItem:
+        """The item at an index of the batch of a step: a pure function of (seed, step, item)."""
         return self.cut(self.plan(step, item))
 
-    def cut(self, plan: Plan) -> Item:
-        """What was drawn, out of the arrays of the store."""
+    def cut(self, plan: CropPlan) -> CropItem:
+        """A drawn crop, cut out of the arrays of the store."""
         features = [self._features(part.index, part.track, part.start, plan.count) for part in plan.parts]
         mels = [gain_mel(mel, part.gain_db) for (mel, _), part in zip(features, plan.parts, strict=True)]
         mel = mels[0] if len(mels) == 1 else mix_mels(*mels)
-        one = plan.parts[0]
-        masks = self._masks(one.index, one.start, plan.count) if plan.type == "mix" and len(plan.parts) == 1 else None
-        return Item(plan.key, plan.type, plan.track, mel, features[plan.chroma][1], plan.text, masks)
+        first = plan.parts[0]
+        masks = (
+            self._masks(first.index, first.start, plan.count) if plan.type == "mix" and len(plan.parts) == 1 else None
+        )
+        return CropItem(plan.key, plan.type, plan.track, mel, features[plan.chroma][1], plan.text, masks)
 
     def _features(self, index: int, track: str, start: int, count: int) -> tuple[Tensor, Tensor]:
         names = ("mel", "chroma")
@@ -261,12 +265,12 @@ class CropBatches:
 
 
 def vocabulary(name: str) -> TextVocabulary:
-    """`characters`, or BERT's word pieces from where `name` says."""
+    """`characters`, or BERT's word pieces from the path or hub name `name`."""
     return CharacterVocabulary() if name == "characters" else BertVocabulary(name)
 
 
 def track_of(kind: SampleType, stored: Stored) -> str:
-    """The track that a sample of this type is; `other` is the mix where there is one, else what there is."""
+    """The track of a sample of this type; for `other` the mix where there is one, else the track that the segment has."""
     if kind == "instrumental":
         return "accompaniment"
     if kind == "other":
@@ -275,7 +279,7 @@ def track_of(kind: SampleType, stored: Stored) -> str:
 
 
 def crop(rng: np.random.Generator, stored: Stored, longest: int, lyric_active: bool) -> tuple[int, int]:
-    """First token frame and number of frames; with `lyric_active` at least one word is in it whole where that can be."""
+    """First token frame and number of frames; with `lyric_active` at least one whole word is inside, where possible."""
     segment = stored.segment
     count = min(longest, segment.frames)
     low, high = 0, segment.frames - count
@@ -289,7 +293,7 @@ def crop(rng: np.random.Generator, stored: Stored, longest: int, lyric_active: b
 
 
 def text_inside(stored: Stored, start: int, count: int) -> str:
-    """The words that are sung wholly within these frames; all of the segment's text when they are all of it."""
+    """The words that are sung entirely within these frames; the whole text when the frames are the whole segment."""
     segment = stored.segment
     if count == segment.frames:
         return segment.text
@@ -298,17 +302,17 @@ def text_inside(stored: Stored, start: int, count: int) -> str:
 
 
 def gain_mel(mel: Tensor, gain_db: float) -> Tensor:
-    """Normalised log-mel as if the sound were `gain_db` louder; what is at the floor stays there when turned down."""
+    """Normalised log-mel as if the sound were `gain_db` louder; values at the floor stay there when the gain is negative."""
     louder: Tensor = mel + gain_db * MEL_A_DB
     return louder.clamp_min(FLOOR)
 
 
-def mix_mels(one: Tensor, other: Tensor) -> Tensor:
+def mix_mels(first: Tensor, second: Tensor) -> Tensor:
     """Normalised log-mel of two unrelated sounds at once: their powers add.
 
-    Chroma of a sum is not the sum of chromas; the louder part's is near enough.
+    Chroma of a sum is not the sum of chromas; that of the louder part is close enough.
     """
-    return torch.logaddexp(one * MEL_STD, other * MEL_STD) / MEL_STD
+    return torch.logaddexp(first * MEL_STD, second * MEL_STD) / MEL_STD
 
 
 def pad_stack(items: list[Tensor], rows: int) -> Tensor:

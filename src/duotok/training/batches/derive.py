@@ -1,4 +1,4 @@
-"""What later stages need from earlier ones, derived once: teacher masks for stage 2, latents and codes for stage 4."""
+"""Arrays that later stages need from earlier ones, derived once: teacher masks for stage 2, latents and codes for stage 4."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from duotok.shards.deriving import derive
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import Stretch, places
-from duotok.training.batches.sounds import Sound
+from duotok.training.batches.sounds import SegmentSound
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Masks:
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
-        masks = teacher_masks(self.teacher, Sound(self.store, index).stereo(track), self.grid)
+        masks = teacher_masks(self.teacher, SegmentSound(self.store, index).stereo(track), self.grid)
         return masks.permute(1, 0, 2).flatten(1).numpy()
 
 
@@ -44,31 +44,31 @@ def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: flo
     if bins not in BINS:
         raise ConfigError(f"model.mask_bins {bins}: the teacher's grids have {', '.join(map(str, BINS))} bins")
     songs = store.select("train", "validation", types=("mix",), needs=("mix",))
-    chosen, left = [], seconds
-    for index in sorted(songs, key=lambda i: _scatter(store, i)):
-        if left <= 0:
+    chosen, remaining = [], seconds
+    for index in sorted(songs, key=lambda i: _hash_order(store, i)):
+        if remaining <= 0:
             break
         chosen.append(index)
-        left -= store.segments[index].segment.seconds
-    made = Masks(store, teacher, BINS[bins])
-    derive(store, "masks", made, tracks=("mix",), made_by=f"{made_by} bins {bins}", select=chosen)
+        remaining -= store.segments[index].segment.seconds
+    masks = Masks(store, teacher, BINS[bins])
+    derive(store, "masks", masks, tracks=("mix",), made_by=f"{made_by} bins {bins}", select=chosen)
 
 
-def _scatter(store: ShardStore, index: int) -> tuple[int, str]:
-    """An order in which the first n segments are spread over all recordings and places: by the key's hash."""
+def _hash_order(store: ShardStore, index: int) -> tuple[int, str]:
+    """Sort key by the hash of the segment's key, so that the first n segments are spread over all recordings."""
     key = store.segments[index].segment.key
     return zlib.crc32(key.encode()), key
 
 
 CONTEXT = 25
-"""Token frames of neighbouring sound on each side of a segment, as far as there are any: more than a latent depends on."""
+"""Token frames of neighbouring sound on each side of a segment, where there are any: more than a latent depends on."""
 
 
 @dataclass(frozen=True)
 class Latents:
     """The autoencoder's latents of a track: float16 `[2 * frames, latent_dim]`.
 
-    A segment with neighbours is heard with them, so that no latent at a joint knows of the cut.
+    A segment is encoded with its neighbours, so that the latents at its ends do not depend on the cut.
     """
 
     autoencoder: LatentAutoencoder
@@ -88,7 +88,7 @@ class Latents:
 
 
 def _places(store: ShardStore) -> dict[str, dict[int, tuple[Stretch, int]]]:
-    """Of both tracks, all segments that renderers learn from."""
+    """For each track, the stretch of every segment that renderers learn from."""
     return {track: places(store, track, "train", "validation") for track in TRACKS}
 
 
@@ -101,10 +101,10 @@ def compute_latents(
 ) -> None:
     """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device."""
     covered = _places(store)
-    made = Latents(autoencoder.eval(), device or torch.device("cpu"), covered)
+    latents = Latents(autoencoder.eval(), device or torch.device("cpu"), covered)
     for track in TRACKS:
         derive(
-            store, "latents", made, tracks=(track,), made_by=f"{made_by} joined", select=sorted(covered[track]),
+            store, "latents", latents, tracks=(track,), made_by=f"{made_by} joined", select=sorted(covered[track]),
             workers=workers,
         )  # fmt: skip
 
@@ -141,9 +141,9 @@ def compute_codes(
 ) -> None:  # fmt: skip
     """Codes of both tracks (or of these) of every segment that `compute_latents` covers, by `workers` processes that share the device."""
     covered = _places(store)
-    made = Codes(tokenizer.eval(), device or torch.device("cpu"), window, covered)
+    codes = Codes(tokenizer.eval(), device or torch.device("cpu"), window, covered)
     stamp = f"{made_by} window {window} joined"
     for track in tracks or TRACKS:
         derive(
-            store, "codes", made, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers
+            store, "codes", codes, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers
         )  # fmt: skip

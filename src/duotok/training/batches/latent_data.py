@@ -1,7 +1,7 @@
-"""What the renderer trains on: latents (50 Hz), codes (25 Hz) and levels of the segments' tracks, derived once.
+"""The renderer's training data: latents (50 Hz), codes (25 Hz) and levels of the segments' tracks, derived once.
 
-A renderer sees 30 s at a time (paper C.4), and segments are shorter: those that follow each other in a recording are
-joined into stretches, as packing does for language models.
+A renderer trains on 30 s at a time (paper C.4), and segments are shorter: segments that follow each other in a recording
+are joined into stretches, as packing does for language models.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from duotok.records import SAMPLE_TYPES, SampleType, Split
 from duotok.shards.derived import rows_per_frame
 from duotok.shards.neighbours import joined
 from duotok.shards.store import ShardStore
-from duotok.training.batches.sounds import Sound
+from duotok.training.batches.sounds import SegmentSound
 
 Condition = Literal["code", "proj_out"]
 SILENCE_DB = -55.0
@@ -32,7 +32,7 @@ RENDERED_TYPES: tuple[SampleType, ...] = tuple(kind for kind in SAMPLE_TYPES if 
 
 @torch.no_grad()
 def condition_vectors(tokenizer: Tokenizer, track: str, kind: Condition = "code") -> Tensor:
-    """What the renderer is told of each code of a track: its vector `[codes, code_dim]`, or proj out of it `[codes, width]`."""
+    """The renderer's conditioning for each code of a track: its vector `[codes, code_dim]`, or proj out of it `[codes, width]`."""
     branch = tokenizer.branch(track)
     table = branch.quantizer.table()
     return (table if kind == "code" else branch.projection_out(table)).detach().float().cpu()
@@ -40,9 +40,9 @@ def condition_vectors(tokenizer: Tokenizer, track: str, kind: Condition = "code"
 
 @dataclass(frozen=True)
 class LatentSegment:
-    """One track of one segment: `latents [2 frames, dim]`, `codes [frames]`; `sound` counts loud frames so far."""
+    """One track of one segment: `latents [2 frames, dim]`, `codes [frames]`; `counts`: the number of loud frames before each frame."""
 
-    sound: Sound
+    sound: SegmentSound
     track: str
     counts: np.ndarray
 
@@ -80,7 +80,7 @@ class Stretch:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """First token frame of each segment in the piece, and behind them the frames of all: `[segments + 1]`."""
+        """First token frame of each segment in the stretch, then the number of all frames: `[segments + 1]`."""
         return np.concatenate([[0], np.cumsum(self.store.frames[list(self.indices)])])
 
     @property
@@ -98,7 +98,7 @@ class Stretch:
         return self.store.segments[self.indices[0]].segment.recording
 
     def _parts(self, start: int, frames: int) -> list[tuple[int, int, int]]:
-        """(segment, first frame in it, frames) of what covers `frames` token frames from `start`."""
+        """(segment, first frame in it, frames) of the segments that cover `frames` token frames from `start`."""
         parts = []
         for index, first, stop in zip(self.indices, self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
             low, high = max(start, first), min(start + frames, stop)
@@ -108,14 +108,18 @@ class Stretch:
 
     def rows(self, name: str, start: int = 0, frames: int | None = None) -> np.ndarray:
         """Rows of a derived array for `frames` token frames from `start`; None: to the end."""
-        each = rows_per_frame(name)
+        per_frame = rows_per_frame(name)
         parts = self._parts(start, self.frames - start if frames is None else frames)
-        return np.concatenate([self.store.rows(i, self.track, name, each * low, each * n) for i, low, n in parts])
+        return np.concatenate(
+            [self.store.rows(i, self.track, name, per_frame * low, per_frame * n) for i, low, n in parts]
+        )
 
     def mono(self, start: int, frames: int) -> Tensor:
         """Sound `[1920 frames]` of `frames` token frames from `start`, with the recording's gain."""
         parts = self._parts(start, frames)
-        sounds = [Sound(self.store, i).mono(self.track, low * FRAME_SAMPLES, n * FRAME_SAMPLES) for i, low, n in parts]
+        sounds = [
+            SegmentSound(self.store, i).mono(self.track, low * FRAME_SAMPLES, n * FRAME_SAMPLES) for i, low, n in parts
+        ]
         return torch.cat(sounds)
 
     def sound(self, start: int, frames: int, channels: int) -> Tensor:
@@ -124,14 +128,15 @@ class Stretch:
             return self.mono(start, frames)[None]
         parts = self._parts(start, frames)
         sounds = [
-            Sound(self.store, i).stereo(self.track, low * FRAME_SAMPLES, n * FRAME_SAMPLES) for i, low, n in parts
+            SegmentSound(self.store, i).stereo(self.track, low * FRAME_SAMPLES, n * FRAME_SAMPLES)
+            for i, low, n in parts
         ]
         return torch.cat(sounds, dim=1)
 
 
 @dataclass(frozen=True)
 class LatentStretch(Stretch):
-    """A stretch with latents and codes; `counts` counts its loud frames so far, `[frames + 1]`."""
+    """A stretch with latents and codes; `counts`: the number of loud frames before each frame, `[frames + 1]`."""
 
     counts: np.ndarray
 
@@ -183,14 +188,14 @@ def _counts(levels: np.ndarray) -> np.ndarray:
 def latent_segments(store: ShardStore, split: Split, track: str, least_frames: int = 1) -> list[LatentSegment]:
     """Segments of a split whose latents and codes of `track` are there. Raises ConfigError when there is none."""
     return [
-        LatentSegment(Sound(store, index), track, _counts(store.rows(index, track, "levels")))
+        LatentSegment(SegmentSound(store, index), track, _counts(store.rows(index, track, "levels")))
         for index in _ready(store, split, track)
         if store.segments[index].segment.frames >= least_frames
     ]
 
 
 def latent_stretches(store: ShardStore, split: Split, track: str) -> list[LatentStretch]:
-    """The same segments, neighbours joined: a crop may cross from one into the next. Raises ConfigError likewise."""
+    """The same segments with neighbours joined, so that a crop may cross from one into the next. Raises ConfigError likewise."""
     stretches = []
     for piece in joined(store, _ready(store, split, track)):
         plain = Stretch(store, track, tuple(piece))
@@ -199,7 +204,7 @@ def latent_stretches(store: ShardStore, split: Split, track: str) -> list[Latent
 
 
 def padding(stretches: Sequence[LatentStretch], size: int) -> float:
-    """Share of padding in crops of `size` frames, where a stretch is drawn as often as it has frames."""
+    """Share of padding in crops of `size` frames, where stretches are drawn in proportion to their frames."""
     frames = np.array([stretch.frames for stretch in stretches], dtype=np.float64)
     return float((frames * np.clip(size - frames, 0, None) / size).sum() / frames.sum())
 

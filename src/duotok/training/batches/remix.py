@@ -1,4 +1,4 @@
-"""Random remixing for the separator: stems of different recordings, shaped and mixed anew by a random generator.
+"""Random remixing for the separator: stems of different recordings, processed and mixed at random.
 
 Every treatment is linear, so it is applied to a track and to its known stems alike and the sums stay exact. Where a
 stem is not known (most accompaniments are one file), its target is zero and its `known` flag is off.
@@ -18,14 +18,14 @@ from duotok.records import CorpusError, Split
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
-from duotok.training.batches.sounds import Sound, pick, span
+from duotok.training.batches.sounds import SegmentSound, pick, span
 
 SPEEDS = (0.84, 0.9, 0.95, 1.05, 1.1, 1.2)
 SILENT = 1e-3  # rms (-60 dB) below which a crop counts as silent
 AUDIBLE = 0.01
 GENERATED = "songs"
 Table = tuple[tuple[str, float], ...]
-Pools = dict[str, list[Sound]]
+Pools = dict[str, list[SegmentSound]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Remix:
 
 
 @dataclass
-class Track:
-    """Part of a mixture: its sound `[2, samples]` and the stems `[4, 2, samples]` in it (those not known are zero)."""
+class TrackSound:
+    """A track of a mixture: its sound `[2, samples]` and its stems `[4, 2, samples]` (zero where not known)."""
 
     audio: Tensor
     stems: Tensor
@@ -59,9 +59,9 @@ def rms(audio: Tensor) -> float:
 
 
 class Remixer:
-    """Draws mixtures from the segments of one split. Pools that have nothing are passed over.
+    """Draws mixtures from the segments of one split. Empty pools are skipped.
 
-    Voices come from where they sing, bands from everywhere; `generated` are the songs of our own generator.
+    Voices come from segments with singing, bands from all segments; `generated`: the songs of DuoTok's own generator.
     """
 
     POOLS = {
@@ -88,7 +88,7 @@ class Remixer:
         self.drum_pool = [s for s in songs if s.has("drums")]
         self.full_pool = [s for s in self.drum_pool if s.has("bass")]
 
-    def _chances(self, table: Table, pools: Pools) -> tuple[list[str], np.ndarray]:
+    def _weights(self, table: Table, pools: Pools) -> tuple[list[str], np.ndarray]:
         names = [name for name, _ in table if pools[name]]
         weights = np.array([weight for name, weight in table if pools[name]])
         return names, weights / weights.sum() if names else weights
@@ -100,9 +100,11 @@ class Remixer:
         """One mixture. Raises CorpusError when there are neither vocals nor accompaniment."""
         vocals, accompaniment = self.has(self.VOCALS, self.sung), self.has(self.ACCOMPANIMENT, self.pools)
         if not vocals and not accompaniment:
-            raise CorpusError("separator: the shards hold neither vocals nor accompaniment long enough for a crop")
+            raise CorpusError(
+                "separator: the shards hold neither vocals nor accompaniment long enough for a crop; add longer recordings"
+            )
         mode = rng.random()
-        tracks: list[Track]
+        tracks: list[TrackSound]
         if self.has(self.COHERENT, self.pools) and mode < 0.4:
             tracks = self._coherent(rng)
         elif not accompaniment or (vocals and mode > 0.96):
@@ -130,8 +132,8 @@ class Remixer:
 
     # sources
 
-    def _pick(self, rng: Generator, table: Table, pools: Pools) -> Sound:
-        names, chances = self._chances(table, pools)
+    def _pick(self, rng: Generator, table: Table, pools: Pools) -> SegmentSound:
+        names, chances = self._weights(table, pools)
         pool = pools[names[int(rng.choice(len(names), p=chances))]]
         return pool[int(rng.integers(len(pool)))]
 
@@ -139,24 +141,24 @@ class Remixer:
         """Samples to read: other than `samples` when the crop is to be played faster or slower."""
         return int(self.samples * SPEEDS[int(rng.integers(len(SPEEDS)))]) if rng.random() < 0.5 else self.samples
 
-    def _vocals(self, rng: Generator) -> Track:
+    def _vocals(self, rng: Generator) -> TrackSound:
         sound, size = self._pick(rng, self.VOCALS, self.sung), self._size(rng)
         audio = sound.stereo("vocals", span(rng, sound, "vocals", size, AUDIBLE), size)
         dry = sound.segment.kind in ("voice", "speech")
         audio = self._treat(rng, audio[None], reverb=0.7 if dry else 0.15, pan=0.5 if dry else 0.15)[0]
         stems = torch.zeros(len(STEMS), 2, self.samples)
         stems[0] = audio
-        return Track(audio, stems, torch.ones(len(STEMS), dtype=torch.bool))
+        return TrackSound(audio, stems, torch.ones(len(STEMS), dtype=torch.bool))
 
-    def _accompaniment(self, rng: Generator) -> Track:
+    def _accompaniment(self, rng: Generator) -> TrackSound:
         if len(self.full_pool) > 1 and rng.random() < 0.15:
             return self._stem_remix(rng)
         sound, size = self._pick(rng, self.ACCOMPANIMENT, self.pools), self._size(rng)
         parts, known = self._parts(sound, span(rng, sound, "accompaniment", size, AUDIBLE), size)
         return self._as_track(self._treat(rng, parts, reverb=0.05, pan=0.1), known)
 
-    def _stem_remix(self, rng: Generator) -> Track:
-        """Drums, bass and the rest from three recordings that know theirs."""
+    def _stem_remix(self, rng: Generator) -> TrackSound:
+        """Drums, bass and other from three recordings whose stems are known."""
         audio = torch.zeros(2, self.samples)
         stems = torch.zeros(len(STEMS), 2, self.samples)
         for index, pool in ((1, self.drum_pool), (2, self.full_pool), (3, self.full_pool)):
@@ -165,10 +167,10 @@ class Remixer:
             stem = self._treat(rng, parts[1 + index][None], reverb=0.05, pan=0.1)[0]
             stems[index] = stem * decibels(rng.normal(0, 3))
             audio = audio + stems[index]
-        return Track(audio, stems, torch.ones(len(STEMS), dtype=torch.bool))
+        return TrackSound(audio, stems, torch.ones(len(STEMS), dtype=torch.bool))
 
-    def _coherent(self, rng: Generator) -> list[Track]:
-        """Both tracks of one song from one place; half the time with other levels."""
+    def _coherent(self, rng: Generator) -> list[TrackSound]:
+        """Both tracks of one song from the same place; half of the time with changed levels."""
         sound, size = self._pick(rng, self.COHERENT, self.pools), self._size(rng)
         start = span(rng, sound, "vocals" if rng.random() < 0.8 else "accompaniment", size, AUDIBLE)
         parts, known = self._parts(sound, start, size)
@@ -184,9 +186,9 @@ class Remixer:
             vocals = vocals * gain
         stems = torch.zeros_like(accompaniment.stems)
         stems[0] = vocals
-        return [Track(vocals, stems, torch.ones(len(STEMS), dtype=torch.bool)), accompaniment]
+        return [TrackSound(vocals, stems, torch.ones(len(STEMS), dtype=torch.bool)), accompaniment]
 
-    def _parts(self, sound: Sound, start: int, size: int) -> tuple[Tensor, Tensor]:
+    def _parts(self, sound: SegmentSound, start: int, size: int) -> tuple[Tensor, Tensor]:
         """The accompaniment, then its stems (its vocals are known: zero), `[1 + 4, 2, size]`; which stems are known."""
         parts = torch.zeros(1 + len(STEMS), 2, size)
         known = torch.tensor([True, False, False, False])
@@ -201,8 +203,8 @@ class Remixer:
         return parts, known
 
     @staticmethod
-    def _as_track(parts: Tensor, known: Tensor) -> Track:
-        return Track(parts[0], parts[1:], known)
+    def _as_track(parts: Tensor, known: Tensor) -> TrackSound:
+        return TrackSound(parts[0], parts[1:], known)
 
     # treatments, alike for a track and its stems
 
@@ -228,7 +230,7 @@ class Remixer:
 def shape_spectrum(audio: Tensor, samples: int, curve: Tensor | None = None, response: Tensor | None = None) -> Tensor:
     """Play `audio [..., 2, size]` in `samples` samples, with gains `curve [bins]` and `response [2, bins]`.
 
-    All in one Fourier transform of the crop. What wraps around its ends is in mix and target alike and does no harm.
+    All in one Fourier transform of the crop. Circular effects at its ends are equal in mix and target and do no harm.
     """
     if curve is None and response is None and audio.shape[-1] == samples:
         return audio

@@ -1,4 +1,4 @@
-"""The features of a whole split on one device, and crops cut out of them there.
+"""The features of a whole split on one device, from which crops are cut there.
 
 Ten hours are 1 GB of mel and chroma in half precision. On a GPU that holds them a batch is a few numbers for each item:
 no worker copies arrays, and thousands of crops a second cost next to nothing.
@@ -16,7 +16,7 @@ from duotok.clock import MEL_PER_FRAME
 from duotok.errors import ConfigError
 from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
-from duotok.training.batches.crop_batches import FLOOR, MEL_A_DB, Batch, Plan, mix_mels
+from duotok.training.batches.crop_batches import FLOOR, MEL_A_DB, Batch, CropPlan, mix_mels
 
 NOWHERE = -1
 
@@ -24,7 +24,7 @@ NOWHERE = -1
 class Resident:
     """Mel and chroma of `cut_from` (segment, track), and the masks of their mixes, read when the first crop is cut.
 
-    made_by: what names the stored features; bins of a stem's mask, 0 for no masks. Raises ConfigError for features that
+    made_by: identifies the stored features; bins: of a stem's mask, 0 for no masks. Raises ConfigError for features that
     are not stored.
     """
 
@@ -36,21 +36,21 @@ class Resident:
                     f"resident: {store.segments[index].segment.key} has no stored mel and chroma of {track}; "
                     "leave store_features on, or --set resident=false"
                 )
-        self.places_of, self.rows = self._laid_out(cut_from)
+        self.places_of, self.rows = self._layout(cut_from)
         masked = [
             (index, track) for index, track in cut_from if bins and track == "mix" and store.has(index, track, "masks")
         ]
-        self.masks_of, self.mask_rows = self._laid_out(masked)
+        self.masks_of, self.mask_rows = self._layout(masked)
         self.arrays: dict[str, Tensor] = {}
 
-    def _laid_out(self, parts: Sequence[tuple[int, str]]) -> tuple[dict[tuple[int, str], int], int]:
-        """The first row of each part, one behind the other, and the number of rows in all."""
+    def _layout(self, parts: Sequence[tuple[int, str]]) -> tuple[dict[tuple[int, str], int], int]:
+        """The first row of each part in one array of all parts, and the number of its rows."""
         sizes = [MEL_PER_FRAME * int(self.store.frames[index]) for index, _ in parts]
         ends = np.cumsum(sizes, dtype=np.int64).tolist()
         return {part: end - size for part, end, size in zip(parts, ends, sizes, strict=True)}, sum(sizes)
 
-    def places(self, plans: Sequence[Plan]) -> Batch:
-        """What `cut` wants to know of crops.
+    def places(self, plans: Sequence[CropPlan]) -> Batch:
+        """The places of crops, as `cut` needs them.
 
         first `[items, 2]`: row where each part begins (-1: there is no second), louder `[items, 2]`: added to its
         normalised log-mel, chroma_part `[items]`: whose chroma it is, mask_first `[items]` (-1: no mask), rows: of the
@@ -62,11 +62,11 @@ class Resident:
         ]
         louder = [[part.gain_db * MEL_A_DB for part in plan.parts] for plan in plans]
         masks = [
-            self.masks_of[one.index, "mix"] + MEL_PER_FRAME * one.start
-            if plan.type == "mix" and len(plan.parts) == 1 and (one.index, "mix") in self.masks_of
+            self.masks_of[first_part.index, "mix"] + MEL_PER_FRAME * first_part.start
+            if plan.type == "mix" and len(plan.parts) == 1 and (first_part.index, "mix") in self.masks_of
             else NOWHERE
             for plan in plans
-            for one in plan.parts[:1]
+            for first_part in plan.parts[:1]
         ]
         return {
             "first": torch.tensor([([*row, NOWHERE])[:2] for row in first]),
@@ -98,24 +98,24 @@ class Resident:
             "chroma": rows("chroma", chosen) * inside,
         }
         if self.bins:
-            there = batch["mask_first"] != NOWHERE
+            has_masks = batch["mask_first"] != NOWHERE
             shape = (*inside.shape[:2], len(STEMS), self.bins)
-            masks = rows("masks", batch["mask_first"]) * (inside & there[:, None, None]) if self.mask_rows else None
+            masks = rows("masks", batch["mask_first"]) * (inside & has_masks[:, None, None]) if self.mask_rows else None
             features["masks"] = torch.zeros(shape, device=device) if masks is None else masks.view(shape)
-            features["masks_items"] = there
+            features["masks_items"] = has_masks
         return features
 
     def _read(self, device: torch.device) -> dict[str, Tensor]:
         """All arrays, float16, on the device. Raises ConfigError where they do not fit."""
         try:
-            read = {name: self._array(name, self.places_of, self.rows, device) for name in ("mel", "chroma")}
+            arrays = {name: self._array(name, self.places_of, self.rows, device) for name in ("mel", "chroma")}
             if self.mask_rows:
-                read["masks"] = self._array("masks", self.masks_of, self.mask_rows, device)
+                arrays["masks"] = self._array("masks", self.masks_of, self.mask_rows, device)
         except torch.OutOfMemoryError:
             raise ConfigError(
                 f"resident: {self.rows:,} rows of features do not fit on {device}; --set resident=false"
             ) from None
-        return read
+        return arrays
 
     def _array(self, name: str, places: dict[tuple[int, str], int], rows: int, device: torch.device) -> Tensor:
         array: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Segments as the trainers that hear audio see them: 48 kHz int16 behind a memory map, decoded where it is not derived."""
+"""Segments for trainers that use audio: memory-mapped 48 kHz int16, or decoded where that is not derived."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from duotok.shards.store import ShardStore
 
 
 @dataclass(frozen=True)
-class Sound:
+class SegmentSound:
     """One segment of a store."""
 
     store: ShardStore
@@ -76,29 +76,29 @@ class Sound:
 
 
 class TrackComponent(Component):
-    """A part of a mixture, and the track that its segments give."""
+    """A component of a mixture, with the track to take from its segments."""
 
     track: str = Field(default="mix", description="mix, vocals or accompaniment")
 
 
 class TrackMixture:
-    """A mixture of tracks: which segment and which of its tracks stands at a position."""
+    """A mixture of tracks: the segment and the track at each position."""
 
     def __init__(self, store: ShardStore, split: Split, components: dict[str, TrackComponent], seed: int) -> None:
         self.store = store
         self.tracks = {name: component.track for name, component in components.items()}
-        needing = {
+        with_track = {
             name: Component(**{**component.model_dump(exclude={"track"}), "needs": (*component.needs, component.track)})
             for name, component in components.items()
         }
-        self.mixture = Mixture(store, split, needing, seed)
+        self.mixture = Mixture(store, split, with_track, seed)
 
-    def draw(self, position: int) -> tuple[Sound, str]:
+    def draw(self, position: int) -> tuple[SegmentSound, str]:
         name, index, _ = self.mixture.draw(position)
-        return Sound(self.store, index), self.tracks[name]
+        return SegmentSound(self.store, index), self.tracks[name]
 
 
-def span(rng: np.random.Generator, sound: Sound, track: str, size: int, least: float, tries: int = 6) -> int:
+def span(rng: np.random.Generator, sound: SegmentSound, track: str, size: int, least: float, tries: int = 6) -> int:
     """Start of a crop of `size` samples, preferably one whose root mean square is over `least`."""
     start = 0
     for _ in range(tries):
@@ -108,23 +108,23 @@ def span(rng: np.random.Generator, sound: Sound, track: str, size: int, least: f
     return start
 
 
-def pick(store: ShardStore, split: Split, component: Component, longer_than: int) -> list[Sound]:
-    """The sounds that a filter lets through, longer than so many samples; empty when there is none."""
+def pick(store: ShardStore, split: Split, component: Component, longer_than: int) -> list[SegmentSound]:
+    """The sounds that pass the filter of a component and are longer than `longer_than` samples."""
     indices = store.select(
         split, types=component.types, kinds=component.kinds, corpora=component.corpora, needs=component.needs,
         lyrics=component.lyrics,
     )  # fmt: skip
-    sounds = (Sound(store, index) for index in indices)
+    sounds = (SegmentSound(store, index) for index in indices)
     return [sound for sound in sounds if sound.samples > longer_than]
 
 
 def excerpts(
     store: ShardStore, split: Split, component: TrackComponent, seconds: float, most: int
-) -> list[tuple[Sound, int]]:
+) -> list[tuple[SegmentSound, int]]:
     """Up to `most` fixed loud excerpts (sound, first sample), from as many different recordings as there are."""
     size = int(seconds * SAMPLE_RATE) // FRAME_SAMPLES * FRAME_SAMPLES
     with_track = component.model_copy(update={"needs": (*component.needs, component.track)})
-    ranked: dict[str, list[tuple[float, Sound, int]]] = {}
+    ranked: dict[str, list[tuple[float, SegmentSound, int]]] = {}
     for sound in pick(store, split, with_track, size - 1):
         starts = range(0, sound.samples - size + 1, size)
         louder = [(sound.loudness(component.track, start, size), sound, start) for start in starts]
@@ -141,5 +141,5 @@ def excerpts(
 
 
 def torch_rng(seed: int, step: int) -> torch.Generator:
-    """A CPU generator of its own for what all processes must draw alike."""
+    """A CPU generator for draws that must be equal in all processes."""
     return torch.Generator().manual_seed(item_seed(seed, step, -1))

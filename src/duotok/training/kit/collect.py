@@ -1,6 +1,6 @@
-"""The newest checkpoints of runs as pieces with hashes, for the way back through a narrow door. Standard library only.
+"""The newest checkpoints of runs as pieces with hashes, for transfer in small files. Standard library only.
 
-A folder gets results.001, results.002 ... (one tar of all runs that was cut) and, when these are whole, results.json. `duotok
+A folder gets results.001, results.002 ... (one tar of all runs, cut into pieces) and, when these are complete, results.json. `duotok
 kit join` checks and joins them: `join.py`.
 """
 
@@ -65,31 +65,33 @@ def chosen(run: Path, weights_only: bool) -> list[str]:
 def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only: bool = False) -> dict[str, Any]:
     """Write newest and best checkpoint, config and log of runs into `folder` as pieces of at most `size` bytes.
 
-    weights_only: leaves out optimizer and generators. A run that trains meanwhile does not disturb. What an earlier call wrote
-    there is replaced. Returns results.json: `steps` of each run, `pieces`, `files`.
+    weights_only: leaves out optimizer and generators. A run may go on training meanwhile. The results of an earlier call
+    are replaced. Returns results.json: `steps` of each run, `pieces`, `files`.
     """
     _check_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{NAME}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        held = [
-            f"{name}/{file}" for name in names for file in _hold(runs / name, partial / "files" / name, weights_only)
+        file_names = [
+            f"{name}/{file}"
+            for name in names
+            for file in _link_files(runs / name, partial / "files" / name, weights_only)
         ]
         (partial / "pieces").mkdir()
-        made = cut(((name, partial / "files" / name) for name in held), partial / "pieces", f"{NAME}.", size)
+        pieces = cut(((name, partial / "files" / name) for name in file_names), partial / "pieces", f"{NAME}.", size)
         facts = {
-            "format": FORMAT, "resumable": not weights_only, "pieces": made,
+            "format": FORMAT, "resumable": not weights_only, "pieces": pieces,
             "steps": {name: step_of(checkpoints(partial / "files" / name)[-1]) for name in names},
-            "files": entries(partial / "files", held),
+            "files": entries(partial / "files", file_names),
         }  # fmt: skip
         old = _pieces(folder)
-        # Known before they are there, so that a stopped collection can be collected anew.
-        announced = {**facts, "pieces": [*made, *({"name": n, "bytes": 0, "sha256": ""} for n in old)]}
+        # Listed before they are written, so that an interrupted collection can be repeated.
+        announced = {**facts, "pieces": [*pieces, *({"name": n, "bytes": 0, "sha256": ""} for n in old)]}
         write_bytes(folder / TABLE, (json.dumps(announced, indent=1) + "\n").encode())
         for name in old:
             (folder / name).unlink(missing_ok=True)
-        for piece in made:
+        for piece in pieces:
             put(partial / "pieces" / piece["name"], folder / piece["name"])
         write_bytes(folder / TABLE, (json.dumps(facts, indent=1) + "\n").encode())
     finally:
@@ -98,7 +100,7 @@ def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only
 
 
 def _pieces(folder: Path) -> list[str]:
-    """What an earlier collection wrote into a folder."""
+    """The pieces that an earlier collection wrote into a folder."""
     facts = read(folder / TABLE)
     pieces = facts.get("pieces") if {"format", "steps", "files"} <= facts.keys() else None
     names = [str(piece.get("name")) for piece in pieces or () if isinstance(piece, dict)]
@@ -106,17 +108,17 @@ def _pieces(folder: Path) -> list[str]:
 
 
 def _check_place(folder: Path) -> None:
-    """Raises ValueError when files of the names of results are there that no collection wrote."""
+    """Raises ValueError when there are files with names of results that no collection wrote."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder")
-    known = _pieces(folder)
+    own_pieces = _pieces(folder)
     for path in sorted(folder.glob(f"{NAME}.*")):
-        if (path.name == TABLE and not known) or (path.suffix[1:].isdigit() and path.name not in known):
+        if (path.name == TABLE and not own_pieces) or (path.suffix[1:].isdigit() and path.name not in own_pieces):
             raise ValueError(f"{path}: is there, and no result of a kit; name another folder with --collect")
 
 
-def _hold(run: Path, place: Path, weights_only: bool) -> list[str]:
-    """Links (copies, where there are none) of the chosen files in `place`: the trainer may delete its own meanwhile."""
+def _link_files(run: Path, place: Path, weights_only: bool) -> list[str]:
+    """Link (or copy) the chosen files into `place`, since the trainer may delete its own meanwhile; their names."""
     for attempt in range(5):
         shutil.rmtree(place, ignore_errors=True)
         names = chosen(run, weights_only)
@@ -125,7 +127,7 @@ def _hold(run: Path, place: Path, weights_only: bool) -> list[str]:
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 _link(run / name, place / name)
             return names
-        except FileNotFoundError:  # the trainer has a newer checkpoint by now
+        except FileNotFoundError:  # the trainer has written a newer checkpoint
             if attempt == 4:
                 raise
     raise AssertionError

@@ -1,4 +1,4 @@
-"""What goes into a kit, file by file: name in the kit, and where it comes from."""
+"""The contents of a kit: each file's name in the kit, and its source."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ README = "README.md"
 
 
 @dataclass(frozen=True)
-class Item:
-    """A file of the kit: a file here, or a text."""
+class KitItem:
+    """A file of the kit; source: a local file, or a text."""
 
     name: str
     source: Path | str
@@ -27,16 +27,16 @@ class Item:
         return self.source.stat().st_size if isinstance(self.source, Path) else len(self.source.encode())
 
 
-def tree(folder: Path, name: str) -> Iterator[Item]:
-    """All files of a folder under another name, but hidden ones and caches."""
+def tree(folder: Path, name: str) -> Iterator[KitItem]:
+    """All files of a folder under another name, without hidden ones and caches."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
-            yield Item(f"{name}/{'/'.join(parts)}", path)
+            yield KitItem(f"{name}/{'/'.join(parts)}", path)
 
 
-def code(bundle: bool) -> Iterator[Item]:
-    """The package as it is here; with the packaged model only where something needs it, without its language model."""
+def code(bundle: bool) -> Iterator[KitItem]:
+    """The installed package; the packaged model only where it is needed, and without its language model."""
     for item in tree(Path(duotok.__file__).parent, "code/duotok"):
         parts = item.name.split("/")
         if parts[2] == "bundles" and (not bundle or "lm" in parts):
@@ -44,8 +44,8 @@ def code(bundle: bool) -> Iterator[Item]:
         yield item
 
 
-def shards(work: Path) -> Iterator[Item]:
-    """The shards of a WORK. Raises ConfigError when they are not there or not finished."""
+def shards(work: Path) -> Iterator[KitItem]:
+    """The shards of a WORK. Raises ConfigError when they are missing or not finished."""
     folder = work / "shards"
     if not (folder / "shards.json").is_file():
         state = "not finished" if folder.is_dir() else "missing"
@@ -57,11 +57,12 @@ def shards(work: Path) -> Iterator[Item]:
 
 def recordings(
     corpora: Sequence[str], settings: Sequence[str], licences: Sequence[str]
-) -> tuple[list[Item], list[str]]:
-    """The files of corpora, and the `--corpus` that read them in the kit.
+) -> tuple[list[KitItem], list[str]]:
+    """The files of corpora, and the `--corpus` arguments that read them in the kit.
 
-    Of sound only what a recording of an allowed licence uses; everything else that lies with it, as adapters read many
-    kinds of tables and lyrics. Raises CorpusError as the catalog does, ConfigError for sound that lies elsewhere.
+    Sound is taken only where a recording with an allowed licence uses it; all other files of a corpus are taken, since
+    adapters read many kinds of tables and lyrics. Raises CorpusError as the catalog does, ConfigError for sound outside of
+    the corpus.
     """
     from duotok.audio.finding import AUDIO_SUFFIXES
 
@@ -70,8 +71,8 @@ def recordings(
     used: dict[str, set[str]] = {}
     for recording in listed:
         used.setdefault(recording.corpus, set()).update(os.path.normpath(path) for path in recording.audio.values())
-    items: list[Item] = []
-    words: list[str] = []
+    items: list[KitItem] = []
+    arguments: list[str] = []
     for corpus in opened:
         used_files = used.get(corpus.name, set())
         outside = next((path for path in sorted(used_files) if not Path(path).is_relative_to(corpus.root)), None)
@@ -87,35 +88,35 @@ def recordings(
             ):
                 continue
             items.append(item)
-        words += ["--corpus", f"{corpus.name}:{corpus.info.name}={{kit}}/audio/{corpus.name}"]
-    return items, words
+        arguments += ["--corpus", f"{corpus.name}:{corpus.info.name}={{kit}}/audio/{corpus.name}"]
+    return items, arguments
 
 
-def runs(folder: Path) -> Iterator[Item]:
-    """Newest and best checkpoint of each run in a folder RUNS. Raises ConfigError when there is none."""
+def runs(folder: Path) -> Iterator[KitItem]:
+    """The newest and the best checkpoint of each run in a folder RUNS. Raises ConfigError when there is none."""
     trained = [run for run in sorted(folder.iterdir()) if collect.checkpoints(run)] if folder.is_dir() else []
     if not trained:
-        raise ConfigError(f"--runs {folder}: no run with a checkpoint in it")
+        raise ConfigError(f"--runs {folder}: no run with a checkpoint in it; name the folder of all runs")
     for run in trained:
         for name in collect.chosen(run, weights_only=False):
-            yield Item(f"runs/{run.name}/{name}", run / name)
+            yield KitItem(f"runs/{run.name}/{name}", run / name)
 
 
-def included(paths: Sequence[Path]) -> Iterator[Item]:
-    """Further files and folders, in `extra/`. Raises ConfigError for one that is missing or there twice."""
+def included(paths: Sequence[Path]) -> Iterator[KitItem]:
+    """Further files and folders, in `extra/`. Raises ConfigError for a missing file and for equal names."""
     names: set[str] = set()
     for path in paths:
         name = path.resolve().name
         if not path.exists():
-            raise ConfigError(f"--include {path}: no such file or folder")
+            raise ConfigError(f"--include {path}: no such file or folder; check the path")
         if name in names:
             raise ConfigError(f"--include {path}: there is another '{name}'; rename one")
         names.add(name)
-        yield from tree(path, f"extra/{name}") if path.is_dir() else [Item(f"extra/{name}", path)]
+        yield from tree(path, f"extra/{name}") if path.is_dir() else [KitItem(f"extra/{name}", path)]
 
 
-def groups(items: Iterable[Item]) -> dict[str, int]:
-    """Bytes of the kit's parts, the largest first: what a person can leave out."""
+def groups(items: Iterable[KitItem]) -> dict[str, int]:
+    """Bytes of the kit's parts, the largest first: what could be left out."""
     sums: dict[str, int] = {}
     for item in items:
         parts = item.name.split("/")
@@ -124,7 +125,7 @@ def groups(items: Iterable[Item]) -> dict[str, int]:
     return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
 
 
-def check_size(items: Sequence[Item], limit: int) -> int:
+def check_size(items: Sequence[KitItem], limit: int) -> int:
     """Bytes in all. Raises DuoTokError that names the largest parts when it is over the limit."""
     sums = groups(items)
     total = sum(sums.values())

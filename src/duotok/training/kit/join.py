@@ -1,4 +1,4 @@
-"""Collected results back into a folder RUNS: every piece and every file is compared with its hash first."""
+"""Join collected results into a folder RUNS, after every piece and every file was compared with its hash."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def join_results(folder: Path, runs: Path, names: Sequence[str] = ()) -> list[di
 
 
 def _check_clash(run: Path, step: int, files: Sequence[dict[str, Any]]) -> None:
-    kept = checkpoints(run)
-    if kept and step_of(kept[-1]) > step:
+    existing = checkpoints(run)
+    if existing and step_of(existing[-1]) > step:
         raise DuoTokError(
-            f"{run}: is at step {step_of(kept[-1]):,} already, the results at {step:,}; join into another --runs folder"
+            f"{run}: is at step {step_of(existing[-1]):,} already, the results at {step:,}; join into another --runs folder"
         )
     for entry in files:
         path = run.parent / entry["name"]
@@ -65,10 +65,10 @@ def _check_clash(run: Path, step: int, files: Sequence[dict[str, Any]]) -> None:
             raise DuoTokError(f"{path}: is there with another content; join into another --runs folder")
 
 
-def _check_log(collected: Path, there: Path) -> None:
-    """Raises DuoTokError when the log that is there is not the beginning of the one that comes: of another training."""
-    if collected.is_file() and there.is_file() and not collected.read_bytes().startswith(there.read_bytes()):
-        raise DuoTokError(f"{there}: is the log of another training; join into another --runs folder")
+def _check_log(collected: Path, existing: Path) -> None:
+    """Raises DuoTokError when the existing log is not the beginning of the collected one, so of another training."""
+    if collected.is_file() and existing.is_file() and not collected.read_bytes().startswith(existing.read_bytes()):
+        raise DuoTokError(f"{existing}: is the log of another training; join into another --runs folder")
 
 
 def _place(collected: Path, run: Path) -> None:

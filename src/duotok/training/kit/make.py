@@ -16,16 +16,16 @@ from duotok.data.segments import SegmentConfig
 from duotok.data.sharding import SHARD_SEGMENTS
 from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit import contents, start
-from duotok.training.kit.contents import Item
+from duotok.training.kit.contents import KitItem
 from duotok.training.kit.pieces import cut, entries
-from duotok.training.kit.plan import FILE, Plan, Training
+from duotok.training.kit.plan import FILE, KitPlan, Training
 from duotok.training.kit.trainings import plan_trainings
 from duotok.training.kit.wheels import Resolver, Sources, Target, Wheel, from_list, parse_have
 
 FORMAT = 1
 SCRIPT = "run.py"
-SPARE = 1 << 19  # bytes of a part's size that are left for the script and PARTS.json beside it
-TELLS = """# A training kit of DuoTok
+SPARE = 1 << 19  # bytes of a part's size that are reserved for the script and PARTS.json beside it
+README_TEXT = """# A training kit of DuoTok
 
     python run.py --workers 16            set up, prepare, train; again after a stop: it goes on
     python run.py --status                what is done
@@ -39,12 +39,12 @@ It needs no network. Everything is written into the folder `out` beside the scri
 
 
 @dataclass(frozen=True)
-class Options:
-    """What goes into a kit.
+class KitOptions:
+    """Options of a kit.
 
-    stages, configs, minutes, overrides: see `plan_trainings`; data: WORK whose shards come along; corpora, settings, licences:
-    as `duotok data prepare` takes them; prepare: further arguments of that command; songs: generated there; runs: RUNS
-    whose checkpoints come along; have: see `parse_have`; target: None brings no wheels.
+    stages, configs, minutes, overrides: see `plan_trainings`; data: WORK whose shards are included; corpora, settings,
+    licences: as `duotok data prepare` takes them; songs: number of songs to generate there; runs: RUNS whose checkpoints are
+    included; have: see `parse_have`; target: None includes no wheels.
     """
 
     stages: Sequence[str] = ()
@@ -72,26 +72,26 @@ class Options:
 
 
 def make_kit(
-    folder: Path, options: Options, class_of: Callable[[str], type[Config]], known: Sequence[str], tell: Callable[[str], None]
+    folder: Path, options: KitOptions, class_of: Callable[[str], type[Config]], stages: Sequence[str], tell: Callable[[str], None]
 ) -> dict[str, Any]:  # fmt: skip
     """Write a kit into `folder`, which appears whole or not at all; returns its facts. Raises DuoTokError.
 
-    class_of: the config of a stage; known: the stages. A kit that is there already is replaced, unless it has
-    run, or holds files that it did not bring or that were changed since.
+    class_of: the config class of a stage; stages: the names of all stages. An existing kit is replaced, unless it has
+    run, or contains files that were added or changed since.
     """
     _check_place(folder)
     if options.part_size is not None and options.part_size < 4 * SPARE:
         raise ConfigError(f"--part-size {options.part_size} bytes: at least {4 * SPARE // 2**20} MiB")
-    items, plan = gather(options, class_of, known)
+    items, plan = gather(options, class_of, stages)
     contents.check_size(items, options.max_size)  # before wheels are fetched
     partial = folder.absolute().parent / f".{folder.name}.{os.getpid()}.partial"
     try:
         with tempfile.TemporaryDirectory(prefix="duotok-wheels-") as place:
             wheels, requires = _wheels(options, Path(place), tell)
             plan = _with_wheels(plan, wheels, requires, options.target)
-            items += [Item(f"wheels/{wheel.path.name}", wheel.path) for wheel in wheels]
-            items += [Item(FILE, plan.text()), Item(contents.README, _readme(plan))]
-            items.append(Item(SCRIPT, Path(start.__file__)))
+            items += [KitItem(f"wheels/{wheel.path.name}", wheel.path) for wheel in wheels]
+            items += [KitItem(FILE, plan.text()), KitItem(contents.README, _readme(plan))]
+            items.append(KitItem(SCRIPT, Path(start.__file__)))
             size, sums = contents.check_size(items, options.max_size), contents.groups(items)
             tell(f"{folder}: {len(items):,} files, {size / 2**20:.1f} MiB")
             manifest = _copy(items, partial)
@@ -99,10 +99,10 @@ def make_kit(
         facts |= {"seal": manifest["seal"], "wheels": [wheel.path.name for wheel in wheels], "parts": []}
         if options.part_size is not None:
             facts["parts"] = _cut(partial, manifest, options.part_size - SPARE)
-        _check_place(folder)  # again: the wheels took a while
+        _check_place(folder)  # again, since fetching the wheels takes a while
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(folder)  # whether it reached the disk is seen by its hashes
+        partial.rename(folder)  # not flushed: the hashes show whether it reached the disk
     except OSError as error:
         raise DuoTokError(f"{error.filename or folder}: {error.strerror}; nothing was written") from None
     finally:
@@ -111,13 +111,13 @@ def make_kit(
 
 
 def gather(
-    options: Options, class_of: Callable[[str], type[Config]], known: Sequence[str]
-) -> tuple[list[Item], Plan]:  # fmt: skip
-    """Everything but the wheels, and what is to be done. Raises DuoTokError for what does not fit together."""
-    brought = list(contents.runs(options.runs)) if options.runs is not None else []
+    options: KitOptions, class_of: Callable[[str], type[Config]], stages: Sequence[str]
+) -> tuple[list[KitItem], KitPlan]:  # fmt: skip
+    """All files but the wheels, and the plan. Raises DuoTokError for options that do not fit together."""
+    run_files = list(contents.runs(options.runs)) if options.runs is not None else []
     trainings, configs, parsed = plan_trainings(
-        options.stages, options.configs, options.minutes, options.overrides, class_of, known,
-        sorted({item.name.split("/")[1] for item in brought}),
+        options.stages, options.configs, options.minutes, options.overrides, class_of, stages,
+        sorted({item.name.split("/")[1] for item in run_files}),
     )  # fmt: skip
     prepared = bool(options.corpora or options.songs)
     if options.data is not None and prepared:
@@ -125,41 +125,41 @@ def gather(
     if any(training.stage != "lm" for training in trainings) and options.data is None and not prepared:
         raise ConfigError("--stages without data: name shards by --data WORK, or recordings by --corpus NAME=FOLDER")
     if (options.settings or options.licences) and not options.corpora:
-        raise ConfigError("--set and --licences are about --corpus, and there is none")
+        raise ConfigError("--set and --licences are about --corpus, and there is none; add it or leave them out")
     data, prepare = _data(options)
     bundle = options.bundle or _needs_bundle(options, parsed.values(), prepared)
-    items = [*contents.code(bundle), *configs, *data, *brought, *contents.included(options.include)]
+    items = [*contents.code(bundle), *configs, *data, *run_files, *contents.included(options.include)]
     shards = "shards" if options.data is not None else ""
-    return items, Plan(trainings=tuple(trainings), shards=shards, prepare=tuple(prepare), songs=options.songs)
+    return items, KitPlan(trainings=tuple(trainings), shards=shards, prepare=tuple(prepare), songs=options.songs)
 
 
-def _data(options: Options) -> tuple[list[Item], list[str]]:
-    """Files of data, and the arguments that prepare them there."""
+def _data(options: KitOptions) -> tuple[list[KitItem], list[str]]:
+    """Files of data, and the arguments of `duotok data prepare` there."""
     if options.data is not None:
         return list(contents.shards(options.data)), []
     if not (options.corpora or options.songs):
         return [], []
     parse(SegmentConfig, override({}, list(options.segment)), "--segment")
-    items, words = (
+    items, arguments = (
         contents.recordings(options.corpora, options.settings, options.licences) if options.corpora else ([], [])
     )
     if options.songs:
-        words += ["--corpus", "generated:songs={out}/songs"]
+        arguments += ["--corpus", "generated:songs={out}/songs"]
     for setting in options.settings:
-        words += ["--set", setting]
+        arguments += ["--set", setting]
     for setting in options.segment:
-        words += ["--segment", setting]
+        arguments += ["--segment", setting]
     if options.licences:
-        words += ["--licences", ",".join(options.licences)]
-    return items, [*words, "--separator", options.separator, "--shard-segments", str(options.shard_segments)]
+        arguments += ["--licences", ",".join(options.licences)]
+    return items, [*arguments, "--separator", options.separator, "--shard-segments", str(options.shard_segments)]
 
 
-def _needs_bundle(options: Options, configs: Any, prepared: bool) -> bool:
+def _needs_bundle(options: KitOptions, configs: Any, prepared: bool) -> bool:
     return (prepared and options.separator == "mini") or any(getattr(c, "teacher", "") == "mini" for c in configs)
 
 
-def _wheels(options: Options, place: Path, tell: Callable[[str], None]) -> tuple[list[Wheel], list[str]]:
-    """The wheels, and every distribution that the kit counts on, those that are there already included."""
+def _wheels(options: KitOptions, place: Path, tell: Callable[[str], None]) -> tuple[list[Wheel], list[str]]:
+    """The wheels, and every distribution that the kit needs, including those that the machine has."""
     if options.target is None:
         return [], []
     have = parse_have(options.have)
@@ -172,7 +172,7 @@ def _wheels(options: Options, place: Path, tell: Callable[[str], None]) -> tuple
     return wheels, sorted({*resolver.used, *(wheel.name for wheel in wheels)})
 
 
-def _with_wheels(plan: Plan, wheels: Sequence[Wheel], requires: Sequence[str], target: Target | None) -> Plan:
+def _with_wheels(plan: KitPlan, wheels: Sequence[Wheel], requires: Sequence[str], target: Target | None) -> KitPlan:
     if target is None:
         return plan
     names = tuple(f"wheels/{wheel.path.name}" for wheel in wheels)
@@ -181,34 +181,34 @@ def _with_wheels(plan: Plan, wheels: Sequence[Wheel], requires: Sequence[str], t
     )
 
 
-def _readme(plan: Plan) -> str:
+def _readme(plan: KitPlan) -> str:
     def line(training: Training) -> str:
         return f"    {training.run}" + (f", {training.minutes:g} minutes" if training.minutes is not None else "")
 
     listed = "\n".join(["", "It trains, in this order:", "", *(line(training) for training in plan.trainings)])
-    return TELLS.format(trainings=listed if plan.trainings else "")
+    return README_TEXT.format(trainings=listed if plan.trainings else "")
 
 
 def _check_place(folder: Path) -> None:
-    own: dict[str, str | None] = {}
+    kit_files: dict[str, str | None] = {}
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; name a folder for the kit")
     if folder.is_dir() and any(folder.iterdir()):
-        own = _own(folder)
-        if not own:
+        kit_files = _kit_files(folder)
+        if not kit_files:
             raise ConfigError(f"{folder}: holds other files and no kit; name a new or an empty folder")
     if (folder / "out").exists():
         raise ConfigError(
             f"{folder}: the kit has run there, in {folder / 'out'}; move that away, or name another folder"
         )
-    if folder.is_dir() and (foreign := _foreign(folder, own)):
+    if folder.is_dir() and (foreign := _foreign_file(folder, kit_files)):
         raise ConfigError(
             f"{foreign}: not as the kit in {folder} was made, and would be deleted with it; move it away, or name another folder"
         )
 
 
-def _own(folder: Path) -> dict[str, str | None]:
-    """Name -> hash of the files of a kit, or of its parts; {} for a folder that is none."""
+def _kit_files(folder: Path) -> dict[str, str | None]:
+    """Name -> hash of the files of a kit, or of its parts; {} for any other folder."""
     manifest, parts = start.read(folder / start.MANIFEST), start.read(folder / start.PARTS)
     listed = manifest.get("files") if "seal" in manifest else parts.get("parts") if "kit" in parts else None
     try:
@@ -220,19 +220,19 @@ def _own(folder: Path) -> dict[str, str | None]:
     return files
 
 
-def _foreign(folder: Path, own: Mapping[str, str | None]) -> Path | None:
-    """A file in a kit's folder that the kit did not bring, or that was changed since. Caches of Python do not count."""
+def _foreign_file(folder: Path, kit_files: Mapping[str, str | None]) -> Path | None:
+    """A file in a kit's folder that was added or changed since the kit was made; Python's caches do not count."""
     for path in sorted(folder.rglob("*")):
         below = path.relative_to(folder)
         if (path.is_dir() and not path.is_symlink()) or "__pycache__" in below.parts:
             continue
         name = below.as_posix()
-        if name not in own or path.is_symlink() or own[name] not in (None, start.digest(path)):
+        if name not in kit_files or path.is_symlink() or kit_files[name] not in (None, start.digest(path)):
             return path
     return None
 
 
-def _copy(items: Sequence[Item], folder: Path) -> dict[str, Any]:
+def _copy(items: Sequence[KitItem], folder: Path) -> dict[str, Any]:
     """Write the files and the list of their hashes."""
     for item in items:
         path = folder / item.name
@@ -250,15 +250,15 @@ def _copy(items: Sequence[Item], folder: Path) -> dict[str, Any]:
 def _cut(folder: Path, manifest: dict[str, Any], size: int) -> list[str]:
     """Turn the files in `folder` into parts of at most `size` bytes, with the script beside them."""
     names = [entry["name"] for entry in manifest["files"]] + [start.MANIFEST]
-    whole = folder.with_name(f"{folder.name}.whole")
+    complete = folder.with_name(f"{folder.name}.whole")
     try:
-        folder.rename(whole)
+        folder.rename(complete)
         folder.mkdir()
-        parts = cut(((name, whole / name) for name in names), folder, "part-", size)
+        parts = cut(((name, complete / name) for name in names), folder, "part-", size)
         table = {"format": FORMAT, "kit": manifest["seal"], "parts": parts}
         (folder / start.PARTS).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        shutil.copyfile(whole / SCRIPT, folder / SCRIPT)
-        shutil.copyfile(whole / contents.README, folder / contents.README)
+        shutil.copyfile(complete / SCRIPT, folder / SCRIPT)
+        shutil.copyfile(complete / contents.README, folder / contents.README)
     finally:
-        shutil.rmtree(whole, ignore_errors=True)
+        shutil.rmtree(complete, ignore_errors=True)
     return [part["name"] for part in parts]

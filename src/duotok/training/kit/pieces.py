@@ -15,7 +15,7 @@ BLOCK = 1 << 20
 
 
 class Pieces:
-    """A file to write to that goes on in the next file `PREFIX001`, `PREFIX002` ... where one has `size` bytes."""
+    """A writable stream over the files `PREFIX001`, `PREFIX002` ... of `size` bytes each."""
 
     def __init__(self, folder: Path, prefix: str, size: int) -> None:
         self.folder, self.prefix, self.size = folder, prefix, size
@@ -24,15 +24,15 @@ class Pieces:
         self.count, self.hash = 0, hashlib.sha256()
 
     def write(self, data: bytes) -> int:
-        left = memoryview(data)
-        while left:
+        remaining = memoryview(data)
+        while remaining:
             if self.file is None:
                 self.file = (self.folder / self._name()).open("wb")
-            part = left[: self.size - self.count]
+            part = remaining[: self.size - self.count]
             self.file.write(part)
             self.hash.update(part)
             self.count += len(part)
-            left = left[len(part) :]
+            remaining = remaining[len(part) :]
             if self.count == self.size:
                 self.close()
         return len(data)
@@ -48,7 +48,7 @@ class Pieces:
 
 
 def cut(files: Iterable[tuple[str, Path]], folder: Path, prefix: str, size: int) -> list[dict[str, Any]]:
-    """Write files (name in the tar, path) as pieces of at most `size` bytes into `folder`; their names, lengths, hashes.
+    """Write files (name in the tar, path) as pieces of at most `size` bytes into `folder`; returns their names, lengths and hashes.
 
     The same files give the same bytes: members have no time and no owner.
     """

@@ -1,4 +1,4 @@
-"""What a kit is to do: `kit.json`, written where it is made, read where it runs. Python's standard library only."""
+"""The plan of a kit: `kit.json`, written where it is made, read where it runs. Python's standard library only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 FILE = "kit.json"
 FORMAT = 1
 PLACES = ("kit", "out", "work", "runs")
-"""What may stand in braces in the kit's arguments: its own folder, OUT, OUT/work and OUT/runs there."""
+"""Names in braces that the kit's arguments may contain: its own folder, OUT, OUT/work and OUT/runs."""
 
 
 class KitError(Exception):
-    """What stops a kit where it runs, in one line. Here `DuoTokError` does that."""
+    """An error of a running kit, in one line; `DuoTokError` elsewhere."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One run of `duotok train`. run: the folder it has in RUNS; stage: the command's word; config: file in the kit;
-    minutes: its budget of time, None where the config's steps decide; needs: the runs in RUNS that its config names.
+    """One run of `duotok train`. run: its folder in RUNS; stage: the command's argument; config: file in the kit;
+    minutes: its time budget, None where the config's steps decide; needs: the runs in RUNS that its config names.
     """
 
     run: str
@@ -34,10 +34,11 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Plan:
+class KitPlan:
     """python: "3.12", system and machine as `platform` names them, empty for any; requires: distributions
-    that must be there before anything begins; wheels: files of the kit to install; shards: folder of the kit that holds shards, empty where data are
-    prepared there; prepare: arguments of `duotok data prepare` but WORK and workers; songs: how many are generated there.
+    that must be installed before anything begins; wheels: files of the kit to install; shards: the kit's folder of shards,
+    empty where data are prepared; prepare: arguments of `duotok data prepare` without WORK and workers; songs: how many to
+    generate.
     """
 
     trainings: tuple[Training, ...] = ()
@@ -54,35 +55,35 @@ class Plan:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
 
 
-def read_plan(kit: Path) -> Plan:
+def read_plan(kit: Path) -> KitPlan:
     """The plan of a kit; its file was checked before."""
     values: dict[str, Any] = json.loads((kit / FILE).read_text(encoding="utf-8"))
     values.pop("format")
     values["trainings"] = tuple(_training(row) for row in values["trainings"])
     for name in ("requires", "wheels", "prepare"):
         values[name] = tuple(values[name])
-    return Plan(**values)
+    return KitPlan(**values)
 
 
 def _training(row: dict[str, Any]) -> Training:
     return Training(**{**row, **{name: tuple(row[name]) for name in ("overrides", "needs")}})
 
 
-def meant(assignments: Sequence[str], training: Training, trainings: Sequence[Training]) -> list[str]:
-    """Which of `[RUN.]KEY=VALUE` are for one of the trainings, as KEY=VALUE. RUN: a run or a stage; `all` and none mean all."""
+def assignments_for(assignments: Sequence[str], training: Training, trainings: Sequence[Training]) -> list[str]:
+    """The `[RUN.]KEY=VALUE` that apply to a training, as KEY=VALUE. RUN: a run or a stage; `all` or nothing: every training."""
     names = (training.run, training.stage, "all")  # the longer name first
     others = {name for other in trainings for name in (other.run, other.stage)} - {*names}
-    assigned = []
+    matching = []
     for assignment in assignments:
         if any(assignment.startswith(f"{name}.") for name in others):
             continue
         name = next((name for name in names if assignment.startswith(f"{name}.")), None)
-        assigned.append(assignment if name is None else assignment.removeprefix(f"{name}."))
-    return assigned
+        matching.append(assignment if name is None else assignment.removeprefix(f"{name}."))
+    return matching
 
 
 def budget(minutes: Sequence[str], training: Training) -> float | None:
-    """The last of `[RUN=]M` that is for a training. Raises ValueError for what is no number of minutes above 0."""
+    """The minutes of a training: the last matching `[RUN=]M`. Raises ValueError for anything but a number above 0."""
     chosen = training.minutes
     for text in minutes:
         name, equals, value = text.rpartition("=")
@@ -94,7 +95,7 @@ def budget(minutes: Sequence[str], training: Training) -> float | None:
     return chosen
 
 
-def stray(minutes: Sequence[str], trainings: Sequence[Training]) -> str:
+def first_unmatched(minutes: Sequence[str], trainings: Sequence[Training]) -> str:
     """The first of `[RUN=]M` that names no training; empty if there is none."""
     known = {name for training in trainings for name in (training.run, training.stage)}
     return next((text for text in minutes if "=" in text and text.rpartition("=")[0] not in known), "")

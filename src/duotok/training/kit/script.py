@@ -1,4 +1,4 @@
-"""`run.py` after its files were checked: its options, and what they ask for. Python's standard library only."""
+"""`run.py` after its files were checked: its options, and what they do. Python's standard library only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from duotok.training.kit import collect
-from duotok.training.kit.plan import KitError, Plan, Training, budget, meant, read_plan, stray
+from duotok.training.kit.plan import KitError, KitPlan, Training, assignments_for, budget, first_unmatched, read_plan
 from duotok.training.kit.start import split
 from duotok.training.kit.status import only_one, say, status
-from duotok.training.kit.steps import Work
+from duotok.training.kit.steps import KitWork
 
 
-def arguments_of(plan: Plan) -> argparse.ArgumentParser:
+def arguments_of(plan: KitPlan) -> argparse.ArgumentParser:
     """The options of a kit's script."""
     runs = ", ".join(training.run for training in plan.trainings) or "none"
     parser = argparse.ArgumentParser(
@@ -71,8 +71,8 @@ def arguments_of(plan: Plan) -> argparse.ArgumentParser:
 def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
     """The script's work, after its files were checked. Returns the exit code."""
     plan = read_plan(kit)
-    own, command = split(arguments)
-    options = arguments_of(plan).parse_args(own)
+    script_arguments, command = split(arguments)
+    options = arguments_of(plan).parse_args(script_arguments)
     try:
         chosen = _chosen(plan, options)
         if options.status:
@@ -82,22 +82,22 @@ def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
             _collect(out, chosen, options)
             return 0
         out.mkdir(parents=True, exist_ok=True)
-        kit_at_work = Work(kit, out, plan, options)
-        kit_at_work.check_out()
+        work = KitWork(kit, out, plan, options)
+        work.check_out()
         if command:
             with only_one(out):
-                kit_at_work.packages()
-            return kit_at_work.hand_over(command)
+                work.packages()
+            return work.hand_over(command)
         with only_one(out):
-            kit_at_work.begin()
-            kit_at_work.packages()
-            kit_at_work.check()
+            work.begin()
+            work.packages()
+            work.check()
             if options.check:
                 return 0
-            kit_at_work.songs()
-            kit_at_work.data()
+            work.songs()
+            work.data()
             if not options.prepare_only:
-                kit_at_work.train_all(chosen)
+                work.train_all(chosen)
         say("all done" if chosen and not options.prepare_only else "ready")
     except (KitError, ValueError) as error:
         say(f"error: {error}", sys.stderr)
@@ -105,21 +105,21 @@ def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _chosen(plan: Plan, options: argparse.Namespace) -> list[Training]:
+def _chosen(plan: KitPlan, options: argparse.Namespace) -> list[Training]:
     names = [name for name in (options.stages or "").split(",") if name]
-    known = [training.run for training in plan.trainings]
+    run_names = [training.run for training in plan.trainings]
     for name in names:
-        if name not in known:
-            raise KitError(f"--stages {name}: this kit has {', '.join(known) or 'no trainings'}")
-    if wrong := stray(options.minutes, plan.trainings):
-        raise KitError(f"--minutes {wrong}: this kit has {', '.join(known) or 'no trainings'}")
+        if name not in run_names:
+            raise KitError(f"--stages {name}: this kit has {', '.join(run_names) or 'no trainings'}")
+    if unmatched := first_unmatched(options.minutes, plan.trainings):
+        raise KitError(f"--minutes {unmatched}: this kit has {', '.join(run_names) or 'no trainings'}")
     chosen = []
     for training in plan.trainings:
         try:
             minutes = budget(options.minutes, training)
         except ValueError:
             raise KitError(f"--minutes {' '.join(options.minutes)}: write minutes above 0, or RUN=MINUTES") from None
-        added = tuple(meant(options.set, training, plan.trainings))
+        added = tuple(assignments_for(options.set, training, plan.trainings))
         if not names or training.run in names:
             needs = (*training.needs, *_named_runs(added))
             chosen.append(replace(training, overrides=(*training.overrides, *added), minutes=minutes, needs=needs))
@@ -136,7 +136,7 @@ def _collect(out: Path, chosen: Sequence[Training], options: argparse.Namespace)
     size = collect.parse_size(options.piece_size)
     names = [training.run for training in chosen if collect.checkpoints(out / "runs" / training.run)]
     if not names:
-        raise KitError(f"{out / 'runs'}: no checkpoint of {', '.join(t.run for t in chosen)} yet")
+        raise KitError(f"{out / 'runs'}: no checkpoint of {', '.join(t.run for t in chosen)} yet; train it first")
     packed = collect.pack(out / "runs", names, Path(options.collect), size, options.weights_only)
     for name, step in packed["steps"].items():
         say(f"{name}: step {step:,}")

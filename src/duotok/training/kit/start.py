@@ -1,6 +1,6 @@
-"""The script `run.py` of a kit: it checks every file, then hands over to the kit's own code. Python's standard library only.
+"""The script `run.py` of a kit: it checks every file, then runs the kit's own code. Python's standard library only.
 
-Beside the parts of a kit that was cut up it checks and joins them first. See README.md in this folder, or docs/kit.md.
+Where the kit was cut into parts, it checks and joins them first. See README.md in this folder, or docs/kit.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 MANIFEST, PARTS = "MANIFEST.json", "PARTS.json"
 TAKE_VALUES = ("-o", "--out", "--python", "--collect")  # options whose value may be any word
-NEEDS = (3, 11, 4)  # the first Python whose tarfile refuses what would leave its folder
+NEEDS = (3, 11, 4)  # the first Python whose tarfile refuses members outside of the folder
 
 
 def digest(path: Path) -> str:
@@ -38,7 +38,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path, files: Sequence[Mapping[str, Any]]) -> str:
-    """Which of `files` (`name`, `bytes`, `sha256`) are missing from `folder` or damaged, in one line; empty if none is."""
+    """Which of `files` (`name`, `bytes`, `sha256`) are missing from `folder` or damaged, in one line; empty if all are intact."""
     missing, broken = [], []
     for entry in files:
         path = folder / str(entry["name"])
@@ -56,7 +56,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def seal(files: Sequence[Mapping[str, Any]]) -> str:
-    """What names a list of files with its content: SHA-256 over names, lengths and hashes."""
+    """Identifies files and their content: SHA-256 over names, lengths and hashes."""
     lines = "".join(f"{entry['name']}\0{entry['bytes']}\0{entry['sha256']}\n" for entry in files)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
@@ -80,7 +80,7 @@ class Joined(io.RawIOBase):
 
 
 def unpack(pieces: Sequence[Path], folder: Path) -> None:
-    """Write the files of a tar that was cut into pieces into `folder`, which is new. Nothing leaves the folder."""
+    """Write the files of a tar that was cut into pieces into the new `folder`. No file can be written outside of it."""
     folder.mkdir(parents=True)
     with tarfile.open(fileobj=io.BufferedReader(Joined(pieces)), mode="r|") as tar:
         tar.extractall(folder, filter="data")
@@ -99,13 +99,13 @@ def join(here: Path, out: Path, parts: Mapping[str, Any]) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     unpack([here / entry["name"] for entry in parts["parts"]], partial)
     shutil.rmtree(kit, ignore_errors=True)
-    partial.rename(kit)  # whether it reached the disk is seen by its hashes
+    partial.rename(kit)  # not flushed: the hashes show whether it reached the disk
     print(f"{kit}: joined from {len(parts['parts'])} parts", flush=True)
     return kit
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The script's own options, and the command behind them: `duotok ...` or `python ...`, or nothing."""
+    """The script's own options, and the command after them: `duotok ...` or `python ...`, or nothing."""
     for number, word in enumerate(arguments):
         if word in ("duotok", "python") and (number == 0 or arguments[number - 1] not in TAKE_VALUES):
             return list(arguments[:number]), list(arguments[number:])
@@ -138,13 +138,13 @@ def main() -> int:
     if not manifest:
         sys.exit(f"error: {here / MANIFEST} is missing or damaged; bring it again, then run the same command")
     if "--status" not in arguments:
-        told = damage(here, manifest["files"])
-        if not told and seal(manifest["files"]) != manifest["seal"]:
-            told = f"{here / MANIFEST} is damaged"
-        if told:
-            sys.exit(f"error: {told}; bring them again, then run the same command")
+        problem = damage(here, manifest["files"])
+        if not problem and seal(manifest["files"]) != manifest["seal"]:
+            problem = f"{here / MANIFEST} is damaged"
+        if problem:
+            sys.exit(f"error: {problem}; bring them again, then run the same command")
     sys.path.insert(0, str(here / "code"))
-    # By its name: this file is a script outside of the package, whose code is found only now.
+    # Imported by name: this script lies outside of the package, whose folder was added only now.
     script = importlib.import_module("duotok.training.kit.script")
     return int(script.run(here, out, arguments))
 
@@ -154,7 +154,7 @@ if __name__ == "__main__":
         sys.exit(main())
     except OSError as error:
         sys.exit(
-            f"error: {error.filename or 'system'}: {error.strerror or error}; mend that and run the same command again"
+            f"error: {error.filename or 'system'}: {error.strerror or error}; fix that and run the same command again"
         )
     except KeyboardInterrupt:
         sys.exit("interrupted; run the same command again to go on")

@@ -1,4 +1,4 @@
-"""How far a kit is in OUT, read from what it left there. Python's standard library only."""
+"""The progress of a kit, read from the files in OUT. Python's standard library only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def say(text: str, file: Any = None) -> None:
 
 @contextlib.contextmanager
 def only_one(out: Path) -> Iterator[None]:
-    """Hold OUT; the system lets go of it when this process ends, however it ends."""
+    """Lock OUT; the system unlocks it when this process ends in any way."""
     with (out / ".lock").open("w") as file:
         if not hold(file):
             raise KitError(f"{out}: another run.py is at work there; wait for it, or name another --out")
@@ -41,16 +41,16 @@ def busy(out: Path) -> bool:
 
 
 def status(out: Path, chosen: Sequence[Training], as_json: bool) -> None:
-    """What is done in OUT, and how far each training is."""
+    """Print the finished steps and the progress of each training."""
     state = read(out / "state.json")
     rows: dict[str, dict[str, Any]] = {}
     for training in chosen:
         folder = out / "runs" / training.run
-        kept = collect.checkpoints(folder)
+        checkpoints = collect.checkpoints(folder)
         line = _last_log(folder / "log.jsonl")
         rows[training.run] = {
             "done": training.run in state,
-            "checkpoint": collect.step_of(kept[-1]) if kept else None,
+            "checkpoint": collect.step_of(checkpoints[-1]) if checkpoints else None,
             "step": line.get("step"),
             "steps": read(folder / "config.json").get("steps"),
             "minutes": training.minutes,
@@ -87,7 +87,7 @@ def _progress(row: dict[str, Any]) -> str:
 
 
 def _last_log(path: Path) -> dict[str, Any]:
-    """The last line that a training logged of its steps."""
+    """The last line that a training logged about a step."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 65_536))

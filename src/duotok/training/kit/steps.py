@@ -1,4 +1,4 @@
-"""What a kit does where it runs: packages, songs, data, trainings, one after the other, each where it was stopped.
+"""The steps of a running kit: packages, songs, data, trainings. Each goes on where it was stopped.
 
 Python's standard library only: the packages come with the kit. Everything is written into the folder OUT:
 
@@ -6,7 +6,7 @@ Python's standard library only: the packages come with the kit. Everything is wr
     OUT/songs       generated songs
     OUT/work        shards and derived arrays (docs/data.md)
     OUT/runs        checkpoints and logs of the trainings (docs/training.md)
-    OUT/logs        what each command said
+    OUT/logs        the output of each command
     OUT/state.json  which steps are done, and how long they took
 """
 
@@ -26,22 +26,22 @@ from typing import Any
 
 from duotok.files import put, write_bytes
 from duotok.training.kit import collect
-from duotok.training.kit.plan import KitError, Plan, Training
+from duotok.training.kit.plan import KitError, KitPlan, Training
 from duotok.training.kit.start import MANIFEST, read
 from duotok.training.kit.status import say
-from duotok.training.kit.trainers import POLL, Child, dies_with_us, side_by_side
+from duotok.training.kit.trainers import POLL, Child, kill_with_parent, side_by_side
 
-FOUND = """
-import importlib.metadata as found, json, platform, sys
-lost = []
+LIST_MISSING = """
+import importlib.metadata, json, platform, sys
+missing = []
 for name in json.loads(sys.argv[1]):
     try:
-        found.version(name)
-    except found.PackageNotFoundError:
-        lost.append(name)
-print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "lost": lost}))
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        missing.append(name)
+print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "missing": missing}))
 """
-TRIED = """
+TRY_IMPORTS = """
 import torch, accelerate, duotok.cli.main, duotok.data.pipeline, duotok.training.engine
 gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
 print("torch", torch.__version__ + ",", ", ".join(gpus) or "no GPU")
@@ -49,29 +49,29 @@ print("torch", torch.__version__ + ",", ", ".join(gpus) or "no GPU")
 
 
 MARK = ".duotok-kit"
-"""In OUT/packages: a kit has installed it, and may install it anew."""
+"""In OUT/packages: marks a folder that a kit installed and may replace."""
 
 
 def fingerprint(*values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Work:
-    """A kit at work in OUT."""
+class KitWork:
+    """A kit running in OUT."""
 
-    def __init__(self, kit: Path, out: Path, plan: Plan, options: argparse.Namespace) -> None:
+    def __init__(self, kit: Path, out: Path, plan: KitPlan, options: argparse.Namespace) -> None:
         self.kit, self.out, self.plan, self.options = kit, out, plan, options
         self.hashes = {entry["name"]: entry["sha256"] for entry in read(kit / MANIFEST)["files"]}
         self.python = shutil.which(options.python)
         if self.python is None:
-            raise KitError(f"--python {options.python}: no such program")
+            raise KitError(f"--python {options.python}: no such program; check the path")
         self.environment = {"COLUMNS": "150", **os.environ, "PYTHONPATH": os.pathsep.join(self._path())}
 
     def _path(self) -> list[str]:
         inherited = os.environ.get("PYTHONPATH")
         return [str(self.kit / "code"), str(self.out / "packages"), *([inherited] if inherited else [])]
 
-    def _fill(self, text: str) -> str:
+    def _fill_places(self, text: str) -> str:
         places = {"kit": self.kit, "out": self.out, "work": self.out / "work", "runs": self.out / "runs"}
         for name, folder in places.items():
             text = text.replace(f"{{{name}}}", str(folder))
@@ -80,38 +80,38 @@ class Work:
     def _hashes(self, folder: str) -> list[tuple[str, str]]:
         return [(name, value) for name, value in self.hashes.items() if name.startswith(f"{folder}/")]
 
-    # State: a step is done when its name has the fingerprint of what it was asked to do.
+    # State: a step is done when state.json has the fingerprint of its arguments under its name.
 
-    def _done(self, step: str, asked: str) -> bool:
-        return bool(read(self.out / "state.json").get(step, {}).get("asked") == asked)
+    def _done(self, step: str, task_hash: str) -> bool:
+        return bool(read(self.out / "state.json").get(step, {}).get("asked") == task_hash)
 
-    def _note(self, step: str, asked: str, seconds: float) -> None:
-        self._put(step, {"asked": asked, "seconds": round(seconds, 1)})
+    def _record(self, step: str, task_hash: str, seconds: float) -> None:
+        self._set_state(step, {"asked": task_hash, "seconds": round(seconds, 1)})
 
-    def _put(self, key: str, value: dict[str, Any]) -> None:
+    def _set_state(self, key: str, value: dict[str, Any]) -> None:
         state = read(self.out / "state.json")
         state[key] = value
         write_bytes(self.out / "state.json", (json.dumps(state, indent=1) + "\n").encode())
 
     def check_out(self) -> None:
-        """Raises KitError when OUT has another `state.json` than a kit's, which would be replaced."""
+        """Raises KitError when OUT has a `state.json` that is not a kit's and would be replaced."""
         path = self.out / "state.json"
         state = read(path)
         if path.exists() and not (state and all(isinstance(value, dict) for value in state.values())):
             raise KitError(f"{path}: is there, and not of a kit; name another folder with --out")
 
     def begin(self) -> None:
-        """Nothing runs yet, whatever a killed run.py has left."""
-        self._put("now", {})
+        """Clear the running steps that a killed run.py may have left."""
+        self._set_state("now", {})
 
     def packages(self) -> None:
-        """The kit's wheels in OUT/packages, and whether everything is there that the kit counts on."""
+        """Install the kit's wheels into OUT/packages, and check that every required distribution is there."""
         plan = self.plan
         if plan.wheels and not self.options.no_install:
-            self._fits()
+            self._check_target()
             target, partial = self.out / "packages", self.out / ".packages.partial"
-            asked = fingerprint(self._hashes("wheels"), plan.python)
-            if not self._done("packages", asked) or not target.is_dir():
+            task_hash = fingerprint(self._hashes("wheels"), plan.python)
+            if not self._done("packages", task_hash) or not target.is_dir():
                 self._check_packages(target)
                 began = time.monotonic()
                 say(f"packages: installing {len(plan.wheels)} wheels into {target}")
@@ -121,11 +121,11 @@ class Work:
                 shutil.rmtree(target, ignore_errors=True)
                 os.sync()  # once, not for each of ten thousand files
                 partial.rename(target)
-                self._note("packages", asked, time.monotonic() - began)
-        lost = self._ask(FOUND, json.dumps(plan.requires))["lost"]
-        if lost:
+                self._record("packages", task_hash, time.monotonic() - began)
+        missing = self._run_code(LIST_MISSING, json.dumps(plan.requires))["missing"]
+        if missing:
             raise KitError(
-                f"this Python ({self.python}) lacks {', '.join(lost)}, and the kit has no wheel of it; "
+                f"this Python ({self.python}) lacks {', '.join(missing)}, and the kit has no wheel of it; "
                 "make the kit without naming it in --have, or name a Python that has it with --python"
             )
 
@@ -134,18 +134,18 @@ class Work:
         if target.exists() and not (target / MARK).is_file() and "packages" not in read(self.out / "state.json"):
             raise KitError(f"{target}: is there, and no kit has installed it; name another folder with --out")
 
-    def _fits(self) -> None:
+    def _check_target(self) -> None:
         plan = self.plan
-        found = self._ask(FOUND, "[]")["python"]
-        if plan.python and found != plan.python:
+        version = self._run_code(LIST_MISSING, "[]")["python"]
+        if plan.python and version != plan.python:
             raise KitError(
-                f"the kit's wheels are for Python {plan.python}, this is {found}; name another one with --python, "
-                f"or make the kit with --python {found}"
+                f"the kit's wheels are for Python {plan.python}, this is {version}; name another one with --python, "
+                f"or make the kit with --python {version}"
             )
-        here = (platform.system(), platform.machine())
-        if plan.system and here != (plan.system, plan.machine):
+        this_platform = (platform.system(), platform.machine())
+        if plan.system and this_platform != (plan.system, plan.machine):
             raise KitError(
-                f"the kit's wheels are for {plan.system} on {plan.machine}, this is {' on '.join(here)}; "
+                f"the kit's wheels are for {plan.system} on {plan.machine}, this is {' on '.join(this_platform)}; "
                 "make the kit with another --platform"
             )
 
@@ -162,68 +162,74 @@ class Work:
                     f"{self.python} has no pip: run `{self.python} -m ensurepip`, or name another with --python"
                 )
             problem = next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-300:])
-            raise KitError(f"the wheels were not installed: {problem}")
+            raise KitError(
+                f"the wheels were not installed: {problem}; make the kit for this Python and platform, or name another with --python"
+            )
 
-    def _ask(self, code: str, *words: str) -> dict[str, Any]:
+    def _run_code(self, code: str, *words: str) -> dict[str, Any]:
         done = subprocess.run(
             [str(self.python), "-c", code, *words], env=self.environment, capture_output=True, text=True
         )
         if done.returncode:
-            raise KitError(f"{self.python} does not run ({_last_line(done.stderr)})")
+            raise KitError(f"{self.python} does not run ({_last_line(done.stderr)}); name another with --python")
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
     def check(self) -> None:
-        """Whether the packages can be imported, which a missing system library would prevent; tells torch and GPUs. Once."""
-        asked, began = fingerprint(self.python, self.hashes), time.monotonic()
-        if self._done("imports", asked) and not self.options.check:
+        """Check once that the packages can be imported (a system library may be missing), and print torch and GPUs."""
+        task_hash, began = fingerprint(self.python, self.hashes), time.monotonic()
+        if self._done("imports", task_hash) and not self.options.check:
             return
-        done = subprocess.run([str(self.python), "-c", TRIED], env=self.environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [str(self.python), "-c", TRY_IMPORTS], env=self.environment, capture_output=True, text=True
+        )
         if done.returncode:
             raise KitError(
                 f"the packages cannot be imported ({_last_line(done.stderr)}); see `run.py python -c 'import torch'`"
             )
         say(f"packages: {done.stdout.strip()}")
-        self._note("imports", asked, time.monotonic() - began)
+        self._record("imports", task_hash, time.monotonic() - began)
 
     def hand_over(self, command: Sequence[str]) -> int:
         """Run `duotok ...` or `python ...` in the kit's environment."""
-        words = [self._fill(word) for word in command[1:]]
+        words = [self._fill_places(word) for word in command[1:]]
         words = ["-m", "duotok", *words] if command[0] == "duotok" else words
-        return subprocess.run([str(self.python), *words], env=self.environment, preexec_fn=dies_with_us).returncode
+        return subprocess.run([str(self.python), *words], env=self.environment, preexec_fn=kill_with_parent).returncode
 
     def songs(self) -> None:
-        """Generated songs in OUT/songs."""
+        """Generate songs into OUT/songs."""
         if self.plan.songs:
             words = ("songs", "-n", str(self.plan.songs), "-o", "{out}/songs", "--format", "opus")
-            asked = fingerprint(words)
-            if not self._done("songs", asked):
-                self._command("songs", asked, *words, "--workers", str(self.options.workers))
+            task_hash = fingerprint(words)
+            if not self._done("songs", task_hash):
+                self._command("songs", task_hash, *words, "--workers", str(self.options.workers))
 
     def data(self) -> None:
-        """Shards in OUT/work, where recordings came along or were generated."""
+        """Make shards in OUT/work, where recordings are in the kit or were generated."""
         if not self.plan.prepare:
             return
         words = (*self.plan.prepare, *(("--device", self.options.device) if self.options.device else ()))
-        asked = fingerprint(words, self._hashes("audio"), self.plan.songs)
-        if not self._done("data", asked) or not (self.out / "work" / "shards" / "shards.json").is_file():
+        task_hash = fingerprint(words, self._hashes("audio"), self.plan.songs)
+        if not self._done("data", task_hash) or not (self.out / "work" / "shards" / "shards.json").is_file():
             self._command(
-                "data", asked, "data", "prepare", "--work", "{work}", "--workers", str(self.options.workers), *words
+                "data", task_hash, "data", "prepare", "--work", "{work}", "--workers", str(self.options.workers), *words
             )
 
     def train_all(self, trainings: Sequence[Training]) -> None:
-        """Every training from its newest checkpoint to its end, in order or side by side."""
-        self._bring()
+        """Run every training from its newest checkpoint to its end, in order or in parallel."""
+        self._copy_runs()
         if self.options.parallel > 1:
-            left = [training for training in trainings if not self._trained(training)]
-            side_by_side(left, self.options.parallel, self._arrays, self._begin, self._end)
+            remaining = [training for training in trainings if not self._trained(training)]
+            side_by_side(
+                remaining, self.options.parallel, self._start_arrays, self._start_training, self._finish_training
+            )
             return
         for training in trainings:
             if not self._trained(training):
-                child = self._begin(training)
+                child = self._start_training(training)
                 while not child.ended():
                     time.sleep(POLL)
-                self._end(training, child)
+                self._finish_training(training, child)
 
     def words(self, training: Training) -> list[str]:
         """`duotok train` for a training, with places in braces."""
@@ -236,32 +242,32 @@ class Work:
             words += ["--set", override]
         return words
 
-    def _asked(self, training: Training) -> str:
+    def _task_hash(self, training: Training) -> str:
         return fingerprint(self.words(training), self.hashes[training.config])
 
     def _trained(self, training: Training) -> bool:
-        done = self._done(training.run, self._asked(training))
+        done = self._done(training.run, self._task_hash(training))
         if done and collect.checkpoints(self.out / "runs" / training.run):
             say(f"{training.run}: done before")
             return True
         return False
 
-    def _arrays(self, training: Training) -> Child:
+    def _start_arrays(self, training: Training) -> Child:
         return self._start(f"{training.run}.arrays", [*self.words(training), *self._workers(), "--prepare"])
 
-    def _begin(self, training: Training) -> Child:
+    def _start_training(self, training: Training) -> Child:
         return self._start(training.run, [*self.words(training), *self._workers()], self.options.processes)
 
-    def _end(self, training: Training, child: Child) -> None:
-        self._over(training.run, self._asked(training), child)
+    def _finish_training(self, training: Training, child: Child) -> None:
+        self._finish(training.run, self._task_hash(training), child)
 
     def _workers(self) -> list[str]:
         return ["--workers", str(self.options.workers)]
 
-    def _bring(self) -> None:
-        """Checkpoints of earlier runs that came along take their place in OUT/runs, where none is yet."""
-        brought = self.kit / "runs"
-        for source in sorted(brought.iterdir()) if brought.is_dir() else ():
+    def _copy_runs(self) -> None:
+        """Copy the kit's earlier runs into OUT/runs, where they do not exist yet."""
+        included_runs = self.kit / "runs"
+        for source in sorted(included_runs.iterdir()) if included_runs.is_dir() else ():
             target, partial = self.out / "runs" / source.name, self.out / f".{source.name}.partial"
             if not target.exists():
                 shutil.rmtree(partial, ignore_errors=True)
@@ -269,27 +275,27 @@ class Work:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 put(partial, target)
 
-    def _command(self, step: str, asked: str, *words: str) -> None:
-        """Run `duotok WORDS`, show what it says and keep it in OUT/logs. Raises KitError when it fails."""
+    def _command(self, step: str, task_hash: str, *words: str) -> None:
+        """Run `duotok WORDS`; its output is shown and kept in OUT/logs. Raises KitError when it fails."""
         child = self._start(step, words)
         while not child.ended():
             time.sleep(POLL)
-        self._over(step, asked, child)
+        self._finish(step, task_hash, child)
 
     def _start(self, step: str, words: Sequence[str], processes: int = 1) -> Child:
-        filled = [self._fill(word) for word in words]
+        filled = [self._fill_places(word) for word in words]
         launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
         say(f"{step}: duotok {' '.join(filled)}")
-        self._put("now", {**read(self.out / "state.json").get("now", {}), step: time.time()})
+        self._set_state("now", {**read(self.out / "state.json").get("now", {}), step: time.time()})
         command = [str(self.python), "-m", *launcher, "duotok", *filled]
         return Child(command, self.environment, self.out / "logs" / f"{step}.log")
 
-    def _over(self, step: str, asked: str, child: Child) -> None:
-        took = child.check(step)
-        self._note(step, asked, took)
+    def _finish(self, step: str, task_hash: str, child: Child) -> None:
+        seconds = child.check(step)
+        self._record(step, task_hash, seconds)
         now = read(self.out / "state.json").get("now", {})
-        self._put("now", {name: since for name, since in now.items() if name not in (step, f"{step}.arrays")})
-        say(f"{step}: done in {took / 60:.1f} minutes")
+        self._set_state("now", {name: since for name, since in now.items() if name not in (step, f"{step}.arrays")})
+        say(f"{step}: done in {seconds / 60:.1f} minutes")
 
 
 def _last_line(text: str) -> str:

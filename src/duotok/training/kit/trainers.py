@@ -1,4 +1,4 @@
-"""The commands of a kit as processes of their own: their words kept and shown, several side by side where they may.
+"""The commands of a kit as child processes: their output is logged and shown, and several may run in parallel.
 
 Python's standard library only.
 """
@@ -20,7 +20,7 @@ POLL = 0.2  # seconds
 
 
 class Child:
-    """A command whose words go into a log file, from where they are shown. On Linux it is killed when this process is."""
+    """A command whose output goes to a log file and is shown from there. On Linux it is killed with this process."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -29,11 +29,11 @@ class Child:
             self.reader = log.open("rb")
             self.reader.seek(0, 2)
             self.process = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=subprocess.STDOUT, preexec_fn=dies_with_us
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT, preexec_fn=kill_with_parent
             )
 
     def show(self, name: str = "") -> None:
-        """What it said since the last call; with a name before each line where several run."""
+        """Print its output since the last call, each line after `name` where several run."""
         for line in self.reader.read().decode(errors="replace").splitlines():
             if line.strip():
                 self.last = line.strip()
@@ -50,20 +50,20 @@ class Child:
     def check(self, name: str) -> float:
         """Seconds that it took. Raises KitError when it failed."""
         if self.process.returncode:
-            said = self.error or self.last or "it said nothing"
-            raise KitError(f"{name} ended with {self.process.returncode}: {said} (all of it: {self.log})")
+            reason = self.error or self.last or "it said nothing"
+            raise KitError(f"{name} ended with {self.process.returncode}: {reason} (all of it: {self.log})")
         return time.monotonic() - self.began
 
 
-def dies_with_us() -> None:
-    """In a child on Linux: be killed when run.py is, so that no trainer goes on unseen and holds the run's lock."""
+def kill_with_parent() -> None:
+    """In a child on Linux: die with run.py, so that no trainer goes on unnoticed and keeps the run's lock."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def waits_for(training: Training, among: Iterable[str]) -> set[str]:
-    """The runs `among` these that must be over before a training begins."""
+    """The runs `among` these that must finish before a training begins."""
     return {*training.needs} & {*among}
 
 
@@ -71,10 +71,10 @@ def side_by_side(
     trainings: Sequence[Training], parallel: int, arrays: Callable[[Training], Child], begin: Callable[[Training], Child | None],
     end: Callable[[Training, Child], None],
 ) -> None:  # fmt: skip
-    """Train `parallel` at a time, each as soon as what it needs is over.
+    """Run `parallel` trainings at a time, each as soon as the runs that it needs have finished.
 
-    arrays: starts what derives a training's arrays, of which only one runs at a time; begin: starts the training, None when
-    it was done before. When one fails those that run are let finish. Raises KitError then.
+    arrays: starts the derivation of a training's arrays, only one at a time; begin: starts the training, None when it was done
+    before. When one fails, the running ones finish; then KitError is raised.
     """
     waiting = list(trainings)
     running: dict[str, tuple[Training, Child, bool]] = {}  # True: still deriving arrays

@@ -1,7 +1,7 @@
-"""The wheels that DuoTok needs on another machine: found for a Python and a platform that need not be this one's.
+"""Find the wheels that DuoTok needs on another machine, with another Python or platform.
 
-Requirements are followed from DuoTok's own metadata, wheel by wheel (`pip download --no-deps`), and end at what the machine
-has already, so that torch and its gigabytes stay out.
+Requirements are followed from DuoTok's own metadata, wheel by wheel (`pip download --no-deps`), and end at distributions that
+the machine has already, so that the gigabytes of torch stay out.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Target:
 
     @property
     def markers(self) -> dict[str, str]:
-        """What the markers of requirements are decided by."""
+        """The environment for evaluating the markers of requirements."""
         return {
             "python_version": self.python, "python_full_version": f"{self.python}.99", "os_name": "posix",
             "sys_platform": self.system.lower(), "platform_system": self.system, "platform_machine": self.machine,
@@ -80,7 +80,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where pip looks, besides its own settings: folders of wheels, no index at all, a file of constraints."""
+    """Sources of pip besides its own settings: folders of wheels, no index at all, a file of constraints."""
 
     find_links: Sequence[str] = ()
     no_index: bool = False
@@ -94,7 +94,7 @@ class Sources:
 
 @dataclass
 class Wheel:
-    """A wheel in a folder, with what its metadata tells."""
+    """A wheel in a folder, with its metadata."""
 
     path: Path
     name: str
@@ -103,7 +103,7 @@ class Wheel:
 
 
 def read_wheel(path: Path) -> Wheel:
-    """Raises ConfigError for a file that is no wheel."""
+    """A wheel and its metadata. Raises ConfigError for any other file."""
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
@@ -111,24 +111,24 @@ def read_wheel(path: Path) -> Wheel:
         name, version, _, _ = parse_wheel_filename(path.name)
         with zipfile.ZipFile(path) as wheel:
             inside = next(n for n in wheel.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n))
-            found = BytesParser().parsebytes(wheel.read(inside)).get_all("Requires-Dist", [])
-        return Wheel(path, str(canonicalize_name(name)), version, [Requirement(str(text)) for text in found])
+            requirements = BytesParser().parsebytes(wheel.read(inside)).get_all("Requires-Dist", [])
+        return Wheel(path, str(canonicalize_name(name)), version, [Requirement(str(text)) for text in requirements])
     except (OSError, StopIteration, zipfile.BadZipFile, InvalidWheelFilename, InvalidRequirement) as error:
         raise ConfigError(f"{path}: no usable wheel ({str(error) or 'without METADATA'}); get it again") from None
 
 
-def own_requirements(extras: Sequence[str]) -> list[Requirement]:
-    """What DuoTok with these extras requires, by the metadata of its installation. Raises ConfigError."""
+def duotok_requirements(extras: Sequence[str]) -> list[Requirement]:
+    """The requirements of DuoTok with these extras, from its installed metadata. Raises ConfigError."""
     from packaging.requirements import Requirement
 
     try:
         package = metadata.metadata("duotok")
     except metadata.PackageNotFoundError:
         raise ConfigError("duotok is not installed here, so nothing says what it requires: pip install -e .") from None
-    known = package.get_all("Provides-Extra", [])
+    available = package.get_all("Provides-Extra", [])
     for extra in extras:
-        if extra not in known:
-            raise ConfigError(f"--extra {extra}: there are {', '.join(sorted(known))}")
+        if extra not in available:
+            raise ConfigError(f"--extra {extra}: there are {', '.join(sorted(available))}")
     return [Requirement(text) for text in metadata.requires("duotok") or ()]
 
 
@@ -164,25 +164,25 @@ class Resolver:
 
     def resolve(self, extras: Sequence[str]) -> list[Wheel]:
         """The wheels of DuoTok's requirements and of all that follow. Raises DuoTokError naming what has no wheel."""
-        own = own_requirements(extras)
+        roots = duotok_requirements(extras)
         for _ in range(ROUNDS):
-            wanted = self._needed(own, extras)
-            missing = {name: specs for name, specs in wanted.items() if not self._fits(name, specs)}
+            needed = self._needed(roots, extras)
+            missing = {name: specs for name, specs in needed.items() if not self._fits(name, specs)}
             if not missing:
-                return [self.wheels[name] for name in sorted(wanted)]
+                return [self.wheels[name] for name in sorted(needed)]
             self.tell(f"wheels: {', '.join(sorted(missing))}")
             self._download([_text(name, specs) for name, specs in sorted(missing.items())], missing)
         raise DuoTokError(
             f"wheels: requirements contradict each other around {', '.join(sorted(missing))}; give --requirement FILE"
         )
 
-    def _needed(self, own: list[Requirement], extras: Sequence[str]) -> dict[str, list[str]]:
-        """Name -> version specifiers, of all that is reached from our own requirements over the wheels so far."""
+    def _needed(self, roots: list[Requirement], extras: Sequence[str]) -> dict[str, list[str]]:
+        """Name -> version specifiers, of all that are reached from DuoTok's own requirements through the wheels so far."""
         from packaging.utils import canonicalize_name
 
         self.used = set()
         needed: dict[str, list[str]] = {}
-        waiting: list[tuple[list[Requirement], frozenset[str]]] = [(own, frozenset(extras))]
+        waiting: list[tuple[list[Requirement], frozenset[str]]] = [(roots, frozenset(extras))]
         seen: set[tuple[str, frozenset[str]]] = set()
         while waiting:
             requirements, active = waiting.pop()
@@ -198,7 +198,7 @@ class Resolver:
                 key = (name, frozenset(requirement.extras))
                 if key not in seen and (name == "duotok" or name in self.wheels):
                     seen.add(key)
-                    waiting.append((own if name == "duotok" else self.wheels[name].requires, key[1]))
+                    waiting.append((roots if name == "duotok" else self.wheels[name].requires, key[1]))
         return needed
 
     def _applies(self, requirement: Requirement, extras: frozenset[str]) -> bool:
@@ -230,9 +230,9 @@ class Resolver:
                 self.wheels[wheel.name].path.unlink()
             wheel.path = path.rename(self.folder / path.name)
             self.wheels[wheel.name] = wheel
-        lost = next((name for name in names if name not in self.wheels), None)
-        if lost is not None:
-            raise DuoTokError(f"wheels: pip brought none of {lost}; look at `pip download {lost}`")
+        missing = next((name for name in names if name not in self.wheels), None)
+        if missing is not None:
+            raise DuoTokError(f"wheels: pip brought none of {missing}; look at `pip download {missing}`")
 
 
 def _text(name: str, specs: Sequence[str]) -> str:
@@ -242,7 +242,7 @@ def _text(name: str, specs: Sequence[str]) -> str:
 def from_list(file: Path, target: Target, folder: Path, sources: Sources) -> list[Wheel]:
     """The wheels that a requirements file lists, and no others."""
     if not file.is_file():
-        raise ConfigError(f"--requirement {file}: no such file")
+        raise ConfigError(f"--requirement {file}: no such file; check the path")
     download(["-r", str(file)], target, folder, sources)
     return [read_wheel(path) for path in sorted(folder.glob("*.whl"))]
 
@@ -257,17 +257,21 @@ def download(requirements: Sequence[str], target: Target, folder: Path, sources:
     )  # fmt: skip
     if done.returncode == 0:
         return
-    lost = re.search(r"No matching distribution found for (.+?)(?: \(from .*\))?$", done.stderr, re.MULTILINE)
-    # What pip says where a constraint speaks of it as well.
-    lost = lost or re.search(r"Cannot install (.+?) because these package versions have conflicting", done.stderr)
+    no_wheel = re.search(r"No matching distribution found for (.+?)(?: \(from .*\))?$", done.stderr, re.MULTILINE)
+    # pip's message where a constraint also applies to it.
+    no_wheel = no_wheel or re.search(
+        r"Cannot install (.+?) because these package versions have conflicting", done.stderr
+    )
     if re.search(r"Retrying \(|NewConnectionError|Temporary failure in name resolution", done.stderr):
         raise DuoTokError(
             "wheels: the package index cannot be reached; give --find-links FOLDER with the wheels and --no-index"
         )
-    if lost is not None:
+    if no_wheel is not None:
         raise DuoTokError(
-            f"no wheel of {lost[1].strip()} for Python {target.python} on {target.platform}: name it in --have if that machine "
+            f"no wheel of {no_wheel[1].strip()} for Python {target.python} on {target.platform}: name it in --have if that machine "
             "has it, choose another --python or --platform, or put its wheel into a folder and give --find-links FOLDER"
         )
     problem = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip()[-200:])
-    raise DuoTokError(f"wheels: pip failed ({problem.removeprefix('ERROR: ')})")
+    raise DuoTokError(
+        f"wheels: pip failed ({problem.removeprefix('ERROR: ')}); check --find-links, --constraint and the network"
+    )

@@ -25,15 +25,17 @@ KNOWN = Known(
         use="--model external:yue.yaml --codebooks 8",
         windows="HuBERT's attention spans the window: windows of 20 s with 2 s of context; only sounds of up to 20 s are as coded whole. "
         "Decodes to 16 kHz; YuE's Vocos decoders to 44.1 kHz are not used",
-        verified="its calls were read; it was not run here",
+        verified="its own code with random weights in the published configuration: codes, sound and vectors as by its own calls, frames at "
+        "every remainder; official weights were not there",
         cite="Yuan et al., YuE: Scaling Open Foundation Models for Long-Form Music Generation, 2025, arXiv:2503.08638",
-        read="github.com/multimodal-art-projection/YuE 9f1394bae1d8; the codec as copied in github.com/thr3a/YuE-for-Docker b45f8e226b4d",
+        read="github.com/multimodal-art-projection/YuE 9f1394bae1d8; the codec as copied in github.com/thr3a/YuE-for-Docker b45f8e226b4d "
+        "and github.com/xwzliang/ComfyUI_YuE 7f5edfa56b05",
     ),
     ADAPTERS / "yue.py",
     rates=(16_000,),
     hops=(320,),
     environment="python3 -m venv ~/envs/yue-xcodec && ~/envs/yue-xcodec/bin/pip install torch torchaudio transformers einops pyyaml "
-    "safetensors descript-audiotools numpy",
+    "omegaconf safetensors descript-audiotools numpy",
     options="config: xcodec_mini_infer/final_ckpt/config.yaml",
     pickle=False,
 )

@@ -17,6 +17,7 @@ from duotok.cli.main import app
 from duotok.codec.bundle import Bundle
 from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError, ConfigError
+from duotok.renderer.render import RenderSettings
 from duotok.seals import seal
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -223,9 +224,9 @@ def test_a_bundle_has_one_sampler(renderers: Needs, tmp_path: Path):
 
 
 def test_adapt_renders_as_stage_4_was_told(renderers: Needs, monkeypatch: pytest.MonkeyPatch):
-    seen = []
+    seen: list[RenderSettings] = []
 
-    def render(dit: object, vectors: torch.Tensor, *settings: object, **more: object) -> torch.Tensor:
+    def render(dit: object, vectors: torch.Tensor, settings: RenderSettings, **more: object) -> torch.Tensor:
         seen.append(settings)
         return torch.zeros(2 * len(vectors), 64)
 
@@ -233,8 +234,9 @@ def test_adapt_renders_as_stage_4_was_told(renderers: Needs, monkeypatch: pytest
     monkeypatch.setattr("duotok.training.stages.adapt.rendered_folder", lambda runs: runs / "rendered-elsewhere")
     config = AdaptConfig.model_validate(AUTOENCODER.model_dump() | {"rendered_seconds": 1.0})
     render_excerpts(renderers.store, renderers.runs, find_sources(config, renderers.runs), config, "train", 1.0)
-    plan, steps, sampler, _, temperature = seen[0]
-    assert (plan.window, steps, sampler, temperature) == (96, 3, "ddim", 0.5)
+    first = seen[0]
+    assert (first.plan.window, first.steps, first.sampler, first.temperature) == (96, 3, "ddim", 0.5)
+    assert len({settings.seed for settings in seen}) == len(seen)
 
 
 def test_a_bundle_of_tokens_only(needs: Needs, tmp_path: Path):

@@ -139,7 +139,7 @@ def test_sounds_that_are_no_clip() -> None:
 
 
 def test_codecs_with_chunks_are_checked_too(tmp_path: Path) -> None:
-    folder = make_codec(tmp_path, "encodec", normalize=True, chunk_length_s=0.1, overlap=0.01, audio_channels=2)
+    folder = make_codec(tmp_path, "encodec", normalize=True, chunk_length_s=0.5, overlap=0.01, audio_channels=2)
     codec = TransformersCodec.from_pretrained(folder, tracks=("mix",))
     assert lengths(codec).problems == ()
     shares = {share.case: share.streams["mix"] for share in equal_shares(codec, clip(1.0))}

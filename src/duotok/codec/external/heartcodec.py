@@ -22,7 +22,7 @@ KNOWN = Known(
         use="--model external:heartcodec.yaml",
         windows="the whole song at once: it decodes windows of 29.76 s itself, which overlap, from noise (seed). No encoder of it was "
         "published, so it codes no sound and cannot be packed or compared",
-        verified="its calls were read; it was not run here",
+        verified="its own code with small random weights: sound as by its own call with the same seed; official weights were not there",
         cite="HeartMuLa: A Family of Open Sourced Music Foundation Models, 2026",
         read="github.com/HeartMuLa/heartlib 3981c52f2cab",
         encodes=False,

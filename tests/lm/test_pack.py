@@ -205,9 +205,7 @@ def test_token_files_of_two_models_or_none(tmp_path: Path) -> None:
     DualTokens.from_codes([1], [1], model_id="n", model_hash="cd" * 32, codebook_sizes=(50, 60)).save(
         folder / "x.duotok"
     )
-    with pytest.raises(
-        TokenFileError, match=r"x\.duotok: tokens of n cdcdcdcdcdcd, expected those of m abababababab"
-    ):
+    with pytest.raises(TokenFileError, match=r"x\.duotok: tokens of n cdcdcdcdcdcd, expected those of m abababababab"):
         pack_tokens(folder, tmp_path / "t.parquet")
     with pytest.raises(TokenFileError, match="does not say which model made it"):
         pack_tokens(files(tmp_path / "bare", model_hash=""), tmp_path / "t.parquet")

@@ -363,9 +363,9 @@ def test_an_error_begins_no_other_run(tmp_path: Path) -> None:
         conduct(comparison, failing, told.append, workers=2)
     assert "ConfigError: broken" in (out / "runs/fine/parallel/seed-0/log.txt").read_text()
     time.sleep(1)
-    assert len(list(out.rglob("begun"))) == len(list(out.rglob("scores.safetensors"))) == 1, (
-        "the one beside it was let finish"
-    )
+    begun, finished = (len(list(out.rglob(name))) for name in ("begun", "scores.safetensors"))
+    # The one beside it was let finish; on a busy machine a second may have begun before the error was there.
+    assert 1 <= begun == finished <= 2
     with pytest.raises(DuoTokError, match="its process died, as when memory runs out; take fewer --workers"):
         conduct(Comparison(tmp_path / "comparison.yaml", tmp_path / "dead"), dying, workers=2)
 

@@ -380,8 +380,8 @@ FAULTS = (
     Fault(
         "the two halves of a token are alike",
         "src/duotok/renderer/dit.py",
-        "        told = local + torch.repeat_interleave",
-        "        told = 0 * local + torch.repeat_interleave",
+        "        out = local + torch.repeat_interleave",
+        "        out = 0 * local + torch.repeat_interleave",
         RENDERER,
     ),
     Fault(
@@ -415,8 +415,8 @@ FAULTS = (
     Fault(
         "windows are not blended",
         "src/duotok/renderer/render.py",
-        "blended = (1 - weight) * waiting[:size] + weight * kept[:size]",
-        "blended = kept[:size]",
+        "blended = (1 - weight) * waiting[:size] + weight * current[:size]",
+        "blended = current[:size]",
         RENDERER,
     ),
     Fault(
@@ -506,8 +506,8 @@ FAULTS = (
     Fault(
         "stage 3 ignores upper_lr_scale",
         "src/duotok/training/stages/stage3.py",
-        '{"params": rest, "scale": self.config.upper_lr_scale}',
-        '{"params": rest}',
+        '{"params": others, "scale": self.config.upper_lr_scale}',
+        '{"params": others}',
         TRAINING,
     ),
     Fault(
@@ -884,15 +884,15 @@ FAULTS = (
     Fault(
         "the discriminators' term teaches the decoder the opposite",
         "src/duotok/training/stages/adversary.py",
-        "lie = discriminators(estimate.detach())",
-        "lie = discriminators(estimate)",
+        "detached_maps = discriminators(estimate.detach())",
+        "detached_maps = discriminators(estimate)",
         ADVERSARY,
     ),
     Fault(
         "the decoder's terms teach the discriminators",
         "src/duotok/training/stages/adversary.py",
-        "heard = discriminators.fixed(estimate)",
-        "heard = discriminators(estimate)",
+        "estimate_maps = discriminators.fixed(estimate)",
+        "estimate_maps = discriminators(estimate)",
         ADVERSARY,
     ),
     Fault(
@@ -933,8 +933,8 @@ FAULTS = (
     Fault(
         "an item without its condition still hears it",
         "src/duotok/renderer/dit.py",
-        "return told if dropped is None else torch.where(dropped[:, None, None], self.nothing.to(told.dtype), told)",
-        "return told",
+        "return out if dropped is None else torch.where(dropped[:, None, None], self.nothing.to(out.dtype), out)",
+        "return out",
         RENDERER,
     ),
     Fault(
@@ -1150,8 +1150,8 @@ FAULTS = (
     Fault(
         "two values of one published Snake are not compared",
         "src/duotok/renderer/ear_vae_files.py",
-        "if not torch.equal(found.pop(second), found[first]):",
-        "if found.pop(second) is None:",
+        "if not torch.equal(weights.pop(second), weights[first]):",
+        "if weights.pop(second) is None:",
         EAR_VAE,
     ),
     Fault(
@@ -1164,8 +1164,8 @@ FAULTS = (
     Fault(
         "encoding in windows keeps all sound",
         "src/duotok/renderer/encoding.py",
-        "return held[:, gone * hop :].clone(), left + count - gone",
-        "return held, left + count",
+        "return sound[:, dropped * hop :].clone(), left + count - dropped",
+        "return sound, left + count",
         EAR_VAE,
     ),
     Fault(
@@ -1262,7 +1262,7 @@ FAULTS = (
     Fault(
         "a stage may have other sizes than the run it starts from",
         "src/duotok/training/earlier_runs.py",
-        "        if mine != theirs:",
+        "        if value != trained_value:",
         "        if False:",
         LINEAGE,
     ),

@@ -1,6 +1,6 @@
-"""A bundle: the folder that holds a whole model: `config.json`, safetensors weights, and a model card.
+"""A bundle is the folder that holds a whole model: `config.json`, safetensors weights, and a model card.
 
-    config.json                     what everything is made of (BundleConfig), the sha256 of the other files, and a seal
+    config.json                     the configuration of every part (BundleConfig), the sha256 of the other files, and a seal
     tokenizer.safetensors           sound to tokens
     autoencoder.safetensors         latents to sound
     dit.vocals.safetensors          tokens to latents, one for each track
@@ -8,11 +8,11 @@
     separator.safetensors           a mix to its stems
     README.md                       the model card
 
-The renderer (autoencoder and both dit) and the separator are left out where `config.json` has null for them: a bundle of a
-tokenizer alone encodes and cannot decode.
+The renderer (autoencoder and both dit) and the separator are left out where `config.json` has null for them. A bundle of a
+tokenizer alone encodes but cannot decode.
 
-Weights are loaded when they are first needed, so that encoding does not read the renderer. Nothing is opened that is not as
-it was written: who changes a file on purpose seals the folder anew (`duotok bundle --seal FOLDER`).
+Weights are loaded when they are first needed, so that encoding does not read the renderer. A file that was changed since it
+was written is refused; after a deliberate change, seal the folder again (`duotok bundle --seal FOLDER`).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Storage = Literal["float32", "float16", "int8"]
 _PARTS = ("tokenizer", "autoencoder", "separator", *(f"dit.{track}" for track in TRACKS))
 OWN_FILES = (CONFIG_FILE, CARD_FILE, *(f"{part}.safetensors" for part in _PARTS))
 SAID = ("kind", "licence", "source")
-"""What the configuration of a part says of it besides its shape; a licence and a source where it was not trained here."""
+"""Keys of a part's configuration that do not describe its shape; licence and source are set for parts trained elsewhere."""
 
 
 class DiTConfigs(Config):
@@ -68,7 +68,7 @@ class DiTConfigs(Config):
 
 
 class CodecConfig(Config):
-    """How sound meets the models: what is fixed at training time, and the defaults of rendering."""
+    """How sound is prepared for the models, which is fixed at training time, and the defaults of rendering."""
 
     loudness: float = Field(default=-18.0, ge=-60, le=0, description="LUFS that the mix is brought to")
     max_gain_db: float = Field(default=40.0, ge=0, le=LARGEST_GAIN_DB, description="no louder and no softer than this")
@@ -113,7 +113,7 @@ class BundleConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _whole_renderer(self) -> BundleConfig:
+    def _check_renderer(self) -> BundleConfig:
         if (self.autoencoder is None) != (self.dit is None):
             raise ValueError("autoencoder and dit make the renderer together; give both, or null for both")
         if isinstance(self.autoencoder, EarVAEConfig) and self.autoencoder.misfit:
@@ -154,13 +154,13 @@ def build(config: BundleConfig, part: str) -> nn.Module:
 
 
 def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
-    """What gives tokens their meaning, in 64 hex digits: tokenizer weights and config, and the analysis settings.
+    """sha256, in 64 hex digits, of what gives tokens their meaning: tokenizer weights and config, and the analysis settings.
 
     values: the content of `config.json` as it was written, so that a key added to DuoTok later changes no hash. The
     weights count as float32, so that the precision of storage alone does not either.
     """
     analysis = {key: values["codec"].get(key) for key in ("loudness", "max_gain_db", "mel_mean", "mel_std")}
-    if values["codec"].get("highpass_hz"):  # bundles from before there was one keep their hash
+    if values["codec"].get("highpass_hz"):  # bundles older than the high-pass keep their hash
         analysis["highpass_hz"] = values["codec"]["highpass_hz"]
     settings = {"tokenizer": values["tokenizer"], "codec": analysis}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode())
@@ -172,7 +172,7 @@ def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _stored(state: dict[str, Tensor], learned: set[str], storage: Storage) -> dict[str, Tensor]:
+def _for_storage(state: dict[str, Tensor], learned: set[str], storage: Storage) -> dict[str, Tensor]:
     if storage == "float32":
         return {name: value.clone() for name, value in state.items()}
     small = compact(state, learned) if storage == "int8" else state
@@ -180,7 +180,7 @@ def _stored(state: dict[str, Tensor], learned: set[str], storage: Storage) -> di
 
 
 def _half(tensor: Tensor, learned: bool) -> Tensor:
-    # Statistics (buffers of one dimension) and what would overflow stay as they are.
+    # Statistics (buffers of one dimension) and tensors that would overflow stay float32.
     if tensor.dtype != torch.float32 or not (learned or tensor.ndim > 1) or bool((tensor.abs() >= 65_000).any()):
         return tensor
     return tensor.half()
@@ -196,10 +196,10 @@ def write_bundle(
 ) -> Path:
     """Write a bundle; `modules` maps the names of `config.parts` to the trained modules.
 
-    storage: of the matrices; int8 has a scale for each row (compact.py), other large tensors are float16 then. The folder
-    appears whole or not at all; a bundle already there is replaced, other files in its folder stay. force: replace also what
-    no bundle has in its place.
-    Raises BundleError when a part is missing or the place cannot be written.
+    storage: number format of the matrices. int8 has a scale for each row (compact.py), and other large tensors are float16
+    then. The folder is written whole or not at all. An existing bundle is replaced; other files in its folder stay. force:
+    write also into a folder that holds other files and no bundle.
+    Raises BundleError when a part is missing or the folder cannot be written.
     """
     folder = Path(folder)
     missing = [part for part in config.parts if part not in modules]
@@ -215,10 +215,10 @@ def write_bundle(
             for part in config.parts:
                 state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
                 learned = {name for name, _ in modules[part].named_parameters()}
-                # what was trained elsewhere to sound well keeps its bits: eight are noise 40 dB below its weights
+                # Parts that were trained elsewhere are never stored in 8 bits, whose rounding is noise 40 dB below the weights.
                 foreign = bool(getattr(getattr(modules[part], "config", None), "source", ""))
-                kept: Storage = "float16" if foreign and storage == "int8" else storage
-                (partial / f"{part}.safetensors").write_bytes(save(_stored(state, learned, kept)))
+                part_storage: Storage = "float16" if foreign and storage == "int8" else storage
+                (partial / f"{part}.safetensors").write_bytes(save(_for_storage(state, learned, part_storage)))
             (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
             _write_sealed(partial, config.model_dump(mode="json"), list(config.parts))
     except OSError as error:
@@ -227,7 +227,7 @@ def write_bundle(
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder holds a bundle, be it damaged since or without seals."""
+    """Whether a folder holds a bundle, which may be damaged or without seals."""
     try:
         return bool(_json(folder / CONFIG_FILE))
     except BundleError:
@@ -241,9 +241,9 @@ def _write_sealed(folder: Path, values: dict[str, Any], parts: Sequence[str]) ->
 
 
 def seal_bundle(folder: str | Path) -> Path:
-    """Write the hashes of a bundle's files, and the seal, into its `config.json`: who calls it vouches for the files.
+    """Write the hashes of a bundle's files, and the seal, into its `config.json`. The caller vouches for the files.
 
-    Raises BundleError when the config is none, or the weights do not fit it.
+    Raises BundleError when the config is not that of a bundle, or the weights do not fit it.
     """
     folder = Path(folder)
     values = _json(folder / CONFIG_FILE)
@@ -258,7 +258,7 @@ def seal_bundle(folder: str | Path) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """`config.json` as it stands, whoever wrote it. Raises BundleError when it is none of a bundle, or too large."""
+    """`config.json` without a check of its seal. Raises BundleError when it is not that of a bundle, or its values are too large."""
     try:
         values = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -289,9 +289,9 @@ def read_values(folder: Path) -> dict[str, Any]:
 
 
 def parse_config(values: dict[str, Any], path: Path) -> BundleConfig:
-    """Validate the values of `path`, seal and hashes apart. Raises BundleError naming the key that is wrong.
+    """Validate the values of `path` other than seal and hashes. Raises BundleError naming the key that is wrong.
 
-    A bundle without `codec.highpass_hz` was trained before there was one, and has none.
+    A bundle without `codec.highpass_hz` was trained before that key existed, without a high-pass.
     """
     codec = values.get("codec")
     if isinstance(codec, dict):
@@ -302,10 +302,10 @@ def parse_config(values: dict[str, Any], path: Path) -> BundleConfig:
         raise BundleError(f"{error}; get the bundle again") from None
 
 
-def check_hash(path: Path, wanted: Mapping[str, str]) -> None:
-    """Raises BundleError unless a file has the hash that its folder's config says."""
+def check_hash(path: Path, sha256_by_name: Mapping[str, str]) -> None:
+    """Raises BundleError unless a file has the hash that is recorded in the config of its folder."""
     try:
-        same = wanted.get(path.name) == sha256(path)
+        same = sha256_by_name.get(path.name) == sha256(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); get the bundle again") from None
     if not same:
@@ -315,7 +315,7 @@ def check_hash(path: Path, wanted: Mapping[str, str]) -> None:
 
 
 class Bundle:
-    """An open bundle folder. Raises BundleError at once when a file is missing, on use when one is damaged."""
+    """An open bundle folder. Raises BundleError on opening when a file is missing, and on use when one is damaged."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -352,14 +352,14 @@ def load_weights(path: Path, module: nn.Module) -> None:
     """Load safetensors strictly into `module`, smaller storage widened. Raises BundleError in one line."""
     remedy = "get the bundle again"
 
-    def unfit(found: Sequence[Misfit]) -> str:
-        return f"weights do not fit {CONFIG_FILE} ({found[0].description}); {remedy}"
+    def unfit(problems: Sequence[Misfit]) -> str:
+        return f"weights do not fit {CONFIG_FILE} ({problems[0].description}); {remedy}"
 
     load_strict(path, module, BundleError, remedy, unfit)
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
-    """What `duotok info` says of a bundle. Raises BundleError when anything in it is not as it was written."""
+    """What `duotok info` prints about a bundle. Raises BundleError when any of its files was changed since it was written."""
     _ = bundle.card
     tokenizer = bundle.load("tokenizer")
     parts = {

@@ -1,4 +1,4 @@
-"""Every tokenizer that there is an adapter for, and whether it can be used on this machine."""
+"""Every tokenizer that has an adapter, and whether it can be used on this machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ENTRIES: dict[str, Entry] = {
 
 
 def entry_of(name: str) -> Entry:
-    """Raises ConfigError for a name that there is not, with the nearest."""
+    """The entry of a tokenizer. Raises ConfigError for an unknown name, with the nearest known one."""
     if name not in ENTRIES:
         near = min(ENTRIES, key=lambda known: edit_distance(name.lower(), known))
         raise ConfigError(f"codec '{name}' is not known; did you mean {near}? `duotok codecs list` has all")
@@ -59,7 +59,7 @@ def usable(name: str) -> str:
 
 
 def how_to(name: str) -> list[str]:
-    """The lines that get a tokenizer and use it, in their order."""
+    """The lines that install a tokenizer and use it, in order."""
     entry = entry_of(name)
     lines = list(entry.get)
     if name in EXTERNAL:

@@ -24,13 +24,13 @@ PREFIX = "transformers:"
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHTS_FILE = "model.safetensors"
-# Who wrote the file and how, not what the model is.
 LARGEST_NUMBER = 1 << 24
 LARGEST_COUNT = 1024
 DEEPEST = 16
 ROOM = 2
-"""A configuration may ask for so many times the parameters that its weights have: some are in both halves, or counted as buffers."""
+"""Most parameters of a configuration per stored weight: some weights are shared by encoder and decoder, or stored as buffers."""
 NOT_HASHED = ("transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype")
+"""Keys that say who wrote the file and how, and not what the model is."""
 
 
 def find_folder(name: str | Path) -> Path:
@@ -62,8 +62,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_sizes(value: Any, where: str, key: str = "", depth: int = 0) -> None:
-    """Raises BundleError for numbers that no model has, before anything of that size is built. Counts are keys with `num_` or
-    `n_`, but for words, labels and the like, which are only numbered."""
+    """Raises BundleError for numbers that no model has, before anything of that size is built. A stricter limit holds for
+    counts of layers, codebooks, quantizers, heads and blocks (`num_...` or `n_...`)."""
     if depth > DEEPEST:
         raise BundleError(f"{where}: nested {DEEPEST} deep and more; no configuration of a codec; get the model again")
     if isinstance(value, dict):
@@ -87,7 +87,7 @@ def _check_sizes(value: Any, where: str, key: str = "", depth: int = 0) -> None:
 
 
 def family_of(values: dict[str, Any], folder: Path) -> Family:
-    """How to use the model of a configuration. Raises BundleError for one that is no codec known here."""
+    """The family of a model, from its configuration. Raises BundleError when it is not a known codec."""
     kind = values.get("model_type")
     if kind in WANT_TORCHAUDIO:
         raise BundleError(
@@ -108,8 +108,8 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS_FILE]
     if not index.is_file():
         pickles = sorted(path.name for ending in PICKLES for path in folder.glob(f"*{ending}"))
-        there = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights at all"
-        raise BundleError(f"{folder}: no {WEIGHTS_FILE} ({there}); get the model as safetensors")
+        available = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights at all"
+        raise BundleError(f"{folder}: no {WEIGHTS_FILE} ({available}); get the model as safetensors")
     try:
         names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -121,42 +121,42 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def content_hash(values: dict[str, Any], files: list[Path]) -> str:
-    """sha256 of a configuration and of every tensor of the weight files, however they are cut into files.
+    """sha256 of a configuration and of every tensor of the weight files, however they are split into files.
 
-    Read from the files, so that a new release of transformers, which may name weights anew, changes no hash. Raises
+    Read from the files, so that a new release of transformers, which may rename weights, changes no hash. Raises
     BundleError for a damaged file.
     """
     config = {key: value for key, value in values.items() if key not in NOT_HASHED}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
-    lines: dict[str, bytes] = {}
+    digests: dict[str, bytes] = {}
     for path in files:
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118
                     tensor = file.get_tensor(name)
-                    own = hashlib.sha256(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-                    own.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-                    lines[name] = own.digest()
+                    tensor_digest = hashlib.sha256(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+                    tensor_digest.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+                    digests[name] = tensor_digest.digest()
         except (SafetensorError, OSError, ValueError):
             raise BundleError(f"{path}: damaged; get the model again") from None
-    for name in sorted(lines):
-        digest.update(lines[name])
+    for name in sorted(digests):
+        digest.update(digests[name])
     return digest.hexdigest()
 
 
 def load_model(folder: Path, family: Family) -> nn.Module:
-    """The model in float32, in evaluation mode. Raises MissingExtraError without transformers, BundleError when the weights do
-    not fill the model (what is missing would be random)."""
-    model_class = _class(family.model_class)
+    """The model in float32, in evaluation mode. Raises MissingExtraError without transformers, and BundleError when the files
+    lack weights of the model, which would be random."""
+    model_class = _model_class(family.model_class)
     try:
-        with _quiet():
+        with _silenced():
             _check_parameters(model_class, folder)
             model, report = model_class.from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
     except BundleError:
         raise
-    except Exception as error:  # transformers raises what it likes
+    except Exception as error:  # transformers raises exceptions of many kinds
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise BundleError(
             f"{folder}: cannot be loaded as {family.model_class} ({reason}); get the model again"
@@ -179,15 +179,15 @@ def _check_parameters(model_class: Any, folder: Path) -> None:
             stored += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     config = model_class.config_class.from_pretrained(folder)
     with torch.device("meta"):
-        asked = sum(parameter.numel() for parameter in model_class(config).parameters())
-    if asked > ROOM * stored:
+        configured = sum(parameter.numel() for parameter in model_class(config).parameters())
+    if configured > ROOM * stored:
         raise BundleError(
-            f"{folder / CONFIG_FILE}: asks for {asked:,} parameters, the weights beside it hold {stored:,}; they do not belong "
+            f"{folder / CONFIG_FILE}: asks for {configured:,} parameters, the weights beside it hold {stored:,}; they do not belong "
             "together; get the model again"
         )
 
 
-def _class(name: str) -> Any:
+def _model_class(name: str) -> Any:
     try:
         import transformers
     except ImportError:
@@ -195,7 +195,7 @@ def _class(name: str) -> Any:
     try:
         return getattr(transformers, name)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        # A torchaudio for another machine breaks several models of transformers on import.
+        # A torchaudio that does not fit torch breaks the import of several models of transformers.
         reason = " ".join(str(error).split())[:160]
         raise MissingExtraError(
             f"transformers has no usable {name} ({reason}); pip install -U 'duotok[lm]', and pip uninstall torchaudio "
@@ -204,8 +204,8 @@ def _class(name: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars and reports on the way."""
+def _silenced() -> Iterator[None]:
+    """Turn off the progress bars and reports of transformers."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

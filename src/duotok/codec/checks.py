@@ -1,7 +1,7 @@
-"""What a codec keeps of its promises: its length at every remainder, and its codes when nothing that matters has changed.
+"""Checks of a codec: its lengths at every remainder of a frame, and how many codes stay the same when the sound is varied.
 
-The same seconds alone, with more behind them, as mono and as dual mono, at another rate, quieter, a frame later: users of
-tokenizers find out too late which of these change the codes.
+The variations: the same clip alone and followed by more sound, as mono and as dual mono, at another sample rate, quieter, and
+a frame later.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from duotok.tracks import TRACKS
 
 FRAMES = 3
 MORE = 1.5
-"""How much more stands behind the clip, in its own lengths."""
+"""Length of the sound that follows the clip, in lengths of the clip."""
 BATCH = 4
 OTHER_RATE = 44_100
 QUIETER_DB = -6.0
 SLACK = 0.5
-"""Frames of chunks that overlap are longer than on average: within the first chunk there are a little fewer of them."""
+"""Tolerance in frames: with overlapping chunks the first chunk has slightly fewer frames than the average rate gives."""
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """samples_per_frame: of the codec. remainders: how many lengths the formula was asked for, one a remainder; least, most: frames
-    less samples / samples_per_frame over all of them. encoded: samples -> frames, of sounds that were encoded; decoded: samples ->
-    samples that came back. problems: what was not as promised.
+    """samples_per_frame: of the codec. remainders: how many lengths were checked by formula, one for each remainder; least, most:
+    extremes of frames - samples / samples_per_frame over all of them. encoded: samples -> frames, of sounds that were encoded;
+    decoded: samples -> decoded samples. problems: deviations from the contract.
     """
 
     samples_per_frame: float
@@ -49,7 +49,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Share:
-    """Of how many codes the same came out, by stream and in each of its codebooks; frames: compared."""
+    """The share of equal codes by stream, and for each of its codebooks; frames: how many were compared."""
 
     case: str
     frames: int
@@ -58,7 +58,7 @@ class Share:
 
 
 def lengths(codec: Codec, every: bool = False, report: Report = lambda _: None) -> Lengths:
-    """Sounds of a few frames and any remainder: encoded at eight of them (at all with `every`), decoded at two."""
+    """Check sounds of a few frames and any remainder: encoded at eight remainders (at all with `every`), decoded at two."""
     per_frame = codec.sample_rate / codec.frame_rate
     hop = math.ceil(per_frame)
     base = FRAMES * hop
@@ -107,19 +107,21 @@ def equal_shares(codec: Codec, sounds: dict[str, Tensor], report: Report = lambd
     report("alone")
     alone = _encode(codec, sounds, SAMPLE_RATE)
     shares = []
-    for case, one, other in _cases(codec, sounds, alone, report):
-        shares.append(_share(case, one, other))
+    for case, codes, expected in _cases(codec, sounds, alone, report):
+        shares.append(_share(case, codes, expected))
     return shares
 
 
 def _cases(
     codec: Codec, sounds: dict[str, Tensor], alone: Tokens, report: Report
 ) -> Iterator[tuple[str, dict[str, Tensor], dict[str, Tensor]]]:
-    """Name, codes, and the codes that they should equal."""
+    """Name of each case, its codes, and the codes that they should equal."""
 
-    def encoded(case: str, given: dict[str, Tensor], rate: int = SAMPLE_RATE, batch_size: int = 1) -> dict[str, Tensor]:
+    def encoded(
+        case: str, case_sounds: dict[str, Tensor], rate: int = SAMPLE_RATE, batch_size: int = 1
+    ) -> dict[str, Tensor]:
         report(case)
-        return dict(_encode(codec, given, rate, batch_size))
+        return dict(_encode(codec, case_sounds, rate, batch_size))
 
     reference = dict(alone)
     yield (case := "encoded again"), encoded(case, sounds), reference
@@ -131,7 +133,7 @@ def _cases(
     }
     case = f"with {MORE * length / SAMPLE_RATE:g} s more behind it, {BATCH} windows at once"
     behind = encoded(case, longer, batch_size=BATCH)
-    # The last frame of the clip is filled with silence, or with what comes.
+    # The last frame is left out: it is filled with silence in the clip alone, and with the following sound here.
     yield case, {s: codes[:, : alone.n_frames - 1] for s, codes in behind.items()}, reference
     case = "the same, a window at a time"
     yield case, encoded(case, longer), behind
@@ -142,8 +144,8 @@ def _cases(
     yield case, encoded(case, mono), encoded(case, dual)
 
     case = f"from {OTHER_RATE / 1000:g} kHz, against 48 kHz"
-    other = {track: resample(sound, SAMPLE_RATE, OTHER_RATE) for track, sound in sounds.items()}
-    yield case, encoded(case, other, OTHER_RATE), reference
+    resampled = {track: resample(sound, SAMPLE_RATE, OTHER_RATE) for track, sound in sounds.items()}
+    yield case, encoded(case, resampled, OTHER_RATE), reference
 
     case = f"{QUIETER_DB:g} dB"
     yield case, encoded(case, {t: sound * 10 ** (QUIETER_DB / 20) for t, sound in sounds.items()}), reference
@@ -151,10 +153,10 @@ def _cases(
     hop = codec.sample_rate / codec.frame_rate
     if hop == round(hop):
         case = "a frame later"
-        own = {track: resample(sound, SAMPLE_RATE, codec.sample_rate) for track, sound in sounds.items()}
-        later = {track: torch.nn.functional.pad(sound, (round(hop), 0)) for track, sound in own.items()}
-        found = encoded(case, later, codec.sample_rate)
-        yield case, {s: codes[:, 1:] for s, codes in found.items()}, encoded(case, own, codec.sample_rate)
+        at_codec_rate = {track: resample(sound, SAMPLE_RATE, codec.sample_rate) for track, sound in sounds.items()}
+        later = {track: torch.nn.functional.pad(sound, (round(hop), 0)) for track, sound in at_codec_rate.items()}
+        shifted = encoded(case, later, codec.sample_rate)
+        yield case, {s: codes[:, 1:] for s, codes in shifted.items()}, encoded(case, at_codec_rate, codec.sample_rate)
 
 
 def _encode(codec: Codec, sounds: dict[str, Tensor], rate: int, batch_size: int = 1) -> Tokens:
@@ -163,11 +165,11 @@ def _encode(codec: Codec, sounds: dict[str, Tensor], rate: int, batch_size: int 
     )
 
 
-def _share(case: str, one: dict[str, Tensor], other: dict[str, Tensor]) -> Share:
-    frames = min(codes.shape[1] for codes in (*one.values(), *other.values()))
+def _share(case: str, actual: dict[str, Tensor], expected: dict[str, Tensor]) -> Share:
+    frames = min(codes.shape[1] for codes in (*actual.values(), *expected.values()))
     if frames < 1:
         raise DuoTokError(f"{case}: no frames to compare; give longer sounds")
-    equal = {stream: (one[stream][:, :frames] == other[stream][:, :frames]).double() for stream in one}
+    equal = {stream: (actual[stream][:, :frames] == expected[stream][:, :frames]).double() for stream in actual}
     return Share(
         case, frames, {stream: float(same.mean()) for stream, same in equal.items()},
         {stream: same.mean(1).tolist() for stream, same in equal.items()},

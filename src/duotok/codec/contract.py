@@ -1,4 +1,4 @@
-"""The codec contract: what instruments, packing and language models ask of any tokenizer, and the tokens it gives."""
+"""The codec contract: the interface of any tokenizer to measurements, packing and language models, and its tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stream:
 class StreamTokens(Tokens):
     """Tokens in a dictionary, for codecs that have no class of their own for them.
 
-    beside: what decoding needs of a stream and is no token, by stream and name: float32 arrays, e.g. `scale` `[1, chunks]`, the
+    beside: what decoding needs besides the tokens, by stream and name: float32 arrays, e.g. `scale` `[1, chunks]`, the
     loudness of each chunk of EnCodec at 48 kHz.
     """
 
@@ -58,7 +58,7 @@ class StreamTokens(Tokens):
 
 
 class Described(Protocol):
-    """Who a codec is. model_hash: of all that gives its tokens their meaning; rates a second, frame_rate exact."""
+    """The identity of a codec. model_hash: of all that gives its tokens their meaning. Rates are in Hz; frame_rate is exact."""
 
     @property
     def model_id(self) -> str: ...
@@ -73,10 +73,10 @@ class Described(Protocol):
 
 
 class Codec(Described, Protocol):
-    """What every codec does."""
+    """The operations of every codec."""
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames of `n_samples` samples at `sample_rate`: a started frame counts, at every remainder."""
+        """Frames of `n_samples` samples at `sample_rate`, rounded up to whole frames."""
         ...
 
     def encode(
@@ -88,8 +88,8 @@ class Codec(Described, Protocol):
         accompaniment: Source | None = None,
         batch_size: int = 1,
     ) -> Tokens:
-        """Tokens of a song: paths, or float tensors `[samples]` or `[channels, samples]` at `rate`; all streams equally
-        long. batch_size: windows at once. Raises AudioError for sound that cannot be used."""
+        """Tokens of a song: paths, or float tensors `[samples]` or `[channels, samples]` at `rate`. All streams have the same
+        length. batch_size: windows encoded at once. Raises AudioError for sound that cannot be used."""
         ...
 
     def decode(self, tokens: Mapping[str, Tensor], track: str = "mix") -> Tensor:
@@ -101,17 +101,17 @@ class Codec(Described, Protocol):
         ...
 
     def codebook_vectors(self) -> dict[str, list[Tensor]]:
-        """What every code of each stream stands for, one table `[codes, width]` a codebook, up to a constant."""
+        """The vector of every code of each stream, up to a constant: one table `[codes, width]` for each codebook."""
         ...
 
 
 def check_tokens(codec: Described, tokens: Mapping[str, Tensor]) -> int:
-    """How many frames `tokens` have. Raises BundleError when they cannot be those of `codec`: other streams or shapes, codes
-    past the end of a codebook, streams of unequal length."""
-    wanted = [stream.name for stream in codec.streams]
-    if set(tokens) != set(wanted):
+    """The number of frames of `tokens`. Raises BundleError when they cannot be those of `codec`: other streams or shapes, codes
+    outside a codebook, or streams of unequal length."""
+    names = [stream.name for stream in codec.streams]
+    if set(tokens) != set(names):
         raise BundleError(
-            f"tokens with the streams {', '.join(tokens) or 'none'}; {codec.model_id} has {', '.join(wanted)}; "
+            f"tokens with the streams {', '.join(tokens) or 'none'}; {codec.model_id} has {', '.join(names)}; "
             "give those of this codec"
         )
     for stream in codec.streams:
@@ -128,8 +128,8 @@ def check_tokens(codec: Described, tokens: Mapping[str, Tensor]) -> int:
                     f"tokens of {stream.name}, codebook {k}: {low if low < 0 else high} is no code of "
                     f"{codec.model_id}, which has 0 to {size - 1}; give those of this codec"
                 )
-    lengths = {name: tokens[name].shape[1] for name in wanted}
+    lengths = {name: tokens[name].shape[1] for name in names}
     if len({*lengths.values()}) > 1:
-        found = ", ".join(f"{name} {frames}" for name, frames in lengths.items())
-        raise BundleError(f"streams of unequal length ({found} frames); give tokens of one sound")
-    return int(lengths[wanted[0]])
+        frame_counts = ", ".join(f"{name} {frames}" for name, frames in lengths.items())
+        raise BundleError(f"streams of unequal length ({frame_counts} frames); give tokens of one sound")
+    return int(lengths[names[0]])

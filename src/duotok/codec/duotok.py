@@ -164,7 +164,7 @@ class DuoTok:
 
     def dit(self, track: str) -> LatentDiffusion:
         """The renderer of a track."""
-        return cast(LatentDiffusion, self._part(f"dit.{_known(track)}"))
+        return cast(LatentDiffusion, self._part(f"dit.{_check_track(track)}"))
 
     @property
     def separator(self) -> StemSeparator | None:
@@ -245,11 +245,13 @@ class DuoTok:
         leader = mix or voice
         if leader is None:
             raise AudioError("nothing to encode; give a song, or both stems")
-        given = {role: sound for role, sound in zip(("mix", *TRACKS), sounds, strict=True) if sound is not None}
-        sources = {role: file for role, sound in given.items() if (file := sound.file()) is not None}
+        sounds_by_role = {
+            role: sound for role, sound in zip(("mix", *TRACKS), sounds, strict=True) if sound is not None
+        }
+        sources = {role: file for role, sound in sounds_by_role.items() if (file := sound.file()) is not None}
         separator = self.separator if mix is not None and voice is None and band is None else None
-        if separator is not None and sources and (made := self.separator_source) is not None:
-            sources[SEPARATOR] = made
+        if separator is not None and sources and (identity := self.separator_source) is not None:
+            sources[SEPARATOR] = identity
         # A separator takes several times as long as the tokenizer; the split of the progress bar follows.
         first_share = 0.4 if separator is None else 0.85
         expected = max(1, leader.expected_samples) if progress else 1
@@ -261,7 +263,7 @@ class DuoTok:
         with Spool() as spool, closing(tracks_of(mix, voice, band, separator)) as pairs:
             spool.fill(pairs, progress=read)
             if not math.isfinite(spool.loudness):
-                self._say_faint(leader.name, spool.peak)
+                self._warn_too_quiet(leader.name, spool.peak)
             gain_db = self._gain(spool.loudness)
             plan = plan or self.config.codec.plan
 
@@ -284,7 +286,7 @@ class DuoTok:
             )
 
     @staticmethod
-    def _say_faint(name: str, peak: float) -> None:
+    def _warn_too_quiet(name: str, peak: float) -> None:
         """A song that the meter's gate (-70 LUFS) lets nothing of through."""
         if peak == 0:
             log.warning("%s: silent; its tokens are those of silence", name)
@@ -311,7 +313,7 @@ class DuoTok:
     ) -> list[Tensor]:
         """int64 `[frames]` for each track. Both tracks of a window always go through the lower blocks together."""
         windows = plan.windows(spool.frames)
-        kept: list[list[Tensor]] = [[] for _ in TRACKS]
+        parts_by_track: list[list[Tensor]] = [[] for _ in TRACKS]
         for first in range(0, len(windows), batch_size):
             batch = windows[first : first + batch_size]
             sound = torch.stack(
@@ -324,9 +326,9 @@ class DuoTok:
             for row, window in enumerate(batch):
                 keep = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 for index in range(len(TRACKS)):
-                    kept[index].append(codes[row * len(TRACKS) + index, keep])
+                    parts_by_track[index].append(codes[row * len(TRACKS) + index, keep])
             progress((first + len(batch)) / len(windows))
-        return [torch.cat(parts) for parts in kept]
+        return [torch.cat(parts) for parts in parts_by_track]
 
     # -- sound to its stems ------------------------------------------------------------------------------------------
 
@@ -484,7 +486,7 @@ class DuoTok:
     @torch.inference_mode()
     def code_vectors(self, tokens: DualTokens, track: str) -> Tensor:
         """What the renderer of a track hears: `[frames, condition_dim]`, code vectors or (DiTConfig.condition) proj out."""
-        kind = self.dit(_known(track)).config.condition
+        kind = self.dit(_check_track(track)).config.condition
         return self.tokenizer.condition(tokens[track].to(self.device), track, kind)[0]
 
     @torch.inference_mode()
@@ -498,7 +500,7 @@ class DuoTok:
         """What digital silence encodes to away from its edges: int64 `[1]`."""
         frames = self.config.codec.plan.window
         sound = torch.zeros(1, frames * FRAME_SAMPLES * ANALYSIS_RATE // SAMPLE_RATE + 2 * self.mel.margin)
-        route = torch.tensor([TRACKS.index(_known(track))], device=self.device)
+        route = torch.tensor([TRACKS.index(_check_track(track))], device=self.device)
         codes = self.encoder.encode(self.mel(sound.to(self.device), margins=True), route)[0].cpu()
         return codes[frames // 2][None]
 
@@ -509,7 +511,7 @@ class DuoTok:
         return {track: [self.tokenizer.code_vectors(every, track)[0].float().cpu()] for track in TRACKS}
 
 
-def _known(track: str) -> str:
+def _check_track(track: str) -> str:
     if track not in TRACKS:
         raise ConfigError(f"track '{track}' does not exist; choose {' or '.join(TRACKS)}")
     return track

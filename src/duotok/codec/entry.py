@@ -1,4 +1,4 @@
-"""What is known of a tokenizer before it is there: for `duotok codecs list` and `describe`, and to check what opens."""
+"""What is known about a tokenizer before it is installed: for `duotok codecs list` and `describe`, and to check what is opened."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TOGETHER = "both tracks together"
 class Entry:
     """One published tokenizer.
 
-    sample_rate, frame_rate: Hz, the latter exact where it can be; codebooks: as many as it has, of codebook_size codes (of each,
-    where they differ); streams: what it makes of vocals and accompaniment; needs: in a few words; get: the exact lines that
-    fetch it; use: the line that uses it; windows: what a code depends on, and how long sound is cut; verified: what of it was
-    run here, and with what; read: the public code that the adapter was written from.
+    sample_rate, frame_rate: Hz, the latter exact where possible; codebooks: their number; codebook_size: codes in each (a tuple
+    where they differ); streams: how it codes vocals and accompaniment; needs: requirements in a few words; get: the exact lines
+    that fetch it; use: the line that uses it; windows: what a code depends on, and how long sound is cut; verified: what was
+    run here, and with which weights; read: the public code that the adapter was written from.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Bundles by name: folders, those that came with the package, and repositories of the Hugging Face hub, fetched and given."""
+"""Bundles by name: folders, bundles of the package, and repositories of the Hugging Face hub (download and upload)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def find_bundle(name: str | Path, revision: str | None = None, local_files_only:
     """The folder of a bundle: a local folder, the name of one that came with the package ("mini"), or `owner/name` on
     the Hugging Face hub, fetched into its cache.
 
-    revision, local_files_only: as for `fetch`. Raises BundleError when there is none, ConfigError for a revision of what is no
-    repository.
+    revision, local_files_only: as for `fetch`. Raises BundleError when there is no such bundle, and ConfigError when a revision
+    is given for anything but a repository.
     """
     path = Path(name)
     if (path / CONFIG_FILE).is_file():
-        _no_revision(path, revision)
+        _refuse_revision(path, revision)
         return path
     text = str(name)
     simple = "/" not in text and "\\" not in text and text not in ("", ".", "..")
     if simple and (PACKAGED / text / CONFIG_FILE).is_file():
-        _no_revision(text, revision)
+        _refuse_revision(text, revision)
         return PACKAGED / text
     if path.is_dir():
         raise BundleError(f"{path}: no bundle, it has no {CONFIG_FILE}; name the folder that holds the weights")
@@ -40,7 +40,7 @@ def find_bundle(name: str | Path, revision: str | None = None, local_files_only:
     return fetch(text, ("*.json", "*.safetensors", "*.md"), revision, local_files_only)
 
 
-def _no_revision(name: str | Path, revision: str | None) -> None:
+def _refuse_revision(name: str | Path, revision: str | None) -> None:
     if revision is not None:
         raise ConfigError(f"{name}: a folder has no revision '{revision}'; leave it out, or name owner/name on the hub")
 
@@ -48,8 +48,8 @@ def _no_revision(name: str | Path, revision: str | None) -> None:
 def fetch(name: str, patterns: Sequence[str], revision: str | None = None, local_files_only: bool = False) -> Path:
     """The files of a repository (`owner/name`) that match `patterns`, in the hub's cache.
 
-    revision: branch, tag or commit; local_files_only: take what the cache has, and ask nobody. Raises BundleError when it cannot be
-    had.
+    revision: branch, tag or commit; local_files_only: use the cache alone, without the network. Raises BundleError when the
+    files cannot be fetched.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -57,7 +57,7 @@ def fetch(name: str, patterns: Sequence[str], revision: str | None = None, local
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=list(patterns), local_files_only=local_files_only)
         )
-    except Exception as error:  # the hub client has dozens of kinds, all with pages of text
+    except Exception as error:  # the hub client raises dozens of kinds, all with long messages
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         place = "not in the hub's cache here" if local_files_only else "not fetched from the hub"
         at = f" at '{revision}'" if revision is not None else ""
@@ -66,9 +66,9 @@ def fetch(name: str, patterns: Sequence[str], revision: str | None = None, local
 
 def push(folder: Path, repository: str, files: Sequence[str], *, private: bool | None = None, revision: str | None = None,
          message: str = "", token: str | None = None) -> str:  # fmt: skip
-    """Give these files of a folder to a repository (`owner/name`) of the hub, which is made where there is none; its address.
+    """Upload files of a folder to a repository (`owner/name`) of the hub, which is created if necessary. Returns its address.
 
-    revision: a branch other than the main one. Raises BundleError when the hub does not take them.
+    revision: a branch other than the main one. Raises BundleError when the upload fails.
     """
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise ConfigError(f"repository '{repository}': write owner/name")

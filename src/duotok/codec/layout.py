@@ -1,4 +1,4 @@
-"""How the frames of a codec lie on its samples, and in which pieces long sound goes through its model."""
+"""How the frames of a codec are aligned with its samples, and in which pieces long sound goes through its model."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Layout(Protocol):
     def samples_per_frame(self) -> float: ...
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames of so many samples: a started frame counts. Raises ValueError for less than one sample."""
+        """Frames of `n_samples` samples, rounded up. Raises ValueError for less than one sample."""
         ...
 
     def n_samples(self, frames: int) -> int:
-        """Samples that so many frames decode to."""
+        """Samples that `frames` frames decode to."""
         ...
 
     def pieces(self, frames: int) -> list[Piece]:
-        """The cut of a sound of `frames` frames; what is kept follows without gap or overlap."""
+        """The pieces of a sound of `frames` frames; the kept frames of successive pieces join without gap or overlap."""
         ...
 
     def settings(self) -> list[int | str]:
-        """What of it can change a token, for the hash."""
+        """The settings that can change a token, for the hash."""
         ...
 
 
@@ -58,7 +58,7 @@ class Even:
         return self.block / self.per_block
 
     def n_frames(self, n_samples: int) -> int:
-        return self.per_block * -(-_some(n_samples) // self.block)
+        return self.per_block * -(-_check_samples(n_samples) // self.block)
 
     def n_samples(self, frames: int) -> int:
         return -(-frames // self.per_block) * self.block
@@ -85,8 +85,8 @@ class Even:
 class Chunks:
     """Overlapping chunks that the model codes one by one, as EnCodec at 48 kHz does: `length` samples every `stride`.
 
-    A chunk has its own frames of `hop` samples, `length / hop` of them; the last chunk is as long as the sound goes on. So frames
-    follow each other by `stride / (length / hop)` samples on average, and those at the edges of two chunks overlap in time.
+    A chunk has its own frames of `hop` samples, `length / hop` of them; the last chunk ends with the sound. So frames are
+    `stride / (length / hop)` samples apart on average, and those at the edges of two chunks overlap in time.
     """
 
     length: int
@@ -102,7 +102,7 @@ class Chunks:
         return self.stride / self.per_chunk
 
     def n_frames(self, n_samples: int) -> int:
-        before = -(-_some(n_samples) // self.stride) - 1
+        before = -(-_check_samples(n_samples) // self.stride) - 1
         return before * self.per_chunk + -(-(n_samples - before * self.stride) // self.hop)
 
     def n_samples(self, frames: int) -> int:
@@ -110,18 +110,18 @@ class Chunks:
         return before * self.stride + (frames - before * self.per_chunk) * self.hop
 
     def pieces(self, frames: int) -> list[Piece]:
-        found = []
+        result = []
         for chunk, first in enumerate(range(0, frames, self.per_chunk)):
-            own = min(self.per_chunk, frames - first)
+            chunk_frames = min(self.per_chunk, frames - first)
             start = chunk * self.stride
-            found.append(Piece(start, start + own * self.hop, own, 0, own))
-        return found
+            result.append(Piece(start, start + chunk_frames * self.hop, chunk_frames, 0, chunk_frames))
+        return result
 
     def settings(self) -> list[int | str]:
         return ["chunks", self.length, self.stride]
 
 
-def _some(n_samples: int) -> int:
+def _check_samples(n_samples: int) -> int:
     if n_samples < 1:
         raise ValueError(f"n_samples must be at least 1, got {n_samples}")
     return n_samples

@@ -16,7 +16,7 @@ LONGEST = 4096
 
 
 def check_limits(values: Any, path: Path, key: str = "") -> None:
-    """Raises BundleError for a value of a config so large that building what it says could fill the memory."""
+    """Raises BundleError for a value of a config that is so large that the model could fill the memory."""
     name = key.rpartition(".")[2]
     if isinstance(values, dict):
         for inner, value in values.items():

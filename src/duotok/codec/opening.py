@@ -1,4 +1,4 @@
-"""A codec by its name, whoever made it."""
+"""Opens any codec by its name."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def open_codec(
     """A DuoTok bundle ("mini", a folder, `owner/name`), `transformers:FOLDER` or `transformers:OWNER/NAME`, or `external:FILE`.
 
     FILE: YAML that describes a tokenizer in an environment of its own (`ExternalConfig`). codebooks, tracks: for all but bundles
-    (`TransformersCodec.from_pretrained`). Raises BundleError for what is not there, damaged or no codec; MissingExtraError
-    without transformers; ConfigError for a device, codebooks or tracks that there are not, or an environment that cannot be used.
+    (`TransformersCodec.from_pretrained`). Raises BundleError when the model is missing, damaged or not a codec; MissingExtraError
+    without transformers; ConfigError for unknown devices, codebooks or tracks, or an environment that cannot be used.
     """
-    if str(name).startswith(EXTERNAL_PREFIX):  # its torch is another, and so are the devices that it knows
+    if str(name).startswith(EXTERNAL_PREFIX):  # it has its own torch, which may know other devices
         return ExternalCodec.open(str(name).removeprefix(EXTERNAL_PREFIX), device, codebooks, tracks)
     check_device(device)
     text = str(name)

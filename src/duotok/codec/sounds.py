@@ -26,7 +26,7 @@ TOLERATED_SECONDS = 0.2
 
 
 class Heard(AudioSource):
-    """A source that can be heard at any rate, resampled once."""
+    """A source that can be read at any rate, resampled once."""
 
     def at(self, rate: int, channels: int) -> Iterator[Tensor]:
         """float32 `[channels, samples]` blocks at `rate`; one channel is the mean of two."""
@@ -40,22 +40,22 @@ class Heard(AudioSource):
 
 
 class Sounds:
-    """What was given of a song, and every track that follows from it.
+    """The given sounds of a song, and every track that can be computed from them.
 
-    vocals, accompaniment: as given, or the mix without the other one; mix: as given, or the sum of both. A mix that was
-    given and is used has the say about the length; otherwise the longer of two stems has.
+    vocals, accompaniment: as given, or the mix minus the other one; mix: as given, or the sum of both. The length is that of
+    the mix when it was given and is used, and otherwise that of the longer stem.
     """
 
     def __init__(
         self, given: Mapping[str, Source | None], rate: int, tracks: Sequence[str], to_rate: int, channels: int
     ) -> None:
-        """given: "mix", "vocals", "accompaniment" -> source at `rate`, or None. Raises AudioError when `tracks` do not follow
-        from them, or when one cannot be read."""
-        there = [name for name, source in given.items() if source is not None]
-        if not there:
+        """given: "mix", "vocals", "accompaniment" -> source at `rate`, or None. Raises AudioError when `tracks` cannot be
+        computed from them, or when one cannot be read."""
+        available = [name for name, source in given.items() if source is not None]
+        if not available:
             raise AudioError("nothing to encode; give a song, or both stems")
-        self._sums = {track: _sum(track, there) for track in tracks}
-        used = [name for name in there if any(name in parts for parts in self._sums.values())]
+        self._sums = {track: _sum(track, available) for track in tracks}
+        used = [name for name in available if any(name in parts for parts in self._sums.values())]
         self._channels = channels
         self._files: dict[str, IO[bytes]] = {}
         self._lengths: dict[str, int] = {}
@@ -63,7 +63,7 @@ class Sounds:
             for name in used:
                 source = given[name]
                 assert source is not None
-                # Without a name from the start, so that nothing stays even after a kill.
+                # The file has no name, so that nothing is left behind even after a kill.
                 self._files[name] = tempfile.TemporaryFile(prefix="duotok-")  # noqa: SIM115
                 self._lengths[name] = sum(
                     self._put(name, block)
@@ -75,8 +75,8 @@ class Sounds:
             raise
         self.n_samples = self._lengths.get("mix", max(self._lengths.values()))
         if max(self._lengths.values()) - min(self._lengths.values()) > TOLERATED_SECONDS * to_rate:
-            found = ", ".join(f"{name} {n / to_rate:.2f} s" for name, n in self._lengths.items())
-            log.warning("sounds that differ in length (%s); are they of one song?", found)
+            durations = ", ".join(f"{name} {n / to_rate:.2f} s" for name, n in self._lengths.items())
+            log.warning("sounds that differ in length (%s); are they of one song?", durations)
 
     def _put(self, name: str, block: Tensor) -> int:
         try:
@@ -97,8 +97,8 @@ class Sounds:
         end = max(start, min(stop, self._lengths[name], self.n_samples))
         file = self._files[name]
         file.seek(size * start)
-        found = np.frombuffer(file.read(size * (end - start)), dtype=np.float32).reshape(-1, self._channels)
-        return torch.from_numpy(np.pad(found, ((0, stop - end), (0, 0))).T.copy())
+        samples = np.frombuffer(file.read(size * (end - start)), dtype=np.float32).reshape(-1, self._channels)
+        return torch.from_numpy(np.pad(samples, ((0, stop - end), (0, 0))).T.copy())
 
     def close(self) -> None:
         for file in self._files.values():
@@ -116,17 +116,17 @@ class Sounds:
 OTHER = {"vocals": "accompaniment", "accompaniment": "vocals"}
 
 
-def _sum(track: str, there: Sequence[str]) -> dict[str, float]:
-    """Which of the given sounds make a track, and with which sign."""
-    if track in there:
+def _sum(track: str, available: Sequence[str]) -> dict[str, float]:
+    """The available sounds whose sum is a track, each with its sign. Raises AudioError when they do not suffice."""
+    if track in available:
         return {track: 1.0}
-    if track == "mix" and {*OTHER} <= {*there}:
+    if track == "mix" and {*OTHER} <= {*available}:
         return dict.fromkeys(OTHER, 1.0)
     other = OTHER.get(track)
-    if other in there and "mix" in there:
+    if other in available and "mix" in available:
         return {"mix": 1.0, str(other): -1.0}
-    have = " and ".join("the mix" if name == "mix" else name for name in there)
-    wanted = "the mix" if track == "mix" else track
+    have = " and ".join("the mix" if name == "mix" else name for name in available)
+    title = "the mix" if track == "mix" else track
     raise AudioError(
-        f"{wanted} cannot be had from {have} alone, and this codec separates nothing; give both stems, or one and the mix"
+        f"{title} cannot be had from {have} alone, and this codec separates nothing; give both stems, or one and the mix"
     )

@@ -88,7 +88,7 @@ class AudioSource:
     def blocks(self) -> Iterator[Tensor]:
         """float32 `[2, samples]` at 48 kHz, `BLOCK_SECONDS` each but the last."""
         through, polarity = HighPass(self._highpass_hz, SAMPLE_RATE), PolarityFix()
-        for block in self._raw():
+        for block in self._blocks_at_48_khz():
             yield polarity.push(through.push(block))
         if polarity.inverted:
             log.warning(
@@ -98,7 +98,7 @@ class AudioSource:
                 polarity.lowest_correlation,
             )
 
-    def _raw(self) -> Iterator[Tensor]:
+    def _blocks_at_48_khz(self) -> Iterator[Tensor]:
         """The same as the source has it."""
         if not isinstance(self._source, Tensor):
             yield from stream(self._source, SAMPLE_RATE, 2, BLOCK_SECONDS)
@@ -124,7 +124,7 @@ def _pad(block: Tensor, samples: int) -> Tensor:
     return torch.nn.functional.pad(block, (0, samples - block.shape[1]))
 
 
-def _side_by_side(first: AudioSource, second: AudioSource, first_leads: bool) -> Iterator[Pair]:
+def _paired_blocks(first: AudioSource, second: AudioSource, first_leads: bool) -> Iterator[Pair]:
     """Blocks of two sounds together; the shorter is filled with silence, or `second` cut when `first_leads`."""
     one, two = first.blocks(), second.blocks()
     empty = torch.zeros(2, 0)
@@ -209,7 +209,7 @@ LEAST_COHERENCE = 0.001
 WORTH_A_WORD_DB = -20.0
 
 
-def _judge_stem(mix: AudioSource, stem: AudioSource, fit: Fit | None) -> None:
+def _check_stem(mix: AudioSource, stem: AudioSource, fit: Fit | None) -> None:
     """The rule for a mix and one stem. Raises AudioError where the difference of the two would not be the other track."""
     if fit is None:
         return
@@ -231,7 +231,7 @@ def _judge_stem(mix: AudioSource, stem: AudioSource, fit: Fit | None) -> None:
         log.warning("%s: does not stand in %s as it is (%s); it is used as it is", stem.name, mix.name, fit)
 
 
-def _judge_both(mix: AudioSource, fit: Fit | None) -> None:
+def _check_stems(mix: AudioSource, fit: Fit | None) -> None:
     """The rule for a mix and both stems: the stems are used as they are, and a word is said where they do not make the mix."""
     if fit is not None and (fit.residual_db > WORTH_A_WORD_DB or abs(fit.lag) > TOLERATED_LAG):
         log.warning(
@@ -255,22 +255,22 @@ def tracks_of(
     meter = Alignment(SAMPLE_RATE)
     if vocals is not None and accompaniment is not None:
         whole = None if mix is None else mix.blocks()
-        for pair in _side_by_side(vocals, accompaniment, first_leads=False):
+        for pair in _paired_blocks(vocals, accompaniment, first_leads=False):
             if whole is not None and (block := next(whole, None)) is not None:
                 n = min(block.shape[1], pair[0].shape[1])
                 meter.push(block[:, :n], (pair[0] + pair[1])[:, :n])
             yield pair
         if mix is not None:
-            _judge_both(mix, meter.fit())
+            _check_stems(mix, meter.fit())
     elif mix is None:
         raise AudioError("no mix given: one stem alone does not make a song; give the mix, or both stems")
     elif vocals is not None or accompaniment is not None:
         stem = vocals or accompaniment
         assert stem is not None
-        for mixed, part in _side_by_side(mix, stem, first_leads=True):
+        for mixed, part in _paired_blocks(mix, stem, first_leads=True):
             meter.push(mixed, part)
             yield (part, mixed - part) if vocals is not None else (mixed - part, part)
-        _judge_stem(mix, stem, meter.fit())
+        _check_stem(mix, stem, meter.fit())
     elif separator is None:
         raise AudioError(f"{mix.name}: the bundle has no separator; give the stems (--vocals, --accompaniment)")
     else:

@@ -1,8 +1,8 @@
-"""Tokens of any codec in a safetensors file, with one JSON header that says of what and by whom, sealed with a checksum.
+"""Tokens of any codec in a safetensors file, with a JSON header that names the codec and the source, and a checksum.
 
-A tensor for each stream, int32 `[codebooks, frames]`, and float32 `STREAM:NAME` for what a codec keeps beside its codes.
+A tensor for each stream, int32 `[codebooks, frames]`, and float32 `STREAM:NAME` for arrays that a codec keeps beside its codes.
 
-DuoTok's own have a format of their own (`.duotok`, docs/tokens.md).
+DuoTok's own tokens have another format (`.duotok`, docs/tokens.md).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from duotok.tokens import LARGEST_GAIN_DB, Tokens
 
 FORMAT = 1
 FORMAT_BESIDE = 2
-"""With arrays beside the codes, which a reader of the first format would take for streams."""
+"""The format of files with arrays beside the codes, which a reader of the first format would take for streams."""
 BESIDE = ":"
-"""`STREAM:NAME` is such an array: float32, where codes are int32."""
+"""Separates stream and name in the key of such an array (`STREAM:NAME`), which is float32; codes are int32."""
 KEY = "duotok-codec"
 SUFFIX = ".safetensors"
 
@@ -42,10 +42,10 @@ def _seal(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 
 
 def save_tokens(path: Path, tokens: Tokens, codec: Described, source: str = "") -> None:
-    """Write tokens, atomically; source: what they were made from. Raises TokenFileError when `path` cannot be written."""
+    """Write tokens atomically. source: the file they were made from. Raises TokenFileError when `path` cannot be written."""
     arrays = {name: np.ascontiguousarray(codes.numpy().astype(np.int32)) for name, codes in tokens.items()}
-    for stream, own in tokens.beside.items() if isinstance(tokens, StreamTokens) else ():
-        for name, array in own.items():
+    for stream, stream_arrays in tokens.beside.items() if isinstance(tokens, StreamTokens) else ():
+        for name, array in stream_arrays.items():
             arrays[f"{stream}{BESIDE}{name}"] = np.ascontiguousarray(array.numpy().astype(np.float32))
     header = {
         "format": FORMAT if len(arrays) == len(tokens) else FORMAT_BESIDE,
@@ -60,7 +60,7 @@ def save_tokens(path: Path, tokens: Tokens, codec: Described, source: str = "") 
 
 
 def load_tokens(path: Path) -> tuple[Tokens, dict[str, Any]]:
-    """Tokens and the header of `save_tokens`. Raises TokenFileError when it is missing, foreign or damaged."""
+    """The tokens and the header that `save_tokens` wrote. Raises TokenFileError when the file is missing, foreign or damaged."""
     try:
         data = path.read_bytes()
         header = read_json(read_json(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][KEY])

@@ -144,38 +144,40 @@ class TransformersCodec:
         Silence fills the last frame, and the shorter of two stems. Raises AudioError for sound that cannot be used or does
         not suffice.
         """
-        given = {"mix": audio, "vocals": vocals, "accompaniment": accompaniment}
-        with Sounds(given, rate, self.tracks, self.shape.sample_rate, self.shape.channels) as sounds:
+        sources = {"mix": audio, "vocals": vocals, "accompaniment": accompaniment}
+        with Sounds(sources, rate, self.tracks, self.shape.sample_rate, self.shape.channels) as sounds:
             pieces = self.layout.pieces(self.n_frames(sounds.n_samples))
             if self.shape.chunk:  # the model fills its chunks itself, and silence would count in their loudness
                 pieces = [piece._replace(stop=min(piece.stop, sounds.n_samples)) for piece in pieces]
             codes: dict[str, Tensor] = {}
             beside: dict[str, dict[str, Tensor]] = {}
             for track in self.tracks:
-                kept, scales = [], []
+                code_parts, scales = [], []
                 for batch in batches(pieces, max(1, batch_size)):
                     sound = torch.stack([sounds.window(track, piece.start, piece.stop) for piece in batch])
-                    found, scale = self._codes(sound, batch[0].frames)
-                    kept += [row[:, p.keep_start : p.keep_stop] for row, p in zip(found, batch, strict=True)]
+                    window_codes, scale = self._codes(sound, batch[0].frames)
+                    code_parts += [
+                        row[:, p.keep_start : p.keep_stop] for row, p in zip(window_codes, batch, strict=True)
+                    ]
                     scales.append(scale)
-                codes[track] = torch.cat(kept, dim=1)
+                codes[track] = torch.cat(code_parts, dim=1)
                 if self.shape.chunk:
                     beside[track] = {SCALE: torch.cat(scales)[None]}
             return StreamTokens(codes, sounds.n_samples, beside=beside)
 
     def _codes(self, sound: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """Of `[batch, channels, samples]` the codes, int64 `[batch, codebooks, frames]`, and a scale each (none without chunks)."""
-        wanted = [len(sound), self.codebooks, frames]
+        expected_shape = [len(sound), self.codebooks, frames]
         # The model's own precision, in case somebody changed it.
         sound = sound.to(self.device, next(self.model.parameters()).dtype)
         if self.shape.chunk:
-            found, scales = self.family.encode_chunk(self.model, sound, self.codebooks)
+            raw_codes, scales = self.family.encode_chunk(self.model, sound, self.codebooks)
         else:
-            found, scales = self.family.encode(self.model, sound, self.codebooks), torch.empty(0)
-        codes = found.long().cpu()
-        if list(codes.shape) != wanted:
+            raw_codes, scales = self.family.encode(self.model, sound, self.codebooks), torch.empty(0)
+        codes = raw_codes.long().cpu()
+        if list(codes.shape) != expected_shape:
             raise BundleError(
-                f"{self.model_id}: codes {list(codes.shape)} where its configuration promises {wanted}; its frames cannot be "
+                f"{self.model_id}: codes {list(codes.shape)} where its configuration promises {expected_shape}; its frames cannot be "
                 "told exactly; take another model"
             )
         return codes, scales
@@ -208,26 +210,26 @@ class TransformersCodec:
             return torch.nn.functional.pad(whole, (0, max(0, self.layout.n_samples(frames) - whole.shape[1])))
         blocks = []
         for piece in pieces:
-            own = codes[None, :, piece.start // hop : piece.stop // hop].to(self.device)
-            found = self.family.decode(self.model, own).float().cpu()[0]
+            window_codes = codes[None, :, piece.start // hop : piece.stop // hop].to(self.device)
+            decoded = self.family.decode(self.model, window_codes).float().cpu()[0]
             # Odd strides lose a few samples at the end.
-            whole = torch.nn.functional.pad(found, (0, max(0, piece.frames * hop - found.shape[1])))
+            whole = torch.nn.functional.pad(decoded, (0, max(0, piece.frames * hop - decoded.shape[1])))
             blocks.append(whole[:, piece.keep_start * hop : piece.keep_stop * hop])
         return torch.cat(blocks, dim=1)
 
     def _scales(self, tokens: Mapping[str, Tensor], name: str, chunks: int) -> Tensor:
         """float32 `[chunks]`. Raises BundleError when the tokens do not have them: the codes alone do not tell how loud it was."""
-        found = tokens.beside.get(name, {}).get(SCALE) if isinstance(tokens, StreamTokens) else None
-        if found is None:
+        scales = tokens.beside.get(name, {}).get(SCALE) if isinstance(tokens, StreamTokens) else None
+        if scales is None:
             raise BundleError(
                 f"tokens of {name}: without `{SCALE}`, the loudness of each chunk, which {self.model_id} needs to decode; give "
                 f"those of encode, or StreamTokens(codes, beside={{'{name}': {{'{SCALE}': torch.ones(1, {chunks})}}}})"
             )
-        if list(found.shape) != [1, chunks] or not found.isfinite().all():
+        if list(scales.shape) != [1, chunks] or not scales.isfinite().all():
             raise BundleError(
-                f"tokens of {name}: `{SCALE}` {list(found.shape)} where {chunks} chunks want [1, {chunks}], all finite; give those of encode"
+                f"tokens of {name}: `{SCALE}` {list(scales.shape)} where {chunks} chunks want [1, {chunks}], all finite; give those of encode"
             )
-        return found[0].float()
+        return scales[0].float()
 
     @torch.inference_mode()
     def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -246,9 +248,9 @@ class TransformersCodec:
         nothing = self.family.vectors(self.model, codes[..., :1])
         tables = []
         for k in range(self.codebooks):
-            one = codes.clone()
-            one[0, k] = torch.arange(size, device=self.device)
-            tables.append((self.family.vectors(self.model, one) - nothing)[0].T.float().cpu())
+            varied = codes.clone()
+            varied[0, k] = torch.arange(size, device=self.device)
+            tables.append((self.family.vectors(self.model, varied) - nothing)[0].T.float().cpu())
         return dict.fromkeys(self.tracks, tables)
 
 

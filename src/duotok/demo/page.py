@@ -110,8 +110,8 @@ def _headroom(report: DemoReport) -> float:
 
 
 def _distances(report: DemoReport) -> Iterator[Compared]:
-    def row(title: str, found: Mapping[str, float], piece: str, higher: bool = True) -> Compared:
-        return Compared(title, found["duotok"], found["opus"], report.yardstick_kbps[piece], higher)
+    def row(title: str, values: Mapping[str, float], piece: str, higher: bool = True) -> Compared:
+        return Compared(title, values["duotok"], values["opus"], report.yardstick_kbps[piece], higher)
 
     pieces = (*TRACKS, "mix")
     for name in pieces:

@@ -77,7 +77,7 @@ def _band(hz: float) -> float:
     return MEL_BINS * math.log1p(hz / 700) / math.log1p(ANALYSIS_RATE / 2 / 700)
 
 
-def _inside(axis: Axes, x: float, y: float, text: str, **style: Any) -> None:
+def _label(axis: Axes, x: float, y: float, text: str, **style: Any) -> None:
     """A white label with a dark rim, readable on any picture."""
     from matplotlib.patheffects import withStroke
 
@@ -92,11 +92,11 @@ def draw_mel(axis: Axes, mel: NDArray[np.float32], seconds: float, label: str = 
     extent = (0.0, seconds, 0.0, float(MEL_BINS))
     axis.imshow(mel, origin="lower", aspect="auto", cmap="magma", vmin=DARKEST, vmax=BRIGHTEST, extent=extent)
     for hz, text in LABELLED_HZ:
-        _inside(axis, seconds * 0.004, _band(hz), text, fontsize=7, va="center")
+        _label(axis, seconds * 0.004, _band(hz), text, fontsize=7, va="center")
     for tick in _time_ticks(seconds):
-        _inside(axis, tick, 1, clock(tick), fontsize=7, ha="center", va="bottom")
+        _label(axis, tick, 1, clock(tick), fontsize=7, ha="center", va="bottom")
     if label:
-        _inside(axis, seconds * 0.995, MEL_BINS - 3, label, fontsize=10, ha="right", va="top", weight="bold")
+        _label(axis, seconds * 0.995, MEL_BINS - 3, label, fontsize=10, ha="right", va="top", weight="bold")
 
 
 def mel_picture(audio: Tensor, rate: int) -> bytes:
@@ -146,7 +146,7 @@ def draw_strip(axis: Axes, codes: Tensor, vectors: Tensor | None, seconds: float
     rows = [identity] if vectors is None else [meaning_colours(vectors), meaning_colours(vectors), identity]
     axis.imshow(np.stack(rows), aspect="auto", interpolation="nearest", extent=(0, seconds, 0, 3))
     if label:
-        _inside(axis, seconds * 0.995, 1.5, label, fontsize=10, ha="right", va="center", weight="bold")
+        _label(axis, seconds * 0.995, 1.5, label, fontsize=10, ha="right", va="center", weight="bold")
 
 
 def strip_picture(codes: Tensor, vectors: Tensor | None, seconds: float) -> bytes:

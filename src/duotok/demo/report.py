@@ -58,11 +58,11 @@ def demo_song(folder: Path = DEMO_FOLDER) -> DemoSong:
 
     Raises DuoTokError when this installation has none.
     """
-    found = {p.stem: p for p in sorted(folder.glob("*")) if p.suffix.lower() in AUDIO_SUFFIXES}
-    if "mix" not in found:
+    paths = {p.stem: p for p in sorted(folder.glob("*")) if p.suffix.lower() in AUDIO_SUFFIXES}
+    if "mix" not in paths:
         raise DuoTokError(f"{folder}: this installation has no demo song; name one: duotok demo SONG")
-    known = "vocals" in found and "accompaniment" in found
-    return DemoSong(found["mix"], truth=(found["vocals"], found["accompaniment"]) if known else None)
+    known = "vocals" in paths and "accompaniment" in paths
+    return DemoSong(paths["mix"], truth=(paths["vocals"], paths["accompaniment"]) if known else None)
 
 
 @dataclass(frozen=True)
@@ -166,19 +166,19 @@ def _sounds(
     sounds = {name: sound[:, :n] for name, sound in sounds.items()}
     if n < SHORTEST or max(float(sound.abs().max()) for sound in sounds.values()) == 0.0:
         raise AudioError(f"{song.name}: silent or under 0.1 s; a report needs something to hear (--start, --seconds)")
-    given = len(sounds) > 1
-    taken = 0.0
-    if not given:
+    stems_given = len(sounds) > 1
+    separation_seconds = 0.0
+    if not stems_given:
         began = time.perf_counter()
         note("separating", 0.0)
         sounds |= separate(model, sounds["mix"])
-        taken = time.perf_counter() - began
+        separation_seconds = time.perf_counter() - began
     if "mix" not in sounds:
         sounds["mix"] = sounds["vocals"] + sounds["accompaniment"]
     for name, other in (TRACKS, TRACKS[::-1]):
         if name not in sounds:
             sounds[name] = sounds["mix"] - sounds[other]
-    return sounds, given, taken
+    return sounds, stems_given, separation_seconds
 
 
 def make(song: DemoSong, model: DuoTok, settings: DemoSettings, progress: Progress | None = None) -> DemoReport:
@@ -189,9 +189,9 @@ def make(song: DemoSong, model: DuoTok, settings: DemoSettings, progress: Progre
     model.check_renders()
     info = probe(source)
     note("reading", 0.0)
-    sounds, given, separation = _sounds(song, settings, model, note)
+    sounds, stems_given, separation = _sounds(song, settings, model, note)
     full = resampled_length(info.n_samples, info.rate, SAMPLE_RATE) / SAMPLE_RATE
-    times = {} if given else {"separation": separation}
+    times = {} if stems_given else {"separation": separation}
     began = time.perf_counter()
     tokens = model.encode(
         vocals=sounds["vocals"], accompaniment=sounds["accompaniment"], progress=lambda f: note("encoding", f)
@@ -213,11 +213,11 @@ def make(song: DemoSong, model: DuoTok, settings: DemoSettings, progress: Progre
     times["decoding"] = time.perf_counter() - began
     decoded["mix"] = decoded["vocals"] + decoded["accompaniment"]
     report = DemoReport(
-        song.name, model, tokens, sounds, decoded, {}, given, max(full, tokens.seconds), settings, times
+        song.name, model, tokens, sounds, decoded, {}, stems_given, max(full, tokens.seconds), settings, times
     )
     _measure(report, note)
-    if song.truth and not given:
-        _judge_separation(report, song.truth)
+    if song.truth and not stems_given:
+        _measure_separation(report, song.truth)
     return report
 
 
@@ -237,8 +237,8 @@ def _measure(report: DemoReport, note: Progress) -> None:
             "opus": music.chroma_correlation(coded.audio, target, SAMPLE_RATE),
         }
     voice = report.sounds["vocals"]
-    heard = {"duotok": report.decoded["vocals"], "opus": report.yardstick["vocals"]}
-    report.f0 = {codec: music.f0_agreement(sound, voice, SAMPLE_RATE) for codec, sound in heard.items()}
+    decoded = {"duotok": report.decoded["vocals"], "opus": report.yardstick["vocals"]}
+    report.f0 = {codec: music.f0_agreement(sound, voice, SAMPLE_RATE) for codec, sound in decoded.items()}
     report.stoi = _intelligibility(report)
     for track, size in zip(TRACKS, report.tokens.codebook_sizes, strict=True):
         report.usage[track] = CodeUsage(size).add(report.tokens.track(track)).facts()
@@ -259,7 +259,7 @@ def _intelligibility(report: DemoReport) -> dict[str, float]:
         return {}
 
 
-def _judge_separation(report: DemoReport, truth: tuple[Path, Path]) -> None:
+def _measure_separation(report: DemoReport, truth: tuple[Path, Path]) -> None:
     """Floored SI-SDR in dB of the separated stems, and of the untouched mix in their place, against the true ones."""
     mix = report.sounds["mix"]
     for track, path in zip(TRACKS, truth, strict=True):

@@ -83,9 +83,9 @@ def main() -> int:
     try:
         bundle = make_mini(arguments().parse_args())
     except DuoTokError as error:
-        return _failed(str(error))
+        return _print_error(str(error))
     except OSError as error:
-        return _failed(f"{error.filename or 'system'}: {error.strerror or error}")
+        return _print_error(f"{error.filename or 'system'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
         return INTERRUPTED
@@ -94,7 +94,7 @@ def main() -> int:
     return 0
 
 
-def _failed(line: str) -> int:
+def _print_error(line: str) -> int:
     print(f"error: {' '.join(line.split())}", file=sys.stderr)
     return 1
 
@@ -161,7 +161,7 @@ def prepare_data(
         for unit, reason in step.failed.items():
             console.print(f"  {unit}: {reason}", highlight=False, markup=False)
         if step.name == "scan":
-            _none_lost(work, step.failed)
+            _check_corpora(work, step.failed)
     return ShardStore(work / "shards", work / "derived")
 
 
@@ -184,9 +184,9 @@ def corpora_of(folders: Sequence[Path], lists: Path = LISTS) -> tuple[list[str],
         chosen.append(f"{alias}:{name}={folder}" if taken else f"{name}={folder}")
         if name == "index":
             listed = (folder / "INDEX.tsv").read_text(encoding="utf-8")
-            here = [[name for name in names if f"/{name}." in listed] for names in (held_out, test)]
-            settings += [f"{alias}.held_out={','.join(here[0])}", f"{alias}.validation=0"]
-            settings += [f"{alias}.held_out_test={','.join(here[1])}"]
+            listed_names = [[name for name in names if f"/{name}." in listed] for names in (held_out, test)]
+            settings += [f"{alias}.held_out={','.join(listed_names[0])}", f"{alias}.validation=0"]
+            settings += [f"{alias}.held_out_test={','.join(listed_names[1])}"]
     return chosen, settings
 
 
@@ -206,7 +206,7 @@ def catalog(folders: Sequence[Path]) -> Catalog:
     return catalogs.build(open_audio(folders))
 
 
-def _none_lost(work: Path, failed: Mapping[str, str]) -> None:
+def _check_corpora(work: Path, failed: Mapping[str, str]) -> None:
     """A recording may fail, a whole corpus may not: hours of training would do without it. Raises DuoTokError."""
     recordings = catalogs.read(work)
     for corpus in dict.fromkeys(recording.corpus for recording in recordings):
@@ -384,7 +384,7 @@ def _minutes(texts: Sequence[str]) -> dict[str, float]:
     for text in texts:
         name, _, value = text.partition("=")
         if name not in TASKS or TASKS[name].prepare:
-            trained = ", ".join(one for one, task in TASKS.items() if not task.prepare)
+            trained = ", ".join(task_name for task_name, task in TASKS.items() if not task.prepare)
             raise ConfigError(f"--minutes {text}: '{name}' is no task that trains; there are {trained}")
         try:
             minutes[name] = float(value)

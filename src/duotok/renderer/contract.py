@@ -1,4 +1,4 @@
-"""What the renderer asks of an autoencoder and of a diffusion transformer, whoever made it.
+"""The interfaces of autoencoders and diffusion transformers to the renderer.
 
 `autoencoder.Autoencoder` and `ear_vae.EarVAE` keep the first, `dit.DiT` and `stable_audio.StableAudioDiT` the second.
 """

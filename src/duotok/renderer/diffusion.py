@@ -23,7 +23,7 @@ Objective = Literal["v", "flow"]
 
 
 class VelocityModel(Protocol):
-    """A DiT, or anything that answers like one."""
+    """A DiT, or a function with the same arguments."""
 
     def __call__(self, noisy: Tensor, t: Tensor, condition: Tensor, lengths: Tensor | None = None, /) -> Tensor: ...
 
@@ -136,6 +136,6 @@ def diffusion_loss(
     weighted = each if min_snr is None else each * min_snr_weight(t, min_snr, objective)
     if si_snr:
         weighted = weighted - si_snr * signal_to_noise(clean(noisy, v, t, objective), latents, lengths)
-    # Every real latent frame counts alike: an item that is mostly padding must not shout.
+    # Every real latent frame has the same weight, so that an item of mostly padding does not dominate.
     frames = torch.full_like(each, latents.shape[1]) if lengths is None else lengths.to(each.dtype)
     return (weighted * frames).sum() / mean_divisor(frames.sum()), each.detach()

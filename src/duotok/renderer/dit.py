@@ -141,14 +141,14 @@ class Condition(nn.Module):
             self.nothing = nn.Parameter(torch.zeros(width))
 
     def forward(self, vectors: Tensor, valid: Tensor | None, dropped: Tensor | None = None) -> Tensor:
-        """dropped: bool `[batch]`, items that are told nothing."""
+        """dropped: bool `[batch]`, items without a condition."""
         x = (vectors - self.mean) * self.scale
         x = silence_padding(x, valid)
         batch, frames, _ = x.shape
         local: Tensor = self.phases(F.silu(self.context(x.transpose(1, 2)).transpose(1, 2)))
         local = local.reshape(batch, LATENTS_PER_FRAME * frames, -1)
-        told = local + torch.repeat_interleave(self.linear(x), LATENTS_PER_FRAME, dim=1)
-        return told if dropped is None else torch.where(dropped[:, None, None], self.nothing.to(told.dtype), told)
+        out = local + torch.repeat_interleave(self.linear(x), LATENTS_PER_FRAME, dim=1)
+        return out if dropped is None else torch.where(dropped[:, None, None], self.nothing.to(out.dtype), out)
 
 
 class Block(nn.Module):
@@ -265,8 +265,8 @@ def guided(dit: LatentDiffusion) -> VelocityModel:
         dropped = torch.arange(2 * batch, device=noisy.device) >= batch
         lengths = None if lengths is None else lengths.repeat(2)
         both = dit(noisy.repeat(2, 1, 1), t.repeat(2), condition.repeat(2, 1, 1), lengths, dropped)
-        told, nothing = both.chunk(2)
-        result: Tensor = nothing + scale * (told - nothing)
+        conditioned, unconditioned = both.chunk(2)
+        result: Tensor = unconditioned + scale * (conditioned - unconditioned)
         return result
 
     return velocity

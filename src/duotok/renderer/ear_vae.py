@@ -27,7 +27,7 @@ from duotok.renderer.render import decode_blocks
 DILATIONS = (1, 3, 9)
 KERNEL, LAST_KERNEL = 7, 3
 MOST_PARAMETERS = 2e9
-"""More than ten times the published 148M: larger configs are refused before anything is built."""
+"""More than ten times the published 148M weights. Larger configs are refused before anything is built."""
 
 Width = Annotated[int, Field(gt=0, le=4096)]
 Few = Annotated[int, Field(gt=0, le=64)]
@@ -48,7 +48,7 @@ class _Convolutions(Config):
         if len(self.c_mults) != len(self.strides):
             raise ValueError(f"{len(self.c_mults)} c_mults and {len(self.strides)} strides; a block has one of each")
         odd = [stride for stride in self.strides if stride % 2]
-        if odd:  # the published padding loses a sample a block there, and hops would not be whole
+        if odd:  # with odd strides the published padding loses a sample in each block, and hops would not be whole
             raise ValueError(f"stride {odd[0]} is odd; only even ones give whole hops")
         return self
 
@@ -63,7 +63,7 @@ class _Convolutions(Config):
 
     @property
     def parameters(self) -> int:
-        """Weights of the blocks, near enough to refuse what cannot be meant."""
+        """Approximate number of weights of the blocks, used to refuse absurd sizes."""
         units = 3 * (KERNEL + 1)
         return sum(
             units * min(a, b) ** 2 + 2 * s * a * b
@@ -116,9 +116,9 @@ class PublishedConfig(Config):
     io_channels: Literal[1, 2]
 
     @model_validator(mode="after")
-    def _consistent(self) -> PublishedConfig:
+    def _check_consistency(self) -> PublishedConfig:
         encoder, decoder = self.encoder.config, self.decoder.config
-        told: dict[str, set[float]] = {
+        values_by_text: dict[str, set[float]] = {
             f"downsampling_ratio {self.downsampling_ratio}, encoder strides {encoder.ratio}, decoder strides "
             f"{decoder.ratio}": {self.downsampling_ratio, encoder.ratio, decoder.ratio},
             f"io_channels {self.io_channels}, in_channels {encoder.in_channels}, out_channels {decoder.out_channels}": {
@@ -129,11 +129,11 @@ class PublishedConfig(Config):
             f"latent_dim {self.latent_dim}, decoder.latent_dim {decoder.latent_dim}, half of encoder.latent_dim "
             f"{encoder.latent_dim / 2:g}": {self.latent_dim, decoder.latent_dim, encoder.latent_dim / 2},
         }
-        for text, values in told.items():  # told: what must agree -> its values
+        for text, values in values_by_text.items():
             if len(values) > 1:
                 raise ValueError(f"{text} must be one number")
-        if (found := encoder.parameters + decoder.parameters) > MOST_PARAMETERS:
-            raise ValueError(f"{found:.3g} weights, over the {MOST_PARAMETERS:.0g} that are read here")
+        if (weights := encoder.parameters + decoder.parameters) > MOST_PARAMETERS:
+            raise ValueError(f"{weights:.3g} weights, over the {MOST_PARAMETERS:.0g} that are read here")
         heads = self.transformer.config.dim_heads if self.transformer else 2
         if self.latent_dim % heads or heads % 2:
             raise ValueError(f"latent_dim {self.latent_dim} cannot be cut into heads of {heads}")
@@ -187,7 +187,7 @@ class ResidualUnit(nn.Module):
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        # Numbers of the published list, in which the Snake stands twice: at 0, and as 2.
+        # The indices are those of the published list, in which the same Snake appears twice: at 0 and at 2.
         self.layers = nn.ModuleDict(
             {
                 "0": SnakeBeta(width),
@@ -247,7 +247,7 @@ def decoder_reach(strides: tuple[int, ...]) -> int:
     reach = (KERNEL // 2) * sum(DILATIONS)
     for stride in strides:  # the encoder's order: the decoder's last block first
         low, high = low - reach, high + reach
-        # the transposed convolution: sample n hears inputs from (n + s/2) / s - 1 up to (n + s/2) / s
+        # In the transposed convolution, sample n depends on inputs from (n + s/2) / s - 1 up to (n + s/2) / s.
         low, high = (low + stride // 2) // stride - 1, (high + stride // 2) // stride
     return max(-(low - KERNEL // 2), high + KERNEL // 2)
 

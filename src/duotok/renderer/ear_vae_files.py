@@ -32,7 +32,7 @@ from duotok.seals import hashes, is_sealed, seal, unsealed
 
 CONFIG, WEIGHTS = "config.json", "autoencoder.safetensors"
 STATISTICS = ("mean", "std")
-"""Buffers of ours that no checkpoint has."""
+"""Our own buffers, which published checkpoints lack."""
 TRANSFORMER = "transformers."
 
 
@@ -42,7 +42,7 @@ def convolutions(vae: nn.Module) -> list[str]:
 
 
 def snakes_twice(vae: nn.Module) -> dict[str, str]:
-    """Name of a Snake's second place in the published list -> its first."""
+    """Name of the second appearance of each Snake in the published list -> name of the first."""
     units = [name for name, part in vae.named_modules() if isinstance(part, ResidualUnit)]
     return {f"{unit}.layers.2.{key}": f"{unit}.layers.0.{key}" for unit in units for key in ("alpha", "beta")}
 
@@ -60,24 +60,24 @@ def from_published(state: Mapping[str, Tensor], vae: nn.Module, path: Path) -> d
     """The published state under our names, float32, without statistics. Raises ConfigError where it does not fit."""
     remedy = "give the JSON that was published with it"
     check_state(state, published_shapes(vae), path, remedy)
-    found = {name: value.float() for name, value in state.items()}
+    weights = {name: value.float() for name, value in state.items()}
     for second, first in snakes_twice(vae).items():
-        if not torch.equal(found.pop(second), found[first]):
+        if not torch.equal(weights.pop(second), weights[first]):
             raise ConfigError(
                 f"{path}: {second} differs from {first}, and they are one weight; get the checkpoint again"
             )
     for name in convolutions(vae):
-        direction, length = found.pop(f"{name}.weight_v"), found.pop(f"{name}.weight_g")
-        found[f"{name}.weight"] = torch._weight_norm(direction, length, 0)
-        if not bool(found[f"{name}.weight"].isfinite().all()):
+        direction, length = weights.pop(f"{name}.weight_v"), weights.pop(f"{name}.weight_g")
+        weights[f"{name}.weight"] = torch._weight_norm(direction, length, 0)
+        if not bool(weights[f"{name}.weight"].isfinite().all()):
             raise ConfigError(
                 f"{path}: {name}.weight_v has a row of zeros, which has no direction; get the checkpoint again"
             )
-    return found
+    return weights
 
 
 def to_published(vae: EarVAE) -> dict[str, Tensor]:
-    """The way back: the weights of `vae` under the published names, each with memory of its own."""
+    """The inverse of `from_published`: the weights of `vae` under the published names, each with its own memory."""
     state = {name: value.detach().cpu() for name, value in vae.state_dict().items() if name not in STATISTICS}
     for name in convolutions(vae):
         weight = state.pop(f"{name}.weight")
@@ -110,7 +110,7 @@ def read_published(
 
 
 def built(config: EarVAEConfig, fill: Callable[[nn.Module], dict[str, Tensor]]) -> EarVAE:
-    """An ear-VAE with the weights that `fill` makes for an empty one: its random start would be drawn for nothing."""
+    """An ear-VAE with the weights that `fill` returns for an empty one. No random weights are drawn first."""
     with torch.device("meta"):
         vae = EarVAE(config)
     state = {"mean": torch.zeros(config.latent_dim), "std": torch.ones(config.latent_dim), **fill(vae)}
@@ -137,10 +137,10 @@ def load_ear_vae(folder: str | Path) -> EarVAE:
     remedy = "make it anew: python -m duotok.renderer.ear_vae_files CKPT CONFIG.json FOLDER"
     if not is_sealed(values):
         raise ConfigError(f"{folder / CONFIG}: not as it was written; {remedy}")
-    wanted = unsealed(values).get("sha256", {})
+    sha256_by_name = unsealed(values).get("sha256", {})
     config = parse(EarVAEConfig, {k: v for k, v in unsealed(values).items() if k != "sha256"}, str(folder / CONFIG))
     try:
-        same = wanted.get(WEIGHTS) == sha256(folder / WEIGHTS)
+        same = sha256_by_name.get(WEIGHTS) == sha256(folder / WEIGHTS)
     except OSError as error:
         raise ConfigError(f"{folder / WEIGHTS}: cannot be read ({error.strerror}); {remedy}") from None
     if not same:

@@ -1,4 +1,4 @@
-"""Sound of any length to latents in bounded memory: what `render.decode_blocks` is for the way back."""
+"""Encodes sound of any length to latents in bounded memory, the counterpart of `render.decode_blocks`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def encode_blocks(
 ) -> Iterator[Tensor]:
     """Latents `[latent_frames, latent_dim]` of sound `[channels, samples]` that comes in blocks of any size, in order, on the CPU.
 
-    Equal to encoding all at once to float tolerance: every piece of `block` latent frames is encoded with the sound of the
-    encoder's field on both sides. The end is padded to a whole frame with zeros.
+    Equal to encoding all at once, within float tolerance: every piece of `block` latent frames is encoded with the sound of
+    the encoder's receptive field on both sides. The end is padded to a whole frame with zeros.
     """
     device = next(autoencoder.parameters()).device
     field = autoencoder.encoder_field
-    buffer: Tensor | None = None  # sound from `left` frames before the next one to be encoded
+    buffer: Tensor | None = None  # sound, starting `left` frames before the next frame to encode
     left = 0
 
-    def middle(held: Tensor, count: int) -> Tensor:
-        heard = held[None, :, : (left + count + field) * hop].to(device)
-        return autoencoder.encode(heard)[0, left : left + count].cpu()
+    def middle(sound: Tensor, count: int) -> Tensor:
+        with_context = sound[None, :, : (left + count + field) * hop].to(device)
+        return autoencoder.encode(with_context)[0, left : left + count].cpu()
 
-    def drop(held: Tensor, count: int) -> tuple[Tensor, int]:
-        gone = max(0, left + count - field)
-        return held[:, gone * hop :].clone(), left + count - gone
+    def drop(sound: Tensor, count: int) -> tuple[Tensor, int]:
+        dropped = max(0, left + count - field)
+        return sound[:, dropped * hop :].clone(), left + count - dropped
 
     for piece in blocks:
         buffer = piece if buffer is None else torch.cat([buffer, piece], dim=1)

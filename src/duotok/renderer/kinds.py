@@ -1,4 +1,4 @@
-"""Which autoencoder and which diffusion transformer a configuration asks for: its `kind`, our own where it tells none."""
+"""Builds the autoencoder or diffusion transformer of a configuration by its `kind`; without one, DuoTok's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OURS = "kind: ours"
 
 
 def _kind(value: Any) -> str:
-    """What tells no kind, or one that there is not, is read as our own, which then says so."""
+    """The kind of a configuration. A missing or unknown one is read as our own, whose validation reports the error."""
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     return f"kind: {kind}" if kind in ("ear-vae", "stable-audio") else OURS
 

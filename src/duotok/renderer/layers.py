@@ -14,7 +14,7 @@ from duotok.nn.rope import angles_of, speeds, turn_halves
 
 
 class Norm(nn.Module):
-    """Layer norm; `beta` is fixed in the published code, and a weight of its checkpoints all the same."""
+    """Layer norm. `beta` is fixed in the published code but is still stored in its checkpoints."""
 
     beta: Tensor
 
@@ -41,7 +41,7 @@ class GatedLinear(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        # 1 stands where the published list has a layer that does nothing
+        # Index 1 is a layer without effect in the published list.
         self.ff = nn.Sequential(GatedLinear(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,13 +117,13 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(width, head_dim) for _ in range(depth))
 
     def silence(self) -> None:
-        """Start every layer as one that adds nothing, as the published code does."""
+        """Initialise every layer so that it adds nothing, as the published code does."""
         for name, parameter in self.layers.named_parameters():
             if "self_attn.to_out." in name or "ff.ff.2." in name:
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, before: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """before: `[batch, n, width]`, what stands in front of the frames; it is in the output as well.
+        """before: `[batch, n, width]`, prepended to the frames; it is part of the output as well.
 
         mask: `[batch, 1, 1, n + frames]`, true where a frame may be seen; None where all may.
         """

@@ -1,4 +1,4 @@
-"""Tensors of a published checkpoint against the names and shapes that are documented; JSON that lies beside them."""
+"""Checks the tensors of a published checkpoint against the documented names and shapes, and reads the JSON beside them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from duotok.weights import misfits, read_weights
 
 LONGEST_JSON = 1_000_000
 NAMED = 3
-"""Keys that an error names."""
+"""How many keys an error names."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -27,7 +27,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def read_published_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ConfigError when it is none, is nested without end, or is far too long."""
+    """A JSON object from a file. Raises ConfigError when it is not one, or is nested too deeply or far too long."""
     try:
         size = path.stat().st_size
         if size > LONGEST_JSON:
@@ -41,19 +41,19 @@ def read_published_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Size], path: Path, remedy: str) -> None:
+def check_state(state: Mapping[str, Tensor], shapes: Mapping[str, Size], path: Path, remedy: str) -> None:
     """Raises ConfigError unless a checkpoint has exactly these names and shapes, of finite numbers.
 
     The first few of each kind of fault are named, with both shapes.
     """
-    present = {name: torch.empty(shape, device="meta") for name, shape in wanted.items()}
-    told: dict[str, list[str]] = {}
+    present = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    names_by_fault: dict[str, list[str]] = {}
     for fault in misfits(state, present):
         clear = fault.what in ("missing", "unexpected", "not finite")
-        told.setdefault(fault.what, []).append(fault.name if clear else fault.description)
+        names_by_fault.setdefault(fault.what, []).append(fault.name if clear else fault.description)
     faults = [
         f"{len(names)} {what}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
-        for what, names in told.items()
+        for what, names in names_by_fault.items()
     ]
     if faults:
         raise ConfigError(f"{path}: does not fit its configuration ({'; '.join(faults)}); {remedy}")

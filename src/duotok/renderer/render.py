@@ -1,4 +1,4 @@
-"""Tokens' vectors to sound, for any length in bounded memory: windows of diffusion, then windows of decoding.
+"""Code vectors to sound, for any length in bounded memory: windows of diffusion, then windows of decoding.
 
 The noise of a latent frame is a pure function of (seed, track, frame, step), so neighbouring windows denoise the same
 noise where they overlap and agree there: exactly when their context covers what all steps together can see, closely
@@ -24,12 +24,12 @@ from duotok.renderer.contract import LatentDecoder, LatentDiffusion
 from duotok.renderer.dit import guided
 from duotok.renderer.samplers import SAMPLERS, sample
 
-NOISE_BLOCK = 1024  # latent frames drawn together; part of what a seed means, so it never changes
+NOISE_BLOCK = 1024  # latent frames drawn together; the noise of a seed depends on it, so it never changes
 Progress = Callable[[int, int], None]
 
 
 class RenderPlan(Config):
-    """How a track is cut, in latent frames (20 ms). A window's context is computed and thrown away."""
+    """How a track is cut into windows, in latent frames (20 ms). The context of a window is computed and discarded."""
 
     window: int = Field(
         default=512, gt=0, description="latent frames that the DiT sees at once, context included; even"
@@ -55,7 +55,7 @@ class RenderPlan(Config):
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How code vectors become latents: one value that travels through the renderer.
+    """How code vectors become latents: one value that is passed through the renderer.
 
     steps, sampler, temperature: as for `samplers.sample`; seed: names the noise, so that the same seed gives the same sound; plan: the
     windows. Raises ConfigError for a sampler that does not exist, steps < 1, a negative temperature and what is no number.
@@ -81,7 +81,7 @@ class RenderSettings:
             )
 
     def changed(self, **changes: Any) -> RenderSettings:
-        """The same with other values; None changes nothing. Raises ConfigError, also for a name that is none of these."""
+        """A copy with other values; None changes nothing. Raises ConfigError for an invalid value or an unknown name."""
         known = [each.name for each in fields(self)]
         for name in changes:
             if name not in known:
@@ -100,7 +100,7 @@ class RenderWindow:
 
 
 def windows(total: int, plan: RenderPlan) -> Iterator[RenderWindow]:
-    """Windows over `total` latent frames; what they keep overlaps by `crossfade`. The last reaches back to be full."""
+    """Windows over `total` latent frames, whose kept parts overlap by `crossfade`. The last one starts early enough to be full."""
     keep_start = 0
     while True:
         keep_stop = min(total, keep_start + plan.hop + plan.crossfade)
@@ -163,20 +163,20 @@ def latent_blocks(
     total = LATENTS_PER_FRAME * len(condition)
     if not total:
         return
-    waiting: Tensor | None = None  # the end of the window before, not yet blended
+    waiting: Tensor | None = None  # the end of the previous window, not yet blended
     for window in windows(total, plan):
-        kept = _window_latents(dit, condition, window, settings, track)
+        current = _window_latents(dit, condition, window, settings, track)
         if waiting is not None:
-            size = min(len(waiting), len(kept))
-            weight = (torch.arange(size, device=kept.device) + 0.5)[:, None] / max(1, size)
-            blended = (1 - weight) * waiting[:size] + weight * kept[:size]
-            kept = torch.cat([blended, kept[size:]])
+            size = min(len(waiting), len(current))
+            weight = (torch.arange(size, device=current.device) + 0.5)[:, None] / max(1, size)
+            blended = (1 - weight) * waiting[:size] + weight * current[:size]
+            current = torch.cat([blended, current[size:]])
         last = window.keep_stop == total
-        ready = len(kept) if last else len(kept) - plan.crossfade
-        waiting = kept[ready:]
+        ready = len(current) if last else len(current) - plan.crossfade
+        waiting = current[ready:]
         if progress is not None:
             progress(window.keep_stop if last else window.keep_stop - plan.crossfade, total)
-        yield kept[:ready]
+        yield current[:ready]
 
 
 def latents(
@@ -198,16 +198,16 @@ def decode_blocks(
 ) -> Iterator[Tensor]:
     """Sound `[channels, samples]` of latent blocks `[latent_frames, latent_dim]`, in order, on the CPU.
 
-    Equal to decoding all at once to float tolerance: every piece is decoded with the autoencoder's receptive field on
+    Equal to decoding all at once, within float tolerance: every piece is decoded with the autoencoder's receptive field on
     both sides, and only its middle of `block` latent frames is kept. hop: samples of a latent frame.
     """
     context = autoencoder.receptive_field
-    buffer: Tensor | None = None  # latents from `left` frames before the next one to be decoded
+    buffer: Tensor | None = None  # latents, starting `left` frames before the next frame to decode
     left = 0
 
     @torch.no_grad()
-    def middle(held: Tensor, count: int) -> Tensor:
-        sound = autoencoder.decode(held[None, : left + count + context])[0]
+    def middle(latents: Tensor, count: int) -> Tensor:
+        sound = autoencoder.decode(latents[None, : left + count + context])[0]
         return sound[:, left * hop : (left + count) * hop].cpu()
 
     for piece in blocks:
@@ -258,9 +258,10 @@ def render_track(
 ) -> Tensor:
     """A track's sound `[channels, n_samples]` at 48 kHz (`[1, 0]` when there is none).
 
-    condition_vectors: code vectors `[frames, code_dim]`; the seed of `settings` and `track` name the noise, so that the same call gives
-    the same sound; progress(done, total) in latent frames. Raises ConfigError when the frames cannot give `n_samples`.
+    condition_vectors: code vectors `[frames, code_dim]`. The seed of `settings` and `track` determine the noise, so that the same
+    call gives the same sound. progress(done, total) is called in latent frames. Raises ConfigError when the frames are too few
+    for `n_samples`.
     """
     pieces = stream_track(dit, autoencoder, condition_vectors, n_samples, settings, track=track, progress=progress)
-    found = list(pieces)
-    return torch.cat(found, dim=1) if found else torch.zeros(1, 0)
+    blocks = list(pieces)
+    return torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0)

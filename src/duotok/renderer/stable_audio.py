@@ -26,11 +26,11 @@ from duotok.renderer.layers import Transformer
 from duotok.renderer.published_state import check_state, read_checkpoint, read_published_json
 
 TIME_FEATURES = 256
-"""Cosines and sines of t, as the published code has them whatever the width."""
+"""Cosines and sines of t; the published code has as many for every width."""
 ANCHOR = "transformer.project_in.weight"
-"""A weight that every such checkpoint has: what stands before it is the prefix of all of them."""
+"""A weight that every such checkpoint has; what precedes this name is the prefix of all names."""
 STATISTICS = ("mean", "scale", "nothing")
-"""What is ours: the standardisation of the condition, which is a conditioner's matter there, and the vector for "no codes"."""
+"""Our own tensors: the standardisation of the condition, which a conditioner does there, and the vector for "no codes"."""
 OBJECTIVES = {"v": "v", "rectified_flow": "flow"}
 
 
@@ -116,17 +116,17 @@ class StableAudioDiT(LatentDiffusion):
     ) -> Tensor:
         """Velocity `[batch, latent_frames, latent_dim]`, zero beyond `lengths`; arguments and errors as `dit.DiT.forward`.
 
-        With `lengths` padding is hidden from attention, which the published code does not do: there, padding is heard.
+        With `lengths`, padding is masked in attention. The published code does not mask it.
         """
         frames, tokens = noisy.shape[1], condition.shape[1]
         if not LATENTS_PER_FRAME * (tokens - 1) < frames <= LATENTS_PER_FRAME * tokens:
             needed = -(-frames // LATENTS_PER_FRAME)
             raise ValueError(f"{frames} latent frames need {needed} code vectors, not {tokens}")
-        told = (condition - self.mean) * self.scale
+        upsampled = (condition - self.mean) * self.scale
         if dropped is not None:
-            told = torch.where(dropped[:, None, None], self.nothing.to(told.dtype), told)
-        told = told.repeat_interleave(LATENTS_PER_FRAME, dim=1)[:, :frames].to(noisy.dtype)
-        x = torch.cat([noisy, told], dim=-1).transpose(1, 2)
+            upsampled = torch.where(dropped[:, None, None], self.nothing.to(upsampled.dtype), upsampled)
+        upsampled = upsampled.repeat_interleave(LATENTS_PER_FRAME, dim=1)[:, :frames].to(noisy.dtype)
+        x = torch.cat([noisy, upsampled], dim=-1).transpose(1, 2)
         x = (self.preprocess_conv(x) + x).transpose(1, 2)
         valid = mask = None
         if lengths is not None:
@@ -147,7 +147,7 @@ def published_shapes(dit: nn.Module) -> dict[str, Size]:
 def to_published(dit: StableAudioDiT, prefix: str = "") -> dict[str, Tensor]:
     """Weights under the published names behind `prefix` ("model.model." in a whole model of stable-audio-tools).
 
-    The condition's standardisation is no part of them: give that model conditions that are standardised already.
+    The standardisation of the condition is not included: give that model conditions that are already standardised.
     """
     return {
         prefix + name: value.detach().cpu().clone().contiguous()
@@ -167,23 +167,23 @@ def from_published(state: Mapping[str, Tensor], config: StableAudioConfig, path:
             f"{path}: {len(anchors)} tensors are called {ANCHOR}, one would be; give a checkpoint of a DiT"
         )
     prefix = anchors[0].removesuffix(ANCHOR)
-    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     with torch.device("meta"):
         dit = StableAudioDiT(config)
     check_state(
-        own, published_shapes(dit), path, "give the sizes it was trained with; only input concatenation is read"
+        weights, published_shapes(dit), path, "give the sizes it was trained with; only input concatenation is read"
     )
     statistics = {"mean": torch.zeros(config.condition_dim), "scale": torch.ones(config.condition_dim)}
     if config.unconditional:
         statistics["nothing"] = torch.zeros(config.condition_dim)
-    dit.load_state_dict({**statistics, **{name: value.float() for name, value in own.items()}}, assign=True)
+    dit.load_state_dict({**statistics, **{name: value.float() for name, value in weights.items()}}, assign=True)
     return dit.eval().requires_grad_(False)
 
 
 def read_config(path: Path) -> StableAudioConfig:
     """From a model's JSON as stable-audio-tools has it (`model.diffusion.config`, or that section alone).
 
-    Raises ConfigError for one that cannot be read, or that asks for what is not here.
+    Raises ConfigError for one that cannot be read, or that uses options that are not supported.
     """
     values = read_published_json(path)
     model = values.get("model", values)
@@ -193,25 +193,25 @@ def read_config(path: Path) -> StableAudioConfig:
         "io_channels": "latent_dim", "embed_dim": "width", "depth": "blocks", "num_heads": "heads",
         "input_concat_dim": "condition_dim",
     }  # fmt: skip
-    # options without effect here, and the values that mean "not used"
+    # Options that are not supported, and the values with which they have no effect.
     unused: dict[str, tuple[Any, ...]] = {
         "cond_token_dim": (0,), "global_cond_dim": (0,), "prepend_cond_dim": (0,), "patch_size": (1,),
         "transformer_type": ("continuous_transformer",), "global_cond_type": ("prepend",), "timestep_cond_type": ("global",),
         "project_cond_tokens": (True, False), "project_global_cond": (True, False), "causal": (False,), "conformer": (False,),
         "num_memory_tokens": (0,), "rotary_pos_emb": (True,),
     }  # fmt: skip
-    made: dict[str, Any] = {"kind": "stable-audio", "source": path.name}
+    settings: dict[str, Any] = {"kind": "stable-audio", "source": path.name}
     for name, value in section.items():
         if name in names:
-            made[names[name]] = value
+            settings[names[name]] = value
         elif name == "diffusion_objective" and value in OBJECTIVES:
-            made["objective"] = OBJECTIVES[value]
+            settings["objective"] = OBJECTIVES[value]
         elif not any(type(value) is type(off) and value == off for off in unused.get(name, ())):
             raise ConfigError(f"{path}: {name} = {value!r} is not read here; only a DiT with input concatenation is")
-    absent = [name for name in names if names[name] not in made]
+    absent = [name for name in names if names[name] not in settings]
     if absent:
         raise ConfigError(f"{path}: tells no {', '.join(absent)}; it is not the JSON of a DiT with input concatenation")
-    return parse(StableAudioConfig, made, str(path))
+    return parse(StableAudioConfig, settings, str(path))
 
 
 def read_published(checkpoint: Path, config: StableAudioConfig) -> StableAudioDiT:

@@ -102,20 +102,20 @@ def data_section(store: ShardStore, only: Collection[str] | None = None) -> str:
     """What the weights were trained on: minutes by kind and licence, then every attribution. only: of these recordings."""
     minutes: dict[tuple[str, str], float] = defaultdict(float)
     credits: dict[tuple[str, str, str], float] = defaultdict(float)
-    held: set[str] = set()
+    held_out: set[str] = set()
     for stored in store.segments:
         segment = stored.segment
         if only is not None and segment.recording not in only:
             continue
         if segment.split != "train":
-            held.add(segment.recording)
+            held_out.add(segment.recording)
             continue
         kind = f"{segment.kind} (generated)" if segment.corpus == GENERATED else segment.kind
         minutes[kind, segment.licence] += segment.seconds / 60
         credits[kind, segment.attribution, segment.licence] += segment.seconds / 60
     rows = [f"| {kind} | {licence} | {value:.1f} |" for (kind, licence), value in sorted(minutes.items())]
     lines = [f"- {kind}: {who} ({licence}), {value:.1f} min" for (kind, who, licence), value in sorted(credits.items())]
-    kept_out = [f"Never trained on (validation and test): {', '.join(sorted(held))}."] if held else []
+    kept_out = [f"Never trained on (validation and test): {', '.join(sorted(held_out))}."] if held_out else []
     return "\n".join(
         ["| kind | licence | minutes |", "|---|---|---|", *rows, "", "Attribution:", "", *lines, "", *kept_out]
     )
@@ -144,10 +144,10 @@ def model_card(
 
     used: runs that parts come from; those outside of RUNS are listed as well. elsewhere: `made_elsewhere` of its parts.
     """
-    here = [run for run in sorted(runs.iterdir()) if run.is_dir() and checkpoints(run)]
+    local_runs = [run for run in sorted(runs.iterdir()) if run.is_dir() and checkpoints(run)]
     steps = "\n".join(
-        f"| {run.name if run in here else run} | {int(best(run).name.split('-')[1])} | {_held_out(run)} |"
-        for run in (*here, *(run for run in used if run not in here))
+        f"| {run.name if run in local_runs else run} | {int(best(run).name.split('-')[1])} | {_held_out(run)} |"
+        for run in (*local_runs, *(run for run in used if run not in local_runs))
     )
     notes = _read(runs / NOTES)
     books = "one codebook for both" if tokenizer.shared_codebook else "a codebook each"

@@ -69,7 +69,7 @@ def check_run(run: Path) -> None:
         return
     if not run.is_dir():
         raise ConfigError(f"{run}: is a file, and the run's folder would be there; choose another --runs folder")
-    if every_checkpoint(run) or _begins_a_log(run / LOG):
+    if every_checkpoint(run) or _is_log(run / LOG):
         return
     foreign = [name for name in (LOG, BEST, SAMPLES) if os.path.lexists(run / name)]
     if os.path.lexists(run / CONFIG) and not _is_config(run / CONFIG):
@@ -80,7 +80,7 @@ def check_run(run: Path) -> None:
         )
 
 
-def _begins_a_log(path: Path) -> bool:
+def _is_log(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
             first = json.loads(file.readline())
@@ -108,21 +108,23 @@ def latest(run: Path) -> Path:
 
 def best(run: Path) -> Path:
     """The checkpoint that what comes afterwards uses: that of the best figure, the newest where `best` names none."""
-    named = best_so_far(run)
-    return checkpoint_of(run, named["step"]) if named else latest(run)
+    record = best_so_far(run)
+    return checkpoint_of(run, record["step"]) if record else latest(run)
 
 
 def best_so_far(run: Path) -> dict[str, Any]:
     """`step`, `figure` and `value` of the best checkpoint; empty when there is none: it, or the file, is not whole."""
     try:
-        named = _as_written((run / BEST).read_text(encoding="utf-8"), {"step", "figure", "value"})
+        record = _unsealed((run / BEST).read_text(encoding="utf-8"), {"step", "figure", "value"})
     except (OSError, ValueError, TypeError):
         return {}
-    known = type(named["step"]) is int and isinstance(named["figure"], str) and isinstance(named["value"], int | float)
-    return named if known and checkpoint_of(run, named["step"]) in checkpoints(run) else {}
+    known = (
+        type(record["step"]) is int and isinstance(record["figure"], str) and isinstance(record["value"], int | float)
+    )
+    return record if known and checkpoint_of(run, record["step"]) in checkpoints(run) else {}
 
 
-def _as_written(text: str, before_seals: set[str]) -> dict[str, Any]:
+def _unsealed(text: str, before_seals: set[str]) -> dict[str, Any]:
     """What was sealed; or, as it was before seals, exactly these names without one. Raises ValueError for anything else."""
     values = read_json(text)
     if not isinstance(values, dict) or not (is_sealed(values) or values.keys() == before_seals):
@@ -195,8 +197,8 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
     check_file(path)
     state, present = read_weights(path, Damaged, REMEDY), module.state_dict()
     if only:
-        taken = {key: state[key] for key in present if key.split(".")[0] in only and key in state}
-        state = {key: value for key, value in present.items() if key.split(".")[0] not in only} | taken
+        loaded = {key: state[key] for key in present if key.split(".")[0] in only and key in state}
+        state = {key: value for key, value in present.items() if key.split(".")[0] not in only} | loaded
     problems = misfits(state, present, finite=False)  # a run that broke down may be looked at
     if problems:
         raise ConfigError(
@@ -211,7 +213,7 @@ def read_state(path: Path) -> dict[str, Any]:
     place = path / "state.json"
     try:
         names = {"format", "stage", "step", "processes", "scaler", "config"}
-        state = _as_written(place.read_text(encoding="utf-8"), names)
+        state = _unsealed(place.read_text(encoding="utf-8"), names)
         if not names <= state.keys() or ("sha256" in state) != (state["format"] != UNSEALED):
             raise ValueError(f"format {state.get('format')}")
     except (OSError, ValueError, TypeError) as error:

@@ -97,10 +97,10 @@ def check_same_settings(config: Config, key: str, names: Iterable[str], run: Pat
     """
     before = parse(type(config), config_of(run).get(key) or {}, str(run))
     for name in names:
-        mine, theirs = getattr(config, name), getattr(before, name)
-        if mine != theirs:
+        value, trained_value = getattr(config, name), getattr(before, name)
+        if value != trained_value:
             raise ConfigError(
-                f"{key}.{name} = {mine}, but {run} was trained with {theirs}; set {key}.{name}={theirs}, or name another run"
+                f"{key}.{name} = {value}, but {run} was trained with {trained_value}; set {key}.{name}={trained_value}, or name another run"
             )
 
 

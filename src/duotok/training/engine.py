@@ -265,8 +265,8 @@ class Run:
         crops = {key: value for key, value in config.items() if key.startswith("crop_")}
         crops |= {"crops.frames": config["crops"]["frames"]} if "crops" in config else {}
         shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
-        kept = every_checkpoint(self.run)
-        remains = f"{kept[-1].name} is kept" if kept else "there is no checkpoint yet"
+        saved = every_checkpoint(self.run)
+        remains = f"{saved[-1].name} is kept" if saved else "there is no checkpoint yet"
         return DuoTokError(
             f"{self.run}: the GPU is out of memory at step {step}; raise accumulate ({self.config.accumulate}), lower "
             f"batch_size ({self.config.batch_size}){shorter}; {remains}"

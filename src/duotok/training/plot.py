@@ -55,7 +55,7 @@ def read_history(run: Path) -> History:
         raise ConfigError(
             f"{path}: no log of a run there ({error.strerror}); name a folder that `duotok train` made"
         ) from None
-    kept: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for text in lines:
         try:
             line = json.loads(text)
@@ -63,12 +63,12 @@ def read_history(run: Path) -> History:
         except (ValueError, KeyError, TypeError):
             continue  # cut off by a kill
         if kind == "start":
-            kept = [earlier for earlier in kept if earlier["step"] <= step]
-        kept.append(line)
-    train, held_out = ([line for line in kept if line["kind"] == kind] for kind in ("train", "held_out"))
+            entries = [earlier for earlier in entries if earlier["step"] <= step]
+        entries.append(line)
+    train, held_out = ([line for line in entries if line["kind"] == kind] for kind in ("train", "held_out"))
     if not train and not held_out:
         raise ConfigError(f"{path}: no losses in it yet (or of an older version); wait for the first `log_every` steps")
-    return History(run.name, _curves(train), _curves(held_out), _speed(kept))
+    return History(run.name, _curves(train), _curves(held_out), _speed(entries))
 
 
 def _curves(lines: list[dict[str, Any]]) -> dict[str, Curve]:
@@ -131,7 +131,7 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
     from matplotlib.figure import Figure
 
     histories = [read_history(run) for run in runs]
-    _tell_apart(histories, runs)
+    _make_names_unique(histories, runs)
     panels = _panels(histories)
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5.2 * min(COLUMNS, len(panels)), 3.1 * rows + 0.5), layout="constrained")
@@ -159,7 +159,7 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
         raise ConfigError(f"{picture}: {str(error).splitlines()[0]}; name a .png") from None
 
 
-def _tell_apart(histories: list[History], runs: list[Path]) -> None:
+def _make_names_unique(histories: list[History], runs: list[Path]) -> None:
     """Folders of one name are called by their parents' as well."""
     names = [history.name for history in histories]
     for history, run in zip(histories, runs, strict=True):

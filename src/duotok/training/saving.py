@@ -66,19 +66,19 @@ def save_checkpoint(
     seconds: how long the run has trained in all, what a run by time goes on from.
     """
     target, partial = checkpoint_of(run, step), run / f".partial-{step:08d}"
-    problem = _try(lambda: _empty(partial)) if rank() == 0 else ""
+    problem = _write_problem(lambda: _empty(partial)) if rank() == 0 else ""
     barrier()
     tensors, texts = generator_state()
-    problem = problem or _try(lambda: save_file(tensors, partial / f"random.{rank():04d}.safetensors", texts))
+    problem = problem or _write_problem(lambda: save_file(tensors, partial / f"random.{rank():04d}.safetensors", texts))
     # One file at a time, so that a copy of one module is all the memory it takes; every process gathers what FSDP has cut.
     for name, module in stage.modules.items():
         values = {key: whole(value) for key, value in module.state_dict().items()}
         if rank() == 0:
-            problem = problem or _try(lambda: save_file(values, partial / f"{name}.safetensors"))  # noqa: B023
+            problem = problem or _write_problem(lambda: save_file(values, partial / f"{name}.safetensors"))  # noqa: B023
     values = _moments(optimizer, parameter_names(stage))
     if rank() == 0:
-        problem = problem or _try(lambda: save_file(values, partial / "optimizer.safetensors"))
-    problem = _anyone(problem)  # from here on all files are there
+        problem = problem or _write_problem(lambda: save_file(values, partial / "optimizer.safetensors"))
+    problem = _problem_anywhere(problem)  # from here on all files are there
     if rank() == 0 and not problem:
         state = {
             "format": FORMAT, "stage": stage.name, "step": step, "processes": world(), "scaler": scaler or {},
@@ -86,8 +86,8 @@ def save_checkpoint(
         }  # fmt: skip
         if stage.parents is not None:
             state["parents"] = {key: origin.model_dump(mode="json") for key, origin in stage.parents.items()}
-        problem = _try(lambda: _finish(partial, target, state))
-    problem = _anyone(problem)
+        problem = _write_problem(lambda: _finish(partial, target, state))
+    problem = _problem_anywhere(problem)
     if problem:
         if rank() == 0:
             shutil.rmtree(partial, ignore_errors=True)
@@ -110,7 +110,7 @@ def _empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _try(write: Callable[[], Any]) -> str:
+def _write_problem(write: Callable[[], Any]) -> str:
     """Write something; why it could not be, or nothing."""
     try:
         write()
@@ -121,7 +121,7 @@ def _try(write: Callable[[], Any]) -> str:
     return ""
 
 
-def _anyone(problem: str) -> str:
+def _problem_anywhere(problem: str) -> str:
     """A problem of this or any other process, so that all stop together."""
     others = int(total(torch.tensor(float(bool(problem))))) - bool(problem)
     return problem or ("another process could not write" if others else "")
@@ -182,7 +182,9 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
             values = {key.removeprefix(prefix): value for key, value in moments.items() if key.startswith(prefix)}
             if values:
                 fused = bool(group.get("fused"))
-                optimizer.state[parameter] = {key: _like(key, value, parameter, fused) for key, value in values.items()}
+                optimizer.state[parameter] = {
+                    key: _place_moment(key, value, parameter, fused) for key, value in values.items()
+                }
     generators = path / f"random.{rank():04d}.safetensors"
     if generators.is_file():  # a run that goes on with more processes has none for the new ones
         restore_generators(generators)
@@ -201,7 +203,7 @@ def _keep_parents(path: Path, recorded: dict[str, Any] | None, stage: Stage) -> 
     stage.parents = {**(stage.parents or {}), **({START_FROM: before[START_FROM]} if START_FROM in before else {})}
 
 
-def _like(key: str, value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
+def _place_moment(key: str, value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
     """A moment where its parameter is; the step counter stays on the CPU, unless AdamW is fused."""
     if key == "step":
         return value.to(parameter.device) if fused else value

@@ -77,10 +77,10 @@ class ExternalCodec:
         self.entry: Entry = known.entry
         self.config, self._known = config, known
         self.device = device
-        wanted = codebooks if codebooks is not None else config.codebooks
+        requested_codebooks = codebooks if codebooks is not None else config.codebooks
         self._settings = {
             "weights": config.weights, "checkout": config.checkout, "options": config.options, "device": device,
-            "codebooks": wanted, "trust_pickle": config.trust_pickle, "sha256": config.sha256,
+            "codebooks": requested_codebooks, "trust_pickle": config.trust_pickle, "sha256": config.sha256,
         }  # fmt: skip
         self._python = interpreter(config.python, known.environment)
         self._process = ToolProcess(known.entry.name, "raise `timeout` in its settings", "is `python` a Python?")
@@ -126,7 +126,7 @@ class ExternalCodec:
             self.close()
             remedy = f"; {self._known.environment}" if "ModuleNotFound" in reason or "ImportError" in reason else ""
             raise ConfigError(f"{self._python}: {name} cannot be used there ({reason}){remedy}")
-        self._same_checkpoint(answer.get("checkpoint"))
+        self._check_checkpoint(answer.get("checkpoint"))
         try:
             facts = Facts.model_validate(answer.get("describe"))
         except ValidationError as error:
@@ -139,7 +139,7 @@ class ExternalCodec:
         self._check_facts(facts)
         return facts
 
-    def _same_checkpoint(self, files: Any) -> None:
+    def _check_checkpoint(self, files: Any) -> None:
         """Raises BundleError when the other side does not say what it loaded, or something else than before."""
         whole = isinstance(files, list) and files and all(
             isinstance(file, dict) and {"file", "sha256", "bytes"} <= file.keys() and len(str(file["sha256"])) == 64
@@ -155,12 +155,12 @@ class ExternalCodec:
 
     def _check_facts(self, facts: Facts) -> None:
         """Raises BundleError when a tokenizer says other things than what is published of it: another model, or other code."""
-        entry, given = self.entry, facts.sample_rate * facts.per_block / facts.block
+        entry, frame_rate = self.entry, facts.sample_rate * facts.per_block / facts.block
         problem = ""
         if facts.sample_rate not in self._known.rates:
             problem = f"{facts.sample_rate} Hz; it has {' or '.join(map(str, self._known.rates))}"
-        elif not any(abs(given / rate - 1) < RATE_CLOSE for rate in self._known.frame_rates(facts.sample_rate)):
-            problem = f"{given:g} frames a second; published are {', '.join(f'{r:g}' for r in self._known.frame_rates(facts.sample_rate))}"
+        elif not any(abs(frame_rate / rate - 1) < RATE_CLOSE for rate in self._known.frame_rates(facts.sample_rate)):
+            problem = f"{frame_rate:g} frames a second; published are {', '.join(f'{r:g}' for r in self._known.frame_rates(facts.sample_rate))}"
         elif min(facts.sizes) < 2 or len(facts.sizes) > entry.codebooks:
             problem = f"{len(facts.sizes)} codebooks of {facts.sizes[:3]} codes; it has {entry.sizes}"
         if problem:
@@ -178,26 +178,26 @@ class ExternalCodec:
             )
         return chosen
 
-    def _ask(self, do: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _request(self, do: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What the other side makes of arrays, by stream. Raises BundleError when it cannot, ToolError when it hangs or dies."""
         if not self._process.runs:  # it died in an earlier request
             self._start()
         with tempfile.TemporaryDirectory(prefix="duotok-codec-") as folder:
-            given = {}
+            input_paths = {}
             for stream, array in arrays.items():
-                given[stream] = str(Path(folder) / f"{stream}.npy")
-                np.save(given[stream], array, allow_pickle=False)
+                input_paths[stream] = str(Path(folder) / f"{stream}.npy")
+                np.save(input_paths[stream], array, allow_pickle=False)
             key = "sounds" if do == "encode" else "codes"
-            answer = self._process.ask({"do": do, key: given, "out": folder}, self.config.timeout)
+            answer = self._process.ask({"do": do, key: input_paths, "out": folder}, self.config.timeout)
             if not isinstance(answer.get("done"), dict):
                 raise BundleError(f"{self.entry.name}: cannot {do} ({short(answer.get('error', answer))})")
-            found = {}
+            outputs = {}
             for stream, place in answer["done"].items():
                 try:
-                    found[stream] = np.load(place, allow_pickle=False)
+                    outputs[stream] = np.load(place, allow_pickle=False)
                 except (OSError, ValueError, TypeError) as error:
                     raise BundleError(f"{self.entry.name}: left no array for {stream} ({short(error)})") from None
-            return found
+            return outputs
 
     def close(self) -> None:
         """End the process."""
@@ -243,27 +243,27 @@ class ExternalCodec:
             raise BundleError(
                 f"{self.entry.name}: decodes only, no encoder of it was published; give it codes of its language model"
             )
-        given = {"mix": audio, "vocals": vocals, "accompaniment": accompaniment}
-        with Sounds(given, rate, self.tracks, self.sample_rate, self.facts.channels) as sounds:
+        sources = {"mix": audio, "vocals": vocals, "accompaniment": accompaniment}
+        with Sounds(sources, rate, self.tracks, self.sample_rate, self.facts.channels) as sounds:
             frames = self.n_frames(sounds.n_samples)
-            kept: dict[str, list[Tensor]] = {track: [] for track in self.tracks}
+            code_parts: dict[str, list[Tensor]] = {track: [] for track in self.tracks}
             for piece in self.layout.pieces(frames):
-                heard = {track: sounds.window(track, piece.start, piece.stop).numpy() for track in self.tracks}
-                found = self._ask("encode", heard)
+                windows = {track: sounds.window(track, piece.start, piece.stop).numpy() for track in self.tracks}
+                codes_by_track = self._request("encode", windows)
                 for track in self.tracks:
-                    codes = self._codes(found.get(track), track, piece.frames)
-                    kept[track].append(codes[:, piece.keep_start : piece.keep_stop])
-            return StreamTokens({track: torch.cat(rows, dim=1) for track, rows in kept.items()}, sounds.n_samples)
+                    codes = self._codes(codes_by_track.get(track), track, piece.frames)
+                    code_parts[track].append(codes[:, piece.keep_start : piece.keep_stop])
+            return StreamTokens({track: torch.cat(rows, dim=1) for track, rows in code_parts.items()}, sounds.n_samples)
 
-    def _codes(self, found: NDArray[Any] | None, track: str, frames: int) -> Tensor:
+    def _codes(self, array: NDArray[Any] | None, track: str, frames: int) -> Tensor:
         """int64 `[codebooks, frames]`. Raises BundleError for other shapes, and for codes that there are not."""
-        wanted = (self.codebooks, frames)
-        if found is None or found.shape != wanted or found.dtype.kind not in "iu":
-            shape = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
+        expected_shape = (self.codebooks, frames)
+        if array is None or array.shape != expected_shape or array.dtype.kind not in "iu":
+            shape = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
             raise BundleError(
-                f"{self.entry.name}: {shape} of {track} where {list(wanted)} was expected; its code is another than was read"
+                f"{self.entry.name}: {shape} of {track} where {list(expected_shape)} was expected; its code is another than was read"
             )
-        codes = torch.from_numpy(found.astype(np.int64))
+        codes = torch.from_numpy(array.astype(np.int64))
         for k, (row, size) in enumerate(zip(codes, self.facts.sizes, strict=True)):
             if int(row.min()) < 0 or int(row.max()) >= size:
                 raise BundleError(
@@ -293,11 +293,16 @@ class ExternalCodec:
         return sound[:, : known if 0 < known <= whole else None]
 
     def _sound(self, codes: dict[str, NDArray[np.int32]], samples: int) -> Tensor:
-        found = self._ask("decode", codes).get("sound")
-        if found is None or found.ndim != 2 or found.shape[0] > 2 or not np.isfinite(found).all():
-            shape = "nothing" if found is None else list(found.shape)
+        samples_array = self._request("decode", codes).get("sound")
+        if (
+            samples_array is None
+            or samples_array.ndim != 2
+            or samples_array.shape[0] > 2
+            or not np.isfinite(samples_array).all()
+        ):
+            shape = "nothing" if samples_array is None else list(samples_array.shape)
             raise BundleError(f"{self.entry.name}: {shape} where sound [channels, samples], all finite, was expected")
-        sound = torch.from_numpy(found.astype(np.float32))
+        sound = torch.from_numpy(samples_array.astype(np.float32))
         return torch.nn.functional.pad(sound[:, :samples], (0, max(0, samples - sound.shape[1])))
 
     def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -314,30 +319,35 @@ class ExternalCodec:
         for k, size in enumerate(sizes):
             codes = np.zeros((len(sizes), -(-size // per_block) * per_block), dtype=np.int32)
             codes[k, :size] = np.arange(size)
-            found = self._vectors(dict.fromkeys(self.tracks, codes))
+            vectors = self._vectors(dict.fromkeys(self.tracks, codes))
             for track in self.tracks:
-                tables[track].append(found[track][:size] - found[track][0])
+                tables[track].append(vectors[track][:size] - vectors[track][0])
         return tables
 
     def _vectors(self, codes: dict[str, NDArray[np.int32]]) -> dict[str, Tensor]:
-        found = self._ask("vectors", codes)
-        for name, own in codes.items():
-            vectors = found.get(name)
-            if vectors is None or vectors.ndim != 2 or len(vectors) != own.shape[1] or not np.isfinite(vectors).all():
+        arrays = self._request("vectors", codes)
+        for name, stream_codes in codes.items():
+            vectors = arrays.get(name)
+            if (
+                vectors is None
+                or vectors.ndim != 2
+                or len(vectors) != stream_codes.shape[1]
+                or not np.isfinite(vectors).all()
+            ):
                 shape = "nothing" if vectors is None else list(vectors.shape)
                 raise BundleError(
-                    f"{self.entry.name}: {shape} of {name} where [{own.shape[1]}, width], all finite, was expected"
+                    f"{self.entry.name}: {shape} of {name} where [{stream_codes.shape[1]}, width], all finite, was expected"
                 )
-        return {name: torch.from_numpy(found[name].astype(np.float32)) for name in codes}
+        return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in codes}
 
 
 def _contents(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with what is in their files instead of where those lie."""
-    found = dict(options)
+    contents = dict(options)
     for key in PATHS:
-        if Path(str(found.get(key) or "-")).is_file():
-            found[key] = sha256(Path(str(found[key])))
-    return found
+        if Path(str(contents.get(key) or "-")).is_file():
+            contents[key] = sha256(Path(str(contents[key])))
+    return contents
 
 
 def _layout(facts: Facts) -> Even:

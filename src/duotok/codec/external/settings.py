@@ -37,18 +37,20 @@ class ExternalConfig(Config):
 
 def read_settings(path: Path) -> ExternalConfig:
     """The settings with every path absolute. Raises ConfigError for what is missing or has no meaning."""
-    found = load_config(ExternalConfig, path)
-    if found.sha256 and not re.fullmatch(r"[0-9a-f]{64}", found.sha256):
-        raise ConfigError(f"{path}: sha256 '{found.sha256[:80]}' is no sha256; give its 64 hex digits, or leave it out")
+    config = load_config(ExternalConfig, path)
+    if config.sha256 and not re.fullmatch(r"[0-9a-f]{64}", config.sha256):
+        raise ConfigError(
+            f"{path}: sha256 '{config.sha256[:80]}' is no sha256; give its 64 hex digits, or leave it out"
+        )
     place = path.resolve().parent
 
     def absolute(text: Any) -> str:
         return str(place / Path(str(text)).expanduser()) if text else ""
 
     # Not resolved further: a Python is a link into its environment.
-    options = {key: absolute(value) if key in PATHS else value for key, value in found.options.items()}
-    paths = {key: absolute(getattr(found, key)) for key in ("python", "weights", "checkout")}
-    return found.model_copy(update={**paths, "options": options})
+    options = {key: absolute(value) if key in PATHS else value for key, value in config.options.items()}
+    paths = {key: absolute(getattr(config, key)) for key in ("python", "weights", "checkout")}
+    return config.model_copy(update={**paths, "options": options})
 
 
 def template(codec: str, checkout: bool, options: str, pickle: bool) -> str:

@@ -101,10 +101,10 @@ class Encodec(Family):
 
     def encode_chunk(self, model: Any, sound: Tensor, codebooks: int) -> tuple[Tensor, Tensor]:
         # The model cuts what it is given as well; of a whole chunk its first one is all of it, what follows is the overlap.
-        found = self._encoded(model, sound, codebooks)
-        scale = found.audio_scales[0]
+        output = self._encoded(model, sound, codebooks)
+        scale = output.audio_scales[0]
         scales = torch.ones(len(sound)) if scale is None else scale.reshape(-1).float().cpu()
-        return found.audio_codes[0][:, :codebooks], scales
+        return output.audio_codes[0][:, :codebooks], scales
 
     def decode_chunks(self, model: Any, codes: Sequence[Tensor], scales: Tensor) -> Tensor:
         scale = [s.reshape(1, 1) if model.config.normalize else None for s in scales]

@@ -225,8 +225,8 @@ class Adapt(AutoencoderStage):
         for excerpt in self.fixed:
             audio = excerpt.audio(0, len(excerpt.true))
             for name, latents in (("true", excerpt.true), ("rendered", excerpt.rendered)):
-                given = torch.from_numpy(np.array(latents, dtype=np.float32))[None].to(self.device)
-                estimate = self.autoencoder.decode(given)[0, 0].cpu()
+                inputs = torch.from_numpy(np.array(latents, dtype=np.float32))[None].to(self.device)
+                estimate = self.autoencoder.decode(inputs)[0, 0].cpu()
                 values.setdefault(f"{name}_{excerpt.segment.track}", []).append(
                     mel_distance(estimate, audio, SAMPLE_RATE)
                 )

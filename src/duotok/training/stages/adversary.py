@@ -58,8 +58,8 @@ class BandDiscriminator(nn.Module):
 
         def conv(inside: int, outside: int, kernel: tuple[int, int], stride: int = 1) -> nn.Module:
             padding = (kernel[0] // 2, kernel[1] // 2)
-            made: nn.Module = weight_norm(nn.Conv2d(inside, outside, kernel, (1, stride), padding))
-            return made
+            layer: nn.Module = weight_norm(nn.Conv2d(inside, outside, kernel, (1, stride), padding))
+            return layer
 
         self.stacks = nn.ModuleList(
             nn.ModuleList(
@@ -111,18 +111,19 @@ def judge(discriminators: Discriminators, estimate: Tensor, target: Tensor) -> d
     `adversarial` and `matching` are the decoder's (gradient to `estimate` alone), `discrimination` the discriminators'
     (gradient to them alone). Means over discriminators, maps and items.
     """
-    truth = discriminators(target)
-    lie = discriminators(estimate.detach())
-    heard = discriminators.fixed(estimate)
-    count = len(truth)
+    true_maps = discriminators(target)
+    detached_maps = discriminators(estimate.detach())
+    estimate_maps = discriminators.fixed(estimate)
+    count = len(true_maps)
     discrimination = sum(
-        (a[-1].float() - 1).square().mean() + b[-1].float().square().mean() for a, b in zip(truth, lie, strict=True)
+        (a[-1].float() - 1).square().mean() + b[-1].float().square().mean()
+        for a, b in zip(true_maps, detached_maps, strict=True)
     )
-    adversarial = sum((maps[-1].float() - 1).square().mean() for maps in heard)
+    adversarial = sum((maps[-1].float() - 1).square().mean() for maps in estimate_maps)
     gaps = [
         (a.float() - b.detach().float()).abs().mean() / b.detach().float().abs().mean().clamp_min(1e-3)
-        for mine, true in zip(heard, truth, strict=True)
-        for a, b in zip(mine[:-1], true[:-1], strict=True)
+        for maps_of_estimate, maps_of_target in zip(estimate_maps, true_maps, strict=True)
+        for a, b in zip(maps_of_estimate[:-1], maps_of_target[:-1], strict=True)
     ]
     return {
         "discrimination": torch.as_tensor(discrimination) / count,

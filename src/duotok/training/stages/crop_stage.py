@@ -56,10 +56,10 @@ class CropStageConfig(StageConfig):
         config = self.crops.model_copy(update={"mask_bins": bins})
         if split != "train":
             config = config.model_copy(update={"pseudo_mix": config.pseudo_mix.model_copy(update={"share": 0.0})})
-        made = CropBatches(store, split, mixture, seed=self.seed, batch_size=self.batch_size, config=config)
+        crops = CropBatches(store, split, mixture, seed=self.seed, batch_size=self.batch_size, config=config)
         if self.resident and split == "train":
-            made.resident = Resident(store, made.cut_from(), made.made_by, bins)
-        return made
+            crops.resident = Resident(store, crops.cut_from(), crops.made_by, bins)
+        return crops
 
 
 class CropStage(Stage):

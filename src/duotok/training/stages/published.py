@@ -67,14 +67,14 @@ def measured_sound(store: ShardStore, minutes: float, channels: int) -> Iterator
     """
     left = {track: minutes * 60 * FRAME_RATE / len(TRACKS) for track in TRACKS}
     for track in TRACKS:
-        found = rendered(store, track, "train")
-        if not found:
+        segments = rendered(store, track, "train")
+        if not segments:
             raise ConfigError(
                 f"{store.ranges.url}: no training segment with {track}; prepare some (duotok data prepare)"
             )
-        total = sum(int(store.frames[index]) for index in found)
+        total = sum(int(store.frames[index]) for index in segments)
         share = min(1.0, left[track] / total)
-        for index in found:  # the same share of every segment: short pieces of all recordings, not all of a few
+        for index in segments:  # the same share of every segment: short pieces of all recordings, not all of a few
             frames = int(store.frames[index])
             count = min(frames, PIECE, max(25, round(share * frames)))
             if left[track] > 0:
@@ -112,8 +112,8 @@ def adopt(folder: Path, store: ShardStore, runs: Path, minutes: float = 30.0) ->
     if checkpoints(run):
         raise ConfigError(f"{run}: there is an autoencoder already; choose another --runs folder")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    heard = measure(autoencoder, measured_sound(store, minutes, autoencoder.channels), device)
-    config = PublishedConfig(model=autoencoder.config, minutes_measured=round(heard, 3), best=None)
+    measured_minutes = measure(autoencoder, measured_sound(store, minutes, autoencoder.channels), device)
+    config = PublishedConfig(model=autoencoder.config, minutes_measured=round(measured_minutes, 3), best=None)
     nothing = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     run.mkdir(parents=True, exist_ok=True)
     return save_checkpoint(run, PublishedAutoencoder(config, autoencoder.cpu()), nothing, 0)

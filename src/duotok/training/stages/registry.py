@@ -132,8 +132,12 @@ def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
         checkpoint = best(needs.run(config, "teacher_from"))
         separator = MiniSeparator(load_separator(checkpoint).to(device_of(config)), stems=STEMS)
         return separator, stamp(checkpoint, "separator"), origin_of(checkpoint, "separator")
-    given = {"weights": config.teacher_weights}
-    return separator_by_name(config.teacher, **given, stems=STEMS), separator_stamp(config.teacher, **given), None
+    arguments = {"weights": config.teacher_weights}
+    return (
+        separator_by_name(config.teacher, **arguments, stems=STEMS),
+        separator_stamp(config.teacher, **arguments),
+        None,
+    )
 
 
 def _stage3(config: Any, needs: Needs) -> Stage:
@@ -172,9 +176,11 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     return stage
 
 
-def _check_width(key: str, mine: int, theirs: int, checkpoint: Path) -> None:
-    if mine != theirs:
-        raise ConfigError(f"{key} = {mine}, but what {checkpoint.parent} gives is {theirs} wide; set {key}={theirs}")
+def _check_width(key: str, width: int, expected_width: int, checkpoint: Path) -> None:
+    if width != expected_width:
+        raise ConfigError(
+            f"{key} = {width}, but what {checkpoint.parent} gives is {expected_width} wide; set {key}={expected_width}"
+        )
 
 
 def _derive_codes(
@@ -235,8 +241,8 @@ def config_class(name: str) -> type[StageConfig]:
     if name not in BUILDERS:
         raise ConfigError(f"stage '{name}' is unknown; there are {', '.join((*NAMES, 'lm'))}")
     module, config, _ = BUILDERS[name]
-    named: type[StageConfig] = getattr(import_module(f"duotok.training.stages.{module}"), config)
-    return named
+    stage_config: type[StageConfig] = getattr(import_module(f"duotok.training.stages.{module}"), config)
+    return stage_config
 
 
 def build_stage(name: str, config: Path, overrides: list[str], needs: Needs) -> Stage:

@@ -123,9 +123,9 @@ class Stage3(CropStage):
     def parameter_groups(self) -> list[dict[str, Any]]:
         new = [p for p in self.tokenizer.branches.parameters() if p.requires_grad]
         chosen = {id(p) for p in new}
-        rest = [p for p in self.tokenizer.parameters() if p.requires_grad and id(p) not in chosen]
+        others = [p for p in self.tokenizer.parameters() if p.requires_grad and id(p) not in chosen]
         # The map is a linear change of a frozen basis: decaying it would shrink the codebook away from the features.
-        return [{"params": new, "weight_decay": 0.0}, {"params": rest, "scale": self.config.upper_lr_scale}]
+        return [{"params": new, "weight_decay": 0.0}, {"params": others, "scale": self.config.upper_lr_scale}]
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         batch = self.filled(batch)

@@ -45,12 +45,12 @@ class Tools:
     def torch(self) -> Any:
         """torch; from now on every `load_state_dict` tells what it left unfilled."""
         torch = importlib.import_module("torch")
-        real = torch.nn.Module.load_state_dict
+        original = torch.nn.Module.load_state_dict
 
-        def load_state_dict(module: Any, *arguments: Any, **named: Any) -> Any:
-            found = real(module, *arguments, **named)
-            self.report(type(module).__name__, getattr(found, "missing_keys", ()))
-            return found
+        def load_state_dict(module: Any, *arguments: Any, **keywords: Any) -> Any:
+            result = original(module, *arguments, **keywords)
+            self.report(type(module).__name__, getattr(result, "missing_keys", ()))
+            return result
 
         torch.nn.Module.load_state_dict = load_state_dict
         return torch
@@ -82,13 +82,13 @@ def checked(paths: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
                 "%s: may be a pickle, which can run code when it is opened; if you trust where it is from, set "  # noqa: UP031
                 "trust_pickle: true" % path
             )
-    found = [hashed(path) for path in paths]
-    wanted = settings.get("sha256")
-    if wanted and found[0]["sha256"] != wanted:
+    files = [hashed(path) for path in paths]
+    expected_hash = settings.get("sha256")
+    if expected_hash and files[0]["sha256"] != expected_hash:
         raise Refused(
-            "%s: sha256 %s, not %s as the settings say" % (paths[0], found[0]["sha256"], wanted)  # noqa: UP031
+            "%s: sha256 %s, not %s as the settings say" % (paths[0], files[0]["sha256"], expected_hash)  # noqa: UP031
         )
-    return found
+    return files
 
 
 def loaded(adapter: Any, settings: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
@@ -127,8 +127,8 @@ def answered(model: Any, request: dict[str, Any]) -> dict[str, Any]:
         return {"done": model.facts}
     if do not in ("encode", "decode", "vectors"):
         raise Refused("no request '%s'" % do)  # noqa: UP031
-    given = request["sounds" if do == "encode" else "codes"]
-    inputs = {stream: numpy.load(path, allow_pickle=False) for stream, path in given.items()}
+    input_paths = request["sounds" if do == "encode" else "codes"]
+    inputs = {stream: numpy.load(path, allow_pickle=False) for stream, path in input_paths.items()}
     done = {}
     for stream, array in one_each(model, do, inputs).items():
         path = os.path.join(request["out"], "%s.%s.npy" % (stream, do))  # noqa: UP031
@@ -138,7 +138,7 @@ def answered(model: Any, request: dict[str, Any]) -> dict[str, Any]:
     return {"done": done}
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     return str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)  # noqa: UP031
 
 
@@ -153,10 +153,10 @@ def adapter_of(path: str) -> Any:
 
 def leave_with_parent() -> None:
     """End this process, whatever it is doing, once the one that started it is gone."""
-    born_of = os.getppid()
+    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == born_of:
+        while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
@@ -175,14 +175,14 @@ def serve(path: str, settings: dict[str, Any]) -> None:
         adapter = adapter_of(path)
         model, files = loaded(adapter, settings)
     except BaseException as error:
-        answer({"fatal": told(error)})
+        answer({"fatal": error_text(error)})
         return
     answer({"ready": str(getattr(model, "version", "")), "describe": model.facts, "checkpoint": files})
     for line in sys.stdin:
         try:
             answer(answered(model, json.loads(line)))
         except Exception as error:
-            answer({"error": told(error)})
+            answer({"error": error_text(error)})
 
 
 if __name__ == "__main__":

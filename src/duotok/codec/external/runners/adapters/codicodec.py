@@ -42,8 +42,8 @@ class CoDiCodec:
         }  # fmt: skip
 
     def encode(self, sound: Any) -> Any:
-        found = self.model.encode(self.torch.from_numpy(sound), discrete=True)  # [chunks, 128]
-        return found.reshape(1, -1)[:, : sound.shape[1] // self.block * self.per_block].cpu().numpy()
+        indices = self.model.encode(self.torch.from_numpy(sound), discrete=True)  # [chunks, 128]
+        return indices.reshape(1, -1)[:, : sound.shape[1] // self.block * self.per_block].cpu().numpy()
 
     def decode(self, codes: Any) -> Any:
         self.torch.manual_seed(self.seed)  # it samples

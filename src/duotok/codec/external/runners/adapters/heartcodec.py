@@ -47,10 +47,10 @@ class HeartCodec:
 
     def decode(self, codes: Any) -> Any:
         self.torch.manual_seed(self.seed)
-        given = self.torch.from_numpy(codes).long().to(self.device)
-        return self.model.detokenize(given, disable_progress=True, **self.how).cpu().numpy()
+        indices = self.torch.from_numpy(codes).long().to(self.device)
+        return self.model.detokenize(indices, disable_progress=True, **self.how).cpu().numpy()
 
     def vectors(self, stream: str, codes: Any) -> Any:
-        given = self.torch.from_numpy(codes).long().to(self.device)
+        indices = self.torch.from_numpy(codes).long().to(self.device)
         with self.torch.no_grad():
-            return self.model.flow_matching.vq_embed.get_output_from_indices(given.T[None])[0].cpu().numpy()
+            return self.model.flow_matching.vq_embed.get_output_from_indices(indices.T[None])[0].cpu().numpy()

@@ -50,18 +50,18 @@ class Levo:
         }  # fmt: skip
 
     def encode(self, sounds: dict[str, Any]) -> dict[str, Any]:
-        given = [self.torch.from_numpy(sounds[track]) for track in TRACKS]
-        frames = given[0].shape[1] // FRAME
-        found = self.model.sound2code(*given)  # two of [1, 1, frames + 1]
-        return {track: codes[0, :, :frames].cpu().numpy() for track, codes in zip(TRACKS, found)}  # noqa: B905
+        waves = [self.torch.from_numpy(sounds[track]) for track in TRACKS]
+        frames = waves[0].shape[1] // FRAME
+        codes_of_tracks = self.model.sound2code(*waves)  # two of [1, 1, frames + 1]
+        return {track: codes[0, :, :frames].cpu().numpy() for track, codes in zip(TRACKS, codes_of_tracks)}  # noqa: B905
 
     def decode(self, codes: dict[str, Any]) -> Any:
         self.torch.manual_seed(self.seed)  # it samples
-        given = [self.torch.from_numpy(codes[track]).long()[None] for track in TRACKS]
-        return self.model.code2sound(given, num_steps=self.steps, disable_progress=True).cpu().numpy()
+        indices = [self.torch.from_numpy(codes[track]).long()[None] for track in TRACKS]
+        return self.model.code2sound(indices, num_steps=self.steps, disable_progress=True).cpu().numpy()
 
     def vectors(self, stream: str, codes: Any) -> Any:
-        own = self.model.model.rvq_bestrq_emb if stream == TRACKS[0] else self.model.model.rvq_bestrq_bgm_emb
-        given = self.torch.from_numpy(codes).long()[None].to(self.model.device)
+        quantizer = self.model.model.rvq_bestrq_emb if stream == TRACKS[0] else self.model.model.rvq_bestrq_bgm_emb
+        indices = self.torch.from_numpy(codes).long()[None].to(self.model.device)
         with self.torch.no_grad():
-            return own.from_codes(given)[0][0].T.cpu().numpy()
+            return quantizer.from_codes(indices)[0][0].T.cpu().numpy()

@@ -54,8 +54,8 @@ class Moss:
     def encode(self, sound: Any) -> Any:
         wave = self.torch.from_numpy(sound)[None].to(self.device)
         with self.torch.no_grad():
-            found = self.model.encode(wave, num_quantizers=self.codebooks, return_dict=True)
-        return found.audio_codes[:, 0].cpu().numpy()  # [codebooks, batch, frames]
+            output = self.model.encode(wave, num_quantizers=self.codebooks, return_dict=True)
+        return output.audio_codes[:, 0].cpu().numpy()  # [codebooks, batch, frames]
 
     def decode(self, codes: Any) -> Any:
         with self.torch.no_grad():

@@ -54,10 +54,10 @@ class MuCodec:
 
     def decode(self, codes: Any) -> Any:
         self.torch.manual_seed(self.seed)  # it samples
-        given = self.torch.from_numpy(codes).long()[None]
-        return self.model.code2sound(given, num_steps=self.steps, disable_progress=True).cpu().numpy()
+        indices = self.torch.from_numpy(codes).long()[None]
+        return self.model.code2sound(indices, num_steps=self.steps, disable_progress=True).cpu().numpy()
 
     def vectors(self, stream: str, codes: Any) -> Any:
-        given = self.torch.from_numpy(codes).long()[None].to(self.model.device)
+        indices = self.torch.from_numpy(codes).long()[None].to(self.model.device)
         with self.torch.no_grad():
-            return self.model.model.rvq_muencoder_emb.from_codes(given)[0][0].T.cpu().numpy()
+            return self.model.model.rvq_muencoder_emb.from_codes(indices)[0][0].T.cpu().numpy()

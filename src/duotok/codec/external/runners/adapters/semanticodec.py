@@ -67,13 +67,13 @@ class SemantiCodec:
 
     def encode(self, sound: Any) -> Any:
         wave, torch = self.torch.from_numpy(sound), self.torch
-        wanted = wave.shape[1] // PATCH * self.per_block
+        frames = wave.shape[1] // PATCH * self.per_block
         segments = wave.shape[1] // SEGMENT + 1  # it adds silence also to what is full
         wave = torch.nn.functional.pad(wave, (0, segments * SEGMENT - wave.shape[1]))
         mel = self.fbank(wave, RATE, target_length=FRAMES * segments)["ta_kaldi_fbank"].unsqueeze(0).squeeze(1)
         with torch.no_grad():
             tokens = self.model.encoder(mel.to(self.model.device))  # [1, frames, 2]
-        return tokens[0, :wanted].T.cpu().numpy()
+        return tokens[0, :frames].T.cpu().numpy()
 
     def decode(self, codes: Any) -> Any:
         self.torch.manual_seed(self.seed)  # it samples

@@ -1,4 +1,4 @@
-"""DuoTok: sound to two token streams and back; what a whole bundle does together.
+"""DuoTok: sound to two token streams and back, with all parts of a bundle.
 
 `DuoTok` is a `Codec` (`contract.py`), as other tokenizers are.
 """
@@ -45,9 +45,9 @@ PRECISIONS = ("fp32", "bf16", "int8")
 class DuoTok:
     """A whole model. Make one with `from_pretrained`, or from trained modules with `from_modules`.
 
-    separator: what splits a mix; the bundle's own unless something else with `sample_rate` and `separate` is set.
-    precision: what the blocks of the tokenizer run in while encoding, "fp32", "bf16" (faster on a GPU) or "int8" (faster
-    on a CPU); some tokens then come out otherwise (docs/tokens.md).
+    separator: splits a mix into stems; the bundle's own, unless another object with `sample_rate` and `separate` is set.
+    precision: number format of the tokenizer's blocks while encoding: "fp32", "bf16" (faster on a GPU) or "int8" (faster on
+    a CPU). With the last two some tokens differ (docs/tokens.md).
     """
 
     sample_rate = SAMPLE_RATE
@@ -95,9 +95,9 @@ class DuoTok:
     ) -> DuoTok:
         """Open a bundle: "mini" (comes with the package), a folder, or `owner/name` on the Hugging Face hub.
 
-        revision: branch, tag or commit of the repository; local_files_only: take what the hub's cache has here, and ask nobody.
-        Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged,
-        ConfigError for a precision that does not exist or cannot be had here.
+        revision: branch, tag or commit of the repository; local_files_only: use the hub's local cache alone, without the network.
+        Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged, and
+        ConfigError for a precision that does not exist or is not available on this machine.
         """
         bundle = Bundle(find_bundle(name, revision, local_files_only))
         model = cls(bundle.config, bundle.load, bundle.values, device, precision)
@@ -113,7 +113,7 @@ class DuoTok:
         return cls(config, lambda part: modules[part])
 
     def save_pretrained(self, folder: str | Path, card: str = "", storage: Storage = "float32") -> Path:
-        """Write a bundle folder, its matrices stored so; card: text of README.md, by default that of the bundle it came from.
+        """Write a bundle folder. storage: number format of its matrices; card: text of README.md, by default the opened bundle's.
 
         Raises BundleError when it cannot be written.
         """
@@ -132,10 +132,11 @@ class DuoTok:
         message: str = "",
         token: str | None = None,
     ) -> str:
-        """Give the model to a repository (`owner/name`) of the Hugging Face hub as a bundle with its card; the address of the commit.
+        """Upload the model as a bundle with its card to a repository (`owner/name`) of the Hugging Face hub. Returns the address of
+        the commit.
 
-        The repository is made where there is none. revision: a branch other than the main one. Raises BundleError when the hub does not
-        take it. For a bundle folder as it lies: `huggingface_hub.upload_folder`.
+        The repository is created if necessary. revision: a branch other than the main one. Raises BundleError when the upload
+        fails. To upload an existing bundle folder unchanged: `huggingface_hub.upload_folder`.
         """
         with tempfile.TemporaryDirectory(prefix="duotok-") as place:
             folder = self.save_pretrained(Path(place) / self.model_id.replace("/", "-"), card, storage)
@@ -153,7 +154,7 @@ class DuoTok:
 
     @property
     def encoder(self) -> Tokenizer:
-        """The tokenizer as it encodes: in 8 bits where that was asked for."""
+        """The tokenizer that encodes: in 8 bits if `precision` is "int8"."""
         if self._encoder is None:
             self._encoder = int8_encoder(self.tokenizer) if self.precision == "int8" else self.tokenizer
         return self._encoder
@@ -168,7 +169,7 @@ class DuoTok:
 
     @property
     def separator(self) -> StemSeparator | None:
-        """What splits a mix; None when the bundle has no separator and none was set."""
+        """The separator that splits a mix; None when the bundle has no separator and none was set."""
         if self._separator is None and self.config.separator is not None:
             self._separator = MiniSeparator(cast(BSRoFormer, self._part("separator")))
         return self._separator
@@ -179,7 +180,7 @@ class DuoTok:
 
     @property
     def separator_source(self) -> SourceFile | None:
-        """What token files say of the separator (see `duotok.separation.identity`); None where there is none."""
+        """The identity of the separator in token files (see `duotok.separation.identity`); None without a separator."""
         separator = self.separator
         if separator is None:
             return None
@@ -227,13 +228,12 @@ class DuoTok:
         progress: Progress | None = None,
     ) -> DualTokens:
         """Tokens of a song: a path, or samples at `rate`: a tensor or array `[samples]`, `[channels, samples]` or
-        `[samples, channels]`, or what else `duotok.audio.arrays.sound_of` takes.
+        `[samples, channels]`, or any other input of `duotok.audio.arrays.sound_of`.
 
-        Give the mix, and it is separated; give both stems, or one stem and the mix, and it is not. One gain for both
-        tracks brings the mix to the bundle's loudness and is kept with the tokens. A token depends on the sound and on
-        `plan` alone; batch_size > 1 runs several windows at once, worth it on a GPU, where rounding may then move a
-        code that was near a tie. progress(fraction) is called as it goes. Raises AudioError for sound that cannot be
-        used.
+        The mix alone is separated; both stems, or one stem and the mix, are used as they are. One gain for both tracks
+        brings the mix to the bundle's loudness and is kept with the tokens. A token depends on the sound and on `plan`
+        alone. batch_size > 1 runs several windows at once, which pays on a GPU, where rounding may then change a code that
+        was near a tie. progress(fraction) is called during encoding. Raises AudioError for sound that cannot be used.
         """
         if not isinstance(plan, WindowPlan | None) or not isinstance(batch_size, int):
             raise ConfigError(f"plan {plan!r}, batch_size {batch_size!r}: give a WindowPlan and a whole number")
@@ -287,7 +287,7 @@ class DuoTok:
 
     @staticmethod
     def _warn_too_quiet(name: str, peak: float) -> None:
-        """A song that the meter's gate (-70 LUFS) lets nothing of through."""
+        """Warn of a song that is entirely below the gate (-70 LUFS) of the loudness meter."""
         if peak == 0:
             log.warning("%s: silent; its tokens are those of silence", name)
         else:
@@ -298,9 +298,9 @@ class DuoTok:
             )
 
     def _gain(self, loudness: float) -> float:
-        """dB that bring `loudness` (LUFS) to the bundle's, in hundredths; 0 for silence.
+        """The gain in dB that brings `loudness` (LUFS) to the bundle's, to hundredths; 0 for silence.
 
-        Rounded, so that the last bits of a separator's sum, which depend on the number of threads, move no token.
+        It is rounded because the last bits of a separator's sum depend on the number of threads, and must change no token.
         """
         if not math.isfinite(loudness):
             return 0.0
@@ -377,16 +377,16 @@ class DuoTok:
             )
 
     def check_renders(self) -> None:
-        """Raises BundleError when tokens cannot be decoded: a bundle of a tokenizer alone."""
+        """Raises BundleError when tokens cannot be decoded, as with a bundle of a tokenizer alone."""
         if not self.config.renders:
             raise BundleError(
                 f"model '{self.model_id}' has no renderer, it only encodes; train stage 4 and bundle it without --tokens-only"
             )
 
     def render_settings(self, settings: RenderSettings | None = None, **changes: Any) -> RenderSettings:
-        """How tokens are rendered: `settings`, or the bundle's own, with `changes`; those that are None change nothing.
+        """The settings of rendering: `settings`, or the bundle's own, with `changes`; those that are None change nothing.
 
-        Raises ConfigError for a setting that does not exist or cannot be.
+        Raises ConfigError for an unknown setting or an invalid value.
         """
         defaults = self.config.codec
         chosen = settings or RenderSettings(
@@ -441,7 +441,7 @@ class DuoTok:
             for name in tracks
         ]  # fmt: skip
         gain = 10 ** (-dual.gain_db / 20)
-        # The tracks are cut alike, so their blocks lie side by side.
+        # All tracks are cut into the same blocks.
         for blocks in zip(*streams, strict=True):
             yield {name: block * gain for name, block in zip(tracks, blocks, strict=True)}
 
@@ -485,7 +485,7 @@ class DuoTok:
 
     @torch.inference_mode()
     def code_vectors(self, tokens: DualTokens, track: str) -> Tensor:
-        """What the renderer of a track hears: `[frames, condition_dim]`, code vectors or (DiTConfig.condition) proj out."""
+        """The condition of a track's renderer `[frames, condition_dim]`: code vectors or proj out, by `DiTConfig.condition`."""
         kind = self.dit(_check_track(track)).config.condition
         return self.tokenizer.condition(tokens[track].to(self.device), track, kind)[0]
 

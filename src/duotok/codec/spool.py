@@ -1,8 +1,8 @@
-"""A song on its way to the encoder: from files or tensors to two mono tracks at 24 kHz, spooled to disk in one pass.
+"""Prepares a song for the encoder: from files or tensors to two mono tracks at 24 kHz, spooled to disk in one pass.
 
-However long the song is, memory holds a few blocks: sound is read, separated where stems are not given, measured
-(loudness of the mix) and resampled block by block; what the encoder needs lies in two temporary files without a name,
-which vanish with the process.
+Memory holds only a few blocks, however long the song is. Sound is read, separated where stems are not given, measured
+(loudness of the mix) and resampled block by block. The input of the encoder is kept in two unnamed temporary files,
+which the system removes with the process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 BLOCK_SECONDS = 10.0
 MONO_FRAME = FRAME_SAMPLES * ANALYSIS_RATE // SAMPLE_RATE
-# Lossy files of one song differ by some padding; more than this is worth a word.
+# Lossy files of one song differ by some padding; a larger difference gives a warning.
 TOLERATED_SAMPLES = SAMPLE_RATE // 5
 
 Progress = Callable[[float], None]
@@ -79,7 +79,7 @@ class AudioSource:
 
     @property
     def expected_samples(self) -> int:
-        """Samples at 48 kHz, as the file's header has it."""
+        """Samples at 48 kHz, according to the file's header."""
         if isinstance(self._source, Tensor):
             return resampled_length(self._source.shape[-1], self._rate, SAMPLE_RATE)
         info = probe(self._source)
@@ -99,7 +99,7 @@ class AudioSource:
             )
 
     def _blocks_at_48_khz(self) -> Iterator[Tensor]:
-        """The same as the source has it."""
+        """The blocks without high-pass and polarity fix."""
         if not isinstance(self._source, Tensor):
             yield from stream(self._source, SAMPLE_RATE, 2, BLOCK_SECONDS)
             return
@@ -112,7 +112,7 @@ class AudioSource:
 
 
 class StemSeparator(Protocol):
-    """What is asked of a separator (see `duotok.separation`); with a `stream` method long songs need little memory."""
+    """The interface of a separator (see `duotok.separation`); with a `stream` method, long songs need little memory."""
 
     @property
     def sample_rate(self) -> int: ...
@@ -125,7 +125,7 @@ def _pad(block: Tensor, samples: int) -> Tensor:
 
 
 def _paired_blocks(first: AudioSource, second: AudioSource, first_leads: bool) -> Iterator[Pair]:
-    """Blocks of two sounds together; the shorter is filled with silence, or `second` cut when `first_leads`."""
+    """Pairs of blocks of two sounds. The shorter sound is padded with silence; with `first_leads`, `second` is cut to `first`."""
     one, two = first.blocks(), second.blocks()
     empty = torch.zeros(2, 0)
     lengths = [0, 0]
@@ -155,9 +155,9 @@ def _resampled(blocks: Iterable[Tensor], from_rate: int, to_rate: int) -> Iterat
 
 
 class _Polarity:
-    """Blocks with the sign with which a separator is to hear them: the first clear sample of the left channel is positive.
+    """Blocks with a normalised sign for the separator: the first clear sample of the left channel is positive.
 
-    A separator is no odd function; so a song and its negative would not be taken apart alike.
+    A separator is not an odd function, so it would split a song and its negative differently.
     """
 
     CLEAR = 0.01
@@ -175,7 +175,7 @@ class _Polarity:
             yield block if self.sign >= 0 else -block
 
     def undo(self, block: Tensor) -> Tensor:
-        """What came of such blocks, with the sign of the source."""
+        """A separated block with the sign of the source."""
         return block if self.sign >= 0 else -block
 
 
@@ -201,16 +201,16 @@ def _separated(mix: AudioSource, separator: StemSeparator) -> Iterator[Pair]:
         yield signed.undo(rest[0]), signed.undo(rest[1])
 
 
-# A stem belongs to a mix when it is in it at the same time and level: else the mix minus it is no track.
+# A stem belongs to a mix when it is contained in it at the same time and level. Otherwise the mix minus the stem is no track.
 TOLERATED_LAG = 0.002
-TOLERATED_DB = 3.0  # what voice and band have in common moves the measured level by a dB or two
+TOLERATED_DB = 3.0  # correlation of voice and band shifts the measured level by a dB or two
 SAID_DB = 1.5
 LEAST_COHERENCE = 0.001
 WORTH_A_WORD_DB = -20.0
 
 
 def _check_stem(mix: AudioSource, stem: AudioSource, fit: Fit | None) -> None:
-    """The rule for a mix and one stem. Raises AudioError where the difference of the two would not be the other track."""
+    """Check a stem against its mix. Raises AudioError where the difference of the two would not be the other track."""
     if fit is None:
         return
     wrong = []
@@ -232,7 +232,7 @@ def _check_stem(mix: AudioSource, stem: AudioSource, fit: Fit | None) -> None:
 
 
 def _check_stems(mix: AudioSource, fit: Fit | None) -> None:
-    """The rule for a mix and both stems: the stems are used as they are, and a word is said where they do not make the mix."""
+    """Check both stems against the mix: they are used as they are, with a warning where their sum is not the mix."""
     if fit is not None and (fit.residual_db > WORTH_A_WORD_DB or abs(fit.lag) > TOLERATED_LAG):
         log.warning(
             "%s: is not the sum of the two stems (%s); the stems are used as they are, the song is not", mix.name, fit
@@ -284,7 +284,7 @@ class Spool:
         self.n_samples = 0
         self.loudness = float("-inf")
         self.peak = 0.0
-        # Without a name from the start, so that nothing stays even after a kill.
+        # The files have no name, so that nothing is left behind even after a kill.
         self._files: list[IO[bytes]] = [tempfile.TemporaryFile(prefix="duotok-") for _ in TRACKS]  # noqa: SIM115
 
     def __enter__(self) -> Spool:

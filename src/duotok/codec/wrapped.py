@@ -1,6 +1,6 @@
 """DAC, EnCodec, Mimi and X-Codec of the transformers library behind the codec contract.
 
-They know one sound. Of a song, each track is coded by itself, with the same model.
+These codecs have a single stream. Each track of a song is coded separately, with the same model.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ CHOICES = (*TRACKS, "mix")
 WINDOW_SECONDS = 20.0
 SCALE = "scale"
 FORMAT = 1
-"""Goes into the hash: to be raised when the same model and plan would give other tokens."""
+"""Part of the hash; raise it when the same model and plan would give other tokens."""
 
 
 class TransformersCodec:
     """Make one with `from_pretrained`.
 
-    plan: windows in frames of this codec. Long sound is cut into them, each sees the plan's context beyond what is kept of
-    it, and a token depends on the sound and the plan alone. Sound is taken at its own loudness. Models that code overlapping
-    chunks have those instead of a plan, and their tokens hold `scale`, float32 `[1, chunks]`, beside the codes of each stream.
+    plan: windows in frames of this codec. Long sound is cut into windows, each with the plan's context around the part that is
+    kept, and a token depends on the sound and the plan alone. The loudness of the sound is not changed. Models that code
+    overlapping chunks use these instead of a plan, and their tokens have `scale`, float32 `[1, chunks]`, beside the codes of
+    each stream.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class TransformersCodec:
         plan: WindowPlan | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        """content: hash of configuration and weights, to which codebooks and plan are added. Raises ConfigError for codebooks
-        or tracks that there are not, or a plan for a model with chunks."""
+        """content: hash of configuration and weights, to which codebooks and plan are added. Raises ConfigError for unknown
+        codebooks or tracks, or a plan for a model with chunks."""
         if not shape.least <= codebooks <= shape.codebooks:
             raise ConfigError(f"{name}: {codebooks} codebooks; it can give {shape.least} to {shape.codebooks}")
         unknown = [track for track in tracks if track not in CHOICES]
@@ -86,9 +87,9 @@ class TransformersCodec:
     ) -> TransformersCodec:
         """Open a folder, or `owner/name` on the hub; `model_type` in its config.json says which family it is.
 
-        codebooks: the first so many (all); tracks: of vocals, accompaniment, mix (the first two). Raises BundleError for a
-        model that is missing, damaged, no codec, or only there as a pickle; MissingExtraError without transformers;
-        ConfigError for codebooks or tracks that there are not.
+        codebooks: how many are used, from the first (default: all); tracks: among vocals, accompaniment, mix (default: the first
+        two). Raises BundleError for a model that is missing, damaged, not a codec, or only available as a pickle;
+        MissingExtraError without transformers; ConfigError for unknown codebooks or tracks.
         """
         folder = find_folder(name)
         values = read_config(folder)
@@ -96,7 +97,7 @@ class TransformersCodec:
         files = weight_files(folder)
         model: Any = load_model(folder, family)
         shape = family.shape(model.config, str(folder))
-        # From what the model is, not from where it lies: the same weights are the same codec anywhere.
+        # Independent of the folder: the same weights are the same codec anywhere.
         title = f"{values['model_type']}-{shape.sample_rate / 1000:g}khz"
         chosen = shape.codebooks if codebooks is None else codebooks
         content = content_hash(values, files)
@@ -122,8 +123,8 @@ class TransformersCodec:
         return tuple(Stream(track, sizes) for track in self.tracks)
 
     def n_frames(self, n_samples: int) -> int:
-        """`ceil(n_samples / hop)`, samples at `sample_rate`; with chunks, that in each of them (`Chunks`). Raises ValueError for
-        less than one."""
+        """`ceil(n_samples / hop)`, samples at `sample_rate`; with chunks, the sum of that over the chunks (`Chunks`). Raises
+        ValueError for less than one sample."""
         return self.layout.n_frames(n_samples)
 
     # -- sound to tokens ---------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ class TransformersCodec:
         sources = {"mix": audio, "vocals": vocals, "accompaniment": accompaniment}
         with Sounds(sources, rate, self.tracks, self.shape.sample_rate, self.shape.channels) as sounds:
             pieces = self.layout.pieces(self.n_frames(sounds.n_samples))
-            if self.shape.chunk:  # the model fills its chunks itself, and silence would count in their loudness
+            if self.shape.chunk:  # the model pads its chunks itself; silence added here would change their loudness
                 pieces = [piece._replace(stop=min(piece.stop, sounds.n_samples)) for piece in pieces]
             codes: dict[str, Tensor] = {}
             beside: dict[str, dict[str, Tensor]] = {}
@@ -166,9 +167,9 @@ class TransformersCodec:
             return StreamTokens(codes, sounds.n_samples, beside=beside)
 
     def _codes(self, sound: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-        """Of `[batch, channels, samples]` the codes, int64 `[batch, codebooks, frames]`, and a scale each (none without chunks)."""
+        """Codes of `[batch, channels, samples]`, int64 `[batch, codebooks, frames]`, and a scale of each (none without chunks)."""
         expected_shape = [len(sound), self.codebooks, frames]
-        # The model's own precision, in case somebody changed it.
+        # The precision of the model may have been changed by the user.
         sound = sound.to(self.device, next(self.model.parameters()).dtype)
         if self.shape.chunk:
             raw_codes, scales = self.family.encode_chunk(self.model, sound, self.codebooks)
@@ -186,10 +187,10 @@ class TransformersCodec:
 
     @torch.inference_mode()
     def decode(self, tokens: Mapping[str, Tensor], track: str = "mix") -> Tensor:
-        """Sound `[channels, samples]` at `sample_rate` of one stream; "mix", where it is none, is the sum of all.
+        """Sound `[channels, samples]` at `sample_rate` of one stream; "mix", unless it is a stream, is the sum of all.
 
-        As many samples as were encoded where the tokens know it, otherwise whole frames. In windows, as encoding is. Raises
-        BundleError for tokens that are not of this codec, ConfigError for a stream that it does not have.
+        As many samples as were encoded if the tokens record that, otherwise whole frames. Decodes in the windows of encoding.
+        Raises BundleError for tokens of another codec, ConfigError for a stream that this codec does not have.
         """
         frames = check_tokens(self, tokens)
         if track != "mix" and track not in self.tracks:
@@ -212,13 +213,13 @@ class TransformersCodec:
         for piece in pieces:
             window_codes = codes[None, :, piece.start // hop : piece.stop // hop].to(self.device)
             decoded = self.family.decode(self.model, window_codes).float().cpu()[0]
-            # Odd strides lose a few samples at the end.
+            # Models with odd strides lose a few samples at the end.
             whole = torch.nn.functional.pad(decoded, (0, max(0, piece.frames * hop - decoded.shape[1])))
             blocks.append(whole[:, piece.keep_start * hop : piece.keep_stop * hop])
         return torch.cat(blocks, dim=1)
 
     def _scales(self, tokens: Mapping[str, Tensor], name: str, chunks: int) -> Tensor:
-        """float32 `[chunks]`. Raises BundleError when the tokens do not have them: the codes alone do not tell how loud it was."""
+        """The loudness of each chunk, float32 `[chunks]`. Raises BundleError when the tokens lack it: codes do not contain it."""
         scales = tokens.beside.get(name, {}).get(SCALE) if isinstance(tokens, StreamTokens) else None
         if scales is None:
             raise BundleError(
@@ -233,7 +234,7 @@ class TransformersCodec:
 
     @torch.inference_mode()
     def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the quantizer makes of the codes of each stream, before the decoder: float32 `[frames, width]`."""
+        """The quantizer's output for the codes of each stream, before the decoder: float32 `[frames, width]`."""
         check_tokens(self, tokens)
         return {
             track: self.family.vectors(self.model, tokens[track][None].to(self.device))[0].T.float().cpu()
@@ -242,7 +243,7 @@ class TransformersCodec:
 
     @torch.inference_mode()
     def codebook_vectors(self) -> dict[str, list[Tensor]]:
-        """What each code adds to the sum that the quantizer makes, less what code 0 adds: `[codes, width]` a codebook."""
+        """The vector of each code in the quantizer's sum, minus that of code 0: `[codes, width]` for each codebook."""
         size = self.shape.codebook_size
         codes = torch.zeros(1, self.codebooks, size, dtype=torch.int64, device=self.device)
         nothing = self.family.vectors(self.model, codes[..., :1])
@@ -255,7 +256,7 @@ class TransformersCodec:
 
 
 def batches(pieces: Sequence[Piece], size: int) -> Iterator[list[Piece]]:
-    """Pieces in their order, up to `size` together, and only such of one length."""
+    """Successive pieces in batches of up to `size`, all of one length within a batch."""
     batch: list[Piece] = []
     for piece in pieces:
         if batch and (len(batch) == size or piece.stop - piece.start != batch[0].stop - batch[0].start):

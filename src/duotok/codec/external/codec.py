@@ -1,4 +1,4 @@
-"""A tokenizer in an environment of its own behind the codec contract: sound goes to it in files, codes come back in files."""
+"""Implements the codec contract with a tokenizer in its own environment. Sound and codes are exchanged in files."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from duotok.tracks import TRACKS
 RUNNER = Path(__file__).parent / "runners" / "codec_runner.py"
 CHOICES = (*TRACKS, "mix")
 FORMAT = 1
-"""Goes into the hash: to be raised when the same weights and settings would give other tokens."""
+"""Part of the hash; raise it when the same weights and settings would give other tokens."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-"""Several packages fetch weights when they miss some; what codes mean must be what the settings say."""
+"""Several packages download missing weights, but the meaning of codes must be determined by the settings alone."""
 RATE_CLOSE = 1e-6
 
 
 class Facts(Config):
-    """What the other side says of itself. window, context: seconds (None: it cuts the sound itself)."""
+    """The runner's description of its tokenizer. window, context: seconds (window None: the tokenizer cuts the sound itself)."""
 
     sample_rate: int = Field(ge=1000, le=384_000)
     channels: int = Field(ge=1, le=2)
@@ -58,10 +58,10 @@ class Facts(Config):
 
 
 class ExternalCodec:
-    """Make one with `open`; a process is started and kept, so that weights load once. `close` ends it, as does the last
-    reference to the codec.
+    """Make one with `open`. A process is started and kept, so that weights load once. It ends with `close`, or when the codec
+    is garbage collected.
 
-    checkpoint: file, bytes and sha256 of each file of weights, as the other side read them.
+    checkpoint: file, bytes and sha256 of each weight file, as read by the runner.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class ExternalCodec:
         codebooks: int | None = None,
         tracks: Sequence[str] | None = None,
     ) -> None:
-        """Raises ConfigError when the environment is missing or the tokenizer cannot be loaded there; BundleError when what it
-        says does not fit what is published of it; ToolError when it hangs or dies."""
+        """Raises ConfigError when the environment is missing or the tokenizer cannot be loaded there; BundleError when its
+        description contradicts the published facts; ToolError when it hangs or dies."""
         self.entry: Entry = known.entry
         self.config, self._known = config, known
         self.device = device
@@ -108,7 +108,7 @@ class ExternalCodec:
             raise ConfigError(f"{path}: codec '{config.codec}' is not known; there are {', '.join(EXTERNAL)}")
         return cls(config, EXTERNAL[config.codec], device, codebooks, tracks)
 
-    # -- the other side ----------------------------------------------------------------------------------------------
+    # -- the runner --------------------------------------------------------------------------------------------------
 
     def _start(self) -> Facts:
         name = self.entry.name
@@ -140,7 +140,7 @@ class ExternalCodec:
         return facts
 
     def _check_checkpoint(self, files: Any) -> None:
-        """Raises BundleError when the other side does not say what it loaded, or something else than before."""
+        """Raises BundleError when the runner does not report what it loaded, or reports other weights than before."""
         whole = isinstance(files, list) and files and all(
             isinstance(file, dict) and {"file", "sha256", "bytes"} <= file.keys() and len(str(file["sha256"])) == 64
             for file in files
@@ -154,7 +154,7 @@ class ExternalCodec:
         self.checkpoint = files
 
     def _check_facts(self, facts: Facts) -> None:
-        """Raises BundleError when a tokenizer says other things than what is published of it: another model, or other code."""
+        """Raises BundleError when the description contradicts the published facts: another model, or other code."""
         entry, frame_rate = self.entry, facts.sample_rate * facts.per_block / facts.block
         problem = ""
         if facts.sample_rate not in self._known.rates:
@@ -179,7 +179,7 @@ class ExternalCodec:
         return chosen
 
     def _request(self, do: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """What the other side makes of arrays, by stream. Raises BundleError when it cannot, ToolError when it hangs or dies."""
+        """The runner's output for arrays, by stream. Raises BundleError when it fails, ToolError when it hangs or dies."""
         if not self._process.runs:  # it died in an earlier request
             self._start()
         with tempfile.TemporaryDirectory(prefix="duotok-codec-") as folder:
@@ -238,7 +238,7 @@ class ExternalCodec:
         accompaniment: Source | None = None,
         batch_size: int = 1,
     ) -> Tokens:
-        """As `TransformersCodec.encode`; batch_size has no effect, the other side takes one sound at a time."""
+        """As `TransformersCodec.encode`; batch_size has no effect, as the runner takes one sound at a time."""
         if not self.facts.encodes:
             raise BundleError(
                 f"{self.entry.name}: decodes only, no encoder of it was published; give it codes of its language model"
@@ -256,7 +256,7 @@ class ExternalCodec:
             return StreamTokens({track: torch.cat(rows, dim=1) for track, rows in code_parts.items()}, sounds.n_samples)
 
     def _codes(self, array: NDArray[Any] | None, track: str, frames: int) -> Tensor:
-        """int64 `[codebooks, frames]`. Raises BundleError for other shapes, and for codes that there are not."""
+        """int64 `[codebooks, frames]`. Raises BundleError for other shapes, and for codes outside their codebook."""
         expected_shape = (self.codebooks, frames)
         if array is None or array.shape != expected_shape or array.dtype.kind not in "iu":
             shape = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
@@ -306,14 +306,14 @@ class ExternalCodec:
         return torch.nn.functional.pad(sound[:, :samples], (0, max(0, samples - sound.shape[1])))
 
     def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the quantizer makes of the codes of each stream: float32 `[frames, width]`."""
+        """The quantizer's output for the codes of each stream: float32 `[frames, width]`."""
         check_tokens(self, tokens)
         return self._vectors(
             {name: np.ascontiguousarray(tokens[name].numpy().astype(np.int32)) for name in self.tracks}
         )
 
     def codebook_vectors(self) -> dict[str, list[Tensor]]:
-        """What each code adds to the vector that the quantizer makes, less what code 0 adds: `[codes, width]` a codebook."""
+        """The vector of each code in the quantizer's sum, minus that of code 0: `[codes, width]` for each codebook."""
         per_block, sizes = self.facts.per_block, self.facts.sizes
         tables: dict[str, list[Tensor]] = {track: [] for track in self.tracks}
         for k, size in enumerate(sizes):
@@ -342,7 +342,7 @@ class ExternalCodec:
 
 
 def _contents(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with what is in their files instead of where those lie."""
+    """Options with the hashes of their files in place of the paths."""
     contents = dict(options)
     for key in PATHS:
         if Path(str(contents.get(key) or "-")).is_file():

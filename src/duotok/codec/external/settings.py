@@ -1,4 +1,4 @@
-"""What a user says of a tokenizer in an environment of its own: a YAML file, opened as `external:FILE`."""
+"""A user's settings of a tokenizer in its own environment: a YAML file, opened as `external:FILE`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ExternalConfig(Config):
 
 
 def read_settings(path: Path) -> ExternalConfig:
-    """The settings with every path absolute. Raises ConfigError for what is missing or has no meaning."""
+    """The settings with every path absolute. Raises ConfigError for missing or invalid values."""
     config = load_config(ExternalConfig, path)
     if config.sha256 and not re.fullmatch(r"[0-9a-f]{64}", config.sha256):
         raise ConfigError(
@@ -54,7 +54,7 @@ def read_settings(path: Path) -> ExternalConfig:
 
 
 def template(codec: str, checkout: bool, options: str, pickle: bool) -> str:
-    """Such a file to be filled in."""
+    """The text of such a file, to be filled in."""
     lines = [f"codec: {codec}", "python: ~/envs/" + codec, "weights: PATH"]
     lines += ["checkout: PATH"] if checkout else []
     lines += (

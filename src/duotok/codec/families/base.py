@@ -1,4 +1,4 @@
-"""What every family of the transformers library is asked: its shape, codes, vectors and sound.
+"""The interface of every family of the transformers library: its shape, codes, vectors and sound.
 
 Sound is `[batch, channels, samples]`, codes int64 `[batch, codebooks, frames]`, vectors `[batch, width, frames]`.
 """
@@ -17,9 +17,9 @@ from duotok.codec.entry import Entry
 
 @dataclass(frozen=True)
 class Shape:
-    """What a configuration says. hop: samples of a frame; least: the fewest codebooks that can be asked for.
+    """Sizes from a configuration. hop: samples of a frame; least: the smallest number of codebooks that can be requested.
 
-    chunk, stride: samples of the overlapping chunks of a model that codes those; 0 for all others.
+    chunk, stride: samples of overlapping chunks; 0 for models without chunks.
     """
 
     sample_rate: int
@@ -33,7 +33,7 @@ class Shape:
 
 
 class Family(ABC):
-    """One kind of model. context: seconds that a window sees beyond what it keeps, on either side."""
+    """One kind of model. context: seconds of context on either side of the kept part of a window."""
 
     model_class: str
     context: float
@@ -41,7 +41,7 @@ class Family(ABC):
 
     @abstractmethod
     def shape(self, config: Any, name: str) -> Shape:
-        """Raises BundleError, beginning with `name`, for a variant that keeps no contract."""
+        """The sizes of a model. Raises BundleError, beginning with `name`, for a variant that cannot meet the codec contract."""
 
     @abstractmethod
     def encode(self, model: Any, sound: Tensor, codebooks: int) -> Tensor:
@@ -53,10 +53,10 @@ class Family(ABC):
 
     @abstractmethod
     def vectors(self, model: Any, codes: Tensor) -> Tensor:
-        """What the quantizer makes of codes: what the decoder hears."""
+        """The quantizer's output for codes, which is the decoder's input."""
 
     def encode_chunk(self, model: Any, sound: Tensor, codebooks: int) -> tuple[Tensor, Tensor]:
-        """For models with chunks: the codes of some of them, and the loudness of each: float32 `[batch]`."""
+        """For models with chunks: the codes of a batch of chunks, and the loudness of each: float32 `[batch]`."""
         raise NotImplementedError
 
     def decode_chunks(self, model: Any, codes: Sequence[Tensor], scales: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ ENTRIES = (
 
 
 class Encodec(Family):
-    """Convolutions and an LSTM, whose memory begins anew in every window: hence more context.
+    """Convolutions and an LSTM, whose state is reset in every window: hence more context.
 
-    Models with chunks (48 kHz) bring each chunk to one loudness and keep it as a number beside the codes.
+    Models with chunks (48 kHz) normalise the loudness of each chunk and store the scale beside the codes.
     """
 
     model_class = "EncodecModel"
@@ -100,7 +100,7 @@ class Encodec(Family):
         return vectors
 
     def encode_chunk(self, model: Any, sound: Tensor, codebooks: int) -> tuple[Tensor, Tensor]:
-        # The model cuts what it is given as well; of a whole chunk its first one is all of it, what follows is the overlap.
+        # The model cuts its input into chunks itself: of a whole chunk, its first chunk is all, and its second only the overlap.
         output = self._encoded(model, sound, codebooks)
         scale = output.audio_scales[0]
         scales = torch.ones(len(sound)) if scale is None else scale.reshape(-1).float().cpu()

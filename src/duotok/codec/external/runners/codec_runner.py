@@ -32,18 +32,18 @@ NO_PICKLES = (".safetensors", ".npy", ".json", ".yaml", ".yml", ".onnx")
 
 
 class Refused(Exception):
-    """What the user can fix; its text goes to them as it is."""
+    """An error that the user can fix; its text is shown unchanged."""
 
 
 class Tools:
-    """What adapters are given: torch, watched while it fills models."""
+    """Gives adapters torch, and records which weights it loads into models."""
 
     def __init__(self) -> None:
         self.filled = 0
         self.missing = []  # type: list[str]
 
     def torch(self) -> Any:
-        """torch; from now on every `load_state_dict` tells what it left unfilled."""
+        """torch, with every `load_state_dict` from now on recorded with its missing keys."""
         torch = importlib.import_module("torch")
         original = torch.nn.Module.load_state_dict
 
@@ -56,7 +56,7 @@ class Tools:
         return torch
 
     def report(self, model: str, missing: Any) -> None:
-        """A model was filled, but for these weights."""
+        """Record that a model was loaded, except for these weights."""
         self.filled += 1
         self.missing += ["%s.%s" % (model, key) for key in missing]  # noqa: UP031
 
@@ -71,7 +71,7 @@ def hashed(path: str) -> dict[str, Any]:
 
 
 def checked(paths: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The weight files, all there, none a pickle unless trusted, the first of them the one that was asked for."""
+    """Hashes of the weight files. Raises Refused if one is missing or an untrusted pickle, or the first is not the expected one."""
     if not paths:
         raise Refused("no weights; name them in the settings")
     for path in paths:
@@ -108,7 +108,7 @@ def loaded(adapter: Any, settings: dict[str, Any]) -> tuple[Any, list[dict[str, 
 
 
 def one_each(model: Any, do: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What the model makes of every stream: by itself, or of all at once for those that know more than one."""
+    """The model's output for every stream: for each separately, or for all at once with joint models."""
     if do == "vectors":
         return {stream: model.vectors(stream, codes) for stream, codes in inputs.items()}
     if getattr(model, "joint", False):
@@ -165,7 +165,7 @@ def leave_with_parent() -> None:
 
 def serve(path: str, settings: dict[str, Any]) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever the tool prints must not come between the answers
+    os.dup2(2, 1)  # the tool's own output must not mix with the answers
 
     def answer(line: dict[str, Any]) -> None:
         answers.write(json.dumps(line) + "\n")
@@ -186,7 +186,7 @@ def serve(path: str, settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    # Our own folder must not hide a package of the environment.
+    # The folder of this file must not hide a package of the environment.
     sys.path[:] = [place for place in sys.path if os.path.abspath(place) != os.path.dirname(os.path.abspath(__file__))]
     leave_with_parent()
     serve(sys.argv[1], json.loads(sys.argv[2]))

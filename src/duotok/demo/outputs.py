@@ -1,4 +1,4 @@
-"""What a demo leaves in its folder: the page, the figures, the tokens, pictures and sounds."""
+"""The files of a demo: the page, the measurements, the tokens, pictures and sounds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _sound_name(piece: str) -> str:
 
 
 def made_before(folder: Path) -> Callable[[Path], bool]:
-    """Whether a file of `folder` is as an earlier `save` left it: `facts.json` has the hashes of what it wrote."""
+    """Whether a file of `folder` is unchanged since an earlier `save`, by the hashes in `facts.json`."""
     try:
         known = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         files = dict(known["files"]) if known["made_by"] == MADE_BY else {}
@@ -44,7 +44,7 @@ def made_before(folder: Path) -> Callable[[Path], bool]:
     def mine(path: Path) -> bool:
         if path.name == FACTS:
             return bool(files)
-        # null: it was being written when that run was stopped
+        # null: that run was stopped while it wrote this file
         return path.name in files and path.is_file() and files[path.name] in (None, sha256(path))
 
     return mine
@@ -98,5 +98,5 @@ def _write_facts(report: DemoReport, folder: Path, files: Mapping[str, str | Non
 
 
 def _playable(audio: Tensor) -> Tensor:
-    """FLAC holds -1 to 1: louder sound is turned down as a whole rather than clipped."""
+    """FLAC holds samples from -1 to 1. Louder sound is scaled down as a whole instead of clipped."""
     return audio / torch.clamp(audio.abs().max(), min=1.0)

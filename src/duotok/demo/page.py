@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing but itself. What stands in it and how it looks: `templates/`."""
+"""The report as one self-contained HTML file. Its text and style are in `templates/`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Player:
 
 @dataclass(frozen=True)
 class Compared:
-    """A measure of what the tokens gave and of what Opus gave at `kbps`; higher: whether more is better."""
+    """A measurement of the decoded tokens and of Opus at `kbps`; higher: whether larger values are better."""
 
     title: str
     ours: float
@@ -69,7 +69,7 @@ def audio_uri(audio: Tensor) -> str:
     """`[channels, samples]` at 48 kHz as MP3 in a `data:` address (MP3: every browser plays it)."""
     peak = float(audio.abs().max())
     buffer = io.BytesIO()
-    # Ten minutes of seven players must still open: longer songs get a lower rate.
+    # Longer songs get a lower bit rate, so that a page with seven players of ten minutes still opens.
     level = 0.35 if audio.shape[1] < 100 * SAMPLE_RATE else 0.7
     soundfile.write(
         buffer,
@@ -92,7 +92,7 @@ def _player(track: str, title: str, note: str, audio: Tensor, side: str = "") ->
 
 
 def _players(report: DemoReport) -> Iterator[Player]:
-    """Before and after in turn: the song, then its tracks."""
+    """The players of the song and then of its tracks, each before and after coding."""
     yield _player("mix", "The song", "original", report.sounds["mix"])
     yield _player("mix", "The song", "both decoded tracks together", report.decoded["mix"])
     origin = "as given" if report.true_stems else "separated from the song"
@@ -147,7 +147,7 @@ def _strip(report: DemoReport, track: str, vectors: Tensor) -> Strip:
 
 
 def _facts(report: DemoReport) -> list[tuple[str, str]]:
-    """The numbers on top, each with what it is."""
+    """The numbers at the top of the page, each with its description."""
     seconds, whole = report.seconds, report.full_seconds
     part = "" if whole - seconds < 0.1 else f", {pictures.clock(int(seconds))} of {pictures.clock(int(whole))}"
     rate = report.bits_per_second / 1000

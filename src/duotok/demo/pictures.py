@@ -123,7 +123,7 @@ def meaning_colours(vectors: Tensor) -> NDArray[np.float64]:
     if len(x) < 4 or float(x.abs().max()) == 0.0:
         return np.full((len(x), 3), 0.5)
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    # A principal direction has no sign of its own: fix it, so that a song always looks the same.
+    # The sign of a principal direction is arbitrary. It is fixed here, so that a song always looks the same.
     sign = torch.sign(vh.gather(1, vh.abs().argmax(1, keepdim=True)))[:, 0]
     scores = torch.zeros(len(x), 3, dtype=torch.float64)
     scores[:, : min(3, len(s))] = (u * s * sign)[:, :3]
@@ -194,7 +194,7 @@ def variety_picture(tracks: Mapping[str, Tensor], seconds: float) -> bytes:
 
 
 def similarity_picture(vectors: Tensor) -> bytes:
-    """Every moment against every other: cosine similarity of `[frames, width]`, bright where the song repeats."""
+    """Self-similarity: the cosine similarity of all pairs of frames of `[frames, width]`, bright where the song repeats."""
     frames = len(vectors)
     groups = min(frames, 400)
     edges = torch.linspace(0, frames, groups + 1).round().long()
@@ -208,7 +208,7 @@ def similarity_picture(vectors: Tensor) -> bytes:
 
 
 def rank_picture(tracks: Mapping[str, Tensor]) -> bytes:
-    """How often each code comes, most frequent first, for `[codebook_size]` shares or counts of each track."""
+    """The frequency of each code, most frequent first, from shares or counts `[codebook_size]` of each track."""
     figure = _figure(6.4, 2.8)
     axis = figure.add_axes((0.11, 0.2, 0.86, 0.76))
     for name, counts in tracks.items():
@@ -233,7 +233,7 @@ def overview_picture(
     vectors: Mapping[str, Tensor],
     rate: int,
 ) -> bytes:
-    """One picture of the whole idea (the README's): for both tracks the stem, its tokens, and what they decode to."""
+    """The overview picture of the README: for both tracks the stem, its tokens, and the decoded sound."""
     figure = _figure(11, 6.4)
     figure.set_facecolor("#16181d")
     seconds = next(iter(stems.values())).shape[-1] / rate

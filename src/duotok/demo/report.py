@@ -1,4 +1,4 @@
-"""The demo report: one song through the whole chain, what it measured, and a page that lets anybody hear and see it."""
+"""The demo report: one song through the whole chain, with its sounds, tokens and measurements."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class DemoSong:
 
 
 def demo_song(folder: Path = DEMO_FOLDER) -> DemoSong:
-    """The song that comes with the package; its stems serve to judge the separation.
+    """The song that comes with the package; its stems serve to measure the separation.
 
     Raises DuoTokError when this installation has none.
     """
@@ -108,11 +108,11 @@ class DemoReport:
 
     @property
     def bits_per_second(self) -> float:
-        """Of both tracks: frames a second times bits a token (paper, equation 19)."""
+        """The bit rate of both tracks: frames per second times bits per token (paper, equation 19)."""
         return self.model.frame_rate * sum(math.log2(size) for size in self.tokens.codebook_sizes)
 
     def facts(self) -> dict[str, Any]:
-        """Everything measured, for `--json` and for `facts.json` beside the page."""
+        """All measurements, for `--json` and for `facts.json` beside the page."""
         defaults = self.model.config.codec
         return {
             "song": self.name,
@@ -222,7 +222,7 @@ def make(song: DemoSong, model: DuoTok, settings: DemoSettings, progress: Progre
 
 
 def _measure(report: DemoReport, note: Progress) -> None:
-    """Fill in distances to what went in, of the decoded sound and of the yardstick, and the use of the codes."""
+    """Measure the distances of the decoded sound and of Opus to the input, and the use of the codes."""
     for i, name in enumerate(PIECES):
         note("measuring", i / len(PIECES))
         target = report.sounds[name]
@@ -245,7 +245,7 @@ def _measure(report: DemoReport, note: Progress) -> None:
 
 
 def _intelligibility(report: DemoReport) -> dict[str, float]:
-    """STOI of the vocals; empty where it cannot be told: without pystoi, or with under a second of voice."""
+    """STOI of the vocals; empty where it cannot be measured: without pystoi, or with under a second of voice."""
     voice = report.sounds["vocals"]
     levels = voice.mean(0).unfold(0, 480, 480).square().mean(-1)
     if float((levels > levels.max() * 1e-4).sum()) * 480 < SAMPLE_RATE or float(levels.max()) < 1e-8:

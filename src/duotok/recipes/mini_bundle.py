@@ -52,7 +52,7 @@ HELD_OUT, TEST = "held_out.txt", "test.txt"
 
 @dataclass(frozen=True)
 class Task:
-    """One `duotok train`: a stage, what it is told, what must be done before. prepare: derive its arrays only."""
+    """One `duotok train`: a stage, its settings, and the tasks that must be done before. prepare: only derive its arrays."""
 
     stage: str
     after: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ def _print_error(line: str) -> int:
 
 def make_mini(options: argparse.Namespace) -> Path | None:
     """Run the recipe; returns the bundle's folder, None when `--only` leaves it out. Raises DuoTokError, OSError."""
-    # Everything that can be wrong is looked at before the first of many hours.
+    # All inputs are checked first, because the run takes many hours.
     runs: Path = options.runs
     bundle: Path = options.bundle or runs / "bundle"
     names = _names(options.only)
@@ -112,7 +112,7 @@ def make_mini(options: argparse.Namespace) -> Path | None:
     check_places(options.audio, runs, bundle if LAST in names else None)
     runner.check(names)
 
-    # 1. Songs, whose stems and words are known exactly.
+    # 1. Generated songs, whose stems and words are known exactly.
     folders = list(options.audio)
     if options.songs and not options.prepared:
         from duotok.songs import generate_many
@@ -129,7 +129,7 @@ def make_mini(options: argparse.Namespace) -> Path | None:
     # 3. The stages, each as a process of its own.
     runner.run(names)
 
-    # 4. What they learned, as one folder with a model card.
+    # 4. The trained parts, as one folder with a model card.
     if LAST not in names:
         return None
     assemble(runs, store, bundle, options.name, f"make mini AUDIO={options.audio[0]}")
@@ -151,9 +151,9 @@ def prepare_data(
     options = PipelineOptions(
         corpora=corpora,
         settings=settings,
-        transcribe=transcribe.TranscriptionOptions(bundle=""),  # no times from the head that is about to be trained
+        transcribe=transcribe.TranscriptionOptions(bundle=""),  # no times from the head, which is not trained yet
         segment=SegmentConfig(whole_seconds=1.0),  # speech, sounds and loops are short
-        shard_segments=64,  # arrays are derived shard by shard: as many as there are processors
+        shard_segments=64,  # arrays are derived in parallel over shards, so small shards occupy all processors
     )
     console = Console(stderr=True)
     for step in prepare(work, options, LocalEngine(workers)):
@@ -166,10 +166,10 @@ def prepare_data(
 
 
 def corpora_of(folders: Sequence[Path], lists: Path = LISTS) -> tuple[list[str], list[str]]:
-    """`--corpus` and `--set` of folders: with INDEX.tsv, of generated songs, or any others.
+    """The `--corpus` and `--set` arguments of folders: with INDEX.tsv, of generated songs, or of any audio.
 
-    lists: the folder of held_out.txt, whose names go to validation, and test.txt, whose names go to test; nothing else of an
-    index does. Those that come with the package are the bundled model's own split.
+    lists: the folder of held_out.txt, whose names go to validation, and test.txt, whose names go to test. All other recordings
+    of an index are for training. The lists of the package are the split of the bundled model.
     """
     held_out, test = names_in(lists / HELD_OUT), names_in(lists / TEST)
     chosen: list[str] = []
@@ -191,7 +191,7 @@ def corpora_of(folders: Sequence[Path], lists: Path = LISTS) -> tuple[list[str],
 
 
 def names_in(path: Path) -> list[str]:
-    """The names that a list holds; none where there is no list."""
+    """The names in a list; none if the file does not exist."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -202,12 +202,12 @@ def open_audio(folders: Sequence[Path]) -> list[Corpus]:
 
 
 def catalog(folders: Sequence[Path]) -> Catalog:
-    """All recordings of folders, split as the bundled model was trained."""
+    """All recordings of folders, with the split of the bundled model."""
     return catalogs.build(open_audio(folders))
 
 
 def _check_corpora(work: Path, failed: Mapping[str, str]) -> None:
-    """A recording may fail, a whole corpus may not: hours of training would do without it. Raises DuoTokError."""
+    """Raises DuoTokError when all recordings of a corpus failed, which would be missing in hours of training."""
     recordings = catalogs.read(work)
     for corpus in dict.fromkeys(recording.corpus for recording in recordings):
         ids = [recording.id for recording in recordings if recording.corpus == corpus]
@@ -236,7 +236,7 @@ class Runner:
     settings: Sequence[str]
 
     def check(self, names: Sequence[str]) -> None:
-        """Read the config of every task, as it would be trained. Raises ConfigError."""
+        """Read the config of every task with its settings. Raises ConfigError."""
         stages = {task.stage for task in TASKS.values()}
         for text in self.settings:
             stage, _, rest = text.partition(".")
@@ -248,11 +248,11 @@ class Runner:
             load_config(config_class(TASKS[name].stage), self.config(name), self.told(name))
 
     def config(self, name: str) -> str:
-        """What `--config` of a task is: a path, or the name of a packaged recipe."""
+        """The `--config` of a task: a path, or the name of a packaged recipe."""
         return recipe_name(self.stages / f"{TASKS[name].stage}.yaml")
 
     def told(self, name: str) -> list[str]:
-        """The `KEY=VALUE` of a task: its own, and what was set for its stage."""
+        """The `KEY=VALUE` settings of a task: its own, and those that were set for its stage."""
         split = [text.partition(".") for text in self.settings]
         return [*TASKS[name].settings, *(rest for stage, _, rest in split if stage in (TASKS[name].stage, "all"))]
 
@@ -269,7 +269,7 @@ class Runner:
         return words
 
     def run(self, names: Sequence[str]) -> None:
-        """Run these tasks; what the others would give is taken as it is. Raises DuoTokError when one fails."""
+        """Run these tasks; the results of other tasks are used as they are. Raises DuoTokError when one fails."""
         console = Console(stderr=True)
         waiting, done = list(names), set(TASKS) - set(names)
         running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
@@ -316,7 +316,7 @@ class Runner:
         return next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "it said nothing")
 
 
-# -- what is asked for -----------------------------------------------------------------------------------------------
+# -- command line ----------------------------------------------------------------------------------------------------
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -347,7 +347,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def check_places(audio: Sequence[Path], runs: Path, bundle: Path | None) -> None:
-    """Raises ConfigError where audio is not there, or something is that the recipe would have to replace."""
+    """Raises ConfigError where audio is missing, or where the recipe would have to replace existing files."""
     for folder in audio:
         _check_audio(folder)
         if folder.resolve().is_relative_to(runs.resolve()):

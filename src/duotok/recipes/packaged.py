@@ -1,4 +1,4 @@
-"""The YAML recipes that come with the package: what there is, and copies to change."""
+"""The YAML recipes of the package: lists them, and copies them for changes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def matching(prefix: str) -> list[str]:
 
 
 def text_of(name: str) -> str:
-    """A recipe as it is written. Raises ConfigError for an unknown name."""
+    """The text of a recipe. Raises ConfigError for an unknown name."""
     return config_file(name).read_text(encoding="utf-8")
 
 

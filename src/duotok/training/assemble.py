@@ -64,7 +64,9 @@ def find_parts(chosen: BundleRuns, runs: Path, tokens_only: bool) -> dict[str, P
         for track, named in chosen.renderer_from.named().items():
             parts[f"dit.{track}"] = find_run(named, runs)
         renderer = stage4_config(best(parts[f"dit.{TRACKS[0]}"]))
-        home = parts[f"dit.{TRACKS[0]}"].parent  # what its config names is looked up where it was trained
+        home = parts[
+            f"dit.{TRACKS[0]}"
+        ].parent  # runs that its config names are relative to the folder it was trained in
         adapted = NamedRun("autoencoder_from", Path("adapt"), ("adapt",))
         if chosen.autoencoder_from is None and checkpoints(adapted.folder(runs)):
             parts["autoencoder"] = find_run(adapted, runs)
@@ -99,7 +101,7 @@ def _read(path: Path) -> str:
 
 
 def data_section(store: ShardStore, only: Collection[str] | None = None) -> str:
-    """What the weights were trained on: minutes by kind and licence, then every attribution. only: of these recordings."""
+    """The training data: minutes by kind and licence, then every attribution. only: restricts it to these recordings."""
     minutes: dict[tuple[str, str], float] = defaultdict(float)
     credits: dict[tuple[str, str, str], float] = defaultdict(float)
     held_out: set[str] = set()
@@ -122,7 +124,7 @@ def data_section(store: ShardStore, only: Collection[str] | None = None) -> str:
 
 
 def _held_out(run: Path) -> str:
-    """The held-out figures at the checkpoint that is used, as the run's log has them; mel distances with their deviation."""
+    """The held-out figures of the best checkpoint, from the run's log; mel distances with their deviation."""
     step, figures = int(best(run).name.split("-")[1]), {}
     for line in _read(run / "log.jsonl").splitlines():
         with contextlib.suppress(ValueError):
@@ -190,7 +192,7 @@ of the fundamental frequency, in the same table of `python -m benchmarks.fidelit
 
 
 def made_elsewhere(modules: Mapping[str, nn.Module]) -> str:
-    """What a card says of parts that others made: kind, licence, source; nothing where there are none."""
+    """The section of a card on parts made by others: kind, licence, source; empty where there are none."""
     lines = []
     for part, module in modules.items():
         config: Any = getattr(module, "config", None)
@@ -200,7 +202,7 @@ def made_elsewhere(modules: Mapping[str, nn.Module]) -> str:
 
 
 def without_mask_head(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer less the head that stage 3 no longer has."""
+    """The same tokenizer without the mask head, which stage 3 does not use."""
     smaller = Tokenizer(tokenizer.config.model_copy(update={"mask_head": False}))
     state = tokenizer.state_dict()
     smaller.load_state_dict({name: state[name] for name in smaller.state_dict()})
@@ -218,12 +220,12 @@ def assemble(
     force: bool = False,
     mismatched: bool = False,
 ) -> Path:
-    """Collect the trained parts of `runs` into a bundle of eight bits a weight.
+    """Collect the trained parts of `runs` into a bundle with eight bits per weight.
 
-    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one; overrides: of `BundleRuns`
-    and of the codec's config, as `--set` has them; force: as `write_bundle`; mismatched: parts that were trained for others
-    than the bundle's will do. Raises ConfigError when a run is missing or of another stage, BundleError when parts do not
-    belong together, or duotok-mini is over 60 MB.
+    tokens_only: the tokenizer of stage 3 without a renderer, and the separator if there is one; overrides: settings of
+    `BundleRuns` and of the codec's config, as with `--set`; force: as for `write_bundle`; mismatched: accept a renderer that
+    was trained for other parts than the bundle's. Raises ConfigError when a run is missing or of another stage, BundleError
+    when parts do not belong together, or duotok-mini is over 60 MB.
     """
     chosen, overrides = _chosen_runs(overrides, runs)
     runs_of = find_parts(chosen, runs, tokens_only)
@@ -270,7 +272,7 @@ def assemble(
 
 
 def _chosen_runs(overrides: Sequence[str], runs: Path) -> tuple[BundleRuns, list[str]]:
-    """The runs that overrides name, and the overrides of other keys."""
+    """The runs named by overrides, and the overrides of other keys."""
     of_runs = [text for text in overrides if text.partition("=")[0].split(".")[0] in BundleRuns.model_fields]
     return parse(BundleRuns, override({}, of_runs), f"{runs}: runs of the bundle"), [
         text for text in overrides if text not in of_runs

@@ -1,4 +1,4 @@
-"""How long a run lasts (so many steps, or so many minutes of this machine's time), and the learning rate on the way.
+"""The length of a run, in steps or in minutes of this machine's time, and the schedule of the learning rate.
 
 The learning rate is a pure function of the step or of the share of the time, so that nothing of it needs saving.
 """
@@ -15,7 +15,7 @@ from duotok.distributed import rank, total, world
 
 
 class Budget:
-    """What share of a run is done, and when the next look at it is due.
+    """The share of a run that is done, and when the next check of it is due.
 
     Counted in steps, everything is a function of the step. Counted in minutes, the clock decides: schedules follow the
     share of the time that is used, held-out figures and checkpoints come at `checks` evenly spaced moments, and the run
@@ -30,7 +30,7 @@ class Budget:
         self.go_on(0.0)
 
     def go_on(self, used: float) -> None:
-        """Start the clock; `used` seconds were trained before."""
+        """Start the clock, after `used` seconds of earlier training."""
         self.used, self.started = used, self.clock() - used
         self._checked = int(self.share(0) * self.checks) if self.timed else 0
 
@@ -46,7 +46,7 @@ class Budget:
         self.used = now if world() == 1 else float(total(torch.tensor(now if rank() == 0 else 0.0)))
 
     def share(self, step: int) -> float:
-        """How much of the run is done before step `step`, 0 to 1."""
+        """The share of the run that is done before step `step`, 0 to 1."""
         if self.minutes is None:
             return min(1.0, step / self.steps)
         return min(1.0, self.used / (60 * self.minutes))
@@ -58,7 +58,7 @@ class Budget:
         return self.used >= 60 * self.minutes - self.reserve
 
     def due(self, done: int, every: int) -> bool:
-        """Whether something that comes `every` so many steps (or at the next moment of `checks`) comes after `done` steps.
+        """Whether an event of every `every` steps (or of the next moment of `checks`) is due after `done` steps.
 
         With minutes the answer is the same until `checked` is called.
         """
@@ -67,7 +67,7 @@ class Budget:
         return int(self.share(done) * self.checks) > self._checked
 
     def checked(self, took: float) -> None:
-        """A look at the run took so many seconds: the last one must fit as well."""
+        """Record that a check took so many seconds, since the last check must fit into the budget as well."""
         self.reserve = max(self.reserve, took)
         self._checked = int(self.share(0) * self.checks) if self.minutes is not None else 0
 
@@ -84,7 +84,7 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int, floor: flo
 
 
 def timed_rate(step: int, share: float, *, peak: float, warmup: int, floor: float) -> float:
-    """The same for a run that lasts so many minutes, of which `share` is used: 0 to 1."""
+    """The same schedule for a run with a time budget, of which `share` is used, 0 to 1."""
     return peak * half_cosine(share, floor) * min(1.0, (step + 1) / max(1, warmup))
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which there are, which are whole, which is the best, and weights out of them. No pickle.
+"""The checkpoints of a run: lists them, checks them, finds the best one, and loads weights from them. No pickle.
 
 RUN/checkpoint-00001000/
     MODULE.safetensors        one file for each module of the stage
@@ -6,7 +6,7 @@ RUN/checkpoint-00001000/
     random.0000.safetensors   generators of each process
     state.json                stage, step (also the loader's position), parents, config, processes, scaler, sha256 of all files, seal
 
-`saving.py` writes them and goes on from them.
+`saving.py` writes them and resumes training from them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMAT = 3
 BEST = "best.json"
 LOG, CONFIG, SAMPLES = "log.jsonl", "config.json", "samples"
 REMEDY = "delete that checkpoint to go on from the one before"
-UNSEALED = 2  # the format before seals: read, as far as it can be read
+UNSEALED = 2  # the format before seals, which can still be read
 
 
 class Untrained(ConfigError):
@@ -37,11 +37,11 @@ class Untrained(ConfigError):
 
 
 class Damaged(DuoTokError):
-    """A checkpoint, or a file of it, that is not as it was written."""
+    """A checkpoint, or a file of it, that was changed since it was written."""
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first; those whose `state.json` is damaged are none."""
+    """Complete checkpoints of a run, oldest first, without those whose `state.json` is damaged."""
     return [path for path in every_checkpoint(run) if not _damaged_state(path)]
 
 
@@ -51,7 +51,7 @@ def checkpoint_of(run: Path, step: int) -> Path:
 
 
 def every_checkpoint(run: Path) -> list[Path]:
-    """Folders of checkpoints, oldest first, whatever is in them."""
+    """Folders of checkpoints, oldest first, complete or not."""
     return sorted(path for path in run.glob("checkpoint-*") if (path / "state.json").is_file())
 
 
@@ -64,7 +64,7 @@ def _damaged_state(path: Path) -> str:
 
 
 def check_run(run: Path) -> None:
-    """Raises ConfigError for a folder with files of the names that training writes, and no run to go on with."""
+    """Raises ConfigError for a folder that has files with names that training writes, but no run to resume."""
     if not os.path.lexists(run):
         return
     if not run.is_dir():
@@ -81,6 +81,7 @@ def check_run(run: Path) -> None:
 
 
 def _is_log(path: Path) -> bool:
+    """Whether a file is the log of a run."""
     try:
         with path.open(encoding="utf-8") as file:
             first = json.loads(file.readline())
@@ -90,7 +91,7 @@ def _is_log(path: Path) -> bool:
 
 
 def _is_config(path: Path) -> bool:
-    """Of a run that was stopped before its log began."""
+    """Whether a file is the config of a run, which may have been stopped before its log began."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -107,13 +108,13 @@ def latest(run: Path) -> Path:
 
 
 def best(run: Path) -> Path:
-    """The checkpoint that what comes afterwards uses: that of the best figure, the newest where `best` names none."""
+    """The checkpoint that later stages use: that of the best figure, or the newest where there is no best one."""
     record = best_so_far(run)
     return checkpoint_of(run, record["step"]) if record else latest(run)
 
 
 def best_so_far(run: Path) -> dict[str, Any]:
-    """`step`, `figure` and `value` of the best checkpoint; empty when there is none: it, or the file, is not whole."""
+    """`step`, `figure` and `value` of the best checkpoint; empty when there is none, or it or the file is damaged."""
     try:
         record = _unsealed((run / BEST).read_text(encoding="utf-8"), {"step", "figure", "value"})
     except (OSError, ValueError, TypeError):
@@ -125,7 +126,10 @@ def best_so_far(run: Path) -> dict[str, Any]:
 
 
 def _unsealed(text: str, before_seals: set[str]) -> dict[str, Any]:
-    """What was sealed; or, as it was before seals, exactly these names without one. Raises ValueError for anything else."""
+    """The values of a sealed text, or of one from before seals, which has exactly the keys `before_seals`.
+
+    Raises ValueError for anything else.
+    """
     values = read_json(text)
     if not isinstance(values, dict) or not (is_sealed(values) or values.keys() == before_seals):
         raise ValueError("its seal is broken")
@@ -133,7 +137,7 @@ def _unsealed(text: str, before_seals: set[str]) -> dict[str, Any]:
 
 
 def cut(value: Tensor, like: Tensor | None) -> Tensor:
-    """`value` over the processes as FSDP has cut `like`; unchanged where it has not."""
+    """`value` distributed over the processes like `like`, if FSDP has sharded that; otherwise unchanged."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(like, DTensor):
@@ -142,7 +146,7 @@ def cut(value: Tensor, like: Tensor | None) -> Tensor:
 
 
 def check_file(path: Path) -> None:
-    """Raises Damaged unless a file of a checkpoint has the hash that `state.json` beside it says."""
+    """Raises Damaged unless a file of a checkpoint has the hash that is recorded in `state.json` beside it."""
     if not (path.parent / "state.json").is_file():
         return
     written = read_state(path.parent).get("sha256", {}).get(path.name)
@@ -151,7 +155,7 @@ def check_file(path: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """Raises Damaged unless all of a checkpoint is as it was written."""
+    """Raises Damaged unless all files of a checkpoint are unchanged."""
     state = read_state(path)
     for name in state.get("sha256", {}):
         if not (path / name).is_file():
@@ -166,9 +170,9 @@ def check(path: Path) -> None:
 
 
 def newest_whole(run: Path, report: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is as it was written; None where there are none. `report` is called for each damaged one.
+    """The newest undamaged checkpoint; None where there are no checkpoints. `report` is called for each damaged one.
 
-    Raises Damaged when there are some, and none is whole.
+    Raises Damaged when there are checkpoints and all are damaged.
     """
     every = every_checkpoint(run)
     problem = ""
@@ -190,7 +194,7 @@ def newest_whole(run: Path, report: Callable[[str], None]) -> Path | None:
 def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> None:
     """Load one module of a checkpoint strictly. Raises ConfigError when it is missing or of another architecture.
 
-    only: children that come from the file; the others keep what they have, so that they may be of another form.
+    only: children that are loaded from the file; the others keep their weights, and may have other shapes.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: missing; train the earlier stage first or name its run")
@@ -199,7 +203,7 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
     if only:
         loaded = {key: state[key] for key in present if key.split(".")[0] in only and key in state}
         state = {key: value for key, value in present.items() if key.split(".")[0] not in only} | loaded
-    problems = misfits(state, present, finite=False)  # a run that broke down may be looked at
+    problems = misfits(state, present, finite=False)  # a diverged run may still be loaded for inspection
     if problems:
         raise ConfigError(
             f"{path}: weights of another architecture ({problems[0].description}); give the sizes of {path.parent.parent / CONFIG} "
@@ -209,7 +213,7 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """`state.json` of a checkpoint. Raises Damaged when it is not as it was written."""
+    """`state.json` of a checkpoint. Raises Damaged when it was changed since it was written."""
     place = path / "state.json"
     try:
         names = {"format", "stage", "step", "processes", "scaler", "config"}

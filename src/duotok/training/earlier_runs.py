@@ -1,4 +1,4 @@
-"""The earlier runs that a stage is made from: found where its config names them, and refused where they do not fit."""
+"""The earlier runs that a stage builds on: finds them by its config, and refuses those that do not fit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_runs(config: StageConfig, runs: Path) -> None:
 
 
 def described_runs(config: StageConfig, runs: Path) -> dict[str, str]:
-    """What the runs that a config names are, for people: config key -> folder, stage and step, or what is wrong."""
+    """Descriptions of the runs that a config names: config key -> folder, stage and step, or the problem."""
     texts = {}
     for named in config.earlier_runs():
         if named.optional and not checkpoints(named.folder(runs)):
@@ -76,12 +76,12 @@ def config_of(run: Path) -> dict[str, Any]:
 
 
 def highpass_of(run: Path) -> float:
-    """The high-pass of the front end that a run of stages 1 to 3 was trained behind, in Hz; 0 for runs from before it."""
+    """The high-pass in Hz of the front end that a run of stages 1 to 3 was trained with; 0 for runs older than it."""
     return float(config_of(run)["crops"].get("highpass_hz", 0.0))
 
 
 def check_same_front_end(highpass_hz: float, run: Path) -> None:
-    """A stage hears what the one before it heard. Raises ConfigError."""
+    """Raises ConfigError unless a stage has the same high-pass as the run before it."""
     learned = highpass_of(run)
     if learned != highpass_hz:
         raise ConfigError(
@@ -91,9 +91,9 @@ def check_same_front_end(highpass_hz: float, run: Path) -> None:
 
 
 def check_same_settings(config: Config, key: str, names: Iterable[str], run: Path) -> None:
-    """What gives taken weights their meaning must be as it was. Raises ConfigError for the first setting that is not.
+    """Raises ConfigError for the first setting that gives loaded weights another meaning than in `run`.
 
-    config: a part of the stage's config; key: its place there, and in the config of `run`; names: the settings in it.
+    config: a part of the stage's config; key: its key there and in the config of `run`; names: the settings in it.
     """
     before = parse(type(config), config_of(run).get(key) or {}, str(run))
     for name in names:
@@ -113,9 +113,9 @@ def origin_of(checkpoint: Path, *modules: str) -> Origin:
 
 
 def latents_of(origin: Origin) -> Origin | None:
-    """The checkpoint whose encoder makes an autoencoder's latents: runs that start from another keep its encoder.
+    """The checkpoint whose encoder makes an autoencoder's latents: runs that start from another run keep its encoder.
 
-    None where the lineage does not tell.
+    None where the lineage is unknown.
     """
     while (start := (origin.parents or {}).get(START_FROM)) is not None:
         origin = start
@@ -123,13 +123,13 @@ def latents_of(origin: Origin) -> Origin | None:
 
 
 def same_latents(one: Origin, other: Origin) -> bool:
-    """Whether two autoencoders have one encoder; true where the lineage does not tell."""
+    """Whether two autoencoders have the same encoder; true where the lineage is unknown."""
     first, second = latents_of(one), latents_of(other)
     return first is None or second is None or first.same_weights(second)
 
 
 def mismatch(renderer: Origin, tokenizer: Origin, autoencoder: Origin) -> str:
-    """Why a renderer does not go with a tokenizer and an autoencoder: what it was trained on; "" where nothing speaks against it."""
+    """Why a renderer does not fit a tokenizer and an autoencoder, by what it was trained on; "" where no misfit is known."""
     tokens = (renderer.parents or {}).get("tokenizer_from")
     if tokens is not None and not tokens.same_weights(tokenizer):
         return f"renders tokens of {tokens}, not of {tokenizer}"
@@ -140,5 +140,5 @@ def mismatch(renderer: Origin, tokenizer: Origin, autoencoder: Origin) -> str:
 
 
 def stamp(checkpoint: Path, module: str) -> str:
-    """Names weights in what is derived from them: the checkpoint and the start of the SHA-256 of the file."""
+    """The name of weights in data derived from them: the checkpoint and the start of the SHA-256 of the file."""
     return f"{checkpoint.name} {sha256(checkpoint / f'{module}.safetensors')[:16]}"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ENDLESS = 2**40
-"""Steps of a run that goes by the clock."""
+"""Steps of a run with a time budget."""
 
 
 class Batches(Dataset[list[Batch]]):
@@ -86,7 +86,7 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
 
 
 class Run:
-    """One stage on its way from its newest checkpoint to its last step."""
+    """Trains one stage from its newest checkpoint to its last step."""
 
     def __init__(self, stage: Stage, run: Path, accelerator: Accelerator, stop_after: int | None) -> None:
         self.stage, self.run, self.accelerator, self.config = stage, run, accelerator, stage.config
@@ -108,10 +108,10 @@ class Run:
         steps = None if self.budget.timed else self.config.steps
         self.log = Log(run, stage.name, self.first, steps) if self.main else None
         if damaged:
-            barrier()  # everybody has looked
+            barrier()  # all processes have read the checkpoints
         if self.main and damaged:
             barred = [path for path in every_checkpoint(run) if newest is None or path > newest]
-            for path in barred:  # out of the way of what is written next, and of later stages; not deleted
+            for path in barred:  # renamed, so that neither new checkpoints nor later stages meet them; not deleted
                 put(path, path.with_name(f"damaged-{path.name}"))
         if self.log is not None:
             for problem in damaged:
@@ -123,7 +123,7 @@ class Run:
                 (run / BEST).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
-        """The stage on its device, copied (DDP) or cut (FSDP) over the processes, and its optimizer."""
+        """Put the stage on its device, copied (DDP) or sharded (FSDP) over the processes, and make its optimizer."""
         config, trained = self.config, Trained(self.stage)
         self.budget = Budget(config.steps, config.minutes, config.checks)
         if config.sharding == "fsdp" and world() > 1:
@@ -219,14 +219,14 @@ class Run:
         return held_out
 
     def _clip(self) -> Any:
-        """Limit the gradients; their norm before that, less that of the groups with a limit of their own."""
+        """Clip the gradients. Returns their norm before clipping, without the groups that have their own limit."""
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
         for parameters, limit in self.clipped_apart:
             nn.utils.clip_grad_norm_(parameters, limit)
         return norm
 
     def _speed(self, sums: Sums) -> dict[str, float]:
-        """Items a second of all processes since the last figures, and on a GPU the most memory that was in use."""
+        """Items per second over all processes since the last figures, and on a GPU the peak memory."""
         figures = {"items_per_second": self.config.batch_size * sums.count / max(1e-9, time.monotonic() - sums.since)}
         if self.device.type == "cuda":
             figures["memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
@@ -292,7 +292,7 @@ class Run:
             raise stop(self.run, step, problem, lr, values, self._norms(), parts)
 
     def _compare(self, done: int, held_out: dict[str, float]) -> bool:
-        """Log the held-out figures; whether this is the best so far."""
+        """Log the held-out figures. Returns whether they are the best so far."""
         if self.log is not None:
             text = "  ".join(f"{k} {v:.4g}" for k, v in held_out.items()) or "nothing long enough to judge by"
             self.log.note(f"held out at {done}: {text}")
@@ -327,6 +327,6 @@ class Run:
 
 
 def _local(value: Any) -> Tensor:
-    """A norm as a plain tensor: FSDP gives it cut over processes."""
+    """A norm as a plain tensor; FSDP returns it sharded over the processes."""
     full = value.full_tensor() if hasattr(value, "full_tensor") else value
     return torch.as_tensor(full).detach()

@@ -1,4 +1,4 @@
-"""What a run tells: `log.jsonl` for programs, TensorBoard, a progress bar (or a line now and then), and pictures of mels."""
+"""The output of a run: `log.jsonl`, TensorBoard, a progress bar (or a line now and then), and pictures of mels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Log:
-    """Opened by the first process only. `first` and `total`: the steps of this run; None when it goes by the clock."""
+    """Opened by the first process only. first, total: the first and last step of this run; total is None with a time budget."""
 
     def __init__(self, run: Path, name: str, first: int, total: int | None) -> None:
         self.path, self.name, self.first, self.total = run / "log.jsonl", name, first, total
@@ -38,11 +38,11 @@ class Log:
         self.board = _board(run / "tensorboard", first)
 
     def note(self, text: str) -> None:
-        """One line for people."""
+        """Print one line."""
         self.progress.console.print(f"[bold]{self.name}[/] {text}", highlight=False)
 
     def write(self, step: int, kind: str, **figures: Any) -> None:
-        """One line of `log.jsonl`: kind is train, held_out or start."""
+        """Write one line of `log.jsonl`; kind is train, held_out or start."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
         if self.board is not None:
@@ -83,7 +83,7 @@ class Log:
 
 @dataclass
 class Sums:
-    """Losses since they were last reported, kept on the device: reading them makes a GPU wait."""
+    """Sums of losses since the last report, kept on the device because reading them makes a GPU wait."""
 
     values: dict[str, Tensor] = field(default_factory=dict)
     count: int = 0

@@ -1,4 +1,4 @@
-"""Learning curves of one run or several, from `log.jsonl`, on one picture."""
+"""Learning curves of one or several runs, from `log.jsonl`, in one picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLOURS = ("#3066be", "#d1495b", "#2e933c", "#edae49", "#7d53de", "#00798c", "#a
 
 @dataclass
 class History:
-    """What a run has logged: figure -> curve, while training and on what is held out; `speed` in steps a second."""
+    """The log of a run: figure -> curve, on training and on held-out data; `speed` in steps per second."""
 
     name: str
     train: dict[str, Curve] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class History:
 
 
 def read_history(run: Path) -> History:
-    """The log of a run; where it was stopped and went on from an earlier checkpoint, what came after it does not count.
+    """The log of a run. Where the run resumed from an earlier checkpoint, the entries after that checkpoint are left out.
 
     Raises ConfigError for a folder without a log, or with an empty one.
     """
@@ -97,7 +97,7 @@ def _speed(lines: list[dict[str, Any]]) -> Curve:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred moving mean; at the ends over what there is."""
+    """Centred moving mean, over fewer values at both ends."""
     half = min(window, len(values)) // 2
     sums = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
@@ -107,12 +107,12 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def window(values: np.ndarray) -> int:
-    """Values that a moving mean takes: few of a short curve, a twentieth of a long one."""
+    """The length of the moving mean: a few values for a short curve, a twentieth of a long one."""
     return max(min(5, len(values) // 4), len(values) // 20)
 
 
 MARK = "duotok plot"
-"""In the metadata of the pictures: what `duotok plot` made it may replace."""
+"""In the metadata of the pictures: `duotok plot` replaces only pictures that it made."""
 
 
 def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
@@ -145,7 +145,7 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
         draw(axis)
         axis.set_xlim(0, 1.01 * max(history.last for history in histories))
         for line in axis.lines:
-            if np.size(line.get_xdata()) == 1:  # a curve of one point is none
+            if np.size(line.get_xdata()) == 1:  # a single point draws no line
                 line.set_marker("o")
         if index >= len(panels) - COLUMNS:
             axis.set_xlabel("steps", fontsize=9)
@@ -160,7 +160,7 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
 
 
 def _make_names_unique(histories: list[History], runs: list[Path]) -> None:
-    """Folders of one name are called by their parents' as well."""
+    """Prefix the names of runs in equally named folders with their parent folder."""
     names = [history.name for history in histories]
     for history, run in zip(histories, runs, strict=True):
         if names.count(history.name) > 1:
@@ -168,7 +168,7 @@ def _make_names_unique(histories: list[History], runs: list[Path]) -> None:
 
 
 def _panels(histories: list[History]) -> list[tuple[str, Draw]]:
-    """Title and painter of each panel, of what the runs have."""
+    """Title and drawing function of each panel, for the figures that the runs have."""
     names = dict.fromkeys(name for h in histories for name in (*h.train, *h.held_out))
     use = [name for name in names if name.startswith(("use_", "distinct_"))]
     losses = [name for name in names if name not in {*NOT_LOSSES, *use} and not name.startswith("gradient.")]
@@ -191,7 +191,7 @@ def _colour(number: int) -> str:
 
 
 def _loss(histories: list[History], name: str, legend: bool) -> Draw:
-    """Each value pale, their moving mean strong, what is held out as dots."""
+    """Values in a pale colour, their moving mean in a strong one, held-out values as dots."""
 
     def draw(axis: Axes) -> None:
         seen: list[np.ndarray] = []
@@ -215,7 +215,7 @@ def _loss(histories: list[History], name: str, legend: bool) -> Draw:
 
 
 def _fit(axis: Axes, values: np.ndarray) -> None:
-    """Limits that the first steps do not set; a logarithmic axis where values span more than a decade."""
+    """Set limits that ignore the first steps, and a logarithmic axis where values span more than a decade."""
     low, high = float(values.min()), float(values.max())
     if low > 0 and high > 10 * low:
         _logarithmic(axis)
@@ -246,7 +246,7 @@ def _single(histories: list[History], name: str) -> Draw:
 
 
 def _codes(histories: list[History], prefix: str) -> Draw:
-    """Each track its own line (colour, for a single run), smoothed; what is held out as dots."""
+    """A smoothed line for each track (in its own colour for a single run), held-out values as dots."""
 
     def draw(axis: Axes) -> None:
         for number, history in enumerate(histories):
@@ -269,7 +269,7 @@ def _codes(histories: list[History], prefix: str) -> Draw:
 
 
 def _gradients(histories: list[History]) -> Draw:
-    """In all, of several runs; of a single one also by part."""
+    """The total gradient norm of each run; for a single run also the norms by part."""
 
     def draw(axis: Axes) -> None:
         for number, history in enumerate(histories):
@@ -290,7 +290,7 @@ def _gradients(histories: list[History]) -> Draw:
 
 
 def _rates(histories: list[History]) -> Draw:
-    """Steps a second on the left, share of waiting for batches (dotted) on the right."""
+    """Steps per second on the left axis, the share of time spent waiting for batches (dotted) on the right one."""
 
     def draw(axis: Axes) -> None:
         right = axis.twinx()

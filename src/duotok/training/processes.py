@@ -55,7 +55,7 @@ def _fast_half() -> bool:
 
 
 class Trained(nn.Module):
-    """A stage as one module, the form that DDP and FSDP want."""
+    """A stage as one module, as DDP and FSDP require."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Trained(nn.Module):
 
 
 def shard(trained: Trained, blocks: tuple[type[nn.Module], ...], precision: str) -> Trained:
-    """Cut a model over the processes, each of its `blocks` as a unit (FSDP2; accelerate's own way needs a GPU)."""
+    """Shard a model over the processes, with each of its `blocks` as a unit (FSDP2; accelerate's own method needs a GPU)."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)

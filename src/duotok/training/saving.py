@@ -1,4 +1,4 @@
-"""Everything a run needs to go on, written as a checkpoint and restored from one (`checkpoint.py` tells its files)."""
+"""Writes everything that a run needs to resume as a checkpoint, and restores it (files: see `checkpoint.py`)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def whole(value: Tensor) -> Tensor:
-    """A tensor on the CPU, gathered where FSDP has cut it; every process must ask for it."""
+    """A tensor on the CPU, gathered where FSDP has sharded it. Every process must call this."""
     full = value.full_tensor() if hasattr(value, "full_tensor") else value
     return full.detach().cpu().contiguous()
 
@@ -61,7 +61,7 @@ def save_checkpoint(
     scaler: dict[str, Any] | None = None,
     seconds: float = 0.0,
 ) -> Path:
-    """Write step `step` of a run; every process calls it. A kill or a full disk at any moment leaves the last good one.
+    """Write the checkpoint of a step; every process calls this. A kill or a full disk leaves the previous checkpoint intact.
 
     seconds: how long the run has trained in all, what a run by time goes on from.
     """
@@ -70,7 +70,7 @@ def save_checkpoint(
     barrier()
     tensors, texts = generator_state()
     problem = problem or _write_problem(lambda: save_file(tensors, partial / f"random.{rank():04d}.safetensors", texts))
-    # One file at a time, so that a copy of one module is all the memory it takes; every process gathers what FSDP has cut.
+    # One file at a time, so that memory holds a copy of one module only. Every process takes part in gathering FSDP shards.
     for name, module in stage.modules.items():
         values = {key: whole(value) for key, value in module.state_dict().items()}
         if rank() == 0:
@@ -78,7 +78,7 @@ def save_checkpoint(
     values = _moments(optimizer, parameter_names(stage))
     if rank() == 0:
         problem = problem or _write_problem(lambda: save_file(values, partial / "optimizer.safetensors"))
-    problem = _problem_anywhere(problem)  # from here on all files are there
+    problem = _problem_anywhere(problem)  # after this, all processes have written their files
     if rank() == 0 and not problem:
         state = {
             "format": FORMAT, "stage": stage.name, "step": step, "processes": world(), "scaler": scaler or {},
@@ -111,7 +111,7 @@ def _empty(folder: Path) -> None:
 
 
 def _write_problem(write: Callable[[], Any]) -> str:
-    """Write something; why it could not be, or nothing."""
+    """Call `write`. Returns the reason if it fails, and "" otherwise."""
     try:
         write()
     except OSError as error:
@@ -122,7 +122,7 @@ def _write_problem(write: Callable[[], Any]) -> str:
 
 
 def _problem_anywhere(problem: str) -> str:
-    """A problem of this or any other process, so that all stop together."""
+    """The problem of this or any other process, so that all stop together; "" if there is none."""
     others = int(total(torch.tensor(float(bool(problem))))) - bool(problem)
     return problem or ("another process could not write" if others else "")
 
@@ -141,7 +141,7 @@ def parameter_names(stage: Stage) -> dict[int, str]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> list[str]:
-    """`key: old -> new` for every setting of a config that is another one now."""
+    """`key: old -> new` for every changed setting of a config."""
     changed = []
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
@@ -153,10 +153,10 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") 
 
 
 def _complete(config: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    """A saved config with the keys that were added to DuoTok since, at their defaults."""
+    """A saved config, completed with defaults for keys that were added to DuoTok since."""
     try:
         return type(stage.config).model_validate(config).model_dump(mode="json")
-    except ValueError:  # of a DuoTok that had other keys
+    except ValueError:  # written by a DuoTok with other keys
         return config
 
 
@@ -186,13 +186,13 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
                     key: _place_moment(key, value, parameter, fused) for key, value in values.items()
                 }
     generators = path / f"random.{rank():04d}.safetensors"
-    if generators.is_file():  # a run that goes on with more processes has none for the new ones
+    if generators.is_file():  # missing for the additional processes of a run that resumes with more of them
         restore_generators(generators)
     return state
 
 
 def _keep_parents(path: Path, recorded: dict[str, Any] | None, stage: Stage) -> None:
-    """The parents of a run that goes on: it started from the recorded `start_from`, and learns from all others as they are now."""
+    """Set the parents of a resumed run: `start_from` as recorded, all others as they are now."""
     if recorded is None:
         stage.parents = None
         return
@@ -204,14 +204,14 @@ def _keep_parents(path: Path, recorded: dict[str, Any] | None, stage: Stage) -> 
 
 
 def _place_moment(key: str, value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
-    """A moment where its parameter is; the step counter stays on the CPU, unless AdamW is fused."""
+    """A moment on the device of its parameter; the step counter stays on the CPU, unless AdamW is fused."""
     if key == "step":
         return value.to(parameter.device) if fused else value
     return cut(value.to(parameter.device), parameter)
 
 
 def generator_state() -> tuple[dict[str, Tensor], dict[str, str]]:
-    """State of torch's, numpy's and Python's generators of this process: tensors, and what is no tensor as text."""
+    """State of torch's, numpy's and Python's generators of this process: as tensors, and as text where it is no tensor."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries still draw from it
     tensors = {
@@ -229,7 +229,7 @@ def generator_state() -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def restore_generators(path: Path) -> None:
-    """Undo `generator_state`."""
+    """Restore the state that `generator_state` returned."""
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         texts = {key: json.loads(value) for key, value in file.metadata().items()}

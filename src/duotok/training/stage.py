@@ -1,4 +1,4 @@
-"""What a stage of the recipe is: modules, batches, losses. The engine (`engine.py`) does everything else."""
+"""The interface of a stage of the recipe: modules, batches, losses. The engine (`engine.py`) does everything else."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ START_FROM = "start_from"
 class NamedRun:
     """An earlier run that a config names.
 
-    key: the key that names it; name: its folder in RUNS, or an absolute path; stages: those whose runs will do, the usual
-    one first; optional: the stage does without it where it was not trained.
+    key: the key that names it; name: its folder in RUNS, or an absolute path; stages: those whose runs are accepted, the
+    usual one first; optional: the stage can train without it.
     """
 
     key: str
@@ -39,12 +39,12 @@ class NamedRun:
     optional: bool = False
 
     def folder(self, runs: Path) -> Path:
-        """Where it is, where RUNS is `runs`."""
+        """The folder of the run, where RUNS is `runs`."""
         return Path(os.path.normpath(runs / self.name))
 
 
 class StageConfig(Config):
-    """What every stage can be told. Learning rate: linear warm-up, then half a cosine down to `floor` x `lr`."""
+    """The settings of every stage. Learning rate: linear warm-up, then half a cosine down to `floor` x `lr`."""
 
     steps: int = Field(gt=0, description="optimizer steps in all")
     minutes: float | None = Field(
@@ -91,7 +91,7 @@ class StageConfig(Config):
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 leaves torch's choice")
 
     def earlier_runs(self) -> tuple[NamedRun, ...]:
-        """The runs that the stage is made from."""
+        """The earlier runs that the stage builds on."""
         return ()
 
 
@@ -103,9 +103,9 @@ class Stage(ABC):
     modules: dict[str, nn.Module]
     """Everything that a checkpoint keeps: trained modules, frozen ones that the next stage needs, EMA copies."""
     parents: Mapping[str, Origin] | None = {}
-    """What the stage was made from, by config key; None for a run that was begun before there was lineage."""
+    """The origins of the stage by config key; None for a run that was begun before lineage was recorded."""
     device: torch.device = torch.device("cpu")
-    """Where the modules are; the engine sets it before the first step."""
+    """The device of the modules; the engine sets it before the first step."""
     idle_parameters: bool = False
     """Whether a step may leave trained parameters without a gradient (a track that no item of a process belongs to)."""
     padding: float | None = None
@@ -114,7 +114,7 @@ class Stage(ABC):
     """Classes whose instances are sharded as units under FSDP."""
 
     def made_from(self, key: str, origin: Origin) -> None:
-        """Remember the weights that the config key `key` brought in: checkpoints keep it."""
+        """Record the origin of the weights that the config key `key` names, for checkpoints."""
         self.parents = {**(self.parents or {}), key: origin}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ class Stage(ABC):
         """Called after each optimizer step (EMA and the like)."""
 
     share: float = 0.0
-    """How much of the run is done, 0 to 1; the engine sets it before each step. Schedules of a stage follow it."""
+    """The share of the run that is done, 0 to 1; the engine sets it before each step. Schedules of a stage follow it."""
 
     def report(self) -> dict[str, float]:
         """More figures for the log, e.g. how many codes were used since the last call."""

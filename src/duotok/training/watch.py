@@ -1,4 +1,4 @@
-"""Stops a run that has gone wrong, and leaves what is needed to see why."""
+"""Stops a run that has diverged, and saves what is needed to find the cause."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 5
 
 
 class Watch:
-    """Looks at the loss of every step. `factor`: how many medians of the last 100 losses are too much; 0 = no limit."""
+    """Checks the loss of every step. factor: the largest allowed multiple of the median of the last 100 losses; 0: no limit."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -26,7 +26,7 @@ class Watch:
         self.above = 0
 
     def problem(self, loss: float, norm: float) -> str:
-        """What is wrong with this step; empty when nothing is. The same on all processes, given the same numbers."""
+        """The problem of this step, empty if there is none. The same on all processes, given the same numbers."""
         if not math.isfinite(loss):
             return f"the loss is {loss}"
         if not math.isfinite(norm):
@@ -45,7 +45,7 @@ class Watch:
 def stop(
     run: Path, step: int, problem: str, lr: float, losses: dict[str, float], norms: dict[str, float], parts: list[Batch]
 ) -> DuoTokError:
-    """Save what led there as `RUN/stopped-STEP.json` (one for each process), return the error to raise."""
+    """Save the circumstances as `RUN/stopped-STEP.json` (one for each process). Returns the error to raise."""
     worst = max(norms, key=lambda name: norms[name] if math.isfinite(norms[name]) else math.inf, default="")
     if any("nan" in str(value) for value in losses.values()) and all(math.isfinite(v) for v in norms.values()):
         hint = "a NaN in the losses before any in the gradients: look at the batch (ids below) for damaged features"
@@ -68,5 +68,5 @@ def stop(
 
 
 def _number(value: float) -> float | str:
-    """JSON knows no NaN."""
+    """A number for JSON, which has no NaN."""
     return value if math.isfinite(value) else str(value)

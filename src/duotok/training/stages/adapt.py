@@ -36,7 +36,7 @@ from duotok.training.stages.loading import device_of, load_dit, load_sampling, l
 from duotok.training.stages.stage4 import RendererRuns
 
 ADVERSARIAL = NamedRun(START_FROM, Path("adversarial"), AUTOENCODERS, optional=True)
-"""The run of the decoder that discriminators have taught: where adapt starts from, where it was trained."""
+"""The run of the adversarially trained decoder, from which adapt starts if that run exists."""
 
 
 class AdaptConfig(AutoencoderStageConfig):
@@ -75,7 +75,7 @@ class Sources:
     start: Path
 
     def origins(self) -> dict[str, Origin]:
-        """By config key, but the start: its weights are read later."""
+        """Origins by config key, without the start, whose weights are read later."""
         renderers = {f"renderer_from.{track}": origin_of(path, "ema") for track, path in self.renderers.items()}
         return {
             "autoencoder_from": origin_of(self.autoencoder, "autoencoder"),
@@ -118,7 +118,7 @@ def rendered_folder(runs: Path) -> Path:
 
 
 def rendered_by(sources: Sources, track: str) -> str:
-    """Names all that rendered latents of a track follow from: a folder of its own for each."""
+    """A name for everything that rendered latents of a track depend on; each has its own folder."""
     renderer = stage4_config(sources.renderers[track])
     settings = renderer.model_dump_json(include={"encoder_window", "sample_steps", "sampler", "temperature", "render"})
     weights = (stamp(sources.renderers[track], "ema"), stamp(sources.tokenizer, "tokenizer"))
@@ -139,7 +139,7 @@ class Excerpt:
 def render_excerpts(
     store: ShardStore, runs: Path, sources: Sources, config: AdaptConfig, split: Split, seconds: float
 ) -> list[Excerpt]:
-    """Render segments (recordings in turn) until `seconds` are reached for each track; done ones are kept in RUNS."""
+    """Render segments (recordings in turn) until `seconds` are reached for each track; the results are kept in RUNS."""
     excerpts: list[Excerpt] = []
     for track in TRACKS:
         renderer = sources.renderers[track]
@@ -188,7 +188,7 @@ class Adapt(AutoencoderStage):
         self.fixed = render_excerpts(store, runs, sources, config, "validation", 120.0)
 
     def start(self) -> None:
-        """From the decoder that discriminators have taught where there is one, with these discriminators."""
+        """Start from the adversarially trained decoder and its discriminators, if there are any."""
         modules = ["autoencoder"]
         load_module(self.source / "autoencoder.safetensors", self.autoencoder)
         if self.discriminators is not None and (self.source / "discriminators.safetensors").is_file():
@@ -216,7 +216,7 @@ class Adapt(AutoencoderStage):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         estimate = self.autoencoder.decode(batch["latents"])[:, 0]
-        # The outer 100 ms lack the context that rendering gives them.
+        # The outer 100 ms lack the context that they have in rendering.
         edge = 5 * LATENT_SAMPLES
         return self.reconstruction(estimate[:, edge:-edge], batch["audio"][:, edge:-edge], step)
 

@@ -24,7 +24,7 @@ Maps = list[list[Tensor]]
 
 
 class AdversaryConfig(Config):
-    """Discriminators, and how much their word counts against the reconstruction's."""
+    """Discriminators, and the weights of their losses against the reconstruction loss."""
 
     windows: tuple[int, ...] = Field(
         default=(2048, 1024, 512), description="samples of the STFTs at 48 kHz; hop is a quarter"
@@ -75,7 +75,7 @@ class BandDiscriminator(nn.Module):
             x = torch.stft(
                 audio.float(), self.n_fft, self.n_fft // 4, window=self.window, center=True, return_complex=True
             )
-            # Compressed, so that loud bins do not drown the others; the phase stays.
+            # The magnitude is compressed, so that loud bins do not dominate; the phase is kept.
             x = x * (x.abs() + 1e-5).pow(-0.6)
             picture = torch.view_as_real(x).permute(0, 3, 2, 1)
         maps, ends = [], []

@@ -94,7 +94,7 @@ class MultiScaleMel(nn.Module):
             log_a, log_b = (a @ filters).clamp_min(POWER_FLOOR).log(), (b @ filters).clamp_min(POWER_FLOOR).log()
             distances.append((log_a - log_b).abs().mean())
             a, b = (a + 1e-8).sqrt(), (b + 1e-8).sqrt()
-            # one scale for the whole batch, on whichever process its items are
+            # One scale for the whole batch, over all processes.
             convergence = convergence + (a - b).abs().mean() / (total(b.mean()) / world() + 1e-2)
         return torch.stack(distances).mean(), convergence / len(scales)
 
@@ -121,7 +121,7 @@ class AutoencoderStage(Stage):
         self.clips = self._held_out_clips(store)
 
     def freeze_encoder(self) -> None:
-        """Latents keep their meaning: only the decoder learns."""
+        """Freeze the encoder, so that latents keep their meaning; only the decoder learns."""
         for part in self.autoencoder.encoder():
             part.requires_grad_(False)
 
@@ -179,7 +179,7 @@ class AutoencoderStage(Stage):
         if self.config.start_from is None:
             self._follow(raw.detach(), step)
         latents = (raw - self.autoencoder.mean) / self.autoencoder.std
-        # Soft bound: nothing is gained by outliers that diffusion would have to reach.
+        # Soft bound: outliers bring nothing, and diffusion would have to reproduce them.
         bound = (latents.abs() - 4).clamp_min(0).square().mean()
         draws = self.draws(batch)
         noise = draws.uniform(1, 1) * self.config.latent_noise
@@ -189,7 +189,7 @@ class AutoencoderStage(Stage):
     def reconstruction(
         self, estimate: Tensor, audio: Tensor, step: int, bound: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Losses of decoded against true sound `[batch, samples]`, and of the discriminators where there are some."""
+        """Losses of decoded against true sound `[batch, samples]`, and of the discriminators if there are any."""
         with torch.autocast(audio.device.type, enabled=False):
             distance, convergence = self.mel.to(audio.device)(estimate.float(), audio, self._scales(step))
         losses = {"loss": distance + 0.5 * convergence, "mel": distance, "convergence": convergence}
@@ -206,7 +206,7 @@ class AutoencoderStage(Stage):
 
     @torch.no_grad()
     def _follow(self, raw: Tensor, step: int) -> None:
-        """Running statistics instead of a penalty: the scale of latents is no one's loss. Alike on all processes."""
+        """Update running statistics of the latents, which replace a penalty on their scale. The same on all processes."""
         count = raw.shape[0] * raw.shape[1] * world()
         mean = total(raw.sum((0, 1))) / count
         variance = total((raw - mean).square().sum((0, 1))) / max(1, count - 1)
@@ -215,7 +215,7 @@ class AutoencoderStage(Stage):
         self.autoencoder.std.lerp_(variance.sqrt().clamp_min(1e-3), rate)
 
     def _scales(self, step: int) -> list[int]:
-        """Some of the scales, drawn anew each step: a step stays cheap."""
+        """Some of the scales, drawn anew at each step to keep it cheap."""
         picks = torch.randperm(len(SCALES), generator=torch_rng(self.config.seed, step))
         return [SCALES[i] for i in picks[: self.config.scales_per_step].tolist()]
 

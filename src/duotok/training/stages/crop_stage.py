@@ -19,7 +19,7 @@ ENCODER = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
 ENCODER_SETTINGS = (
     "n_mels", "downsampling", "conv_channels", "width", "heads", "lower_blocks", "upper_blocks", "ffn", "activation", "rope_base",
 )  # fmt: skip
-"""What `model` says of these parts: weights mean something else under another value, even where the sizes fit."""
+"""Keys of `model` that define these parts. Another value changes the meaning of weights, even where the sizes fit."""
 BOTTLENECK_SETTINGS = (
     *ENCODER_SETTINGS,
     "code_dim",
@@ -33,7 +33,7 @@ BOTTLENECK_SETTINGS = (
 
 
 class CropStageConfig(StageConfig):
-    """What stages 1 to 3 can be told of their data."""
+    """The data settings of stages 1 to 3."""
 
     model: TokenizerConfig = TokenizerConfig()
     crops: CropConfig = CropConfig()
@@ -48,7 +48,7 @@ class CropStageConfig(StageConfig):
     )
 
     def batches(self, store: ShardStore, split: Split, masks: bool = False) -> CropBatches:
-        """Crops of a split, with teacher masks if asked for. What is held out may lack a component."""
+        """Crops of a split, with teacher masks if `masks` is set. Held-out splits may lack components of the mixture."""
         mixture = self.mixture
         if split != "train":
             mixture = {name: part.model_copy(update={"optional": True}) for name, part in mixture.items()}
@@ -76,5 +76,5 @@ class CropStage(Stage):
         return self.train_crops.filled(batch, self.device)
 
     def drawn(self, step: int) -> Batch:
-        """A whole batch of training crops on the device, for what a stage starts from: steps below 0 are its own."""
+        """A whole batch of training crops on the device, to initialise a stage; steps below 0 are reserved for this."""
         return self.filled(to_device(self.train_crops.batch(step, range(self.config.batch_size)), self.device))

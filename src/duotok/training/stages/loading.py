@@ -1,4 +1,4 @@
-"""Trained modules out of checkpoints; each checkpoint keeps the config that built them."""
+"""Loads trained modules from checkpoints; each checkpoint has the config that built them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from duotok.training.stages.stage4 import Stage4Config
 
 
 def device_of(config: StageConfig) -> torch.device:
-    """Where a stage's arrays are derived: where it trains."""
+    """The device on which a stage's arrays are derived: that of its training."""
     return gpu_or_cpu(config.device)
 
 
@@ -43,7 +43,7 @@ def load_separator(checkpoint: Path) -> BSRoFormer:
 
 
 class _Renderer(Config):
-    """The part of a checkpoint's config that says what was trained."""
+    """The part of a checkpoint's config that describes the trained model."""
 
     model: AnyAutoencoderConfig | None = None
     dit: AnyDiTConfig | None = None
@@ -61,7 +61,7 @@ def load_autoencoder(checkpoint: Path) -> LatentAutoencoder:
 
 
 def autoencoder_config(checkpoint: Path) -> AutoencoderConfig:
-    """The shape of our own autoencoder: stages that train it further do not say it again. Raises ConfigError for a published one."""
+    """The config of our own autoencoder, for stages that train it further. Raises ConfigError for a published one."""
     config = _renderer(checkpoint, "model")
     if not isinstance(config, AutoencoderConfig):
         raise ConfigError(
@@ -106,6 +106,6 @@ def load_sampling(checkpoint: Path) -> Sampling:
 
 
 def load_vectors(renderer: Path, tokenizer: Path) -> Tensor:
-    """What stands for each code before a renderer, `[codes, condition_dim]`: of its checkpoint and the tokenizer's."""
+    """The condition vector of each code for a renderer, `[codes, condition_dim]`, from its checkpoint and the tokenizer's."""
     config = stage4_config(renderer)
     return condition_vectors(load_tokenizer(tokenizer), config.track, config.dit.condition)

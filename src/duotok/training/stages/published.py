@@ -32,7 +32,7 @@ PIECE = 250
 
 
 class PublishedConfig(StageConfig):
-    """A run of no steps."""
+    """The config of a run without steps."""
 
     steps: int = 1
     batch_size: int = 1
@@ -74,7 +74,9 @@ def measured_sound(store: ShardStore, minutes: float, channels: int) -> Iterator
             )
         total = sum(int(store.frames[index]) for index in segments)
         share = min(1.0, left[track] / total)
-        for index in segments:  # the same share of every segment: short pieces of all recordings, not all of a few
+        for (
+            index
+        ) in segments:  # the same share of every segment: short pieces of all recordings instead of a few whole ones
             frames = int(store.frames[index])
             count = min(frames, PIECE, max(25, round(share * frames)))
             if left[track] > 0:
@@ -84,7 +86,7 @@ def measured_sound(store: ShardStore, minutes: float, channels: int) -> Iterator
 
 @torch.no_grad()
 def measure(autoencoder: EarVAE, sounds: Iterator[Tensor], device: torch.device) -> float:
-    """Set `mean` and `std` of the autoencoder from what it makes of `sounds`; the minutes that were heard."""
+    """Set `mean` and `std` of the autoencoder from its latents of `sounds`. Returns the minutes of sound."""
     autoencoder.to(device)
     total = torch.zeros(autoencoder.config.latent_dim, dtype=torch.float64)
     squares, count = torch.zeros_like(total), 0

@@ -108,9 +108,9 @@ def _stage2(config: Any, needs: Needs) -> Stage:
 
 
 def _check_start(config: Any, needs: Needs, settings: Sequence[str]) -> None:
-    """Front end and sizes must be those of the run that the stage starts from. Raises ConfigError.
+    """Raises ConfigError unless front end and sizes are those of the run that the stage starts from.
 
-    A run that is not trained yet is no error here: the stage's arrays do not wait for it, and may be derived meanwhile.
+    A run that is not trained yet is no error here, since the arrays of the stage can be derived before it.
     """
     from duotok.training.checkpoint import checkpoints
 
@@ -121,7 +121,7 @@ def _check_start(config: Any, needs: Needs, settings: Sequence[str]) -> None:
 
 
 def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
-    """The frozen separator whose masks stage 2 learns, what names its weights, and their origin where a run trained it."""
+    """The frozen separator whose masks stage 2 learns, the name of its weights, and their origin if a run trained it."""
     from duotok.separation.choose import separator_by_name, separator_stamp
     from duotok.separation.separator import MiniSeparator
     from duotok.tracks import STEMS
@@ -256,8 +256,7 @@ def build_stage(name: str, config: Path, overrides: list[str], needs: Needs) -> 
 
 
 def check_validation(config: Any, store: ShardStore) -> None:
-    """Every stage is judged by songs that it does not learn from. Raises ConfigError where there are none, unless the config
-    says that training segments will do."""
+    """Raises ConfigError where there are no validation songs, unless the config allows validation on training segments."""
     store.without_validation = config.without_validation
     if not len(store.where("validation")):
         raise ConfigError(

@@ -57,7 +57,7 @@ class SpectralError(nn.Module):
         n_fft = window.numel()
         flat = error.flatten(0, 1)
         spectrum = torch.stft(flat, n_fft, n_fft // 2, window=window, center=True, return_complex=True)
-        # a root with a floor: the gradient of a complex magnitude at zero is not finite
+        # A root with a floor, because the gradient of a complex magnitude is not finite at zero.
         size = (torch.view_as_real(spectrum).square().sum(-1) + 1e-10).sqrt()
         return (size.mean(-1) * weight).mean(-1).view(error.shape[:2]).mean(1)
 
@@ -100,12 +100,12 @@ class SeparatorStage(Stage):
         mix, stems, known = batch["mix"], batch["stems"], batch["known"]
         estimate = self.separator(mix)[:, self.order]
         vocals = estimate[:, 0] - stems[:, 0]
-        # the accompaniment is everything but the vocals, whether its stems are known or not
+        # The accompaniment is everything but the vocals, whether its stems are known or not.
         accompaniment = estimate[:, 1:].sum(1) - (mix - stems[:, 0])
         where = known[:, 1:].nonzero(as_tuple=True)
         parts = estimate[:, 1:][where] - stems[:, 1:][where]
         if self.config.model.sum_to_mix:
-            accompaniment = accompaniment[:0]  # its error is that of the vocals, negated: nothing new to measure
+            accompaniment = accompaniment[:0]  # its error is the negated error of the vocals, so it adds no information
         count = torch.tensor(float(len(mix)), device=mix.device)
         errors = torch.cat((vocals, accompaniment, parts))
         distances = self.config.waveform_weight * errors.abs().mean((1, 2))

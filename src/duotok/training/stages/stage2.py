@@ -95,7 +95,7 @@ class Stage2(CropStage):
         }
 
     def sample(self, folder: Path) -> None:
-        """Mel of held-out crops as it is and as the mel head tells it."""
+        """Pictures of the true mel of held-out crops and of the mel head's prediction."""
         batch = to_device(self.held_out_crops.batch(0, range(3)), self.device)
         heads = self.tokenizer.stage2(batch["mel"], batch["lengths"])
         for index in range(len(batch["mel"]) if "mel" in heads else 0):

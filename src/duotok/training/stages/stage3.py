@@ -82,7 +82,7 @@ class Stage3(CropStage):
         self.tokenizer.start_stage3(config.freeze)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
-        self.refitted: int | None = None  # how many of refit_at are past; a run that goes on does not repeat them
+        self.refitted: int | None = None  # how many entries of refit_at are done; a resumed run does not repeat them
         self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
 
     def start(self) -> None:
@@ -159,7 +159,7 @@ class Stage3(CropStage):
         return losses | {name: value for name, value in self.report().items() if name.startswith("distinct")}
 
     def sample(self, folder: Path) -> None:
-        """Mel of held-out crops as it is and as the mel head tells it from tokens."""
+        """Pictures of the true mel of held-out crops and of the mel head's prediction from tokens."""
         batch = to_device(self.held_out_crops.batch(0, range(4)), self.device)
         heads, _, _ = self._forward(batch)
         for index, track in enumerate(batch["track"].tolist() if "mel" in heads else []):

@@ -42,7 +42,7 @@ from duotok.training.stages.autoencoder import AUTOENCODERS
 
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 HELD_OUT_CROPS = 8
-ENOUGH_SOUND = 0.25  # share of a crop's frames that must hold sound, where silence was not asked for
+ENOUGH_SOUND = 0.25  # share of a crop's frames that must contain sound, unless the crop is drawn as silence
 
 
 class Stage4Config(StageConfig):
@@ -93,7 +93,7 @@ class Stage4(Stage):
         self, config: Stage4Config, store: ShardStore, vectors: Tensor, autoencoder: LatentDecoder | None = None,
         start: Path | None = None,
     ) -> None:  # fmt: skip
-        """vectors: what stands for each code `[codes, condition_dim]` (latent_data.condition_vectors).
+        """vectors: the condition vector of each code, `[codes, condition_dim]` (latent_data.condition_vectors).
 
         `autoencoder` turns latents into sound for `sample`; without one only the losses are reported. start: the run that
         `config.start_from` names.
@@ -155,12 +155,12 @@ class Stage4(Stage):
                     break
             crops.append(crop(stretch, start, size))
             ids.append(f"{stretch.key} from frame {start}")
-        # strata over the whole batch of all processes, of which this part is taken
+        # Strata over the whole batch of all processes, of which this part is used here.
         times = stratified_times(self.config.batch_size, torch_rng(self.config.seed, step))
         return {**stack(crops), "times": times[list(items)], "ids": ids}
 
     def _lengths(self, batch: Batch) -> Tensor | None:
-        """None when nothing is padded: attention without a mask is faster."""
+        """Real frames of each item; None when nothing is padded, since attention without a mask is faster."""
         full = bool((batch["lengths"] == batch["latents"].shape[1]).all())
         return None if full else batch["lengths"]
 
@@ -206,16 +206,16 @@ class Stage4(Stage):
         )  # fmt: skip
 
     def _rendered(self) -> Tensor:
-        """As the bundle will: with the config's sampler, steps and temperature."""
+        """Latents as the bundle samples them: with the config's sampler, steps and temperature."""
         return self._sampled(self.config.sample_steps, self.config.sampler, self.config.temperature)
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
         """`loss` of the average over a fixed grid of t (`loss_raw`: of the trained weights); `mse_N` after N steps.
 
-        Latents have unit variance: an `mse_1` of 1 says nothing was learned, and the gap from `mse_1` up to `mse_8` is
-        what sampling adds in detail that the codes do not determine. With an autoencoder, `mel` and `mel_deviation`:
-        mean and standard deviation over the crops of the mel distance of their sound, as rendered, to the recording.
+        Latents have unit variance: an `mse_1` of 1 means that nothing was learned, and the gap from `mse_1` up to `mse_8`
+        is the detail added by sampling that the codes do not determine. With an autoencoder also `mel` and `mel_deviation`:
+        mean and standard deviation over the crops of the mel distance between their rendered sound and the recording.
         """
         latents, condition = self._fixed()["latents"], self._condition(self._fixed())
         lengths, noise = self._lengths(self.clips), self._fixed_noise()

@@ -120,6 +120,12 @@ def test_separated_stems_come_into_the_shards(tree: Path, tmp_path: Path) -> Non
     before = hashes(work)
     steps = json.loads(duotok("data", "prepare", *options, "--json").stdout)
     assert steps["separate"]["kept"] == 2 and hashes(work) == before
+    # Without a separator these stems are still used, which is said, until they are removed.
+    said = "warning: stems of 2 recordings were separated earlier and are used"
+    assert said in duotok("data", "prepare", *options, "--separator", "none").stderr
+    shutil.rmtree(work / "stems")
+    assert said not in duotok("data", "prepare", *options, "--separator", "none").stderr
+    assert {s.segment.stems for s in ShardStore(work / "shards").segments} == {("mix",)}
 
 
 def test_dry_run_writes_nothing(tree: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +153,17 @@ def _transcribe(work: Path, options: PipelineOptions, engine: Engine) -> Step:
 
 def _scan(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     recordings = catalogued(work)
-    return _unit_step(
+    step = _unit_step(
         "scan", work, scan.LEDGER, lambda: scan.run_scan(recordings, work, engine, options.retry), hours=True
     )
+    separated = sum(len(new.audio) > len(old.audio) for new, old in zip(recordings, catalog.read(work), strict=True))
+    if options.separate is None and separated:
+        warning = (
+            f"stems of {separated} recordings were separated earlier and are used; to go without, remove {work / 'stems'} "
+            "and run the same command again"
+        )
+        return replace(step, warning=warning)
+    return step
 
 
 def _segment(work: Path, options: PipelineOptions, engine: Engine) -> Step:

@@ -24,7 +24,7 @@ from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble
 from duotok.training.batches.derive import compute_latents
 from duotok.training.batches.latent_data import latent_segments, rendered
-from duotok.training.batches.sounds import Sound
+from duotok.training.batches.sounds import SegmentSound
 from duotok.training.checkpoint import best
 from duotok.training.earlier_runs import stamp
 from duotok.training.engine import train
@@ -79,7 +79,7 @@ def test_stage_4_trains_on_stereo_latents(runs: Path, store: ShardStore) -> None
     autoencoder = load_autoencoder(best(runs / "autoencoder"))
     compute_latents(store, autoencoder, stamp(best(runs / "autoencoder"), "autoencoder"))
     segment = latent_index(store)
-    sound = Sound(store, segment).stereo("vocals")
+    sound = SegmentSound(store, segment).stereo("vocals")
     whole = autoencoder.encode(sound[None])[0].numpy()
     np.testing.assert_allclose(store.rows(segment, "vocals", "latents"), whole, atol=2e-3)
     other = autoencoder.encode(sound[None].flip(1))[0].numpy()

@@ -63,7 +63,7 @@ def test_a_corpus_of_which_nothing_can_be_read_stops_the_recipe(tmp_path: Path) 
         write(good / f"{n}.wav", 0.1 * torch.randn(2, 48_000 * 6), 48_000)
         (bad / f"{n}.wav").write_bytes(b"RIFF no sound at all")
     with pytest.raises(
-        DuoTokError, match=r"folder1: none of its 2 recordings can be read \(.+\); mend it or leave it out"
+        DuoTokError, match=r"folder1: none of its 2 recordings can be read \(.+\); fix it or leave it out"
     ):
         prepare_data([good, bad], tmp_path / "work", workers=1)
     (good / "2.wav").write_bytes(b"RIFF no sound at all")  # one of three may fail

@@ -213,7 +213,7 @@ def _check_corpora(work: Path, failed: Mapping[str, str]) -> None:
         ids = [recording.id for recording in recordings if recording.corpus == corpus]
         if set(ids) <= failed.keys():
             raise DuoTokError(
-                f"{corpus}: none of its {len(ids)} recordings can be read ({failed[ids[0]]}); mend it or leave it out"
+                f"{corpus}: none of its {len(ids)} recordings can be read ({failed[ids[0]]}); fix it or leave it out"
             )
 
 
@@ -305,7 +305,7 @@ class Runner:
                 process.terminate()
         if failed:
             raise DuoTokError(
-                f"{self.runs}: {', '.join(failed)} failed; mend it and run the same command again: it goes on"
+                f"{self.runs}: {', '.join(failed)} failed; fix it and run the same command again: it goes on"
             )
 
     def log(self, name: str) -> Path:

@@ -35,22 +35,21 @@ def run_all(store: ShardStore, runs: Path, out: Path) -> None:
         train(build(name, store, runs), out / name)
 
 
-@pytest.fixture(scope="module")
-def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of runs by one process and by two."""
-    store, root = ShardStore(data / "shards", data / "derived"), tmp_path_factory.mktemp("both")
+def test_same_losses_and_weights(data: Path, tmp_path: Path) -> None:
+    """One test for all stages: their two processes are started once."""
+    store = ShardStore(data / "shards", data / "derived")
     fill(store)
     for name in FIRST:
-        train(build(name, store, root / "before"), root / "before" / name)
-    run_all(store, root / "before", root / "one")
-    finish(start(HERE, str(data), str(root / "before"), str(root / "two")))
-    return root / "one", root / "two"
+        train(build(name, store, tmp_path / "before"), tmp_path / "before" / name)
+    run_all(store, tmp_path / "before", tmp_path / "one")
+    finish(start(HERE, str(data), str(tmp_path / "before"), str(tmp_path / "two")))
+    for name in STAGES:
+        _compare(name, tmp_path / "one" / name, tmp_path / "two" / name)
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_same_losses_and_weights(name: str, both: tuple[Path, Path]) -> None:
-    one, two = (_figures(run / name) for run in both)
-    assert len(one) == len(two) == STEPS
+def _compare(name: str, alone: Path, together: Path) -> None:
+    one, two = _figures(alone), _figures(together)
+    assert len(one) == len(two) == STEPS, name
     for a, b in zip(one, two, strict=True):
         figures = {k for k in a if not k.startswith("gradient.")} - {
             "rate",
@@ -61,13 +60,15 @@ def test_same_losses_and_weights(name: str, both: tuple[Path, Path]) -> None:
         }
         assert {k: b[k] for k in figures} == pytest.approx({k: a[k] for k in figures}, rel=2e-3, abs=2e-4)
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
-    for path in latest(both[0] / name).glob("*.safetensors"):
+    for path in latest(alone).glob("*.safetensors"):
         if path.stem == "optimizer" or path.stem.startswith("random"):
             continue
-        a, b = load_file(path), load_file(latest(both[1] / name) / path.name)
+        a, b = load_file(path), load_file(latest(together) / path.name)
         for key in a:
             # Adam's first steps divide by the size of a gradient: what is near zero may turn round
-            torch.testing.assert_close(a[key].float(), b[key].float(), rtol=5e-2, atol=2e-3, msg=f"{path.stem} {key}")
+            torch.testing.assert_close(
+                a[key].float(), b[key].float(), rtol=5e-2, atol=2e-3, msg=f"{name} {path.stem} {key}"
+            )
 
 
 def _figures(run: Path) -> list[dict[str, float]]:

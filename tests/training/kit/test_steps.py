@@ -214,7 +214,8 @@ def test_collecting_replaces_no_file_of_the_user(tmp_path: Path, name: str) -> N
 
 
 def test_a_collection_that_was_stopped_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [2])
+    collected(tmp_path / "there" / "stage1", tmp_path / "earlier", [2])
+    results = tmp_path / "results"  # where nothing was collected before: only the table can say whose the pieces are
     from duotok.training.kit import collect
 
     moved: list[Path] = []

@@ -674,8 +674,8 @@ FAULTS = (
     Fault(
         "the bundle's sampler is not stage 4's",
         "src/duotok/training/assemble.py",
-        'values |= vocals | {"render"',
-        'values |= {"render"',
+        "values |= vocals",
+        "values |= {}",
         STAGE4,
     ),
     Fault(

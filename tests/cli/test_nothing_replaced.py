@@ -59,6 +59,7 @@ def test_a_language_model_is_no_exception(tmp_path: Path) -> None:
     mine.parent.mkdir()
     mine.write_text("a file")
     refused(run("train", "lm", "-c", config, "--runs", tmp_path / "runs"), str(mine), "is a file")
+    assert mine.read_text() == "a file"
 
 
 def test_a_comparison_replaces_its_own_tables_only(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from duotok.clock import SAMPLE_RATE
 from duotok.codec.checkpoint_folder import content_hash, family_of, find_folder, load_model, read_config, weight_files
 from duotok.codec.contract import Source, Stream, StreamTokens, check_tokens
 from duotok.codec.families import Family, Shape
+from duotok.codec.families.base import ChunkedFamily
 from duotok.codec.layout import Chunks, Even, Piece
 from duotok.codec.sounds import Sounds
 from duotok.errors import BundleError, ConfigError
@@ -171,7 +172,7 @@ class TransformersCodec:
         expected_shape = [len(sound), self.codebooks, frames]
         # The precision of the model may have been changed by the user.
         sound = sound.to(self.device, next(self.model.parameters()).dtype)
-        if self.shape.chunk:
+        if isinstance(self.family, ChunkedFamily) and self.shape.chunk:
             raw_codes, scales = self.family.encode_chunk(self.model, sound, self.codebooks)
         else:
             raw_codes, scales = self.family.encode(self.model, sound, self.codebooks), torch.empty(0)
@@ -204,7 +205,7 @@ class TransformersCodec:
 
     def _sound(self, tokens: Mapping[str, Tensor], name: str, frames: int) -> Tensor:
         hop, codes, pieces = self.shape.hop, tokens[name], self.layout.pieces(frames)
-        if self.shape.chunk:
+        if isinstance(self.family, ChunkedFamily) and self.shape.chunk:
             scales = self._scales(tokens, name, len(pieces)).to(self.device)
             chunks = torch.split(codes.to(self.device), self.shape.chunk // hop, dim=1)
             whole = self.family.decode_chunks(self.model, chunks, scales).float().cpu()

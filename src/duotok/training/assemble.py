@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from duotok.lineage import Origin
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.contract import LatentDiffusion
+from duotok.renderer.render import RenderSettings
 from duotok.seals import read_json
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -32,7 +32,7 @@ from duotok.training.stages.autoencoder import AUTOENCODERS
 from duotok.training.stages.loading import (
     load_autoencoder,
     load_dit,
-    load_sampling,
+    load_render_settings,
     load_separator,
     load_tokenizer,
     stage4_config,
@@ -279,6 +279,14 @@ def _chosen_runs(overrides: Sequence[str], runs: Path) -> tuple[BundleRuns, list
     ]
 
 
+def _codec_keys(settings: RenderSettings) -> dict[str, Any]:
+    """What a bundle stores of them; the seed is the listener's."""
+    return {
+        "steps": settings.steps, "sampler": settings.sampler, "temperature": settings.temperature,
+        "render": settings.plan.model_dump(),
+    }  # fmt: skip
+
+
 def codec_config(tokenizer: Path, renderers: Mapping[str, Path], overrides: Sequence[str] = ()) -> CodecConfig:
     """Windows and high-pass of the crops that stage 3 was trained on, the sampler of stage 4, then `overrides`.
 
@@ -288,7 +296,7 @@ def codec_config(tokenizer: Path, renderers: Mapping[str, Path], overrides: Sequ
     window = int(config_of(tokenizer)["crops"]["frames"])
     values: dict[str, Any] = {"window": window, "context": window // 8, "highpass_hz": highpass_of(tokenizer)}
     if renderers:
-        vocals, accompaniment = (asdict(load_sampling(renderers[track])) for track in TRACKS)
+        vocals, accompaniment = (_codec_keys(load_render_settings(renderers[track])) for track in TRACKS)
         named = {assignment.partition("=")[0].split(".")[0] for assignment in overrides}
         for name in vocals:
             if vocals[name] != accompaniment[name] and name not in named:
@@ -296,5 +304,5 @@ def codec_config(tokenizer: Path, renderers: Mapping[str, Path], overrides: Sequ
                     f"{tokenizer.parent}: {name} is {vocals[name]} in stage4.vocals and {accompaniment[name]} in stage4.accompaniment, "
                     f"a bundle has one; say which: --set {name}=..."
                 )
-        values |= vocals | {"render": vocals["render"].model_dump()}
+        values |= vocals
     return parse(CodecConfig, override(values, list(overrides)), f"{tokenizer.parent}: codec of the bundle")

@@ -55,13 +55,17 @@ class Family(ABC):
     def vectors(self, model: Any, codes: Tensor) -> Tensor:
         """The quantizer's output for codes, which is the decoder's input."""
 
-    def encode_chunk(self, model: Any, sound: Tensor, codebooks: int) -> tuple[Tensor, Tensor]:
-        """For models with chunks: the codes of a batch of chunks, and the loudness of each: float32 `[batch]`."""
-        raise NotImplementedError
 
+class ChunkedFamily(Family):
+    """A family with models that hear overlapping chunks, each with a loudness of its own."""
+
+    @abstractmethod
+    def encode_chunk(self, model: Any, sound: Tensor, codebooks: int) -> tuple[Tensor, Tensor]:
+        """The codes of a batch of chunks, and the loudness of each: float32 `[batch]`."""
+
+    @abstractmethod
     def decode_chunks(self, model: Any, codes: Sequence[Tensor], scales: Tensor) -> Tensor:
-        """For models with chunks: the sound `[channels, samples]` of all chunks, codes `[codebooks, frames]` and scales `[chunks]`."""
-        raise NotImplementedError
+        """The sound `[channels, samples]` of all chunks, codes `[codebooks, frames]` and scales `[chunks]`."""
 
 
 def bandwidth(bandwidths: Sequence[float], codebooks_of: Callable[[float], int], codebooks: int) -> float:

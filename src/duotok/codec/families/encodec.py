@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from duotok.codec.entry import EACH_TRACK, Entry
-from duotok.codec.families.base import Family, Shape, bandwidth
+from duotok.codec.families.base import ChunkedFamily, Shape, bandwidth
 from duotok.errors import BundleError
 
 CITE = "Défossez et al., High Fidelity Neural Audio Compression, 2022, arXiv:2210.13438"
@@ -60,7 +60,7 @@ ENTRIES = (
 )
 
 
-class Encodec(Family):
+class Encodec(ChunkedFamily):
     """Convolutions and an LSTM, whose state is reset in every window: hence more context.
 
     Models with chunks (48 kHz) normalise the loudness of each chunk and store the scale beside the codes.

@@ -23,7 +23,6 @@ from duotok.evaluation.fidelity import mel_distance
 from duotok.files import short_hash, writing
 from duotok.lineage import Origin
 from duotok.records import Split
-from duotok.renderer.render import RenderSettings
 from duotok.renderer.render import latents as render_latents
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
@@ -32,7 +31,7 @@ from duotok.training.checkpoint import best, checkpoints, load_module
 from duotok.training.earlier_runs import find_run, mismatch, origin_of, same_latents, stamp
 from duotok.training.stage import START_FROM, Batch, NamedRun
 from duotok.training.stages.autoencoder import AUTOENCODERS, AutoencoderStage, AutoencoderStageConfig
-from duotok.training.stages.loading import device_of, load_dit, load_sampling, load_vectors, stage4_config
+from duotok.training.stages.loading import device_of, load_dit, load_render_settings, load_vectors, stage4_config
 from duotok.training.stages.stage4 import RendererRuns
 
 ADVERSARIAL = NamedRun(START_FROM, Path("adversarial"), AUTOENCODERS, optional=True)
@@ -144,7 +143,7 @@ def render_excerpts(
     for track in TRACKS:
         renderer = sources.renderers[track]
         dit, vectors = load_dit(renderer).to(device_of(config)), load_vectors(renderer, sources.tokenizer)
-        sampling, folder = load_sampling(renderer), rendered_folder(runs) / rendered_by(sources, track)
+        settings, folder = load_render_settings(renderer), rendered_folder(runs) / rendered_by(sources, track)
         least = int(config.crop_seconds * 25) + 1
         by_recording: dict[str, list[LatentSegment]] = {}
         for segment in latent_segments(store, split, track, least):
@@ -162,9 +161,7 @@ def render_excerpts(
                 rendered = render_latents(
                     dit,
                     vectors[codes],
-                    RenderSettings(
-                        sampling.steps, sampling.sampler, len(excerpts), sampling.temperature, sampling.render
-                    ),
+                    settings.changed(seed=len(excerpts)),
                     track=track,
                 )
                 with writing(path) as partial, partial.open("wb") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
 from duotok.renderer.kinds import AnyAutoencoderConfig, AnyDiTConfig, make_autoencoder, make_dit
-from duotok.renderer.render import RenderPlan
+from duotok.renderer.render import RenderSettings
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.training.batches.latent_data import condition_vectors
 from duotok.training.checkpoint import load_module, read_state
@@ -89,20 +88,10 @@ def load_dit(checkpoint: Path) -> LatentDiffusion:
     return module.eval().requires_grad_(False)
 
 
-@dataclass(frozen=True)
-class Sampling:
+def load_render_settings(checkpoint: Path) -> RenderSettings:
     """How the renderer of a track is to be used, as the config of its stage 4 says."""
-
-    steps: int
-    sampler: str
-    temperature: float
-    render: RenderPlan
-
-
-def load_sampling(checkpoint: Path) -> Sampling:
-    """Out of the config of a checkpoint of stage 4."""
     config = stage4_config(checkpoint)
-    return Sampling(config.sample_steps, config.sampler, config.temperature, config.render)
+    return RenderSettings(config.sample_steps, config.sampler, temperature=config.temperature, plan=config.render)
 
 
 def load_vectors(renderer: Path, tokenizer: Path) -> Tensor:

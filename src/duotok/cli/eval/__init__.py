@@ -11,21 +11,20 @@ import typer
 # Command -> its module in this package and its function. Commands without a module are left out of the help.
 COMMANDS = {
     "lm": ("lm", "lm"),
+    "reconstruction": ("reconstruction", "reconstruction"),
+    "stability": ("stability", "stability"),
 }
 
 HELP = """
 How good tokenizers are.
 
 \b
-  duotok eval lm comparison.yaml -o results      several tokenizers under one language model
+  duotok eval lm comparison.yaml -o results                       several tokenizers under one language model
+  duotok eval reconstruction mini opus --songs songs -o results   what survives encoding and decoding
+  duotok eval stability mini --songs songs -o results             which tokens stay when the song stays
 """
 
 app = typer.Typer(name="eval", help=HELP, no_args_is_help=True, rich_markup_mode=None)
-
-
-@app.callback()
-def _group() -> None:
-    """Makes typer keep `lm` as a subcommand while it is the only one."""
 
 
 def _register() -> None:

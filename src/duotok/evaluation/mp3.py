@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ def mp3(audio: Tensor, bit_rate: int = 128_000) -> Tensor:
     padded = np.pad(sound, ((0, 0), (0, 4 * BLOCK + -n % BLOCK)))
     encoder = av.CodecContext.create("libmp3lame", "w")
     encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = SAMPLE_RATE, layout, "fltp", bit_rate
-    decoder = av.CodecContext.create("mp3", "r")
+    decoder: Any = av.CodecContext.create("mp3float", "r")  # "mp3" decodes to integers
     packets = []
     for start in range(0, padded.shape[1], BLOCK):
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(padded[:, start : start + BLOCK]), "fltp", layout)

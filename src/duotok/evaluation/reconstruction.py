@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import ANALYSIS_RATE, SAMPLE_RATE
-from duotok.errors import MetricError, MissingExtraError, one_line
+from duotok.errors import ConfigError, MetricError, MissingExtraError, one_line
 from duotok.evaluation.fidelity import LOUDNESS, level_of, mel_distance, stoi, to_distance_rate
 from duotok.evaluation.instrument import MIX, Cost, Song, SongInstrument, System
 from duotok.evaluation.music import chroma_correlation, f0_agreement
@@ -162,7 +162,7 @@ class Reconstruction(SongInstrument):
     def __post_init__(self) -> None:
         unknown = [name for name in self.names if name not in MEASURES]
         if unknown or not self.names:
-            raise MetricError(
+            raise ConfigError(
                 f"measure '{(unknown or ['none'])[0]}' does not exist; choose among {', '.join(MEASURES)}"
             )
 

@@ -24,6 +24,7 @@ from duotok.errors import ConfigError, DuoTokError, one_line
 from duotok.evaluation.instrument import MIX, Cost, Instrument, Observation, Song, System, codec_of, encode
 from duotok.evaluation.mp3 import mp3
 from duotok.evaluation.results import Measure, Row
+from duotok.tokens import Tokens
 from duotok.tracks import TRACKS
 
 GAIN_DB = 6.0
@@ -97,7 +98,7 @@ class Stability(Instrument):
         if next(iter(whole.values())).shape[1] < 2 * lead + 6 * codec.sample_rate / codec.frame_rate:
             raise DuoTokError("too short to be shifted; give at least a second")
         start = {track: sound[:, lead:] for track, sound in whole.items()}
-        base = dict(encode(codec, start, codec.sample_rate))
+        base = encode(codec, start, codec.sample_rate)
         shares: dict[str, Any] = {}
         for case in self.cases:
             if case == "other_song":
@@ -114,7 +115,7 @@ class Stability(Instrument):
         return {"shares": shares, "codes": {stream: row.tolist() for stream, row in base.items()}}
 
     def _codes(
-        self, case: str, codec: Codec, song: Song, whole: Sounds, lead: int, base: Mapping[str, Tensor]
+        self, case: str, codec: Codec, song: Song, whole: Sounds, lead: int, base: Tokens
     ) -> tuple[Mapping[str, Tensor], int]:
         """Codes of one case, and by how many frames they are later than those of the base."""
         rate, per_frame = codec.sample_rate, codec.sample_rate / codec.frame_rate
@@ -228,7 +229,7 @@ def _at_codec(sounds: Sounds, codec: Codec) -> Sounds:
     return {track: resample(sound, SAMPLE_RATE, codec.sample_rate) for track, sound in sounds.items()}
 
 
-def _decoded(codec: Codec, tokens: Mapping[str, Tensor], tracks: Sequence[str], samples: int) -> Sounds:
+def _decoded(codec: Codec, tokens: Tokens, tracks: Sequence[str], samples: int) -> Sounds:
     """The decoded sound of every stream that the codec has, as it would be given to it again."""
     own = [stream.name for stream in codec.streams]
     names = [track for track in TRACKS if track in own] if {*TRACKS} <= {*own} else [MIX]

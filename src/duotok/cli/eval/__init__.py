@@ -13,6 +13,7 @@ COMMANDS = {
     "lm": ("lm", "lm"),
     "reconstruction": ("reconstruction", "reconstruction"),
     "stability": ("stability", "stability"),
+    "all": ("all", "all_"),
 }
 
 HELP = """
@@ -22,6 +23,7 @@ How good tokenizers are.
   duotok eval lm comparison.yaml -o results                       several tokenizers under one language model
   duotok eval reconstruction mini opus --songs songs -o results   what survives encoding and decoding
   duotok eval stability mini --songs songs -o results             which tokens stay when the song stays
+  duotok eval all -c suite.yaml -o results                        every instrument on every tokenizer, into one store
 """
 
 app = typer.Typer(name="eval", help=HELP, no_args_is_help=True, rich_markup_mode=None)

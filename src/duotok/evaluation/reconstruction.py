@@ -215,7 +215,8 @@ def _unusable(original: Tensor, decoded: Tensor | None, system: System, track: s
     seconds = original.shape[-1] / SAMPLE_RATE
     heard = sounding_seconds(original)
     if heard < max(0.1, SOUNDING_SHARE * seconds):
-        return f"the {track} sound {heard:.1f} s of {seconds:.1f} s; they are judged from {SOUNDING_SHARE * seconds:.1f} s on"
+        least = SOUNDING_SHARE * seconds
+        return f"the {track} is silent but for {heard:.1f} s of {seconds:.1f} s; it is judged from {least:.1f} s on"
     if decoded is None:
         return f"{system.name} gives no {track}"
     if not bool(torch.isfinite(decoded).all()):

@@ -162,6 +162,8 @@ def test_one_system_that_cannot_be_opened_leaves_the_others(plan: Callable[..., 
 def test_songs_that_are_too_short_are_rows_with_reasons(plan: Callable[..., Plan], songs: Path) -> None:
     pair(songs, "tiny", seconds=0.4)
     done = conduct(plan("original"), engine=HERE)
+    (cell,) = conduct(plan("fake:", instruments=(choose("usage"),)), engine=HERE).cells
+    assert {row.track for row in cell.failures} == {"vocals", "accompaniment"}  # where values would have been
     missing = [row for row in done.cells[0].rows if row.item == "tiny"]
     assert len(missing) == 9 and {row.reason for row in missing} == {"0.4 s of sound; at least 1 s are measured"}
     assert done.problems == ["tiny: left out: 0.4 s of sound; at least 1 s are measured"]

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from duotok.audio.io import Writer, read
+from duotok.audio.io import read, write_samples
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import DuoTokError
 from duotok.files import remove, sha256, short_hash, writing
@@ -151,6 +150,8 @@ def _fill(
     for clip in clips:
         moments.setdefault((clip.song, clip.start), []).append(clip)
     raw = folder / "raw"
+    for needed in (raw, sound_path(folder, "x").parent):
+        needed.mkdir(parents=True)
     measured: dict[str, tuple[float, float]] = {}
     drafts: dict[str, tuple[str, Clip, str]] = {}
     for done, ((song, _), together) in enumerate(moments.items()):
@@ -164,8 +165,7 @@ def _fill(
                     "take the song or track out of the test"
                 )
             measured[name], drafts[name] = (lufs, stimuli.peak_db(stereo)), (system, clip, source)
-            with Writer(raw / f"{name}.wav", SAMPLE_RATE, 2) as writer:
-                writer.write(stereo)
+            _write(raw / f"{name}.wav", stereo, "FLOAT")
         progress((done + 1) / len(moments) * 0.9)
     target, lowered = stimuli.common_loudness(measured)
     sounds = []
@@ -174,15 +174,13 @@ def _fill(
     ):  # by names that tell nothing, so that neither the place in the list nor the file's date does
         system, clip, source = drafts[name]
         gain_db = target - measured[name][0]
-        with Writer(sound_path(folder, name), SAMPLE_RATE, 2, bits=24) as writer:
-            writer.write(torch.clamp(read(raw / f"{name}.wav") * 10 ** (gain_db / 20), -1, 1))
+        _write(sound_path(folder, name), read(raw / f"{name}.wav") * 10 ** (gain_db / 20), "PCM_24")
         digest = sha256(sound_path(folder, name))
         sounds.append(
             Sound(id=name, clip=clip.id, system=system, sha256=digest, gain_db=round(gain_db, 4), source=source)
         )
     remove(raw)
-    with Writer(folder / LEVEL, SAMPLE_RATE, 2, bits=24) as writer:
-        writer.write(stimuli.noise(target, settings.seed))
+    _write(folder / LEVEL, stimuli.noise(target, settings.seed), "PCM_24")
     progress(1.0)
     who = _who(drafts[lowered]) if lowered else ""
     plan = TestPlan(
@@ -203,6 +201,11 @@ def _fill(
         sounds=tuple(sounds),
     )
     return plan, who
+
+
+def _write(path: Path, stereo: Tensor, subtype: str) -> None:
+    """The folder waits for the disk as a whole."""
+    write_samples(path, stereo.T.numpy(), SAMPLE_RATE, "WAV", subtype)
 
 
 def _who(draft: tuple[str, Clip, str]) -> str:

@@ -90,6 +90,6 @@ def _interval(values: Numbers, scores: Sequence[Score], least: float, most: floa
 
 def _variance(errors: Numbers, groups: Sequence[object]) -> float:
     """Variance of a mean whose errors depend on each other inside groups."""
-    _, place = np.unique([str(group) for group in groups], return_inverse=True)
-    sums = np.bincount(place, weights=errors)
+    places: dict[object, int] = {}
+    sums = np.bincount([places.setdefault(group, len(places)) for group in groups], weights=errors)
     return float(np.square(sums).sum()) / len(errors) ** 2 * len(sums) / max(1, len(sums) - 1)

@@ -19,7 +19,7 @@ class Rule:
     MUSHRA (ITU-R BS.1534-3, 4.1.2): scores of the reference under 90, or of an anchor over 90, in at most 15 % of the clips.
     """
 
-    reference: float = 4.0
+    reference: float = 3.5
     gap: float = 1.0
     mushra: float = 90.0
     share: float = 0.15

@@ -14,7 +14,7 @@ def report(
     test: Annotated[Path, typer.Argument(help="A test folder with ratings.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page and the tables.")] = Path("listening-report"),
     reference_least: Annotated[
-        float | None, typer.Option(help="Screening: least mean of the hidden reference (MOS: 4), or least score (MUSHRA: 90).")
+        float | None, typer.Option(help="Screening: least mean of the hidden reference (MOS: 3.5), or least score (MUSHRA: 90).")
     ] = None,
     anchor_gap: Annotated[float, typer.Option(help="Screening, MOS: how far the anchor's mean must be below the reference's.")] = 1.0,
     force: Annotated[bool, typer.Option("--force", help="Replace files in OUTPUT that no report made.")] = False,

@@ -48,7 +48,7 @@ def test_what_nobody_rated_is_missing_not_zero() -> None:
     some = [one for one in simulated.ratings(test, TRUTH["mos"], 6) if test.sounds[one.sound].system != "poor"]
     found = analyse(test, some)
     assert "poor" not in found.screened.means[ALL] and "poor" not in found.screened.differences[ALL]
-    assert found.complete == 0 and found.screened.means[ALL]["good"].over == "raters; these 2 songs"
+    assert found.complete == 0 and found.screened.means[ALL]["good"].over == "raters, for these 2 songs alone"
 
 
 def of(rater: int, **scores: list[float]) -> list[Score]:

@@ -57,7 +57,7 @@ def test_by_hand_over_raters() -> None:
     scores = [Score(rater, "one", "one", "x", value) for rater, value in enumerate((1, 2, 3, 4, 5, 6))]
     found = mean(scores)
     half = 2.5706 * 1.8708 / math.sqrt(6)
-    assert found.value == 3.5 and found.over == "raters; this song"
+    assert found.value == 3.5 and found.over == "raters, for this song alone"
     assert found.low == pytest.approx(3.5 - half, abs=1e-3) and found.high == pytest.approx(3.5 + half, abs=1e-3)
     twice = [Score(s.rater, s.song, "two", "x", s.value) for s in scores]
     assert mean(scores + twice).low == pytest.approx(found.low), (

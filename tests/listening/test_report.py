@@ -41,7 +41,7 @@ def test_the_files_agree_and_nothing_is_blank(tmp_path: Path) -> None:
     markdown = (tmp_path / "report.md").read_text()
     assert text in page.text and text in markdown
     assert "rater 8" in page.text and facts["excluded"].keys() == {"8"} and "rater 8: " in markdown
-    assert page.count("img") == 1 and all(data.startswith(b"\x89PNG") for data in page.data("img"))
+    assert page.count("img") == 3 and all(data.startswith(b"\x89PNG") for data in page.data("img"))
     assert "A <b>title</b>" in page.text, "as text"
     assert not re.search(r"\|[ \t]*\|", markdown) and "nan" not in (markdown + page.text).lower()
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ratings.csv").read_text())))
@@ -55,7 +55,7 @@ def test_the_files_agree_and_nothing_is_blank(tmp_path: Path) -> None:
     assert facts["test"]["seal"] == test.identity and facts["test"]["seed"] == 3
 
 
-@pytest.mark.parametrize(("raters", "told"), [(2, "no interval: 2 raters"), (7, "raters; these 3 songs")])
+@pytest.mark.parametrize(("raters", "told"), [(2, "no interval: 2 raters"), (7, "raters, for these 3 songs alone")])
 def test_small_studies_say_what_they_cannot(raters: int, told: str) -> None:
     test = plan_of(songs=3, method="mushra")
     found = analyse(test, simulated.ratings(test, TRUTH["mushra"], raters, noise=0.1))

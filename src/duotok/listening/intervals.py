@@ -78,7 +78,7 @@ def _interval(values: Numbers, scores: Sequence[Score], least: float, most: floa
     errors = values - centre
     variance = _variance(errors, raters)
     degrees = n_raters
-    over = f"raters; these {n_songs} songs" if n_songs > 1 else "raters; this song"
+    over = f"raters, for these {n_songs} songs alone" if n_songs > 1 else "raters, for this song alone"
     if n_songs >= LEAST:
         of_songs = _variance(errors, songs)
         of_cells = _variance(errors, list(zip(raters, songs, strict=True)))

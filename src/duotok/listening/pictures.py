@@ -1,4 +1,4 @@
-"""The figure of a listening test: mean and interval of every condition, a panel for each track."""
+"""The figures of a listening test: mean and interval of every condition, one for each track."""
 
 from __future__ import annotations
 
@@ -16,27 +16,17 @@ INK, GREY = "#2a2e35", "#8a8f98"
 SYSTEM, GIVEN = "#1d5fa8", "#8a6d1f"
 
 
-def means_picture(analysis: Analysis) -> bytes:
-    """PNG. Systems are filled circles, reference and anchors open squares: shape tells them apart, not colour alone."""
+def means_picture(analysis: Analysis, track: str) -> bytes:
+    """PNG of one track (or all of them). Systems are filled circles, reference and anchors open squares: shape tells them apart, not
+    colour alone."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    tracks, names = analysis.tracks, analysis.test.conditions
-    columns = min(2, len(tracks))
-    rows = -(-len(tracks) // columns)
-    figure = Figure(
-        figsize=(1.2 + 4.2 * columns, rows * (1.0 + 0.34 * len(names))),
-        dpi=150,
-        layout="constrained",
-        facecolor="white",
-    )
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel().tolist()
-    for axis in axes[len(tracks) :]:
-        axis.set_visible(False)
-    for axis, track in zip(axes, tracks, strict=False):
-        _panel(axis, analysis, track)
+    height = 0.7 + 0.36 * len(analysis.test.conditions)
+    figure = Figure(figsize=(5.4, height), dpi=150, layout="constrained", facecolor="white")
+    _panel(figure.subplots(), analysis, track)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -64,7 +54,6 @@ def _panel(axis: Axes, analysis: Analysis, track: str) -> None:
     pad = 0.03 * (most - least)
     axis.set_xlim(least - pad, most + pad)
     axis.set_xticks(range(1, 6) if most == 5 else range(0, 101, 20))
-    axis.set_title(track, fontsize=10, color=INK, loc="left")
     axis.grid(axis="x", alpha=0.3, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.tick_params(colors=INK, labelsize=9, length=3)

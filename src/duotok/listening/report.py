@@ -16,7 +16,7 @@ from duotok.listening.analysis import Analysis, Table
 from duotok.listening.intervals import LEVEL, Mean
 from duotok.listening.pictures import means_picture
 from duotok.listening.plan import REFERENCE
-from duotok.listening.scale import GRADES, RANGES
+from duotok.listening.scale import GRADES, RANGES, Method
 from duotok.pages.rendering import png_uri, render
 from duotok.seals import read_json
 
@@ -103,14 +103,14 @@ def as_json(analysis: Analysis, version: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shown(found: Mean | None, signed: bool = False) -> str:
-    """`3.62 [3.31, 3.93]`; without an interval the mean alone; "not rated" for None."""
+def shown(found: Mean | None, method: Method, sign: str = "") -> str:
+    """`3.62 [3.31, 3.93]`, MUSHRA with one decimal; without an interval the mean alone; "not rated" for None. sign: "+" writes it."""
     if found is None:
         return "not rated"
-    sign = "+" if signed else ""
+    spec = f"{sign}.2f" if method == "mos" else f"{sign}.1f"
     if found.low is None or found.high is None:
-        return f"{found.value:{sign}.2f}"
-    return f"{found.value:{sign}.2f} [{found.low:{sign}.2f}, {found.high:{sign}.2f}]"
+        return f"{found.value:{spec}}"
+    return f"{found.value:{spec}} [{found.low:{spec}}, {found.high:{spec}}]"
 
 
 def name_of(condition: str) -> str:
@@ -124,14 +124,15 @@ def rows(analysis: Analysis, table: Table) -> list[list[str]]:
         found = [table.means[track].get(name) for track in analysis.tracks]
         whole = found[-1]  # the last one has all tracks
         n = ["0", "0"] if whole is None else [str(whole.ratings), str(whole.raters)]
-        lines.append([name_of(name), *map(shown, found), *n])
+        lines.append([name_of(name), *(shown(one, analysis.test.plan.method) for one in found), *n])
     return lines
 
 
 def difference_rows(analysis: Analysis) -> list[list[str]]:
     """A row for each condition but the first system: its paired difference to that in every track."""
+    method, found = analysis.test.plan.method, analysis.screened.differences
     return [
-        [name_of(name), *(shown(analysis.screened.differences[track].get(name), True) for track in analysis.tracks)]
+        [name_of(name), *(shown(found[track].get(name), method, "+") for track in analysis.tracks)]
         for name in analysis.test.conditions
         if name != analysis.against
     ]
@@ -174,7 +175,7 @@ def as_markdown(analysis: Analysis) -> str:
     scale = "mean opinion scores, 1 to 5" if plan.method == "mos" else "MUSHRA scores, 0 to 100"
     lines = [
         f"# {plan.title}", "", f"{scale[:1].upper()}{scale[1:]}. {summary(analysis)}", "",
-        f"In brackets {LEVEL:.0%} intervals over: {'; or '.join(speaks_of(analysis)) or 'nothing, nobody counts'}.", "",
+        f"In brackets {LEVEL:.0%} intervals, over: {'; '.join(speaks_of(analysis)) or 'nothing, for nobody counts'}.", "",
         "## Scores", "", *_table(head, rows(analysis, analysis.screened)), "",
         f"## Differences to {analysis.against}", "", "Of the same rater and clip.", "",
         *_table(["condition", *analysis.tracks], difference_rows(analysis)), "",
@@ -221,6 +222,13 @@ def ratings_csv(analysis: Analysis) -> str:
     return text.getvalue()
 
 
+def _in_words(analysis: Analysis, track: str) -> str:
+    """What the picture of a track shows, for those who do not see it."""
+    means = analysis.screened.means[track]
+    parts = (f"{name_of(name)} {shown(found, analysis.test.plan.method)}" for name, found in means.items())
+    return f"mean scores, {track}: {'; '.join(parts) or 'none'}"
+
+
 def page(analysis: Analysis, version: str) -> str:
     """The page: self-contained."""
     plan = analysis.test.plan
@@ -238,7 +246,9 @@ def page(analysis: Analysis, version: str) -> str:
         ],
         scale=RANGES[plan.method],
         grades=GRADES,
-        picture=png_uri(means_picture(analysis)),
+        pictures=[
+            (track, png_uri(means_picture(analysis, track)), _in_words(analysis, track)) for track in analysis.tracks
+        ],
         tracks=analysis.tracks,
         head=["condition", *analysis.tracks, "ratings", "raters"],
         screened=rows(analysis, analysis.screened),

@@ -6,9 +6,11 @@ import pytest
 from tests.listening import simulated
 from tests.listening.ask import plan_of
 
+from duotok.errors import DuoTokError
 from duotok.listening.analysis import ALL, analyse
 from duotok.listening.intervals import Score
 from duotok.listening.plan import REFERENCE
+from duotok.listening.ratings import Rating
 from duotok.listening.scale import Method
 from duotok.listening.screening import Rule, screen
 
@@ -51,9 +53,14 @@ def test_what_nobody_rated_is_missing_not_zero() -> None:
     assert found.complete == 0 and found.screened.means[ALL]["good"].over == "raters, for these 2 songs alone"
 
 
+def test_ratings_of_sounds_that_there_are_not() -> None:
+    with pytest.raises(DuoTokError, match="no sound of this test"):
+        analyse(plan_of(), [Rating(1, "elsewhere", 3, 0)])
+
+
 def of(rater: int, **scores: list[float]) -> list[Score]:
     return [
-        Score(rater, f"{place}", f"{place}", name.replace("low", "lowpass-3500"), value)
+        Score(rater, f"{place}", f"{place}", {"low": "lowpass-3500", "mid": "lowpass-7000"}.get(name, name), value)
         for name, values in scores.items()
         for place, value in enumerate(values)
     ]
@@ -67,13 +74,13 @@ def of(rater: int, **scores: list[float]) -> list[Score]:
         ("mos", of(1, reference=[5, 5], low=[5, 4]), "lowpass-3500 4.50 on average, less than 1 below"),
         ("mos", of(1, low=[1]), "rated no hidden reference"),
         ("mos", of(1, reference=[5]), "rated no anchor"),
-        ("mushra", of(1, reference=[95] * 9 + [10], low=[20] * 9 + [95]), ""),
+        ("mushra", of(1, reference=[95] * 9 + [10], low=[95] * 10, mid=[20] * 9 + [95]), ""),
         (
             "mushra",
-            of(1, reference=[95] * 8 + [10, 10], low=[20] * 10),
+            of(1, reference=[95] * 8 + [10, 10], mid=[20] * 10),
             "hidden reference under 90 in 20% of the clips",
         ),
-        ("mushra", of(1, reference=[95] * 10, low=[20] * 8 + [95, 95]), "lowpass-3500 over 90 in 20% of the clips"),
+        ("mushra", of(1, reference=[95] * 10, mid=[20] * 8 + [95, 95]), "lowpass-7000 over 90 in 20% of the clips"),
     ],
 )
 def test_the_rule(method: Method, scores: list[Score], told: str) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from duotok.errors import DuoTokError
 from duotok.listening.intervals import Mean, Score, difference, mean
 from duotok.listening.order import trials
 from duotok.listening.plan import ListeningTest
@@ -51,11 +52,18 @@ class Analysis:
 
 
 def analyse(test: ListeningTest, ratings: Sequence[Rating], rule: Rule = Rule()) -> Analysis:
-    """The figures of all ratings so far. Differences are to the first system of the test."""
+    """The figures of all ratings so far. Differences are to the first system of the test.
+
+    Raises DuoTokError for a rating of a sound that the test has not.
+    """
     clips, sounds = test.clips, test.sounds
     scores = []
     for rating in ratings:
-        sound = sounds[rating.sound]
+        sound = sounds.get(rating.sound)
+        if sound is None:
+            raise DuoTokError(
+                f"{test.folder}: a rating of '{rating.sound}', which is no sound of this test; restore its ratings"
+            )
         scores.append(Score(rating.rater, clips[sound.clip].song, sound.clip, sound.system, rating.score))
     excluded = screen(scores, test.plan.method, test.plan.anchors, rule)
     kept = [score for score in scores if score.rater not in excluded]

@@ -12,11 +12,11 @@ from torch import Tensor
 from duotok.audio.io import read, write_samples
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import DuoTokError
-from duotok.files import remove, sha256, short_hash, writing
+from duotok.files import remove, sha256, short_hash, sweep, writing
 from duotok.listening import stimuli
 from duotok.listening.plan import FORMAT, LEVEL, REFERENCE, Clip, Sound, TestPlan, save, sound_path
 from duotok.listening.scale import Method
-from duotok.listening.sources import Folder, Song, System, check_names
+from duotok.listening.sources import Folder, System, check_names
 
 QUIETEST_LUFS = -70.0
 """BS.1770's own gate: below it there is nothing to rate."""
@@ -67,10 +67,10 @@ def choose_clips(reference: Folder, settings: BuildSettings) -> list[Clip]:
             (settings.seed, place),
         )
         if len(starts) < settings.clips:
-            path = min(tracks.values(), key=lambda p: audio[_track_of(tracks, p)].shape[1])
-            seconds = min(sound.shape[1] for sound in audio.values()) / SAMPLE_RATE
+            shortest = min(audio, key=lambda track: audio[track].shape[1])
+            seconds = audio[shortest].shape[1] / SAMPLE_RATE
             raise DuoTokError(
-                f"{path}: {seconds:.2f} s are too short for {settings.clips} clip(s) of {settings.seconds:g} s; take "
+                f"{tracks[shortest]}: {seconds:.2f} s are too short for {settings.clips} clip(s) of {settings.seconds:g} s; take "
                 "shorter ones with --seconds, or the song away"
             )
         for start in starts:
@@ -78,10 +78,6 @@ def choose_clips(reference: Folder, settings: BuildSettings) -> list[Clip]:
                 name = short_hash(f"{settings.seed}/{song}/{track}/{start}", 12)
                 clips.append(Clip(id=name, song=song, track=track, start=start, seconds=settings.seconds))
     return clips
-
-
-def _track_of(tracks: Song, path: Path) -> str:
-    return next(track for track, found in tracks.items() if found == path)
 
 
 def build(
@@ -103,6 +99,7 @@ def build(
         if isinstance(system, Folder):
             system.check(reference)
     check_new(folder)
+    sweep(folder)
     clips = choose_clips(reference, settings)
     try:
         with writing(folder) as partial:
@@ -169,9 +166,8 @@ def _fill(
         progress((done + 1) / len(moments) * 0.9)
     target, lowered = stimuli.common_loudness(measured)
     sounds = []
-    for name in sorted(
-        drafts
-    ):  # by names that tell nothing, so that neither the place in the list nor the file's date does
+    # by names that tell nothing, so that neither the place in the list nor the file's date does
+    for name in sorted(drafts):
         system, clip, source = drafts[name]
         gain_db = target - measured[name][0]
         _write(sound_path(folder, name), read(raw / f"{name}.wav") * 10 ** (gain_db / 20), "PCM_24")

@@ -82,7 +82,7 @@ class Ratings:
             raise DuoTokError(f"{self.path}: locked by another program; close it and try again") from None
         except sqlite3.Error as error:
             raise DuoTokError(
-                f"{self.path}: cannot be used ({error}); restore it from a copy, or move it away"
+                f"{self.path}: cannot be used ({error}); restore it from a copy, or serve a copy of the test in a folder that can be written"
             ) from None
 
     @contextmanager

@@ -16,7 +16,7 @@ from duotok.listening.scale import Method
 class Rule:
     """The thresholds. MOS: least mean of the hidden reference, and least gap from it down to the mean of the lowest anchor.
 
-    MUSHRA (ITU-R BS.1534-3, 4.1.2): scores of the reference under 90, or of an anchor over 90, in at most 15 % of the clips.
+    MUSHRA (ITU-R BS.1534-3, 4.1.2): scores of the reference under 90 in at most 15 % of the clips, and of the mid anchor over 90.
     """
 
     reference: float = 3.5
@@ -33,19 +33,20 @@ class Rule:
             )
         return (
             f"A rater counts who scores the hidden reference under {self.mushra:g} in at most {self.share:.0%} of the clips, "
-            f"and the lowest anchor over {self.mushra:g} in at most {self.share:.0%} (ITU-R BS.1534-3)."
+            f"and the highest low-pass anchor over {self.mushra:g} in at most {self.share:.0%} (ITU-R BS.1534-3)."
         )
 
 
 def screen(
     scores: Iterable[Score], method: Method, anchors: Mapping[str, float], rule: Rule = Rule()
 ) -> dict[int, str]:
-    """The raters that are excluded, each with the reason. anchors: name -> Hz; the lowest one screens.
+    """The raters that are excluded, each with the reason. anchors: name -> Hz; the lowest one screens, for MUSHRA the highest.
 
     A rater who has not rated both a reference and an anchor cannot be judged and is excluded; without any anchor in the test the
     reference alone judges.
     """
-    anchor = min(anchors, key=lambda name: anchors[name]) if anchors else None
+    ordered = sorted(anchors, key=lambda name: anchors[name])
+    anchor = ordered[-1 if method == "mushra" else 0] if ordered else None
     of: dict[int, dict[str, list[float]]] = {}
     for score in scores:
         of.setdefault(score.rater, {}).setdefault(score.system, []).append(score.value)

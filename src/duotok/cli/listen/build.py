@@ -101,4 +101,4 @@ def build(
 def _named(text: str) -> tuple[str, str]:
     """NAME=MODEL, or MODEL, whose own name is the end of its path."""
     name, separator, model = text.partition("=")
-    return (name, model) if separator else (Path(text.rpartition(":")[2]).stem, text)
+    return (name, model) if separator else (Path(text.rpartition(":")[2]).name.removesuffix(".yaml"), text)

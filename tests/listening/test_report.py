@@ -166,7 +166,7 @@ def test_webmushra_gets_every_sound_and_no_name(method: Method, tested: Listenin
     ]
     assert sorted(heard) == sorted(f"configs/resources/study/{name}.wav" for name in tested.sounds)
     if method == "mushra":
-        of = {page["id"]: tested.sounds[Path(page["reference"]).stem] for page in pages}
+        of = {page["id"][1:]: tested.sounds[Path(page["reference"]).stem] for page in pages}
         assert all(sound.system == REFERENCE and sound.clip == clip for clip, sound in of.items())
         assert all(len(page["stimuli"]) == 2 for page in pages), "webMUSHRA adds the hidden reference itself"
     else:
@@ -178,6 +178,11 @@ def test_export_is_whole(built: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     text = (tmp_path / "web" / "configs" / "study.yaml").read_text()
     settings = yaml.safe_load(text)
+    assert settings == config(load(built), "study")
+    lines = text.splitlines()
+    assert all(re.match(r" *(- *)?([\w]+:|random|-$|$)|  -$", line) for line in lines) and "- -" not in text, (
+        "webMUSHRA's reader takes neither folded lines nor a list that begins beside another's dash"
+    )
     named = re.findall(r"configs/resources/study/\w+\.wav", text)
     assert len(set(named)) == 10 and all((tmp_path / "web" / name).is_file() for name in named)
     assert settings["testname"] == "A &lt;test&gt;" and not re.search(r"ours|lowpass|vocals", text)

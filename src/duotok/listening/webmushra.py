@@ -42,8 +42,7 @@ def export(test: ListeningTest, folder: Path, name: str) -> list[Path]:
             for sound in test.plan.sounds:
                 shutil.copyfile(test.path(sound), resources / f"{sound.id}.wav")
             shutil.copyfile(test.level, resources / "level.wav")
-            text = yaml.safe_dump(config(test, name), sort_keys=False, allow_unicode=True)
-            (partial / "configs" / f"{name}.yaml").write_text(text, encoding="utf-8")
+            (partial / "configs" / f"{name}.yaml").write_text(as_yaml(config(test, name)), encoding="utf-8")
             (partial / "key.csv").write_text(_key(test), encoding="utf-8")
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from None
@@ -63,10 +62,10 @@ def config(test: ListeningTest, name: str) -> dict[str, Any]:
         for clip in plan.clips:
             of = [sound for sound in plan.sounds if sound.clip == clip.id]
             reference = next(sound for sound in of if sound.system == REFERENCE)
-            others = {sound.id: address(sound) for sound in of if sound is not reference}
+            others = {_stimulus(sound): address(sound) for sound in of if sound is not reference}
             pages.append(
                 {
-                    "type": "mushra", "id": clip.id, "name": "Rate each sound",
+                    "type": "mushra", "id": f"c{clip.id}", "name": "Rate each sound",
                     "content": "Compare each sound with the reference, and rate how good it is. One of them is the reference itself.",
                     "showWaveform": False, "enableLooping": True, "randomize": True, "showConditionNames": False,
                     "strict": clip.seconds <= LONGEST_STRICT and len(of) <= MOST_STRICT,
@@ -80,9 +79,9 @@ def config(test: ListeningTest, name: str) -> dict[str, Any]:
         for sound in plan.sounds:
             pages.append(
                 {
-                    "type": "likert_single_stimulus", "id": sound.clip, "name": "How good does it sound?",
+                    "type": "likert_single_stimulus", "id": f"c{sound.clip}", "name": "How good does it sound?",
                     "content": "Play the clip, then say how good it sounds.", "mustRate": True, "mustPlayback": "processUpdate",
-                    "stimuli": {sound.id: address(sound)}, "response": response,
+                    "stimuli": {_stimulus(sound): address(sound)}, "response": response,
                 }
             )  # fmt: skip
     volume = {
@@ -102,12 +101,45 @@ def config(test: ListeningTest, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _stimulus(sound: Sound) -> str:
+    """With a letter first: digits with an "e" between them would be a number to some readers of YAML."""
+    return f"s{sound.id}"
+
+
+def as_yaml(settings: dict[str, Any]) -> str:
+    """The configuration as webMUSHRA's own reader takes it: a list inside a list begins on a line of its own, no line is folded."""
+    head = {name: value for name, value in settings.items() if name != "pages"}
+    lines = [*_dump(head), "pages:"]
+    for page in settings["pages"]:
+        if isinstance(page, list):
+            lines.append("  -")
+            lines += [line for inner in page for line in _item(inner, 6)]
+        else:
+            lines += _item(page, 2)
+    return "\n".join(lines) + "\n"
+
+
+def _item(value: Any, indent: int) -> list[str]:
+    first, *rest = [value] if isinstance(value, str) else _dump(value)
+    return [" " * indent + "- " + first, *(" " * indent + "  " + line for line in rest)]
+
+
+class _Indented(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        return super().increase_indent(flow, False)
+
+
+def _dump(values: dict[str, Any]) -> list[str]:
+    text = yaml.dump(values, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.splitlines()
+
+
 def _key(test: ListeningTest) -> str:
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["trial_id", "stimulus", "condition", "song", "track", "start"])
     for sound in test.plan.sounds:
         clip = test.clips[sound.clip]
-        name = REFERENCE if test.plan.method == "mushra" and sound.system == REFERENCE else sound.id
-        out.writerow([clip.id, name, sound.system, clip.song, clip.track, f"{clip.start:g}"])
+        name = REFERENCE if test.plan.method == "mushra" and sound.system == REFERENCE else _stimulus(sound)
+        out.writerow([f"c{clip.id}", name, sound.system, clip.song, clip.track, f"{clip.start:g}"])
     return text.getvalue()

@@ -88,7 +88,7 @@ def generate_many(
         for seed in todo:
             done(_make(seed, folder, seconds, options, saving))
         return results
-    with pool(min(workers, len(todo))) as processes:
+    with pool(min(workers, len(todo)), imports=("duotok.songs.generator",)) as processes:
         for _, future in processes.as_they_end(_make, ((seed, folder, seconds, options, saving) for seed in todo)):
             done(result_of(future))
     return results

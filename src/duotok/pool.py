@@ -9,6 +9,7 @@ time, which is how the guilty one is known, and only JSON passes.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from types import TracebackType
@@ -62,7 +64,20 @@ def context(imports: Sequence[str] = ("torch",)) -> BaseContext:
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(list(imports))  # of the server that the first pool of this process starts
+    with _one_thread_in("OPENBLAS"):  # numpy's, which starts them when it is imported
+        forkserver.ensure_running()
     return server
+
+
+@contextlib.contextmanager
+def _one_thread_in(library: str) -> Iterator[None]:
+    name = f"{library}_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def pool(
@@ -82,15 +97,20 @@ def pool(
 def _begin(
     environment: Mapping[str, str], begin: Callable[..., None] | None, arguments: tuple[Any, ...], threads: int | None
 ) -> None:
-    leave_with_parent()
-    os.environ.clear()  # the server's is older than the pool
-    os.environ.update(environment)
+    begin_worker(environment)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     if begin is not None:
         begin(*arguments)
+
+
+def begin_worker(environment: Mapping[str, str]) -> None:
+    """What every worker does first: it takes its parent's environment (the server's is older) and watches its parent."""
+    leave_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def leave_with_parent() -> None:

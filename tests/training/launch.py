@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from duotok.pool import context, leave_with_parent
+from duotok.pool import begin_worker, context
 
 IMPORTS = ("torch", "torch.distributed.fsdp")
 
@@ -42,9 +42,7 @@ class Running:
 
 
 def _run(script: str, arguments: tuple[str, ...], environment: dict[str, str], log: str) -> None:
-    leave_with_parent()
-    os.environ.clear()
-    os.environ.update(environment)
+    begin_worker(environment)
     said = os.open(log, os.O_WRONLY)
     os.dup2(said, 1)
     os.dup2(said, 2)

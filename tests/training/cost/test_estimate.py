@@ -86,7 +86,7 @@ def test_the_mode_agrees_with_torch_on_a_real_step() -> None:
 def test_the_paper_size_is_counted_without_its_memory() -> None:
     model = TokenizerConfig.preset("paper")
     config = Stage1Config.model_validate(
-        {"steps": 10, "batch_size": 64, "lr": 1e-4, "model": model, "crops": {"frames": 750}}
+        {"steps": 10, "batch_size": 8, "lr": 1e-4, "model": model, "crops": {"frames": 750}}
     )
     counted, stage = count(lambda: sketch("stage1", config), 64, "bf16")
     trained = sum(t for t, _ in parameters_by_part(stage).values())

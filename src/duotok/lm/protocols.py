@@ -112,7 +112,8 @@ class Protocol:
 
 
 def _example(inputs: NDArray[np.int64], targets: NDArray[np.int64], mask: NDArray[np.bool_]) -> Example:
-    return Example(*(torch.from_numpy(x.astype(np.int64)) for x in (inputs, targets)), torch.from_numpy(mask.copy()))
+    read, predicted = (torch.from_numpy(codes.astype(np.int64)) for codes in (inputs, targets))
+    return Example(read, predicted, torch.from_numpy(mask))
 
 
 def parallel(codec: CodecIdentity) -> Protocol:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from duotok.errors import DuoTokError
 from duotok.listening.order import trials
 from duotok.listening.plan import ListeningTest
 from duotok.listening.ratings import Ratings
+from duotok.listening.server import application
 from duotok.listening.serving import address_of, listen_on
 
 pytest.importorskip("uvicorn")
@@ -37,9 +40,9 @@ class Server:
         return self.process.returncode, told
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[Browser]:
-    with browser(tmp_path / "profile") as found:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as found:
         if found is None:
             pytest.skip("no Chromium that starts")
         yield found
@@ -111,6 +114,70 @@ def test_two_listeners_and_a_server_that_is_killed(chromium: Browser, tested: Li
     assert [(one.rater, one.sound, one.score, one.changes) for one in Ratings(tested).all()] == sorted(
         [(1, first[0].sounds[0].id, 1, 0), (2, second[0].sounds[0].id, 2, 0), (2, second[1].sounds[0].id, 5, 0)]
     )
+
+
+@contextmanager
+def served_here(test: ListeningTest) -> Iterator[str]:
+    """The server in a thread of this process; its address."""
+    import uvicorn
+
+    opened = listen_on("127.0.0.1", 0)
+    app = application(test, Ratings(test, create=True))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+    thread.start()
+    try:
+        yield address_of(opened)
+    finally:
+        server.should_exit = True
+        thread.join()
+        opened.close()
+
+
+def test_mushra_by_keys(chromium: Browser, tested: ListeningTest) -> None:
+    """Sliders are saved as they are set, stay after a reload, and all of a page are needed."""
+    tested.plan = tested.plan.model_copy(update={"method": "mushra"})
+    slider = "document.querySelectorAll('[data-of]')"
+    with served_here(tested) as address:
+        chromium.session = ""
+        chromium.open(address, 390)
+        chromium.run("document.querySelector('button.main').click()")
+        chromium.until("document.querySelectorAll('button.play').length === 4")
+        chromium.until("[...document.querySelectorAll('button.play')].every(b => b.textContent === 'Play')")
+        assert chromium.run("document.activeElement.getAttribute('aria-label')") == "Play the reference"
+        assert chromium.run(f"[...{slider}].every(s => s.disabled && s.getAttribute('aria-valuetext') === 'not rated')")
+        for place in (0, 2):
+            chromium.run(f"document.querySelectorAll('button.play')[{place + 1}].click()")
+            chromium.until(f"!{slider}[{place}].disabled")
+            assert (
+                chromium.run(
+                    "[...document.querySelectorAll('button.play')].filter(b => b.textContent === 'Pause').length"
+                )
+                <= 1
+            )
+            chromium.run(f"{slider}[{place}].focus()")
+            chromium.press("End" if place else "ArrowRight", 35 if place else 39)
+            chromium.until("document.querySelector('[role=status]').textContent.endsWith('saved.')")
+            chromium.run("document.querySelector('[role=status]').textContent = ''")
+        chromium.run("document.querySelector('[type=submit]').click()")
+        assert "Play sound B first" in chromium.run("document.querySelector('[role=status]').textContent")
+        chromium.call("Page.reload")
+        chromium.until(
+            "document.readyState === 'complete' && document.querySelectorAll('output')[2]?.textContent !== ''"
+        )
+        texts = chromium.run(f"[...{slider}].map(s => s.getAttribute('aria-valuetext'))")
+        assert texts == ["51, Fair", "not rated", "100, Excellent"]
+        chromium.until("document.querySelectorAll('button.play')[2].textContent === 'Play'")
+        chromium.run("document.querySelectorAll('button.play')[2].click()")
+        chromium.until(f"!{slider}[1].disabled")
+        chromium.run(f"{slider}[1].focus()")
+        chromium.press("Home", 36)
+        chromium.run("document.querySelector('[type=submit]').click()")
+        chromium.until("document.title === 'Page 2 of 3'")
+        assert chromium.errors == []
+    order = [sound.id for sound in trials(tested, 1)[0].sounds]
+    given = {one.sound: (one.score, one.changes) for one in Ratings(tested).all()}
+    assert given == dict(zip(order, [(51, 0), (0, 0), (100, 0)], strict=True))
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://localhost:")])

@@ -192,6 +192,9 @@ def test_pages_are_whole_named_and_alone(kind: str, tested: ListeningTest) -> No
     local = re.sub(r'(href|action)="/[^"]*"', r'\1="data:,"', answer.text)
     page = Page(local)
     assert "http:" not in local and "https:" not in local and "<test>" not in answer.text
+    assert "duotok" not in re.sub(r"<(style|script)>.*?</\1>", "", answer.text, flags=re.S).lower(), (
+        "no name that raises hopes"
+    )
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in pairwise(levels))
     assert dict(page.tags)["html"]["lang"] == "en"

@@ -106,7 +106,7 @@ def application(test: ListeningTest, ratings: Ratings) -> Starlette:
     def new(request: Request) -> Response:
         token = ratings.new_rater()
         answer = RedirectResponse(f"/r/{token}", 303)
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=90 * 86_400)
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="lax", max_age=90 * 86_400)
         return answer
 
     def rate(request: Request) -> Response:

@@ -34,7 +34,9 @@ def serve(
     opened = listen_on(host, port)
     ratings = Ratings(found, create=True)
     if host not in LOCAL:
-        say(f"warning: --host {host}: everyone who reaches this machine can hear the clips and rate them")
+        say(
+            f"warning: --host {host}: everyone who reaches port {opened.getsockname()[1]} of this machine can hear the clips and rate them"
+        )
     run(application(found, ratings), opened, lambda address: say(f"{found.plan.title}: {address}   (Ctrl-C ends it)"))
     given = ratings.all()
     say(

@@ -2,7 +2,7 @@
 
 Needs torchaudio, torchmetrics, auraloss, mir_eval, pesq and pystoi, which take long to import and are not installed for tests:
 
-    pip install torchaudio torchmetrics auraloss mir_eval 'duotok[eval]'
+    pip install torchaudio torchmetrics auraloss mir_eval 'duotok[eval,perceptual]'
     python -m benchmarks.reference_values > tests/evaluation/reference_values.json
 """
 

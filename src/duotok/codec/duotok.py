@@ -262,16 +262,13 @@ class DuoTok:
 
         with Spool() as spool, closing(tracks_of(mix, voice, band, separator)) as pairs:
             spool.fill(pairs, progress=read)
-            if not math.isfinite(spool.loudness):
-                self._warn_too_quiet(leader.name, spool.peak)
-            gain_db = self._gain(spool.loudness)
             plan = plan or self.config.codec.plan
 
             def encoded(fraction: float) -> None:
                 if progress is not None:
                     progress(first_share + (1 - first_share) * fraction)
 
-            codes = self._encode_windows(spool, 10 ** (gain_db / 20), plan, max(1, batch_size), encoded)
+            codes, gain_db = self.encode_spool(spool, leader.name, plan, batch_size, encoded)
             return DualTokens(
                 vocals=codes[0],
                 accompaniment=codes[1],
@@ -284,6 +281,38 @@ class DuoTok:
                 source="" if leader.path is None else text_of(leader.path.name),
                 sources=sources,
             )
+
+    def encode_spool(
+        self,
+        spool: Spool,
+        name: str,
+        plan: WindowPlan | None = None,
+        batch_size: int = 1,
+        progress: Progress | None = None,
+        run: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> tuple[list[Tensor], float]:
+        """The codes of a filled spool, int64 `[frames]` for each track, and the gain in dB that was applied.
+
+        name: of the song, for warnings; run: what takes the place of `encode_mel`, with its arguments and result.
+        """
+        if not math.isfinite(spool.loudness):
+            self._warn_too_quiet(name, spool.peak)
+        gain_db = self._gain(spool.loudness)
+        codes = self._encode_windows(
+            spool,
+            10 ** (gain_db / 20),
+            plan or self.config.codec.plan,
+            max(1, batch_size),
+            progress,
+            run or self.encode_mel,
+        )
+        return codes, gain_db
+
+    @torch.inference_mode()
+    def encode_mel(self, mel: Tensor, routes: Tensor) -> Tensor:
+        """Codes `[batch, frames]` of mel frames `[batch, frames, bins]`, on the CPU; routes: int64 `[batch]`, the track of each."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.encoder.encode(mel, routes).cpu()
 
     @staticmethod
     def _warn_too_quiet(name: str, peak: float) -> None:
@@ -309,7 +338,13 @@ class DuoTok:
 
     @torch.inference_mode()
     def _encode_windows(
-        self, spool: Spool, gain: float, plan: WindowPlan, batch_size: int, progress: Progress
+        self,
+        spool: Spool,
+        gain: float,
+        plan: WindowPlan,
+        batch_size: int,
+        progress: Progress | None,
+        run: Callable[[Tensor, Tensor], Tensor],
     ) -> list[Tensor]:
         """int64 `[frames]` for each track. Both tracks of a window always go through the lower blocks together."""
         windows = plan.windows(spool.frames)
@@ -321,13 +356,13 @@ class DuoTok:
             )
             mel = self.mel((sound * gain).to(self.device), margins=True)
             routes = torch.arange(len(TRACKS), device=self.device).repeat(len(batch))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                codes = self.encoder.encode(mel, routes).cpu()
+            codes = run(mel, routes)
             for row, window in enumerate(batch):
                 keep = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 for index in range(len(TRACKS)):
                     parts_by_track[index].append(codes[row * len(TRACKS) + index, keep])
-            progress((first + len(batch)) / len(windows))
+            if progress is not None:
+                progress((first + len(batch)) / len(windows))
         return [torch.cat(parts) for parts in parts_by_track]
 
     # -- sound to its stems ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -23,13 +24,14 @@ from numpy.typing import NDArray
 
 from duotok.bulk.encoding import codes_of
 from duotok.bulk.ledger import Ledger
+from duotok.clock import n_frames
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.files import hold, remove, sha256, sweep, write_bytes, writing
 from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.song import TokenizedSong
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
-from duotok.lm.token_store import FORMAT, MANIFEST, STORE, VECTORS
+from duotok.lm.token_store import FORMAT, LENGTHS, MANIFEST, STORE, VECTORS
 from duotok.records import SPLITS, Split
 from duotok.seals import is_sealed, read_json, seal
 
@@ -97,7 +99,7 @@ def held(folder: Path) -> Iterator[None]:
     with file:
         if not hold(file):
             raise DuoTokError(f"{folder}: another run is at work on this store; wait for it, or end it")
-        for name in (STORE, MANIFEST, PLAN, FAILURES, VECTORS):
+        for name in (STORE, MANIFEST, PLAN, FAILURES, VECTORS, LENGTHS):
             sweep(folder / name)
         for partial in [*folder.glob(".*.partial"), *(folder / LEDGERS).glob(".*.partial")]:
             remove(partial)
@@ -166,12 +168,21 @@ def write_shard(folder: Path, name: str, ledger: Ledger, identity: CodecIdentity
         write_tokens(folder / file, identity, counted, name)
         files[file] = {
             "bytes": (folder / file).stat().st_size, "sha256": sha256(folder / file), "songs": counted.songs, "frames": counted.frames,
+            "groups": _groups(folder / file),
         }  # fmt: skip
     stale = [file for file in ledger.files if file not in files]
     ledger.settle(files, songs)
     for file in stale:
         remove(folder / file)
     return known - len(ledger.rows)
+
+
+def _groups(path: Path) -> list[int]:
+    """Songs of each row group."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path)
+    return [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
 
 
 class _Counted:
@@ -234,7 +245,7 @@ class _Before:
         for name in ledger.files:
             with contextlib.suppress(TokenFileError):
                 corpus = TokenCorpus(folder / name)
-                self._rows |= {id: (corpus, group, place) for group, place, id, _ in corpus.index()}
+                self._rows |= {id: (corpus, group, place) for group, place, id in corpus.index()}
 
     def song(self, row: dict[str, Any]) -> TokenizedSong | None:
         if row["id"] not in self._rows:
@@ -253,14 +264,16 @@ def write_manifest(folder: Path, identity: CodecIdentity, ledgers: Iterable[tupl
     """Write manifest and failures from the ledgers of all shards, in order. Returns how many songs, failed ones and frames."""
     shards: list[dict[str, Any]] = []
     totals = {"songs": 0, "failed": 0, "frames": 0, "bytes": 0}
+    lengths: list[NDArray[np.int32]] = []
     with writing(folder / FAILURES) as partial, partial.open("w", encoding="utf-8") as file:
         for split, ledger in ledgers:
             for name, facts in ledger.files.items():
                 shards.append({"name": name, "split": split, **facts})
                 for key in ("songs", "frames", "bytes"):
                     totals[key] += facts[key]
-            for place in sorted(ledger.rows):
-                row = ledger.rows[place]
+            rows = [ledger.rows[place] for place in sorted(ledger.rows)]
+            lengths.append(np.array([n_frames(row["n_samples"]) for row in rows if "error" not in row], np.int32))
+            for row in rows:
                 if "error" in row:
                     totals["failed"] += 1
                     file.write(json.dumps({"id": row["id"], "error": row["error"]}) + "\n")
@@ -268,8 +281,12 @@ def write_manifest(folder: Path, identity: CodecIdentity, ledgers: Iterable[tupl
     for path in folder.glob("*.parquet"):  # what a kill between two steps left
         if re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{6}}(\.\d+)?\.parquet", path.name) and path.name not in names:
             remove(path)
+    array = io.BytesIO()
+    np.save(array, np.concatenate(lengths), allow_pickle=False)
+    write_bytes(folder / LENGTHS, array.getvalue())
     facts = {
-        "format": FORMAT, "codec": identity.as_json(), "vectors": sha256(folder / VECTORS), "totals": totals, "shards": shards,
+        "format": FORMAT, "codec": identity.as_json(), "vectors": sha256(folder / VECTORS), "lengths": sha256(folder / LENGTHS),
+        "totals": totals, "shards": shards,
     }  # fmt: skip
     write_bytes(folder / MANIFEST, (json.dumps(seal(facts), indent=1) + "\n").encode())
     return totals

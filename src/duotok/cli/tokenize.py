@@ -17,7 +17,9 @@ SHOWN = 20
 
 
 def tokenize(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, lists, tars, or URLs of these; NAME=SOURCE names its ids.", show_default=False)],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Folders, lists, tars, or URLs; NAME=SOURCE names its ids.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The store: a folder, a new one or one that is to go on.")],
     model: Annotated[str, typer.Option(help="A bundle: a name, a folder, or owner/name on the hub.")] = "mini",
     device: Annotated[str, typer.Option(help="cpu, cuda, several as cuda:0,cuda:1; on Ray cuda/2 for two actors on each GPU.")] = "cpu",

@@ -23,6 +23,7 @@ from duotok.codec.bundle import Bundle, BundleConfig, Storage, model_hash, write
 from duotok.codec.contract import Source, Stream, check_tokens
 from duotok.codec.hub import find_bundle, push
 from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
+from duotok.codec.streaming import DuoTokStream
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import text_of
 from duotok.model.int8 import check_int8, int8_encoder
@@ -225,14 +226,15 @@ class DuoTok:
         accompaniment: Source | None = None,
         plan: WindowPlan | None = None,
         batch_size: int = 1,
+        gain_db: float | None = None,
         progress: Progress | None = None,
     ) -> DualTokens:
         """Tokens of a song: a path, or samples at `rate`: a tensor or array `[samples]`, `[channels, samples]` or
         `[samples, channels]`, or any other input of `duotok.audio.arrays.sound_of`.
 
         The mix alone is separated; both stems, or one stem and the mix, are used as they are. One gain for both tracks
-        brings the mix to the bundle's loudness and is kept with the tokens. A token depends on the sound and on `plan`
-        alone. batch_size > 1 runs several windows at once, which pays on a GPU, where rounding may then change a code that
+        brings the mix to the bundle's loudness and is kept with the tokens; gain_db gives another. A token depends on the sound, the
+        gain and `plan` alone. batch_size > 1 runs several windows at once, which pays on a GPU, where rounding may then change a code that
         was near a tie. progress(fraction) is called during encoding. Raises AudioError for sound that cannot be used.
         """
         if not isinstance(plan, WindowPlan | None) or not isinstance(batch_size, int):
@@ -268,7 +270,7 @@ class DuoTok:
                 if progress is not None:
                     progress(first_share + (1 - first_share) * fraction)
 
-            codes, gain_db = self.encode_spool(spool, leader.name, plan, batch_size, encoded)
+            codes, gain_db = self.encode_spool(spool, leader.name, plan, batch_size, encoded, gain_db=gain_db)
             return DualTokens(
                 vocals=codes[0],
                 accompaniment=codes[1],
@@ -290,6 +292,7 @@ class DuoTok:
         batch_size: int = 1,
         progress: Progress | None = None,
         run: Callable[[Tensor, Tensor], Tensor] | None = None,
+        gain_db: float | None = None,
     ) -> tuple[list[Tensor], float]:
         """The codes of a filled spool, int64 `[frames]` for each track, and the gain in dB that was applied.
 
@@ -297,7 +300,7 @@ class DuoTok:
         """
         if not math.isfinite(spool.loudness):
             self._warn_too_quiet(name, spool.peak)
-        gain_db = self._gain(spool.loudness)
+        gain_db = self.gain_for(spool.loudness) if gain_db is None else gain_db
         codes = self._encode_windows(
             spool,
             10 ** (gain_db / 20),
@@ -326,7 +329,7 @@ class DuoTok:
                 20 * math.log10(peak),
             )
 
-    def _gain(self, loudness: float) -> float:
+    def gain_for(self, loudness: float) -> float:
         """The gain in dB that brings `loudness` (LUFS) to the bundle's, to hundredths; 0 for silence.
 
         It is rounded because the last bits of a separator's sum depend on the number of threads, and must change no token.
@@ -364,6 +367,10 @@ class DuoTok:
             if progress is not None:
                 progress((first + len(batch)) / len(windows))
         return [torch.cat(parts) for parts in parts_by_track]
+
+    def stream(self, plan: WindowPlan | None = None, settings: RenderSettings | None = None) -> DuoTokStream:
+        """Encoding of sound that is still arriving, and decoding of tokens that are still being made (`duotok.codec.streaming`)."""
+        return DuoTokStream(self, plan or self.config.codec.plan, self.render_settings(settings))
 
     # -- sound to its stems ------------------------------------------------------------------------------------------
 

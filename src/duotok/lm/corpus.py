@@ -213,14 +213,10 @@ class TokenCorpus:
         """Total duration of a split."""
         return self.counts.get(split, (0, 0))[1] / self.identity.frame_rate
 
-    def index(self) -> list[tuple[int, int, str, int]]:
-        """Row group, place in it, id and frames of each song, in order; reads no tokens."""
-        rows = []
-        for group in range(self._file.num_row_groups):
-            small = self._read([group], ["id", "n_frames"])
-            pairs = zip(small["id"].to_pylist(), small["n_frames"].to_pylist(), strict=True)
-            rows += [(group, place, id, frames) for place, (id, frames) in enumerate(pairs)]
-        return rows
+    def index(self) -> list[tuple[int, int, str]]:
+        """Row group, place in it, and id of each song, in order; reads no tokens."""
+        groups = [self._read([group], ["id"])["id"].to_pylist() for group in range(self._file.num_row_groups)]
+        return [(group, place, id) for group, ids in enumerate(groups) for place, id in enumerate(ids)]
 
     def group(self, number: int) -> list[TokenizedSong]:
         """The songs of a row group. Raises TokenFileError when they are damaged."""

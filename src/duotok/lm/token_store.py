@@ -3,6 +3,7 @@
 STORE/store.json      which codec, with which windows and options; sealed, written first
 STORE/manifest.json   all shards with songs, frames, bytes and hashes; sealed, written last
 STORE/vectors.safetensors   the vectors of all codes
+STORE/lengths.npy     frames of every song, shard by shard: all that a loader must know in advance
 STORE/train-000000.parquet ...   shards: packed tokens (`corpus.py`)
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import bisect
 import functools
 import hashlib
+import io
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -18,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
 
+import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from duotok.errors import TokenFileError
 from duotok.lm.corpus import TokenCorpus
-from duotok.lm.song import Codes, TokenizedSong
+from duotok.lm.song import TokenizedSong
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
 from duotok.records import CorpusError, Split
@@ -31,7 +35,7 @@ from duotok.seals import is_sealed, read_json
 from duotok.shards.ranges import Ranges
 
 FORMAT = 1
-STORE, MANIFEST, VECTORS = "store.json", "manifest.json", "vectors.safetensors"
+STORE, MANIFEST, VECTORS, LENGTHS = "store.json", "manifest.json", "vectors.safetensors", "lengths.npy"
 REMEDY = "run duotok tokenize again, or copy the store again"
 OPEN_SHARDS = 4
 """Shards of which what was read stays in memory."""
@@ -49,6 +53,13 @@ class Shard:
     frames: int
     bytes: int
     sha256: str
+    groups: tuple[int, ...]
+    """Songs of each row group."""
+
+    @functools.cached_property
+    def ends(self) -> list[int]:
+        """Where each row group ends, in songs."""
+        return list(itertools.accumulate(self.groups))
 
 
 class TokenStore:
@@ -63,8 +74,8 @@ class TokenStore:
         facts = self._json(MANIFEST)
         try:
             self.identity = CodecIdentity.from_json(facts["codec"])
-            self.shards = [Shard(**shard) for shard in facts["shards"]]
-            self._vectors_hash = str(facts["vectors"])
+            self.shards = [Shard(**{**shard, "groups": tuple(shard["groups"])}) for shard in facts["shards"]]
+            self._vectors_hash, self._lengths_hash = str(facts["vectors"]), str(facts["lengths"])
             self.hash = str(facts["seal"])
         except (ValueError, KeyError, TypeError) as error:
             raise TokenFileError(f"{self.path}/{MANIFEST}: is not of this format ({error}); {REMEDY}") from None
@@ -150,6 +161,14 @@ class TokenStore:
     def _songs(self, split: Split) -> LazySongs:
         return LazySongs(self, split)
 
+    @functools.cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """Frames of every song, shard by shard. Raises TokenFileError, CorpusError."""
+        data = self.ranges.read(LENGTHS)
+        if hashlib.sha256(data).hexdigest() != self._lengths_hash:
+            raise TokenFileError(f"{self.path}/{LENGTHS}: was changed since it was written; {REMEDY}")
+        return cast("NDArray[np.int32]", np.load(io.BytesIO(data), allow_pickle=False))
+
     def check(self) -> None:
         """Read every shard once. Raises TokenFileError for what is not as it was written."""
         for shard in self.shards:
@@ -160,21 +179,16 @@ class TokenStore:
 
 
 class LazySong:
-    """A song whose small columns are known, with what `TokenizedSong` has; its tokens are read when they are asked for."""
+    """A song of which the length is known, with what `TokenizedSong` has; all else is read when it is asked for."""
 
-    def __init__(self, store: TokenStore, shard: Shard, group: int, place: int, id: str, frames: int) -> None:
-        self._store, self._shard, self._group, self._place = store, shard, group, place
-        self.id, self.frames = id, frames
-
-    @property
-    def tokens(self) -> dict[str, Codes]:
-        """Stream -> int32 `[codebooks, frames]`."""
-        return cast(dict[str, Codes], self.song.tokens)
+    def __init__(self, store: TokenStore, shard: Shard, place: int, frames: int) -> None:
+        self._store, self._shard, self._place, self.frames = store, shard, place, frames
 
     @property
     def song(self) -> TokenizedSong:
-        """The whole row."""
-        return self._store.group(self._shard, self._group)[self._place]
+        """The whole row. Raises TokenFileError, CorpusError."""
+        group = bisect.bisect_right(self._shard.ends, self._place)
+        return self._store.group(self._shard, group)[self._place - (self._shard.ends[group - 1] if group else 0)]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -183,22 +197,22 @@ class LazySong:
 
 
 class LazySongs(Sequence[Any]):
-    """All songs of a split, in the order of the store. Ids and lengths of a shard are read when one of its songs is asked for."""
+    """Songs of a split, in the order of the store; 12 bytes each in memory. frames: their lengths."""
 
-    def __init__(self, store: TokenStore, split: Split) -> None:
-        self.store, self.shards = store, store.of(split)
+    def __init__(self, store: TokenStore, split: Split, shortest: int = 0) -> None:
+        """shortest: frames; shorter songs are left out."""
+        self.store, self.split, self.shards = store, split, store.of(split)
         if not self.shards:
             available = ", ".join(f"{count} {name}" for name, (count, _) in store.counts.items())
             raise TokenFileError(f"{store.path}: no songs of split '{split}'; it has {available or 'none at all'}")
-        self.ends = list(itertools.accumulate(shard.songs for shard in self.shards))
-        self._read = functools.lru_cache(maxsize=None)(self._index)
+        every = np.array([shard.split == split for shard in store.shards])
+        frames = store.lengths[np.repeat(every, [shard.songs for shard in store.shards])]
+        self._ends = np.cumsum([shard.songs for shard in self.shards])
+        self._numbers = np.flatnonzero(frames >= shortest)
+        self.frames: NDArray[np.int32] = frames[self._numbers]
 
     def __len__(self) -> int:
-        return self.ends[-1]
-
-    def _index(self, number: int) -> list[tuple[int, int, str, int]]:
-        """Row group, place in it, id and frames of each song of a shard."""
-        return self.store.shard(self.shards[number]).index()
+        return len(self._numbers)
 
     @overload
     def __getitem__(self, index: int) -> LazySong: ...
@@ -207,15 +221,22 @@ class LazySongs(Sequence[Any]):
     def __getitem__(self, index: int | slice) -> LazySong | list[LazySong]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        number = bisect.bisect_right(self.ends, index)
-        place = index - (self.ends[number - 1] if number else 0)
-        return LazySong(self.store, self.shards[number], *self._read(number)[place])
+        number = int(self._numbers[index])
+        shard = int(np.searchsorted(self._ends, number, side="right"))
+        place = number - (int(self._ends[shard - 1]) if shard else 0)
+        return LazySong(self.store, self.shards[shard], place, int(self.frames[index]))
+
+    def shard_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the shard, among those of the split, that has each song."""
+        return np.searchsorted(self._ends, self._numbers[indices], side="right").astype(np.int64)
 
     def __iter__(self) -> Iterator[LazySong]:
-        for number, shard in enumerate(self.shards):
-            for row in self._read(number):
-                yield LazySong(self.store, shard, *row)
+        return (self[index] for index in range(len(self)))
+
+
+def frames_of(songs: Sequence[Any]) -> NDArray[np.int64]:
+    """Lengths of songs; of those of a store without reading any."""
+    return np.asarray(songs.frames if isinstance(songs, LazySongs) else [song.frames for song in songs], np.int64)
 
 
 def open_tokens(url: str | Path, codec: CodecIdentity | None = None) -> TokenCorpus | TokenStore:

@@ -9,6 +9,7 @@ A store is made without kills first; then another one with them. Every file of b
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -56,7 +57,8 @@ def killed(run: list[str], kills: int, seconds: float, draw: random.Random) -> d
             if not kills:
                 process.wait()
                 break
-            time.sleep(draw.uniform(0, seconds))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(draw.uniform(0, seconds))
             below = children(process.pid)
             if process.poll() is not None:
                 break
@@ -83,6 +85,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--engine", default="local")
     parser.add_argument("--model", default="mini")
+    parser.add_argument(
+        "--within", type=float, help="seconds from one kill to the next at most; default: those of a whole run"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="duotok-kills-") as place:
@@ -92,7 +97,12 @@ def main() -> None:
         if done.returncode not in (0, 1):
             sys.exit("the run without kills failed")
         seconds = time.monotonic() - began
-        counts = killed(command(options.sources, other, options), options.kills, seconds, random.Random(options.seed))
+        counts = killed(
+            command(options.sources, other, options),
+            options.kills,
+            options.within or seconds,
+            random.Random(options.seed),
+        )
         one, two = contents(whole), contents(other)
         differing = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
         facts = json.loads(one["manifest.json"])["totals"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,10 +55,12 @@ class Job:
 
 @dataclass
 class Times:
-    """Seconds of all processes together: in the model, and in groups of songs altogether."""
+    """Seconds of all processes together: in the model, and in groups of songs altogether; and from the first group's beginning to the
+    last one's end (of the clock, 0 on Ray)."""
 
     model: float = 0.0
     encoding: float = 0.0
+    span: float = 0.0
 
 
 class Pipeline(Protocol):
@@ -189,6 +192,7 @@ class _Run:
         self.lock = threading.Lock()
         self.able = len(computers)
         self.answers: queue.Queue[tuple[int, Result] | BaseException | None] = queue.Queue()
+        self.began = 0.0
         self.lost: list[str] = []
         self.threads = [threading.Thread(target=self._guard, args=(self._read, hand), daemon=True) for hand in readers]
         for hand, device in zip(computers, pipeline.devices, strict=True):
@@ -255,6 +259,8 @@ class _Run:
         model = self.pipeline.model
         while group := self.shelf.take(model.batch_size):
             back: list[_Prepared] = []
+            with self.lock:
+                self.began = self.began or time.monotonic()
             try:
                 songs = [{"name": p.job.name, **p.facts} for p in group]
                 try:
@@ -288,6 +294,7 @@ class _Run:
             with self.lock:
                 self.pipeline.times.model += outcome.result["model"]
                 self.pipeline.times.encoding += outcome.result["all"]
+                self.pipeline.times.span = time.monotonic() - self.began
         back = []
         for prepared, result in zip(group, results, strict=True):
             prepared.tries += 1

@@ -122,12 +122,20 @@ def _report(summary: Summary, out: Path, as_json: bool) -> None:
     if summary.failed:
         say(f"{summary.failed} failed, named in {out / FAILURES}; --retry tries them again")
     if as_json:
-        put_json(asdict(summary))
+        facts = {
+            key: getattr(summary, key) for key in ("listed", "encoded", "kept", "failed", "damaged", "seconds", "store")
+        }
+        more = {
+            "left out": dict(summary.listing.left_out),
+            "broken": summary.listing.broken,
+            "times": asdict(summary.times),
+        }
+        put_json(facts | more | {"verified": [asdict(one) for one in summary.verified]})
         return
     left = sum(summary.listing.left_out.values())
     store = summary.store
     say(
         f"{out}: {summary.listed} listed, {summary.encoded} encoded ({summary.seconds / 3600:.2f} h), {summary.kept} kept"
-        + (f", {left} files of other kinds left out" if left else "")
-        + f"; the store has {store['songs']} songs, {store['frames']:,} frames, {store['bytes'] / 1e6:.1f} MB"
+        + (f", {left} files left out" if left else "")
+        + f"; the store has {store['songs']} songs, {store['frames']:,} frames, {store['bytes'] / 1e6:.2f} MB"
     )

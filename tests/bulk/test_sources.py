@@ -141,9 +141,11 @@ def test_of_a_tar_that_is_cut_what_is_before_the_cut_is_taken(tmp_path: Path) ->
     assert list(found) == ["set/k1"] and "set.tar: cut" in listing.broken[0]
 
 
-def test_names_keep_sources_apart(tmp_path: Path) -> None:
+def test_names_keep_sources_apart_and_may_say_the_split(tmp_path: Path) -> None:
     for place in ("a", "b"):
         touch(tmp_path / place / "music", "x.mp3")
+    test, _ = listed(touch(tmp_path / "test", "x.mp3", "train/y.mp3"))
+    assert {id: entry.split for id, entry in test.items()} == {"test/x": "test", "test/train/y": "test"}
     assert list(listed(f"one={tmp_path}/a/music", f"two={tmp_path}/b/music", split="test")[0]) == ["one/x", "two/x"]
 
 

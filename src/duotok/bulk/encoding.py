@@ -48,8 +48,8 @@ def encode_group(payload: dict[str, Any]) -> dict[str, Any]:
     Returns `songs`, one for each: `codes` (see `codes_of`), `n_samples`, `gain_db`, or `error` (and `again` when it may be that of
     the others); and the seconds of `model` and of `all`. Raises DeviceLost, also for a model that is not `model_hash`.
     """
-    began = time.perf_counter()
     codec = opened(payload["model"], payload["device"], payload["precision"])
+    began = time.perf_counter()
     if codec.model_hash != payload["model_hash"]:
         raise DeviceLost(
             f"{payload['model']}: is another model on this machine ({codec.model_hash[:8]}); give all the same"

@@ -192,7 +192,7 @@ class _Run:
         self.lock = threading.Lock()
         self.able = len(computers)
         self.answers: queue.Queue[tuple[int, Result] | BaseException | None] = queue.Queue()
-        self.began = 0.0
+        self.began = float("inf")
         self.lost: list[str] = []
         self.threads = [threading.Thread(target=self._guard, args=(self._read, hand), daemon=True) for hand in readers]
         for hand, device in zip(computers, pipeline.devices, strict=True):
@@ -259,8 +259,6 @@ class _Run:
         model = self.pipeline.model
         while group := self.shelf.take(model.batch_size):
             back: list[_Prepared] = []
-            with self.lock:
-                self.began = self.began or time.monotonic()
             try:
                 songs = [{"name": p.job.name, **p.facts} for p in group]
                 try:
@@ -294,7 +292,9 @@ class _Run:
             with self.lock:
                 self.pipeline.times.model += outcome.result["model"]
                 self.pipeline.times.encoding += outcome.result["all"]
-                self.pipeline.times.span = time.monotonic() - self.began
+                now = time.monotonic()
+                self.began = min(self.began, now - outcome.result["all"])
+                self.pipeline.times.span = now - self.began
         back = []
         for prepared, result in zip(group, results, strict=True):
             prepared.tries += 1

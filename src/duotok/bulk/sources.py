@@ -110,9 +110,9 @@ def _reason(error: BaseException) -> str:
 def _entry(
     id: str, below: str, sources: dict[str, Place], marks: dict[str, str], split: Split | None, identity: str = ""
 ) -> SongEntry:
-    """below: the id below its source, whose first folder may name the split."""
-    top = below.split("/", 1)[0] if "/" in below else ""
-    first = split or (top if top in SPLITS else None)
+    """below: the id below its source; a source or first folder of that name says the split."""
+    folders = [path.split("/", 1)[0] for path in (id, below) if "/" in path]
+    first = split or next((name for folder in folders for name in SPLITS if folder == name), None)
     identity = identity or id
     problem = ""
     if "mix" not in sources and not set(TRACKS) <= sources.keys():

@@ -167,9 +167,10 @@ def latent_blocks(
         for window in windows(total, settings.plan) if total else ():
             vectors = condition[window.start // LATENTS_PER_FRAME : -(-window.stop // LATENTS_PER_FRAME)]
             last = window.keep_stop == total
-            yield window_latents(dit, vectors, window, settings, track), last
+            latents = window_latents(dit, vectors, window, settings, track)
             if progress is not None:
                 progress(window.keep_stop if last else window.keep_stop - settings.plan.crossfade, total)
+            yield latents, last
 
     yield from blended(rendered(), settings.plan.crossfade)
 

@@ -121,8 +121,10 @@ def test_a_process_that_is_killed_takes_no_song_with_it(
 
     def killing(self: Worker, payload: dict[str, Any]) -> Any:
         if not killed and "songs" in payload:
-            process = self._process or self._start()
-            assert process is not None
+            if self._process is None:
+                self._start()
+            process = self._process
+            assert process is not None and process.pid is not None
             killed.append(process.pid)
             os.kill(process.pid, signal.SIGKILL)
         return real(self, payload)

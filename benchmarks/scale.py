@@ -28,7 +28,7 @@ from duotok.clock import ANALYSIS_RATE, FRAME_RATE, SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.separation.separator import MiniSeparator
 
-BYTES_A_FRAME = 3.9
+BYTES_A_FRAME = 3.75
 """Of both tracks together, in shards of the bundled model's tokens (docs/scale.md)."""
 
 

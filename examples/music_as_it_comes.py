@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-import duotok
+from duotok import DuoTok
 from duotok.audio.io import Writer
 from duotok.lm.generate import generate_pieces
 from duotok.lm.sampling import TokenSampling
@@ -25,7 +25,7 @@ from duotok.renderer.render import RenderPlan, RenderSettings
 
 def music(seconds: float, seed: int, window: int) -> Iterator[Tensor]:
     """Blocks `[2, samples]`; window: latent frames (20 ms) of the renderer, which is what the first sound waits for."""
-    model, lm = duotok.load("mini"), open_lm("mini")
+    model, lm = DuoTok.from_pretrained("mini"), open_lm("mini")
     plan = RenderPlan(window=window, context=32, crossfade=16, decode_block=window // 4)
     stream = model.stream(settings=RenderSettings(steps=8, seed=seed, plan=plan))
     print(f"sound comes at most {stream.look_ahead.decoding:.1f} s of music after its tokens", file=sys.stderr)

@@ -12,8 +12,9 @@ from torch import Tensor
 from duotok.codec.duotok import DuoTok
 from duotok.codec.spool import AudioSource
 from duotok.errors import AudioError, ConfigError
+from duotok.renderer import arriving
 from duotok.renderer.arriving import ArrivingVectors
-from duotok.renderer.render import RenderPlan
+from duotok.renderer.render import RenderPlan, RenderSettings, RenderWindow, windows
 from duotok.tokens import WindowPlan
 from duotok.tracks import TRACKS
 
@@ -106,6 +107,27 @@ def test_tokens_that_arrive_give_the_sound_of_the_whole(model: DuoTok, frames: i
     assert torch.allclose(
         alone[:, : tokens.n_samples], model.decode(tokens, "vocals") * 10 ** (tokens.gain_db / 20), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("context", [0, 2, 8])
+@pytest.mark.parametrize("frames", [1, 5, 8, 11, 12, 14, 15, 20, 37])
+def test_the_windows_are_those_of_the_whole(context: int, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, seen = RenderPlan(window=24, context=context, crossfade=4, decode_block=10), []
+
+    def noted(dit: object, vectors: Tensor, window: RenderWindow, *_: object) -> Tensor:
+        assert vectors[:, 0].tolist() == list(range(window.start // 2, -(-window.stop // 2)))
+        seen.append(window)
+        return torch.zeros(window.keep_stop - window.keep_start, 4)
+
+    monkeypatch.setattr(arriving, "window_latents", noted)
+    state, last = ArrivingVectors(plan), False
+    for k in range(frames):
+        state.push(torch.full((1, 2), float(k)))
+        while state.ready():
+            state.render(None, RenderSettings(plan=plan), "")  # type: ignore[arg-type]
+    while not last:
+        last = state.render(None, RenderSettings(plan=plan), "")[1]  # type: ignore[arg-type]
+    assert seen == list(windows(2 * frames, plan))
 
 
 def test_arriving_vectors_keep_no_more_than_windows() -> None:

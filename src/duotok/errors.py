@@ -21,6 +21,10 @@ class ConfigError(DuoTokError):
     """A configuration with an unknown key or a value out of range."""
 
 
+class MetricError(DuoTokError):
+    """Scores from which no figure can be computed."""
+
+
 class MissingExtraError(DuoTokError):
     """An optional dependency is not installed."""
 

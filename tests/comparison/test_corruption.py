@@ -10,8 +10,9 @@ import pytest
 
 from duotok.comparison.context import block_ends, curve, tails, windows
 from duotok.comparison.corruption import DEFAULT, Corruption, corrupt, costs, fitted, mask, mismatched, shift
-from duotok.comparison.intervals import Resampling
-from duotok.comparison.metrics import MetricError, measure
+from duotok.comparison.metrics import measure
+from duotok.errors import MetricError
+from duotok.evaluation.intervals import Resampling
 from duotok.lm.scores import SongScore
 from duotok.lm.song import TokenizedSong
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from duotok.comparison.intervals import Interval, Resampling, difference, estimate, minimum_songs, relative_cost
-from duotok.comparison.metrics import Measured, MetricError, measure
+from duotok.comparison.intervals import difference, estimate, relative_cost
+from duotok.comparison.metrics import Measured, measure
+from duotok.errors import MetricError
+from duotok.evaluation.intervals import Interval, Resampling, minimum_songs
 from duotok.lm.scores import SongScore
 
 FAST = Resampling(replicates=400)

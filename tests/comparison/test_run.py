@@ -19,12 +19,11 @@ from typer.testing import CliRunner
 from duotok.cli.main import app
 from duotok.codec.contract import Stream
 from duotok.comparison.corpora import Row, moments
-from duotok.comparison.metrics import MetricError
 from duotok.comparison.run import ModelRun, Scorer, train_and_score
 from duotok.comparison.study import Comparison
 from duotok.comparison.table import as_json, as_markdown, outputs, write
 from duotok.comparison.workers import conduct
-from duotok.errors import ConfigError, DuoTokError
+from duotok.errors import ConfigError, DuoTokError, MetricError
 from duotok.lm.corpus import write_tokens
 from duotok.lm.scores import SongScore
 from duotok.lm.song import TokenizedSong

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from duotok.comparison.intervals import Interval, Resampling, difference, estimate
-from duotok.comparison.metrics import Measured, MetricError
+from duotok.comparison.intervals import difference, estimate
+from duotok.comparison.metrics import Measured
+from duotok.errors import MetricError
+from duotok.evaluation.intervals import Interval, Resampling
 
 if TYPE_CHECKING:
     from duotok.lm.scores import SongScore

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from duotok.comparison.metrics import MetricError
+from duotok.errors import MetricError
 from duotok.lm.corpus import TokenCorpus
 from duotok.lm.song import TokenizedSong
 from duotok.records import Split

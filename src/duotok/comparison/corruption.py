@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from duotok.comparison.intervals import Interval, Resampling, relative_cost
-from duotok.comparison.metrics import Measured, MetricError
+from duotok.comparison.intervals import relative_cost
+from duotok.comparison.metrics import Measured
+from duotok.errors import MetricError
+from duotok.evaluation.intervals import Interval, Resampling
 
 if TYPE_CHECKING:
     from duotok.lm.song import TokenizedSong

@@ -13,7 +13,7 @@ import numpy as np
 
 from duotok.comparison.context import Point
 from duotok.comparison.corruption import CorruptionCost
-from duotok.comparison.intervals import Interval
+from duotok.evaluation.intervals import Interval
 from duotok.lm.unigram import Unigram
 
 if TYPE_CHECKING:

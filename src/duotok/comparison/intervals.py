@@ -1,68 +1,17 @@
-"""How far the figures can be trusted: bootstrap intervals over songs and seeds, of values and of paired differences.
+"""How far the figures of language models can be trusted: intervals over songs and seeds, of values and of paired differences.
 
-Songs are resampled whole, since the tokens of a song depend on each other. With several seeds (models trained alike) the
-figure is their mean, and songs and seeds are resampled independently of each other. Of n songs n - 1 are drawn, of m
-seeds m - 1, so that the variance of the replicates is unbiased (Rao and Wu 1988); the percentiles are those of a t
-distribution with n - 1 degrees of freedom, because plain ones are too narrow for few songs (Hesterberg 2015).
+How they are made: `evaluation/intervals.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
 
-from duotok.comparison.metrics import Array, Measured, MetricError
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are made. The same seed and songs give the same intervals to the last bit."""
-
-    replicates: int = 2000
-    level: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.level < 1 or self.replicates < 100:
-            raise MetricError(
-                f"level {self.level:g} with {self.replicates} replicates: needs 0 < level < 1, and at least 100"
-            )
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value and the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return format(self)
-
-    def __format__(self, spec: str) -> str:
-        """`0.483 [0.471, 0.495]`; spec `+` writes the signs."""
-        return f"{self.value:{spec}.3f} [{self.low:{spec}.3f}, {self.high:{spec}.3f}]"
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
-
-Intervals = dict[str, Interval]
-"""By name of the figure, e.g. `vocals.cnbpt`."""
-
-
-def minimum_songs(level: float) -> int:
-    """Songs below which no interval of this level exists without assuming a distribution.
-
-    The widest one, from the lowest to the highest of n songs, misses the median with probability 2^(1 - n).
-    """
-    return math.ceil(1 - math.log2(1 - level))
+from duotok.comparison.metrics import Measured
+from duotok.errors import MetricError
+from duotok.evaluation.intervals import Array, Intervals, Resampling, draws, intervals, minimum_songs
 
 
 def estimate(seeds: Sequence[Measured], resampling: Resampling = Resampling()) -> Intervals:
@@ -70,7 +19,7 @@ def estimate(seeds: Sequence[Measured], resampling: Resampling = Resampling()) -
 
     Raises MetricError for fewer songs than an interval needs and for seeds with unequal songs.
     """
-    return _intervals(_replicates(seeds, resampling, 1), len(seeds[0].sums.songs), resampling)
+    return intervals(_replicates(seeds, resampling, 1), len(seeds[0].sums.songs), resampling)
 
 
 def difference(
@@ -110,23 +59,13 @@ def _paired(
     _same_songs(first[0], second[0])
     with np.errstate(divide="ignore", invalid="ignore"):
         joined = {name: combine(a[name], b[name]) for name in a if name in b}
-    return _intervals(joined, len(first[0].sums.songs), resampling)
+    return intervals(joined, len(first[0].sums.songs), resampling)
 
 
 def _same_songs(first: Measured, second: Measured) -> None:
     odd = sorted(set(first.sums.songs) ^ set(second.sums.songs))
     if odd:
         raise MetricError(f"song '{odd[0]}' was scored only in one of two runs; compare runs on the same songs")
-
-
-def _draws(count: int, resampling: Resampling, stream: int) -> Array:
-    """Weights `[1 + replicates, count]`: first everything once (the value itself), then the replicates."""
-    once = np.full((1, count), 1 / count)
-    if count == 1:
-        return np.repeat(once, 1 + resampling.replicates, 0)
-    random = np.random.default_rng([resampling.seed, stream])
-    drawn = random.multinomial(count - 1, np.full(count, 1 / count), size=resampling.replicates) / (count - 1)
-    return np.concatenate([once, drawn])
 
 
 def _replicates(seeds: Sequence[Measured], resampling: Resampling, stream: int) -> dict[str, Array]:
@@ -138,19 +77,10 @@ def _replicates(seeds: Sequence[Measured], resampling: Resampling, stream: int) 
     songs, least = len(seeds[0].sums.songs), minimum_songs(resampling.level)
     if songs < least:
         raise MetricError(f"{songs} songs: a {resampling.level:.0%} interval needs at least {least}; score more songs")
-    of_songs, of_seeds = _draws(songs, resampling, 0), _draws(len(seeds), resampling, stream)
+    of_songs, of_seeds = draws(songs, resampling, 0), draws(len(seeds), resampling, stream)
     figures = [measured.figures(of_songs) for measured in seeds]
     return {
         name: np.einsum("sr,rs->r", np.stack([f[name] for f in figures]), of_seeds)
         for name in figures[0]
         if all(name in f for f in figures)
     }
-
-
-def _intervals(replicates: dict[str, Array], songs: int, resampling: Resampling) -> Intervals:
-    tail = float(ndtr(stdtrit(songs - 1, (1 - resampling.level) / 2)))
-    result = {}
-    for name, values in replicates.items():
-        low, high = np.quantile(values[1:], [tail, 1 - tail])
-        result[name] = Interval(float(values[0]), float(low), float(high))
-    return result

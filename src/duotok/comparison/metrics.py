@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from duotok.errors import DuoTokError
+from duotok.errors import MetricError
+from duotok.evaluation.intervals import Array
 from duotok.lm.unigram import unigrams
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 ACCURACIES = (1, 5, 10, 50, 100, 200)
 """The k of Acc@k. It says nothing where k is not far below the codebook size: Acc@200 of 64 codes is 1."""
-Array = NDArray[np.float64]
-
-
-class MetricError(DuoTokError):
-    """Scores from which no figure can be computed."""
 
 
 def fixed_bits(sizes: Sequence[int]) -> float:

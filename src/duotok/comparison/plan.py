@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from duotok.comparison import context
 from duotok.comparison.corruption import RATIOS, SHIFTS, Corruption
-from duotok.comparison.intervals import Resampling
 from duotok.config import Config
+from duotok.evaluation.intervals import Resampling
 from duotok.records import Split
 
 OWN = ("data", "codec", "protocol", "source", "target", "seed")

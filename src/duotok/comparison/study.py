@@ -20,12 +20,13 @@ from typing import Any
 from duotok.comparison.context import Point, curve, tails, target_frames, windows
 from duotok.comparison.corpora import Moment, check_same, cut, moments
 from duotok.comparison.corruption import Corruption, CorruptionCost, corrupt, costs, mismatched
-from duotok.comparison.intervals import Intervals, difference, estimate, minimum_songs
-from duotok.comparison.metrics import Measured, MetricError, measure
+from duotok.comparison.intervals import difference, estimate
+from duotok.comparison.metrics import Measured, measure
 from duotok.comparison.plan import ComparisonConfig
 from duotok.comparison.run import ModelRun, Runner, check_folder
 from duotok.config import base_folder, load_config, parse
-from duotok.errors import ConfigError
+from duotok.errors import ConfigError, MetricError
+from duotok.evaluation.intervals import Intervals, minimum_songs
 from duotok.files import write_bytes
 from duotok.lm import protocols
 from duotok.lm.corpus import TokenCorpus

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from duotok.comparison.figures import cnbpt_bars, codebook_use, context_curves, corruption_curves
-from duotok.comparison.intervals import Interval, Intervals
 from duotok.comparison.metrics import bit_rate
 from duotok.comparison.plan import ComparisonConfig
 from duotok.comparison.study import Result
+from duotok.evaluation.intervals import Interval, Intervals
 from duotok.files import sha256, write_bytes
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram

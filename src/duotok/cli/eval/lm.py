@@ -1,4 +1,4 @@
-"""`duotok eval`: how good tokens are. `lm`: how well a language model predicts them."""
+"""`duotok eval lm`: how well a language model predicts tokens."""
 
 from __future__ import annotations
 
@@ -9,22 +9,7 @@ import typer
 
 from duotok.cli.console import put_json, say
 
-HELP = """
-How good tokens are.
 
-\b
-  duotok eval lm comparison.yaml -o results      several tokenizers under one language model
-"""
-
-app = typer.Typer(name="eval", help=HELP, no_args_is_help=True, rich_markup_mode=None)
-
-
-@app.callback()
-def _group() -> None:
-    """Makes typer keep `lm` as a subcommand while it is the only one."""
-
-
-@app.command()
 def lm(
     config: Annotated[Path, typer.Argument(help="YAML that describes the comparison (docs/lm.md), or a recipe: comparisons/ablations.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs, the table and the pictures.")],

@@ -11,6 +11,8 @@ import typer
 # Command -> its module in this package and its function. Commands without a module are left out of the help.
 COMMANDS = {
     "lm": ("lm", "lm"),
+    "tagging": ("tagging", "tagging"),
+    "leakage": ("leakage", "leakage"),
 }
 
 HELP = """
@@ -18,6 +20,8 @@ How good tokenizers are.
 
 \b
   duotok eval lm comparison.yaml -o results      several tokenizers under one language model
+  duotok eval tagging --data songs=songs -o results   what a probe can tell about the music from frozen tokens
+  duotok eval leakage --data index=audio -o results   what stems that are not clean do to tokens
 """
 
 app = typer.Typer(name="eval", help=HELP, no_args_is_help=True, rich_markup_mode=None)

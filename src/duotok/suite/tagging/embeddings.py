@@ -32,7 +32,10 @@ from duotok.errors import AudioError, BundleError
 from duotok.files import sha256, write_bytes
 from duotok.random import ItemRandom, item_seed
 from duotok.records import Recording
+from duotok.separation import ChunkedSeparator, separator_by_name
 from duotok.suite.tagging.tag_sets import sources
+from duotok.tokens import Tokens
+from duotok.tracks import TRACKS
 
 FORMAT = 1
 Condition = Literal["tokens", "untrained", "shuffled", "mel"]
@@ -88,6 +91,7 @@ class EmbeddingCache:
         self.frame_rate = float(codec.frame_rate) if codec is not None else FRAME_RATE
         self.folder = folder / self.model_hash[:16]
         self.problems: dict[str, str] = {}
+        self._separator: ChunkedSeparator | None = None
 
     def path(self, item: Recording) -> Path:
         """The file of a recording. Raises AudioError when its sound is missing."""
@@ -128,21 +132,33 @@ class EmbeddingCache:
         return self._found(item)
 
     @torch.inference_mode()
-    def _make(self, item: Recording) -> bytes:
-        sound = excerpt_of(item, self.seconds)
+    def embed(self, sound: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings `[frames, width]` and codes `[books, frames]` of a mix `[2, samples]` at 48 kHz."""
         if self.codec is None:
-            embeddings, codes = mel_statistics(sound), torch.zeros(0, 0, dtype=torch.int32)
-        else:
-            tokens = self.codec.encode(sound, SAMPLE_RATE)
-            vectors = self.codec.embeddings(tokens)
-            names = [stream.name for stream in self.codec.streams]
-            embeddings = torch.cat([vectors[name].float() for name in names], dim=-1)
-            codes = torch.cat([tokens[name].reshape(-1, len(embeddings)) for name in names]).int()
+            return mel_statistics(sound), torch.zeros(0, 0, dtype=torch.int32)
+        tokens = self._tokens(self.codec, sound)
+        vectors = self.codec.embeddings(tokens)
+        names = [stream.name for stream in self.codec.streams]
+        embeddings = torch.cat([vectors[name].float() for name in names], dim=-1)
+        return embeddings, torch.cat([tokens[name].reshape(-1, len(embeddings)) for name in names]).int()
+
+    def _make(self, item: Recording) -> bytes:
+        embeddings, codes = self.embed(excerpt_of(item, self.seconds))
         if not embeddings.isfinite().all():
             raise AudioError(f"{item.id}: embeddings that are no numbers; check the tokenizer with `duotok codecs check`")
         # Half precision has room for the largest vectors only after a look at them.
         kind = torch.float16 if float(embeddings.abs().max()) < 6e4 else torch.float32
         return save({"embeddings": embeddings.to(kind).contiguous(), "codes": codes.contiguous()})
+
+
+    def _tokens(self, codec: Codec, sound: Tensor) -> Tokens:
+        names = {stream.name for stream in codec.streams}
+        if names != {*TRACKS} or getattr(codec, "separator", None) is not None:
+            return codec.encode(sound, SAMPLE_RATE)
+        if self._separator is None:  # two tracks, and nothing to take the mix apart: the separator of the bundled model does
+            self._separator = separator_by_name("mini")
+        stems = self._separator.separate(sound)
+        return codec.encode(None, SAMPLE_RATE, vocals=stems[TRACKS[0]], accompaniment=stems[TRACKS[1]])
 
 
 def mel_statistics(sound: Tensor) -> Tensor:

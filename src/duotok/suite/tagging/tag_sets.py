@@ -88,6 +88,8 @@ def open_tag_set(where: str, split: MtatSplit = "artist", threshold: float = 0.2
 
 def magnatagatune(root: Path, split: MtatSplit = "artist") -> TagSet:
     """The 50 most frequent tags of all clips; clips with none of them stay (MARBLE's choice)."""
+    if not (root / "annotations_final.csv").is_file() and not all((root / f"{part}_gt_mtt.tsv").is_file() for part in ("train", "val", "test")):
+        raise CorpusError(f"{root}: no annotations_final.csv, which has the tags of all clips; `duotok data describe magnatagatune`")
     corpus = _corpus("magnatagatune", root, split=split, validation="0.0625", test="0.1875")
     items = list(corpus.recordings())
     tags = most_frequent((item.tags for item in items), TOP)

@@ -103,7 +103,9 @@ def estimate(replicates: dict[str, Array], songs: int, resampling: Resampling = 
     """`macro`'s figures with their intervals. Raises MetricError for fewer songs than an interval needs."""
     least = minimum_songs(resampling.level)
     if songs < least:
-        raise MetricError(f"{songs} songs: a {resampling.level:.0%} interval needs at least {least}; test on more songs")
+        raise MetricError(
+            f"{songs} songs: a {resampling.level:.0%} interval needs at least {least}; test on more songs"
+        )
     return intervals(replicates, songs, resampling)
 
 

@@ -1,40 +1,37 @@
-"""Tokenizers as people name them for an instrument: `MODEL`, or `NAME=MODEL`, which gives the name in tables."""
+"""Opens the tokenizers that people name for an instrument: `MODEL`, or `NAME=MODEL`, which gives the name in tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from duotok.codec import open_codec
 from duotok.codec.checkpoint_folder import PREFIX as TRANSFORMERS
 from duotok.codec.contract import Codec
 from duotok.codec.external.settings import PREFIX as EXTERNAL
 from duotok.errors import ConfigError
+from duotok.evaluation.instrument import MIX, codec_of
+from duotok.evaluation.systems import SystemConfig, open_system, parse_system
 
 
-def named(text: str) -> tuple[str, str]:
-    """(name or "", model) of `NAME=MODEL` or `MODEL`."""
-    found = re.fullmatch(r"([\w.+ -]+)=(.+)", text)
-    return (found[1], found[2]) if found else ("", text)
-
-
-def open_named(text: str, device: str = "cpu", mix: bool = False) -> tuple[str, Codec]:
-    """The name in tables (`model_id` if none is given) and the tokenizer.
+def open_named(config: SystemConfig, mix: bool = False) -> tuple[str, Codec]:
+    """The name in tables and the tokenizer.
 
     mix: tokenizers that code one sound at a time get the mix as their only stream; those of two tracks stay as they are.
-    Raises as `open_codec`.
+    Raises as `open_system`, and NoTokens for an anchor.
     """
-    name, model = named(text)
-    if mix and model.startswith(TRANSFORMERS):
-        codec = open_codec(model, device, tracks=("mix",))
-    elif mix and model.startswith(EXTERNAL):
+    whole = config.model_copy(update={"tracks": (MIX,)})
+    if mix and config.model.startswith(TRANSFORMERS):
+        config = whole
+    elif mix and config.model.startswith(EXTERNAL):
         try:
-            codec = open_codec(model, device, tracks=("mix",))
+            return _opened(whole)
         except ConfigError:  # it codes both tracks together
-            codec = open_codec(model, device)
-    else:
-        codec = open_codec(model, device)
-    return name or codec.model_id, codec
+            pass
+    return _opened(config)
+
+
+def _opened(config: SystemConfig) -> tuple[str, Codec]:
+    system = open_system(config)
+    return system.name, codec_of(system)
 
 
 def open_all(texts: Sequence[str], device: str = "cpu", mix: bool = False) -> dict[str, Codec]:
@@ -43,8 +40,9 @@ def open_all(texts: Sequence[str], device: str = "cpu", mix: bool = False) -> di
         raise ConfigError("no tokenizer; name at least one with --model, e.g. --model mini")
     found: dict[str, Codec] = {}
     for text in texts:
-        name, codec = open_named(text, device, mix)
+        config = parse_system(text, device=device)
+        name, codec = open_named(config, mix)
         if name in found:
-            raise ConfigError(f"two tokenizers are called '{name}'; name them apart: --model NAME={named(text)[1]}")
+            raise ConfigError(f"two tokenizers are called '{name}'; name them apart: --model NAME={config.model}")
         found[name] = codec
     return found

@@ -13,6 +13,7 @@ COMMANDS = {
     "lm": ("lm", "lm"),
     "tagging": ("tagging", "tagging"),
     "leakage": ("leakage", "leakage"),
+    "matched-decoder": ("matched_decoder", "matched_decoder"),
 }
 
 HELP = """
@@ -21,6 +22,7 @@ How good tokenizers are.
 \b
   duotok eval lm comparison.yaml -o results      several tokenizers under one language model
   duotok eval tagging --data songs=songs -o results   what a probe can tell about the music from frozen tokens
+  duotok eval matched-decoder --data songs=songs -o results   one decoder for every tokenizer
   duotok eval leakage --data index=audio -o results   what stems that are not clean do to tokens
 """
 

@@ -40,13 +40,17 @@ def tagging(
     from duotok.suite.tagging.table import as_markdown
 
     torch.set_num_threads(default_threads())
-    found: Plan = plan(data, models or ["mini"], output, probes or ["conformer"], overrides or [], split, threshold, device)
+    found: Plan = plan(
+        data, models or ["mini"], output, probes or ["conformer"], overrides or [], split, threshold, device
+    )
     if dry_run:
         put_json(found.costs(), indent=1) if as_json else typer.echo("\n".join(found.lines()))
         return
     with progress_bars(len(found.jobs)) as bars:
         cells = conduct(found, output, say, bars.file)
     if as_json:
-        put_json([{"tokenizer": c.inputs.tokenizer, "instrument": c.inputs.instrument, **c.about} for c in cells], indent=1)
+        put_json(
+            [{"tokenizer": c.inputs.tokenizer, "instrument": c.inputs.instrument, **c.about} for c in cells], indent=1
+        )
         return
     typer.echo(as_markdown(cells))

@@ -18,13 +18,26 @@ from pydantic import Field
 from duotok.codec.contract import Codec
 from duotok.config import Config
 from duotok.errors import ConfigError, DuoTokError, MetricError
-from duotok.evaluation.results import ALL, Cell, Inputs, Measure, Row, files_of, read_cell, versions_of, why_not_done, write_cell
+from duotok.evaluation.instrument import facts_of
+from duotok.evaluation.results import (
+    ALL,
+    Cell,
+    Inputs,
+    Measure,
+    Row,
+    files_of,
+    read_cell,
+    versions_of,
+    why_not_done,
+    write_cell,
+)
+from duotok.evaluation.systems import parse_system
 from duotok.lm.saved import LanguageModel, find_lm, open_lm
 from duotok.records import SPLITS
 from duotok.suite.leakage.measure import Measured, keep, kept, measure
 from duotok.suite.leakage.statistics import cnbpt_rows, unigram_rows
 from duotok.suite.leakage.stems import CHANCE, DIRECT, LEVELS, TRUE, OpenSeparator, leak_name, open_separators, variants
-from duotok.suite.opened import named, open_all
+from duotok.suite.opened import open_all
 from duotok.suite.true_stems import TrueSong, content_of, stretches, true_songs
 
 INSTRUMENT = "leakage"
@@ -168,7 +181,9 @@ def _cell(experiment: Experiment, folder: Path, name: str, failures: Mapping[tup
     parts = _parts(experiment, folder, name)
     rows = [row for measured in parts.values() for row in measured.rows]
     if not parts:
-        raise MetricError(next((why for (of, _), why in failures.items() if of == name), f"{name}: nothing was measured"))
+        raise MetricError(
+            next((why for (of, _), why in failures.items() if of == name), f"{name}: nothing was measured")
+        )
     codes = {key: measured.codes for key, measured in parts.items()}
     rows += unigram_rows(codec, codes)
     lm = experiment.lm_of(codec)
@@ -184,8 +199,7 @@ def _cell(experiment: Experiment, folder: Path, name: str, failures: Mapping[tup
         if f"{figure}.{condition}" in used
     )
     about = {
-        **experiment.about, "songs": [song.id for song in experiment.songs], "sample_rate": codec.sample_rate,
-        "frame_rate": float(codec.frame_rate), "streams": {s.name: list(s.codebook_sizes) for s in codec.streams},
+        **experiment.about, "songs": [song.id for song in experiment.songs], **facts_of(codec),
         "conditions": list(experiment.conditions), "levels": list(experiment.config.levels), "gaps": dict(experiment.gaps),
     }  # fmt: skip
     cell = Cell(inputs, measures, tuple(rows), 0, versions_of("torch", "numpy"), about)
@@ -204,10 +218,17 @@ def open_experiment(
     songs = true_songs(data, splits or SPLITS, limit)
     codecs = open_all(models, device)
     opened, gaps = open_separators(separators, device)
-    packaged = [named(model)[1] for model in models if is_packaged(named(model)[1])]
+    packaged = [config.model for model in models if is_packaged((config := parse_system(model)).model)]
     found = [open_lm(name, device) for name in (packaged if lms is None else lms)]
     return Experiment(
-        tuple(songs), content_of(songs), codecs, tuple(opened), gaps, config, tuple(found), {"data": data.partition("=")[0]}
+        tuple(songs),
+        content_of(songs),
+        codecs,
+        tuple(opened),
+        gaps,
+        config,
+        tuple(found),
+        {"data": data.partition("=")[0]},
     )
 
 

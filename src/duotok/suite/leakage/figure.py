@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from duotok.comparison.figures import COLOURS, GREY, INK
 from duotok.errors import ConfigError
 from duotok.evaluation.results import Cell
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".svg")
 MARK = "duotok eval leakage"
 """In the metadata of the picture: the command replaces only pictures that it made."""
-PANELS = (("equal", "codes equal to those of true stems"), ("mel", "mel distance of the decoded track"), ("unigram", "unigram cost (bits / log2 V)"))
+PANELS = (("equal", "codes equal to true stems'"), ("mel", "mel distance"), ("cost", "cost of a code (bits / log2 V)"))
 MARKERS = "sD^vP*X"
+COSTS = {"cnbpt": "its language model", "unigram": "frequencies"}
 Figures = Mapping[tuple[str, str, str], Summary]
 
 
@@ -46,11 +46,12 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
             axis = figure.add_subplot(grid[row, column])
             _style(axis)
             for place, (cell, found) in enumerate(every):
-                _curve(axis, place, cell, found, name, track)
+                _curve(axis, place, cell, found, cost_of(found) if name == "cost" else name, track)
             axis.invert_xaxis()
             axis.set_title(f"{track}: {title}", fontsize=9.5, color=INK)
+            axis.ticklabel_format(axis="y", useOffset=False)
             if row:
-                axis.set_xlabel("SI-SDR of the stems that went in (dB); worse to the right", fontsize=8.5, color=INK)
+                axis.set_xlabel("SI-SDR of the stems (dB)", fontsize=8.5, color=INK)
             if name == "equal":
                 axis.set_ylim(0, 1.02)
     _bars(figure.add_subplot(grid[:, 3]), every)
@@ -60,6 +61,11 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     metadata = {"Software": MARK} if kind == "png" else {"Creator": MARK, "Date": None}
     figure.savefig(buffer, format=kind, metadata=metadata)
     write_bytes(path, buffer.getvalue())
+
+
+def cost_of(found: Figures) -> str:
+    """What the third column shows of a tokenizer: its language model's cnBPT, or the unigram cost where there is no model."""
+    return "cnbpt" if any(figure == "cnbpt" for figure, _, _ in found) else "unigram"
 
 
 def _style(axis: Axes) -> None:
@@ -93,7 +99,14 @@ def _curve(axis: Axes, place: int, cell: Cell, found: Figures, name: str, track:
     for x, value, condition in points:
         axis.errorbar(x, value.mean, _error(value), color=colour, marker="o", markersize=4, capsize=2, elinewidth=0.8)
         if place == 0:
-            axis.annotate(condition.removeprefix("leak"), (x, value.mean), (4, 4), textcoords="offset points", fontsize=7, color=GREY)
+            axis.annotate(
+                condition.removeprefix("leak"),
+                (x, value.mean),
+                (4, 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=GREY,
+            )
     for x, value, condition in marks:
         marker = MARKERS[list(cell.about["conditions"]).index(condition) % len(MARKERS)]
         axis.errorbar(
@@ -132,19 +145,44 @@ def _legend(figure: Figure, every: Sequence[tuple[Cell, Figures]]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=COLOURS[place % len(COLOURS)], marker="o", markersize=4, label=cell.inputs.tokenizer)
-        for place, (cell, _) in enumerate(every)
+        Line2D(
+            [],
+            [],
+            color=COLOURS[place % len(COLOURS)],
+            marker="o",
+            markersize=4,
+            label=f"{cell.inputs.tokenizer} (cost: {COSTS[cost_of(found)]})",
+        )
+        for place, (cell, found) in enumerate(every)
     ]
     conditions = list(every[0][0].about["conditions"])
     for condition in conditions:
         if condition in (TRUE, DIRECT) or condition.startswith("leak"):
             continue
         marker = MARKERS[conditions.index(condition) % len(MARKERS)]
-        handles.append(Line2D([], [], color=GREY, linestyle="", marker=marker, markersize=8, markeredgecolor=INK, label=title_of(condition)))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=GREY,
+                linestyle="",
+                marker=marker,
+                markersize=8,
+                markeredgecolor=INK,
+                label=title_of(condition),
+            )
+        )
     handles.append(Line2D([], [], color=GREY, dashes=(5, 2), label="true stems"))
     handles.append(Line2D([], [], color=GREY, dashes=(1, 2), label="chance: the codes of another moment"))
     handles.append(Line2D([], [], color=GREY, marker="o", markersize=4, label="small numbers: dB of the other track"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=8.5, labelcolor=INK)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(6, len(handles)),
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+    )
 
 
 def made_before(path: Path) -> bool:

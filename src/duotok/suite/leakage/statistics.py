@@ -52,14 +52,24 @@ def unigram_rows(codec: Codec, parts: Parts) -> Iterator[Row]:
 def cnbpt_rows(model: LanguageModel, parts: Parts) -> Iterator[Row]:
     """`cnbpt.C`: bits a token under the language model over log2 V (paper, equation 6), of each stretch by itself."""
     rate = model.protocol.codec.frame_rate
-    for (song, part), conditions in parts.items():
-        for condition, streams in conditions.items():
-            if condition == DIRECT:
-                continue
-            tokens = {name: codes.numpy().astype(np.int32) for name, codes in streams.items()}
-            row = TokenizedSong(song, "test", tokens)
-            seconds = min(model.seconds, row.frames / rate)
-            scores = score_songs(model.model, [row], model.protocol, seconds=seconds, shortest=min(1.0, seconds))
-            for stream in dict.fromkeys(score.stream for score in scores):
-                each = [float(s.bits.mean()) / math.log2(s.size) for s in scores if s.stream == stream]
-                yield row_of(f"cnbpt.{condition}", stream, song, sum(each) / len(each), "no figure", part)
+    places = {
+        f"{number}": (song, part, condition, streams)
+        for number, (song, part, condition, streams) in enumerate(
+            (song, part, condition, streams)
+            for (song, part), conditions in parts.items()
+            for condition, streams in conditions.items()
+            if condition != DIRECT
+        )
+    }
+    songs = [
+        TokenizedSong(key, "test", {name: codes.numpy().astype(np.int32) for name, codes in streams.items()})
+        for key, (_, _, _, streams) in places.items()
+    ]
+    shortest = min(model.seconds, min(song.frames for song in songs) / rate)
+    scores = score_songs(model.model, songs, model.protocol, seconds=model.seconds, shortest=shortest)
+    found: dict[tuple[str, str], list[float]] = {}
+    for score in scores:
+        found.setdefault((score.song, score.stream), []).append(float(score.bits.mean()) / math.log2(score.size))
+    for (key, stream), each in found.items():
+        song, part, condition, _ = places[key]
+        yield row_of(f"cnbpt.{condition}", stream, song, sum(each) / len(each), "no figure", part)

@@ -29,7 +29,10 @@ def leak_name(level: float) -> str:
 def leaked(stems: dict[str, Tensor], level: float) -> dict[str, Tensor]:
     """Each track with the other one added, `level` dB (negative) under its own: sounds `[channels, samples]`."""
     gain = 10 ** (level / 20)
-    return {VOCALS: stems[VOCALS] + gain * stems[ACCOMPANIMENT], ACCOMPANIMENT: stems[ACCOMPANIMENT] + gain * stems[VOCALS]}
+    return {
+        VOCALS: stems[VOCALS] + gain * stems[ACCOMPANIMENT],
+        ACCOMPANIMENT: stems[ACCOMPANIMENT] + gain * stems[VOCALS],
+    }
 
 
 @dataclass(frozen=True)

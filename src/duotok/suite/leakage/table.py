@@ -14,7 +14,13 @@ COLUMNS = (
     *((figure, track) for figure in ("si_sdr", "equal", "mel") for track in TRACKS), ("mel", "mix"),
     *((figure, track) for figure in ("unigram", "entropy", "cnbpt") for track in TRACKS),
 )  # fmt: skip
-TITLES = {"si_sdr": "SI-SDR of stems (dB)", "equal": "equal codes", "mel": "mel", "unigram": "unigram", "entropy": "entropy"}
+TITLES = {
+    "si_sdr": "SI-SDR of stems (dB)",
+    "equal": "equal codes",
+    "mel": "mel",
+    "unigram": "unigram",
+    "entropy": "entropy",
+}
 
 
 def figures_of(cell: Cell) -> dict[tuple[str, str, str], Summary]:
@@ -61,5 +67,7 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         failed = [row for row in cell.failures if row.item != ALL and not row.reason.startswith("one song")]
         if failed:
-            notes.append(f"Failures of {cell.inputs.tokenizer}: {len(failed)}; the first: {failed[0].item}: {failed[0].reason}")
+            notes.append(
+                f"Failures of {cell.inputs.tokenizer}: {len(failed)}; the first: {failed[0].item}: {failed[0].reason}"
+            )
     return notes

@@ -75,7 +75,9 @@ def excerpt_of(item: Recording, seconds: float) -> Tensor:
     parts = [read(path, SAMPLE_RATE, 2, start=start, seconds=seconds) for path in paths]
     shortest = min(part.shape[1] for part in parts)
     if not shortest:
-        raise AudioError(f"{paths[0]}: no sound after {start:.1f} s; leave it out, or correct its length in the metadata")
+        raise AudioError(
+            f"{paths[0]}: no sound after {start:.1f} s; leave it out, or correct its length in the metadata"
+        )
     return torch.stack([part[:, :shortest] for part in parts]).sum(0)
 
 
@@ -87,7 +89,9 @@ class EmbeddingCache:
 
     def __init__(self, folder: Path, codec: Codec | None, seconds: float) -> None:
         self.codec, self.seconds = codec, seconds
-        self.model_hash = codec.model_hash if codec is not None else hashlib.sha256(f"{MEL} {FORMAT}".encode()).hexdigest()
+        self.model_hash = (
+            codec.model_hash if codec is not None else hashlib.sha256(f"{MEL} {FORMAT}".encode()).hexdigest()
+        )
         self.frame_rate = float(codec.frame_rate) if codec is not None else FRAME_RATE
         self.folder = folder / self.model_hash[:16]
         self.problems: dict[str, str] = {}
@@ -99,7 +103,9 @@ class EmbeddingCache:
         try:
             hashes = [sha256(path) for path in files]
         except OSError as error:
-            raise AudioError(f"{files[0]}: cannot be read ({error.strerror}); put the sound there or leave it out") from None
+            raise AudioError(
+                f"{files[0]}: cannot be read ({error.strerror}); put the sound there or leave it out"
+            ) from None
         key = [FORMAT, self.model_hash, self.seconds, item.start, item.stop, item.seconds, *hashes]
         return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
 
@@ -145,17 +151,20 @@ class EmbeddingCache:
     def _make(self, item: Recording) -> bytes:
         embeddings, codes = self.embed(excerpt_of(item, self.seconds))
         if not embeddings.isfinite().all():
-            raise AudioError(f"{item.id}: embeddings that are no numbers; check the tokenizer with `duotok codecs check`")
+            raise AudioError(
+                f"{item.id}: embeddings that are no numbers; check the tokenizer with `duotok codecs check`"
+            )
         # Half precision has room for the largest vectors only after a look at them.
         kind = torch.float16 if float(embeddings.abs().max()) < 6e4 else torch.float32
         return save({"embeddings": embeddings.to(kind).contiguous(), "codes": codes.contiguous()})
-
 
     def _tokens(self, codec: Codec, sound: Tensor) -> Tokens:
         names = {stream.name for stream in codec.streams}
         if names != {*TRACKS} or getattr(codec, "separator", None) is not None:
             return codec.encode(sound, SAMPLE_RATE)
-        if self._separator is None:  # two tracks, and nothing to take the mix apart: the separator of the bundled model does
+        if (
+            self._separator is None
+        ):  # two tracks, and nothing to take the mix apart: the separator of the bundled model does
             self._separator = separator_by_name("mini")
         stems = self._separator.separate(sound)
         return codec.encode(None, SAMPLE_RATE, vocals=stems[TRACKS[0]], accompaniment=stems[TRACKS[1]])

@@ -26,7 +26,7 @@ from duotok.evaluation.intervals import Array, Intervals, Resampling
 from duotok.evaluation.ranking import MeasuredTags, advantage, each_tag, estimate, macro, measured_tags
 from duotok.files import sha256, write_bytes
 from duotok.records import SPLITS, Recording, Split
-from duotok.suite.tagging.embeddings import Condition, EmbeddingCache, Embedded, reader
+from duotok.suite.tagging.embeddings import Condition, Embedded, EmbeddingCache, reader
 from duotok.suite.tagging.probe_training import ProbeTraining, TaggedSongs, fit
 from duotok.suite.tagging.tag_sets import TagSet, sources
 
@@ -37,7 +37,9 @@ class TaggingConfig(Config):
     """What is held constant over tokenizers."""
 
     training: ProbeTraining = ProbeTraining()
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="of the probe; figures are means over them")
+    seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2), min_length=1, description="of the probe; figures are means over them"
+    )
     excerpt: float = Field(default=30.0, gt=0, description="seconds of each recording, from its middle")
     replicates: int = Field(default=2000, ge=100, description="of the bootstrap over songs")
 
@@ -170,7 +172,9 @@ class Experiment:
         )
         scores = fitted.scores(songs["test"], self.config.training.batch_size)
         write_bytes(path, save({"scores": scores, "epochs": np.array([len(fitted.losses)])}))
-        say(f"{condition}, seed {seed}: {len(fitted.losses)} epochs, best {fitted.epoch}, tuning loss {min(fitted.losses):.4f}")
+        say(
+            f"{condition}, seed {seed}: {len(fitted.losses)} epochs, best {fitted.epoch}, tuning loss {min(fitted.losses):.4f}"
+        )
         return scores, len(fitted.losses)
 
     def _songs(self, items: Sequence[tuple[Recording, Embedded]], condition: Condition, seed: int) -> TaggedSongs:
@@ -189,5 +193,3 @@ def describe(data: TagSet) -> dict[str, Any]:
         "recordings": {split: len(data.of(split)) for split in SPLITS},
         "identities": {split: len({item.identity for item in data.of(split)}) for split in SPLITS},
     }  # fmt: skip
-
-

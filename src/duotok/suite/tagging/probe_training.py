@@ -58,7 +58,9 @@ class TaggedSongs:
 
     def pieces(self, frames: int) -> list[tuple[int, int]]:
         """(song, first frame) of every whole piece; what is left at the end of a song is not used."""
-        return [(song, start) for song, count in enumerate(self.lengths) for start in range(0, count - frames + 1, frames)]
+        return [
+            (song, start) for song, count in enumerate(self.lengths) for start in range(0, count - frames + 1, frames)
+        ]
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ def statistics(songs: TaggedSongs, frames: int) -> tuple[Tensor, Tensor]:
         count, total, squares = count + len(read), total + read.sum(0), squares + read.square().sum(0)
     mean = total / count
     deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-    scale = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation.clamp_min(1e-12), torch.zeros_like(deviation))
+    scale = torch.where(
+        deviation > 1e-6 * (1 + mean.abs()), 1 / deviation.clamp_min(1e-12), torch.zeros_like(deviation)
+    )
     return mean.float(), scale.float()
 
 
@@ -151,7 +155,9 @@ def fit(
             step += 1
         losses.append(_tuning_loss(probe, tuning, frames, config.batch_size, mean, scale))
         if not math.isfinite(losses[-1]):
-            raise MetricError(f"probe {config.probe.kind}: the loss is no number in epoch {len(losses)}; lower lr ({config.lr:g})")
+            raise MetricError(
+                f"probe {config.probe.kind}: the loss is no number in epoch {len(losses)}; lower lr ({config.lr:g})"
+            )
         if _lowest(losses) == len(losses):
             best = copy.deepcopy(probe.state_dict())
         if progress is not None:
@@ -178,5 +184,7 @@ def _tuning_loss(
 ) -> float:
     probe.eval()
     pieces = songs.pieces(frames)
-    parts = [float(_loss(probe, songs, batch, frames, mean, scale)) * len(batch) for batch in batches(pieces, batch_size)]
+    parts = [
+        float(_loss(probe, songs, batch, frames, mean, scale)) * len(batch) for batch in batches(pieces, batch_size)
+    ]
     return sum(parts) / len(pieces)

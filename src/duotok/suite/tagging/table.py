@@ -7,16 +7,17 @@ are in `about["figures"]`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from duotok.codec.contract import Codec
+from duotok.evaluation.instrument import facts_of
 from duotok.evaluation.intervals import Interval
 from duotok.evaluation.results import ALL, Cell, Inputs, Measure, Row, versions_of
 from duotok.suite.tagging.embeddings import MEL
 from duotok.suite.tagging.experiment import Experiment, Outcome, describe
 
 INSTRUMENT = "tagging"
-SCORED = Measure("scored", "1 for each recording that was used; else why it was left out", better="higher", source="docs/tagging.md")
+SCORED = Measure(
+    "scored", "1 for each recording that was used; else why it was left out", better="higher", source="docs/tagging.md"
+)
 CONDITIONS = {
     "tokens": "post-quantization embeddings",
     "untrained": "the same codes with random vectors",
@@ -83,8 +84,9 @@ def cell_of(name: str, experiment: Experiment, outcome: Outcome) -> Cell:
         for control, found in outcome.advantages.items()
         for figure, interval in found.items()
     }
+    codec = experiment.cache.codec
     about = {
-        **describe(experiment.data), **_codec_facts(experiment.cache.codec), "figures": figures, "songs": outcome.songs,
+        **describe(experiment.data), **({} if codec is None else facts_of(codec)), "figures": figures, "songs": outcome.songs,
         "measured_tags": list(outcome.tags.measured), "left_out": list(outcome.tags.left_out), "epochs": outcome.epochs,
     }  # fmt: skip
     return Cell(
@@ -93,20 +95,16 @@ def cell_of(name: str, experiment: Experiment, outcome: Outcome) -> Cell:
     )  # fmt: skip
 
 
-def _codec_facts(codec: Codec | None) -> dict[str, Any]:
-    if codec is None:
-        return {}
-    streams = {stream.name: list(stream.codebook_sizes) for stream in codec.streams}
-    return {"sample_rate": codec.sample_rate, "frame_rate": float(codec.frame_rate), "streams": streams}
-
-
 def _plain(interval: Interval) -> list[float]:
     return [interval.value, interval.low, interval.high]
 
 
 def as_markdown(cells: Sequence[Cell]) -> str:
     """A row for each tokenizer and condition; what the data are, what was left out and how intervals are made stands below."""
-    lines = ["| tokenizer | probe | embeddings | AP | AUC | AP over control | AUC over control |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| tokenizer | probe | embeddings | AP | AUC | AP over control | AUC over control |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for cell in cells:
         probe = cell.inputs.instrument.partition(".")[2]
         found = {name: Interval(*values) for name, values in cell.about["figures"].items()}
@@ -132,9 +130,15 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
         f"Macro over {len(about['measured_tags'])} of {about['tags']} tags; intervals: bootstrap over test songs and probe seeds, 95 %.",
     ]
     if about["left_out"]:
-        notes.append("Tags without positives or negatives in the test split, left out: " + ", ".join(about["left_out"]) + ".")
+        notes.append(
+            "Tags without positives or negatives in the test split, left out: " + ", ".join(about["left_out"]) + "."
+        )
     for cell in cells:
-        problems = [f"{row.item} ({row.reason})" for row in cell.rows if row.measure == SCORED.name and row.value is None]
+        problems = [
+            f"{row.item} ({row.reason})" for row in cell.rows if row.measure == SCORED.name and row.value is None
+        ]
         if problems:
-            notes.append(f"Recordings that {cell.inputs.tokenizer} left out: {len(problems)}; the first: {problems[0]}.")
+            notes.append(
+                f"Recordings that {cell.inputs.tokenizer} left out: {len(problems)}; the first: {problems[0]}."
+            )
     return notes

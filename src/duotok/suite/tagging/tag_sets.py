@@ -11,7 +11,6 @@ No identity (an artist; a generated song; a source of recordings) is in two spli
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -26,10 +25,9 @@ from numpy.typing import NDArray
 from duotok.corpora.base import REGISTRY, Corpus, read_rows
 from duotok.errors import ConfigError
 from duotok.records import SPLITS, CorpusError, Recording, Split
+from duotok.suite.splits import balanced
 from duotok.tracks import TRACKS
 
-SHARES = {"train": 0.6, "validation": 0.15, "test": 0.25}
-"""Shares of the recordings, where a set has no split of its own."""
 TOP = 50
 PREDICTIONS = "metadata/tagger/musicnn_mtat_predictions.tsv"
 MtatSplit = Literal["artist", "marble"]
@@ -58,7 +56,9 @@ class TagSet:
             places.setdefault(item.identity, set()).add(item.split)
         cut = sorted(identity for identity, splits in places.items() if len(splits) > 1)
         if cut:
-            raise ConfigError(f"{self.name}: '{cut[0]}' is in two splits ({' and '.join(sorted(places[cut[0]]))}); split by identity")
+            raise ConfigError(
+                f"{self.name}: '{cut[0]}' is in two splits ({' and '.join(sorted(places[cut[0]]))}); split by identity"
+            )
         for split in SPLITS:
             if not self.of(split):
                 raise ConfigError(f"{self.name}: no recording in the {split} split; give more recordings")
@@ -88,8 +88,12 @@ def open_tag_set(where: str, split: MtatSplit = "artist", threshold: float = 0.2
 
 def magnatagatune(root: Path, split: MtatSplit = "artist") -> TagSet:
     """The 50 most frequent tags of all clips; clips with none of them stay (MARBLE's choice)."""
-    if not (root / "annotations_final.csv").is_file() and not all((root / f"{part}_gt_mtt.tsv").is_file() for part in ("train", "val", "test")):
-        raise CorpusError(f"{root}: no annotations_final.csv, which has the tags of all clips; `duotok data describe magnatagatune`")
+    if not (root / "annotations_final.csv").is_file() and not all(
+        (root / f"{part}_gt_mtt.tsv").is_file() for part in ("train", "val", "test")
+    ):
+        raise CorpusError(
+            f"{root}: no annotations_final.csv, which has the tags of all clips; `duotok data describe magnatagatune`"
+        )
     corpus = _corpus("magnatagatune", root, split=split, validation="0.0625", test="0.1875")
     items = list(corpus.recordings())
     tags = most_frequent((item.tags for item in items), TOP)
@@ -118,7 +122,7 @@ def generated(root: Path) -> TagSet:
     tags = tuple(sorted(tag for tag, count in counted.items() if 3 <= count < len(items)))
     if not tags:
         raise CorpusError(f"{root}: {len(items)} songs, and no tag is on three of them; make more with `duotok songs`")
-    return TagSet("generated songs, true tags", True, tags, balanced(items))
+    return TagSet("generated songs, true tags", True, tags, balanced_recordings(items))
 
 
 def true_tags(path: Path) -> tuple[str, ...]:
@@ -167,7 +171,7 @@ def pseudo(root: Path, threshold: float = 0.25) -> TagSet:
     tags = tuple(name for name in names if counted[name] >= 3)
     if not tags:
         raise CorpusError(f"{path}: no tag reaches {threshold:g} on three recordings; lower the threshold")
-    return TagSet(f"pseudo-labels of musicnn (at least {threshold:g})", False, tags, balanced(items))
+    return TagSet(f"pseudo-labels of musicnn (at least {threshold:g})", False, tags, balanced_recordings(items))
 
 
 def _name_of(path: str) -> str:
@@ -195,21 +199,10 @@ def _number(text: str, path: Path) -> float:
         raise CorpusError(f"{path}: '{text}' is no probability; another version of the table?") from None
 
 
-# -- splits ------------------------------------------------------------------------------------------------------------
-
-
-def balanced(items: Sequence[Recording], shares: Mapping[str, float] = SHARES) -> tuple[Recording, ...]:
-    """Recordings with splits of about the given shares that cut no identity: the largest identities first, each to the split
-    that lacks most; equal ones in the order of a hash of their name. A function of the recordings alone."""
-    sizes = Counter(item.identity for item in items)
-    order = sorted(sizes, key=lambda identity: (-sizes[identity], hashlib.sha256(identity.encode()).hexdigest()))
-    filled = dict.fromkeys(shares, 0)
-    split_of: dict[str, str] = {}
-    for identity in order:
-        lacking = max(shares, key=lambda split: shares[split] * len(items) - filled[split])
-        split_of[identity] = lacking
-        filled[lacking] += sizes[identity]
-    return tuple(replace(item, split=split_of[item.identity]) for item in items)  # type: ignore[arg-type]
+def balanced_recordings(items: Sequence[Recording]) -> tuple[Recording, ...]:
+    """Recordings with splits of about 60, 15 and 25 % that cut no identity."""
+    split_of = balanced({item.id: item.identity for item in items})
+    return tuple(replace(item, split=split_of[item.id]) for item in items)
 
 
 def sources(item: Recording) -> list[Path]:

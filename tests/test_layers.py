@@ -23,6 +23,8 @@ LAYERS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["t
 # Not on every machine, slow, or broken: inside functions only, or not at all.
 LAZY = {
     "pystoi",
+    "pesq",
+    "visqol",
     "pyloudnorm",
     "espeakng_loader",
     "pyworld",

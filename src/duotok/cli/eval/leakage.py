@@ -13,9 +13,18 @@ from duotok.cli.console import progress_bars, put_json, say
 def leakage(
     data: Annotated[str, typer.Option("--data", metavar="CORPUS=FOLDER", help="Songs with true stems: index, songs, musdb18hq, ... and the folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Store of results; the picture lies in it, too.")],
-    models: Annotated[list[str] | None, typer.Option("--model", metavar="[NAME=]MODEL", help="A bundle, transformers:FOLDER, or external:FILE; again for more.")] = None,
-    separators: Annotated[list[str] | None, typer.Option("--separator", metavar="NAME[=WEIGHTS]", help="mini, demucs, bs-roformer; again for more. All that open if none is named.")] = None,
-    lms: Annotated[list[str] | None, typer.Option("--lm", help="Language model of a tokenizer; again for more. `mini` for the bundle mini if none is named.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="[NAME=]MODEL", help="A bundle, transformers:FOLDER, or external:FILE; again for more."),
+    ] = None,
+    separators: Annotated[
+        list[str] | None,
+        typer.Option("--separator", metavar="NAME[=WEIGHTS]", help="mini, demucs, bs-roformer; again for more. All that open if none is named."),
+    ] = None,
+    lms: Annotated[
+        list[str] | None,
+        typer.Option("--lm", help="Language model of a tokenizer; again for more. `mini` for the bundle mini if none is named."),
+    ] = None,
     splits: Annotated[list[str] | None, typer.Option("--split", help="train, validation, test; again for more. All if none is named.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="The first so many songs by id; 0: all.")] = 0,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set seconds=10, --set 'levels=[-30, -10]'.")] = None,

@@ -13,7 +13,10 @@ from duotok.cli.console import progress_bars, put_json, say
 def tagging(
     data: Annotated[str, typer.Option("--data", metavar="KIND=FOLDER", help="magnatagatune, songs or pseudo, and its folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Store of results; embeddings and scores are kept in it.")],
-    models: Annotated[list[str] | None, typer.Option("--model", metavar="[NAME=]MODEL", help="A bundle, transformers:FOLDER, or external:FILE; again for more.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="[NAME=]MODEL", help="A bundle, transformers:FOLDER, or external:FILE; again for more."),
+    ] = None,
     probes: Annotated[list[str] | None, typer.Option("--probe", help="conformer (default), se, linear; again for more.")] = None,
     split: Annotated[str, typer.Option(help="Of MagnaTagATune: artist (no artist on two sides) or marble (by folder).")] = "artist",
     threshold: Annotated[float, typer.Option(help="Probability from which a pseudo-label counts.")] = 0.25,

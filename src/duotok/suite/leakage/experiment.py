@@ -218,7 +218,7 @@ def open_experiment(
     songs = true_songs(data, splits or SPLITS, limit)
     codecs = open_all(models, device)
     opened, gaps = open_separators(separators, device)
-    packaged = [config.model for model in models if is_packaged((config := parse_system(model)).model)]
+    packaged = [system.model for system in map(parse_system, models) if is_packaged(system.model)]
     found = [open_lm(name, device) for name in (packaged if lms is None else lms)]
     return Experiment(
         tuple(songs),

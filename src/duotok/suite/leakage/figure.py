@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from duotok.comparison.figures import COLOURS, GREY, INK
 from duotok.errors import ConfigError
@@ -84,39 +84,48 @@ def _error(summary: Summary) -> list[list[float]]:
     return [[max(0.0, summary.mean - low)], [max(0.0, high - summary.mean)]]
 
 
+class _Point(NamedTuple):
+    x: float
+    y: float
+    error: list[list[float]]
+    condition: str
+
+
+def _points(cell: Cell, found: Figures, name: str, track: str) -> list[_Point]:
+    points = []
+    for condition in cell.about["conditions"]:
+        value, x = found.get((name, condition, track)), found.get(("si_sdr", condition, track))
+        if value is not None and x is not None and value.mean is not None and x.mean is not None:
+            points.append(_Point(x.mean, value.mean, _error(value), condition))
+    return points
+
+
 def _curve(axis: Axes, place: int, cell: Cell, found: Figures, name: str, track: str) -> None:
     """Leaks as a line, separators as marks, true stems as a dashed line, chance as a dotted one."""
     colour = COLOURS[place % len(COLOURS)]
-    points, marks = [], []
-    for condition in cell.about["conditions"]:
-        value, x = found.get((name, condition, track)), found.get(("si_sdr", condition, track))
-        if value is None or x is None or value.mean is None or x.mean is None:
-            continue
-        (points if condition.startswith("leak") else marks).append((x.mean, value, condition))
-    if points:
-        points.sort(key=lambda point: -point[0])
-        axis.plot([x for x, _, _ in points], [v.mean for _, v, _ in points], color=colour, linewidth=1.5, zorder=2)
-    for x, value, condition in points:
-        axis.errorbar(x, value.mean, _error(value), color=colour, marker="o", markersize=4, capsize=2, elinewidth=0.8)
+    points = _points(cell, found, name, track)
+    leaks = sorted((p for p in points if p.condition.startswith("leak")), key=lambda point: -point.x)
+    axis.plot([p.x for p in leaks], [p.y for p in leaks], color=colour, linewidth=1.5, zorder=2)
+    for p in leaks:
+        axis.errorbar(p.x, p.y, p.error, color=colour, marker="o", markersize=4, capsize=2, elinewidth=0.8)
         if place == 0:
-            axis.annotate(
-                condition.removeprefix("leak"),
-                (x, value.mean),
-                (4, 4),
-                textcoords="offset points",
-                fontsize=7,
-                color=GREY,
-            )
-    for x, value, condition in marks:
-        marker = MARKERS[list(cell.about["conditions"]).index(condition) % len(MARKERS)]
-        axis.errorbar(
-            x, value.mean, _error(value), color=colour, marker=marker, markersize=8, capsize=2, elinewidth=0.8,
-            markeredgecolor=INK, markeredgewidth=0.7, zorder=3,
-        )  # fmt: skip
+            label = p.condition.removeprefix("leak")
+            axis.annotate(label, (p.x, p.y), (4, 4), textcoords="offset points", fontsize=7, color=GREY)
+    for p in points:
+        if not p.condition.startswith("leak"):
+            axis.errorbar(
+                p.x, p.y, p.error, color=colour, marker=_marker(cell, p.condition), markersize=8, capsize=2, elinewidth=0.8,
+                markeredgecolor=INK, markeredgewidth=0.7, zorder=3,
+            )  # fmt: skip
     for condition, dashes in ((TRUE, (5, 2)), (CHANCE, (1, 2))):
-        level = found.get((name, condition, track))
-        if level is not None and level.mean is not None:
-            axis.axhline(level.mean, color=colour, linewidth=1, dashes=dashes)
+        line = found.get((name, condition, track))
+        if line is not None and line.mean is not None:
+            axis.axhline(line.mean, color=colour, linewidth=1, dashes=dashes)
+
+
+def _marker(cell: Cell, condition: str) -> str:
+    """Of a separator."""
+    return MARKERS[list(cell.about["conditions"]).index(condition) % len(MARKERS)]
 
 
 def _bars(axis: Axes, every: Sequence[tuple[Cell, Figures]]) -> None:
@@ -159,7 +168,7 @@ def _legend(figure: Figure, every: Sequence[tuple[Cell, Figures]]) -> None:
     for condition in conditions:
         if condition in (TRUE, DIRECT) or condition.startswith("leak"):
             continue
-        marker = MARKERS[conditions.index(condition) % len(MARKERS)]
+        marker = _marker(every[0][0], condition)
         handles.append(
             Line2D(
                 [],

@@ -60,7 +60,9 @@ class Plan:
         experiment = self.experiment
         counts = ", ".join(f"{len(songs)} {split}" for split, songs in experiment.songs.items())
         training = experiment.config.training
-        lines = [f"songs: {counts}; {training.steps} steps of {training.batch_size} x {training.crop_frames} frames a track"]
+        lines = [
+            f"songs: {counts}; {training.steps} steps of {training.batch_size} x {training.crop_frames} frames a track"
+        ]
         todo = [c for c in self.rows if c.embed is not None and why_not_done(self.output, self.inputs(c))]
         each = _step_seconds(experiment) if todo else 0.0
         for contestant in self.rows:
@@ -71,7 +73,13 @@ class Plan:
 
 
 def plan(
-    data: str, models: Sequence[str], output: Path, config: MatchedExperimentConfig, autoencoder: str, limit: int, device: str
+    data: str,
+    models: Sequence[str],
+    output: Path,
+    config: MatchedExperimentConfig,
+    autoencoder: str,
+    limit: int,
+    device: str,
 ) -> Plan:
     """Open everything. autoencoder: a bundle, of which only that part is used. Raises as the openers do."""
     codecs: Mapping[str, Codec] = open_all(models, device)
@@ -107,7 +115,9 @@ def conduct(found: Plan, say: Report, bar: Bar) -> list[Cell]:
     return cells
 
 
-def _measured(found: Plan, contestant: Contestant, inputs: Inputs, say: Report, advance: Callable[[float], None]) -> Cell:
+def _measured(
+    found: Plan, contestant: Contestant, inputs: Inputs, say: Report, advance: Callable[[float], None]
+) -> Cell:
     experiment, instrument = found.experiment, found.instrument
     system = experiment.trained(contestant, say)
     seen, songs = list[Observation](), experiment.songs["test"]
@@ -153,4 +163,9 @@ def as_markdown(cells: Sequence[Cell]) -> str:
             lines.append(f"| {cell.inputs.tokenizer} | {track} | {' | '.join(values)} |")
     about = cells[0].about
     songs = ", ".join(f"{count} {split}" for split, count in about["songs"].items())
-    return "\n".join([*lines, "", f"Songs: {songs}, {about['seconds']:g} s each; {about['steps']} steps a track; true stems."]) + "\n"
+    return (
+        "\n".join(
+            [*lines, "", f"Songs: {songs}, {about['seconds']:g} s each; {about['steps']} steps a track; true stems."]
+        )
+        + "\n"
+    )

@@ -26,7 +26,9 @@ class MatchedDecoder(nn.Module):
         """width: of the embeddings at the rate of the latents. The DiT follows from `config` and `seed` alone."""
         super().__init__()
         if config.condition_dim % LATENTS_PER_FRAME:
-            raise ConfigError(f"dit.condition_dim {config.condition_dim}: must be even, half for each latent frame of a token")
+            raise ConfigError(
+                f"dit.condition_dim {config.condition_dim}: must be even, half for each latent frame of a token"
+            )
         if config.unconditional:
             raise ConfigError("dit.unconditional: the matched decoder is never without its condition; leave it out")
         torch.manual_seed(seed)

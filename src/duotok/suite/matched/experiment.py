@@ -23,7 +23,7 @@ from duotok.codec.contract import Codec
 from duotok.config import Config
 from duotok.errors import AudioError, ConfigError
 from duotok.evaluation.instrument import MIX, Song, facts_of
-from duotok.records import SPLITS
+from duotok.records import SPLITS, Split
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.render import decode_blocks, frame_noise
 from duotok.renderer.samplers import sample
@@ -91,7 +91,9 @@ class Experiment:
         self.autoencoder_hash = separator_identity(autoencoder)[1]
         dim = autoencoder.config.latent_dim
         if config.training.dit.latent_dim != dim:
-            raise ConfigError(f"training.dit.latent_dim {config.training.dit.latent_dim}: the autoencoder has {dim}; set it so")
+            raise ConfigError(
+                f"training.dit.latent_dim {config.training.dit.latent_dim}: the autoencoder has {dim}; set it so"
+            )
         empty = [split for split, found in self.songs.items() if not found]
         if empty:
             raise ConfigError(f"no song with true stems for {' and '.join(empty)}; give more songs")
@@ -124,7 +126,7 @@ class Experiment:
         cache = MaterialCache(self.folder / "arrays", self.stretch(song))
         return cache.tracks(song, self.contents[song.id], contestant.owner, lambda s: conditions_of(embed, s))
 
-    def materials(self, contestant: Contestant, split: str, track: str) -> list[Material]:
+    def materials(self, contestant: Contestant, split: Split, track: str) -> list[Material]:
         """Songs of a split with both arrays of a track."""
         return [
             Material(song.id, self.latents(song)[track], self.conditions(contestant, song)[track])
@@ -137,8 +139,8 @@ class Experiment:
 
     def stage(self, contestant: Contestant, track: str) -> MatchedStage:
         """Untrained."""
-        train_set, validation = (self.materials(contestant, split, track) for split in ("train", "validation"))
-        return MatchedStage(self.config.training, track, train_set, validation)
+        learned, watched = self.materials(contestant, "train", track), self.materials(contestant, "validation", track)
+        return MatchedStage(self.config.training, track, learned, watched)
 
     def trained(self, contestant: Contestant, say: Report) -> System:
         """The decoders of both tracks, trained as far as they were not, as what `Reconstruction` measures."""

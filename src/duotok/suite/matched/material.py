@@ -49,7 +49,7 @@ def embeddings_of(codec: Codec) -> Embed:
 
     @torch.inference_mode()
     def embed(sounds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
-        tokens = codec.encode(rate=SAMPLE_RATE, **{track: sounds[track] for track in TRACKS})
+        tokens = codec.encode(rate=SAMPLE_RATE, vocals=sounds[TRACKS[0]], accompaniment=sounds[TRACKS[1]])
         vectors = codec.embeddings(tokens)
         missing = [track for track in TRACKS if track not in vectors]
         if missing:
@@ -107,7 +107,9 @@ class MaterialCache:
         key = json.dumps([FORMAT, song.id, content, self.stretch, owner])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
-    def tracks(self, song: TrueSong, content: str, owner: str, make: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def tracks(
+        self, song: TrueSong, content: str, owner: str, make: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         """Track -> array of a song, made if need be. content: of all songs; owner: whose array, with its hash."""
         path = self._path(song, content, owner)
         try:
@@ -118,7 +120,9 @@ class MaterialCache:
         made = make(song.sound(*self.stretch))
         for track, array in made.items():
             if not array.isfinite().all():
-                raise AudioError(f"{song.id}: {owner.split()[0]} of {track} has values that are no numbers; leave it out")
+                raise AudioError(
+                    f"{song.id}: {owner.split()[0]} of {track} has values that are no numbers; leave it out"
+                )
         write_bytes(path, save({track: array.half().contiguous() for track, array in made.items()}))
         return {track: array.half().float() for track, array in made.items()}
 

@@ -48,7 +48,9 @@ class MatchedConfig(StageConfig):
 class MatchedStage(Stage):
     """One track of one tokenizer. materials: songs to learn from, and those that the loss is watched on."""
 
-    def __init__(self, config: MatchedConfig, track: str, train: Sequence[Material], validation: Sequence[Material]) -> None:
+    def __init__(
+        self, config: MatchedConfig, track: str, train: Sequence[Material], validation: Sequence[Material]
+    ) -> None:
         self.config: MatchedConfig = config
         self.name = f"matched.{track}"
         self.train_set, self.validation = list(train), list(validation)

@@ -82,7 +82,8 @@ class Plan:
         truth = "true labels" if self.data.truth else "PSEUDO-LABELS"
         lines = [f"{self.data.name}: {truth}, {len(self.data.tags)} tags, recordings {splits}"]
         for cost in self.costs():
-            rest = f"{cost['recordings']} recordings to encode (about {cost['seconds']:.0f} s, {cost['gigabytes']} GB), {cost['probes']} probes to train"
+            rest = f"{cost['recordings']} recordings to encode (about {cost['seconds']:.0f} s, {cost['gigabytes']} GB)"
+            rest += f", {cost['probes']} probes to train"
             lines.append(f"{cost['tokenizer']}, {cost['probe']}: {'done' if cost['done'] else rest}")
         return lines
 

@@ -212,4 +212,5 @@ def random_vectors(codes: Tensor, width: int, seed: int) -> Tensor:
         seeds = [item_seed(seed, book, code) for code in unique.tolist()]
         total += ItemRandom(seeds).normal(1, RANDOM_WIDTH)[:, 0][places]
     spread = torch.randn(RANDOM_WIDTH, width, generator=torch.Generator().manual_seed(seed))
-    return total @ spread / (max(1, len(codes)) * RANDOM_WIDTH) ** 0.5
+    mapped: Tensor = total @ spread / (max(1, len(codes)) * RANDOM_WIDTH) ** 0.5
+    return mapped

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -153,14 +153,14 @@ def true_tags(path: Path) -> tuple[str, ...]:
 def pseudo(root: Path, threshold: float = 0.25) -> TagSet:
     """Recordings of INDEX.tsv that the tagger's table names; identity is the source that they were published in."""
     path = root / PREDICTIONS
-    columns: dict[str, Mapping[str, str]] = {}
+    columns: dict[str, dict[str, str]] = {}
     for row in read_rows(path, ("path",), "\t"):
         columns[_name_of(row["path"])] = row
     names = tuple(name for name in next(iter(columns.values()), {}) if name != "path")
     items = []
     for item in _corpus("index", root, validation="0", held_out="").recordings():
         source = item.source.split(";")[0].split(" (")[0]
-        row = next((columns[name] for name in _names_in(source) if name in columns), None)
+        row: dict[str, str] | None = next((columns[name] for name in _names_in(source) if name in columns), None)
         if row is None or item.kind in ("voice", "speech", "sound"):
             continue
         tags = tuple(name for name in names if _number(row[name], path) >= threshold)

@@ -93,20 +93,31 @@ def macro(
         if not np.isfinite(scores).all():
             raise MetricError(f"{int((~np.isfinite(scores)).sum())} scores are no numbers; lower the probe's lr")
         of_tags = [curves(scores[:, at], truth[:, at], weights) for at, tag in enumerate(tags) if tag in chosen]
-        with np.errstate(invalid="ignore"):
-            of_seeds.append({name: np.nanmean([tag[at] for tag in of_tags], axis=0) for at, name in enumerate(FIGURES)})
+        of_seeds.append({name: _mean([tag[at] for tag in of_tags]) for at, name in enumerate(FIGURES)})
     drawn = draws(len(seeds), resampling, 1)
     return {name: np.einsum("sr,rs->r", np.stack([seed[name] for seed in of_seeds]), drawn) for name in FIGURES}
 
 
+def _mean(of_tags: Sequence[Array]) -> Array:
+    """Over the tags that are known in a replicate; NaN where none is."""
+    stacked = np.stack(of_tags)
+    known = ~np.isnan(stacked)
+    count = known.sum(0)
+    return np.where(count > 0, np.where(known, stacked, 0.0).sum(0) / np.maximum(count, 1), np.nan)
+
+
 def estimate(replicates: dict[str, Array], songs: int, resampling: Resampling = Resampling()) -> Intervals:
-    """`macro`'s figures with their intervals. Raises MetricError for fewer songs than an interval needs."""
+    """`macro`'s figures with their intervals; replicates without any tag to measure do not count.
+
+    Raises MetricError for fewer songs than an interval needs.
+    """
     least = minimum_songs(resampling.level)
     if songs < least:
         raise MetricError(
             f"{songs} songs: a {resampling.level:.0%} interval needs at least {least}; test on more songs"
         )
-    return intervals(replicates, songs, resampling)
+    drawn = {name: values[~np.isnan(values)] for name, values in replicates.items()}
+    return intervals(drawn, songs, resampling)
 
 
 def advantage(

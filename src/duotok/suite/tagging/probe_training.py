@@ -141,7 +141,7 @@ def fit(
     steps = config.epochs * -(-len(pieces) // config.batch_size)
     losses: list[float] = []
     best, step = copy.deepcopy(probe.state_dict()), 0
-    while len(losses) < config.epochs and len(losses) - _lowest(losses) <= config.patience:
+    while len(losses) < config.epochs and len(losses) - _lowest(losses) < config.patience:
         probe.train()
         order = [pieces[at] for at in torch.randperm(len(pieces), generator=generator).tolist()]
         for batch in batches(order, config.batch_size):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from duotok.corpora.base import REGISTRY, Corpus, read_rows
 from duotok.errors import ConfigError
 from duotok.records import SPLITS, CorpusError, Recording, Split
-from duotok.suite.splits import balanced
+from duotok.suite.splits import SHARES, balanced
 from duotok.tracks import TRACKS
 
 TOP = 50
+MARBLE_SHARES: dict[Split, float] = {"train": 12 / 16, "validation": 1 / 16, "test": 3 / 16}
+"""Folders 0 to b, c, and d to f."""
 PREDICTIONS = "metadata/tagger/musicnn_mtat_predictions.tsv"
 MtatSplit = Literal["artist", "marble"]
 
@@ -94,11 +96,12 @@ def magnatagatune(root: Path, split: MtatSplit = "artist") -> TagSet:
         raise CorpusError(
             f"{root}: no annotations_final.csv, which has the tags of all clips; `duotok data describe magnatagatune`"
         )
-    corpus = _corpus("magnatagatune", root, split=split, validation="0.0625", test="0.1875")
-    items = list(corpus.recordings())
+    items = list(_corpus("magnatagatune", root, split=split).recordings())
     tags = most_frequent((item.tags for item in items), TOP)
     by = "by artist" if split == "artist" else "by folder (MARBLE's; artists are on both sides)"
-    if split == "marble":  # identity is the album there
+    if split == "artist":
+        items = list(balanced_recordings(items, MARBLE_SHARES))
+    else:  # identity is the album, and the split is known to cut artists
         items = [replace(item, identity=f"{item.split}/{item.identity}") for item in items]
     return TagSet(f"MagnaTagATune top-{len(tags)}, split {by}", True, tags, tuple(items))
 
@@ -199,9 +202,9 @@ def _number(text: str, path: Path) -> float:
         raise CorpusError(f"{path}: '{text}' is no probability; another version of the table?") from None
 
 
-def balanced_recordings(items: Sequence[Recording]) -> tuple[Recording, ...]:
-    """Recordings with splits of about 60, 15 and 25 % that cut no identity."""
-    split_of = balanced({item.id: item.identity for item in items})
+def balanced_recordings(items: Sequence[Recording], shares: Mapping[Split, float] = SHARES) -> tuple[Recording, ...]:
+    """Recordings with splits of about these shares that cut no identity."""
+    split_of = balanced({item.id: item.identity for item in items}, shares)
     return tuple(replace(item, split=split_of[item.id]) for item in items)
 
 

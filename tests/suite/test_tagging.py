@@ -143,7 +143,7 @@ def test_a_probe_learns_what_is_there_and_stops_early() -> None:
     sounds = noise.clone()
     sounds[..., 0] += torch.from_numpy(labels[:, 0]).float()[:, None] * 4
     config = ProbeTraining.model_validate(
-        {"probe": {"kind": "linear"}, "seconds": 0.4, "epochs": 30, "patience": 3, "lr": 0.05}
+        {"probe": {"kind": "linear"}, "seconds": 0.4, "epochs": 30, "patience": 3, "lr": 0.05, "warmup": 0, "batch_size": 8}
     )
 
     def split(first: int, last: int) -> TaggedSongs:

@@ -114,7 +114,6 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
         f"songs={songs}",
         "--limit",
         "2",
-        "--model",
         f"tiny={bundle}",
         "-o",
         str(store),

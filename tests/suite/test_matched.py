@@ -148,7 +148,7 @@ def test_a_condition_of_odd_width_is_refused() -> None:
 def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     shape = {key: value for key, value in DIT.items() if key != "latent_dim"}
     call = [
-        "eval", "matched-decoder", "--data", f"songs={songs}", "--limit", "6", "--model", f"tiny={bundle}", "--autoencoder",
+        "eval", "matched-decoder", f"tiny={bundle}", "--data", f"songs={songs}", "--limit", "6", "--autoencoder",
         str(bundle), "-o", str(tmp_path / "store"), "--set", "seconds=1", "--set", "training.steps=2", "--set",
         "training.batch_size=2", "--set", "training.crop_frames=8", "--set", "training.sample_steps=1", "--set",
         "training.device=cpu", *(part for key, value in shape.items() for part in ("--set", f"training.dit.{key}={value}")),

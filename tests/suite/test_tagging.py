@@ -143,7 +143,15 @@ def test_a_probe_learns_what_is_there_and_stops_early() -> None:
     sounds = noise.clone()
     sounds[..., 0] += torch.from_numpy(labels[:, 0]).float()[:, None] * 4
     config = ProbeTraining.model_validate(
-        {"probe": {"kind": "linear"}, "seconds": 0.4, "epochs": 30, "patience": 3, "lr": 0.05, "warmup": 0, "batch_size": 8}
+        {
+            "probe": {"kind": "linear"},
+            "seconds": 0.4,
+            "epochs": 30,
+            "patience": 3,
+            "lr": 0.05,
+            "warmup": 0,
+            "batch_size": 8,
+        }
     )
 
     def split(first: int, last: int) -> TaggedSongs:
@@ -162,7 +170,7 @@ def test_a_probe_learns_what_is_there_and_stops_early() -> None:
 
 def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     call = [
-        "eval", "tagging", "--data", f"songs={songs}", "--model", f"tiny={bundle}", "-o", str(tmp_path / "store"), "--probe",
+        "eval", "tagging", f"tiny={bundle}", "--data", f"songs={songs}", "-o", str(tmp_path / "store"), "--probe",
         "linear", "--set", "training.seconds=1", "--set", "training.epochs=5", "--set", "training.lr=0.02", "--set", "seeds=[0]",
         "--set", "replicates=100",
     ]  # fmt: skip

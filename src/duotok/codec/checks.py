@@ -7,7 +7,7 @@ a frame later.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -108,7 +108,7 @@ def equal_shares(codec: Codec, sounds: dict[str, Tensor], report: Report = lambd
     alone = _encode(codec, sounds, SAMPLE_RATE)
     shares = []
     for case, codes, expected in _cases(codec, sounds, alone, report):
-        shares.append(_share(case, codes, expected))
+        shares.append(share_of(case, codes, expected))
     return shares
 
 
@@ -165,7 +165,8 @@ def _encode(codec: Codec, sounds: dict[str, Tensor], rate: int, batch_size: int 
     )
 
 
-def _share(case: str, actual: dict[str, Tensor], expected: dict[str, Tensor]) -> Share:
+def share_of(case: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Share:
+    """Compares codes `[codebooks, frames]` of each stream, over the frames that both have. Raises DuoTokError where there are none."""
     frames = min(codes.shape[1] for codes in (*actual.values(), *expected.values()))
     if frames < 1:
         raise DuoTokError(f"{case}: no frames to compare; give longer sounds")

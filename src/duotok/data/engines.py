@@ -108,19 +108,20 @@ def function_of(name: str) -> Function:
 
 
 class LocalEngine:
-    """Processes on this machine, each computing on one thread. A single worker runs inside this process.
+    """Processes on this machine, each computing on one thread. A single worker runs inside this process, unless `apart`.
 
     When a worker dies (out of memory, a crash in a decoder), only its unit fails.
     """
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, apart: bool = False) -> None:
         if workers < 1:
             raise ConfigError(f"workers = {workers}: must be at least 1")
         self.workers = workers
+        self.apart = apart
 
     def map(self, function: Function, payloads: Iterable[dict[str, Any]]) -> Iterator[tuple[int, Outcome]]:
         jobs = enumerate(payloads)
-        if self.workers == 1:
+        if self.workers == 1 and not self.apart:
             for index, payload in jobs:
                 yield index, attempt(function, payload)
             return

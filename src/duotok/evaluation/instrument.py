@@ -74,8 +74,17 @@ class Observation:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Cost:
+    """How often a song is encoded and decoded, and the seconds of one processor core for a second of it besides; an estimate."""
+
+    encodings: int = 0
+    decodings: int = 0
+    besides: float = 0.0
+
+
 class Instrument(ABC):
-    """One instrument. name: of its cells; packages: those whose versions belong to its results.
+    """One instrument. name: of its cells; packages: those whose versions belong to its results; of_tokens: anchors have no answer.
 
     Subclasses are dataclasses whose fields are their settings, plain JSON: they become the `config` of cells, so a cell that was
     measured with others is measured again.
@@ -83,6 +92,7 @@ class Instrument(ABC):
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ("torch", "numpy", "scipy")
+    of_tokens: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -94,9 +104,10 @@ class Instrument(ABC):
         """All that its values depend on besides the system and the song, plain JSON."""
         return dataclasses.asdict(self) if dataclasses.is_dataclass(self) and not isinstance(self, type) else {}
 
+    @property
     @abstractmethod
-    def cost(self, system: System) -> float:
-        """Seconds of one processor core for a second of a song, for `--dry-run`; an estimate."""
+    def cost(self) -> Cost:
+        """What a song costs, for `--dry-run`."""
 
     @abstractmethod
     def observe(self, system: System, song: Song) -> dict[str, Any]:
@@ -115,7 +126,12 @@ class SongInstrument(Instrument):
         """The rows of one song; their `item` and `part` are filled in."""
 
     def observe(self, system: System, song: Song) -> dict[str, Any]:
-        return {"rows": [[r.measure, r.track, r.value, r.reason, r.part] for r in self.measure(system, song)]}
+        return {"rows": self.packed(self.measure(system, song))}
+
+    @staticmethod
+    def packed(rows: Iterator[Row]) -> list[list[Any]]:
+        """Rows of one song as plain JSON."""
+        return [[r.measure, r.track, r.value, r.reason, r.part] for r in rows]
 
     def rows(self, observations: Sequence[Observation]) -> list[Row]:
         result = list[Row]()

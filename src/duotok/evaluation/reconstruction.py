@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import ANALYSIS_RATE, SAMPLE_RATE
-from duotok.errors import MetricError, MissingExtraError, one_line
+from duotok.errors import ConfigError, MetricError, MissingExtraError, one_line
 from duotok.evaluation.fidelity import LOUDNESS, level_of, mel_distance, stoi, to_distance_rate
-from duotok.evaluation.instrument import MIX, Song, SongInstrument, System
+from duotok.evaluation.instrument import MIX, Cost, Song, SongInstrument, System
 from duotok.evaluation.music import chroma_correlation, f0_agreement
 from duotok.evaluation.onsets import onset_f1
 from duotok.evaluation.perceptual import PESQ_RATE, pesq, visqol
@@ -162,7 +162,7 @@ class Reconstruction(SongInstrument):
     def __post_init__(self) -> None:
         unknown = [name for name in self.names if name not in MEASURES]
         if unknown or not self.names:
-            raise MetricError(
+            raise ConfigError(
                 f"measure '{(unknown or ['none'])[0]}' does not exist; choose among {', '.join(MEASURES)}"
             )
 
@@ -183,11 +183,10 @@ class Reconstruction(SongInstrument):
     def tracks_of(self, measure: Measure) -> tuple[str, ...]:
         return MEASURES[measure.name].tracks
 
-    def cost(self, system: System) -> float:
-        per_track = {
-            track: sum(MEASURES[n].cost for n in self.names if track in MEASURES[n].tracks) for track in (*TRACKS, MIX)
-        }
-        return sum(per_track.values())
+    @property
+    def cost(self) -> Cost:
+        entries = [MEASURES[name] for name in self.names]
+        return Cost(1, 1, sum(len(entry.tracks) * entry.cost for entry in entries))
 
     def measure(self, system: System, song: Song, keep: Keep | None = None) -> Iterator[Row]:
         decoded = system.reconstruct(song)

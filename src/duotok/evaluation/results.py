@@ -142,12 +142,15 @@ def versions_of(*packages: str) -> dict[str, str]:
 
 
 def files_of(folder: Path, tokenizer: str, instrument: str) -> tuple[Path, Path]:
-    """The table and the JSON of a cell. Names that would be alike once unusual characters are gone get a hash."""
-    plain = f"{instrument}.{tokenizer}"
-    stem = re.sub(r"[^A-Za-z0-9._-]", "_", text_of(plain)).lstrip(".")
-    if stem != plain:
-        stem += f"-{short_hash(plain)}"
+    """The table and the JSON of a cell."""
+    stem = plain_name(f"{instrument}.{tokenizer}")
     return folder / fitted(stem, ".parquet"), folder / fitted(stem, ".json")
+
+
+def plain_name(text: str) -> str:
+    """A name for files and other toolkits: letters, digits and `._@-`. What has to change gets a hash, so that names stay apart."""
+    plain = re.sub(r"[^A-Za-z0-9._@-]", "_", text_of(text)).lstrip(".")
+    return plain if plain == text else f"{plain}-{short_hash(text)}"
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -37,12 +37,12 @@ def _opened(config: SystemConfig) -> tuple[str, Codec]:
 def open_all(texts: Sequence[str], device: str = "cpu", mix: bool = False) -> dict[str, Codec]:
     """By name. Raises ConfigError for two tokenizers of one name, or none."""
     if not texts:
-        raise ConfigError("no tokenizer; name at least one with --model, e.g. --model mini")
+        raise ConfigError("no tokenizer; name at least one, e.g. mini")
     found: dict[str, Codec] = {}
     for text in texts:
         config = parse_system(text, device=device)
         name, codec = open_named(config, mix)
         if name in found:
-            raise ConfigError(f"two tokenizers are called '{name}'; name them apart: --model NAME={config.model}")
+            raise ConfigError(f"two tokenizers are called '{name}'; name them apart: NAME={config.model}")
         found[name] = codec
     return found

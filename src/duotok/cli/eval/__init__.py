@@ -11,27 +11,26 @@ import typer
 # Command -> its module in this package and its function. Commands without a module are left out of the help.
 COMMANDS = {
     "lm": ("lm", "lm"),
+    "reconstruction": ("reconstruction", "reconstruction"),
+    "stability": ("stability", "stability"),
     "tagging": ("tagging", "tagging"),
-    "leakage": ("leakage", "leakage"),
     "matched-decoder": ("matched_decoder", "matched_decoder"),
+    "leakage": ("leakage", "leakage"),
 }
 
 HELP = """
 How good tokenizers are.
 
 \b
-  duotok eval lm comparison.yaml -o results      several tokenizers under one language model
-  duotok eval tagging --data songs=songs -o results   what a probe can tell about the music from frozen tokens
-  duotok eval matched-decoder --data songs=songs -o results   one decoder for every tokenizer
-  duotok eval leakage --data index=audio -o results   what stems that are not clean do to tokens
+  duotok eval lm comparison.yaml -o results                       several tokenizers under one language model
+  duotok eval reconstruction mini opus --songs songs -o results   what survives encoding and decoding
+  duotok eval stability mini --songs songs -o results             which tokens stay when the song stays
+  duotok eval tagging mini --data songs=songs -o results          what a probe can tell about the music
+  duotok eval matched-decoder mini --data songs=songs -o results  reconstruction by one decoder for all
+  duotok eval leakage mini --data index=audio -o results          what stems that are not clean do to tokens
 """
 
 app = typer.Typer(name="eval", help=HELP, no_args_is_help=True, rich_markup_mode=None)
-
-
-@app.callback()
-def _group() -> None:
-    """Makes typer keep `lm` as a subcommand while it is the only one."""
 
 
 def _register() -> None:

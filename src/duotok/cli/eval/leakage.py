@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from duotok.cli.console import progress_bars, put_json, say
+from duotok.cli.eval.options import AsJson, Device, DryRun, Output, Tokenizers
 
 
 def leakage(
+    tokenizers: Tokenizers,
     data: Annotated[str, typer.Option("--data", metavar="CORPUS=FOLDER", help="Songs with true stems: index, songs, musdb18hq, ... and the folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Store of results; the picture lies in it, too.")],
-    models: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="[NAME=]MODEL", help="A bundle, transformers:FOLDER, or external:FILE; again for more."),
-    ] = None,
+    output: Output,
     separators: Annotated[
         list[str] | None,
         typer.Option("--separator", metavar="NAME[=WEIGHTS]", help="mini, demucs, bs-roformer; again for more. All that open if none is named."),
@@ -29,10 +27,10 @@ def leakage(
     limit: Annotated[int, typer.Option(min=0, help="The first so many songs by id; 0: all.")] = 0,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set seconds=10, --set 'levels=[-30, -10]'.")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", help="PNG or SVG; leakage.png in the store by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Device = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Replace a picture that this command did not make.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is to do; measure and write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON document on stdout.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """How tokens change when stems are separated, or carry some of the other track (the paper's first limitation, section 8).
 
@@ -41,9 +39,9 @@ def leakage(
     decoded sound, unigram cost and entropy of the codes, cnBPT where the tokenizer's language model is here. Run it again after a stop.
 
     \b
-      duotok eval leakage --data index=../shared/audio --model mini -o leakage --dry-run
-      duotok eval leakage --data songs=songs --limit 12 --model mini --model dac=transformers:dac -o leakage
-      duotok eval leakage --data musdb18hq=/data/musdb18hq --split test --model mini --separator demucs -o musdb
+      duotok eval leakage mini --data index=../shared/audio -o leakage --dry-run
+      duotok eval leakage mini dac=transformers:dac --data songs=songs --limit 12 -o leakage
+      duotok eval leakage mini --data musdb18hq=/data/musdb18hq --split test --separator demucs -o musdb
     """
     import torch
 
@@ -58,7 +56,7 @@ def leakage(
     config = parse(LeakageConfig, override({}, list(overrides or [])), "--set")
     place = picture or output / "leakage.png"
     check_free([place], made_before, force)
-    experiment = open_experiment(data, models or ["mini"], separators or [], lms, splits or [], limit, config, device)
+    experiment = open_experiment(data, tokenizers, separators or [], lms, splits or [], limit, config, device)
     if dry_run:
         for line in lines(experiment, output):
             typer.echo(line)

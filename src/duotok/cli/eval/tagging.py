@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from duotok.cli.console import progress_bars, put_json, say
+from duotok.cli.eval.options import AsJson, Device, DryRun, Output, Tokenizers
 
 
 def tagging(
+    tokenizers: Tokenizers,
     data: Annotated[str, typer.Option("--data", metavar="KIND=FOLDER", help="magnatagatune, songs or pseudo, and its folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Store of results; embeddings and scores are kept in it.")],
-    models: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="[NAME=]MODEL", help="A bundle, transformers:FOLDER, or external:FILE; again for more."),
-    ] = None,
+    output: Output,
     probes: Annotated[list[str] | None, typer.Option("--probe", help="conformer (default), se, linear; again for more.")] = None,
     split: Annotated[str, typer.Option(help="Of MagnaTagATune: artist (no artist on two sides) or marble (by folder).")] = "artist",
     threshold: Annotated[float, typer.Option(help="Probability from which a pseudo-label counts.")] = 0.25,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set training.lr=1e-4.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is to do and what it costs; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON document on stdout.")] = False,
+    device: Device = "cpu",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Tell tags from frozen tokens: macro average precision and ROC area of a probe, beside controls (paper, 5.3 and B.2).
 
@@ -31,10 +28,10 @@ def tagging(
     a random order in time, and mel statistics without any tokenizer. Embeddings are made once; run it again after a stop.
 
     \b
-      duotok eval tagging --data songs=songs --model mini -o results --dry-run
-      duotok eval tagging --data songs=songs --model mini --model dac=transformers:dac -o results --probe conformer --probe linear
-      duotok eval tagging --data magnatagatune=/data/mtt --model mini -o mtt --probe se --set training.lr=1e-4
-      duotok eval tagging --data pseudo=../shared/audio --model mini -o pseudo --set 'seeds=[0]'
+      duotok eval tagging mini --data songs=songs -o results --dry-run
+      duotok eval tagging mini dac=transformers:dac --data songs=songs -o results --probe conformer --probe linear
+      duotok eval tagging mini --data magnatagatune=/data/mtt -o mtt --probe se --set training.lr=1e-4
+      duotok eval tagging mini --data pseudo=../shared/audio -o pseudo --set 'seeds=[0]'
     """
     import torch
 
@@ -43,9 +40,7 @@ def tagging(
     from duotok.suite.tagging.table import as_markdown
 
     torch.set_num_threads(default_threads())
-    found: Plan = plan(
-        data, models or ["mini"], output, probes or ["conformer"], overrides or [], split, threshold, device
-    )
+    found: Plan = plan(data, tokenizers, output, probes or ["conformer"], overrides or [], split, threshold, device)
     if dry_run:
         put_json(found.costs(), indent=1) if as_json else typer.echo("\n".join(found.lines()))
         return

@@ -1,0 +1,102 @@
+"""What the commands that go over tokenizers and songs share: options, progress, output."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from duotok.cli.console import put_json, say
+
+if TYPE_CHECKING:
+    from duotok.suite.run import Chosen, Plan
+
+WORKERS = os.cpu_count() or 1
+
+Tokenizers = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TOKENIZER...",
+        help="A bundle, transformers:FOLDER, external:FILE, or an anchor: opus, opus:12000, codec2:3200, lowpass, original; "
+        "NAME=TOKENIZER gives it a name in tables.",
+    ),
+]
+Songs = Annotated[Path, typer.Option("--songs", help="Folder of songs: mixes, or stems in any layout.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the results; what is done in it stays.")]
+Seconds = Annotated[float, typer.Option(min=1.0, help="Length of a stretch of a song.")]
+Segments = Annotated[int, typer.Option(min=1, help="Stretches of a song at most, spread evenly; one: its middle.")]
+Short = Annotated[
+    str, typer.Option(metavar="gap|whole", help="Songs shorter than a stretch: named and left out, or measured whole.")
+]
+Separator = Annotated[
+    str, typer.Option(help="For songs that are only a mix: mini, demucs, or none (then only the mix is measured).")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first songs, by name.")]
+Codebooks = Annotated[
+    int | None, typer.Option(min=1, help="The first so many codebooks of tokenizers that have several.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes side by side, each on one thread.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Measure the songs again that failed before.")]
+Force = Annotated[bool, typer.Option("--force", help="Measure everything again.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be measured and what it costs; measure nothing.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def make_plan(
+    tokenizers: list[str], chosen: Chosen, songs: Path, output: Path, *, seconds: float, segments: int, short: str,
+    separator: str, limit: int | None, codebooks: int | None, device: str, retry: bool, force: bool, keep: Path | None = None,
+) -> Plan:  # fmt: skip
+    """The plan of one instrument."""
+    from duotok.config import parse
+    from duotok.evaluation.systems import parse_system
+    from duotok.suite.run import Plan
+    from duotok.suite.songs import SongsConfig, find_songs
+
+    values = {
+        "folder": str(songs), "seconds": seconds, "segments": segments, "short": short, "separator": separator, "limit": limit,
+    }  # fmt: skip
+    found = find_songs(parse(SongsConfig, values, "options"))
+    systems = tuple(parse_system(text, None if _is_bundle(text) else codebooks, device) for text in tokenizers)
+    return Plan(systems, (chosen,), found, output, keep, retry, force)
+
+
+def _is_bundle(text: str) -> bool:
+    """Whether a tokenizer has a fixed number of codebooks."""
+    return not text.partition("=")[2 if "=" in text else 0].startswith(("transformers:", "external:"))
+
+
+def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool) -> None:
+    """Run a plan and print its table; exit code 1 when a system could not be measured at all."""
+    from duotok.suite.run import conduct
+    from duotok.suite.run import dry_run as tried
+    from duotok.suite.table import as_json as json_of
+    from duotok.suite.table import as_markdown
+
+    if dry_run:
+        todo, problems = tried(plan, say)
+        total = sum(one.minutes for one in todo)
+        if as_json:
+            put_json({"todo": [vars(one) for one in todo], "core_minutes": total, "problems": problems}, indent=1)
+        else:
+            for one in todo:
+                cost = f"{one.songs} stretches, {one.minutes:.1f} minutes of a core ({one.why})" if one.why else "done"
+                typer.echo(f"{one.instrument} of {one.tokenizer}: {cost}")
+            typer.echo(f"in all {total:.1f} minutes of a core, with {workers} workers about {total / workers:.1f}")
+            for problem in problems:
+                typer.echo(f"cannot be measured: {problem}")
+        return
+    done = conduct(plan, workers, say)
+    if done.cells:
+        put_json(json_of(done.cells, done.problems), indent=1) if as_json else typer.echo(
+            as_markdown(done.cells, done.problems), nl=False
+        )
+    for problem in () if done.cells else done.problems:
+        say(f"error: {problem}")
+    measured = {cell.inputs.tokenizer for cell in done.cells}
+    if len(measured) < len(plan.systems):
+        raise typer.Exit(1)

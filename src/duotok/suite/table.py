@@ -1,0 +1,129 @@
+"""The results of a store as Markdown for people and as JSON for programs: means, intervals, how many, what is missing and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from duotok.evaluation.results import Cell
+from duotok.evaluation.summaries import Summary, summarise
+
+SHARES = 4
+"""Reasons that are listed for one measure."""
+
+
+def as_markdown(cells: Sequence[Cell], problems: Iterable[str] = (), books: bool = False) -> str:
+    """A table for each instrument and track; below it what is missing, and what the measures mean. books: also of single codebooks."""
+    lines = list[str]()
+    for instrument in dict.fromkeys(cell.inputs.instrument for cell in cells):
+        of_it = [cell for cell in cells if cell.inputs.instrument == instrument]
+        summaries = summarise(of_it)
+        tracks = dict.fromkeys(s.track for s in summaries if books or "." not in s.track)
+        lines += [f"# {instrument.capitalize()}", "", _data(of_it[0]), ""]
+        for track in tracks:
+            lines += [f"## {track.capitalize()}", "", *_track(of_it, [s for s in summaries if s.track == track]), ""]
+        gaps = _gaps([s for s in summaries if books or "." not in s.track])
+        if gaps:
+            lines += ["Missing:", "", *gaps, ""]
+        lines += ["What is measured:", "", *_definitions(of_it[0]), ""]
+    told = [f"- {problem}" for problem in problems]
+    if told:
+        lines += ["Not measured:", "", *told, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _data(cell: Cell) -> str:
+    data = cell.about.get("data", {})
+    if not data:
+        return f"Data {cell.inputs.data_hash[:8]}."
+    text = f"{data['songs']} songs of {data['folder']}, {data['stretches']} stretches of {data['stretch']:g} s (data {cell.inputs.data_hash[:8]})."
+    if data.get("separated"):
+        text += f" The stems of {data['separated']} were separated by {data['separator']}; they are what went in and what is compared with."
+    if data.get("short"):
+        text += f" Shorter: {', '.join(data['short'])}."
+    return text + " Mean over songs, 95 % bootstrap interval over songs from six songs on."
+
+
+def _track(cells: Sequence[Cell], summaries: Sequence[Summary]) -> list[str]:
+    names = list(dict.fromkeys(s.measure.name for s in summaries))
+    found = {(s.tokenizer, s.measure.name): s for s in summaries}
+    rows = []
+    for cell in cells:
+        name = cell.inputs.tokenizer
+        if any((name, measure) in found for measure in names):
+            kbps = cell.about.get("kbps")
+            rows.append([name, "-" if kbps is None else f"{kbps:.2f}", *(_value(found.get((name, m))) for m in names)])
+    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
+    better = {
+        s.measure.name: arrows[s.measure.better] + (f", {s.measure.unit}" if s.measure.unit else "") for s in summaries
+    }
+    return table(["tokenizer", "kbit/s", *(name + better[name] for name in names)], rows)
+
+
+def _value(summary: Summary | None) -> str:
+    """Never blank: a mean, or that there is none, with how many songs are missing."""
+    if summary is None:
+        return "not measured"
+    if summary.mean is None:
+        return f"none (of {summary.failures})"
+    return f"{summary}" + (f" ({summary.n} of {summary.n + summary.failures})" if summary.failures else "")
+
+
+def _gaps(summaries: Sequence[Summary]) -> list[str]:
+    """Reasons, joined where several measures lack a value for the same one."""
+    by_reason: dict[tuple[str, str, str], list[str]] = {}
+    for s in summaries:
+        for reason, count in list(s.reasons.items())[:SHARES]:
+            times = f" ({count} times)" if count > 1 else ""
+            by_reason.setdefault((s.tokenizer, s.track, reason + times), []).append(s.measure.name)
+        if len(s.reasons) > SHARES:
+            by_reason.setdefault((s.tokenizer, s.track, f"{len(s.reasons) - SHARES} other reasons"), []).append(
+                s.measure.name
+            )
+    every = {
+        (s.tokenizer, s.track): sum(x.tokenizer == s.tokenizer and x.track == s.track for x in summaries)
+        for s in summaries
+    }
+    return [
+        f"- {tokenizer}, {track}, {'all' if len(names) == every[tokenizer, track] > 1 else ', '.join(names)}: {reason}"
+        for (tokenizer, track, reason), names in by_reason.items()
+    ]
+
+
+def _definitions(cell: Cell) -> list[str]:
+    return [
+        f"- {m.name}: {m.definition}{f' ({m.source})' if m.source else ''}{f'; {m.better} is better' if m.better else ''}"
+        for m in cell.measures
+    ]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(header), "|" + "---|" * len(header), *map(line, rows)]
+
+
+def as_json(cells: Sequence[Cell], problems: Iterable[str] = ()) -> dict[str, Any]:
+    """Every summary with its interval; null where there is none, with the reasons."""
+    return {
+        "cells": [
+            {
+                "tokenizer": cell.inputs.tokenizer, "instrument": cell.inputs.instrument, "model_hash": cell.inputs.model_hash,
+                "data_hash": cell.inputs.data_hash, "config": dict(cell.inputs.config), "seed": cell.seed,
+                "versions": dict(cell.versions), "about": dict(cell.about), "created": cell.created,
+            }
+            for cell in cells
+        ],
+        "summaries": [
+            {
+                "tokenizer": s.tokenizer, "instrument": s.instrument, "measure": s.measure.name, "track": s.track, "n": s.n,
+                "failures": s.failures, "mean": s.mean, "interval": None if s.interval is None else [s.interval.low, s.interval.high],
+                "reasons": dict(s.reasons), "definition": s.measure.definition, "better": s.measure.better, "unit": s.measure.unit,
+            }
+            for s in summarise(cells)
+        ],
+        "problems": list(problems),
+    }  # fmt: skip

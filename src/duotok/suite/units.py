@@ -1,0 +1,113 @@
+"""One unit of a suite: one system, one instrument, one stretch of a song. Plain JSON in and out, so it runs in any process."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from duotok.audio.io import write
+from duotok.clock import SAMPLE_RATE
+from duotok.data.jobs import Unit
+from duotok.errors import ConfigError
+from duotok.evaluation.instrument import Instrument, Song, System, codec_of
+from duotok.evaluation.reconstruction import Reconstruction
+from duotok.evaluation.results import plain_name
+from duotok.evaluation.stability import Stability
+from duotok.evaluation.systems import SystemConfig, open_system
+from duotok.evaluation.usage import Usage
+from duotok.files import short_hash
+from duotok.suite.songs import SongSet, Stretch, load
+
+FORMAT = 1
+"""Of what a unit returns; another number makes everything be measured again."""
+INSTRUMENTS: dict[str, type[Instrument]] = {one.name: one for one in (Reconstruction, Stability, Usage)}
+"""By name: what a suite can ask of every system and song. An instrument is added here."""
+
+
+def make_instrument(name: str, fields: Mapping[str, Any]) -> Instrument:
+    """The instrument with these settings. Raises ConfigError for an unknown instrument or setting."""
+    if name not in INSTRUMENTS:
+        raise ConfigError(f"instrument '{name}' does not exist; choose among {', '.join(INSTRUMENTS)}")
+    try:
+        return INSTRUMENTS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
+    except TypeError:
+        known = ", ".join(INSTRUMENTS[name].__dataclass_fields__)  # type: ignore[attr-defined]
+        raise ConfigError(f"instrument '{name}': settings {', '.join(fields)}; it has {known}") from None
+
+
+def unit_of(
+    config: SystemConfig, system: System, instrument: Instrument, fields: Mapping[str, Any], songs: SongSet, stretch: Stretch,
+    cache: Path, keep: Path | None = None,
+) -> Unit:  # fmt: skip
+    """The unit; what decides its result is its payload, where things are is its place."""
+    hashes = songs.hashes_of(stretch)
+    separator = songs.config.separator if stretch.separated else "none"
+    payload = {
+        "format": FORMAT, "instrument": instrument.name, "settings": instrument.settings, "model_hash": system.model_hash,
+        "song": stretch.song, "part": stretch.part, "start": stretch.start, "seconds": stretch.seconds, "hashes": hashes,
+        "stamp": songs.stamp if stretch.separated else "",
+    }  # fmt: skip
+    stems = short_hash(json.dumps([hashes, stretch.start, stretch.seconds, payload["stamp"]]), 24)
+    place = {
+        "system": config.model_dump(mode="json"), "fields": dict(fields), "files": dict(stretch.files), "separator": separator,
+        "weights": songs.config.weights, "stems": str(cache / f"{stems}.vocals.wav"),
+        "keep": str(keep / plain_name(system.name)) if keep is not None else "",
+        "original": str(keep / ORIGINAL) if keep is not None else "",
+    }  # fmt: skip
+    where = f"{stretch.song}#{stretch.part}" if stretch.part else stretch.song
+    return Unit(f"{instrument.name}/{system.name}/{where}", payload, place)
+
+
+ORIGINAL = "original"
+
+
+def observe(payload: dict[str, Any]) -> dict[str, Any]:
+    """The observation of one stretch, the seconds it took, and which sounds were kept."""
+    began = time.process_time()
+    system = _system(json.dumps(payload["system"], sort_keys=True))
+    instrument = make_instrument(payload["instrument"], payload["fields"])
+    if instrument.of_tokens:
+        codec_of(system)
+    stretch = Stretch(
+        payload["song"], payload["part"], {n: tuple(p) for n, p in payload["files"].items()},
+        payload["start"], payload["seconds"],
+    )  # fmt: skip
+    song = load(stretch, payload["separator"], payload["weights"], Path(payload["stems"]))
+    kept = list[str]()
+    if payload["keep"] and isinstance(instrument, Reconstruction):
+        keep = _keeper(Path(payload["keep"]), Path(payload["original"]), song, kept)
+        data = {"rows": instrument.packed(instrument.measure(system, song, keep))}
+    else:
+        data = instrument.observe(system, song)
+    return {"data": data, "took": round(time.process_time() - began, 3), "kept": kept}
+
+
+def _keeper(folder: Path, original: Path, song: Song, kept: list[str]) -> Any:
+    """Writes decoded and original sounds of a track as mono wav at 48 kHz."""
+    name = utterance(song.name, song.part)
+
+    def keep(track: str, decoded: Tensor, target: Tensor) -> None:
+        for root, sound in ((folder, decoded), (original, target)):
+            path = root / track / f"{name}.wav"
+            if root == folder or not path.is_file():
+                write(path, sound, SAMPLE_RATE)
+            kept.append(str(path))
+
+    return keep
+
+
+def utterance(song: str, part: str = "") -> str:
+    """A song's name as toolkits take one: no blanks, no slashes."""
+    return plain_name(f"{song}@{part}" if part else song)
+
+
+@lru_cache(maxsize=1)
+def _system(config: str) -> System:
+    """The last system stays open: units of one system follow each other."""
+    return open_system(SystemConfig(**json.loads(config)))

@@ -1,0 +1,241 @@
+"""Systems x instruments x songs: resumed at the song, broken where it is broken only, and never silent about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.suite.fakes import HERE, Steps, pair
+
+from duotok.errors import BundleError, ConfigError
+from duotok.evaluation.results import read_cells
+from duotok.evaluation.summaries import summarise
+from duotok.evaluation.systems import CodecSystem, SystemConfig, open_system, parse_system
+from duotok.suite import run as suite
+from duotok.suite import units
+from duotok.suite.run import Plan, choose, conduct, dry_run
+from duotok.suite.songs import SongsConfig, find_songs
+from duotok.suite.table import as_json, as_markdown
+from duotok.suite.versa import write_lists
+
+CHEAP = ("mel", "si_sdr", "loudness_error")
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    for n in range(3):
+        pair(tmp_path / "songs", f"song{n}", seed=n)
+    return tmp_path / "songs"
+
+
+@pytest.fixture(autouse=True)
+def systems(monkeypatch: pytest.MonkeyPatch) -> dict[str, Steps]:
+    """`fake:FAULT` opens a Steps; everything else as it is."""
+    made: dict[str, Steps] = {}
+
+    def opened(config: SystemConfig) -> Any:
+        kind, _, fault = config.model.partition(":")
+        if kind != "fake":
+            return open_system(config)
+        if fault == "missing":
+            raise BundleError("fake: no such model; get it")
+        codec = made.setdefault(fault, Steps(fault))
+        return CodecSystem(codec, config.name or f"steps {fault}".strip())
+
+    units._system.cache_clear()
+    monkeypatch.setattr(units, "open_system", opened)
+    monkeypatch.setattr(suite, "open_system", opened)
+    return made
+
+
+@pytest.fixture
+def plan(songs: Path, tmp_path: Path) -> Callable[..., Plan]:
+    def make(*models: str, instruments: Any = None, song: dict[str, Any] = {}, **changes: Any) -> Plan:  # noqa: B006
+        found = find_songs(SongsConfig(**{"folder": str(songs), "seconds": 1.0, "separator": "none", **song}))
+        chosen = instruments or (choose("reconstruction", names=list(CHEAP)),)
+        return Plan(tuple(parse_system(m) for m in models), chosen, found, tmp_path / "store", **changes)
+
+    return make
+
+
+def means(cells: Any) -> dict[tuple[str, str, str], Any]:
+    return {(s.tokenizer, s.measure.name, s.track): s for s in summarise(cells)}
+
+
+def test_every_value_arrives(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    done = conduct(plan("fake:", "original", "lowpass"), engine=HERE)
+    assert done.problems == [] and [c.inputs.tokenizer for c in done.cells] == ["steps", "original", "lowpass"]
+    found = means(done.cells)
+    assert len(found) == 3 * 3 * 3 and all(s.n == 3 and s.failures == 0 for s in found.values())
+    for track in ("vocals", "accompaniment", "mix"):  # the control: what changes nothing is perfect in everything
+        assert found["original", "mel", track].mean == pytest.approx(0, abs=1e-6)
+        assert found["original", "loudness_error", track].mean == pytest.approx(0, abs=1e-6)
+        assert found["original", "si_sdr", track].mean > 60 > found["steps", "si_sdr", track].mean
+        assert found["lowpass", "mel", track].mean > 0.5
+    cells, problems = read_cells(tmp_path / "store")
+    assert problems == [] and {c.inputs.key for c in cells} == {c.inputs.key for c in done.cells}
+    about = done.cells[0].about
+    assert about["streams"] == {"vocals": [256], "accompaniment": [256]} and about["kbps"] == pytest.approx(1.6)
+    assert about["data"]["songs"] == 3 and done.cells[0].versions["torch"]
+
+
+def test_what_is_done_stays_and_what_changed_is_measured_again(
+    plan: Callable[..., Plan], systems: dict[str, Steps], songs: Path
+) -> None:
+    conduct(plan("fake:"), engine=HERE)
+    assert systems[""].encoded == 3
+    conduct(plan("fake:"), engine=HERE)
+    assert systems[""].encoded == 3
+    (plan("fake:").store / "reconstruction.steps.parquet").unlink()  # a lost table is put together from the ledger
+    (cell,) = conduct(plan("fake:"), engine=HERE).cells
+    assert systems[""].encoded == 3 and len(cell.rows) == 27
+    pair(songs, "song1", seed=9)
+    lines = list[str]()
+    (other,) = conduct(plan("fake:"), engine=HERE, report=lines.append).cells
+    assert systems[""].encoded == 4 and other.inputs.data_hash != cell.inputs.data_hash
+    conduct(plan("fake:", force=True), engine=HERE)
+    assert systems[""].encoded == 7
+    conduct(plan("fake:", instruments=(choose("reconstruction", names=["mel"]),)), engine=HERE)
+    assert systems[""].encoded == 10
+
+
+def test_an_interrupted_run_goes_on_at_the_song(
+    plan: Callable[..., Plan], systems: dict[str, Steps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Steps.encode
+
+    def interrupted(self: Steps, *args: Any, **given: Any) -> Any:
+        if self.encoded == 2:
+            raise KeyboardInterrupt
+        return encode(self, *args, **given)
+
+    monkeypatch.setattr(Steps, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        conduct(plan("fake:"), engine=HERE)
+    assert list(plan("fake:").store.glob("*.json")) == []
+    monkeypatch.setattr(Steps, "encode", encode)
+    (cell,) = conduct(plan("fake:"), engine=HERE).cells
+    assert systems[""].encoded == 3 and not cell.failures
+
+
+def test_a_codec_that_breaks_on_one_song_costs_that_song(plan: Callable[..., Plan], songs: Path) -> None:
+    pair(songs, "song1", seed=1, silent=True)
+    done = conduct(plan("fake:stops at silence", "original"), engine=HERE)
+    broken, whole = done.cells
+    reasons = {(row.item, row.reason) for row in broken.failures}
+    assert {item for item, _ in reasons} == {"song1"} and len(broken.failures) == 9
+    assert all("RuntimeError" in reason and "cannot divide by zero" in reason for _, reason in reasons)
+    assert not [row for row in whole.failures if row.track != "vocals"]
+    text = as_markdown(done.cells, done.problems)
+    assert "(2 of 3)" in text and "cannot divide by zero" in text and "nan" not in text.lower()
+    found = means([broken])
+    assert (
+        found["steps stops at silence", "mel", "mix"].n == 2
+        and found["steps stops at silence", "mel", "mix"].failures == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("nan", "the decoded sound has NaN or infinite samples"), ("half", "0.50 s decoded of 1.00 s"), ("mute", "steps: encodes only")],
+)  # fmt: skip
+def test_decoded_sound_that_is_none(fault: str, reason: str, plan: Callable[..., Plan]) -> None:
+    (cell,) = conduct(plan(f"fake:{fault}", song={"limit": 1}), engine=HERE).cells
+    assert {row.reason for row in cell.rows} == {reason} and len(cell.rows) == 9
+
+
+def test_one_system_that_cannot_be_opened_leaves_the_others(plan: Callable[..., Plan]) -> None:
+    done = conduct(plan("fake:missing", "original", "original", song={"limit": 1}), engine=HERE)
+    assert [c.inputs.tokenizer for c in done.cells] == ["original"]
+    assert done.problems == [
+        "fake:missing: fake: no such model; get it",
+        "original: 'original' is there twice; name it, as in other=original",
+    ]
+    assert "- fake:missing: fake: no such model; get it" in as_markdown(done.cells, done.problems)
+
+
+def test_songs_that_are_too_short_are_rows_with_reasons(plan: Callable[..., Plan], songs: Path) -> None:
+    pair(songs, "tiny", seconds=0.4)
+    done = conduct(plan("original"), engine=HERE)
+    missing = [row for row in done.cells[0].rows if row.item == "tiny"]
+    assert len(missing) == 9 and {row.reason for row in missing} == {"0.4 s of sound; at least 1 s are measured"}
+    assert done.problems == ["tiny: left out: 0.4 s of sound; at least 1 s are measured"]
+
+
+def test_anchors_have_no_tokens(plan: Callable[..., Plan]) -> None:
+    instruments = (choose("stability", cases=["again"]), choose("usage"))
+    done = conduct(plan("original", instruments=instruments, song={"limit": 1}), engine=HERE)
+    assert len(done.cells) == 2 and {row.reason for cell in done.cells for row in cell.rows} == {
+        "original has no tokens"
+    }
+
+
+def test_retry_measures_what_failed(plan: Callable[..., Plan], systems: dict[str, Steps]) -> None:
+    conduct(plan("fake:mute", song={"limit": 1}), engine=HERE)
+    systems["mute"].fault = ""
+    (cell,) = conduct(plan("fake:mute", song={"limit": 1}), engine=HERE).cells
+    assert len(cell.failures) == 9
+    (cell,) = conduct(plan("fake:mute", song={"limit": 1}, retry=True), engine=HERE).cells
+    assert not cell.failures
+
+
+def test_kept_sounds_and_their_lists_for_versa(
+    plan: Callable[..., Plan], systems: dict[str, Steps], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    conduct(plan("fake:"), engine=HERE)
+    conduct(plan("fake:", keep=kept), engine=HERE)  # measured, but not kept: done again
+    assert systems[""].encoded == 6
+    conduct(plan("fake:", keep=kept), engine=HERE)
+    assert systems[""].encoded == 6
+    written = write_lists(kept)
+    assert [str(p.relative_to(kept)) for p in written] == [
+        *(f"{name}/{track}.scp" for name in ("original", "steps") for track in ("vocals", "accompaniment", "mix")), "versa.yaml",
+    ]  # fmt: skip
+    lines = (kept / "steps" / "vocals.scp").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["song0", "song1", "song2"]
+    originals = dict(line.split() for line in (kept / "original" / "vocals.scp").read_text().splitlines())
+    from duotok.audio.io import probe
+
+    for line in lines:
+        name, path = line.split()
+        assert probe(path).n_samples == probe(originals[name]).n_samples and probe(path).channels == 1
+    import yaml
+
+    assert {"name": "pesq"} in yaml.safe_load((kept / "versa.yaml").read_text())
+
+
+def test_dry_run_writes_nothing(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    todo, problems = dry_run(plan("fake:", "fake:missing"))
+    assert not (tmp_path / "store").exists() and len(problems) == 1
+    assert [(t.tokenizer, t.songs, t.why) for t in todo] == [("steps", 3, "not measured yet")] and todo[0].minutes > 0
+    conduct(plan("fake:"), engine=HERE)
+    assert dry_run(plan("fake:"))[0][0] == dataclasses.replace(todo[0], why="", songs=0, minutes=0.0)
+
+
+def test_json_has_no_nan_and_every_reason(plan: Callable[..., Plan]) -> None:
+    done = conduct(plan("fake:mute", "original", song={"limit": 1}), engine=HERE)
+    text = json.dumps(as_json(done.cells, done.problems), allow_nan=False)
+    summaries = json.loads(text)["summaries"]
+    assert {s["mean"] is None for s in summaries if s["tokenizer"] == "steps mute"} == {True}
+    assert {tuple(s["reasons"]) for s in summaries if s["tokenizer"] == "steps mute"} == {("steps: encodes only",)}
+    assert all(s["interval"] is None for s in summaries)  # one song
+
+
+def test_names_of_systems() -> None:
+    assert parse_system("dac=transformers:models/dac", 4).name == "dac"
+    assert open_system(parse_system("opus:12000")).name == "opus-12k"
+    for wrong, told in (("=x", "give MODEL or NAME"), ("x=", "give MODEL or NAME")):
+        with pytest.raises(ConfigError, match=told):
+            parse_system(wrong)
+    for wrong, told in (("opus:fast", "give bits a second"), ("codec2:9", "give a mode")):
+        with pytest.raises(ConfigError, match=told):
+            open_system(parse_system(wrong))
+    with pytest.raises(ConfigError, match="instrument 'reconstructoin' does not exist"):
+        choose("reconstructoin")
+    with pytest.raises(ConfigError, match="measure 'pesk' does not exist"):
+        choose("reconstruction", names=["pesk"])

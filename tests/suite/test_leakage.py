@@ -107,18 +107,7 @@ def test_the_unigram_cost_is_learned_from_other_songs(model: DuoTok) -> None:
 
 def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     store = tmp_path / "store"
-    call = [
-        "eval",
-        "leakage",
-        "--data",
-        f"songs={songs}",
-        "--limit",
-        "2",
-        f"tiny={bundle}",
-        "-o",
-        str(store),
-        *CALL,
-    ]
+    call = ["eval", "leakage", f"tiny={bundle}", "--data", f"songs={songs}", "--limit", "2", "-o", str(store), *CALL]
     call += ["--separator", f"mini={bundle}"]
     plan = CliRunner().invoke(app, [*call, "--dry-run"])
     assert plan.exit_code == 0 and "tiny: 2 songs to measure" in plan.stdout and not store.exists()

@@ -81,8 +81,9 @@ def macro(
 ) -> dict[str, Array]:
     """Replicates `[1 + replicates]` of `ap` and `auc`: means over tags and seeds, the value itself first.
 
-    seeds: scores `[songs, tags]` of each seed. In a replicate that drew no song with (or without) a tag the mean is over the
-    other tags. Raises MetricError when no tag can be measured, a score is no number, or shapes differ.
+    seeds: scores `[songs, tags]` of each seed. A replicate is the value plus the mean change of its tags, where a tag of which it
+    drew no song (or only such) has not changed; replicates are recentred on the value, because songs that are drawn twice
+    raise average precision. Raises MetricError when no tag can be measured, a score is no number, or shapes differ.
     """
     chosen = measured_tags(truth, tags).measured
     weights = draws(len(truth), resampling, 0)
@@ -93,31 +94,28 @@ def macro(
         if not np.isfinite(scores).all():
             raise MetricError(f"{int((~np.isfinite(scores)).sum())} scores are no numbers; lower the probe's lr")
         of_tags = [curves(scores[:, at], truth[:, at], weights) for at, tag in enumerate(tags) if tag in chosen]
-        of_seeds.append({name: _mean([tag[at] for tag in of_tags]) for at, name in enumerate(FIGURES)})
+        of_seeds.append({name: _replicates([tag[at] for tag in of_tags]) for at, name in enumerate(FIGURES)})
     drawn = draws(len(seeds), resampling, 1)
     return {name: np.einsum("sr,rs->r", np.stack([seed[name] for seed in of_seeds]), drawn) for name in FIGURES}
 
 
-def _mean(of_tags: Sequence[Array]) -> Array:
-    """Over the tags that are known in a replicate; NaN where none is."""
+def _replicates(of_tags: Sequence[Array]) -> Array:
+    """Of the mean over tags, from those of each tag, NaN where a replicate cannot measure it."""
     stacked = np.stack(of_tags)
-    known = ~np.isnan(stacked)
-    count = known.sum(0)
-    return np.where(count > 0, np.where(known, stacked, 0.0).sum(0) / np.maximum(count, 1), np.nan)
+    changes = np.nan_to_num(stacked - stacked[:, :1]).mean(0)
+    changes[1:] -= changes[1:].mean()
+    replicates: Array = stacked[:, 0].mean() + changes
+    return replicates
 
 
 def estimate(replicates: dict[str, Array], songs: int, resampling: Resampling = Resampling()) -> Intervals:
-    """`macro`'s figures with their intervals; replicates without any tag to measure do not count.
-
-    Raises MetricError for fewer songs than an interval needs.
-    """
+    """`macro`'s figures with their intervals. Raises MetricError for fewer songs than an interval needs."""
     least = minimum_songs(resampling.level)
     if songs < least:
         raise MetricError(
             f"{songs} songs: a {resampling.level:.0%} interval needs at least {least}; test on more songs"
         )
-    drawn = {name: values[~np.isnan(values)] for name, values in replicates.items()}
-    return intervals(drawn, songs, resampling)
+    return intervals(replicates, songs, resampling)
 
 
 def advantage(

@@ -163,10 +163,10 @@ def pseudo(root: Path, threshold: float = 0.25) -> TagSet:
     items = []
     for item in _corpus("index", root, validation="0", held_out="").recordings():
         source = item.source.split(";")[0].split(" (")[0]
-        row: dict[str, str] | None = next((columns[name] for name in _names_in(source) if name in columns), None)
-        if row is None or item.kind in ("voice", "speech", "sound"):
+        found = next((columns[name] for name in _names_in(source) if name in columns), None)
+        if found is None or item.kind in ("voice", "speech", "sound"):
             continue
-        tags = tuple(name for name in names if _number(row[name], path) >= threshold)
+        tags = tuple(name for name in names if _number(found[name], path) >= threshold)
         items.append(replace(item, tags=tags, identity=source.partition(":")[0]))
     if not items:
         raise CorpusError(f"{path}: names no recording of {root / 'INDEX.tsv'}; take both from one place")

@@ -113,7 +113,7 @@ def test_an_ideal_condition_is_better_and_a_shuffled_one_worse(tmp_path: Path) -
     for name, values in condition.items():
         songs = [Material(f"song {n}", source[n], values[n]) for n in range(6)]
         stage = MatchedStage(
-            config(steps=40, lr=1e-2, held_out_every=1000, save_every=1000, ema=0.9), "vocals", songs[:5], songs[:5]
+            config(steps=25, lr=2e-2, held_out_every=1000, save_every=1000, ema=0.9), "vocals", songs[:5], songs[:5]
         )
         losses[name] = train(stage, tmp_path / name)["loss"]
     assert losses["ideal"] < losses["half"] < losses["shuffled"]

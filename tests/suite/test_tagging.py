@@ -146,7 +146,7 @@ def test_a_probe_learns_what_is_there_and_stops_early() -> None:
         {
             "probe": {"kind": "linear"},
             "seconds": 0.4,
-            "epochs": 30,
+            "epochs": 9,
             "patience": 3,
             "lr": 0.05,
             "warmup": 0,
@@ -171,8 +171,8 @@ def test_a_probe_learns_what_is_there_and_stops_early() -> None:
 def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     call = [
         "eval", "tagging", f"tiny={bundle}", "--data", f"songs={songs}", "-o", str(tmp_path / "store"), "--probe",
-        "linear", "--set", "training.seconds=1", "--set", "training.epochs=5", "--set", "training.lr=0.02", "--set", "seeds=[0]",
-        "--set", "replicates=100",
+        "linear", "--set", "training.seconds=1", "--set", "training.epochs=3", "--set", "training.lr=0.1", "--set", "seeds=[0]",
+        "--set", "replicates=100", "--set", "excerpt=1",
     ]  # fmt: skip
     plan = CliRunner().invoke(app, [*call, "--dry-run"])
     assert plan.exit_code == 0 and "24 recordings to encode" in plan.stdout and not (tmp_path / "store").exists()

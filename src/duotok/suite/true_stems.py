@@ -88,15 +88,16 @@ def content_of(songs: Sequence[TrueSong]) -> str:
 def stretches(song: TrueSong, seconds: float, count: int) -> Iterator[tuple[float, dict[str, Tensor]]]:
     """(start in seconds, both tracks) of up to `count` stretches, evenly over the song, in which both tracks sound.
 
-    A track sounds where at least half of its seconds do. A stretch that does not is replaced by its neighbour half a stretch
-    later, a few times. Raises AudioError when there is none.
+    A track sounds where at least half of its seconds do. Each stretch is in its own part of the song, as near to the middle of that
+    as it can be, in steps of half a stretch. Raises AudioError when there is none.
     """
-    length = song.seconds
+    room = max(0.0, song.seconds - seconds)
     found = 0
     for place in range(count):
-        room = max(0.0, length - seconds)
-        for attempt in range(4):
-            start = min(room, room * (place + 0.5) / count + attempt * seconds / 2)
+        low, middle, high = (room * (place + part) / count for part in (0, 0.5, 1))
+        steps = int((high - middle) / (seconds / 2))
+        away = [sign * step * seconds / 2 for step in range(1, steps + 1) for sign in (1, -1)]
+        for start in (middle, *(middle + distance for distance in away), low, high):
             sound = song.sound(start, seconds)
             if all(_sounds(track) for track in sound.values()):
                 found += 1

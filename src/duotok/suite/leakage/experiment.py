@@ -51,7 +51,7 @@ FIGURES = {
     "mel": ("seven-scale mel distance at 24 kHz of the decoded track to the true one", "", "lower"),
     "unigram": ("bits a token by its frequency in the other songs' true stems, over log2 V", "", ""),
     "entropy": ("plug-in entropy of a stretch's codes over log2 V", "", ""),
-    "cnbpt": ("bits a token under a language model that learned true and separated stems, over log2 V", "", "lower"),
+    "cnbpt": ("bits a token under the language model of the tokenizer, over log2 V (paper, equation 6)", "", "lower"),
     "si_sdr": ("SI-SDR of the stems that went in against the true ones", "dB", "higher"),
 }
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "tagging": ("tagging", "tagging"),
     "matched-decoder": ("matched_decoder", "matched_decoder"),
     "leakage": ("leakage", "leakage"),
+    "all": ("all", "all_"),
 }
 
 HELP = """
@@ -28,6 +29,7 @@ How good tokenizers are.
   duotok eval tagging mini --data songs=songs -o results          what a probe can tell about the music
   duotok eval matched-decoder mini --data songs=songs -o results  reconstruction by one decoder for all
   duotok eval leakage mini --data index=audio -o results          what stems that are not clean do to tokens
+  duotok eval all -c suite.yaml -o results                        every instrument on every tokenizer, into one store
 """
 
 app = typer.Typer(name="eval", help=HELP, no_args_is_help=True, rich_markup_mode=None)

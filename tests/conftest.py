@@ -28,6 +28,15 @@ import torch
 
 torch.set_num_threads(1)
 
+# What lies on a disk after a power cut is tested where fsync is called; everywhere else it only makes tests wait.
+os.fsync = lambda descriptor: None
+
+# In a run of the whole suite many tests start workers: what most of them import is imported once. One file does not need it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    from duotok.pool import context
+
+    context(("torch.distributed.fsdp", "accelerate", "pyarrow.parquet", "duotok.training.stages.registry"))
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:

@@ -9,14 +9,18 @@ time, which is how the guilty one is known, and only JSON passes.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -31,8 +35,7 @@ class WorkerDied(DuoTokError):
 
 
 class Pool(ProcessPoolExecutor):
-    """Spawned processes (forking one with torch's threads in it can hang). Left by an error, it waits for tasks under way and
-    begins no other."""
+    """Processes that begin afresh (`context`). Left by an error, it waits for tasks under way and begins no other."""
 
     def as_they_end(self, work: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Future[T]]]:
         """(number of the task, its future) of `work(*task)` for every task, in the order in which they end."""
@@ -54,24 +57,60 @@ def result_of(future: Future[T]) -> T:
         raise WorkerDied("a worker process died, as when memory runs out; take fewer --workers") from None
 
 
+def context(imports: Sequence[str] = ("torch",)) -> BaseContext:
+    """How workers begin: on Linux forked from a server that has made these imports and nothing else, so that torch is imported
+    once for all of them; elsewhere spawned. Never forked from this process: with torch's threads in it that can hang."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(list(imports))  # of the server that the first pool of this process starts
+    with _one_thread_in("OPENBLAS"):  # numpy's, which starts them when it is imported
+        forkserver.ensure_running()
+    return server
+
+
+@contextlib.contextmanager
+def _one_thread_in(library: str) -> Iterator[None]:
+    name = f"{library}_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
+
+
 def pool(
     workers: int,
     begin: Callable[..., None] | None = None,
     arguments: tuple[Any, ...] = (),
     threads: int | None = None,
+    imports: Sequence[str] = ("torch",),
 ) -> Pool:
-    """A pool whose processes call `begin(*arguments)` first. threads: of torch's arithmetic in each; None leaves torch alone."""
-    return Pool(workers, multiprocessing.get_context("spawn"), _begin, (begin, arguments, threads))
+    """A pool whose processes call `begin(*arguments)` first.
+
+    threads: of torch's arithmetic in each; None leaves torch alone. imports: modules that every worker needs (`context`).
+    """
+    return Pool(workers, context(imports), _begin, (dict(os.environ), begin, arguments, threads))
 
 
-def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...], threads: int | None) -> None:
-    leave_with_parent()
+def _begin(
+    environment: Mapping[str, str], begin: Callable[..., None] | None, arguments: tuple[Any, ...], threads: int | None
+) -> None:
+    begin_worker(environment)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     if begin is not None:
         begin(*arguments)
+
+
+def begin_worker(environment: Mapping[str, str]) -> None:
+    """What every worker does first: it takes its parent's environment (the server's is older) and watches its parent."""
+    leave_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def leave_with_parent() -> None:

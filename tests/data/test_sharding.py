@@ -28,6 +28,7 @@ from duotok.data.checking import check_shards
 from duotok.data.jobs import JobError, LocalEngine, RayEngine, run_units
 from duotok.data.scan import run_scan
 from duotok.data.sharding import MANIFEST, SUMMARY, cut, pending_shards, plan_shards, run_shards
+from duotok.pool import context
 from duotok.records import CorpusError, Kind, Recording, Segment, read_table, segment_key, write_table
 from duotok.shards.store import ShardStore
 
@@ -245,13 +246,13 @@ def whole_job(work: Path, workers: int) -> None:
     run_shards(read_table(work / "segments.parquet", Segment), recordings, work, engine, shard_segments=2)
 
 
-def in_another_process(work: Path, workers: int) -> int:
+def in_another_process(work: Path) -> int:
     """The job in a copy of this process, which has all modules already; its pid."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            whole_job(work, workers)
+            whole_job(work, 1)
             code = 0
         finally:
             os._exit(code)
@@ -296,7 +297,7 @@ def test_killed_at_any_moment(twice: tuple[Path, Path]) -> None:
     kills, patience = 0, 0.01
     while True:
         end = time.monotonic() + draw.uniform(0.2, 1) * patience
-        pid = in_another_process(often, 1)
+        pid = in_another_process(often)
         code = wait(pid, lambda: time.monotonic() > end)  # noqa: B023
         if code is not None:
             break
@@ -308,7 +309,6 @@ def test_killed_at_any_moment(twice: tuple[Path, Path]) -> None:
     assert same(once, often)
 
 
-@needs_fork
 def test_killed_with_workers(twice: tuple[Path, Path]) -> None:
     """The same with two worker processes: killed while they scan, and while they write shards."""
     once, often = twice
@@ -317,10 +317,13 @@ def test_killed_with_workers(twice: tuple[Path, Path]) -> None:
         return sum(path.read_bytes().count(b"\n") for path in (often / "ledger").glob("*.jsonl"))
 
     for enough in (4, 15):
-        pid = in_another_process(often, 2)
-        assert wait(pid, lambda: units() >= enough) is None  # noqa: B023
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        job = context().Process(target=whole_job, args=(often, 2))
+        job.start()
+        while job.exitcode is None and units() < enough:
+            time.sleep(0.005)
+        assert job.exitcode is None, "it was not killed in the middle"
+        job.kill()
+        job.join()
     whole_job(often, 1)
     assert same(once, often)
 

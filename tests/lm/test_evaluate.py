@@ -16,7 +16,7 @@ from duotok.lm import evaluate as module
 from duotok.lm.corpus import TokenCorpus
 from duotok.lm.evaluate import evaluate, joined, score_songs
 from duotok.lm.pieces import pieces
-from duotok.lm.protocols import parallel, track_to_track
+from duotok.lm.protocols import aligned, parallel, track_to_track
 from duotok.lm.scores import SongScore, load_scores, save_scores
 from duotok.lm.streams import CodecIdentity
 
@@ -56,7 +56,7 @@ def test_the_uniform_model_has_a_cnbpt_of_one(codec: CodecIdentity) -> None:
         assert np.array_equal(score.ranks, score.codes)
 
 
-@pytest.mark.parametrize("protocol", [PARALLEL, TO_BAND])
+@pytest.mark.parametrize("protocol", [PARALLEL, TO_BAND, aligned(CODEC, "vocals", "accompaniment", 0.2)])
 def test_batched_equals_single(protocol: object, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, given = model(), songs()
     sizes: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.lm.small import CODEC, MIXED, model, song
 
 from duotok.errors import ConfigError, TokenFileError
 from duotok.lm.generate import GeneratedTokens, GenerationWindow, generate, windows
-from duotok.lm.protocols import Protocol, parallel, track_to_track
+from duotok.lm.protocols import Protocol, aligned, parallel, track_to_track
 from duotok.lm.sampling import Draws, TokenSampling, choose
 from duotok.lm.saved import LanguageModel
 from duotok.lm.streams import CodecIdentity
@@ -87,10 +88,11 @@ def test_parallel_is_what_the_model_says(seconds: float, codec: CodecIdentity, s
 @pytest.mark.parametrize("prefix", [0.0, 0.4])
 @pytest.mark.parametrize("kept", [0, 4, 10, 27])
 @pytest.mark.parametrize("seconds", [2.0, 4.6], ids=["one piece", "windows"])
-def test_track_to_track_is_what_the_model_says(
-    seconds: float, kept: int, prefix: float, sampling: TokenSampling
+@pytest.mark.parametrize("kind", [track_to_track, aligned])
+def test_one_track_from_another_is_what_the_model_says(
+    kind: Callable[..., Protocol], seconds: float, kept: int, prefix: float, sampling: TokenSampling
 ) -> None:
-    lm = language(track_to_track(CODEC, "vocals", "accompaniment", prefix))
+    lm = language(kind(CODEC, "vocals", "accompaniment", prefix))
     frames = CODEC.frames(seconds)
     codes = given(CODEC, vocals=frames, accompaniment=kept)
     (made,) = generate(lm, [5], seconds, codes, sampling=sampling)
@@ -104,6 +106,7 @@ def test_the_cache_changes_nothing(sampling: TokenSampling) -> None:
     for protocol, codes in (
         (parallel(MIXED), given(MIXED, vocals=7, accompaniment=7)),
         (track_to_track(MIXED, "vocals", "accompaniment", 0.5), given(MIXED, vocals=52)),
+        (aligned(MIXED, "vocals", "accompaniment", 0.5), given(MIXED, vocals=52)),
     ):
         lm = language(protocol)
         fast, slow = (generate(lm, [1, 2], 5.2, codes, sampling=sampling, cache=cache) for cache in (True, False))

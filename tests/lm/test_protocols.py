@@ -9,7 +9,7 @@ from tests.lm.small import CODEC, MIXED
 
 from duotok.codec.contract import Stream
 from duotok.errors import ConfigError
-from duotok.lm.protocols import batched, parallel, track_to_track
+from duotok.lm.protocols import aligned, batched, parallel, track_to_track
 from duotok.lm.streams import CodecIdentity
 
 SOS, EOS, PAD = 20, 21, 22
@@ -38,6 +38,13 @@ def test_the_other_direction() -> None:
     inputs, targets, mask = track_to_track(CODEC, "accompaniment", "vocals", prefix_seconds=0.0).example(THREE)
     assert inputs.tolist() == [[PAD, 11], [PAD, 12], [PAD, 13], [SOS, SOS], [1, PAD], [2, PAD], [3, PAD]]
     assert targets[mask].tolist() == [1, 2, 3, EOS]
+
+
+def test_aligned_by_hand() -> None:
+    inputs, targets, mask = aligned(CODEC, "vocals", "accompaniment", prefix_seconds=0.04).example(THREE)
+    assert inputs.tolist() == [[1, SOS], [2, 11], [3, 12], [PAD, 13]]
+    assert targets.tolist() == [[PAD, 11], [PAD, 12], [PAD, 13], [PAD, EOS]]
+    assert mask.tolist() == [[False, False], *[[False, True]] * 3]
 
 
 def test_codebooks_of_their_own_sizes() -> None:

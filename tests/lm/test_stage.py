@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from duotok.errors import ConfigError, TokenFileError
 from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.evaluate import score_songs
+from duotok.lm.song import TokenizedSong
 from duotok.lm.stage import LMStage, LMStageConfig, load_lm
 from duotok.training.checkpoint import latest
 from duotok.training.engine import train
@@ -55,7 +56,7 @@ def test_the_published_settings_are_the_defaults() -> None:
     assert (c.seconds, c.protocol, c.prefix_seconds, c.model.preset) == (30.0, "parallel", 2.0, "mini")
 
 
-@pytest.mark.parametrize("protocol", ["parallel", "track_to_track"])
+@pytest.mark.parametrize("protocol", ["parallel", "track_to_track", "aligned"])
 def test_an_item_is_a_function_of_its_place(protocol: str, data: Path) -> None:
     one, two = (LMStage(config(data, protocol=protocol)) for _ in range(2))
     two.batch(3, range(4))
@@ -78,7 +79,7 @@ def test_every_second_is_as_likely(tmp_path: Path) -> None:
     assert min(starts) < 20 and max(starts) > 255 and max(starts) <= 275
 
 
-@pytest.mark.parametrize("protocol", ["parallel", "track_to_track"])
+@pytest.mark.parametrize("protocol", ["parallel", "track_to_track", "aligned"])
 def test_losses_are_means_over_targets(protocol: str, data: Path) -> None:
     stage = LMStage(config(data, protocol=protocol))
     batch = stage.batch(0, range(4))
@@ -106,7 +107,7 @@ def test_a_share_of_the_targets_is_asked_for(data: Path) -> None:
     assert some.losses(some.batch(0, range(4)), 0)["loss"].isfinite()
 
 
-@pytest.mark.parametrize("protocol", ["parallel", "track_to_track"])
+@pytest.mark.parametrize("protocol", ["parallel", "track_to_track", "aligned"])
 def test_resume_is_exact(protocol: str, data: Path, tmp_path: Path) -> None:
     whole = train(LMStage(config(data, protocol=protocol)), tmp_path / "whole")
     train(LMStage(config(data, protocol=protocol)), tmp_path / "parts", stop_after=5)
@@ -174,6 +175,20 @@ def test_mistakes(data: Path, tmp_path: Path) -> None:
     write_tokens(tmp_path / "train.parquet", CODEC, [song("a", 60), song("b", 60)])
     with pytest.raises(ConfigError, match=r"no songs of split 'validation' .it has 2 train.; pack more songs, or put"):
         LMStage(config(tmp_path / "train.parquet"))
+
+
+def test_an_aligned_model_hears_the_frame_beside(tmp_path: Path) -> None:
+    """A band that follows the voice in the same frame: the model learns the rule, and another voice costs it all."""
+    random = np.random.default_rng(0)
+
+    def following(name: str, split: str = "train") -> TokenizedSong:
+        voice = random.integers(0, 20, (1, 150)).astype(np.int32)
+        return replace(song(name, 150, split=split), tokens={"vocals": voice, "accompaniment": (7 * voice + 3) % 20})
+
+    data = corpus(tmp_path, CODEC, [*(following(f"t{n}") for n in range(20)), following("held", "validation")])
+    changes = {"protocol": "aligned", "prefix_seconds": 0.0, "steps": 150, "lr": 1e-2, "held_out_every": 150}
+    train(LMStage(config(data, **changes)), tmp_path / "run")
+    assert lines(tmp_path / "run", "held_out")[-1]["cnbpt"] < 0.2
 
 
 def test_two_processes_learn_what_one_learns_sharded_too(data: Path, tmp_path: Path) -> None:

@@ -118,3 +118,12 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(result.stdout)
     assert facts["made"] == 1 and Path(facts["songs"][0], "song.json").is_file()
     assert json.loads(CliRunner().invoke(app, arguments).stdout)["kept"] == 1
+
+
+def test_a_song_of_other_options_is_made_anew(tmp_path: Path) -> None:
+    options = {"seconds": 4.0, "rate": RATE, "workers": 1, "format": "flac16", "tracks": ("other",)}
+    generate_many([3], tmp_path, vocals=False, **options)  # type: ignore[arg-type]
+    (song,) = generate_many([3], tmp_path, vocals=False, doubled=0.5, **options)  # type: ignore[arg-type]
+    assert not song.skipped
+    (song,) = generate_many([3], tmp_path, vocals=False, doubled=0.5, **options)  # type: ignore[arg-type]
+    assert song.skipped

@@ -86,6 +86,28 @@ def test_beats_and_chords_cover_the_song(songs: list[Song]) -> None:
         assert song.chords[-1].end <= song.seconds
 
 
+def test_a_doubled_melody_is_in_the_accompaniment(songs: list[Song]) -> None:
+    usual = songs[0]
+    doubled = generate(usual.seed, SECONDS, rate=RATE, doubled=1.0)
+    assert (doubled.notes, doubled.words, doubled.chords) == (usual.notes, usual.words, usual.chords)
+    assert doubled.details["doubled by"] in doubled.details["sounds"]
+    assert "doubled by" not in usual.details and "options" not in usual.details
+
+    def heard(song: Song) -> float:
+        """Median over notes: the share of the power of `other` within half a semitone of the note, in the best octave."""
+        shares = []
+        for note in song.notes:
+            start, end = (round(t * RATE) for t in (note.start, note.end))
+            x = song.stems["other"].mean(0)[start:end]
+            power = np.abs(np.fft.rfft(x * np.hanning(len(x)), 1 << 15)) ** 2 + 1e-12
+            semitones = 69 + 12 * np.log2(np.fft.rfftfreq(1 << 15, 1 / RATE)[1:] / 440)
+            near = [np.abs(semitones - note.pitch - octave) < 0.5 for octave in (-12, 0, 12)]
+            shares.append(max(power[1:][band].sum() for band in near) / power.sum())
+        return float(np.median(shares))
+
+    assert heard(doubled) > 2 * heard(usual)
+
+
 def test_instrumental_needs_no_voice() -> None:
     song = generate(5, 6.0, rate=RATE, vocals=False)
     assert not song.stems["vocals"].any() and not song.words and not song.notes

@@ -25,7 +25,7 @@ TOKENIZER = TokenizerConfig(
 )  # fmt: skip
 COMMON = {
     "steps": 12, "batch_size": 4, "lr": 3e-3, "warmup": 2, "model": TOKENIZER, "save_every": 100, "held_out_every": 100,
-    "sample_every": 100, "log_every": 1, "crops": {"frames": 40}, "device": "cpu",
+    "sample_every": 0, "log_every": 1, "crops": {"frames": 40}, "device": "cpu",
 }  # fmt: skip
 BESTRQ = {"codebook_size": 64}
 DIT = DiTConfig(

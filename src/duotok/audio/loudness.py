@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import sosfilt
 from torch import Tensor
 
 # BS.1770-4: blocks of 400 ms every 100 ms, an absolute gate at -70 LUFS, a relative one 10 LU below the mean.
@@ -65,6 +64,8 @@ class LoudnessMeter:
 
     def push(self, block: Tensor) -> None:
         """Take the next `[channels, samples]`."""
+        from scipy.signal import sosfilt  # takes a second to import
+
         samples = block.detach().cpu().numpy().astype(np.float64, copy=False)
         if samples.ndim != 2:
             raise ValueError(f"blocks must be [channels, samples], got {list(samples.shape)}")

@@ -176,9 +176,9 @@ def _targets(out: Path, seeds: list[int], force: bool, several: bool) -> list[tu
 
 
 def _check_task(language: LanguageModel, name: str, what: str) -> None:
-    """Raises ConfigError where a track-to-track model cannot do the task; a parallel one does all of them."""
+    """Raises ConfigError where a model from one track to another cannot do the task; a parallel one does all of them."""
     protocol = language.protocol
-    if protocol.name == "track_to_track" and what != protocol.source:
+    if protocol.directed and what != protocol.source:
         raise ConfigError(
             f"{name}: makes {protocol.target} for given {protocol.source}; give --{protocol.source} FILE, or another --lm"
         )

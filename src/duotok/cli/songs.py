@@ -26,6 +26,10 @@ def songs(
     soundfont: Annotated[
         bool, typer.Option(help="Play some instruments from a General MIDI bank (tinysoundfont, pretty_midi).")
     ] = False,
+    doubled: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the songs in which an instrument plays the vocal melody as well."),
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="What was made as one JSON object on stdout.")] = False,
 ) -> None:
     """Make songs that sing, from seeds: the same seed and length give the same song, bit for bit.
@@ -60,6 +64,7 @@ def songs(
             rate=rate,
             vocals=vocals,
             soundfont=soundfont,
+            doubled=doubled,
             format=format,
             progress=report,
         )

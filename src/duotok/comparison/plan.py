@@ -72,7 +72,7 @@ class ComparisonConfig(Config):
     current folder); lm: settings of the language model, the same for all. groups: name -> corpora (what the songs' ids begin
     with), whose songs get figures of their own.
 
-    protocols: `parallel`, or `SOURCE-to-TARGET` by the names of two streams. corruption, context: measured only if given;
+    protocols: `parallel`, `SOURCE-to-TARGET` or `SOURCE-beside-TARGET` by the names of two streams. corruption, context: measured only if given;
     `{}` takes the defaults. checkpoint: which one of a run is scored, `best` on validation songs, or `last`.
     """
 

@@ -100,11 +100,7 @@ class Comparison:
 
     def _run(self, name: str, protocol: str, seed: int, source: str) -> ModelRun:
         corpus, codec = self.corpora[name], self.corpora[name].identity
-        first, _, second = protocol.partition("-to-")
-        streams = {"source": first, "target": second} if second else {}
-        if not second and protocol != "parallel":
-            raise ConfigError(f"{source}: protocol '{protocol}' is unknown; write parallel, or vocals-to-accompaniment")
-        kind = "track_to_track" if second else "parallel"
+        kind, streams = _kind_of(protocol, source)
         values = {**self.config.lm, **streams, "data": corpus.path, "codec": codec, "protocol": kind, "seed": seed}
         config = parse(LMStageConfig, values, f"{source}: lm")
         lm_protocol = protocols.protocol_by_name(codec, kind, config.source, config.target, config.prefix_seconds)
@@ -170,7 +166,7 @@ class Comparison:
         """What a run has to score, by the name of its score file (without ending)."""
         tasks: dict[str, Callable[[], list[TokenizedSong]]] = {"scores": partial(self._songs, run, self.moments)}
         part, lengths = self.config.corruption, self.config.context
-        if part is not None and run.protocol.name == "track_to_track":
+        if part is not None and run.protocol.directed:
             for corruption in part.listed():
                 tasks[f"corruption/{corruption.slug}"] = partial(self._corrupted, run, corruption)
         if lengths is not None and lengths.protocol == run.protocol_name:
@@ -311,3 +307,17 @@ class Comparison:
         assert part is not None
         runs = {s: self._measured(name, part.protocol, f"context/{s:g}s", entropies) for s in part.seconds}
         return curve(runs, self.config.intervals.resampling())
+
+
+def _kind_of(protocol: str, config: str) -> tuple[protocols.Name, dict[str, str]]:
+    """The protocol that a comparison's name of it means, and its source and target."""
+    kinds: dict[str, protocols.Name] = {"-to-": "track_to_track", "-beside-": "aligned"}
+    for between, kind in kinds.items():
+        first, _, second = protocol.partition(between)
+        if second:
+            return kind, {"source": first, "target": second}
+    if protocol != "parallel":
+        raise ConfigError(
+            f"{config}: protocol '{protocol}' is unknown; write parallel, vocals-to-accompaniment, or vocals-beside-accompaniment"
+        )
+    return "parallel", {}

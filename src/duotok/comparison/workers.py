@@ -17,7 +17,7 @@ from pathlib import Path
 from duotok.comparison.run import Runner
 from duotok.comparison.study import Comparison, Result
 from duotok.errors import DuoTokError
-from duotok.pool import WorkerDied, pool
+from duotok.pool import WorkerDied, context, pool
 
 LOG = "log.txt"
 
@@ -52,7 +52,7 @@ def side_by_side(comparison: Comparison, numbers: Sequence[int], runner: Runner,
     After an error no further run is started, and the error is raised once the running ones are done. An interruption ends
     them at once; their checkpoints stay. Raises what a run raises, with the run's name; DuoTokError when a process dies.
     """
-    slots = multiprocessing.get_context("spawn").Queue()
+    slots = context().Queue()
     for slot in range(workers):
         slots.put(slot)
     waiting, running = list(numbers), dict[Future[float], int]()

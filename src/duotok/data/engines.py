@@ -6,7 +6,6 @@ must be a module-level function that the other process can import.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import importlib
@@ -16,24 +15,26 @@ import os
 import queue
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 from duotok.errors import ConfigError, DuoTokError, MissingExtraError
-from duotok.pool import leave_with_parent
+from duotok.pool import begin_worker, context
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Ray schedules block by block; more blocks than this cost more than they spread.
 RAY_BLOCKS = 2000
 CONNECT_SECONDS = 10.0
+_CHILDREN = threading.Lock()  # Python asks for every child's end when it starts one; only one of two askers is told
 
 
 class JobError(DuoTokError):
@@ -135,32 +136,46 @@ class Worker:
         self.function = function
         self.stopped = False
         self._lock = threading.Lock()  # stop() comes from another thread
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
 
     def run(self, payload: dict[str, Any]) -> Outcome | None:
         """The outcome of a unit, None after stop(). Raises JobError when the process cannot start working."""
-        process = self._process or self._start()
-        if process is None:
+        if self._process is None:
+            self._start()
+        if self._process is None or self._pipe is None:
             return None
-        answer = _ask(process, payload)
+        answer = _ask(self._pipe, payload)
         if answer is not None:
             return answer
-        code = process.wait()
-        self._process = None
+        code = self._code(self._process)
+        self._pipe.close()
+        self._process = self._pipe = None
         if self.stopped:
             return None
         if code >= 0:
             raise JobError(f"a worker process ended with code {code}; see its error output above")
         return Outcome(error=_killed(-code))
 
-    def _start(self) -> subprocess.Popen[bytes] | None:
-        threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-        env = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        command = [sys.executable, "-c", "from duotok.data.engines import serve; serve()", self.function]
-        with self._lock:
-            if not self.stopped:
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
-        return self._process
+    def _start(self) -> None:
+        with self._lock, _CHILDREN:
+            if self.stopped:
+                return
+            workers = context()
+            self._pipe, theirs = workers.Pipe()
+            self._process = workers.Process(  # type: ignore[attr-defined]
+                target=serve, args=(self.function, theirs, dict(os.environ)), daemon=True
+            )
+            self._process.start()
+            theirs.close()
+
+    @staticmethod
+    def _code(process: BaseProcess) -> int:
+        """The exit code of a process that has closed its pipe."""
+        process.join()
+        with _CHILDREN:
+            code = process.exitcode
+        return code if code is not None else 0
 
     def stop(self) -> None:
         """End the running unit; `run` returns None from now on."""
@@ -171,18 +186,14 @@ class Worker:
 
     def end(self) -> None:
         """Close the input of the process, at which it exits; kill it after a timeout."""
-        process = self._process
-        if process is None:
+        process, pipe = self._process, self._pipe
+        if process is None or pipe is None:
             return
-        assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
+        pipe.close()
+        process.join(10)
+        if process.exitcode is None:
             process.kill()
-            process.wait()
-        process.stdout.close()
+            process.join()
 
 
 class _Pool:
@@ -231,16 +242,13 @@ class _Pool:
             self.answers.put(None)
 
 
-def _ask(process: subprocess.Popen[bytes], payload: dict[str, Any]) -> Outcome | None:
+def _ask(pipe: Connection, payload: dict[str, Any]) -> Outcome | None:
     """The worker's answer, or None when the process has died."""
-    assert process.stdin is not None and process.stdout is not None
     try:
-        process.stdin.write(json.dumps(payload).encode() + b"\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-    except OSError:
+        pipe.send_bytes(json.dumps(payload).encode())
+        return Outcome(**json.loads(pipe.recv_bytes()))
+    except (OSError, EOFError):
         return None
-    return Outcome(**json.loads(line)) if line.endswith(b"\n") else None
 
 
 def _killed(number: int) -> str:
@@ -253,18 +261,20 @@ def _killed(number: int) -> str:
     return f"its worker crashed ({name}); look at the files of this unit"
 
 
-def serve() -> None:
-    """The main loop of a worker process: payloads from stdin, outcomes to the original stdout, one JSON line each."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not mix with the answers
+def serve(function: str, pipe: Connection, environment: dict[str, str]) -> None:
+    """The main loop of a worker process: payloads in, outcomes out, as JSON."""
+    os.dup2(2, 1)  # what libraries print is no result
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _leave)  # exits by an exception, so that temporary files are removed
-    leave_with_parent()
-    function = function_of(sys.argv[1])
+    begin_worker(environment)
+    work = function_of(function)
     _one_thread()
-    for line in sys.stdin:
-        answers.write(json.dumps(asdict(attempt(function, json.loads(line)))) + "\n")
-        answers.flush()
+    while True:
+        try:
+            payload = json.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        pipe.send_bytes(json.dumps(asdict(attempt(work, payload))).encode())
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -72,8 +72,8 @@ def generate(
 ) -> list[GeneratedTokens]:
     """One song of `seconds` for each of `seeds`, side by side.
 
-    given: stream -> codes `[codebooks, frames]` that stay as they are. A track-to-track model needs its source for the whole
-    length, and continues the given part of the target. A parallel model continues from the end of the shortest given stream,
+    given: stream -> codes `[codebooks, frames]` that stay as they are. A track-to-track or aligned model needs its source for the
+    whole length, and continues the given part of the target. A parallel model continues from the end of the shortest given stream,
     and conditions on the further frames of longer ones.
     at_least: seconds from which on the model may end the song; by default it never does. cache: False reads the whole sequence
     again at every step, for tests and measurements: the same codes, many times slower. progress(fraction) is called after each
@@ -133,7 +133,7 @@ def check_given(protocol: Protocol, given: Given, frames: int) -> dict[int, int]
             if len(bad):
                 raise TokenFileError(f"given: {name}.{k} holds token {int(bad[0])}, its codebook ends at {size - 1}")
         given_frames |= {k: codes.shape[1] for k, column in enumerate(codec.columns) if column.stream == name}
-    if protocol.name == "track_to_track":
+    if protocol.directed:
         source = min(n for k, n in given_frames.items() if codec.columns[k].stream == protocol.source)
         if source < frames:
             raise ConfigError(
@@ -180,6 +180,8 @@ class _Songs:
         sos = sizes.expand(len(self.song), 1, -1)
         if self.lm.protocol.name == "parallel":
             return torch.cat([sos, self.song[:, start:first]], dim=1)
+        if self.lm.protocol.name == "aligned":
+            return self._beside(torch.cat([sos, self.song[:, start:first]], dim=1), slice(start, first + 1))
         begin = min(start + self.lm.protocol.prefix, first)
         target = self._only(self.scored, slice(start, first))
         source = self._only(self.columns_of(self.lm.protocol.source), slice(start, stop))
@@ -187,7 +189,15 @@ class _Songs:
 
     def step(self, frame: int) -> Tensor:
         """What the model reads after a frame was generated, `[rows, 1, K]`."""
+        if self.lm.protocol.name == "aligned":
+            return self._beside(self.song[:, frame : frame + 1], slice(frame + 1, frame + 2))
         return self._only(self.scored, slice(frame, frame + 1))
+
+    def _beside(self, target: Tensor, frames: slice) -> Tensor:
+        """Steps `[rows, steps, K]` of the target, each beside a frame of the source."""
+        steps = self._only(self.columns_of(self.lm.protocol.source), frames)
+        steps[..., self.scored] = target[..., self.scored]
+        return steps
 
     def _only(self, columns: list[int], frames: slice) -> Tensor:
         """Frames of some columns; the others are PAD."""

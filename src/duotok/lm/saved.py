@@ -195,7 +195,7 @@ def card(config: FolderConfig, model: MultiStreamLM, notes: str = "") -> str:
     codec, c = config.codec, config.model
     streams = ", ".join(f"{s.name} ({' x '.join(f'{n:,}' for n in s.codebook_sizes)} codes)" for s in codec.streams)
     what, arguments = "all streams of music, unconditionally or going on from a beginning", "--seconds 30 "
-    if config.protocol == "track_to_track":
+    if config.protocol != "parallel":
         what = f"{config.target} for given {config.source} (trained with {config.prefix_seconds:g} s of it given)"
         arguments = f"--{config.source} SONG --keep {config.prefix_seconds:g} "
     held_out = config.training.get("held_out", {})

@@ -53,9 +53,11 @@ class LMStageConfig(StageConfig):
         description="what codes start as; codec: the quantizer's vectors, for little data (not the paper's)",
     )
     protocol: Name = "parallel"
-    source: str = Field(default="vocals", description="track_to_track: what is given")
-    target: str = Field(default="accompaniment", description="track_to_track: what is predicted")
-    prefix_seconds: float = Field(default=PREFIX_SECONDS, ge=0, description="track_to_track: of the target, given")
+    source: str = Field(default="vocals", description="track_to_track, aligned: what is given")
+    target: str = Field(default="accompaniment", description="track_to_track, aligned: what is predicted")
+    prefix_seconds: float = Field(
+        default=PREFIX_SECONDS, ge=0, description="track_to_track: of the target, given; aligned: not scored"
+    )
     seconds: float = Field(default=30.0, gt=0, description="of a piece, in training and held out")
     shortest: float = Field(default=SHORTEST, gt=0, description="seconds; shorter songs and ends of songs are left out")
     loss_share: float = Field(
@@ -77,7 +79,8 @@ class LMStage(Stage):
         self.config: LMStageConfig = config.model_copy(update={"codec": codec})
         self.protocol = protocol_of(self.config)
         check_lengths(self.protocol, config.seconds, config.shortest)
-        self.name = "lm" if config.protocol == "parallel" else f"lm.{config.source}-to-{config.target}"
+        between = {"track_to_track": "to", "aligned": "beside"}.get(config.protocol)
+        self.name = "lm" if between is None else f"lm.{config.source}-{between}-{config.target}"
         torch.manual_seed(config.seed)
         self.lm = MultiStreamLM(config.model, codec)
         if config.tables == "codec":

@@ -43,6 +43,15 @@ def perform(
     return stems, details
 
 
+def double(rng: Rng, score: Score, melody: list[Note], rate: int) -> tuple[Samples, str]:
+    """An instrument that plays the vocal melody, note by note, in one octave of its choice: `[2, samples]` and its name."""
+    name = str(rng.choice(score.style.leads))
+    octave = int(rng.choice([-12, 0, 12], p=[0.2, 0.5, 0.3]))
+    notes = [Note(note.start, note.end, note.pitch + octave, note.velocity) for note in melody]
+    x = _play(rng, notes, name, rate, round(score.seconds * rate), float(rng.uniform(-0.5, 0.5)), soundfont=False)
+    return _finish(rng, x, name, score, rate, _rooms(rng, rate)), name
+
+
 def _rooms(rng: Rng, rate: int) -> list[Samples]:
     """A small and a large room, shared by the band."""
     lengths = [float(rng.uniform(0.2, 0.7)), float(rng.uniform(0.9, 3.0))]

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from duotok.errors import ConfigError
 from duotok.songs import band, choir, lyric, mastering, melody
-from duotok.songs.score import Score, plan
+from duotok.songs.score import Note, Score, plan
 from duotok.songs.singer import Rng, random_singer
 from duotok.songs.singing import SungNote, place
-from duotok.songs.song import Beat, ChordSpan, Song, Sung, VocalNote, Word
+from duotok.songs.song import Beat, ChordSpan, Song, Sung, VocalNote, Word, unusual
 
 
 def stream(seed: int, part: str) -> Rng:
@@ -21,11 +21,18 @@ def stream(seed: int, part: str) -> Rng:
 
 
 def generate(
-    seed: int, seconds: float = 30.0, *, rate: int = 48000, vocals: bool = True, soundfont: bool = False
+    seed: int,
+    seconds: float = 30.0,
+    *,
+    rate: int = 48000,
+    vocals: bool = True,
+    soundfont: bool = False,
+    doubled: float = 0.0,
 ) -> Song:
     """Make the song of a seed: the same seed, length and rate give the same song, bit for bit.
 
-    `soundfont` plays some instruments from pretty_midi's General MIDI bank where that is installed.
+    `soundfont` plays some instruments from pretty_midi's General MIDI bank where that is installed. `doubled` is the
+    probability that an instrument of the band plays the vocal melody note by note; all else is as without it.
     Raises MissingExtraError when the singing libraries are not installed (unless `vocals` is False), ConfigError for a
     length or rate out of range.
     """
@@ -35,6 +42,8 @@ def generate(
         raise ConfigError(f"seconds {seconds} is out of range: give 4 to 1200")
     if not 16000 <= rate <= 96000:
         raise ConfigError(f"rate {rate} is out of range: give 16000 to 96000")
+    if not 0 <= doubled <= 1:
+        raise ConfigError(f"doubled {doubled} is no probability: give 0 to 1")
     score = plan(stream(seed, "score"), seconds, vocals=vocals)
     count = round(seconds * rate)
     tags = [score.style.name, _pace(score.tempo / (1.6 if score.beats == 6 else 1.0)), score.mode]
@@ -54,8 +63,17 @@ def generate(
         tags.append("instrumental")
     stems, played = band.perform(stream(seed, "band"), score, rate, soundfont=soundfont)
     details |= played
+    dice = stream(seed, "doubling")
+    if notes and dice.random() < doubled:
+        melody_notes = [Note(n.start, n.end, round(n.pitch), 0.5 + 0.4 * n.strength) for n in notes]
+        line, name = band.double(dice, score, melody_notes, rate)
+        stems["other"] = stems["other"] + line * np.float32(10 ** (dice.uniform(-4, 2) / 20))
+        details["sounds"] = sorted({*details["sounds"], name})  # type: ignore[misc]
+        details["doubled by"] = name
     tags += sorted({str(v) for v in details.get("sounds", [])})  # type: ignore[attr-defined]
     tags += ["drums"] if np.any(stems["drums"]) else ["no drums"]
+    if options := unusual(vocals=vocals, soundfont=soundfont, doubled=doubled):
+        details["options"] = options
     stems = {"vocals": voice, **stems}
     stems = mastering.balance(stream(seed, "mix"), stems, rate, details)
     return Song(

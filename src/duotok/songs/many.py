@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 from duotok.files import sweep
 from duotok.pool import pool, result_of
+from duotok.songs.song import unusual
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,19 @@ def song_folder(folder: Path, seed: int) -> Path:
     return folder / f"song-{seed:08d}"
 
 
-def finished(folder: Path, seed: int, seconds: float, rate: int, format: str) -> bool:
-    """Whether the folder holds the whole song of that seed, length, rate and format (songs are written atomically)."""
+def finished(
+    folder: Path, seed: int, seconds: float, rate: int, format: str, options: Mapping[str, object] | None = None
+) -> bool:
+    """Whether the folder holds the whole song of that seed, length, rate, format and unusual options (written atomically)."""
     path = song_folder(folder, seed) / "song.json"
     try:
         facts = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return False
     expected = {"seed": seed, "rate": rate, "samples": round(seconds * rate), "files": format}
-    return isinstance(facts, dict) and all(facts.get(k) == v for k, v in expected.items())
+    if not isinstance(facts, dict) or any(facts.get(k) != v for k, v in expected.items()):
+        return False
+    return bool((facts.get("details") or {}).get("options", {}) == dict(options or {}))
 
 
 def _make(
@@ -58,6 +63,7 @@ def generate_many(
     rate: int = 48000,
     vocals: bool = True,
     soundfont: bool = False,
+    doubled: float = 0.0,
     format: str = "flac",
     tracks: tuple[str, ...] | None = None,
     progress: Callable[[GeneratedSong], None] | None = None,
@@ -68,7 +74,8 @@ def generate_many(
     under way are done; calling again goes on where this stopped.
     """
     folder = Path(folder)
-    options: dict[str, object] = {"rate": rate, "vocals": vocals, "soundfont": soundfont}
+    changes = unusual(vocals=vocals, soundfont=soundfont, doubled=doubled)
+    options: dict[str, object] = {"rate": rate, "vocals": vocals, "soundfont": soundfont, "doubled": doubled}
     saving: dict[str, object] = {"format": format, "tracks": tracks}
     results: list[GeneratedSong] = []
 
@@ -79,7 +86,7 @@ def generate_many(
 
     todo = []
     for seed in dict.fromkeys(seeds):
-        if finished(folder, seed, seconds, rate, format):
+        if finished(folder, seed, seconds, rate, format, changes):
             done(GeneratedSong(seed, song_folder(folder, seed), seconds, 0.0, True))
         else:
             todo.append(seed)
@@ -88,7 +95,7 @@ def generate_many(
         for seed in todo:
             done(_make(seed, folder, seconds, options, saving))
         return results
-    with pool(min(workers, len(todo))) as processes:
+    with pool(min(workers, len(todo)), imports=("duotok.songs.generator",)) as processes:
         for _, future in processes.as_they_end(_make, ((seed, folder, seconds, options, saving) for seed in todo)):
             done(result_of(future))
     return results

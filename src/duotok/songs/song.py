@@ -173,6 +173,12 @@ class Song:
         return folder
 
 
+def unusual(*, vocals: bool = True, soundfont: bool = False, doubled: float = 0.0) -> dict[str, object]:
+    """Of the options that change a song, those that are not as usual; song.json has them as details.options."""
+    options = {"vocals": (vocals, True), "soundfont": (soundfont, False), "doubled": (float(doubled), 0.0)}
+    return {name: value for name, (value, usual) in options.items() if value != usual}
+
+
 def _is_song(folder: Path) -> bool:
     """Whether a folder holds a song, whole or damaged, and nothing else."""
     names = {path.name for path in folder.iterdir()}

@@ -73,6 +73,29 @@ def test_stopped_and_resumed_equals_uninterrupted(name: str, store: ShardStore, 
     assert [digest(m) for m in rest.modules.values()] == [digest(m) for m in whole.modules.values()]
 
 
+PREVIEWS = {
+    "stage2": {"0.png", "1.png", "2.png"},
+    "stage3": {"0.png", "1.png", "2.png", "3.png"},
+    "autoencoder": {f"vocals{end}" for end in (".png", ".flac", ".true.flac")},
+}
+
+
+@pytest.mark.parametrize("name", PREVIEWS)
+def test_previews_show_the_truth_beside_what_was_made(name: str, store: ShardStore, runs: Path, tmp_path: Path):
+    from matplotlib.image import imread
+
+    stage = make(name, store, runs)
+    if name == "stage3":
+        stage.start()
+    with torch.no_grad():
+        stage.sample(tmp_path)
+    assert PREVIEWS[name] <= {path.name for path in tmp_path.iterdir()}
+    for path in tmp_path.glob("*.png"):
+        picture = imread(path)
+        upper, lower = picture[: len(picture) // 2], picture[len(picture) // 2 :]
+        assert upper[..., 1].std() > 0.05 < lower[..., 1].std(), f"{path.name}: a half of it is empty"
+
+
 def test_stage3_leaves_the_encoder_and_the_basis_alone(store: ShardStore, runs: Path, tmp_path: Path):
     stage = Stage3(stage3_config(), store, runs / "stage2")
     tokenizer = stage.tokenizer

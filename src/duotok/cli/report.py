@@ -16,7 +16,7 @@ def report(
     ],
     output: Annotated[list[Path], typer.Option("-o", "--output", help="Page (.html) or Markdown (.md); may be given twice.")],
     sounds: Annotated[
-        Path | None, typer.Option("--sounds", metavar="FOLDER", help="Decoded songs for players, as `duotok eval reconstruction --keep-audio` writes.")
+        Path | None, typer.Option("--sounds", metavar="FOLDER", help="Decoded songs, for players: from `duotok eval reconstruction --keep-audio`.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no report.")] = False,
 ) -> None:  # fmt: skip

@@ -36,6 +36,7 @@ class Report:
     provenance: tuple[Table, ...]
     problems: tuple[str, ...]
     tokenizers: tuple[str, ...]
+    songs: tuple[str, ...]
     command: str
     version: str = duotok.__version__
 
@@ -58,7 +59,7 @@ def make(sources: Sources, command: str) -> Report:
             parts.append(drawn["figure-4"])
     return Report(
         tuple(parts), tuple(details.instruments(sources)), tuple(details.provenance(sources)), sources.problems,
-        tuple(sources.tokenizers), command,
+        tuple(sources.tokenizers), tuple(dict.fromkeys(row.item for cell in sources.cells for row in cell.rows)), command,
     )  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def write(report: Report, outputs: Sequence[Path], sounds: Path | None = None) -
         check_ending(path)
     heard = Heard()
     if sounds is not None and any(path.suffix.lower() in PAGES for path in outputs):
-        heard = players(sounds, LIMIT - len(as_html(report).encode()), report.tokenizers)
+        heard = players(sounds, LIMIT - len(as_html(report).encode()), report.tokenizers, report.songs)
     for path in outputs:
         text = as_html(report, heard) if path.suffix.lower() in PAGES else as_markdown(report, MARK)
         write_bytes(path, text.encode())

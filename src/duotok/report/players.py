@@ -5,8 +5,9 @@ FOLDER/TOKENIZER/TRACK/SONG.wav    FOLDER/reference/TRACK/SONG.wav
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from duotok.audio.io import read
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import SAMPLE_RATE
 from duotok.demo.page import audio_uri
-from duotok.demo.pictures import mel_picture
+from duotok.demo.pictures import draw_mel, log_mel
 from duotok.errors import DuoTokError
 from duotok.evaluation.instrument import MIX
-from duotok.pages.rendering import png_uri
+from duotok.evaluation.results import plain_name
+from duotok.pages.rendering import data_uri
 from duotok.report.studies import ReportError
 from duotok.suite.units import ORIGINAL
 from duotok.tracks import TRACKS
@@ -68,8 +70,11 @@ class Heard:
     notes: tuple[str, ...] = ()
 
 
-def players(folder: Path, room: int, order: Sequence[str] = (), songs: int = SONGS) -> Heard:
-    """Of the first `songs` songs by name, as many groups as fit into `room` bytes. order: of tokenizers.
+def players(
+    folder: Path, room: int, tokenizers: Sequence[str] = (), titles: Sequence[str] = (), songs: int = SONGS
+) -> Heard:
+    """Of the first `songs` songs by name, as many groups as fit into `room` bytes. tokenizers, titles: names of
+    tokenizers and songs as tables have them, of which files have plain forms; the tokenizers in the order of the page.
 
     Raises ReportError when it is no such folder.
     """
@@ -78,10 +83,12 @@ def players(folder: Path, room: int, order: Sequence[str] = (), songs: int = SON
         raise ReportError(
             f"{folder}: no folder of decoded sounds ({ORIGINAL} is missing in it); `duotok eval reconstruction --keep-audio` writes one"
         )
+    order = [plain_name(name) for name in tokenizers]
     systems = sorted(
         (path.name for path in folder.iterdir() if path.is_dir() and path.name != ORIGINAL),
         key=lambda name: (order.index(name) if name in order else len(order), name),
     )
+    shown = {plain_name(name): name for name in (*titles, *tokenizers)} | {ORIGINAL: "original"}
     names = sorted({path.name for track in (*TRACKS, MIX) for path in (originals / track).glob("*.wav")})
     groups, notes, used = list[Group](), list[str](), 0
     for name in names[:songs]:
@@ -89,7 +96,7 @@ def players(folder: Path, room: int, order: Sequence[str] = (), songs: int = SON
         for track in (*TRACKS, MIX):
             if not (originals / track / name).is_file():
                 continue
-            group, lines = _group(folder, [ORIGINAL, *systems], track, name, start)
+            group, lines = _group(folder, [ORIGINAL, *systems], track, name, start, shown)
             notes += lines
             if len(group.players) < 2:
                 continue
@@ -101,6 +108,22 @@ def players(folder: Path, room: int, order: Sequence[str] = (), songs: int = SON
     if len(names) > songs:
         notes.append(f"{len(names) - songs} more songs were decoded; the first {songs} by name are here")
     return Heard(tuple(groups), tuple(notes))
+
+
+def spectrogram(sound: Tensor) -> bytes:
+    """The log-mel spectrogram of `[1, samples]` at 48 kHz as JPEG, which takes a fifth of a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 2.4), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    draw_mel(axis, log_mel(sound, SAMPLE_RATE), sound.shape[-1] / SAMPLE_RATE)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpg", pil_kwargs={"quality": 75})
+    return buffer.getvalue()
 
 
 def _read(path: Path, start: float) -> Tensor:
@@ -125,12 +148,14 @@ def _loudest(originals: Path, name: str) -> float:
     return 0.0
 
 
-def _group(folder: Path, systems: Sequence[str], track: str, name: str, start: float) -> tuple[Group, list[str]]:
-    sounds, notes, song = dict[str, Tensor](), list[str](), Path(name).stem
+def _group(
+    folder: Path, systems: Sequence[str], track: str, name: str, start: float, shown: Mapping[str, str]
+) -> tuple[Group, list[str]]:
+    sounds, notes, song = dict[str, Tensor](), list[str](), shown.get(Path(name).stem, Path(name).stem)
     for system in systems:
         path = folder / system / track / name
         if not path.is_file():
-            notes.append(f"{song}, {track}: {system} gave no sound")
+            notes.append(f"{song}, {track}: {shown.get(system, system)} gave no sound")
             continue
         try:
             sounds[system] = _read(path, start)
@@ -139,7 +164,9 @@ def _group(folder: Path, systems: Sequence[str], track: str, name: str, start: f
     loudness = {system: integrated_loudness([sound], SAMPLE_RATE) for system, sound in sounds.items()}
     for system, lufs in loudness.items():
         if not math.isfinite(lufs):
-            notes.append(f"{song}, {track}: {system} is silent there; its player is not at equal loudness")
+            notes.append(
+                f"{song}, {track}: {shown.get(system, system)} is silent there; its player is not at equal loudness"
+            )
     # The level that none of them has to clip for.
     level = min(
         LOUDNESS,
@@ -154,7 +181,8 @@ def _group(folder: Path, systems: Sequence[str], track: str, name: str, start: f
     for system, sound in sounds.items():
         lufs = loudness[system]
         levelled = sound * 10 ** ((level - lufs) / 20) if math.isfinite(lufs) else sound
-        title = "original" if system == ORIGINAL else system
-        made.append(Player(title, audio_uri(levelled), png_uri(mel_picture(levelled, SAMPLE_RATE))))
+        made.append(
+            Player(shown.get(system, system), audio_uri(levelled), data_uri(spectrogram(levelled), "image/jpeg"))
+        )
     seconds = max((sound.shape[1] / SAMPLE_RATE for sound in sounds.values()), default=0.0)
     return Group(song, track, start, seconds, level, tuple(made)), notes

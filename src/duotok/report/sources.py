@@ -154,7 +154,8 @@ def _one_of_each(cells: Sequence[tuple[Path, Cell]]) -> tuple[list[Cell], list[s
         groups.setdefault((cell.inputs.tokenizer, cell.inputs.instrument), []).append((folder, cell))
     kept, problems = list[Cell](), list[str]()
     for (tokenizer, instrument), group in groups.items():
-        place, newest = max(group, key=lambda one: one[1].created)
+        # of equally new ones, that of the folder which was named last
+        place, newest = max(reversed(group), key=lambda one: one[1].created)
         kept.append(newest)
         for folder, cell in group:
             what = _difference(cell, newest)

@@ -128,7 +128,7 @@ def table_1(sources: Sources) -> Table:
     return Table(
         "table-1", "Table 1: tagging, predictability and fidelity",
         ("tokenizer", "frames", "codebooks", "kbit/s", "tagging AP", "tagging AUC", "cnBPT", "mel at 24 kHz", "mel at its own rate"),
-        (*rows, *theirs), (*data_of(cells), *([f"{MEANS} Mel distances are of the mix, which is the sum of both decoded tracks."] if cells else []), *probes, *about(sources, PARALLEL)),
+        (*rows, *theirs), (*data_of(cells), *([f"{MEANS} Mel distances are of the mix."] if cells else []), *probes, *about(sources, PARALLEL)),
         f"{SONGS} Its tagging is on MagnaTagATune with a split that cuts artists; its cnBPT is a Qwen2-1B's. Mel distance at the codec's "
         "own rate is how the public evaluation code takes it: of codecs of unequal rates it cannot be compared, the one at 24 kHz can.",
         "" if not needs else f"Not in what was given: {'; '.join(needs)}.",
@@ -233,9 +233,9 @@ def uses(sources: Sources) -> list[Use]:
     found, result = sources.found(USAGE), list[Use]()
     names = ("utilization", "uniform_utilization", "normalized_entropy", "uniform_entropy", "tokens")
     for tokenizer, track in dict.fromkeys((tokenizer, track) for tokenizer, _, track in found):
-        values = [_value(found.get((tokenizer, name, track))) for name in names]
-        if math.isfinite(values[0]):
-            result.append(Use(tokenizer, track, *values, USAGE))
+        used, ideal, entropy, of_ideal, tokens = (_value(found.get((tokenizer, name, track))) for name in names)
+        if math.isfinite(used):
+            result.append(Use(tokenizer, track, used, ideal, entropy, of_ideal, tokens, USAGE))
     for study in sources.studies:
         for book in study.books:
             several = sum((b.tokenizer, b.stream) == (book.tokenizer, book.stream) for b in study.books) > 1

@@ -10,3 +10,5 @@ for (const sound of sounds) {
     }
   });
 }
+// Paper shows everything: what is folded is opened before printing.
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });

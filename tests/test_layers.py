@@ -40,6 +40,8 @@ LAZY = {
     "torch.utils.tensorboard",
     "ray",
     "demucs",
+    "starlette",
+    "uvicorn",
 }
 # A command of its own that turns a published pickle into safetensors; no load path calls it.
 CONVERTER = SOURCE / "convert.py"

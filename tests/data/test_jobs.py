@@ -121,9 +121,10 @@ def test_what_no_unit_can_mend_stops_the_job(do: str, words: str, workers: int, 
     assert len(run_units(work, units(log), ledger, LocalEngine(1), "squares").done) == 6
 
 
-@pytest.mark.parametrize(("do", "words"), [("die", "memory"), ("crash", "SIGSEGV")])
-def test_a_killed_worker_costs_its_unit_only(do: str, words: str, log: Path, ledger: Path) -> None:
-    results = run_units(work, units(log, n2=do, n4=do), ledger, LocalEngine(2), "squares")
+@pytest.mark.parametrize(("do", "words", "workers"), [("die", "memory", 2), ("crash", "SIGSEGV", 1)])
+def test_a_killed_worker_costs_its_unit_only(do: str, words: str, workers: int, log: Path, ledger: Path) -> None:
+    """Also a single one, if it is a process of its own."""
+    results = run_units(work, units(log, n2=do, n4=do), ledger, LocalEngine(workers, apart=True), "squares")
     assert list(results.done) == ["u0", "u1", "u3", "u5"] and words in results.failed["u2"]
 
 

@@ -56,7 +56,9 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def open(self, page: Path, width: int = 1200) -> None:
+    def open(self, page: Path | str, width: int = 1200) -> None:
+        """A new page of a file, or of an address."""
+        url = page if isinstance(page, str) else page.as_uri()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.call("Runtime.enable")
@@ -64,8 +66,21 @@ class Browser:
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
-        self.call("Page.navigate", url=page.as_uri())
-        while not self.run("document.readyState === 'complete' && document.URL.startsWith('file:')"):
+        self.call("Page.navigate", url=url)
+        scheme = url.partition(":")[0]
+        self.until(f"document.readyState === 'complete' && document.URL.startsWith('{scheme}:')")
+
+    def until(self, condition: str) -> None:
+        """Wait until an expression holds, also across a page that is just being left. Raises TimeoutError."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                if self.run(condition):
+                    return
+            except RuntimeError:  # the page was left meanwhile
+                pass
+            if time.monotonic() > end:
+                raise TimeoutError(f"never true: {condition}")
             time.sleep(0.05)
 
     def run(self, script: str) -> Any:

@@ -104,6 +104,8 @@ def test_a_damaged_cell_is_named_and_the_others_arrive(tmp_path: Path) -> None:
     paths[2].write_text(json.dumps(seal({**unsealed(json.loads(paths[2].read_text())), "format": 2})))
     paths[3].unlink()
     paths[4].write_text("{}")
+    with pytest.raises(ResultsError, match="no results of DuoTok, left alone"):
+        write_cell(tmp_path, cell(tokenizer="e"))
     cells, problems = read_cells(tmp_path)
     assert [c.inputs.tokenizer for c in cells] == ["f"]
     assert [p.partition(": ")[2] for p in problems] == [

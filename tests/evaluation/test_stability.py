@@ -74,17 +74,29 @@ def test_a_frame_is_compared_with_the_frame_that_it_became() -> None:
 def test_a_case_that_breaks_is_a_gap_of_that_case() -> None:
     found = shares("mute", ("again", "decoded"))
     assert found["decoded"] == "steps: encodes only" and vocals(found, "again") == 1.0
-    rows = Stability(("again", "decoded")).rows(
-        [Observation("a", "", ("vocals", "accompaniment", "mix"), {"shares": found, "codes": {"vocals": [[1]], "accompaniment": [[1]]}})]
-    )  # fmt: skip
+    codes = {"vocals": [[1]], "accompaniment": [[1]]}
+    seen = Observation("a", "", ("vocals", "mix"), {"shares": found, "codes": codes, "silent": {}})
+    rows = Stability(("again", "decoded")).rows([seen])
     assert {(r.measure, r.track, r.value, r.reason) for r in rows} == {
         ("again", "vocals", 1.0, ""), ("again", "accompaniment", 1.0, ""),
         ("decoded", "vocals", None, "steps: encodes only"), ("decoded", "accompaniment", None, "steps: encodes only"),
     }  # fmt: skip
 
 
+def test_silence_is_stable_and_says_nothing() -> None:
+    half = song()
+    quiet = Song("a", {**half.sounds, "vocals": 0 * half.sounds["vocals"]})
+    stability = Stability(("again", "other_song"))
+    seen = [Observation(name, "", ("vocals",), stability.observe(CodecSystem(Steps()), quiet)) for name in "ab"]
+    rows = stability.rows(seen)
+    assert {r.reason for r in rows if r.track == "vocals"} == {
+        "silent but for 0.0 s of 1.5 s; a track is judged from 0.2 s on"
+    }
+    assert all(r.value is not None for r in rows if r.track == "accompaniment")
+
+
 def seen(name: str, codes: dict[str, list[list[int]]]) -> Observation:
-    return Observation(name, "", ("vocals",), {"shares": {}, "codes": codes})
+    return Observation(name, "", ("vocals",), {"shares": {}, "codes": codes, "silent": {}})
 
 
 def test_another_song_gives_chance() -> None:

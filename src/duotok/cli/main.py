@@ -42,6 +42,7 @@ GROUPS = {
     "kit": "duotok.cli.kit",
     "eval": "duotok.cli.eval",
     "tokens": "duotok.cli.tokens",
+    "listen": "duotok.cli.listen",
 }
 
 

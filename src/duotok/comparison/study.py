@@ -243,6 +243,13 @@ class Comparison:
             measured.append(measure(pieces, run.protocol.codec.frame_rate, entropies))
         return measured
 
+    def measured(self, name: str, protocol: str) -> list[Measured]:
+        """The scores of one tokenizer under one protocol, one for each seed. Raises TokenFileError when a run is not scored."""
+        run = next(run for run in self.runs if run.tokenizer == name)
+        books = count_songs(run.corpus.identity, self._songs(run, self.moments))
+        entropies = {stream: sum(u.entropy() for u in counted) / len(counted) for stream, counted in books.items()}
+        return self._measured(name, protocol, "scores", entropies)
+
     def result(self) -> Result:
         """The result once all runs are scored. Raises TokenFileError when one is not."""
         config, resampling = self.config, self.config.intervals.resampling()

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from duotok.clock import SAMPLE_RATE
 from duotok.codec.contract import Codec, Described
 from duotok.errors import DuoTokError
 from duotok.evaluation.results import Measure, Row
@@ -21,6 +22,10 @@ from duotok.tokens import Tokens
 from duotok.tracks import TRACKS
 
 MIX = "mix"
+SOUNDING_DB = -50.0
+"""dBFS above which a tenth of a second sounds."""
+SOUNDING_SHARE = 0.1
+"""Share of a stretch that must sound for a track to be judged: near-silence flatters every codec."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +159,22 @@ class SongInstrument(Instrument):
             for track in self.tracks_of(measure)
             if track in seen.tracks
         ]
+
+
+def sounding_seconds(sound: Tensor) -> float:
+    """Seconds of `[channels, samples]` at 48 kHz above -50 dBFS, in steps of 0.1 s."""
+    step = SAMPLE_RATE // 10
+    mono = sound.mean(0)[: sound.shape[1] // step * step].reshape(-1, step)
+    return float((mono.square().mean(1) > 10 ** (SOUNDING_DB / 10)).sum()) / 10
+
+
+def why_silent(sound: Tensor) -> str:
+    """Why a track `[channels, samples]` at 48 kHz sounds too little to be judged; "" where it does."""
+    seconds = sound.shape[-1] / SAMPLE_RATE
+    heard, least = sounding_seconds(sound), SOUNDING_SHARE * seconds
+    if heard >= max(0.1, least):
+        return ""
+    return f"silent but for {heard:.1f} s of {seconds:.1f} s; a track is judged from {least:.1f} s on"
 
 
 def encode(codec: Codec, sounds: Mapping[str, Tensor], rate: int, batch_size: int = 1) -> Tokens:

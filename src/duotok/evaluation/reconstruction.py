@@ -18,7 +18,7 @@ from duotok.audio.loudness import integrated_loudness
 from duotok.clock import ANALYSIS_RATE, SAMPLE_RATE
 from duotok.errors import ConfigError, MetricError, MissingExtraError, one_line
 from duotok.evaluation.fidelity import LOUDNESS, level_of, mel_distance, stoi, to_distance_rate
-from duotok.evaluation.instrument import MIX, Cost, Song, SongInstrument, System
+from duotok.evaluation.instrument import MIX, Cost, Song, SongInstrument, System, why_silent
 from duotok.evaluation.music import chroma_correlation, f0_agreement
 from duotok.evaluation.onsets import onset_f1
 from duotok.evaluation.perceptual import PESQ_RATE, pesq, visqol
@@ -27,10 +27,6 @@ from duotok.evaluation.spectra import stft_distance
 from duotok.separation.measures import SiSdr
 from duotok.tracks import TRACKS
 
-SOUNDING_DB = -50.0
-"""dBFS above which a tenth of a second sounds."""
-SOUNDING_SHARE = 0.1
-"""Share of a stretch that must sound for a track to be judged: near-silence flatters every codec."""
 SHORTEST_SHARE = 0.95
 """A decoded sound that is shorter than this share of the original is a failure, not a short comparison."""
 
@@ -203,19 +199,11 @@ class Reconstruction(SongInstrument):
                 yield _row(entry, pair, song, track)
 
 
-def sounding_seconds(sound: Tensor) -> float:
-    """Seconds of `[channels, samples]` at 48 kHz above -50 dBFS, in steps of 0.1 s."""
-    step = SAMPLE_RATE // 10
-    mono = sound.mean(0)[: sound.shape[1] // step * step].reshape(-1, step)
-    return float((mono.square().mean(1) > 10 ** (SOUNDING_DB / 10)).sum()) / 10
-
-
 def _unusable(original: Tensor, decoded: Tensor | None, system: System, track: str) -> str:
     """Why a track cannot be judged, "" where it can."""
     seconds = original.shape[-1] / SAMPLE_RATE
-    heard = sounding_seconds(original)
-    if heard < max(0.1, SOUNDING_SHARE * seconds):
-        return f"the {track} sound {heard:.1f} s of {seconds:.1f} s; they are judged from {SOUNDING_SHARE * seconds:.1f} s on"
+    if silent := why_silent(original):
+        return silent
     if decoded is None:
         return f"{system.name} gives no {track}"
     if not bool(torch.isfinite(decoded).all()):

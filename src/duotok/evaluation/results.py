@@ -207,9 +207,15 @@ def write_cell(folder: str | Path, cell: Cell) -> Path:
 
 def _check_replaceable(path: Path) -> None:
     try:
-        version = json.loads(path.read_bytes())["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # there is none, or it is damaged
+        text = path.read_bytes()
+    except OSError:
+        return  # there is none
+    if KIND.encode() not in text:
+        raise ResultsError(f"{path}: no results of DuoTok, left alone; choose another folder")
+    try:
+        version = json.loads(text)["format"]
+    except (ValueError, KeyError, TypeError):
+        return  # a damaged cell
     if isinstance(version, int) and version > FORMAT:
         raise ResultsError(f"{path}: of a newer store ({version}, this DuoTok writes {FORMAT}); choose another folder")
 

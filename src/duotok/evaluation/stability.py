@@ -21,7 +21,7 @@ from duotok.clock import SAMPLE_RATE
 from duotok.codec.checks import share_of
 from duotok.codec.contract import Codec
 from duotok.errors import ConfigError, DuoTokError, one_line
-from duotok.evaluation.instrument import MIX, Cost, Instrument, Observation, Song, System, codec_of, encode
+from duotok.evaluation.instrument import MIX, Cost, Instrument, Observation, Song, System, codec_of, encode, why_silent
 from duotok.evaluation.mp3 import mp3
 from duotok.evaluation.results import Measure, Row
 from duotok.tokens import Tokens
@@ -112,7 +112,9 @@ class Stability(Instrument):
                 shares[case] = (
                     f"{type(error).__name__}: {one_line(error)}" if not isinstance(error, DuoTokError) else str(error)
                 )
-        return {"shares": shares, "codes": {stream: row.tolist() for stream, row in base.items()}}
+        silent = {stream: why_silent(song.sounds[stream]) for stream in base if stream in song.sounds}
+        codes_of = {stream: row.tolist() for stream, row in base.items()}
+        return {"shares": shares, "codes": codes_of, "silent": {stream: why for stream, why in silent.items() if why}}
 
     def _codes(
         self, case: str, codec: Codec, song: Song, whole: Sounds, lead: int, base: Tokens
@@ -204,10 +206,14 @@ class Stability(Instrument):
 
 def _rows(measure: str, seen: Observation, streams: Sequence[str], books: Mapping[str, list[float]] | str) -> list[Row]:
     """A row for each stream, the mean over its codebooks, and `STREAM.k` for each codebook where there are several."""
+    silent: Mapping[str, str] = seen.data["silent"]
     if isinstance(books, str):
-        return [Row(measure, stream, seen.song, None, books, seen.part) for stream in streams]
+        return [Row(measure, stream, seen.song, None, silent.get(stream, books), seen.part) for stream in streams]
     result = list[Row]()
     for stream, shares in books.items():
+        if stream in silent:
+            result.append(Row(measure, stream, seen.song, None, silent[stream], seen.part))
+            continue
         result.append(Row(measure, stream, seen.song, sum(shares) / len(shares), "", seen.part))
         if len(shares) > 1:
             result += [Row(measure, f"{stream}.{k}", seen.song, share, "", seen.part) for k, share in enumerate(shares)]

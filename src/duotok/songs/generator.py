@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from duotok.errors import ConfigError
 from duotok.songs import band, choir, lyric, mastering, melody
 from duotok.songs.score import Note, Score, plan
-from duotok.songs.singer import Rng, random_singer
+from duotok.songs.singer import Rng, Singer, random_singer
 from duotok.songs.singing import SungNote, place
 from duotok.songs.song import Beat, ChordSpan, Song, Sung, VocalNote, Word, unusual
 
@@ -44,17 +44,11 @@ def generate(
         raise ConfigError(f"rate {rate} is out of range: give 16000 to 96000")
     if not 0 <= doubled <= 1:
         raise ConfigError(f"doubled {doubled} is no probability: give 0 to 1")
-    score = plan(stream(seed, "score"), seconds, vocals=vocals)
+    score, language, singer, notes = compose(seed, seconds, vocals=vocals)
     count = round(seconds * rate)
     tags = [score.style.name, _pace(score.tempo / (1.6 if score.beats == 6 else 1.0)), score.mode]
-    language = str(stream(seed, "language").choice(lyric.LANGUAGES, p=lyric.SHARES))
-    dice = stream(seed, "singer")
-    singer = random_singer(dice, language)
-    notes: list[SungNote] = []
     voice: NDArray[np.float32] = np.zeros((2, count), np.float32)
     details: dict[str, object] = {"style": score.style.name, "meter": score.beats, "swing": round(score.swing, 3)}
-    if vocals:
-        notes = melody.compose(stream(seed, "melody"), score, singer, language)
     if notes:
         voice, extra = choir.perform(stream(seed, "vocals"), score, singer, language, notes, rate)
         details |= extra
@@ -92,10 +86,16 @@ def generate(
     )
 
 
-def _words(notes: list[SungNote], singer: object) -> list[Word]:
-    from duotok.songs.singer import Singer
+def compose(seed: int, seconds: float, *, vocals: bool = True) -> tuple[Score, str, Singer, list[SungNote]]:
+    """A song before any sound: its plan, its language, who sings, and the notes of the voice (none without `vocals`)."""
+    score = plan(stream(seed, "score"), seconds, vocals=vocals)
+    language = str(stream(seed, "language").choice(lyric.LANGUAGES, p=lyric.SHARES))
+    singer = random_singer(stream(seed, "singer"), language)
+    notes = melody.compose(stream(seed, "melody"), score, singer, language) if vocals else []
+    return score, language, singer, notes
 
-    assert isinstance(singer, Singer)
+
+def _words(notes: list[SungNote], singer: Singer) -> list[Word]:
     words: list[Word] = []
     open_: list[Sung] = []
     places = place(notes, singer)

@@ -61,8 +61,8 @@ def chord_on(tonic: int, mode: str, degree: int, *, seventh: bool = False, power
     if power:
         intervals = [0, 7] if intervals[2] == 7 else intervals[:3]
     quality = {(4, 7): "", (3, 7): "m", (3, 6): "dim", (4, 8): "aug", (4, 6): "b5", (2, 6): "sus2b5"}
-    name = "5" if power and len(intervals) == 2 else quality.get((intervals[1], intervals[-1 - seventh]), "")
-    if seventh:
+    name = "5" if len(intervals) == 2 else quality.get((intervals[1], intervals[2]), "")
+    if len(intervals) > 3:
         name += "maj7" if intervals[3] == 11 else "7"
     return Chord(root, tuple(intervals), NAMES[root] + name)
 

@@ -127,12 +127,11 @@ class _Task:
         wanted = [c.instrument for c in self.plan.instruments if self.why[c.instrument.name]]
         units = [unit for instrument in wanted for unit in self.units[instrument.name]]
         results = Results()
-        if self.plan.force:
-            self.ledger.unlink(missing_ok=True)
         if units:
+            again = self.plan.force
             results = run_units(
-                observe, units, self.ledger, engine, self.system.name, retry=self.plan.retry, intact=_kept,
-                folders=(self.plan.store / STEMS,),
+                observe, units, self.ledger, engine, self.system.name, retry=again or self.plan.retry,
+                intact=_never if again else _kept, folders=(self.plan.store / STEMS,),
             )  # fmt: skip
         cells = []
         for chosen in self.plan.instruments:
@@ -142,18 +141,25 @@ class _Task:
             cells.append(self._cell(instrument))
         return cells
 
+    def _tracks(self, instrument: Instrument, of_song: tuple[str, ...]) -> tuple[str, ...]:
+        """Where values would have been: the streams of a tokenizer, or the tracks of a song."""
+        if instrument.of_tokens and self.system.codec is not None:
+            return tuple(stream.name for stream in self.system.codec.streams)
+        return of_song
+
     def _made(self, instrument: Instrument, results: Results) -> Cell:
         songs = self.plan.songs
         seen, took = list[Observation](), 0.0
         for unit, stretch in zip(self.units[instrument.name], songs.stretches, strict=True):
-            tracks = songs.tracks_of(stretch)
+            tracks = self._tracks(instrument, songs.tracks_of(stretch))
             result = results.done.get(unit.id)
             if result is None:
                 seen.append(Observation(stretch.song, stretch.part, tracks, {}, results.failed[unit.id]))
                 continue
             took += result["took"]
             seen.append(Observation(stretch.song, stretch.part, tracks, result["data"]))
-        seen += [Observation(name, "", tracks, {}, reason) for name, tracks, reason in songs.gaps]
+        for name, tracks, reason in songs.gaps:
+            seen.append(Observation(name, "", self._tracks(instrument, tracks), {}, reason))
         about = {**self.system.about, "data": songs.about, "core_seconds": round(took, 1)}
         return Cell(
             self.inputs(instrument), instrument.measures, tuple(instrument.rows(seen)), 0,
@@ -164,6 +170,10 @@ class _Task:
 def _kept(unit: Unit, result: dict[str, Any]) -> bool:
     """Whether the sounds that the unit is to keep are there."""
     return not unit.place["keep"] or (bool(result["kept"]) and all(Path(path).is_file() for path in result["kept"]))
+
+
+def _never(unit: Unit, result: dict[str, Any]) -> bool:
+    return False
 
 
 def opened(plan: Plan, report: Report = lambda _: None) -> tuple[list[_Task], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ def make_instrument(name: str, fields: Mapping[str, Any]) -> Instrument:
     try:
         return INSTRUMENTS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
     except TypeError:
-        known = ", ".join(INSTRUMENTS[name].__dataclass_fields__)  # type: ignore[attr-defined]
+        known = ", ".join(field.name for field in dataclasses.fields(INSTRUMENTS[name])) or "none"  # type: ignore[arg-type]
         raise ConfigError(f"instrument '{name}': settings {', '.join(fields)}; it has {known}") from None
 
 
@@ -64,7 +65,8 @@ def unit_of(
     return Unit(f"{instrument.name}/{system.name}/{where}", payload, place)
 
 
-ORIGINAL = "original"
+ORIGINAL = "reference"
+"""The folder of what was coded."""
 
 
 def observe(payload: dict[str, Any]) -> dict[str, Any]:
@@ -95,8 +97,7 @@ def _keeper(folder: Path, original: Path, song: Song, kept: list[str]) -> Any:
     def keep(track: str, decoded: Tensor, target: Tensor) -> None:
         for root, sound in ((folder, decoded), (original, target)):
             path = root / track / f"{name}.wav"
-            if root == folder or not path.is_file():
-                write(path, sound, SAMPLE_RATE)
+            write(path, sound, SAMPLE_RATE)
             kept.append(str(path))
 
     return keep

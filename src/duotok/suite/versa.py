@@ -1,10 +1,10 @@
 """Decoded sounds for VERSA (github.com/wavlab-speech/versa), so that its ninety-odd metrics can be had of the same sounds.
 
-    KEPT/TOKENIZER/TRACK/SONG.wav, KEPT/original/TRACK/SONG.wav    mono, 48 kHz, at the level of comparison
-    KEPT/TOKENIZER/TRACK.scp, KEPT/original/TRACK.scp              `SONG PATH` a line, the songs that both have
+    KEPT/TOKENIZER/TRACK/SONG.wav, KEPT/reference/TRACK/SONG.wav    mono, 48 kHz, at the level of comparison
+    KEPT/TOKENIZER/TRACK.scp, KEPT/reference/TRACK.scp              `SONG PATH` a line, the songs that both have
     KEPT/versa.yaml                                                metrics for music, of those that need no text
 
-    versa-score --pred KEPT/TOKENIZER/TRACK.scp --gt KEPT/original/TRACK.scp --io soundfile --score_config KEPT/versa.yaml \
+    versa-score --pred KEPT/TOKENIZER/TRACK.scp --gt KEPT/reference/TRACK.scp --io soundfile --score_config KEPT/versa.yaml \
         --output_file scores.jsonl
 """
 
@@ -38,14 +38,20 @@ YAML = """\
 FILE = "versa.yaml"
 
 
-def write_lists(kept: Path) -> list[Path]:
-    """The lists of every tokenizer and track, of songs whose original is there too, and the YAML, last. Raises ConfigError for paths
-    with blanks or line breaks, which a list of Kaldi cannot have, and OSError."""
-    root = kept.absolute()
-    if any(c.isspace() for c in str(root)):
+def check_folder(kept: Path) -> None:
+    """Mark a new or empty folder as one of kept sounds. Raises ConfigError for a folder of something else, or a path with blanks."""
+    if any(c.isspace() for c in str(kept.absolute())):
         raise ConfigError(
-            f"{root}: lists for VERSA cannot have paths with blanks; choose another folder for --keep-audio"
+            f"{kept.absolute()}: lists for VERSA cannot have paths with blanks; choose another --keep-audio"
         )
+    if kept.is_dir() and any(kept.iterdir()) and not (kept / FILE).is_file():
+        raise ConfigError(f"{kept}: holds other files; choose a new or empty folder for --keep-audio")
+    write_bytes(kept / FILE, YAML.encode())
+
+
+def write_lists(kept: Path) -> list[Path]:
+    """The lists of every tokenizer and track, of songs whose original is there too, and the YAML, last. Raises OSError."""
+    root = kept.absolute()
     written = list[Path]()
     for name in sorted(path.name for path in root.iterdir() if path.is_dir()):
         for track in (*TRACKS, MIX):

@@ -70,33 +70,48 @@ def _is_bundle(text: str) -> bool:
     return not text.partition("=")[2 if "=" in text else 0].startswith(("transformers:", "external:"))
 
 
-def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool) -> None:
-    """Run a plan and print its table; exit code 1 when a system could not be measured at all."""
+def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool, comparison: Path | None = None) -> None:
+    """Run a plan, and a comparison of language models with it, and print the tables; exit code 1 when a system could not be
+    measured at all."""
+    from duotok.errors import DuoTokError
     from duotok.suite.run import conduct
     from duotok.suite.run import dry_run as tried
     from duotok.suite.table import as_json as json_of
     from duotok.suite.table import as_markdown
 
     if dry_run:
+        from duotok.suite import predictability
+
+        lines = predictability.todo(comparison, plan.store) if comparison is not None else []
         todo, problems = tried(plan, say)
         total = sum(one.minutes for one in todo)
         if as_json:
-            put_json({"todo": [vars(one) for one in todo], "core_minutes": total, "problems": problems}, indent=1)
+            found = {"todo": [vars(one) for one in todo], "lm": lines, "core_minutes": total, "problems": problems}
+            put_json(found, indent=1)
         else:
             for one in todo:
                 cost = f"{one.songs} stretches, {one.minutes:.1f} minutes of a core ({one.why})" if one.why else "done"
                 typer.echo(f"{one.instrument} of {one.tokenizer}: {cost}")
             typer.echo(f"in all {total:.1f} minutes of a core, with {workers} workers about {total / workers:.1f}")
+            for line in lines:
+                typer.echo(f"language model {line}")
             for problem in problems:
                 typer.echo(f"cannot be measured: {problem}")
         return
     done = conduct(plan, workers, say)
+    measured = {cell.inputs.tokenizer for cell in done.cells}
+    if comparison is not None:
+        from duotok.suite.predictability import study
+
+        try:
+            done.cells += study(comparison, plan.store, say, workers)
+        except DuoTokError as error:
+            done.problems.append(f"lm: {error}")
     if done.cells:
         put_json(json_of(done.cells, done.problems), indent=1) if as_json else typer.echo(
             as_markdown(done.cells, done.problems), nl=False
         )
     for problem in () if done.cells else done.problems:
         say(f"error: {problem}")
-    measured = {cell.inputs.tokenizer for cell in done.cells}
     if len(measured) < len(plan.systems):
         raise typer.Exit(1)

@@ -65,15 +65,16 @@ def reconstruction(
     from duotok.cli.console import say
     from duotok.cli.eval.options import follow, make_plan
     from duotok.suite.run import choose
+    from duotok.suite.versa import check_folder, write_lists
 
     chosen = choose("reconstruction", **({"names": measures} if measures else {}))
     plan = make_plan(
         tokenizers, chosen, songs, output, seconds=seconds, segments=segments, short=short, separator=separator, limit=limit,
         codebooks=codebooks, device=device, retry=retry, force=force, keep=keep_audio,
     )  # fmt: skip
+    if keep_audio is not None and not dry_run:
+        check_folder(keep_audio)
     follow(plan, workers, dry_run, as_json)
     if keep_audio is not None and not dry_run:
-        from duotok.suite.versa import write_lists
-
         written = write_lists(keep_audio)
         say(f"for VERSA: {len(written) - 1} lists and {written[-1]}")

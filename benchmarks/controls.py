@@ -1,0 +1,143 @@
+"""Tokens whose answer is known, to test a comparison's language model before it is asked about tokenizers (docs/lm.md, controls).
+
+    python -m benchmarks.controls notes -o notes.parquet -n 600          # the tie between the tracks is there, and large
+    python -m benchmarks.controls jitter TOKENS.parquet -o jittered.parquet   # harder to predict, by construction
+
+`notes` composes the songs of `duotok songs` without any sound. Their vocals are the note that is sung in each frame (0: none,
+else its pitch in the key of C), their accompaniment is the chord under it, in the same key. A model that listens must pay for
+another song's notes; one that does not says nothing about tokenizers when it pays nothing for their vocals either.
+`jitter` replaces a share of the codes of every stream by random ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duotok.clock import FRAME_RATE, SAMPLE_RATE
+from duotok.codec.contract import Stream
+from duotok.lm.corpus import TokenCorpus, write_tokens
+from duotok.lm.song import TokenizedSong
+from duotok.lm.streams import CodecIdentity
+from duotok.pool import pool, result_of
+from duotok.records import SPLITS, Split
+from duotok.songs.theory import MODES, chord_on
+
+LOWEST, PITCHES = 24, 96  # MIDI; what is sung lies well inside
+QUALITIES = sorted(
+    {
+        tuple(chord_on(0, mode, degree, seventh=seventh, power=power).intervals)
+        for mode in MODES
+        for degree in range(7)
+        for seventh in (False, True)
+        for power in (False, True)
+    }
+)
+STREAMS = (Stream("vocals", (PITCHES + 1,)), Stream("accompaniment", (12 * len(QUALITIES) + 1,)))
+NOTES = CodecIdentity(
+    "notes and chords",
+    hashlib.sha256(repr((LOWEST, PITCHES, QUALITIES)).encode()).hexdigest(),
+    FRAME_RATE,
+    SAMPLE_RATE,
+    STREAMS,
+)
+
+
+def composed(seed: int, seconds: float) -> dict[str, NDArray[np.int32]]:
+    """Notes and chords of one song as tokens: stream -> int32 `[1, frames]`."""
+    from duotok.songs.generator import compose
+
+    score, _, _, notes = compose(seed, seconds)
+    frames = round(seconds * FRAME_RATE)
+    codes = {stream.name: np.zeros((1, frames), np.int32) for stream in STREAMS}
+    for note in notes:
+        low = min(max(round(note.pitch) - score.tonic - LOWEST, 0), PITCHES - 1)
+        codes["vocals"][0, round(note.start * FRAME_RATE) : round(note.end * FRAME_RATE)] = 1 + low
+    for bar in score.bars:
+        length = score.bar_seconds / len(bar.chords)
+        for place, chord in enumerate(bar.chords):
+            start = bar.start + place * length
+            quality = QUALITIES.index(tuple(chord.intervals))
+            code = 1 + (chord.root - score.tonic) % 12 * len(QUALITIES) + quality
+            codes["accompaniment"][0, round(start * FRAME_RATE) : round((start + length) * FRAME_RATE)] = code
+    return codes
+
+
+def split_of(seed: int) -> Split:
+    """A twelfth of the songs for validation, a sixth for the test, by a hash of the seed."""
+    place = hashlib.sha256(str(seed).encode()).digest()[0] % 12
+    return "validation" if place == 0 else "test" if place < 3 else "train"
+
+
+def songs(seeds: Iterable[int], seconds: float, workers: int) -> Iterator[TokenizedSong]:
+    """Split by split, as packing wants them."""
+    by_split = {split: [seed for seed in seeds if split_of(seed) == split] for split in SPLITS}
+    with pool(workers, imports=("duotok.songs.generator",)) as processes:
+        for split, chosen in by_split.items():
+            running = [processes.submit(composed, seed, seconds) for seed in chosen]
+            for seed, future in zip(chosen, running, strict=True):
+                yield TokenizedSong(f"songs/song-{seed:08d}", split, result_of(future), f"seed {seed}")
+
+
+def jittered(song: TokenizedSong, codec: CodecIdentity, share: float, seed: int) -> TokenizedSong:
+    """The song with a share of its codes replaced by uniform ones, which may by chance be the same."""
+    random = np.random.default_rng(list(hashlib.sha256(f"{seed}:{song.id}".encode()).digest()))
+    tokens = {}
+    for stream in codec.streams:
+        codes = song.tokens[stream.name]
+        noise = np.stack([random.integers(0, size, codes.shape[1]) for size in stream.codebook_sizes]).astype(np.int32)
+        tokens[stream.name] = np.where(random.random(codes.shape) < share, noise, codes)
+    return replace(song, tokens=tokens)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    notes = kinds.add_parser("notes", help="songs as notes and chords")
+    notes.add_argument("-n", "--count", type=int, default=600)
+    notes.add_argument("--seed", type=int, default=500_000)
+    notes.add_argument("--seconds", type=float, default=60.0)
+    notes.add_argument("--workers", type=int, default=2)
+    jitter = kinds.add_parser("jitter", help="tokens of which a share is replaced by random ones")
+    jitter.add_argument("tokens", type=Path)
+    jitter.add_argument("--share", type=float, default=0.2)
+    jitter.add_argument("--seed", type=int, default=0)
+    for one in (notes, jitter):
+        one.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    if options.kind == "notes":
+        seeds = range(options.seed, options.seed + options.count)
+        made = songs(seeds, options.seconds, options.workers)
+        count = write_tokens(
+            options.output, NOTES, made, source=f"benchmarks.controls notes, seeds {seeds.start} to {seeds.stop - 1}"
+        )
+    else:
+        corpus = TokenCorpus(options.tokens)
+        codec = replace(
+            corpus.identity,
+            name=f"{corpus.identity.name}, {options.share:.0%} jittered",
+            hash=f"{options.share}:{options.seed}:{corpus.identity.hash}",
+        )
+        parts = (
+            jittered(song, corpus.identity, options.share, options.seed)
+            for split in corpus.counts
+            for song in corpus.songs(split)
+        )
+        count = write_tokens(
+            options.output,
+            codec,
+            parts,
+            source=f"{options.tokens}, {options.share:.0%} jittered",
+            vectors=corpus.vectors,
+        )
+    print(f"{options.output}: {count} songs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Listening tests: built from folders of sounds or from tokenizers, taken in a browser, told with intervals (docs/listening.md)."""

@@ -1,0 +1,68 @@
+"""`suite.yaml`: the tokenizers, the songs and the instruments of one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from duotok.config import Config, base_folder, load_config
+from duotok.errors import ConfigError
+from duotok.evaluation.systems import SystemConfig
+from duotok.suite.run import Plan, choose
+from duotok.suite.songs import SongsConfig, find_songs
+from duotok.suite.units import INSTRUMENTS
+
+PREFIXES = ("transformers:", "external:")
+
+
+class SuiteConfig(Config):
+    """songs: what is measured (`SongsConfig`; `folder` relative to the file); tokenizers: name in tables -> model, or its
+    `SystemConfig`; instruments: name -> its settings, all with their defaults if none are named; lm: a comparison (docs/lm.md) whose
+    figures join the store, relative to the file, or a recipe."""
+
+    songs: SongsConfig
+    tokenizers: dict[str, SystemConfig] = Field(min_length=1)
+    instruments: dict[str, dict[str, Any]] = Field(default={name: {} for name in INSTRUMENTS}, min_length=1)
+    lm: str | None = None
+
+    @field_validator("tokenizers", mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: {"name": str(name), **(v if isinstance(v, dict) else {"model": v})} for name, v in values.items()}
+
+    @field_validator("instruments", mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        if isinstance(values, list):
+            return {name: {} for name in values}
+        return {name: v or {} for name, v in values.items()} if isinstance(values, dict) else values
+
+
+def load_suite(
+    path: Path, store: Path, overrides: Sequence[str] = (), retry: bool = False, force: bool = False
+) -> tuple[Plan, Path | None]:
+    """The plan, and the comparison of language models if there is one. Raises ConfigError for what cannot be."""
+    config = load_config(SuiteConfig, path, list(overrides))
+    base = base_folder(path)
+    songs = find_songs(config.songs.model_copy(update={"folder": str(base / config.songs.folder)}))
+    chosen = tuple(choose(name, **fields) for name, fields in config.instruments.items())
+    systems = tuple(_placed(one, base) for one in config.tokenizers.values())
+    plan = Plan(systems, chosen, songs, store, None, retry, force)
+    if config.lm is None:
+        return plan, None
+    beside = base / config.lm
+    return plan, beside if beside.is_file() else Path(config.lm)
+
+
+def _placed(config: SystemConfig, base: Path) -> SystemConfig:
+    """Folders and files beside the YAML first; other names as they are."""
+    prefix = next((p for p in PREFIXES if config.model.startswith(p)), "")
+    rest = config.model.removeprefix(prefix)
+    if not rest:
+        raise ConfigError(f"tokenizer '{config.name}': '{config.model}' names nothing")
+    return config.model_copy(update={"model": f"{prefix}{base / rest}"}) if (base / rest).exists() else config

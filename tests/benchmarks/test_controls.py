@@ -1,0 +1,49 @@
+"""The controls are what they are said to be: notes and chords of the very songs, and just as much jitter as was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from benchmarks.controls import NOTES, QUALITIES, composed, jittered, split_of
+from tests.lm.small import MIXED, song
+
+from duotok.lm.song import TokenizedSong, check_song
+from duotok.songs import generate
+
+pytest.importorskip("espeakng_loader", reason="needs duotok[songs]")
+
+
+def test_notes_and_chords_are_those_of_the_song() -> None:
+    made, codes = generate(1, 8.0, rate=24_000), composed(1, 8.0)
+    check_song(NOTES, TokenizedSong("a", "train", codes), "composed")
+    for note in made.notes:
+        middle = int(25 * (note.start + note.end) / 2)
+        assert codes["vocals"][0, middle] > 0
+    pitches = [int(codes["vocals"][0, int(25 * (n.start + n.end) / 2)]) for n in made.notes]
+    assert np.array_equal(np.diff(pitches), np.diff([round(n.pitch) for n in made.notes]))
+    roots = [int(codes["accompaniment"][0, int(25 * (c.start + c.end) / 2)] - 1) // len(QUALITIES) for c in made.chords]
+    names = [c.name for c in made.chords]
+    assert len(set(zip(roots, names, strict=True))) == len(set(names))  # one name, one root
+
+
+def test_a_share_of_the_codes_is_jittered() -> None:
+    before = song("a", 2000, MIXED)
+    after = jittered(before, MIXED, 0.2, seed=0)
+    check_song(MIXED, after, "jittered")
+    for stream in MIXED.streams:
+        for old, new, size in zip(
+            before.tokens[stream.name], after.tokens[stream.name], stream.codebook_sizes, strict=True
+        ):
+            assert np.mean(old != new) == pytest.approx(0.2 * (1 - 1 / size), abs=0.03)
+    again = jittered(before, MIXED, 0.2, seed=0)
+    assert all(np.array_equal(after.tokens[name], again.tokens[name]) for name in after.tokens)
+    other = jittered(replace(before, id="b"), MIXED, 0.2, seed=0)
+    assert any(not np.array_equal(after.tokens[name], other.tokens[name]) for name in after.tokens)
+
+
+def test_splits_are_of_the_song_and_of_the_stated_sizes() -> None:
+    splits = [split_of(seed) for seed in range(2400)]
+    assert splits.count("validation") == pytest.approx(200, abs=50)
+    assert splits.count("test") == pytest.approx(400, abs=70)

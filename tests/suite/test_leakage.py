@@ -1,0 +1,152 @@
+"""Leakage: the levels are what they say, equal sounds have equal tokens, gaps are named, a stopped run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from duotok.cli.main import app
+from duotok.codec.duotok import DuoTok
+from duotok.errors import AudioError, ConfigError
+from duotok.evaluation.results import read_cells
+from duotok.separation import ChunkedSeparator
+from duotok.suite.leakage import experiment as leakage
+from duotok.suite.leakage.figure import draw
+from duotok.suite.leakage.measure import chance_share, equal_share, keep, kept, measure
+from duotok.suite.leakage.statistics import unigram_rows
+from duotok.suite.leakage.stems import DIRECT, TRUE, leaked, open_separators, variants
+from duotok.suite.leakage.table import figures_of
+from duotok.suite.true_stems import stretches, true_songs
+
+CALL = ["--set", "seconds=2", "--set", "levels=[-20]"]
+
+
+@pytest.fixture
+def stems() -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return {
+        "vocals": 0.2 * torch.randn(2, 48_000, generator=draw),
+        "accompaniment": 0.1 * torch.randn(2, 48_000, generator=draw),
+    }
+
+
+def test_the_other_track_is_as_soft_as_it_says(stems: dict[str, torch.Tensor]) -> None:
+    made = leaked(stems, -20.0)
+    for track, other in (("vocals", "accompaniment"), ("accompaniment", "vocals")):
+        rest = made[track] - stems[track]
+        level = 10 * torch.log10(rest.square().mean() / stems[other].square().mean())
+        assert float(level) == pytest.approx(-20.0, abs=1e-3)
+
+
+def test_shares() -> None:
+    codes = torch.tensor([[1, 2, 3, 4], [1, 1, 1, 1]])
+    assert equal_share(codes, codes) == 1.0
+    assert equal_share(codes, torch.tensor([[1, 2, 0, 0, 9], [1, 1, 1, 1, 9]])) == 0.75
+    assert chance_share(codes) == 0.5, "the second codebook never changes"
+
+
+def test_true_stems_are_their_own_reference(model: DuoTok, stems: dict[str, torch.Tensor]) -> None:
+    other = {track: torch.randn(2, 48_000) * 0.1 for track in stems}
+    found = measure(model, "song", "0", stems, [(TRUE, stems), ("same", stems), ("other", other)], decode=False)
+    values = {(row.measure, row.track): row.value for row in found.rows}
+    assert values["equal.same", "vocals"] == values["equal.same", "accompaniment"] == 1.0
+    assert float(values["equal.other", "vocals"] or 0) < 1.0
+    assert not any(name == "equal.true" for name, _ in values)
+
+
+def test_a_condition_that_fails_is_named_and_stops_no_other(model: DuoTok, stems: dict[str, torch.Tensor]) -> None:
+    broken = AudioError("separator: out of order")
+    found = measure(model, "song", "0", stems, [(TRUE, stems), ("broken", broken), ("same", stems)], decode=False)
+    assert {row.reason for row in found.rows if row.measure == "equal.broken"} == {"separator: out of order"}
+    assert any(row.measure == "equal.same" and row.value == 1.0 for row in found.rows)
+
+
+def test_the_mix_goes_in_beside_silence_as_the_accompaniment(stems: dict[str, torch.Tensor]) -> None:
+    made = dict(variants(stems, (), ()))
+    direct = made[DIRECT]
+    assert isinstance(direct, dict) and not direct["vocals"].any()
+    assert torch.equal(direct["accompaniment"], stems["vocals"] + stems["accompaniment"])
+
+
+def test_separators_that_do_not_open_are_gaps() -> None:
+    found, gaps = open_separators(["mini", "bs-roformer"])
+    assert [separator.name for separator in found] == ["mini"] and isinstance(found[0].separator, ChunkedSeparator)
+    assert "needs weights" in gaps["bs-roformer"]
+    with pytest.raises(ConfigError, match="no separator 'minni'"):
+        open_separators(["minni"])
+
+
+def test_what_is_kept_comes_back(tmp_path: Path, model: DuoTok, stems: dict[str, torch.Tensor]) -> None:
+    found = measure(model, "song", "0", stems, [(TRUE, stems)], decode=False)
+    keep(tmp_path / "a", found)
+    again = kept(tmp_path / "a")
+    assert again is not None and again.rows == found.rows
+    assert torch.equal(again.codes[TRUE]["vocals"], found.codes[TRUE]["vocals"])
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:-3])
+    assert kept(tmp_path / "a") is None and kept(tmp_path / "b") is None
+
+
+def test_the_unigram_cost_is_learned_from_other_songs(model: DuoTok) -> None:
+    size = model.codebook_sizes[0]
+    one, two = torch.zeros(1, 50, dtype=torch.int32), torch.full((1, 50), 3, dtype=torch.int32)
+
+    def cost(codes: torch.Tensor, other: torch.Tensor) -> float:
+        parts = {(name, ""): {TRUE: {"vocals": c, "accompaniment": c}} for name, c in (("a", codes), ("b", other))}
+        rows = unigram_rows(model, parts)
+        return next(
+            row.value or 0.0 for row in rows if (row.measure, row.track, row.item) == ("unigram.true", "vocals", "a")
+        )
+
+    assert cost(one, one) < 0.5 < 1 < cost(one, two), (
+        f"codes of {size} that the other song never has cost more than log2 V"
+    )
+
+
+def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
+    store = tmp_path / "store"
+    call = ["eval", "leakage", f"tiny={bundle}", "--data", f"songs={songs}", "--limit", "2", "-o", str(store), *CALL]
+    picture = tmp_path / "leakage.svg"
+    call += ["--separator", f"mini={bundle}", "--picture", str(picture)]
+    plan = CliRunner().invoke(app, [*call, "--dry-run"])
+    assert plan.exit_code == 0 and "tiny: 2 songs to measure" in plan.stdout and not store.exists()
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    assert "| tiny | other track at -20 dB |" in done.stdout and "| tiny | separated by mini |" in done.stdout
+    assert b"<svg" in picture.read_bytes()
+    (cell,), problems = read_cells(store)
+    assert not problems
+    figures = figures_of(cell)
+    assert figures["equal", "leak-20", "vocals"].n == 2 and figures["mel", "direct", "mix"].mean is not None
+    with pytest.raises(ConfigError, match=r"\.png or \.svg"):
+        draw([cell], tmp_path / "again.pdf")
+    picture.write_bytes(b"somebody's")
+    assert CliRunner().invoke(app, call).exit_code == 1, "a picture that is not ours stays"
+
+
+def test_a_stopped_run_goes_on_at_the_next_song(
+    tmp_path: Path, songs: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = leakage.LeakageConfig(seconds=2, levels=(-20.0,), decode=False)
+    opened = leakage.open_experiment(f"songs={songs}", [f"tiny={bundle}"], [f"mini={bundle}"], [], [], 2, settings)
+    true, calls = leakage.measure, []
+
+    def stop_at_second(codec: DuoTok, song: str, *rest: object) -> object:
+        calls.append(song)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return true(codec, song, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(leakage, "measure", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        leakage.run(opened, tmp_path, lambda _: None)
+    assert [len(rest) for rest in leakage.todo(opened, tmp_path).values()] == [1]
+    leakage.run(opened, tmp_path, lambda _: None)
+    assert len(calls) == 3 and calls[1] == calls[2]
+
+
+def test_stretches_are_those_of_the_song(songs: Path) -> None:
+    (song,) = true_songs(f"songs={songs}", limit=1)
+    assert [start for start, _ in stretches(song, 0.5, 3)] == [0.25, 0.75, 1.25]

@@ -1,0 +1,168 @@
+"""Matched decoders: the rule of rates, that only the condition differs, that controls stand where they must, resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from duotok.cli.main import app
+from duotok.codec.duotok import DuoTok
+from duotok.errors import ConfigError
+from duotok.evaluation.results import read_cells
+from duotok.renderer.dit import DiTConfig
+from duotok.suite.matched.experiment import CEILING, IDEAL, contestants
+from duotok.suite.matched.material import Material, embeddings_of, ideal, shuffled
+from duotok.suite.matched.rate import at_latent_rate, slots_of
+from duotok.suite.matched.stage import MatchedConfig, MatchedStage
+from duotok.training.engine import train
+
+DIT = {
+    "condition_dim": 16, "condition_width": 8, "condition_kernel": 3, "width": 16, "heads": 2, "blocks": 1, "ffn_ratio": 2.0,
+    "conv_kernel": 3, "time_dim": 16, "attention_window": 8, "latent_dim": 4,
+}  # fmt: skip
+
+
+def config(**changes: object) -> MatchedConfig:
+    values = {
+        "dit": DiTConfig(**DIT),
+        "steps": 4,
+        "batch_size": 4,
+        "crop_frames": 8,
+        "warmup": 1,
+        "device": "cpu",
+        "log_every": 100,
+    }
+    return MatchedConfig.model_validate({**values, **changes})
+
+
+def materials(width: int, seed: int, count: int = 3, latents: Tensor | None = None) -> list[Material]:
+    draw = torch.Generator().manual_seed(seed)
+    fixed = torch.Generator().manual_seed(99)
+    every = torch.randn(count, 40, 4, generator=fixed) if latents is None else latents
+    return [Material(f"song {n}", every[n], torch.randn(40, width, generator=draw)) for n in range(count)]
+
+
+# -- the rule of rates -------------------------------------------------------------------------------------------------
+
+
+def test_tokens_of_25_and_50_hz_are_repeated_and_taken() -> None:
+    vectors = torch.randn(4, 3)
+    assert torch.allclose(at_latent_rate(vectors, 25.0, 8), vectors.repeat_interleave(2, 0))
+    assert torch.allclose(at_latent_rate(vectors, 50.0, 4), vectors)
+    assert torch.allclose(at_latent_rate(vectors, 100.0, 2), vectors.reshape(2, 6)), "two slots side by side"
+
+
+@pytest.mark.parametrize("rate", [12.5, 40.0, 44_100 / 512, 75.0, 150.0])
+def test_a_slot_is_the_mean_over_its_time(rate: float) -> None:
+    """Against the same on a grid of 10,000 points a second."""
+    seconds, frames = 0.4, 20
+    vectors = torch.randn(int(rate * seconds) + 2, 2)
+    slots = slots_of(rate)
+    found = at_latent_rate(vectors, rate, frames).reshape(frames * slots, 2)
+    points = (torch.arange(40_000 * slots, dtype=torch.float64) + 0.5) / (100_000 * slots)
+    fine = vectors[(points * rate).long().clamp_max(len(vectors) - 1)]
+    assert torch.allclose(found, fine.reshape(frames * slots, -1, 2).mean(1), atol=5e-3)
+
+
+def test_the_end_is_held_and_a_rate_must_be_one() -> None:
+    found = at_latent_rate(torch.tensor([[1.0], [3.0]]), 25.0, 7)
+    assert found[:, 0].tolist() == [1, 1, 3, 3, 3, 3, 3]
+    with pytest.raises(ConfigError):
+        slots_of(0.0)
+
+
+# -- what differs between tokenizers -----------------------------------------------------------------------------------
+
+
+def test_two_tokenizers_differ_in_their_condition_alone() -> None:
+    one, other = (
+        MatchedStage(config(), "vocals", materials(width, seed), materials(width, seed, 1))
+        for width, seed in ((6, 1), (10, 2))
+    )
+    for (name, a), (_, b) in zip(
+        one.decoder.dit.state_dict().items(), other.decoder.dit.state_dict().items(), strict=True
+    ):
+        assert torch.equal(a, b), f"{name} starts from the same values"
+    for step in (0, 3):
+        a, b = one.batch(step, range(4)), other.batch(step, range(4))
+        assert a["condition"].shape != b["condition"].shape
+        for name in ("latents", "times", "lengths"):
+            assert torch.equal(a[name], b[name]), f"{name} of step {step}"
+        assert a["ids"] == b["ids"] and torch.equal(one.seeds(step, range(4)), other.seeds(step, range(4)))
+    assert sum(p.numel() for p in one.decoder.dit.parameters()) == sum(
+        p.numel() for p in other.decoder.dit.parameters()
+    )
+
+
+def test_the_scale_of_embeddings_gives_no_tokenizer_an_advantage() -> None:
+    loud = [Material(m.song, m.latents, 100 * m.condition + 7) for m in materials(6, 1)]
+    one, other = (MatchedStage(config(), "vocals", each, each[:1]) for each in (materials(6, 1), loud))
+    a, b = (s.losses({**s.batch(0, range(4)), "seeds": s.seeds(0, range(4))}, 0)["loss"] for s in (one, other))
+    assert float(a) == pytest.approx(float(b), rel=1e-4)
+
+
+def test_an_ideal_condition_is_better_and_a_shuffled_one_worse(tmp_path: Path) -> None:
+    """Latents that follow the condition: in order, in a random order, and half of them."""
+    source = torch.randn(6, 40, 4)
+    condition = {"ideal": source, "half": source[..., :2], "shuffled": source[:, torch.randperm(40)]}
+    losses = {}
+    for name, values in condition.items():
+        songs = [Material(f"song {n}", source[n], values[n]) for n in range(6)]
+        stage = MatchedStage(
+            config(steps=25, lr=2e-2, held_out_every=1000, save_every=1000, ema=0.9), "vocals", songs[:5], songs[:5]
+        )
+        losses[name] = train(stage, tmp_path / name)["loss"]
+    assert losses["ideal"] < losses["half"] < losses["shuffled"]
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    def stage() -> MatchedStage:
+        return MatchedStage(config(), "vocals", materials(6, 1), materials(6, 1, 1))
+
+    whole = train(stage(), tmp_path / "whole")
+    train(stage(), tmp_path / "parts", stop_after=2)
+    assert train(stage(), tmp_path / "parts") == whole
+
+
+def test_controls_are_made_of_the_first_tokenizer_and_of_the_true_sound(model: DuoTok) -> None:
+    names = [c.name for c in contestants({"tiny": model}, controls=True)]
+    assert names == ["tiny", "shuffled: tiny", IDEAL, CEILING]
+    sounds = {track: torch.randn(2, 48_000) * 0.1 for track in ("vocals", "accompaniment")}
+    plain, rate = embeddings_of(model)(sounds)
+    turned, same_rate = shuffled(embeddings_of(model))(sounds)
+    assert rate == same_rate == 25.0 and not torch.equal(plain["vocals"], turned["vocals"])
+    assert torch.equal(plain["vocals"].sort(0).values, turned["vocals"].sort(0).values)
+    mel, rate = ideal(sounds)
+    assert rate == 100.0 and mel["vocals"].shape == (100, 128)
+
+
+def test_a_condition_of_odd_width_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be even"):
+        MatchedStage(config(dit=DiTConfig(**{**DIT, "condition_dim": 15})), "vocals", materials(6, 1), materials(6, 1))
+
+
+def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
+    shape = {key: value for key, value in DIT.items() if key != "latent_dim"}
+    call = [
+        "eval", "matched-decoder", f"tiny={bundle}", "--data", f"songs={songs}", "--limit", "6", "--autoencoder",
+        str(bundle), "-o", str(tmp_path / "store"), "--set", "seconds=1", "--set", "training.steps=2", "--set",
+        "training.batch_size=2", "--set", "training.crop_frames=8", "--set", "training.sample_steps=1", "--set",
+        "training.device=cpu", *(part for key, value in shape.items() for part in ("--set", f"training.dit.{key}={value}")),
+    ]  # fmt: skip
+    plan = CliRunner().invoke(app, [*call, "--dry-run"])
+    assert plan.exit_code == 0 and "tiny: not measured yet" in plan.stdout and not (tmp_path / "store").exists(), (
+        plan.output
+    )
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    cells, problems = read_cells(tmp_path / "store")
+    assert not problems and [cell.inputs.tokenizer for cell in cells] == [CEILING, IDEAL, "shuffled: tiny", "tiny"]
+    assert all(row.value is not None or row.reason for cell in cells for row in cell.rows)
+    mels = {c.inputs.tokenizer: [r.value for r in c.rows if r.measure == "mel" and r.track == "vocals"] for c in cells}
+    assert all(len(values) == 1 and all(value is not None for value in values) for values in mels.values()), mels
+    again = CliRunner().invoke(app, call)
+    assert again.stdout == done.stdout and "not measured" not in again.output, "everything is read"

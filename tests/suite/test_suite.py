@@ -1,0 +1,141 @@
+"""`duotok eval all`: a suite in one file, and what the commands print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.comparison.test_run import Toy, setup
+from tests.suite.fakes import HERE, Steps, pair
+from typer.testing import CliRunner, Result
+
+from duotok.cli.main import app
+from duotok.errors import ConfigError, MetricError
+from duotok.evaluation.results import read_cells
+from duotok.evaluation.systems import CodecSystem, SystemConfig, open_system
+from duotok.suite import predictability, units
+from duotok.suite import run as suite
+from duotok.suite.config import load_suite
+
+SUITE: dict[str, Any] = {
+    "songs": {"folder": "songs", "seconds": 1.0, "separator": "none"},
+    "tokenizers": {"ours": {"model": "fake"}, "the sound itself": "original"},
+    "instruments": {
+        "reconstruction": {"names": ["mel"]},
+        "stability": {"cases": ["again", "other_song"]},
+        "usage": None,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units run in this process, and `fake` is a tokenizer."""
+
+    def opened(config: SystemConfig) -> Any:
+        return CodecSystem(Steps(), config.name) if config.model == "fake" else open_system(config)
+
+    units._system.cache_clear()
+    monkeypatch.setattr(units, "open_system", opened)
+    monkeypatch.setattr(suite, "open_system", opened)
+    monkeypatch.setattr(suite, "LocalEngine", lambda workers, apart: HERE)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    for n in range(2):
+        pair(tmp_path / "songs", f"song{n}", seed=n)
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(SUITE))
+    return path
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_all_instruments_on_all_tokenizers(written: Path, tmp_path: Path) -> None:
+    command = ("eval", "all", "-c", written, "-o", tmp_path / "store")
+    planned = json.loads(run(*command, "--dry-run", "--json").stdout)
+    assert [(t["tokenizer"], t["instrument"], t["songs"]) for t in planned["todo"]] == [
+        (name, instrument, 2)
+        for name in ("ours", "the sound itself")
+        for instrument in ("reconstruction", "stability", "usage")
+    ]
+    assert not (tmp_path / "store").exists()
+    result = run(*command)
+    assert result.exit_code == 0, result.stderr
+    for told in (
+        "# Reconstruction",
+        "# Stability",
+        "# Usage",
+        "| ours | 1.60 |",
+        "the sound itself has no tokens",
+        "| 1.000 |",
+    ):
+        assert told in result.stdout, told
+    assert "nan" not in result.stdout.lower() and "|  |" not in result.stdout
+    cells, problems = read_cells(tmp_path / "store")
+    assert len(cells) == 6 and problems == []
+    again = json.loads(run(*command, "--json", "--set", "songs.limit=2").stdout)
+    assert [s["mean"] for s in again["summaries"] if s["measure"] == "again" and s["tokenizer"] == "ours"] == [1.0, 1.0]
+    assert {c["created"] for c in again["cells"]} == {c.created for c in cells}  # nothing was measured again
+
+
+def test_suites_that_cannot_be(written: Path, tmp_path: Path) -> None:
+    for change, told in (
+        ({"instruments": {"tagging!": {}}}, "instrument 'tagging!' does not exist"),
+        ({"instruments": {"stability": {"case": ["again"]}}}, "instrument 'stability': settings case; it has cases"),
+        ({"tokenizers": {}}, "tokenizers"),
+        ({"songs": {"folder": "nowhere"}}, "no such folder"),
+        ({"songs": {"folder": "songs", "lengths": 3}}, "unknown key 'songs.lengths'"),
+    ):
+        written.write_text(yaml.safe_dump({**SUITE, **change}))
+        with pytest.raises(ConfigError, match=told):
+            load_suite(written, tmp_path / "store")
+    written.write_text(yaml.safe_dump({**SUITE, "tokenizers": {"a": "missing-bundle"}}))
+    result = run("eval", "all", "-c", written, "-o", tmp_path / "store")
+    assert result.exit_code == 1 and "missing-bundle" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_language_models_join_the_store(tmp_path: Path) -> None:
+    toy, store, lines = Toy(), tmp_path / "store", list[str]()
+    path = setup(tmp_path, corruption={"shifts": [1.0], "ratios": []})
+    fine, coarse = predictability.study(path, store, lines.append, runner=toy)
+    assert [row.value for row in fine.rows if row.measure == "parallel.cnbpt"] == pytest.approx([0.5] * 21)
+    assert {(r.track, r.item) for r in coarse.rows if r.measure == "vocals-to-accompaniment.cnbpt"} == {
+        (track, f"song{n}") for track in ("accompaniment", "average") for n in range(2, 9)
+    }
+    assert fine.about["values"]["parallel"]["average.cnbpt"][0] == pytest.approx(0.5)
+    assert fine.about["corruption"]["vocals-to-accompaniment"]["mismatch"] is not None and fine.about["songs"] == 7
+    trained = len(toy.runs)
+    predictability.study(path, store, lines.append, runner=toy)
+    assert len(toy.runs) == trained and [c.inputs.instrument for c in read_cells(store)[0]] == ["lm", "lm"]
+    assert all(line.endswith("done") for line in predictability.todo(path, store))
+    with pytest.raises(MetricError, match="lacks song"):
+        predictability.study(setup(tmp_path / "odd", lambda songs: songs[1:]), store, lines.append, runner=toy)
+
+
+def test_commands_for_one_instrument(written: Path, tmp_path: Path) -> None:
+    options = ("--songs", written.parent / "songs", "-o", tmp_path / "store", "--seconds", "1", "--separator", "none")
+    done = run(
+        "eval",
+        "reconstruction",
+        "ours=fake",
+        "original",
+        *options,
+        "--measure",
+        "mel",
+        "--keep-audio",
+        tmp_path / "kept",
+    )
+    assert done.exit_code == 0 and "| original | - | 0.000 |" in done.stdout, done.stderr
+    assert (tmp_path / "kept" / "ours" / "mix.scp").is_file() and "for VERSA: 9 lists" in done.stderr
+    done = run("eval", "stability", "ours=fake", *options, "--case", "again", "--json")
+    assert [s["mean"] for s in json.loads(done.stdout)["summaries"]] == [1.0, 1.0]
+    assert len(read_cells(tmp_path / "store")[0]) == 3
+    wrong = run("eval", "stability", "ours=fake", *options, "--case", "agian")
+    assert wrong.exit_code == 1 and "case 'agian' does not exist" in wrong.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.report.stores import FACTS, HASH, MEL, cell, fill, listening, study
+from tests.report.stores import DATA, FACTS, HASH, MEL, cell, fill, listening, study
 from typer.testing import CliRunner
 
 from duotok.audio.io import write as write_sound
@@ -20,7 +20,7 @@ from duotok.audio.loudness import integrated_loudness
 from duotok.cli.main import app
 from duotok.comparison.study import Result
 from duotok.evaluation.intervals import Interval
-from duotok.evaluation.results import Inputs, files_of, write_cell
+from duotok.evaluation.results import Inputs, Measure, files_of, write_cell
 from duotok.evaluation.summaries import summarise
 from duotok.report import figures
 from duotok.report import players as hearing
@@ -176,12 +176,12 @@ def test_the_page_needs_nothing_else_and_markdown_says_the_same(report: Report, 
     assert "url(" not in page and "@import" not in page and "fetch(" not in page
     write(report, [tmp_path / "r.html", tmp_path / "r.md"])
     text = (tmp_path / "r.md").read_text()
-    plain = text.replace("\\", "")
+    plain, shown = text.replace("\\", ""), html.unescape(page)
     for table in (*(p for p in report.parts if isinstance(p, Table)), *report.instruments, *report.provenance):
         for row in table.rows:
             whose = [row.whose] if table.papers else []
             assert f"| {' | '.join([row.name, *whose, *row.cells])} |" in plain, (table.key, row.name)
-            assert all(c.partition(" [")[0].strip("`") in html.unescape(page) for c in row.cells)
+            assert all(c.partition(" [")[0].strip("`") in shown for c in row.cells)
     assert made_before(tmp_path / "r.md") and made_before(tmp_path / "r.html") and MARK in page
     levels = [int(level) for level in re.findall(r"<h(\d)", page)]
     assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels)), "no level is skipped"
@@ -240,6 +240,24 @@ def test_settings_of_the_tokenizer_keep_no_one_out(tmp_path: Path) -> None:
     assert [len(found.of(name)) for name in ("leakage", "stability")] == [2, 1]
 
 
+def test_leakage_is_a_figure_of_its_own_where_it_was_measured(tmp_path: Path, undrawn: None, report: Report) -> None:
+    measures = [Measure(f"{figure}.leak{level}", "as named") for figure in ("equal", "mel") for level in (-40, -10)]
+    write_cell(tmp_path, cell("ours", "leakage", [*measures, Measure("equal.mini", "separated")], TRACKS))
+    sources = gather([tmp_path])
+    (picture,) = [part for part in make(sources, "").parts if part.key == "leakage"]
+    assert isinstance(picture, Picture) and len(picture.panels) == 4
+    means = sources.found("leakage")
+    first, last = (means["ours", f"equal.leak{level}", "vocals"].mean for level in (-40, -10))
+    assert picture.panels[0].alt == f"ours: {first:.3g}  at -40, {last:.3g} at -10"
+    assert "leakage" not in [part.key for part in report.parts]
+
+
+def test_an_anchor_has_no_tokens(tmp_path: Path, undrawn: None) -> None:
+    write_cell(tmp_path, cell("opus", "reconstruction", [MEL], ["mix"], about={"anchor": True, "data": DATA}))
+    (row,) = tables_of(make(gather([tmp_path]), ""))["table-1"].ours
+    assert row.cells[:6] == ("no tokens", "no tokens", "–", "no tokens", "no tokens", "no tokens")
+
+
 def test_a_study_comes_from_the_store_as_from_its_folder(tmp_path: Path) -> None:
     study(tmp_path / "study")
     table = json.loads((tmp_path / "study" / "table.json").read_text())
@@ -260,7 +278,7 @@ def sounds(folder: Path, songs: int = 2) -> None:
     draw = torch.Generator().manual_seed(0)
     for i in range(songs):
         for place, (system, gain) in enumerate({ORIGINAL: 0.1, "ours": 0.4, "theirs": 0.02}.items()):
-            quiet = torch.randn(1, 9 * 48_000, generator=draw) * gain
+            quiet = torch.randn(1, 4 * 48_000, generator=draw) * gain
             quiet[:, : 48_000 * (1 + place // 9)] *= 0.01
             write_sound(folder / system / "vocals" / f"song{i}.wav", quiet, 48_000)
 
@@ -313,14 +331,12 @@ def test_the_command(folders: tuple[Path, Path, Path], tmp_path: Path, undrawn: 
 
 def test_pictures_show_the_numbers_and_are_the_same_twice(report: Report) -> None:
     found = {part.key: part for part in report.parts if isinstance(part, Picture)}
-    assert list(found) == ["figure-1", "figure-3", "figure-4", "figure-6"] and not any(
-        p.missing for p in found.values()
-    )
+    assert list(found) == ["figure1", "figure3", "figure4", "figure6"] and not any(p.missing for p in found.values())
     assert [len(p.panels) for p in found.values()] == [2, 4, 2, 4]
     assert all(panel.svg.startswith(b"<?xml") and panel.alt for p in found.values() for panel in p.panels)
     mel = next(r for r in tables_of(report)["table-1"].ours if r.name == "ours")
-    assert f"ours: cnBPT {mel.cells[5][:5]}, mel {mel.cells[6][:5]}" in found["figure-1"].panels[0].alt
-    assert "DuoTok: 17.3 percent" in found["figure-3"].panels[-1].alt
+    assert f"ours: cnBPT {mel.cells[5][:5]}, mel {mel.cells[6][:5]}" in found["figure1"].panels[0].alt
+    assert "DuoTok: 17.3 percent" in found["figure3"].panels[-1].alt
     bar = Bar("ours", "ours", Interval(0.5, 0.4, 0.7))
     assert bars([bar], "cost (%)") == bars([bar], "cost (%)") != bars([replace(bar, name="theirs")], "cost (%)")
     assert all(row.whose != PAPER for table in report.instruments for row in table.rows)

@@ -14,13 +14,17 @@ from duotok.report.predictability import AVERAGE, COMPARE, FILL, PARALLEL, runs
 from duotok.report.sources import Sources
 from duotok.report.studies import Figures, Point
 from duotok.report.tables import MIX, RECONSTRUCTION, SONGS, Use, uses
+from duotok.tracks import TRACKS
 
+LEAKAGE = "leakage"
+LEAK = re.compile(r"(equal|mel)\.leak(-?[0-9.]+)")
 AMOUNT = re.compile(r"(shift|mask) ([0-9.]+)( s|%)")
 
 
 def figures(sources: Sources) -> list[Picture]:
-    """The paper's figures, in its order."""
-    return [figure_1(sources), figure_3(sources), figure_4(sources), figure_6(sources)]
+    """The paper's figures, in its order, and one of leakage where it was measured."""
+    found = [figure_1(sources), figure_3(sources), figure_4(sources), figure_6(sources)]
+    return [*found, leakage(sources)] if sources.of(LEAKAGE) else found
 
 
 def figure_1(sources: Sources) -> Picture:
@@ -35,7 +39,7 @@ def figure_1(sources: Sources) -> Picture:
     panels = [Panel("measured here", plane(dots, *axes), _said(dots))] if dots else []
     panels.append(Panel("the paper's", plane(theirs, *axes), _said(theirs)))
     return Picture(
-        "figure-1", "Figure 1: predictability against fidelity", tuple(panels),
+        "figure1", "Figure 1: predictability against fidelity", tuple(panels),
         ("Best is the lower left corner. The numbers stand in Table 1: cnBPT, and mel distance at 24 kHz; the paper's mel distance is at "
          "each codec's own rate.",),
         COMPARE,
@@ -63,7 +67,7 @@ def figure_3(sources: Sources) -> Picture:
     if "mismatch" not in columns:
         columns.append("mismatch")
         rows = [Row(row.name, (*row.cells, NOT_MEASURED)) for row in rows]
-    printed = [(of["model"], of["mismatch"]) for of in paper()["figure-3"]]
+    printed = [(of["model"], of["mismatch"]) for of in paper()["figure3"]]
     theirs = [
         Row(name, ("vocals-to-accompaniment", *(f"+{value}" if c == "mismatch" else NONE for c in columns)), PAPER)
         for name, value in printed
@@ -76,11 +80,11 @@ def figure_3(sources: Sources) -> Picture:
         )
     )
     numbers = Table(
-        "figure-3-numbers", "Figure 3 in numbers: change of the target's cnBPT in percent",
+        "figure3-numbers", "Figure 3 in numbers: change of the target's cnBPT in percent",
         ("tokenizer", "protocol", *columns), (*rows, *theirs),
     )  # fmt: skip
     return Picture(
-        "figure-3", "Figure 3: what a corrupted source costs", tuple(panels),
+        "figure3", "Figure 3: what a corrupted source costs", tuple(panels),
         ("Change of the target track's cnBPT, in percent, when the source track is shifted, when frames of it are replaced, and when it is "
          "another song's (paper, equation 8). A tokenizer whose language model does not listen to the source costs nothing: that says "
          "something about the model first.",),
@@ -140,11 +144,11 @@ def figure_4(sources: Sources) -> Picture:
                 for p in points
             ]
     numbers = Table(
-        "figure-4-numbers", "Figure 4 in numbers: cnBPT of the same tokens, by context",
+        "figure4-numbers", "Figure 4 in numbers: cnBPT of the same tokens, by context",
         ("tokenizer", "protocol", "context", "cnBPT", "change against the shortest"), tuple(rows),
     )  # fmt: skip
     return Picture(
-        "figure-4", "Figure 4: predictability against context", tuple(panels),
+        "figure4", "Figure 4: predictability against context", tuple(panels),
         ("The same stretches at the end of each window are scored with more and more music before them.",
          "The paper's curves are a picture; its text prints no number of them, so there is nothing to put beside ours."),
         "",
@@ -169,7 +173,7 @@ def figure_6(sources: Sources) -> Picture:
     ]  # fmt: skip
     panels = [*_use_panels(ours, "measured here"), *_use_panels(theirs, "the paper's")]
     return Picture(
-        "figure-6", "Figure 6: utilization and entropy of the codebooks", tuple(panels),
+        "figure6", "Figure 6: utilization and entropy of the codebooks", tuple(panels),
         ("The upright line at a bar is what ideal, uniform codes would show in as many tokens: a bar that reaches it is full. The numbers "
          "stand in Table 11; of several codebooks of a stream, the mean.",),
         f"{SONGS} How many tokens the paper counted is not said.",
@@ -198,3 +202,24 @@ def _use_panels(found: list[Use], whose: str) -> list[Panel]:
         said = "; ".join(f"{bar.name}: {bar.value.value:.3f}" for bar in shown_bars)
         panels.append(Panel(f"{title}, {whose}", bars(shown_bars, title, ".3f", most=1.0), said))
     return panels
+
+
+def leakage(sources: Sources) -> Picture:
+    """What some of the other track in each stem does to codes and sound. The paper names it as its first limitation and draws nothing."""
+    lines: dict[tuple[str, str], dict[str, list[tuple[float, Interval]]]] = {}
+    for (tokenizer, measure, track), summary in sources.found(LEAKAGE).items():
+        match = LEAK.fullmatch(measure)
+        if match and summary.mean is not None and track in TRACKS:
+            point = (float(match[2]), summary.interval or exact(summary.mean))
+            lines.setdefault((match[1], track), {}).setdefault(tokenizer, []).append(point)
+    titles = {"equal": "codes equal to those of true stems", "mel": "mel distance to the true track"}
+    panels = []
+    for (figure, track), of in sorted(lines.items(), key=lambda item: (item[0][0], TRACKS.index(item[0][1]))):
+        drawn = [Curve(name, sorted(points, key=lambda point: point[0])) for name, points in of.items()]
+        svg = curves(drawn, "the other track in the stem (dB)", titles[figure])
+        panels.append(Panel(f"{titles[figure]}, {track}", svg, _ends(drawn, "")))
+    return Picture(
+        LEAKAGE, "Leakage: what the other track in a stem does", tuple(panels),
+        ("Each true stem with the other track added, so many decibels softer than it is in the song. Stems of separators, and the mix without "
+         "any, stand in the table of everything that was measured.",),
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from duotok.pages import rendering
 from duotok.pages.rendering import data_uri
 from duotok.report import details
 from duotok.report.content import Picture, Table
-from duotok.report.figures import figures
+from duotok.report.figures import LEAKAGE, figures
 from duotok.report.markdown import as_markdown
 from duotok.report.players import Heard, players
 from duotok.report.sources import Sources
@@ -53,10 +53,12 @@ def make(sources: Sources, command: str) -> Report:
     for table in made:
         parts.append(table)
         # Each figure follows the table that its numbers stand in; those without one follow the paper's order.
-        if after := {"table-1": "figure-1", "table-6": "figure-3", "table-11": "figure-6"}.get(table.key):
+        if after := {"table-1": "figure1", "table-6": "figure3", "table-11": "figure6"}.get(table.key):
             parts.append(drawn[after])
         if table.key == "table-6":
-            parts.append(drawn["figure-4"])
+            parts.append(drawn["figure4"])
+    if LEAKAGE in drawn:
+        parts.append(drawn[LEAKAGE])
     return Report(
         tuple(parts), tuple(details.instruments(sources)), tuple(details.provenance(sources)), sources.problems,
         tuple(sources.tokenizers), tuple(dict.fromkeys(row.item for cell in sources.cells for row in cell.rows)), command,

@@ -26,7 +26,7 @@ class PaperTable:
 
 @lru_cache(maxsize=1)
 def paper() -> dict[str, PaperTable]:
-    """Every table, `table-1` to `table-11` and `figure-3`."""
+    """Every table, `table-1` to `table-11` and `figure3`."""
     # The base loader reads every number as the text that it is: 6.00 stays 6.00.
     values = yaml.load(FILE.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     return {

@@ -12,7 +12,7 @@ from duotok.report.studies import Figures, Study
 from duotok.tracks import TRACKS
 
 PARALLEL, AVERAGE = "parallel", "average"
-FILL = "`duotok eval lm COMPARISON -o FOLDER` and then `duotok report FOLDER`, or `lm: COMPARISON` in the file of `duotok eval all`"
+FILL = "`duotok eval lm`, or `lm:` in the file of `duotok eval all`"
 COMPARE = (
     "The paper's rows come from a Qwen2-1B that was trained and scored on its authors' songs, and from their tokenizers; model, songs and "
     "training are others here. Within the paper's rows, and within ours, they can be compared; one with the other they cannot."

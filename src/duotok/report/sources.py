@@ -69,6 +69,10 @@ class Sources:
         names = [cell.inputs.tokenizer for cell in self.cells]
         return list(dict.fromkeys([*names, *(name for study in self.studies for name in study.tokenizers)]))
 
+    def is_anchor(self, name: str) -> bool:
+        """Whether it is a control or a classical codec, which has no tokens."""
+        return any(cell.about.get("anchor") for cell in self.cells if cell.inputs.tokenizer == name)
+
     def facts(self, tokenizer: str) -> dict[str, Any]:
         """Rates, streams and kbit/s of a tokenizer, from whatever knows them."""
         for cell in self.cells:

@@ -33,6 +33,8 @@ from duotok.report.sources import Sources
 from duotok.tracks import TRACKS
 
 MIX = "mix"
+NO_TOKENS = "no tokens"
+"""Of an anchor, such as Opus."""
 RECONSTRUCTION, MATCHED, USAGE, TAGGING = "reconstruction", "matched-decoder", "usage", "tagging"
 PROBES = ("conformer", "se", "linear")
 """In the order in which one is taken for Table 1: the one of the paper's text first."""
@@ -56,7 +58,7 @@ def data_of(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         data = cell.about.get("data")
         if isinstance(data, dict):
-            text = f"{data['songs']} songs of {data['folder']}, {data['stretches']} stretches of {data['stretch']:g} s"
+            text = f"{_count(data['songs'], 'song')} of {data['folder']}, {_count(data['stretches'], 'stretch', 'es')} of {data['stretch']:g} s"
             if data.get("separated"):
                 text += f"; the stems of {data['separated']} were separated by {data['separator']}, and are what is compared with"
             lines.append(f"{cell.inputs.instrument.capitalize()}: {text} (data {cell.inputs.data_hash[:8]}).")
@@ -64,6 +66,10 @@ def data_of(cells: Sequence[Cell]) -> list[str]:
             where = f"{data}, " if data else ""
             lines.append(f"{cell.inputs.instrument.capitalize()}: {where}data {cell.inputs.data_hash[:8]}.")
     return list(dict.fromkeys(lines))
+
+
+def _count(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{'' if number == 1 else plural}"
 
 
 MEANS = "Means over songs; in brackets 95 % bootstrap intervals over songs, from six songs on."
@@ -102,14 +108,15 @@ def table_1(sources: Sources) -> Table:
         mel, own = found.get((name, "mel", MIX)), found.get((name, "mel_own_rate", MIX))
         if not (mel or own or name in tags or name in cnbpt):
             continue
-        interface = ["no tokens", "no tokens", NONE]
+        nothing = NO_TOKENS if sources.is_anchor(name) else NOT_MEASURED
+        interface = [NO_TOKENS, NO_TOKENS, NONE]
         if facts:
             kbps = facts["frame_rate"] * sum(bits(sizes) for sizes in facts["streams"].values()) / 1000
             interface = [f"{facts['frame_rate']:g} Hz", sizes_text(facts["streams"]), f"{kbps:.2f}"]
-        ap, auc = (shown(tagged(tags[name], f)) if name in tags else NOT_MEASURED for f in ("ap", "auc"))
-        rows.append(
-            Row(name, (*interface, ap, auc, shown(cnbpt.get(name, {}).get(f"{AVERAGE}.cnbpt")), told(mel), told(own)))
-        )
+        ap, auc = (shown(tagged(tags[name], f)) if name in tags else nothing for f in ("ap", "auc"))
+        found_bits = cnbpt.get(name, {}).get(f"{AVERAGE}.cnbpt")
+        bits_of = shown(found_bits) if found_bits else nothing
+        rows.append(Row(name, (*interface, ap, auc, bits_of, told(mel), told(own))))
     theirs = [
         Row(row.name, (f"{row.cells[0]} Hz", *row.cells[1:]), PAPER)
         for row in papers("table-1", ["rate", "", "kbps", "ap", "auc", "cnbpt", "", "mel"])

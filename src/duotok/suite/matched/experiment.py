@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from duotok.codec.contract import Codec
 from duotok.config import Config
 from duotok.errors import AudioError, ConfigError
 from duotok.evaluation.instrument import MIX, Song, facts_of
+from duotok.evaluation.intervals import Resampling, minimum_songs
 from duotok.records import SPLITS, Split
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.render import decode_blocks, frame_noise
@@ -203,8 +205,10 @@ def _splits(songs: Sequence[TrueSong]) -> list[list[str]]:
 
 
 def with_splits(songs: Sequence[TrueSong]) -> list[TrueSong]:
-    """The corpus's own splits where each has a song, otherwise about 60, 15 and 25 % of the songs, by a hash of their names."""
-    if {song.split for song in songs} == {*SPLITS}:
+    """The corpus's own splits where each has a song and the test enough for an interval; otherwise about 60, 15 and 25 % of the
+    songs, by a hash of their names."""
+    own = Counter(song.split for song in songs)
+    if all(own[split] for split in SPLITS) and own["test"] >= minimum_songs(Resampling().level):
         return list(songs)
     split_of = balanced({song.id: song.id for song in songs})
     return [TrueSong(song.id, split_of[song.id], song.files) for song in songs]

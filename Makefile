@@ -57,7 +57,7 @@ lm: $(BIN)/.dev      ## train a small language model on tokens of the bundled mo
 
 constraints: $(BIN)/.core  ## pin every library anew in constraints.txt, within constraints.in; all=1: to its newest version
 	$(PIP) install -q uv
-	$(BIN)/uv pip compile -q pyproject.toml --extra dev -c constraints.in --universal --python-version 3.11 \
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra perceptual -c constraints.in --universal --python-version 3.11 \
 	  --no-emit-index-url --custom-compile-command 'make constraints' $(if $(all),--upgrade) -o constraints.txt
 
 clean:

@@ -2,7 +2,7 @@
 
 Needs torchaudio, torchmetrics, auraloss, mir_eval, pesq and pystoi, which take long to import and are not installed for tests:
 
-    pip install torchaudio torchmetrics auraloss mir_eval 'duotok[eval]'
+    pip install torchaudio torchmetrics auraloss mir_eval 'duotok[eval,perceptual]'
     python -m benchmarks.reference_values > tests/evaluation/reference_values.json
 """
 
@@ -26,6 +26,7 @@ TIMES = {
     "late": ([0.5, 1.0, 1.5, 2.0], [0.54, 1.06, 1.55, 2.2]),
     "crowd": ([0.5, 0.53, 0.56, 1.0], [0.48, 0.52, 0.55, 0.6, 1.0, 1.02, 3.0]),
     "few": ([0.2, 0.4, 0.6], [0.41]),
+    "shared": ([0.5, 0.53, 1.0], [0.51, 1.4]),
 }
 """Seconds of onsets: reference and estimate."""
 

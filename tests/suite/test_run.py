@@ -236,7 +236,8 @@ def test_json_has_no_nan_and_every_reason(plan: Callable[..., Plan]) -> None:
 
 def test_names_of_systems() -> None:
     assert parse_system("dac=transformers:models/dac", 4).name == "dac"
-    assert open_system(parse_system("opus:12000")).name == "opus-12k"
+    opus = open_system(parse_system("opus:12000"))
+    assert opus.name == "opus-12k" and opus.about["kbps"] == 12
     t = torch.arange(9600) / 48_000
     low, high = torch.sin(2 * torch.pi * 500 * t), torch.sin(2 * torch.pi * 9000 * t)
     heard = open_system(parse_system("lowpass")).reconstruct(Song("a", {"mix": (low + high)[None]}))["mix"][0]

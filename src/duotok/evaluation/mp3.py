@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duotok.clock import SAMPLE_RATE
-from duotok.evaluation.opus import lag_of
 
 BLOCK = 1152
 
 
 def mp3(audio: Tensor, bit_rate: int = 128_000) -> Tensor:
-    """`[1 or 2, samples]` at 48 kHz through libmp3lame and back, equally long; its delay is found by cross-correlation and removed."""
+    """`[1 or 2, samples]` at 48 kHz through libmp3lame and back, equally long. The encoder's delay is in its packets, so the decoder
+    leaves it out."""
     layout = "stereo" if audio.shape[0] == 2 else "mono"
     sound: NDArray[np.float32] = audio.float().numpy()
     n = sound.shape[1]
@@ -33,6 +33,4 @@ def mp3(audio: Tensor, bit_rate: int = 128_000) -> Tensor:
     packets += encoder.encode(None)
     frames = [frame.to_ndarray() for packet in [*packets, None] for frame in decoder.decode(packet)]
     decoded = np.concatenate(frames, axis=1).astype(np.float32)
-    lag = lag_of(decoded.mean(0), sound.mean(0))
-    aligned = np.pad(decoded, ((0, 0), (0, n)))[:, lag : lag + n]
-    return torch.from_numpy(np.ascontiguousarray(aligned))
+    return torch.from_numpy(np.ascontiguousarray(decoded[:, :n]))

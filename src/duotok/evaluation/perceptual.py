@@ -31,7 +31,7 @@ def pesq(estimate: Tensor, target: Tensor, rate: int) -> float:
         from pesq import PesqError
         from pesq import pesq as measure
     except ImportError:
-        raise MissingExtraError("PESQ needs the package pesq: pip install 'duotok[eval]'") from None
+        raise MissingExtraError("PESQ needs the package pesq: pip install 'duotok[perceptual]'") from None
     a, b = _mono(estimate, target, rate, PESQ_RATE)
     if len(b) < PESQ_SHORTEST * PESQ_RATE:
         raise MetricError(f"PESQ has no answer for {len(b) / PESQ_RATE:.2f} s of sound; it needs {PESQ_SHORTEST:g} s")
@@ -67,7 +67,7 @@ def _visqol() -> Any:
     try:
         from visqol import VisqolApi
     except ImportError:
-        raise MissingExtraError("ViSQOL needs the package visqol-python: pip install 'duotok[eval]'") from None
+        raise MissingExtraError("ViSQOL needs the package visqol-python: pip install 'duotok[perceptual]'") from None
     api = VisqolApi()
     api.create(mode="audio")
     return api

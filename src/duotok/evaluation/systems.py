@@ -92,11 +92,13 @@ class CodecSystem:
 
 @dataclass(frozen=True)
 class AnchorSystem:
-    """A classical codec or a control, on each track alone. version: what its output depends on besides its name."""
+    """A classical codec or a control, on each track alone. version: what its output depends on besides its name; kbps: of one
+    track, as asked for; None for a control."""
 
     name: str
     code: Callable[[Tensor], Coded]
     version: str = ""
+    kbps: float | None = None
     sample_rate: int = SAMPLE_RATE
 
     @property
@@ -109,7 +111,8 @@ class AnchorSystem:
 
     @property
     def about(self) -> dict[str, Any]:
-        return {"model_id": self.name, "sample_rate": self.sample_rate, "anchor": True}
+        rate = {} if self.kbps is None else {"kbps": self.kbps}
+        return {"model_id": self.name, "sample_rate": self.sample_rate, "anchor": True, **rate}
 
     def reconstruct(self, song: Song) -> dict[str, Tensor]:
         return {track: self.code(sound).audio for track, sound in song.sounds.items()}
@@ -126,14 +129,18 @@ def open_system(config: SystemConfig) -> System:
         if setting and not (setting.isdigit() and 500 <= int(setting) <= 512_000):
             raise ConfigError(f"{config.model}: give bits a second, 500 to 512000, as in opus:{OPUS_BITS}")
         bits = int(setting or OPUS_BITS)
-        return AnchorSystem(config.name or f"opus-{bits / 1000:g}k", lambda sound: opus(sound, bits), _av_version())
+        return AnchorSystem(
+            config.name or f"opus-{bits / 1000:g}k", lambda sound: opus(sound, bits), _av_version(), bits / 1000
+        )
     if kind == "codec2":
         mode = setting or MODES[0]
         if mode not in MODES:
             raise ConfigError(f"{config.model}: give a mode, as in codec2:{MODES[0]}; there are {', '.join(MODES)}")
         if (here := ANCHORS["codec2"].here()) != "yes":
             raise ConfigError(f"codec2: {here}")
-        return AnchorSystem(config.name or f"codec2-{mode}", lambda sound: codec2(sound, mode))
+        return AnchorSystem(
+            config.name or f"codec2-{mode}", lambda sound: codec2(sound, mode), "", int(mode.rstrip("C")) / 1000
+        )
     tracks = config.tracks
     return CodecSystem(open_codec(config.model, config.device, config.codebooks, tracks), config.name)
 

@@ -151,6 +151,7 @@ def test_values_stand_in_their_places(sources: Sources, report: Report, folders:
     assert given.cells[0] == "vocals-to-accompaniment"
     assert given.cells[4] == format(result.values["vocals-to-accompaniment"]["ours"]["average.cnbpt"])
     assert ("vocals", "3.28 [3.08, 3.53]", "80 by 10") in [row.cells for row in found["table-4b"].ours]
+    assert "Our decoders learned for 100 steps a track." in found["table-4a"].about
     used = next(r for r in found["table-11"].ours if r.cells[-1] == "usage" and r.cells[0] == "vocals")
     assert used.cells[1:6] == ("0.8710", "0.9360", "0.8120", "0.9810", "9,000")
 

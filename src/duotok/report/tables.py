@@ -160,11 +160,19 @@ def table_4a(sources: Sources) -> Table:
     ]
     return Table(
         "table-4a", "Table 4 (a): the same decoder for all, measured", ("decoder on", "track", "PESQ", "STOI", "mel"),
-        (*rows, *papers("table-4a", ["track", *columns])), (*data_of(cells), *([MEANS] if cells else [])),
-        f"{SONGS} The paper's decoder was trained for 276,000 steps; ours is much smaller, and its steps stand among the settings below.",
+        (*rows, *papers("table-4a", ["track", *columns])), (*data_of(cells), *_steps(cells), *([MEANS] if cells else [])),
+        f"{SONGS} The paper's decoder was trained for 276,000 steps; ours is much smaller.",
         "" if rows else "Nothing was given that holds a matched decoder. This fills it: `duotok eval matched-decoder`.",
         definitions(cells, columns), gaps_of([s for s in found.values() if s.measure.name in columns and s.track in TRACKS]),
     )  # fmt: skip
+
+
+def _steps(cells: Sequence[Cell]) -> list[str]:
+    """How long the decoders learned, as far as the cells say."""
+    steps = sorted(
+        {f"{cell.about['steps']:,} steps a track" for cell in cells if isinstance(cell.about.get("steps"), int)}
+    )
+    return [f"Our decoders learned for {' or '.join(steps)}."] if steps else []
 
 
 def table_4b(sources: Sources) -> Table:

@@ -13,7 +13,7 @@ import torch
 from tests.lm.small import CODEC, MIXED, model, song
 
 from duotok.errors import ConfigError, TokenFileError
-from duotok.lm.generate import GeneratedTokens, GenerationWindow, generate, windows
+from duotok.lm.generate import GeneratedTokens, GenerationWindow, generate, generate_pieces, windows
 from duotok.lm.protocols import Protocol, aligned, parallel, track_to_track
 from duotok.lm.sampling import Draws, TokenSampling, choose
 from duotok.lm.saved import LanguageModel
@@ -130,6 +130,18 @@ def test_the_seed_says_it_all() -> None:
     again = generate(lm, [8], 2.0)
     assert same(first[0], again[0])
     assert not same(first[0], generate(lm, [7], 2.0)[0])
+
+
+@pytest.mark.parametrize("at_least", [None, 0.0])
+def test_pieces_are_the_song_while_it_is_made(at_least: float | None) -> None:
+    lm = ending((-1.0, -1.0))
+    (whole,) = generate(lm, [3], 4.0, sampling=FREE, at_least=at_least)
+    parts = generate_pieces(lm, 3, 4.0, sampling=FREE, at_least=at_least, frames=7)
+    found = [next(parts)]
+    assert found[0]["vocals"].shape[1] == min(7, whole.tokens["vocals"].shape[1])
+    found += list(parts)
+    for stream, codes in whole.tokens.items():
+        assert (torch.cat([part[stream] for part in found], dim=1).numpy() == codes).all()
 
 
 def test_streams_draw_apart() -> None:

@@ -214,7 +214,7 @@ def test_neighbouring_windows_fade_into_each_other(monkeypatch: pytest.MonkeyPat
     def constant(dit: object, condition: object, window: render.RenderWindow, *_: object) -> torch.Tensor:
         return torch.full((window.keep_stop - window.keep_start, 64), float(next(said)))
 
-    monkeypatch.setattr(render, "_window_latents", constant)
+    monkeypatch.setattr(render, "window_latents", constant)
     plan = render.RenderPlan(window=32, context=4, crossfade=8)
     dit = DiT(DiTConfig(width=16, heads=2, blocks=1, condition_width=8, time_dim=8))
     found = render.latents(dit, torch.zeros(20, 16), RenderSettings(plan=plan))[:, 0]

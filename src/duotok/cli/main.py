@@ -26,6 +26,7 @@ COMMANDS = {
     "info": "duotok.cli.info",
     "demo": "duotok.cli.demo",
     "songs": "duotok.cli.songs",
+    "tokenize": "duotok.cli.tokenize",
     "pack": "duotok.cli.pack",
     "generate": "duotok.cli.generate",
     "train": "duotok.cli.train",

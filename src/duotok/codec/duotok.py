@@ -23,6 +23,7 @@ from duotok.codec.bundle import Bundle, BundleConfig, Storage, model_hash, write
 from duotok.codec.contract import Source, Stream, check_tokens
 from duotok.codec.hub import find_bundle, push
 from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
+from duotok.codec.streaming import DuoTokStream
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import text_of
 from duotok.model.int8 import check_int8, int8_encoder
@@ -225,14 +226,15 @@ class DuoTok:
         accompaniment: Source | None = None,
         plan: WindowPlan | None = None,
         batch_size: int = 1,
+        gain_db: float | None = None,
         progress: Progress | None = None,
     ) -> DualTokens:
         """Tokens of a song: a path, or samples at `rate`: a tensor or array `[samples]`, `[channels, samples]` or
         `[samples, channels]`, or any other input of `duotok.audio.arrays.sound_of`.
 
         The mix alone is separated; both stems, or one stem and the mix, are used as they are. One gain for both tracks
-        brings the mix to the bundle's loudness and is kept with the tokens. A token depends on the sound and on `plan`
-        alone. batch_size > 1 runs several windows at once, which pays on a GPU, where rounding may then change a code that
+        brings the mix to the bundle's loudness and is kept with the tokens; gain_db gives another. A token depends on the sound, the
+        gain and `plan` alone. batch_size > 1 runs several windows at once, which pays on a GPU, where rounding may then change a code that
         was near a tie. progress(fraction) is called during encoding. Raises AudioError for sound that cannot be used.
         """
         if not isinstance(plan, WindowPlan | None) or not isinstance(batch_size, int):
@@ -262,16 +264,13 @@ class DuoTok:
 
         with Spool() as spool, closing(tracks_of(mix, voice, band, separator)) as pairs:
             spool.fill(pairs, progress=read)
-            if not math.isfinite(spool.loudness):
-                self._warn_too_quiet(leader.name, spool.peak)
-            gain_db = self._gain(spool.loudness)
             plan = plan or self.config.codec.plan
 
             def encoded(fraction: float) -> None:
                 if progress is not None:
                     progress(first_share + (1 - first_share) * fraction)
 
-            codes = self._encode_windows(spool, 10 ** (gain_db / 20), plan, max(1, batch_size), encoded)
+            codes, gain_db = self.encode_spool(spool, leader.name, plan, batch_size, encoded, gain_db=gain_db)
             return DualTokens(
                 vocals=codes[0],
                 accompaniment=codes[1],
@@ -285,6 +284,39 @@ class DuoTok:
                 sources=sources,
             )
 
+    def encode_spool(
+        self,
+        spool: Spool,
+        name: str,
+        plan: WindowPlan | None = None,
+        batch_size: int = 1,
+        progress: Progress | None = None,
+        run: Callable[[Tensor, Tensor], Tensor] | None = None,
+        gain_db: float | None = None,
+    ) -> tuple[list[Tensor], float]:
+        """The codes of a filled spool, int64 `[frames]` for each track, and the gain in dB that was applied.
+
+        name: of the song, for warnings; run: what takes the place of `encode_mel`, with its arguments and result.
+        """
+        if not math.isfinite(spool.loudness):
+            self._warn_too_quiet(name, spool.peak)
+        gain_db = self.gain_for(spool.loudness) if gain_db is None else gain_db
+        codes = self._encode_windows(
+            spool,
+            10 ** (gain_db / 20),
+            plan or self.config.codec.plan,
+            max(1, batch_size),
+            progress,
+            run or self.encode_mel,
+        )
+        return codes, gain_db
+
+    @torch.inference_mode()
+    def encode_mel(self, mel: Tensor, routes: Tensor) -> Tensor:
+        """Codes `[batch, frames]` of mel frames `[batch, frames, bins]`, on the CPU; routes: int64 `[batch]`, the track of each."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.encoder.encode(mel, routes).cpu()
+
     @staticmethod
     def _warn_too_quiet(name: str, peak: float) -> None:
         """Warn of a song that is entirely below the gate (-70 LUFS) of the loudness meter."""
@@ -297,7 +329,7 @@ class DuoTok:
                 20 * math.log10(peak),
             )
 
-    def _gain(self, loudness: float) -> float:
+    def gain_for(self, loudness: float) -> float:
         """The gain in dB that brings `loudness` (LUFS) to the bundle's, to hundredths; 0 for silence.
 
         It is rounded because the last bits of a separator's sum depend on the number of threads, and must change no token.
@@ -309,7 +341,13 @@ class DuoTok:
 
     @torch.inference_mode()
     def _encode_windows(
-        self, spool: Spool, gain: float, plan: WindowPlan, batch_size: int, progress: Progress
+        self,
+        spool: Spool,
+        gain: float,
+        plan: WindowPlan,
+        batch_size: int,
+        progress: Progress | None,
+        run: Callable[[Tensor, Tensor], Tensor],
     ) -> list[Tensor]:
         """int64 `[frames]` for each track. Both tracks of a window always go through the lower blocks together."""
         windows = plan.windows(spool.frames)
@@ -321,14 +359,18 @@ class DuoTok:
             )
             mel = self.mel((sound * gain).to(self.device), margins=True)
             routes = torch.arange(len(TRACKS), device=self.device).repeat(len(batch))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                codes = self.encoder.encode(mel, routes).cpu()
+            codes = run(mel, routes)
             for row, window in enumerate(batch):
                 keep = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 for index in range(len(TRACKS)):
                     parts_by_track[index].append(codes[row * len(TRACKS) + index, keep])
-            progress((first + len(batch)) / len(windows))
+            if progress is not None:
+                progress((first + len(batch)) / len(windows))
         return [torch.cat(parts) for parts in parts_by_track]
+
+    def stream(self, plan: WindowPlan | None = None, settings: RenderSettings | None = None) -> DuoTokStream:
+        """Encoding of sound that is still arriving, and decoding of tokens that are still being made (`duotok.codec.streaming`)."""
+        return DuoTokStream(self, plan or self.config.codec.plan, self.render_settings(settings))
 
     # -- sound to its stems ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
@@ -284,8 +285,29 @@ class Spool:
         self.n_samples = 0
         self.loudness = float("-inf")
         self.peak = 0.0
+        self._starts = [0 for _ in TRACKS]
         # The files have no name, so that nothing is left behind even after a kill.
         self._files: list[IO[bytes]] = [tempfile.TemporaryFile(prefix="duotok-") for _ in TRACKS]  # noqa: SIM115
+
+    def keep(self, path: Path) -> None:
+        """Write what was filled in as one file, the tracks one after the other, for `kept`. Raises OSError."""
+        with path.open("wb") as whole:
+            for file in self._files:
+                file.seek(0)
+                shutil.copyfileobj(file, whole)
+
+    @classmethod
+    def kept(cls, path: Path, n_samples: int, loudness: float, peak: float) -> Spool:
+        """A spool that another process filled and kept. Raises OSError when the file is gone."""
+        spool = cls()
+        spool.n_samples, spool.loudness, spool.peak = n_samples, loudness, peak
+        each = path.stat().st_size // len(TRACKS)
+        for k, file in enumerate(spool._files):
+            file.close()
+            spool._files[k] = opened = path.open("rb")
+            spool._starts[k] = k * each
+            opened.seek(k * each)
+        return spool
 
     def __enter__(self) -> Spool:
         return self
@@ -334,9 +356,10 @@ class Spool:
 
     def window(self, track: str, start: int, stop: int, margin: int) -> Tensor:
         """Frames `[start, stop)` of a track with `margin` samples around them (zeros beyond the song): `[samples]`."""
-        file = self._files[TRACKS.index(track)]
+        number = TRACKS.index(track)
+        file = self._files[number]
         first, last, end = start * MONO_FRAME - margin, stop * MONO_FRAME + margin, self.frames * MONO_FRAME
         begin = max(0, first)
-        file.seek(4 * begin)
+        file.seek(self._starts[number] + 4 * begin)
         samples = np.frombuffer(file.read(4 * (min(last, end) - begin)), dtype=np.float32)
         return torch.from_numpy(np.pad(samples, (begin - first, last - min(last, end))))

@@ -135,6 +135,8 @@ class Worker:
     def __init__(self, function: str) -> None:
         self.function = function
         self.stopped = False
+        self.died = False
+        """Whether the process ended in the last unit."""
         self._lock = threading.Lock()  # stop() comes from another thread
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
@@ -146,6 +148,7 @@ class Worker:
         if self._process is None or self._pipe is None:
             return None
         answer = _ask(self._pipe, payload)
+        self.died = answer is None
         if answer is not None:
             return answer
         code = self._code(self._process)
@@ -299,7 +302,7 @@ class RayEngine:
         items = [{"index": n, "payload": json.dumps(payload)} for n, payload in enumerate(payloads)]
         if not items:
             return
-        ray = _ray(self.address)
+        ray = connected(self.address)
         rows = ray.data.from_items(items, override_num_blocks=min(len(items), RAY_BLOCKS))
         try:
             for row in rows.map(_ray_row, fn_kwargs={"function": name_of(function)}).iter_rows():
@@ -323,8 +326,8 @@ def _ray_worker(function: str) -> Worker:
     return Worker(function)
 
 
-def _ray(address: str | None) -> Any:
-    """The module ray, connected."""
+def connected(address: str | None) -> Any:
+    """The module ray, connected to a cluster (None: one that is started here). Raises JobError, MissingExtraError."""
     try:
         import ray
         import ray.data

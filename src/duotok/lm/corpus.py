@@ -36,6 +36,7 @@ KEY = b"duotok"
 SONGS = b"duotok-songs"
 VECTORS = b"duotok-vectors"
 ROWS = 64  # songs in a row group: what is read at a time
+FRAMES = 1 << 22  # in a row group, of more than one song: 46 hours at 25 Hz
 
 
 def write_tokens(
@@ -101,13 +102,15 @@ def _hash(data: bytes | None) -> str:
 
 
 def _groups(songs: Iterable[TokenizedSong]) -> Iterator[list[TokenizedSong]]:
-    """Up to ROWS songs of one split, so that a split can be read alone."""
+    """Up to ROWS songs of one split, so that a split can be read alone; fewer of very long ones."""
     group: list[TokenizedSong] = []
+    frames = 0
     for song in songs:
-        if group and (len(group) == ROWS or group[0].split != song.split):
+        if group and (len(group) == ROWS or group[0].split != song.split or frames + song.frames > FRAMES):
             yield group
-            group = []
+            group, frames = [], 0
         group.append(song)
+        frames += song.frames
     if group:
         yield group
 
@@ -127,11 +130,13 @@ class TokenCorpus:
     tokens of another codec.
     """
 
-    def __init__(self, path: str | Path, codec: CodecIdentity | None = None) -> None:
-        _, pq = _arrow()
+    def __init__(self, path: str | Path, codec: CodecIdentity | None = None, data: bytes | None = None) -> None:
+        """data: the bytes of the file, where they are at hand; `path` is a name then."""
+        pa, pq = _arrow()
         self.path = Path(path)
         try:
-            self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
+            source = self.path if data is None else pa.BufferReader(data)
+            self._file = pq.ParquetFile(source, page_checksum_verification=True)
             metadata = self._file.metadata.metadata or {}
             facts = read_json(metadata[KEY])
         except FileNotFoundError:
@@ -207,6 +212,15 @@ class TokenCorpus:
     def seconds(self, split: Split) -> float:
         """Total duration of a split."""
         return self.counts.get(split, (0, 0))[1] / self.identity.frame_rate
+
+    def index(self) -> list[tuple[int, int, str]]:
+        """Row group, place in it, and id of each song, in order; reads no tokens."""
+        groups = [self._read([group], ["id"])["id"].to_pylist() for group in range(self._file.num_row_groups)]
+        return [(group, place, id) for group, ids in enumerate(groups) for place, id in enumerate(ids)]
+
+    def group(self, number: int) -> list[TokenizedSong]:
+        """The songs of a row group. Raises TokenFileError when they are damaged."""
+        return list(self._rows(number))
 
     def _read(self, groups: list[int] | None, columns: list[str] | None) -> pyarrow.Table:
         try:

@@ -6,7 +6,7 @@ last half of the one before, laid out exactly as a piece in training, so that no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,7 +58,6 @@ def windows(protocol: Protocol, frames: int, known: int, piece: int) -> list[Gen
     return plan
 
 
-@torch.inference_mode()
 def generate(
     lm: LanguageModel,
     seeds: Sequence[int],
@@ -80,39 +79,98 @@ def generate(
     frame.
     Raises ConfigError for lengths that do not fit, TokenFileError for codes that the codec does not have.
     """
-    codec, sampling = lm.protocol.codec, sampling or TokenSampling()
-    frames = codec.frames(seconds)
-    if frames < 1 or not seeds:
-        raise ConfigError(f"{seconds:g} s for {len(seeds)} seeds: nothing to make; take at least a frame and one seed")
-    given_frames = check_given(lm.protocol, given or {}, frames)
-    known = min(given_frames[k] for k in lm.protocol.scored)
-    earliest = frames if at_least is None else max(1, codec.frames(at_least), known)
-    songs = _Songs(
-        lm, Draws(tuple(seeds)), sampling, _initial_song(lm.protocol, given or {}, frames, len(seeds)), given_frames
-    )
-    plan = windows(lm.protocol, frames, known, max(1, codec.frames(lm.seconds)))
-    ends = [frames] * len(seeds)
-    for window in plan:
-        reader = _Reader(lm.model, songs.prompt(window), cache)
-        for frame in range(window.first, window.last):
-            logits = songs.logits(reader.state, frame)
-            if frame >= earliest:
-                ended = songs.over(logits, frame)
-                ends = [min(end, frame) if now else end for end, now in zip(ends, ended, strict=True)]
-                if max(ends) <= frame:
-                    break
-            songs.take(logits, frame)
-            if frame + 1 < window.last:
-                reader.read(songs.step(frame))
-            if progress is not None:
-                progress((frame + 1 - known) / (frames - known))
-        if max(ends) < window.last:
-            break
-    song = songs.song.cpu().numpy().astype(np.int32)
-    return [
-        GeneratedTokens(seed, {s.name: song[i, :end].T[songs.columns_of(s.name)] for s in codec.streams}, end < frames)
-        for i, (seed, end) in enumerate(zip(seeds, ends, strict=True))
-    ]
+    run = _Run(lm, seeds, seconds, given or {}, sampling or TokenSampling(), at_least)
+    for frame in run.steps(cache):
+        if progress is not None:
+            progress((frame + 1 - run.known) / (run.frames - run.known))
+    return run.songs_made()
+
+
+def generate_pieces(
+    lm: LanguageModel,
+    seed: int,
+    seconds: float,
+    given: Given | None = None,
+    *,
+    sampling: TokenSampling | None = None,
+    at_least: float | None = None,
+    frames: int = 25,
+) -> Iterator[dict[str, Tensor]]:
+    """The song of `generate` while it is made, in pieces of `frames`: stream -> int64 `[codebooks, frames]`, given ones included.
+
+    `DuoTok.stream().decode` makes sound of the pieces as they come. Raises what `generate` raises.
+    """
+    run = _Run(lm, [seed], seconds, given or {}, sampling or TokenSampling(), at_least)
+    done = 0
+    for frame in run.steps(cache=True):
+        if frame + 1 - done >= frames:
+            yield run.piece(done, frame + 1)
+            done = frame + 1
+    if run.ends[0] > done:
+        yield run.piece(done, run.ends[0])
+
+
+class _Run:
+    """One generation of several songs, frame by frame. ends: of each song, in frames, as far as it is known."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        seeds: Sequence[int],
+        seconds: float,
+        given: Given,
+        sampling: TokenSampling,
+        at_least: float | None,
+    ) -> None:
+        codec = lm.protocol.codec
+        self.lm, self.seeds, self.frames = lm, seeds, codec.frames(seconds)
+        if self.frames < 1 or not seeds:
+            raise ConfigError(
+                f"{seconds:g} s for {len(seeds)} seeds: nothing to make; take at least a frame and one seed"
+            )
+        given_frames = check_given(lm.protocol, given, self.frames)
+        self.known = min(given_frames[k] for k in lm.protocol.scored)
+        self.earliest = self.frames if at_least is None else max(1, codec.frames(at_least), self.known)
+        song = _initial_song(lm.protocol, given, self.frames, len(seeds))
+        self.songs = _Songs(lm, Draws(tuple(seeds)), sampling, song, given_frames)
+        self.ends = [self.frames] * len(seeds)
+
+    @torch.inference_mode()
+    def steps(self, cache: bool) -> Iterator[int]:
+        """Generates frame by frame; yields the number of each when it is there."""
+        songs = self.songs
+        for window in windows(
+            self.lm.protocol, self.frames, self.known, max(1, self.lm.protocol.codec.frames(self.lm.seconds))
+        ):
+            reader = _Reader(self.lm.model, songs.prompt(window), cache)
+            for frame in range(window.first, window.last):
+                logits = songs.logits(reader.state, frame)
+                if frame >= self.earliest:
+                    ended = songs.over(logits, frame)
+                    self.ends = [min(end, frame) if now else end for end, now in zip(self.ends, ended, strict=True)]
+                    if max(self.ends) <= frame:
+                        return
+                songs.take(logits, frame)
+                if frame + 1 < window.last:
+                    reader.read(songs.step(frame))
+                yield frame
+
+    def piece(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Frames `[start, stop)` of the first song."""
+        song = self.songs.song[0, start:stop].cpu()
+        return {s.name: song.T[self.songs.columns_of(s.name)].clone() for s in self.lm.protocol.codec.streams}
+
+    def songs_made(self) -> list[GeneratedTokens]:
+        """All songs as they are now."""
+        song = self.songs.song.cpu().numpy().astype(np.int32)
+        return [
+            GeneratedTokens(
+                seed,
+                {s.name: song[i, :end].T[self.songs.columns_of(s.name)] for s in self.lm.protocol.codec.streams},
+                end < self.frames,
+            )
+            for i, (seed, end) in enumerate(zip(self.seeds, self.ends, strict=True))
+        ]
 
 
 def check_given(protocol: Protocol, given: Given, frames: int) -> dict[int, int]:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from duotok.config import parse
@@ -25,6 +25,7 @@ from duotok.lm.protocols import PREFIX_SECONDS, Name, Protocol, batched, protoco
 from duotok.lm.song import TokenizedSong
 from duotok.lm.start import start_from_codec
 from duotok.lm.streams import CodecField
+from duotok.lm.token_store import LazySongs, TokenStore, frames_of, open_tokens
 from duotok.lm.unigram import count_songs
 from duotok.random import ItemRandom
 from duotok.records import Split
@@ -43,7 +44,9 @@ class LMStageConfig(StageConfig):
     betas: tuple[float, float] = (0.8, 0.99)
     eps: float = Field(default=1e-5, gt=0, description="AdamW's epsilon")
 
-    data: Path = Field(description="packed tokens, of `duotok pack`")
+    data: Annotated[str, BeforeValidator(str)] = Field(
+        description="tokens: a file of `duotok pack`, or a store of `duotok tokenize` (a folder or URL)"
+    )
     codec: CodecField | None = Field(
         default=None, description="the only codec whose tokens will do; filled in from data"
     )
@@ -71,8 +74,8 @@ class LMStageConfig(StageConfig):
 class LMStage(Stage):
     """Pieces of random songs, each second as likely as any other; cross-entropy, averaged over steps and codebooks (B.1.3)."""
 
-    def __init__(self, config: LMStageConfig, corpus: TokenCorpus | None = None) -> None:
-        corpus = corpus or TokenCorpus(config.data, config.codec)
+    def __init__(self, config: LMStageConfig, corpus: TokenCorpus | TokenStore | None = None) -> None:
+        corpus = corpus or open_tokens(config.data, config.codec)
         codec = corpus.identity
         if config.codec is not None:
             config.codec.require(codec, str(corpus.path))
@@ -98,14 +101,14 @@ class LMStage(Stage):
 
         least = codec.frames(min(config.shortest, config.seconds))
         self.songs = self._songs(corpus, "train", least)
-        self.ends = np.cumsum([song.frames for song in self.songs])
+        self.ends = np.cumsum(frames_of(self.songs))
         self.length = codec.frames(config.seconds)
         self.held_songs = self._songs(corpus, "validation", least)
         self.held_pieces = _spread(
             pieces(self.held_songs, codec, config.seconds, config.shortest), config.held_out_pieces
         )
 
-    def _songs(self, corpus: TokenCorpus, split: Split, least: int) -> list[TokenizedSong]:
+    def _songs(self, corpus: TokenCorpus | TokenStore, split: Split, least: int) -> Sequence[TokenizedSong]:
         if split not in corpus.counts:
             available = ", ".join(f"{count} {name}" for name, (count, _) in corpus.counts.items())
             remedy = (
@@ -114,7 +117,11 @@ class LMStage(Stage):
                 else "pack some"
             )
             raise ConfigError(f"{corpus.path}: no songs of split '{split}' (it has {available}); {remedy}")
-        songs = [song for song in corpus.songs(split) if song.frames >= least]
+        songs: Sequence[TokenizedSong]
+        if isinstance(corpus, TokenStore):
+            songs = LazySongs(corpus, split, least)
+        else:
+            songs = [song for song in corpus.songs(split) if song.frames >= least]
         if not songs:
             raise ConfigError(
                 f"{corpus.path}: no {split} song of {least / corpus.identity.frame_rate:g} s; lower shortest or seconds"

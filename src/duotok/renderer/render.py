@@ -99,9 +99,11 @@ class RenderWindow:
     keep_stop: int
 
 
-def windows(total: int, plan: RenderPlan) -> Iterator[RenderWindow]:
-    """Windows over `total` latent frames, whose kept parts overlap by `crossfade`. The last one starts early enough to be full."""
-    keep_start = 0
+def windows(total: int, plan: RenderPlan, keep_start: int = 0) -> Iterator[RenderWindow]:
+    """Windows over `total` latent frames, whose kept parts overlap by `crossfade`. The last one starts early enough to be full.
+
+    keep_start: of the first one, where those before it are done.
+    """
     while True:
         keep_stop = min(total, keep_start + plan.hop + plan.crossfade)
         stop = min(total, keep_stop + plan.context)
@@ -128,18 +130,18 @@ def frame_noise(seed: int, track: str, start: int, stop: int, dim: int, step: in
 
 
 @torch.no_grad()
-def _window_latents(
-    dit: LatentDiffusion, condition: Tensor, window: RenderWindow, settings: RenderSettings, track: str
+def window_latents(
+    dit: LatentDiffusion, vectors: Tensor, window: RenderWindow, settings: RenderSettings, track: str
 ) -> Tensor:
+    """The kept latents of a window, from the code vectors of all its frames."""
     device = next(dit.parameters()).device
     start, stop, dim = window.start, window.stop, dit.config.latent_dim
 
     def noise(step: int) -> Tensor:
         return frame_noise(settings.seed, track, start, stop, dim, step)[None].to(device)
 
-    vectors = condition[start // LATENTS_PER_FRAME : -(-stop // LATENTS_PER_FRAME)][None].to(device).float()
     latents = sample(
-        guided(dit), noise(0), vectors, settings.steps, settings.sampler, temperature=settings.temperature,
+        guided(dit), noise(0), vectors[None].to(device).float(), settings.steps, settings.sampler, temperature=settings.temperature,
         objective=dit.config.objective, step_noise=lambda step: noise(step + 1),
     )  # fmt: skip
     return latents[0, window.keep_start - start : window.keep_stop - start]
@@ -159,23 +161,31 @@ def latent_blocks(
     does not grow with the length.
     """
     settings = settings or RenderSettings()
-    plan = settings.plan
     total = LATENTS_PER_FRAME * len(condition)
-    if not total:
-        return
+
+    def rendered() -> Iterator[tuple[Tensor, bool]]:
+        for window in windows(total, settings.plan) if total else ():
+            vectors = condition[window.start // LATENTS_PER_FRAME : -(-window.stop // LATENTS_PER_FRAME)]
+            last = window.keep_stop == total
+            latents = window_latents(dit, vectors, window, settings, track)
+            if progress is not None:
+                progress(window.keep_stop if last else window.keep_stop - settings.plan.crossfade, total)
+            yield latents, last
+
+    yield from blended(rendered(), settings.plan.crossfade)
+
+
+def blended(parts: Iterable[tuple[Tensor, bool]], crossfade: int) -> Iterator[Tensor]:
+    """The kept parts of windows (and whether it is the last one), joined: what neighbours share is crossfaded."""
     waiting: Tensor | None = None  # the end of the previous window, not yet blended
-    for window in windows(total, plan):
-        current = _window_latents(dit, condition, window, settings, track)
+    for current, last in parts:
         if waiting is not None:
             size = min(len(waiting), len(current))
             weight = (torch.arange(size, device=current.device) + 0.5)[:, None] / max(1, size)
-            blended = (1 - weight) * waiting[:size] + weight * current[:size]
-            current = torch.cat([blended, current[size:]])
-        last = window.keep_stop == total
-        ready = len(current) if last else len(current) - plan.crossfade
+            mixed = (1 - weight) * waiting[:size] + weight * current[:size]
+            current = torch.cat([mixed, current[size:]])
+        ready = len(current) if last else len(current) - crossfade
         waiting = current[ready:]
-        if progress is not None:
-            progress(window.keep_stop if last else window.keep_stop - plan.crossfade, total)
         yield current[:ready]
 
 

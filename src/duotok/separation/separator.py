@@ -57,7 +57,12 @@ class MiniSeparator(ChunkedSeparator):
         self.model = model.eval()
 
     def estimate(self, mix: Tensor, stems: tuple[str, ...]) -> Tensor:
-        return self.model.separate_stems(mix[None].to(self.model.window.device), stems)[0].cpu()
+        return self.estimates(mix[None], stems)[0]
+
+    @torch.no_grad()
+    def estimates(self, mixes: Tensor, stems: tuple[str, ...]) -> Tensor:
+        """`estimate` of several chunks of one length: `[batch, 2, samples]` to `[batch, stems, 2, samples]` on the CPU."""
+        return self.model.separate_stems(mixes.to(self.model.window.device), stems).cpu()
 
 
 class GivenStems:

@@ -60,7 +60,7 @@ class Ranges:
             if self.local is not None:
                 return {entry.name: entry.stat().st_size for entry in os.scandir(self.local) if entry.is_file()}
             system, folder = self._remote()
-            entries = _patiently(lambda: system.ls(folder, detail=True))
+            entries = patiently(lambda: system.ls(folder, detail=True))
             return {str(f["name"]).rsplit("/", 1)[-1]: int(f["size"]) for f in entries if f["type"] == "file"}
         except OSError as error:
             raise CorpusError(
@@ -99,7 +99,7 @@ class Ranges:
                 return file.read(-1 if size is None else size)
         system, folder = self._remote()
         end = None if size is None else offset + size
-        data: bytes = _patiently(lambda: system.cat_file(f"{folder}/{name}", start=offset, end=end))
+        data: bytes = patiently(lambda: system.cat_file(f"{folder}/{name}", start=offset, end=end))
         return data
 
     def _keep(self, path: Path, data: bytes) -> None:
@@ -110,8 +110,8 @@ class Ranges:
             self.cache = None
 
 
-def _patiently(work: Callable[[], T]) -> T:
-    """Ask a remote store, with retries after transient errors. Raises OSError for any error of its backend."""
+def patiently(work: Callable[[], T]) -> T:
+    """Ask a remote store, with retries after transient errors (after `WAITS`). Raises OSError for any error of its backend."""
     for wait in (*WAITS, None):
         try:
             return work()

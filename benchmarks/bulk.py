@@ -1,0 +1,224 @@
+"""How much of `duotok tokenize` is the model, and what it needs as songs and corpora grow.
+
+    python -m benchmarks.bulk speed music/ --workers 1 2 --turns 3     beside a loop of DuoTok.encode, in turn; seconds of each part
+    python -m benchmarks.bulk memory --minutes 5 60                    peak memory of a song of so many minutes, each in a process of its own
+    python -m benchmarks.bulk listing --entries 1000000                a list and a folder of so many names
+    python -m benchmarks.bulk corpus --entries 100 1000 10000          short sounds: seconds a song, by the size of the corpus
+
+speed: "share" is the seconds in the model (separator and encoder) of all processes over (processes x seconds from the first song's
+beginning to the last one's end), so starting processes and loading the model do not count; ratios are those of runs of one turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from duotok.bulk.engines import LocalPipeline, Model, Times
+from duotok.bulk.planning import listed
+from duotok.bulk.preparing import prepare
+from duotok.bulk.sources import Listing, songs
+from duotok.bulk.store import Plan
+from duotok.bulk.tokenizing import Settings, Summary, tokenize
+from duotok.codec.duotok import DuoTok
+
+
+def peak_mb() -> float:
+    """Of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run(source: str, place: Path, codec: DuoTok, model: str, workers: int) -> tuple[Summary, Times]:
+    """The local engine, in processes of its own even for one worker."""
+    pipeline = LocalPipeline(Model(model, codec.model_hash), ["cpu"] * workers, 1, apart=True)
+    return tokenize([source], place, codec, lambda scratch: pipeline, Settings()), pipeline.times
+
+
+def naive(source: str, codec: DuoTok) -> tuple[float, float]:
+    """A loop over the songs: seconds of the clock, and of music."""
+    began, music = time.monotonic(), 0.0
+    for entry in songs([source], Listing()):
+        if not entry.problem:
+            files = {role: place.uri for role, place in entry.sources.items()}
+            tokens = codec.encode(
+                files.get("mix"), vocals=files.get("vocals"), accompaniment=files.get("accompaniment")
+            )
+            music += tokens.seconds
+    return time.monotonic() - began, music
+
+
+def parts(source: str, scratch: Path, codec: DuoTok) -> dict[str, float]:
+    """Seconds for an hour of music that reading takes (fetch, hash, decode, filter, put on disk)."""
+    began, music = time.process_time(), 0.0
+    for entry in songs([source], Listing()):
+        if entry.problem:
+            continue
+        payload = {
+            "sources": {role: list(place) for role, place in entry.sources.items()}, "marks": entry.marks, "separates": True,
+            "highpass": codec.config.codec.highpass_hz, "scratch": str(scratch),
+        }  # fmt: skip
+        facts = prepare(payload)
+        music += facts["seconds"]
+        Path(facts["file"]).unlink()
+    return {"reading": 3600 * (time.process_time() - began) / music}
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Turns of the naive loop and of each number of workers."""
+    codec = DuoTok.from_pretrained(options.model)
+    naive_seconds: list[float] = []
+    found: dict[int, list[dict[str, float]]] = {workers: [] for workers in options.workers}
+    with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as name:
+        costs = parts(options.source, Path(name), codec)
+        for turn in range(options.turns):
+            seconds, music = naive(options.source, codec)
+            naive_seconds.append(seconds)
+            for workers in options.workers:
+                summary, times = run(options.source, Path(name) / f"{turn}-{workers}", codec, options.model, workers)
+                found[workers].append({
+                    "share": times.model / (workers * times.span), "busy": times.encoding / (workers * times.span),
+                    "faster than the loop": seconds / times.span, "model": 3600 * times.model / summary.seconds,
+                    "encoding": 3600 * times.encoding / summary.seconds, "hours a day": 24 * summary.seconds / times.span,
+                })  # fmt: skip
+    rows = {
+        f"{workers} workers": {key: round(statistics.median(row[key] for row in turns), 3) for key in turns[0]}
+        for workers, turns in found.items()
+    }
+    loop = {"seconds for an hour": round(3600 * statistics.median(naive_seconds) / music, 1)}
+    return {
+        "music": round(music, 1),
+        "turns": options.turns,
+        "reading": round(costs["reading"], 2),
+        "loop": loop,
+        **rows,
+    }
+
+
+def generated(path: Path, minutes: float) -> Path:
+    """A song of so many minutes: tones and noise, written in blocks."""
+    rng = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", 48_000, 2, "PCM_16", format="FLAC") as file:
+        for _ in range(round(minutes * 6)):
+            t = np.arange(480_000) / 48_000
+            tone = 0.2 * np.sin(2 * np.pi * rng.choice([220.0, 330.0, 440.0]) * t)
+            file.write((tone[:, None] + 0.002 * rng.standard_normal((480_000, 2))).astype(np.float32))
+    return path
+
+
+def one_song(options: argparse.Namespace) -> dict[str, Any]:
+    """A song of `minutes` through both steps in this process."""
+    with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as name:
+        folder = Path(name) / "music"
+        folder.mkdir()
+        generated(folder / "s.flac", options.minutes[0])
+        if options.stems:
+            (folder / "s.flac").rename(folder / "s.vocals.flac")
+            generated(folder / "s.accompaniment.flac", options.minutes[0])
+        codec = DuoTok.from_pretrained(options.model)
+        before = peak_mb()
+        began = time.monotonic()
+        summary = tokenize(
+            [str(folder)], Path(name) / "store", codec, lambda scratch: LocalPipeline(Model(options.model, codec.model_hash), ["cpu"])
+        )  # fmt: skip
+        assert summary.encoded == 1
+        return {
+            "minutes": options.minutes[0],
+            "peak MB": round(peak_mb()),
+            "before MB": round(before),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """`one_song` for each length, in a process of its own."""
+    rows = []
+    for minutes in options.minutes:
+        command = [sys.executable, "-m", "benchmarks.bulk", "one", "--minutes", str(minutes), "--model", options.model]
+        done = subprocess.run([*command, *(["--stems"] if options.stems else [])], stdout=subprocess.PIPE, check=True)
+        rows.append(json.loads(done.stdout))
+    return {"songs": rows, "ratio": round(rows[-1]["peak MB"] / rows[0]["peak MB"], 2)}
+
+
+def listing(options: argparse.Namespace) -> dict[str, Any]:
+    """Names only: no file of them is opened."""
+    count = options.entries[0]
+    with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as name:
+        place = Path(name)
+        with (place / "songs.txt").open("w") as file:
+            file.writelines(f"s3://bucket/music/{n % 1000:03d}/song-{n:07d}.mp3\n" for n in range(count))
+        folder = place / "music"
+        for n in range(count // 10):
+            if n % 10_000 == 0:
+                (folder / f"{n // 10_000:03d}").mkdir(parents=True)
+            (folder / f"{n // 10_000:03d}" / f"song-{n:07d}.mp3").touch()
+        before, rows = peak_mb(), {}
+        for source in ("music", "songs.txt"):
+            began = time.process_time()
+            found = listed(
+                place / f"{source}.parquet",
+                songs([str(place / source)], Listing()),
+                Plan(place / f"{source}.plan", 1000),
+                Listing(),
+            )
+            again = time.process_time()
+            Plan(place / f"{source}.plan", 1000).find(np.zeros(1, np.uint64))
+            rows[source] = {"entries": len(found), "CPU seconds": round(again - began, 1), "peak MB": round(peak_mb())}
+        return {"before MB": round(before), **rows}
+
+
+def corpus(options: argparse.Namespace) -> dict[str, Any]:
+    """Corpora of short sounds, the same few over and over by links."""
+    codec = DuoTok.from_pretrained(options.model)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as name:
+        sound = Path(name) / "s.wav"
+        soundfile.write(sound, 0.1 * np.random.default_rng(0).standard_normal((4800, 2)), 48_000)
+        for count in options.entries:
+            lines = Path(name) / f"{count}.csv"
+            with lines.open("w") as file:
+                file.write("id,vocals,accompaniment\n")
+                file.writelines(f"{n},{sound},{sound}\n" for n in range(count))
+            began = time.monotonic()
+            pipeline = LocalPipeline(Model(options.model, codec.model_hash), ["cpu"])
+            summary = tokenize([str(lines)], Path(name) / f"store-{count}", codec, lambda scratch, made=pipeline: made)  # type: ignore[misc]
+            seconds = time.monotonic() - began
+            rows.append({
+                "songs": summary.encoded, "ms a song": round(1000 * seconds / count, 2), "model ms": round(1000 * pipeline.times.model / count, 2),
+                "peak MB": round(peak_mb()),
+            })  # fmt: skip
+    return {"corpora": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bulk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["speed", "memory", "listing", "corpus", "one"])
+    parser.add_argument("source", nargs="?", default="../shared/audio/validation")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 60.0])
+    parser.add_argument("--stems", action="store_true", help="given stems: nothing is separated")
+    parser.add_argument("--entries", type=int, nargs="+", default=[1_000_000])
+    options = parser.parse_args()
+    work: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+        "speed": speed, "memory": memory, "listing": listing, "corpus": corpus, "one": one_song,
+    }  # fmt: skip
+    print(json.dumps(work[options.what](options)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""`duotok tokenize`, killed with -9 at random moments, driver and workers alike, and run again until it is done: is the store the same?
+
+    python -m benchmarks.kills music/ --kills 100
+    python -m benchmarks.kills music/ --kills 5 --engine ray
+
+A store is made without kills first; then another one with them. Every file of both is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def children(pid: int) -> list[int]:
+    """All processes that descend from one."""
+    found, waiting = [], [pid]
+    while waiting:
+        parent = waiting.pop()
+        for path in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                below = [int(child) for child in path.read_text().split()]
+            except OSError:
+                continue
+            found += below
+            waiting += below
+    return found
+
+
+def command(sources: list[str], store: Path, options: argparse.Namespace) -> list[str]:
+    more = ["--engine", options.engine, "--workers", str(options.workers), "--model", options.model]
+    return [sys.executable, "-m", "duotok", "tokenize", *sources, "-o", str(store), "--shard-songs", "4", *more]
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file() and p.name != "lock"
+    }
+
+
+def killed(run: list[str], kills: int, seconds: float, draw: random.Random) -> dict[str, int]:
+    """Run a command until it ends by itself; kill it or one of its processes so many times meanwhile, `seconds` apart at most."""
+    counts = {"driver": 0, "worker": 0, "runs": 0}
+    while True:
+        process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        counts["runs"] += 1
+        while process.poll() is None:
+            if not kills:
+                process.wait()
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(draw.uniform(0, seconds))
+            below = children(process.pid)
+            if process.poll() is not None:
+                break
+            worker = bool(below) and draw.random() < 0.5
+            try:
+                os.kill(draw.choice(below) if worker else process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            kills -= 1
+            counts["worker" if worker else "driver"] += 1
+            if not worker:
+                process.wait()
+                time.sleep(1.0)  # its workers leave
+        if not kills and process.returncode in (0, 1):
+            return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sources", nargs="+")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--engine", default="local")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument(
+        "--within", type=float, help="seconds from one kill to the next at most; default: those of a whole run"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="duotok-kills-") as place:
+        whole, other = Path(place) / "whole", Path(place) / "killed"
+        began = time.monotonic()
+        done = subprocess.run(command(options.sources, whole, options), stdout=subprocess.DEVNULL)
+        if done.returncode not in (0, 1):
+            sys.exit("the run without kills failed")
+        seconds = time.monotonic() - began
+        counts = killed(
+            command(options.sources, other, options),
+            options.kills,
+            options.within or seconds,
+            random.Random(options.seed),
+        )
+        one, two = contents(whole), contents(other)
+        differing = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
+        facts = json.loads(one["manifest.json"])["totals"]
+        print(
+            json.dumps(
+                {
+                    "seconds": round(seconds, 1),
+                    "store": facts,
+                    "kills": counts,
+                    "files": len(one),
+                    "differing": differing,
+                }
+            )
+        )
+        sys.exit(bool(differing))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Songs by the million to token shards: `duotok tokenize` (docs/bulk.md)."""

@@ -1,0 +1,326 @@
+"""The songs of folders, lists, tars and URLs of all three, one by one in a fixed order, in little memory.
+
+A song's id is its source's name and its path below it without the ending (`music/band/song`), or what a list says. Files
+whose names say that they are tracks of a song (`duotok.corpora.stem_names`) are its given stems.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from duotok.audio.finding import AUDIO_SUFFIXES
+from duotok.bulk.places import Place, described, fingerprint, is_remote, opened, stated
+from duotok.corpora.base import split_by_identity
+from duotok.corpora.stem_names import parse_stem_name
+from duotok.errors import ConfigError
+from duotok.records import SPLITS, CorpusError, Split
+from duotok.shards.ranges import patiently
+from duotok.tracks import TRACKS
+
+LISTS = (".txt", ".m3u", ".m3u8", ".csv", ".tsv", ".parquet")
+ROLES = ("mix", *TRACKS)
+ROWS = 10_000
+"""Rows of a Parquet list that are read at a time."""
+
+
+@dataclass(frozen=True)
+class SongEntry:
+    """A song to tokenize. sources: its files by role (mix, vocals, accompaniment); marks: their fingerprints, "" where not known
+    without asking; identity: what no split may cut; problem: why it cannot be done, known from its listing alone.
+    """
+
+    id: str
+    split: Split
+    identity: str
+    sources: dict[str, Place]
+    marks: dict[str, str]
+    problem: str = ""
+
+
+@dataclass
+class Listing:
+    """What `songs` came by and did not take: kind -> how many."""
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    """Sources that could be listed in part only, each in a line."""
+
+
+def songs(sources: Iterable[str], listing: Listing, split: Split | None = None) -> Iterator[SongEntry]:
+    """All songs of the sources in the order of the sources and of their names.
+
+    A source is FOLDER, LIST, TAR, a sound file, or a URL of one; NAME=SOURCE gives its ids another beginning. split: of all
+    of them; otherwise the first folder of that name says it, or the list, or a hash of the song's identity. Raises CorpusError for a
+    source that is not there.
+    """
+    for text in sources:
+        name, uri = _named(text)
+        yield from _source(name, uri, listing, split)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The name before `=`, or the last part of the source, without the ending of a file."""
+    name, equals, uri = text.partition("=")
+    if equals and name and "/" not in name and not os.path.exists(text):
+        return name, uri
+    last = (
+        PurePosixPath(text.split("://", 1)[-1].rstrip("/")).name
+        if is_remote(text)
+        else Path(os.path.abspath(text)).name
+    )
+    stem, ending = os.path.splitext(last)
+    known = ending.lower() in (*LISTS, ".tar", *AUDIO_SUFFIXES)
+    return (stem if known and not os.path.isdir(text) else last) or "root", text
+
+
+def _source(name: str, uri: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+    ending = os.path.splitext(uri)[1].lower()
+    try:
+        if is_remote(uri):
+            system, path = opened(uri)
+            info = patiently(lambda: system.info(path))
+            folder, mark = info["type"] == "directory", described(info)
+        else:
+            state = os.stat(uri)
+            folder, mark = os.path.isdir(uri), stated(state)
+    except OSError as error:
+        raise CorpusError(f"{uri}: cannot be listed ({_reason(error)}); check the name and your access") from None
+    if folder:
+        yield from _tree(name, uri, listing, split)
+    elif ending in LISTS:
+        yield from _list(name, uri, ending, split)
+    elif ending == ".tar":
+        yield from _tar(name, uri, mark, listing, split)
+    else:
+        yield _entry(name, name, {"mix": Place(uri)}, {"mix": mark}, split)
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _entry(
+    id: str, below: str, sources: dict[str, Place], marks: dict[str, str], split: Split | None, identity: str = ""
+) -> SongEntry:
+    """below: the id below its source; a source or first folder of that name says the split."""
+    folders = [path.split("/", 1)[0] for path in (id, below) if "/" in path]
+    first = split or next((name for folder in folders for name in SPLITS if folder == name), None)
+    identity = identity or id
+    problem = ""
+    if "mix" not in sources and not set(TRACKS) <= sources.keys():
+        problem = f"only {' and '.join(sources) or 'no track'} of this song; give the mix as well, or both tracks"
+    return SongEntry(id, first or split_by_identity(identity), identity, sources, marks, problem)
+
+
+# -- folders and tars ----------------------------------------------------------------------------------------------------
+
+
+Look = Callable[[str], tuple[Place, str]]
+"""Path below a source -> where the file is, and its fingerprint."""
+
+
+def _song_of(below: str) -> tuple[str, str]:
+    """The song that a file belongs to, a path without ending, and which track of it the name says, "" for none."""
+    base = os.path.splitext(below)[0]
+    if "." in base.rsplit("/", 1)[-1] or "_(" in base:
+        stem = parse_stem_name(Path(below))
+        if stem is not None and stem.certain:
+            return stem.song.as_posix(), stem.track
+    return base, ""
+
+
+def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+    """Songs of the files of one folder or tar, sorted by name. Keeps nothing of a file but its path."""
+    sounds = []
+    for below in paths:
+        ending = os.path.splitext(below)[1].lower()
+        if ending in AUDIO_SUFFIXES:
+            sounds.append(below)
+        else:
+            listing.left_out[ending or "no ending"] += 1
+    sounds.sort(key=lambda below: (os.fsencode(_song_of(below)[0]), os.fsencode(below)))
+    for base, group in itertools.groupby(sounds, key=lambda below: _song_of(below)[0]):
+        tracks: dict[str, str] = {}
+        whole = []
+        for below in group:
+            role = _song_of(below)[1]
+            if role in ROLES and role not in tracks:
+                tracks[role] = below
+            elif role:
+                listing.left_out["further tracks of songs"] += 1
+            else:
+                whole.append(below)
+        if whole and tracks and "mix" not in tracks:
+            tracks["mix"] = whole.pop(0)
+        parts = [(base, tracks)] if tracks else []
+        parts += [(below if tracks or number else base, {"mix": below}) for number, below in enumerate(whole)]
+        for key, files in parts:
+            found = {role: look(below) for role, below in files.items()}
+            sources, marks = ({role: pair[k] for role, pair in found.items()} for k in (0, 1))
+            yield _entry(f"{name}/{key}", key, sources, marks, split)  # type: ignore[arg-type]
+
+
+def _tree(name: str, uri: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+    """Folder by folder, each sorted; a hidden file or folder is no song."""
+    root = uri.rstrip("/") or "/"
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        try:
+            folders, files = (_remote_folder if is_remote(root) else _local_folder)(root, below, listing)
+        except OSError as error:
+            if not below:
+                raise CorpusError(f"{root}: cannot be listed ({_reason(error)}); check your access") from None
+            listing.broken.append(f"{root}/{below}: cannot be listed ({_reason(error)})")
+            continue
+        yield from _joined(name, *files, listing, split)
+        waiting.extend(sorted(folders, key=os.fsencode, reverse=True))
+
+
+Files = tuple[list[str], Look]
+
+
+def _local_folder(root: str, below: str, listing: Listing) -> tuple[list[str], Files]:
+    folders, names = [], []
+    prefix = f"{below}/" if below else ""
+    with os.scandir(os.path.join(root, below)) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(prefix + entry.name)
+            elif entry.is_file():
+                names.append(prefix + entry.name)
+            else:
+                listing.left_out["linked folders, or no ordinary files"] += 1
+    top = os.path.abspath(root).rstrip("/")
+
+    def look(path: str) -> tuple[Place, str]:
+        return Place(f"{top}/{path}"), _mark(f"{top}/{path}")
+
+    return folders, (names, look)
+
+
+def _remote_folder(root: str, below: str, listing: Listing) -> tuple[list[str], Files]:
+    system, path = opened(root)
+    path = path.rstrip("/")
+    entries = patiently(lambda: system.ls(f"{path}/{below}" if below else path, detail=True))
+    prefix = f"{below}/" if below else ""
+    folders, marks = [], {}
+    for info in entries:
+        last = str(info["name"]).rstrip("/").rsplit("/", 1)[-1]
+        if last.startswith(".") or not last:
+            continue
+        if info["type"] == "directory":
+            folders.append(prefix + last)
+        else:
+            marks[prefix + last] = described(info)
+    return folders, (list(marks), lambda below: (Place(f"{root}/{below}"), marks[below]))
+
+
+def _tar(name: str, uri: str, mark: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+    """A WebDataset tar: `KEY.mp3`, or `KEY.vocals.flac` and `KEY.accompaniment.flac`. A tar that is cut gives what is before the cut."""
+    members: dict[str, Place] = {}
+    where = uri if is_remote(uri) else os.path.abspath(uri)
+    try:
+        with _opened_file(uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                if member.isfile() and not member.name.rsplit("/", 1)[-1].startswith("."):
+                    members[member.name] = Place(where, member.name, member.offset_data, member.size)
+                tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+            file.seek(tar.offset)  # of a header that is cut tarfile says nothing
+            if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("no end of archive")
+    except (OSError, tarfile.TarError) as error:
+        listing.broken.append(
+            f"{uri}: cut or damaged ({_reason(error)}); what came before is taken, copy the tar again"
+        )
+
+    def look(below: str) -> tuple[Place, str]:
+        place = members[below]
+        return place, f"{mark} {place.offset} {place.size}"
+
+    yield from _joined(name, list(members), look, listing, split)
+
+
+def _opened_file(uri: str) -> Any:
+    if not is_remote(uri):
+        return open(uri, "rb")
+    system, path = opened(uri)
+    return patiently(lambda: system.open(path, "rb"))
+
+
+# -- lists ---------------------------------------------------------------------------------------------------------------
+
+
+def _list(name: str, uri: str, ending: str, split: Split | None) -> Iterator[SongEntry]:
+    """A path or URL a line, or columns `path` (or `mix`), `vocals`, `accompaniment`, `id`, `split`, `identity`; paths are relative
+    to the list."""
+    base = uri.rsplit("/", 1)[0] if is_remote(uri) else os.path.dirname(os.path.abspath(uri))
+    reader = {".csv": _table_rows, ".tsv": _table_rows, ".parquet": _parquet_rows}.get(ending, _line_rows)
+    try:
+        for number, row in enumerate(reader(uri)):
+            yield _list_entry(name, base, row, f"{uri}, row {number + 1}", split)
+    except (OSError, ValueError, csv.Error) as error:
+        raise CorpusError(f"{uri}: cannot be read as a list ({_reason(error)}); check it") from None
+
+
+def _list_entry(name: str, base: str, row: dict[str, Any], where: str, split: Split | None) -> SongEntry:
+    given = {role: str(row.get(role) or "") for role in ROLES}
+    given["mix"] = given["mix"] or str(row.get("path") or "")
+    paths = {role: path for role, path in given.items() if path}
+    if not paths:
+        raise ConfigError(f"{where}: names no file; a list has a column path, or vocals and accompaniment")
+    sources = {
+        role: Place(path if is_remote(path) or os.path.isabs(path) else f"{base}/{path}")
+        for role, path in paths.items()
+    }
+    first = next(iter(paths.values())).split("://", 1)[-1]
+    below = str(row.get("id") or os.path.splitext(first)[0].lstrip("/"))
+    stated_split = str(row.get("split") or "")
+    if stated_split and stated_split not in SPLITS:
+        raise ConfigError(f"{where}: split '{stated_split}' is unknown; there are {', '.join(SPLITS)}")
+    marks = {role: _mark(place.uri) for role, place in sources.items()}
+    id = below if row.get("id") else f"{name}/{below}"
+    return _entry(id, below, sources, marks, split or stated_split or None, str(row.get("identity") or ""))
+
+
+def _mark(uri: str) -> str:
+    """Of a file of a list: a remote one is asked when its turn comes, not before."""
+    try:
+        return "" if is_remote(uri) else fingerprint(uri)
+    except OSError:
+        return ""  # it is named when its turn comes
+
+
+def _line_rows(uri: str) -> Iterator[dict[str, Any]]:
+    with _opened_file(uri) as file:
+        for line in file:
+            text = os.fsdecode(line).strip()
+            if text and not text.startswith("#"):
+                yield {"path": text}
+
+
+def _table_rows(uri: str) -> Iterator[dict[str, Any]]:
+    with _opened_file(uri) as file:
+        lines = (os.fsdecode(line) for line in file)
+        yield from csv.DictReader(lines, delimiter="\t" if uri.lower().endswith(".tsv") else ",")
+
+
+def _parquet_rows(uri: str) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with _opened_file(uri) as file:
+        table = pq.ParquetFile(file)
+        wanted = {"path", "id", "split", "identity", *ROLES}
+        columns = [column for column in table.schema_arrow.names if column in wanted]
+        for batch in table.iter_batches(ROWS, columns=columns):
+            yield from batch.to_pylist()

@@ -1,0 +1,292 @@
+"""The writing side of a token store (`duotok.lm.token_store` reads it): who holds it, which song has which place, the shards.
+
+STORE/lock             held by the run at work
+STORE/plan.parquet     id -> split, shard and place of every song ever listed; a place is for ever
+STORE/ledger/          what is known of each song (`ledger.py`)
+STORE/scratch/         prepared sounds, gone after the run
+STORE/failures.jsonl   the songs that could not be done, and why
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from duotok.bulk.encoding import codes_of
+from duotok.bulk.ledger import Ledger
+from duotok.clock import n_frames
+from duotok.errors import DuoTokError, TokenFileError
+from duotok.files import hold, remove, sha256, sweep, write_bytes, writing
+from duotok.lm.corpus import TokenCorpus, write_tokens
+from duotok.lm.song import TokenizedSong
+from duotok.lm.start import Vectors
+from duotok.lm.streams import CodecIdentity
+from duotok.lm.token_store import FORMAT, LENGTHS, MANIFEST, STORE, VECTORS
+from duotok.records import SPLITS, Split
+from duotok.seals import is_sealed, read_json, seal
+
+LOCK, PLAN, LEDGERS, SCRATCH, FAILURES = "lock", "plan.parquet", "ledger", "scratch", "failures.jsonl"
+SHARD_FRAMES = 1 << 25
+"""Frames after which a shard goes on in another file: 373 hours, at most 256 MiB."""
+
+
+def key_of(id: str) -> int:
+    """64 bits of a song's id."""
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+
+
+class Plan:
+    """The place of every song: numbers only in memory, 20 bytes a song. New songs get the next places of their split, in new
+    shards of `shard_songs`, so that no shard that is complete ever changes for the sake of others."""
+
+    def __init__(self, path: Path, shard_songs: int) -> None:
+        self.path, self.shard_songs = path, shard_songs
+        self._keys: NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self._shards: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._places: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.next = dict.fromkeys(SPLITS, 0)
+        """Split -> number of the first shard that is not in use."""
+        self.sizes: dict[tuple[str, int], int] = {}
+        if path.exists():
+            self._load()
+
+    def _load(self) -> None:
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(self.path, columns=["key", "split", "shard", "place"])
+        except (OSError, ValueError) as error:
+            raise TokenFileError(f"{self.path}: damaged ({str(error).splitlines()[0]}); start another store") from None
+        order = np.argsort(table["key"].to_numpy(), kind="stable")
+        self._keys = table["key"].to_numpy()[order]
+        splits = table["split"].to_numpy()
+        numbers = splits.astype(np.int64) << 32 | table["shard"].to_numpy()
+        self._shards, self._places = numbers[order], table["place"].to_numpy()[order]
+        for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
+            split, shard = SPLITS[int(number) >> 32], int(number) & 0xFFFFFFFF
+            self.sizes[split, shard] = int(count)
+            self.next[split] = max(self.next[split], shard + 1)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+        """Which are known, and their shards (split << 32 | number) and places; places of the others mean nothing."""
+        if not len(self._keys):
+            return np.zeros(len(keys), bool), np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return self._keys[at] == keys, self._shards[at], self._places[at]
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The store is this run's for the block. Raises DuoTokError when another run has it, or when it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "a+b")  # noqa: SIM115
+    except OSError as error:
+        raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); choose another place with -o") from None
+    with file:
+        if not hold(file):
+            raise DuoTokError(f"{folder}: another run is at work on this store; wait for it, or end it")
+        for name in (STORE, MANIFEST, PLAN, FAILURES, VECTORS, LENGTHS):
+            sweep(folder / name)
+        for partial in [*folder.glob(".*.partial"), *(folder / LEDGERS).glob(".*.partial")]:
+            remove(partial)
+        scratch = folder / SCRATCH
+        remove(scratch)
+        try:
+            yield
+        finally:
+            remove(scratch)
+
+
+def begin(folder: Path, identity: CodecIdentity, options: dict[str, Any], vectors: Vectors) -> None:
+    """Make a store, or check that the one there has the same codec and options. Raises DuoTokError for another one."""
+    facts = {"format": FORMAT, "codec": identity.as_json(), "options": options}
+    path = folder / STORE
+    if not path.exists():
+        strangers = [entry.name for entry in folder.iterdir() if entry.name not in (LOCK, SCRATCH, VECTORS)]
+        if strangers:
+            raise DuoTokError(
+                f"{folder}: holds {strangers[0]}, and is no store of tokens; choose another place with -o"
+            )
+        tables = {name: np.ascontiguousarray(table) for name, table in sorted(vectors.items())}
+        write_bytes(folder / VECTORS, safetensors.numpy.save(tables))
+        write_bytes(path, (json.dumps(seal(facts), indent=1) + "\n").encode())
+        return
+    try:
+        before = read_json(path.read_bytes())
+        if not is_sealed(before) or before.get("format") != FORMAT:
+            raise ValueError
+        theirs = CodecIdentity.from_json(before["codec"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DuoTokError(f"{path}: damaged, or of another version; choose another place with -o") from None
+    if theirs != identity:
+        raise DuoTokError(
+            f"{folder}: a store of tokens of {theirs}, this is {identity}; choose another place with -o, or --model"
+        )
+    for name, value in options.items():
+        if before["options"].get(name) != value:
+            raise DuoTokError(
+                f"{folder}: made with {name} {_short(before['options'].get(name))}, now it is {_short(value)}; choose another place with -o"
+            )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:16] if len(text) == 64 else text
+
+
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:06d}"
+
+
+def write_shard(folder: Path, name: str, ledger: Ledger, identity: CodecIdentity, most: int = SHARD_FRAMES) -> int:
+    """Write the files of a shard from the journal and from its files as they were, then settle its ledger.
+
+    The songs that are done, in the order of their places; a new file begins where one would get more than `most` frames. A song whose codes
+    are damaged is taken out of the ledger, so that it is done again; returns how many. Raises OSError, TokenFileError.
+    """
+    known = len(ledger.rows)
+    before = _Before(folder, ledger)
+    songs: dict[int, str] = {}
+    files: dict[str, dict[str, Any]] = {}
+    for number, part in enumerate(_parts(_songs(ledger, before, songs), most)):
+        file = f"{name}.parquet" if not number else f"{name}.{number}.parquet"
+        counted = _Counted(part)
+        write_tokens(folder / file, identity, counted, name)
+        files[file] = {
+            "bytes": (folder / file).stat().st_size, "sha256": sha256(folder / file), "songs": counted.songs, "frames": counted.frames,
+            "groups": _groups(folder / file),
+        }  # fmt: skip
+    stale = [file for file in ledger.files if file not in files]
+    ledger.settle(files, songs)
+    for file in stale:
+        remove(folder / file)
+    return known - len(ledger.rows)
+
+
+def _groups(path: Path) -> list[int]:
+    """Songs of each row group."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path)
+    return [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
+
+
+class _Counted:
+    def __init__(self, songs: Iterable[TokenizedSong]) -> None:
+        self._iterable, self.songs, self.frames = songs, 0, 0
+
+    def __iter__(self) -> Iterator[TokenizedSong]:
+        for song in self._iterable:
+            self.songs, self.frames = self.songs + 1, self.frames + song.frames
+            yield song
+
+
+def _parts(songs: Iterator[TokenizedSong], most: int) -> Iterator[Iterator[TokenizedSong]]:
+    """The songs in runs of at most `most` frames; each run is to be used up before the next is asked for."""
+    waiting = [song for song in [next(songs, None)] if song is not None]
+
+    def run() -> Iterator[TokenizedSong]:
+        frames = 0
+        while waiting and (not frames or frames + waiting[0].frames <= most):
+            song = waiting.pop()
+            frames += song.frames
+            following = next(songs, None)
+            if following is not None:
+                waiting.append(following)
+            yield song
+
+    while waiting:
+        yield run()
+
+
+def _songs(ledger: Ledger, before: _Before, songs: dict[int, str]) -> Iterator[TokenizedSong]:
+    """The songs of a shard in order; notes the hash of each in `songs`."""
+    for place in sorted(ledger.rows):
+        row = ledger.rows[place]
+        if "error" in row:
+            continue
+        texts = ledger.codes(place)
+        if texts is not None:
+            song: TokenizedSong | None = TokenizedSong(row["id"], row["split"], codes_of(texts), row["identity"])
+            assert song is not None
+            if song.sha256 != row["song"]:
+                song = None
+        else:
+            song = before.song(row)
+        if song is None:
+            del ledger.rows[place]
+            continue
+        songs[place] = song.sha256
+        yield song
+
+
+class _Before:
+    """The songs of a shard as its files have them; they are opened at once, because files of the same names are written next."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self._rows: dict[str, tuple[TokenCorpus, int, int]] = {}
+        self._group: tuple[TokenCorpus, int, list[TokenizedSong]] | None = None
+        if all(ledger.has_codes(place) or "error" in row for place, row in ledger.rows.items()):
+            return
+        for name in ledger.files:
+            with contextlib.suppress(TokenFileError):
+                corpus = TokenCorpus(folder / name)
+                self._rows |= {id: (corpus, group, place) for group, place, id in corpus.index()}
+
+    def song(self, row: dict[str, Any]) -> TokenizedSong | None:
+        if row["id"] not in self._rows:
+            return None
+        corpus, group, place = self._rows[row["id"]]
+        if self._group is None or self._group[:2] != (corpus, group):
+            try:
+                self._group = corpus, group, corpus.group(group)
+            except TokenFileError:
+                return None
+        song = self._group[2][place]
+        return song if song.sha256 == row.get("song") else None
+
+
+def write_manifest(folder: Path, identity: CodecIdentity, ledgers: Iterable[tuple[Split, Ledger]]) -> dict[str, int]:
+    """Write manifest and failures from the ledgers of all shards, in order. Returns how many songs, failed ones and frames."""
+    shards: list[dict[str, Any]] = []
+    totals = {"songs": 0, "failed": 0, "frames": 0, "bytes": 0}
+    lengths: list[NDArray[np.int32]] = []
+    with writing(folder / FAILURES) as partial, partial.open("w", encoding="utf-8") as file:
+        for split, ledger in ledgers:
+            for name, facts in ledger.files.items():
+                shards.append({"name": name, "split": split, **facts})
+                for key in ("songs", "frames", "bytes"):
+                    totals[key] += facts[key]
+            rows = [ledger.rows[place] for place in sorted(ledger.rows)]
+            lengths.append(np.array([n_frames(row["n_samples"]) for row in rows if "error" not in row], np.int32))
+            for row in rows:
+                if "error" in row:
+                    totals["failed"] += 1
+                    file.write(json.dumps({"id": row["id"], "error": row["error"]}) + "\n")
+    names = {shard["name"] for shard in shards}
+    for path in folder.glob("*.parquet"):  # what a kill between two steps left
+        if re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{6}}(\.\d+)?\.parquet", path.name) and path.name not in names:
+            remove(path)
+    array = io.BytesIO()
+    np.save(array, np.concatenate(lengths), allow_pickle=False)
+    write_bytes(folder / LENGTHS, array.getvalue())
+    facts = {
+        "format": FORMAT, "codec": identity.as_json(), "vectors": sha256(folder / VECTORS), "lengths": sha256(folder / LENGTHS),
+        "totals": totals, "shards": shards,
+    }  # fmt: skip
+    write_bytes(folder / MANIFEST, (json.dumps(seal(facts), indent=1) + "\n").encode())
+    return totals

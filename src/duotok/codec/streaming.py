@@ -1,0 +1,240 @@
+"""Encoding while a song is still arriving, decoding while its tokens are still being made.
+
+Both give what the whole gives with the same windows; what they must wait for is stated (`look_ahead`). All state is in the objects
+here: `TrackEncoder` holds the last windows of sound, `renderer.arriving.ArrivingVectors` the last windows of code vectors. One thing
+of a whole song cannot be known early, its loudness: the gain is given, or measured on the first seconds and then kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duotok.audio.arrays import sound_of
+from duotok.audio.channels import remix
+from duotok.audio.decoders import default_layout
+from duotok.audio.loudness import LoudnessMeter
+from duotok.audio.resampling import Resampler
+from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
+from duotok.codec.spool import BLOCK_SECONDS, MONO_FRAME, AudioSource, StemSeparator, tracks_of
+from duotok.errors import AudioError, ConfigError
+from duotok.renderer.arriving import arriving_track, look_ahead
+from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
+from duotok.renderer.render import RenderSettings
+from duotok.tokens import EncoderWindow, WindowPlan
+from duotok.tracks import TRACKS
+
+Piece = dict[str, Tensor]
+"""Track -> int64 `[1, frames]`, the next codes of a song."""
+LISTEN_SECONDS = BLOCK_SECONDS
+
+
+class Streamable(Protocol):
+    """What streaming needs of `DuoTok`."""
+
+    mel: Any
+    config: Any
+    device: torch.device
+
+    @property
+    def separator(self) -> StemSeparator | None: ...
+    @property
+    def autoencoder(self) -> LatentAutoencoder: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    def dit(self, track: str) -> LatentDiffusion: ...
+    def gain_for(self, loudness: float) -> float: ...
+    def encode_mel(self, mel: Tensor, routes: Tensor) -> Tensor: ...
+    def check_renders(self) -> None: ...
+
+
+class LookAhead(NamedTuple):
+    """Seconds that must be there beyond a moment before what belongs to it comes out, at most."""
+
+    encoding: float
+    decoding: float
+
+
+class _Arriving(AudioSource):
+    """Blocks from an iterable, as an `AudioSource` gives those of a file."""
+
+    def __init__(self, blocks: Iterable[Any], rate: int, highpass_hz: float) -> None:
+        self._arriving, self._rate, self._highpass_hz, self.name = blocks, rate, highpass_hz, "stream"
+
+    def _blocks_at_48_khz(self) -> Iterator[Tensor]:
+        size = round(BLOCK_SECONDS * SAMPLE_RATE)
+        waiting: NDArray[np.float32] = np.zeros((0, 2), np.float32)
+        resampler = Resampler(self._rate, SAMPLE_RATE, 2)
+        for block in itertools.chain(self._arriving, [None]):
+            if block is None:
+                stereo: NDArray[np.float32] = np.zeros((0, 2), np.float32)
+            else:
+                sound, _ = sound_of(block, self._rate, self.name)
+                stereo = remix(sound.numpy().T, default_layout(sound.shape[0]), 2)
+            waiting = np.concatenate([waiting, resampler.push(stereo, last=block is None)])
+            while len(waiting) >= size or (block is None and len(waiting)):
+                yield torch.from_numpy(np.ascontiguousarray(waiting[:size].T))
+                waiting = waiting[size:]
+
+
+class TrackEncoder:
+    """The state of one song that is being encoded: push its two tracks, and take the codes that are sure."""
+
+    def __init__(self, model: Streamable, plan: WindowPlan, gain_db: float | None = None) -> None:
+        """gain_db: of the whole song, as a token file has it; None measures the first `LISTEN_SECONDS`."""
+        self.model, self.plan, self.gain_db = model, plan, gain_db
+        self.n_samples, self.covered = 0, 0
+        self._meter = LoudnessMeter(SAMPLE_RATE)
+        self._resamplers = [Resampler(SAMPLE_RATE, ANALYSIS_RATE, 1) for _ in TRACKS]
+        self._sound: list[NDArray[np.float32]] = [np.zeros(0, np.float32) for _ in TRACKS]
+        self._first = 0
+        """The sample at 24 kHz that the buffers begin with."""
+
+    def push(self, vocals: Tensor, accompaniment: Tensor) -> Iterator[Piece]:
+        """Take the next `[2, samples]` of both at 48 kHz, filtered as `AudioSource` does; yields the codes that no later sound can
+        change."""
+        pair = (vocals, accompaniment)
+        self.n_samples += vocals.shape[1]
+        if self.gain_db is None:
+            self._meter.push(vocals + accompaniment)
+            if self.n_samples >= LISTEN_SECONDS * SAMPLE_RATE:
+                self.gain_db = self.model.gain_for(self._meter.integrated())
+        self._take([block.mean(0, keepdim=True).numpy().T for block in pair], last=False)
+        yield from self._sure()
+
+    def finish(self) -> Iterator[Piece]:
+        """The song has ended: yields all codes that are left. Raises AudioError when no sound came."""
+        if not self.n_samples:
+            raise AudioError("nothing to encode; no sound came before the end of the stream")
+        if self.gain_db is None:
+            self.gain_db = self.model.gain_for(self._meter.integrated())
+        rest = np.zeros((-self.n_samples % FRAME_SAMPLES, 1), np.float32)
+        self._take([rest for _ in TRACKS], last=True)
+        yield from self._sure()
+        for window in self.plan.windows(n_frames(self.n_samples)):
+            if window.keep_start >= self.covered:
+                yield self._encode(window)
+
+    def _take(self, blocks: list[NDArray[Any]], last: bool) -> None:
+        for k, block in enumerate(blocks):
+            new = self._resamplers[k].push(block, last=last)[:, 0]
+            self._sound[k] = np.concatenate([self._sound[k], new])
+
+    def _sure(self) -> Iterator[Piece]:
+        """Windows that are there with their margin, so that the song is known to go on beyond them."""
+        while self.gain_db is not None:
+            start = max(0, self.covered - self.plan.context)
+            stop = start + self.plan.window
+            if self._first + len(self._sound[0]) < stop * MONO_FRAME + max(1, self.model.mel.margin):
+                return
+            yield self._encode(EncoderWindow(start, stop, self.covered, stop - self.plan.context))
+            # The last window may begin a whole one before the end.
+            earliest = max(0, (self.covered - self.plan.window) * MONO_FRAME - self.model.mel.margin)
+            if earliest > self._first:
+                self._sound = [sound[earliest - self._first :] for sound in self._sound]
+                self._first = earliest
+
+    @torch.inference_mode()
+    def _encode(self, window: EncoderWindow) -> Piece:
+        assert self.gain_db is not None
+        margin, gain = self.model.mel.margin, 10 ** (self.gain_db / 20)
+        sound = torch.stack([torch.from_numpy(self._window(s, window.start, window.stop, margin)) for s in self._sound])
+        mel = self.model.mel((sound * gain).to(self.model.device), margins=True)
+        codes = self.model.encode_mel(mel, torch.arange(len(TRACKS), device=self.model.device))
+        self.covered = window.keep_stop
+        keep = slice(window.keep_start - window.start, window.keep_stop - window.start)
+        return {track: codes[k, keep][None].clone() for k, track in enumerate(TRACKS)}
+
+    def _window(self, sound: NDArray[np.float32], start: int, stop: int, margin: int) -> NDArray[np.float32]:
+        """As `Spool.window`."""
+        first, last = start * MONO_FRAME - margin, stop * MONO_FRAME + margin
+        begin, end = max(0, first), min(last, self._first + len(sound))
+        return np.pad(sound[begin - self._first : end - self._first], (begin - first, last - end))
+
+
+class DuoTokStream:
+    """What `DuoTok.stream` gives: both directions, piece by piece. It holds settings only; each song has a state of its own."""
+
+    def __init__(self, model: Streamable, plan: WindowPlan, settings: RenderSettings) -> None:
+        self.model, self.plan, self.settings = model, plan, settings
+
+    @property
+    def look_ahead(self) -> LookAhead:
+        """Encoding: a block of 10 s, in which polarity is checked, then a window; of a mix also a chunk of the separator (4 s)."""
+        separator = getattr(self.model.separator, "chunk", 0) / SAMPLE_RATE
+        encoding = BLOCK_SECONDS + separator + (self.plan.window - self.plan.context) / FRAME_RATE
+        field = self.model.autoencoder.receptive_field if self.model.config.renders else 0
+        return LookAhead(encoding, look_ahead(self.settings.plan, field))
+
+    def encoder(self, gain_db: float | None = None) -> TrackEncoder:
+        """The state of a song whose two tracks are pushed."""
+        return TrackEncoder(self.model, self.plan, gain_db)
+
+    def encode(
+        self,
+        mix: Iterable[Any] | None = None,
+        rate: int = SAMPLE_RATE,
+        *,
+        vocals: Iterable[Any] | None = None,
+        accompaniment: Iterable[Any] | None = None,
+        gain_db: float | None = None,
+        state: TrackEncoder | None = None,
+    ) -> Iterator[Piece]:
+        """Codes of a song that comes in blocks of any size: what `duotok.audio.arrays.sound_of` takes, at `rate`.
+
+        Mix and stems as for `DuoTok.encode`. state: an encoder of this stream, which keeps gain and length for the caller. Together the
+        pieces are what `DuoTok.encode` gives with this plan and gain. Raises AudioError for sound that cannot be used.
+        """
+        encoder = state or self.encoder(gain_db)
+        highpass = self.model.config.codec.highpass_hz
+        whole, voice, band = (
+            None if blocks is None else _Arriving(blocks, rate, highpass) for blocks in (mix, vocals, accompaniment)
+        )
+        with contextlib.closing(tracks_of(whole, voice, band, self.model.separator)) as pairs:
+            for pair in pairs:
+                yield from encoder.push(*pair)
+        yield from encoder.finish()
+
+    def decode(
+        self,
+        pieces: Iterable[Mapping[str, Tensor]],
+        track: str = "mix",
+        *,
+        gain_db: float = 0.0,
+        n_samples: int | None = None,
+    ) -> Iterator[Tensor]:
+        """Sound `[channels, samples]` at 48 kHz of codes that come piece by piece: each maps tracks to integers `[1, frames]`.
+
+        gain_db, n_samples: as the tokens of the song have them. Together the blocks are what `DuoTok.decode` gives with these settings.
+        Raises ConfigError for a track that does not exist, BundleError for a model without renderer.
+        """
+        if track not in (*TRACKS, "mix"):
+            raise ConfigError(f"track '{track}' does not exist; choose {', '.join((*TRACKS, 'mix'))}")
+        self.model.check_renders()
+        names = TRACKS if track == "mix" else (track,)
+        tracks = [
+            arriving_track(
+                self.model.dit(name), self.model.autoencoder, self._vectors(copy, name), self.settings, track=name
+            )
+            for copy, name in zip(itertools.tee(pieces, len(names)), names, strict=True)
+        ]
+        left = n_samples
+        for blocks in zip(*tracks, strict=True):
+            sound = torch.stack(blocks).sum(0) * 10 ** (-gain_db / 20) if gain_db else torch.stack(blocks).sum(0)
+            sound = sound if left is None else sound[:, :left]
+            left = None if left is None else left - sound.shape[1]
+            if sound.shape[1]:
+                yield sound
+
+    def _vectors(self, pieces: Iterable[Mapping[str, Tensor]], track: str) -> Iterator[Tensor]:
+        kind = self.model.dit(track).config.condition
+        for piece in pieces:
+            with torch.inference_mode():
+                yield self.model.tokenizer.condition(piece[track].to(self.model.device), track, kind)[0]

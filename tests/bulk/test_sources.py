@@ -1,0 +1,196 @@
+"""A source is a folder, a list, a tar, or a URL of one; the same songs in the same order each time."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from duotok.bulk.places import Place, fetched
+from duotok.bulk.sources import Listing, SongEntry, songs
+from duotok.errors import AudioError, ConfigError
+from duotok.records import CorpusError
+from duotok.shards import ranges
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def listed(*sources: Any, **how: Any) -> tuple[dict[str, SongEntry], Listing]:
+    listing = Listing()
+    entries = list(songs([str(source) for source in sources], listing, **how))
+    assert len({entry.id for entry in entries}) == len(entries)
+    return {entry.id: entry for entry in entries}, listing
+
+
+def roles(entry: SongEntry) -> dict[str, str]:
+    return {role: Path(place.name or place.uri).name for role, place in entry.sources.items()}
+
+
+NAMES = (
+    "b.mp3", "a/x.flac", "a/x-2.wav", "a/x.vocals.wav", "train/p.vocals.wav", "train/p.accompaniment.wav", "q.mp3", "q.wav", "cover.jpg",
+    ".hidden.mp3", ".git/y.mp3", "d.vocals.wav", "e.mix.wav", "e.vocals.wav", "e.drums.wav",
+)  # fmt: skip
+
+
+def test_a_folder_gives_its_songs_with_their_stems(tmp_path: Path) -> None:
+    found, listing = listed(touch(tmp_path / "music", *NAMES))
+    assert {id: roles(entry) for id, entry in found.items()} == {
+        "music/b": {"mix": "b.mp3"},
+        "music/d": {"vocals": "d.vocals.wav"},
+        "music/e": {"mix": "e.mix.wav", "vocals": "e.vocals.wav"},
+        "music/q": {"mix": "q.mp3"},
+        "music/q.wav": {"mix": "q.wav"},
+        "music/a/x": {"mix": "x.flac", "vocals": "x.vocals.wav"},
+        "music/a/x-2": {"mix": "x-2.wav"},
+        "music/train/p": {"accompaniment": "p.accompaniment.wav", "vocals": "p.vocals.wav"},
+    }
+    assert found["music/train/p"].split == "train" and "only vocals" in found["music/d"].problem
+    assert listing.left_out == {".jpg": 1, "further tracks of songs": 1}
+    assert list(found) == list(listed(tmp_path / "music")[0])  # the order is that of the names
+
+
+def test_a_url_gives_what_the_folder_gives(tmp_path: Path) -> None:
+    url = f"memory://{uuid.uuid4().hex}/music"
+    system = fsspec.filesystem("memory")
+    for name in NAMES:
+        system.pipe(f"{url.removeprefix('memory:/')}/{name}", name.encode())
+    here, there = listed(touch(tmp_path / "music", *NAMES))[0], listed(url)[0]
+    assert list(here) == list(there)
+    assert [roles(e) for e in here.values()] == [roles(e) for e in there.values()]
+    assert all(mark for entry in there.values() for mark in entry.marks.values())
+    mark = there["music/b"].marks["mix"]
+    system.pipe(f"{url.removeprefix('memory:/')}/b.mp3", b"other")
+    assert listed(url)[0]["music/b"].marks["mix"] != mark
+
+
+def test_a_fingerprint_changes_with_the_file_even_when_size_and_time_are_put_back(tmp_path: Path) -> None:
+    import os
+
+    file = touch(tmp_path / "music", "a.wav") / "a.wav"
+    before, state = listed(file)[0]["a"].marks, file.stat()
+    file.write_bytes(b"A.wav")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert listed(file)[0]["a"].marks != before
+
+
+@pytest.mark.parametrize("ending", ["txt", "m3u", "csv", "tsv", "parquet"])
+def test_a_list_names_files_relative_to_itself(tmp_path: Path, ending: str) -> None:
+    touch(tmp_path, "x.mp3", "sub/y.wav")
+    path = tmp_path / f"songs.{ending}"
+    rows = [{"path": "x.mp3"}, {"path": "sub/y.wav"}]
+    if ending in ("csv", "tsv", "parquet"):
+        rows = [
+            {**row, "vocals": "", "id": id, "split": "test", "identity": "her"}
+            for row, id in zip(rows, ("one", "two"), strict=True)
+        ]
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif ending in ("csv", "tsv"):
+        sep = "," if ending == "csv" else "\t"
+        path.write_text("\n".join(sep.join(values) for values in ([*rows[0]], *(row.values() for row in rows))))
+    else:
+        path.write_text("#EXTM3U\nx.mp3\n\nsub/y.wav\n")
+    found = list(listed(path)[0].values())
+    assert [entry.sources["mix"].uri for entry in found] == [f"{tmp_path}/x.mp3", f"{tmp_path}/sub/y.wav"]
+    if ending in ("csv", "tsv", "parquet"):
+        assert [(e.id, e.split, e.identity) for e in found] == [("one", "test", "her"), ("two", "test", "her")]
+    else:
+        assert [e.id for e in found] == ["songs/x", "songs/sub/y"]
+
+
+def tar_of(path: Path, *names: str) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            tar.addfile(member, io.BytesIO(name.encode()))
+    return path
+
+
+def test_a_tar_gives_its_members_by_their_bytes(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path / "set.tar", "k1.mp3", "k1.json", "k2.vocals.flac", "k2.accompaniment.flac")
+    url = f"memory://{uuid.uuid4().hex}/set.tar"
+    fsspec.filesystem("memory").pipe(url.removeprefix("memory:/"), tar.read_bytes())
+    for source in (tar, url):
+        found, listing = listed(source)
+        assert {id: roles(e) for id, e in found.items()} == {
+            "set/k1": {"mix": "k1.mp3"}, "set/k2": {"vocals": "k2.vocals.flac", "accompaniment": "k2.accompaniment.flac"},
+        }  # fmt: skip
+        assert listing.left_out == {".json": 1}
+        with fetched(found["set/k1"].sources["mix"], tmp_path) as (copy, digest):
+            assert copy.read_bytes() == b"k1.mp3" and copy.suffix == ".mp3" and len(digest) == 64
+        assert not copy.exists()
+
+
+def test_of_a_tar_that_is_cut_what_is_before_the_cut_is_taken(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path / "set.tar", "k1.mp3", "k2.mp3", "k3.mp3")
+    tar.write_bytes(tar.read_bytes()[:1500])  # in the middle of the second header
+    found, listing = listed(tar)
+    assert list(found) == ["set/k1"] and "set.tar: cut" in listing.broken[0]
+
+
+def test_names_keep_sources_apart_and_may_say_the_split(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        touch(tmp_path / place / "music", "x.mp3")
+    test, _ = listed(touch(tmp_path / "test", "x.mp3", "train/y.mp3"))
+    assert {id: entry.split for id, entry in test.items()} == {"test/x": "test", "test/train/y": "test"}
+    assert list(listed(f"one={tmp_path}/a/music", f"two={tmp_path}/b/music", split="test")[0]) == ["one/x", "two/x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("path\n\n,\n", "names no file"), ("path,split\nx.mp3,most\n", "'most' is unknown")]
+)
+def test_a_list_that_says_nothing_is_named_with_its_row(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "songs.csv").write_text(text)
+    with pytest.raises(ConfigError, match=rf"songs.csv, row \d: .*{said}"):
+        listed(tmp_path / "songs.csv")
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "memory://nothing/there", "nonsense://x/y"])
+def test_a_source_that_is_not_there_is_named(source: str) -> None:
+    with pytest.raises(CorpusError, match=source):
+        listed(source)
+
+
+class Flaky:
+    """A store that fails so many times before it answers."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def info(self, path: str) -> dict[str, Any]:
+        return {"name": path, "size": 5, "type": "file"}
+
+    def cat_file(self, path: str, start: int, end: int) -> bytes:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise TimeoutError("the bucket is slow")
+        return b"sound"[start:end]
+
+
+def test_a_slow_bucket_is_asked_again_and_named_when_it_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "WAITS", (0.0, 0.0))
+    store = Flaky(2)
+    monkeypatch.setattr("duotok.bulk.places.opened", lambda uri: (store, "x.mp3"))
+    with fetched(Place("s3://bucket/x.mp3"), tmp_path) as (copy, _):
+        assert copy.read_bytes() == b"sound"
+    store.failures = 3
+    with (
+        pytest.raises(AudioError, match=r"s3://bucket/x.mp3: cannot be read .*the bucket is slow"),
+        fetched(Place("s3://bucket/x.mp3"), tmp_path),
+    ):
+        pass

@@ -1,0 +1,290 @@
+"""The same songs give the same store: whatever the batches, the workers and the kills; and it is what `DuoTok.encode` gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from tests.bulk.conftest import Run, files, put
+from tests.tiny import tiny_bundle
+
+from duotok.bulk import store as stores
+from duotok.bulk.engines import Job, LocalPipeline, Model, Result, Times
+from duotok.bulk.ledger import Ledger
+from duotok.bulk.tokenizing import Settings, Watch, preview, tokenize
+from duotok.codec.duotok import DuoTok
+from duotok.data.engines import Worker
+from duotok.errors import DuoTokError
+from duotok.lm.token_store import TokenStore
+
+
+def rows(store: Path) -> dict[str, dict[str, Any]]:
+    """Id -> row, of all ledgers."""
+    return {row["id"]: row for path in (store / "ledger").iterdir() for row in Ledger.read(path).rows.values()}
+
+
+def test_a_store_has_what_encode_gives(music: Path, tmp_path: Path, model: DuoTok, run: Run) -> None:
+    summary = run(music, tmp_path / "store", verify=4)
+    assert (summary.encoded, summary.failed, len(summary.verified)) == (4, 0, 4) and all(
+        one.equal for one in summary.verified
+    )
+    store = TokenStore(tmp_path / "store")
+    assert {split: count for split, (count, _) in store.counts.items()} == {"train": 3, "validation": 1}
+    assert [shard.name for shard in store.shards] == [
+        "train-000000.parquet",
+        "train-000001.parquet",
+        "validation-000000.parquet",
+    ]
+    for split in store.counts:
+        for song in store.songs(split):
+            base = music.parent / song.id
+            stems = {t: base.with_name(f"{base.name}.{t}.wav") for t in ("vocals", "accompaniment")}
+            alone = (
+                model.encode(**stems) if song.id.endswith("/p") else model.encode(base.with_name(base.name + ".wav"))
+            )
+            assert all((alone[t].numpy() == song.tokens[t]).all() for t in alone)
+            row = rows(tmp_path / "store")[song.id]
+            assert (row["n_samples"], row["gain_db"], row["song"]) == (alone.n_samples, alone.gain_db, song.sha256)
+            assert row["sha256"] == {
+                role: source.sha256 for role, source in alone.sources.items() if role != "separator"
+            }
+
+
+def test_songs_in_one_batch_give_the_same_bytes(music: Path, tmp_path: Path, run: Run) -> None:
+    for number in range(3, 6):  # several of one length, and one of no length
+        put(music / f"train/s{number}.wav", 1.0, seed=number)
+    (music / "train/broken.wav").write_bytes(b"RIFF of nothing")
+    run(music, tmp_path / "one", batch_size=1)
+    summary = run(music, tmp_path / "many", batch_size=4)
+    assert (summary.encoded, summary.failed) == (7, 1)
+    assert files(tmp_path / "one") == files(tmp_path / "many")
+    said = json.loads((tmp_path / "one/failures.jsonl").read_text())
+    assert said["id"] == "music/train/broken" and str(music / "train/broken.wav") in said["error"]
+
+
+class Killed(BaseException):
+    """What a kill is to the code that it hits."""
+
+
+def test_a_kill_at_any_step_loses_nothing(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(music, tmp_path / "whole")
+    left = [0]
+
+    def counted(real: Any) -> Any:
+        def step(*given: Any, **how: Any) -> Any:
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+            return real(*given, **how)
+
+        return step
+
+    for name in ("write_tokens", "write_bytes", "remove"):
+        monkeypatch.setattr(stores, name, counted(getattr(stores, name)))
+    monkeypatch.setattr(Ledger, "append", counted(Ledger.append))
+    monkeypatch.setattr(Ledger, "settle", counted(Ledger.settle))
+    kills = 0
+    while True:  # each run is killed one step later than the last, until one gets through
+        left[0] = kills + 1
+        try:
+            run(music, tmp_path / "killed")
+        except Killed:
+            kills += 1
+            journals = (
+                [path for path in (tmp_path / "killed/ledger").glob("*.jsonl")]
+                if (tmp_path / "killed/ledger").exists()
+                else []
+            )
+            if journals:  # and a line is cut short
+                with max(journals, key=lambda path: path.stat().st_mtime_ns).open("ab") as file:
+                    file.write(b'{"place": 0, "id": "mu')
+            continue
+        break
+    assert kills > 5
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_process_that_is_killed_takes_no_song_with_it(
+    music: Path, tmp_path: Path, bundle: Path, model: DuoTok, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(music, tmp_path / "whole")
+    real, killed = Worker.run, []
+
+    def killing(self: Worker, payload: dict[str, Any]) -> Any:
+        if not killed and "songs" in payload:
+            if self._process is None:
+                self._start()
+            process = self._process
+            assert process is not None and process.pid is not None
+            killed.append(process.pid)
+            os.kill(process.pid, signal.SIGKILL)
+        return real(self, payload)
+
+    monkeypatch.setattr(Worker, "run", killing)
+    apart = LocalPipeline(Model(str(bundle), model.model_hash, batch_size=2), ["cpu"], apart=True)
+    summary = run(music, tmp_path / "killed", pipeline=lambda scratch: apart)
+    assert killed and summary.encoded == 4
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert 0 < apart.times.model < apart.times.encoding
+
+
+def test_only_what_has_changed_is_encoded_again(music: Path, tmp_path: Path, run: Run) -> None:
+    store = tmp_path / "store"
+    run(music, store)
+    before = rows(store)
+    os.utime(music / "train/s0.wav")  # the same bytes
+    put(music / "train/s1.wav", 2.0, seed=50)
+    put(music / "train/p.accompaniment.wav", 0.7, seed=51)
+    (music / "train/s2.vocals.wav").write_bytes((music / "validation/s2.wav").read_bytes())
+    summary = run(music, store)
+    after = rows(store)
+    assert (summary.encoded, summary.kept, summary.failed) == (2, 2, 1)  # vocals without a song
+    assert {id for id in before if before[id]["song"] != after[id]["song"]} == {"music/train/s1", "music/train/p"}
+    assert before["music/train/s0"]["marks"] != after["music/train/s0"]["marks"]
+    assert run(music, store).kept == 4 and rows(store) == after
+    put(music / "train/s0.vocals.wav", 0.5, seed=99)  # a given stem
+    assert run(music, store).encoded == 1 and rows(store)["music/train/s0"]["song"] != after["music/train/s0"]["song"]
+
+
+def test_new_songs_come_into_new_shards(music: Path, tmp_path: Path, run: Run) -> None:
+    store = tmp_path / "store"
+    run(music, store)
+    before = files(store)
+    put(music / "train/a.wav")
+    assert run([music, f"other={music / 'validation'}"], store, split="train").encoded == 2
+    after = files(store)
+    assert all(after[name] == before[name] for name in before if name.endswith("parquet") and "-" in name)
+    assert TokenStore(store).counts["train"][0] == 5  # a song keeps its split
+
+
+def test_failures_stay_until_they_are_tried_again(music: Path, tmp_path: Path, run: Run) -> None:
+    bad, store, worked = music / "train/bad.wav", tmp_path / "store", []
+    bad.write_bytes(b"no sound")
+    watch = Watch(ended=lambda id, result: worked.append((id, "error" in result)))
+    assert run(music, store, watch=watch).failed == 1 and len(worked) == 5
+    assert run(music, store).failed == 1 and run(music, store, retry=True).failed == 1
+    put(bad)
+    summary = run(music, store)  # a changed file is tried without being asked
+    assert (summary.encoded, summary.kept, summary.failed) == (1, 4, 0)
+    assert (store / "failures.jsonl").read_text() == ""
+
+
+class Slow:
+    """A pipeline that lets something happen before the first song."""
+
+    times = Times()
+
+    def __init__(self, inner: Any, before: Any) -> None:
+        self.inner, self.before = inner, before
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
+        self.before()
+        yield from self.inner.run(jobs)
+
+
+def test_a_song_that_is_removed_while_it_runs_fails_alone(
+    music: Path, tmp_path: Path, run: Run, bundle: Path, model: DuoTok
+) -> None:
+    inner = LocalPipeline(Model(str(bundle), model.model_hash), ["cpu"])
+    summary = run(music, tmp_path / "store", pipeline=lambda scratch: Slow(inner, (music / "train/s1.wav").unlink))
+    assert (summary.encoded, summary.failed) == (3, 1)
+    assert "train/s1.wav: is not there" in (tmp_path / "store/failures.jsonl").read_text()
+
+
+def test_a_store_is_one_models_and_one_runs(music: Path, tmp_path: Path, run: Run, bundle: Path) -> None:
+    store = tmp_path / "store"
+
+    def second() -> None:
+        with pytest.raises(DuoTokError, match="another run is at work"):
+            run(music, store)
+
+    run(
+        music,
+        store,
+        pipeline=lambda scratch: Slow(
+            LocalPipeline(Model(str(bundle), DuoTok.from_pretrained(bundle).model_hash), ["cpu"]), second
+        ),
+    )
+    other = DuoTok.from_pretrained(tiny_bundle(tmp_path / "other", seed=1))
+    with pytest.raises(DuoTokError, match="a store of tokens of tiny"):
+        tokenize([str(music)], store, other, lambda scratch: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(DuoTokError, match="made with precision fp32"):
+        tokenize([str(music)], store, DuoTok.from_pretrained(bundle, precision="bf16"), lambda scratch: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(DuoTokError, match="is no store of tokens"):
+        run(music, music)
+
+
+def test_a_shard_that_is_lost_or_damaged_is_made_again(music: Path, tmp_path: Path, run: Run) -> None:
+    store = tmp_path / "store"
+    run(music, store)
+    before = files(store)
+    (store / "train-000000.parquet").unlink()
+    assert run(music, store).encoded == 2 and files(store) == before
+    broken = bytearray(before["train-000000.parquet"])
+    broken[400:420] = b"\0" * 20
+    (store / "train-000000.parquet").write_bytes(broken)
+    put(music / "train/s0.wav", seed=9)  # the shard is opened only when it is to be written
+    summary = run(music, store)
+    assert summary.damaged == 1 and run(music, store).encoded == 1
+    TokenStore(store).check()
+
+
+def test_a_shard_goes_on_in_another_file_when_it_grows_too_large(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(music, tmp_path / "one", shard_songs=10)
+    real = stores.write_shard
+    monkeypatch.setattr("duotok.bulk.tokenizing.write_shard", lambda *given: real(*given, most=20))
+    run(music, tmp_path / "many", shard_songs=10)
+    one, many = TokenStore(tmp_path / "one"), TokenStore(tmp_path / "many")
+    assert len(one.of("train")) == 1 and [s.name for s in many.of("train")][1:] == [
+        "train-000000.1.parquet",
+        "train-000000.2.parquet",
+    ]
+    assert [s.song.sha256 for s in one.songs("train")] == [s.song.sha256 for s in many.songs("train")]
+
+
+def test_a_bucket_is_a_source_and_its_files_are_asked_for_once(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"/{uuid.uuid4().hex}"
+    system = fsspec.filesystem("memory")
+    for path in music.rglob("*.wav"):
+        system.pipe(f"{root}/music/{path.relative_to(music)}", path.read_bytes())
+    run(music, tmp_path / "here")
+    run(f"memory:/{root}/music", tmp_path / "there")
+    assert [s.sha256 for s in TokenStore(tmp_path / "here").shards] == [
+        s.sha256 for s in TokenStore(tmp_path / "there").shards
+    ]
+    listing = tmp_path / "music.txt"
+    listing.write_text(f"memory:/{root}/music/train/s0.wav\nmemory:/{root}/gone.wav\n")
+    summary = run(listing, tmp_path / "list")
+    assert (summary.encoded, summary.failed) == (1, 1) and "gone.wav: is not there" in (
+        tmp_path / "list/failures.jsonl"
+    ).read_text()
+    monkeypatch.setattr("duotok.bulk.places._copied", None)
+    assert run(listing, tmp_path / "list").kept == 1  # the bucket says that it has not changed
+
+
+def test_a_dry_run_counts_and_writes_nothing(music: Path, tmp_path: Path, run: Run) -> None:
+    run(music, tmp_path / "store")
+    put(music / "train/new.wav")
+    before = files(tmp_path)
+    facts = preview([str(music)], tmp_path / "store", Settings())
+    assert (facts["listed"], facts["new"], facts["in the store"]) == (5, 1, 4) and files(tmp_path) == before
+    assert preview([str(music)], tmp_path / "none", Settings())["new"] == 5
+
+
+def test_two_songs_of_one_id_are_named(music: Path, tmp_path: Path, run: Run) -> None:
+    put(tmp_path / "again/music/train/s0.wav")
+    summary = run([music, tmp_path / "again/music"], tmp_path / "store")
+    assert summary.listed == 4 and "music/train/s0: two songs of one id" in summary.listing.broken[0]

@@ -1,0 +1,148 @@
+"""A stream gives what the whole gives: the same codes while sound arrives, the same sound while codes arrive, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tests.tiny import song
+from torch import Tensor
+
+from duotok.codec.duotok import DuoTok
+from duotok.codec.spool import AudioSource
+from duotok.errors import AudioError, ConfigError
+from duotok.renderer import arriving
+from duotok.renderer.arriving import ArrivingVectors
+from duotok.renderer.render import RenderPlan, RenderSettings, RenderWindow, windows
+from duotok.tokens import WindowPlan
+from duotok.tracks import TRACKS
+
+
+def pieces(sound: Tensor, sizes: tuple[int, ...]) -> Iterator[Tensor]:
+    start, turn = 0, 0
+    while start < sound.shape[1]:
+        yield sound[:, start : start + sizes[turn % len(sizes)]]
+        start, turn = start + sizes[turn % len(sizes)], turn + 1
+
+
+def filtered(sound: Tensor, model: DuoTok) -> Tensor:
+    return torch.cat(list(AudioSource(sound, highpass_hz=model.config.codec.highpass_hz).blocks()), dim=1)
+
+
+def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {track: torch.cat([part[track] for part in parts], dim=1) for track in TRACKS}
+
+
+@pytest.mark.parametrize("frames", [1, 39, 40, 41, 64, 65, 88, 89, 150])
+def test_tracks_that_arrive_give_the_codes_of_the_whole(model: DuoTok, frames: int) -> None:
+    voice, band = song(frames / 25 - 0.01, seed=1), song(frames / 25 - 0.01, seed=2)
+    whole = model.encode(vocals=voice, accompaniment=band, gain_db=-3.0)
+    encoder, parts = model.stream().encoder(gain_db=-3.0), []
+    voice, band = (filtered(sound, model) for sound in (voice, band))
+    for a, b in zip(pieces(voice, (7001, 31, 48_000)), pieces(band, (7001, 31, 48_000)), strict=True):
+        parts += list(encoder.push(a, b))
+        assert len(encoder._sound[0]) < 24_000 * (2 * 40 + 50 + 8) / 25  # windows and a block, however long the song
+    early = sum(part["vocals"].shape[1] for part in parts)
+    parts += list(encoder.finish())
+    found = joined(parts)
+    assert all(torch.equal(found[track], whole[track]) for track in TRACKS)
+    assert (encoder.n_samples, encoder.gain_db) == (whole.n_samples, whole.gain_db)
+    assert early >= frames - 40 - 8 - 1  # nothing waits longer than a window
+
+
+def test_stems_that_arrive_give_the_codes_of_the_whole(model: DuoTok) -> None:
+    voice, band, stream = song(12.0, seed=1), song(11.0, seed=2), model.stream()
+    state = stream.encoder()
+    found = joined(
+        list(stream.encode(vocals=pieces(voice, (9999,)), accompaniment=pieces(band, (50_000, 3)), state=state))
+    )
+    whole = model.encode(vocals=voice, accompaniment=band, gain_db=state.gain_db)
+    assert all(torch.equal(found[track], whole[track]) for track in TRACKS)
+
+
+def test_a_mix_that_arrives_gives_the_codes_of_the_whole(model: DuoTok) -> None:
+    sound, stream = song(13.0), model.stream(WindowPlan(30, 5))
+    state = stream.encoder()
+    arrived = 0
+
+    def arriving() -> Iterator[Tensor]:
+        nonlocal arrived
+        for piece in pieces(sound, (48_000,)):
+            arrived += piece.shape[1]
+            yield piece
+
+    parts, seen = [], []
+    for part in stream.encode(arriving(), state=state):
+        parts.append(part)
+        seen.append(arrived / 48_000 - sum(p["vocals"].shape[1] for p in parts) / 25)
+    assert state.gain_db is not None
+    whole = model.encode(sound, gain_db=state.gain_db, plan=WindowPlan(30, 5))
+    found = joined(parts)
+    assert all(torch.equal(found[track], whole[track]) for track in TRACKS)
+    assert len(parts) > 10 and seen[0] < 13 and max(seen) <= stream.look_ahead.encoding
+    assert state.gain_db == model.encode(sound[:, :480_000]).gain_db  # measured on the first ten seconds
+
+
+@pytest.mark.parametrize("frames", [1, 20, 40, 41, 77])
+def test_tokens_that_arrive_give_the_sound_of_the_whole(model: DuoTok, frames: int) -> None:
+    tokens = model.encode(vocals=song(frames / 25 - 0.01, seed=1), accompaniment=song(frames / 25 - 0.01, seed=2))
+    given, stream, heard = 0, model.stream(), []
+
+    def arriving() -> Iterator[dict[str, Tensor]]:
+        nonlocal given
+        for start in range(0, tokens.n_frames, 3):
+            given = min(tokens.n_frames, start + 3)
+            yield {track: tokens[track][:, start : start + 3] for track in TRACKS}
+
+    for block in stream.decode(arriving(), gain_db=tokens.gain_db, n_samples=tokens.n_samples):
+        heard.append(block)
+        ahead = given / 25 - sum(block.shape[1] for block in heard[:-1]) / 48_000
+        assert ahead <= stream.look_ahead.decoding + 3 / 25
+    whole = model.decode(tokens)
+    assert torch.allclose(torch.cat(heard, dim=1), whole, atol=1e-5)
+    if frames == 77:
+        assert len(heard) > 2
+    alone = torch.cat(list(stream.decode([tokens], "vocals")), dim=1)
+    assert torch.allclose(
+        alone[:, : tokens.n_samples], model.decode(tokens, "vocals") * 10 ** (tokens.gain_db / 20), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("context", [0, 2, 8])
+@pytest.mark.parametrize("frames", [1, 5, 8, 11, 12, 14, 15, 20, 37])
+def test_the_windows_are_those_of_the_whole(context: int, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, seen = RenderPlan(window=24, context=context, crossfade=4, decode_block=10), []
+
+    def noted(dit: object, vectors: Tensor, window: RenderWindow, *_: object) -> Tensor:
+        assert vectors[:, 0].tolist() == list(range(window.start // 2, -(-window.stop // 2)))
+        seen.append(window)
+        return torch.zeros(window.keep_stop - window.keep_start, 4)
+
+    monkeypatch.setattr(arriving, "window_latents", noted)
+    state, last = ArrivingVectors(plan), False
+    for k in range(frames):
+        state.push(torch.full((1, 2), float(k)))
+        while state.ready():
+            state.render(None, RenderSettings(plan=plan), "")  # type: ignore[arg-type]
+    while not last:
+        last = state.render(None, RenderSettings(plan=plan), "")[1]  # type: ignore[arg-type]
+    assert seen == list(windows(2 * frames, plan))
+
+
+def test_arriving_vectors_keep_no_more_than_windows() -> None:
+    plan = RenderPlan(window=64, context=16, crossfade=8, decode_block=40)
+    state = ArrivingVectors(plan)
+    state.render = lambda *given: setattr(state, "keep_start", state.keep_start + plan.hop)  # type: ignore[assignment, method-assign, misc]
+    for _ in range(200):
+        state.push(torch.zeros(5, 4))
+        while state.ready():
+            state.render(None, None, "")  # type: ignore[arg-type]
+        assert state._buffer is not None and len(state._buffer) <= 2 * 64 // 2 + 20
+
+
+def test_what_cannot_be_streamed_is_named(model: DuoTok) -> None:
+    with pytest.raises(AudioError, match="no sound came"):
+        list(model.stream().encode([]))
+    with pytest.raises(ConfigError, match="track 'drums'"):
+        list(model.stream().decode([], "drums"))

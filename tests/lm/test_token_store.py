@@ -1,0 +1,183 @@
+"""A store read back: every song as it was written, in any order, from a folder or a URL, by ranks and workers, and from the middle."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from tests.lm.small import CODEC, MIXED, TINY, song
+from torch.utils.data import DataLoader
+
+from duotok.bulk.encoding import packed
+from duotok.bulk.ledger import Ledger
+from duotok.bulk.store import begin, held, write_manifest, write_shard
+from duotok.errors import ConfigError, TokenFileError
+from duotok.lm.corpus import write_tokens
+from duotok.lm.song import TokenizedSong
+from duotok.lm.stage import LMStage, LMStageConfig
+from duotok.lm.token_datasets import StreamState, TokenSongs, TokenStream
+from duotok.lm.token_store import TokenStore, open_tokens
+
+SONGS = [song(f"s{n}", 30 + 7 * n, split="train" if n < 13 else "validation", seed=n) for n in range(16)]
+
+
+def make(folder: Path, songs: list[TokenizedSong] = SONGS, each: int = 3) -> Path:
+    """A store of these songs, by the code that `duotok tokenize` writes with."""
+    with held(folder):
+        begin(folder, CODEC, {}, {})
+        ledgers = []
+        for split in ("train", "validation"):
+            mine = [s for s in songs if s.split == split]
+            for number in range(0, len(mine), each):
+                ledger = Ledger(folder / f"ledger/{split}-{number // each:06d}.jsonl")
+                for place, s in enumerate(mine[number : number + each]):
+                    codes = packed(
+                        [torch.from_numpy(s.tokens[t][0].astype(np.int64)) for t in ("vocals", "accompaniment")]
+                    )
+                    facts = {
+                        "id": s.id,
+                        "split": s.split,
+                        "identity": s.identity,
+                        "marks": {},
+                        "n_samples": s.frames * 1920,
+                    }
+                    ledger.append({"place": place, **facts, "song": s.sha256, "codes": codes})
+                write_shard(folder, ledger.path.stem, ledger, CODEC)
+                ledgers.append((split, ledger))
+        write_manifest(folder, CODEC, ledgers)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("tokens") / "store")
+
+
+@pytest.fixture(params=["folder", "url", "cached url"])
+def store(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> TokenStore:
+    if request.param == "folder":
+        return TokenStore(folder)
+    url = f"memory://{uuid.uuid4().hex}"
+    for path in folder.iterdir():
+        if path.is_file():
+            fsspec.filesystem("memory").pipe(f"{url.removeprefix('memory:/')}/{path.name}", path.read_bytes())
+    return TokenStore(url, cache=tmp_path if "cached" in request.param else None)
+
+
+def test_every_song_is_as_it_was_written(store: TokenStore) -> None:
+    for split in ("train", "validation"):
+        expected = [s for s in SONGS if s.split == split]
+        found = store.songs(split)
+        assert len(found) == len(expected) == store.counts[split][0] and found.frames.tolist() == [
+            s.frames for s in expected
+        ]
+        for k in [*range(len(expected))[::-1], -1]:
+            assert found[k].sha256 == expected[k].sha256 and found[k].frames == expected[k].frames
+        assert [s.id for s in found] == [s.id for s in expected] and [s.id for s in found[1:3]] == [
+            s.id for s in expected[1:3]
+        ]
+    dataset = TokenSongs(store, shortest=50)
+    assert len(dataset) == sum(s.frames >= 50 for s in SONGS if s.split == "train")
+    first = dataset[0]
+    assert first["id"] == "s3" and (first["tokens"]["vocals"].numpy() == SONGS[3].tokens["vocals"]).all()
+
+
+def test_a_stream_has_every_song_once_and_another_order_each_epoch(store: TokenStore) -> None:
+    orders = [[s["id"] for s in TokenStream(store, state=StreamState(epoch))] for epoch in (0, 0, 1)]
+    assert sorted(orders[0]) == sorted(s.id for s in SONGS if s.split == "train")
+    assert orders[0] == orders[1] != orders[2] and orders[0] != sorted(orders[0])
+
+
+def test_ranks_share_an_epoch(folder: Path) -> None:
+    store = TokenStore(folder)
+    parts = [[s["id"] for s in TokenStream(store, rank=rank, world=3)] for rank in range(3)]
+    assert {len(part) for part in parts} == {4} and len({id for part in parts for id in part}) == 12
+    together = [s["id"] for s in TokenStream(store)]
+    assert [id for row in zip(*parts, strict=True) for id in row] == together[:12]
+
+
+def key(sample: dict[str, object]) -> tuple[object, ...]:
+    return (
+        sample["id"],
+        sample["start"],
+        sample["epoch"],
+        sample["number"],
+        tuple(t.sum() for t in sample["tokens"].values()),
+    )  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_goes_on_at_the_exact_song(folder: Path, workers: int) -> None:
+    def loader(state: StreamState) -> DataLoader:
+        stream = TokenStream(TokenStore(folder), frames=20, seed=3, batch_size=2, state=state)
+        return DataLoader(stream, batch_size=2, num_workers=workers, collate_fn=list)
+
+    whole = [key(sample) for sample in TokenStream(TokenStore(folder), frames=20, seed=3)]
+    assert len({k[1] for k in whole}) > 3
+    state, found = StreamState(), []
+    for batch in loader(state):
+        found += map(key, batch)
+        state = state.advanced(len(batch), 13)
+        if state.taken == 4:
+            break
+    state = StreamState(**json.loads(json.dumps(state.state_dict())))
+    for batch in loader(state):
+        found += map(key, batch)
+        state = state.advanced(len(batch), 13)
+    assert found == whole and state == StreamState(1, 0)
+
+
+def test_a_stream_reads_no_more_than_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, opened = TokenStore(folder), []
+    real = store.shard
+    monkeypatch.setattr(store, "shard", lambda shard: opened.append(shard.name) or real(shard))
+    stream = TokenStream(store, shards_at_once=1, state=StreamState(0, 12))
+    assert not opened and len(list(stream)) == 1 and len(set(opened)) == 1
+
+
+def test_too_few_songs_and_a_wrong_rank_are_named(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="13 train songs for 14"):
+        TokenStream(TokenStore(folder), world=14)
+    with pytest.raises(ConfigError, match="rank 2 of 2"):
+        TokenStream(TokenStore(folder), rank=2, world=2)
+    with pytest.raises(TokenFileError, match="no songs of split 'test'; it has 13 train, 3 validation"):
+        TokenStore(folder).songs("test")
+
+
+def test_what_is_damaged_is_named(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("manifest.json", "lengths.npy", "train-000001.parquet"):
+        copy = tmp_path / name
+        shutil.copytree(folder, copy)
+        data = bytearray((copy / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (copy / name).write_bytes(data)
+        with pytest.raises(TokenFileError, match=name):
+            store = TokenStore(copy)
+            _ = store.lengths
+            store.check()
+    with pytest.raises(TokenFileError, match="store of duotok tokenize"):
+        TokenStore(tmp_path)
+    with pytest.raises(TokenFileError, match="expected those of mixed"):
+        TokenStore(folder, MIXED)
+
+
+def test_a_language_model_learns_the_same_from_a_store(folder: Path, tmp_path: Path) -> None:
+    packed_file = tmp_path / "tokens.parquet"
+    write_tokens(packed_file, CODEC, SONGS)
+    losses = []
+    for data in (packed_file, folder):
+        config = LMStageConfig.model_validate(
+            {"steps": 1, "batch_size": 4, "model": TINY.model_dump(), "data": data, "seconds": 2.0, "shortest": 1.6}
+        )
+        stage = LMStage(config)
+        assert len(stage.songs) < 13 and stage.batch(3, range(4))["ids"] == LMStage(config).batch(3, range(4))["ids"]
+        losses.append((stage.held_out(), {k: float(v) for k, v in stage.losses(stage.batch(5, range(4)), 5).items()}))
+    assert losses[0] == losses[1]
+    assert isinstance(open_tokens(folder), TokenStore)

@@ -111,6 +111,7 @@ def test_language_models_join_the_store(tmp_path: Path) -> None:
     }
     assert fine.about["values"]["parallel"]["average.cnbpt"][0] == pytest.approx(0.5)
     assert fine.about["corruption"]["vocals-to-accompaniment"]["mismatch"] is not None and fine.about["songs"] == 7
+    assert (fine.about["frame_rate"], fine.about["streams"]) == (25.0, {"vocals": [64], "accompaniment": [1024]})
     trained = len(toy.runs)
     predictability.study(path, store, lines.append, runner=toy)
     assert len(toy.runs) == trained and [c.inputs.instrument for c in read_cells(store)[0]] == ["lm", "lm"]

@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "duotok.cli.train",
     "plot": "duotok.cli.plot",
     "bundle": "duotok.cli.bundle",
+    "report": "duotok.cli.report",
 }
 # Group of commands -> the module that has it as `app`.
 GROUPS = {

@@ -119,8 +119,11 @@ def _about(figures: dict[str, Any], name: str) -> dict[str, Any]:
         for key in ("values", "differences", "corruption", "context")
     }
     books = [book for book in figures["codebooks"] if book["tokenizer"] == name]
+    codec = figures["codecs"][name]
     return {
         **own,
+        "frame_rate": codec["frame_rate"],
+        "streams": {stream["name"]: stream["sizes"] for stream in codec["streams"]},
         "codebooks": books,
         "songs": figures["songs"],
         "hours": figures["hours"],

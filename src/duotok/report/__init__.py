@@ -1,0 +1,1 @@
+"""What was measured of tokenizers as one page, beside the paper's tables and figures."""

@@ -1,0 +1,132 @@
+"""Everything that the stores hold, instrument by instrument, and where it comes from: settings, seeds, versions, hashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from duotok.evaluation.results import Cell
+from duotok.evaluation.summaries import Summary
+from duotok.report.content import Row, Table, gaps_of, shown, told
+from duotok.report.sources import Sources
+from duotok.report.studies import LM
+from duotok.report.tables import MEANS, TAGGING, USAGE, data_of, definitions, tagged
+
+COMMANDS = {USAGE: "duotok eval all", LM: "duotok eval all, with `lm`"}
+"""Of instruments whose command has another name."""
+
+
+def instruments(sources: Sources) -> list[Table]:
+    """A table for each instrument: all its measures, on all tracks, of all tokenizers."""
+    return [
+        _tagging(name, sources.of(name)) if name.startswith(f"{TAGGING}.") else _instrument(name, sources)
+        for name in sources.instruments
+    ]
+
+
+def _instrument(name: str, sources: Sources) -> Table:
+    cells = sources.of(name)
+    summaries = [s for s in sources.summaries(name) if "." not in s.track]
+    found = {(s.tokenizer, s.measure.name, s.track): s for s in summaries}
+    tokenizers = [cell.inputs.tokenizer for cell in cells]
+    rows = []
+    for measure, track in dict.fromkeys((s.measure.name, s.track) for s in summaries):
+        values = [found.get((tokenizer, measure, track)) for tokenizer in tokenizers]
+        rows.append(Row(measure, (track, _counts(values), *map(told, values))))
+    measures = list(dict.fromkeys(s.measure.name for s in summaries))
+    return Table(
+        f"store-{name}", f"All of {name}", ("measure", "track", "songs", *tokenizers), tuple(rows),
+        (*data_of(cells), MEANS, "Of single codebooks the store has more."), definitions=definitions(cells, measures),
+        gaps=gaps_of(summaries),
+    )  # fmt: skip
+
+
+def _counts(values: Sequence[Summary | None]) -> str:
+    """How many songs have a value, for all tokenizers together where it is the same."""
+    counts = sorted({s.n for s in values if s is not None})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _tagging(name: str, cells: Sequence[Cell]) -> Table:
+    """Macro figures, whose intervals are over songs: the cell itself has them, for its rows are of tags."""
+    figures = list(dict.fromkeys(figure for cell in cells for figure in cell.about.get("figures", {})))
+    rows = [Row(figure, tuple(shown(tagged(cell, figure)) for cell in cells)) for figure in figures]
+    lines = []
+    for cell in cells:
+        about = cell.about
+        lines.append(
+            f"{cell.inputs.tokenizer}: {about.get('data', 'data unnamed')}, {'true labels' if about.get('truth') else 'pseudo-labels, no truth'}; "
+            f"macro over {len(about.get('measured_tags', []))} of {about.get('tags', 'unknown many')} tags; {_recordings(about.get('songs'))}"
+            f"{'; left out, for no or every test song has them: ' + ', '.join(about['left_out']) if about.get('left_out') else ''}."
+        )
+    lines.append(
+        "In brackets 95 % intervals over test songs and probe seeds. `untrained`: the same codes with random vectors; `shuffled`: embeddings in a "
+        "random order in time; `over_`: the paired advantage over that control."
+    )
+    failed = [
+        f"{cell.inputs.tokenizer}, {row.item}: {row.reason}"
+        for cell in cells
+        for row in cell.failures
+        if row.measure == "scored"
+    ]  # fmt: skip
+    return Table(
+        f"store-{name}", f"All of {name}", ("figure", *(cell.inputs.tokenizer for cell in cells)), tuple(rows), tuple(lines),
+        definitions=definitions(cells, figures), gaps=tuple(failed),
+    )  # fmt: skip
+
+
+def _recordings(counts: object) -> str:
+    """`54 recordings to train, 14 validation, 22 test`."""
+    if not isinstance(counts, dict):
+        return "recordings not said"
+    return "recordings: " + ", ".join(f"{count} {split}" for split, count in counts.items())
+
+
+def provenance(sources: Sources) -> list[Table]:
+    """What was measured with what: a row for each cell and each study, and their settings."""
+    rows = [
+        Row(
+            cell.inputs.tokenizer,
+            (
+                cell.inputs.instrument, f"`{command_of(cell.inputs.instrument)}`", cell.inputs.model_hash[:12], cell.inputs.data_hash[:12],
+                str(cell.seed), cell.created or "not said", ", ".join(f"{name} {v}" for name, v in cell.versions.items()),
+            ),
+        )
+        for cell in sources.cells
+    ]  # fmt: skip
+    rows += [
+        Row(
+            name,
+            (
+                f"study {study.name}", "`duotok eval lm`", study.hashes.get(name, "not said")[:12], f"{study.songs} songs",
+                ", ".join(map(str, study.config.get("seeds", []))) or "not said", "not said", "not said",
+            ),
+        )
+        for study in sources.studies
+        if study.hashes
+        for name in study.tokenizers
+    ]  # fmt: skip
+    settings: dict[tuple[str, str], list[str]] = {}
+    for cell in sources.cells:
+        text = json.dumps(dict(cell.inputs.config), sort_keys=True)
+        settings.setdefault((cell.inputs.instrument, text), []).append(cell.inputs.tokenizer)
+    for study in sources.studies:
+        if study.hashes:
+            settings[f"study {study.name}", json.dumps(dict(study.config), sort_keys=True)] = list(study.tokenizers)
+    for test in sources.listening:
+        of = test.values.get("test", {})
+        settings[f"listening test {test.name}", json.dumps(of, sort_keys=True)] = list(of.get("systems", {}))
+    kept = [Row(name, (", ".join(names), f"`{text}`")) for (name, text), names in settings.items()]
+    return [
+        Table(
+            "cells", "What was measured, with what",
+            ("tokenizer", "instrument", "command", "model hash", "data hash", "seed", "written", "versions"), tuple(rows),
+        ),
+        Table("settings", "Settings", ("instrument", "of", "settings"), tuple(kept)),
+    ]  # fmt: skip
+
+
+def command_of(instrument: str) -> str:
+    """The command that measures it."""
+    name, _, probe = instrument.partition(".")
+    return COMMANDS.get(name, f"duotok eval {name}" + (f" --probe {probe}" if probe else ""))

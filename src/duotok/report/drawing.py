@@ -1,0 +1,162 @@
+"""Panels as SVG: points, curves and bars that are told apart by markers, line styles and hatches, not by colour alone.
+
+A panel is as wide as a phone, so that its letters stay readable there; pages put several side by side.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from duotok.comparison.figures import COLOURS, GREY, INK, MARKERS
+from duotok.evaluation.intervals import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "+++", "---")
+WIDTH = 4.6
+"""Inches of a panel."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A named place in a plane."""
+
+    name: str
+    x: Interval
+    y: Interval
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line: name, and its points (x, value with interval)."""
+
+    name: str
+    points: Sequence[tuple[float, Interval]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """name: on the axis; group: what gives colour and hatch; mark: where ideal codes would be."""
+
+    name: str
+    group: str
+    value: Interval
+    mark: float | None = None
+
+
+def exact(value: float) -> Interval:
+    """A value without an interval."""
+    return Interval(value, value, value)
+
+
+def _errors(values: Sequence[Interval]) -> list[list[float]]:
+    ends = [(max(0.0, v.value - v.low), max(0.0, v.high - v.value)) for v in values]
+    return [[low for low, _ in ends], [high for _, high in ends]]
+
+
+def _panel(height: float) -> tuple[Figure, Axes]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    axis.grid(alpha=0.25, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=INK, labelsize=9, length=3)
+    for side, spine in axis.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GREY)
+    return figure, axis
+
+
+def _svg(figure: Figure) -> bytes:
+    import matplotlib
+
+    buffer = io.BytesIO()
+    # letters as outlines: a picture in a page cannot count on its fonts; the salt makes the same bytes of the same values
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "duotok"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "duotok report"})
+    return buffer.getvalue()
+
+
+def plane(dots: Sequence[Dot], x: str, y: str) -> bytes:
+    """Points with both their intervals, each with its own marker and its name in the legend."""
+    figure, axis = _panel(3.6 + 0.22 * ((len(dots) + 1) // 2))
+    for place, dot in enumerate(dots):
+        axis.errorbar(
+            [dot.x.value], [dot.y.value], _errors([dot.y]), _errors([dot.x]), color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)], markersize=8, markeredgecolor=INK, markeredgewidth=0.6, linestyle="",
+            elinewidth=0.9, capsize=2.5, label=dot.name,
+        )  # fmt: skip
+    axis.margins(0.12)
+    _labels(axis, x, y)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    return _svg(figure)
+
+
+def curves(lines: Sequence[Curve], x: str, y: str, doubling: bool = False, zero: bool = False) -> bytes:
+    """doubling: x on a scale of powers of two; zero: a line where nothing changes."""
+    figure, axis = _panel(3.2 + 0.22 * ((len(lines) + 1) // 2))
+    for place, line in enumerate(lines):
+        colour, values = COLOURS[place % len(COLOURS)], [value for _, value in line.points]
+        where = [at for at, _ in line.points]
+        axis.fill_between(
+            where, np.array([v.low for v in values]), np.array([v.high for v in values]), color=colour, alpha=0.12, linewidth=0
+        )  # fmt: skip
+        axis.errorbar(
+            where, [v.value for v in values], _errors(values), color=colour, marker=MARKERS[place % len(MARKERS)], markersize=5.5,
+            linestyle=LINES[place % len(LINES)], linewidth=1.6, elinewidth=0.9, capsize=2.5, label=line.name,
+        )  # fmt: skip
+    if doubling:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.minorticks_off()
+    if zero:
+        axis.axhline(0, color=GREY, linewidth=0.8)
+    _labels(axis, x, y)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    return _svg(figure)
+
+
+def bars(values: Sequence[Bar], x: str, spec: str = ".2f", most: float | None = None) -> bytes:
+    """Lying bars, each with its number; a short upright line is what ideal codes would show. most: the end of the axis."""
+    groups = list(dict.fromkeys(bar.group for bar in values))
+    figure, axis = _panel(1.1 + 0.34 * len(values) + 0.2 * (len(groups) + 1) // 2)
+    widest = max(0.0, *(max(bar.value.high, bar.mark or 0) for bar in values))
+    for row, bar in enumerate(values):
+        place = groups.index(bar.group)
+        axis.barh(
+            row, bar.value.value, 0.74, color=COLOURS[place % len(COLOURS)], hatch=HATCHES[place % len(HATCHES)], edgecolor="white",
+            linewidth=0,
+        )  # fmt: skip
+        if bar.value.low != bar.value.high:
+            axis.errorbar(
+                [bar.value.value], [row], None, _errors([bar.value]), color=INK, elinewidth=1, capsize=2.5
+            )  # fmt: skip
+        if bar.mark is not None:
+            axis.plot([bar.mark, bar.mark], [row - 0.42, row + 0.42], color=INK, linewidth=1.6)
+        end = max(bar.value.high, bar.mark or 0, 0)
+        axis.text(
+            end + 0.015 * (most or widest), row, f"{bar.value.value:{spec}}", va="center", fontsize=8.5, color=INK
+        )
+    axis.set_yticks(range(len(values)), [bar.name for bar in values])
+    axis.invert_yaxis()
+    axis.set_xlim(min(0.0, *(bar.value.low for bar in values)), 1.16 * (most or widest or 1.0))
+    axis.grid(axis="y", visible=False)
+    _labels(axis, x, "")
+    return _svg(figure)
+
+
+def _labels(axis: Axes, x: str, y: str) -> None:
+    axis.set_xlabel(x, fontsize=9, color=INK)
+    axis.set_ylabel(y, fontsize=9, color=INK)

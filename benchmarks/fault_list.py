@@ -415,8 +415,8 @@ FAULTS = (
     Fault(
         "windows are not blended",
         "src/duotok/renderer/render.py",
-        "blended = (1 - weight) * waiting[:size] + weight * current[:size]",
-        "blended = current[:size]",
+        "mixed = (1 - weight) * waiting[:size] + weight * current[:size]",
+        "mixed = current[:size]",
         RENDERER,
     ),
     Fault(

@@ -96,6 +96,7 @@ def test_tokens_that_arrive_give_the_sound_of_the_whole(model: DuoTok, frames: i
             yield {track: tokens[track][:, start : start + 3] for track in TRACKS}
 
     for block in stream.decode(arriving(), gain_db=tokens.gain_db, n_samples=tokens.n_samples):
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled(), "the caller's mode was changed"
         heard.append(block)
         ahead = given / 25 - sum(block.shape[1] for block in heard[:-1]) / 48_000
         assert ahead <= stream.look_ahead.decoding + 3 / 25

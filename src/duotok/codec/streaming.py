@@ -236,5 +236,6 @@ class DuoTokStream:
     def _vectors(self, pieces: Iterable[Mapping[str, Tensor]], track: str) -> Iterator[Tensor]:
         kind = self.model.dit(track).config.condition
         for piece in pieces:
-            with torch.inference_mode():
-                yield self.model.tokenizer.condition(piece[track].to(self.model.device), track, kind)[0]
+            with torch.inference_mode():  # over before the piece is handed on: the caller may want gradients
+                vectors = self.model.tokenizer.condition(piece[track].to(self.model.device), track, kind)[0]
+            yield vectors

@@ -67,7 +67,7 @@ class _Entry:
     package: str = ""
 
 
-def _si_sdr(pair: Pair) -> float:
+def _separation_ratio(pair: Pair) -> float:
     meter = SiSdr()
     meter.add(*pair.at(SAMPLE_RATE))
     return meter.decibels()
@@ -107,7 +107,7 @@ MEASURES: dict[str, _Entry] = {
         ),
         _Entry(
             Measure("si_sdr", "scale-invariant SDR of the whole, without removal of the mean", "dB", "higher", "Le Roux et al. 2019"),
-            _si_sdr, 0.002, "a silent or constant sound has no SI-SDR",
+            _separation_ratio, 0.002, "a silent or constant sound has no SI-SDR",
         ),
         _Entry(
             Measure("loudness_error", "integrated loudness of the decoded sound minus the original's", "LU", "", "ITU-R BS.1770-4"),

@@ -52,7 +52,7 @@ def test_a_value_that_is_missing_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_rooms_that_have_templates() -> None:
-    assert {folder.parent.name for folder in FOLDERS} == {"demo", "data", "listening", "pages"}
+    assert {folder.parent.name for folder in FOLDERS} == {"demo", "data", "listening", "pages", "report"}
     assert {path.name.partition(".")[2] for path in FILES} == {"html.j2", "css", "js"}
 
 

@@ -40,13 +40,18 @@ def _figure(
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     axes = figure.subplots(1, columns, squeeze=False, width_ratios=widths)[0].tolist()
     for axis in axes:
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.tick_params(colors=INK, labelsize=9, length=3)
-        for side, spine in axis.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(GREY)
+        plain(axis)
     return figure, axes
+
+
+def plain(axis: Axes) -> None:
+    """A light grid below the curves, and no frame but two sides: how all our figures look."""
+    axis.grid(alpha=0.25, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=INK, labelsize=9, length=3)
+    for side, spine in axis.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GREY)
 
 
 def _png(figure: Figure) -> bytes:

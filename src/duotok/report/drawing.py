@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from duotok.comparison.figures import COLOURS, GREY, INK, MARKERS
+from duotok.comparison.figures import COLOURS, GREY, INK, MARKERS, plain
 from duotok.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
@@ -70,12 +70,7 @@ def _panel(height: float) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     axis = figure.subplots()
-    axis.grid(alpha=0.25, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=INK, labelsize=9, length=3)
-    for side, spine in axis.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(GREY)
+    plain(axis)
     return figure, axis
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-# Command -> its module in this package and its function. Commands without a module are left out of the help.
+# Command -> its module in this package and its function.
 COMMANDS = {
     "lm": ("lm", "lm"),
     "reconstruction": ("reconstruction", "reconstruction"),
@@ -37,13 +37,7 @@ app = typer.Typer(name="eval", help=HELP, no_args_is_help=True, rich_markup_mode
 
 def _register() -> None:
     for name, (file, function) in COMMANDS.items():
-        module = f"{__name__}.{file}"
-        try:
-            command: Callable[..., Any] = getattr(importlib.import_module(module), function)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            continue
+        command: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{file}"), function)
         app.command(name)(command)
 
 

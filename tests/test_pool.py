@@ -116,6 +116,18 @@ def test_workers_begin_as_they_are_told_and_errors_come_back() -> None:
             workers.submit(int, "seven").result()
 
 
+def test_workers_have_the_environment_of_their_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what came and went after the server of an earlier pool had started."""
+    monkeypatch.setenv("DUOTOK_TEST_OLD", "1")
+    with pool(1) as workers:
+        assert workers.submit(os.getenv, "DUOTOK_TEST_OLD").result() == "1"
+    monkeypatch.delenv("DUOTOK_TEST_OLD")
+    monkeypatch.setenv("DUOTOK_TEST_NEW", "2")
+    with pool(1) as workers:
+        assert workers.submit(os.getenv, "DUOTOK_TEST_OLD").result() is None
+        assert workers.submit(os.getenv, "DUOTOK_TEST_NEW").result() == "2"
+
+
 def torch_threads() -> int:
     import torch
 

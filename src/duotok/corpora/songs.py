@@ -42,13 +42,14 @@ class Songs(Corpus):
             folder, identity = file.parent, f"seed {facts['seed']}"
             name = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
             sung = bool(facts["words"])
+            tracks = [t for t in TRACKS if t in facts.get("tracks", TRACKS) and (sung or t != "vocals")]
             yield Recording(
                 id=self.id(name),
                 corpus=self.name,
                 kind="song" if sung else "instrumental",
                 split=self.split(identity),
                 identity=identity,
-                audio={t: str(_track(folder, t, str(facts["files"]))) for t in TRACKS if sung or t != "vocals"},
+                audio={t: str(_track(folder, t, str(facts["files"]))) for t in tracks},
                 seconds=float(facts["seconds"]),
                 tags=tuple(str(tag) for tag in facts["tags"]),
                 lyrics=str(file) if sung else "",

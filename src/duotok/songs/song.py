@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from duotok.tracks import STEMS
 
 FORMATS = {"flac": ("FLAC", "PCM_24", 24), "flac16": ("FLAC", "PCM_16", 16), "wav": ("WAV", "PCM_24", 24)}
 FORMATS |= {"wav16": ("WAV", "PCM_16", 16), "opus": ("OGG", "OPUS", 16)}
+
+
+SONG_TRACKS = (*STEMS, "accompaniment", "mix")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Beat:
 
 @dataclass
 class Song:
-    """A generated song: stems float32 [2, samples] whose sum, in the order of STEMS, is the mix."""
+    """A generated song: stems float32 [2, samples] ([1, samples] of `mono`) whose sum, in the order of STEMS, is the mix."""
 
     rate: int
     stems: dict[str, NDArray[np.float32]]
@@ -117,8 +120,12 @@ class Song:
             "details": self.details,
         }
 
+    def mono(self) -> Song:
+        """The same song with stems of one channel, [1, samples]: the mean of left and right."""
+        return replace(self, stems={name: stem.mean(0, keepdims=True) for name, stem in self.stems.items()})
+
     def tracks(self, bits: int) -> dict[str, NDArray[np.int32]]:
-        """Stems, accompaniment and mix as whole numbers of `bits` bits, [2, samples].
+        """Stems, accompaniment and mix as whole numbers of `bits` bits, [channels, samples].
 
         The stems are quantised first and then summed, so that they add up to the mix to the last bit.
         """
@@ -165,7 +172,8 @@ class Song:
                         write_samples(path, floats, self.rate, container, subtype, block=self.rate)
                     else:
                         write_samples(path, data, self.rate, container, subtype)
-                text = json.dumps(self.facts() | {"files": format}, ensure_ascii=False, indent=1)
+                facts = self.facts() | {"files": format} | ({"tracks": list(tracks)} if tracks else {})
+                text = json.dumps(facts, ensure_ascii=False, indent=1)
                 (partial / "song.json").write_text(text, "utf-8")
         except (OSError, soundfile.LibsndfileError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -173,17 +181,20 @@ class Song:
         return folder
 
 
-def unusual(*, vocals: bool = True, soundfont: bool = False, doubled: float = 0.0) -> dict[str, object]:
+def unusual(
+    *, vocals: bool = True, soundfont: bool = False, doubled: float = 0.0, mono: bool = False
+) -> dict[str, object]:
     """Of the options that change a song, those that are not as usual; song.json has them as details.options."""
-    options = {"vocals": (vocals, True), "soundfont": (soundfont, False), "doubled": (float(doubled), 0.0)}
+    options: dict[str, tuple[object, object]] = {
+        "vocals": (vocals, True), "soundfont": (soundfont, False), "doubled": (float(doubled), 0.0), "mono": (mono, False)
+    }  # fmt: skip
     return {name: value for name, (value, usual) in options.items() if value != usual}
 
 
 def _is_song(folder: Path) -> bool:
     """Whether a folder holds a song, whole or damaged, and nothing else."""
     names = {path.name for path in folder.iterdir()}
-    tracks = (*STEMS, "accompaniment", "mix")
-    song_files = {"song.json", *(f"{track}{suffix}" for track in tracks for suffix in (".flac", ".wav", ".opus"))}
+    song_files = {"song.json", *(f"{track}{suffix}" for track in SONG_TRACKS for suffix in (".flac", ".wav", ".opus"))}
     if "song.json" not in names or not names <= song_files:
         return False
     try:

@@ -18,6 +18,8 @@ ARMS    ?= full without-noise full-covariance without-mss without-freezing share
 SET     ?=
 export OMP_NUM_THREADS := 1
 
+comma   := ,
+space   := $(subst ,, )
 DUOTOK  := $(BIN)/duotok
 WORK    := $(OUT)/work
 TOKENS  := $(OUT)/tokens
@@ -38,7 +40,9 @@ stage3.shared-codebook   := --set model.shared_codebook=true
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: tokens
-	$(DUOTOK) eval lm comparisons/effects -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) $(SET)
+	$(DUOTOK) eval lm comparisons/effects -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) --set 'tokenizers={$(subst $(space),$(comma) ,$(strip $(foreach arm,$(ARMS),$(arm): [$(subst $(space),$(comma),$(strip $(SEEDS:%=$(arm)-%.parquet)))]) jittered: jittered-0.parquet))}' \
+	  --set 'seeds=[$(subst $(space),$(comma),$(strip $(SEEDS)))]' $(SET)
+	$(BIN)/python -m benchmarks.effects table $(OUT)/results $(TOKENS) | tee $(OUT)/table.md
 
 tokens: $(foreach arm,$(ARMS),$(SEEDS:%=$(TOKENS)/$(arm)-%.parquet)) $(TOKENS)/jittered-0.parquet
 tokenizers: $(foreach arm,$(ARMS),$(SEEDS:%=$(OUT)/$(arm)-%/.stage3))
@@ -89,7 +93,7 @@ endef
 define packed
 $(TOKENS)/$(1)-$(2).parquet: $(OUT)/$(1)-$(2)/.stage3
 	mkdir -p $(TOKENS)
-	$(BIN)/python -m benchmarks.effects $(OUT)/$(1)-$(2) --data $(WORK) -o $$@
+	$(BIN)/python -m benchmarks.effects tokens $(OUT)/$(1)-$(2) --data $(WORK) -o $$@
 endef
 $(foreach arm,$(OWN2),$(foreach seed,$(SEEDS),$(eval $(call own2,$(arm),$(seed)))))
 $(foreach arm,$(ON_FULL),$(foreach seed,$(SEEDS),$(eval $(call on_full,$(arm),$(seed)))))

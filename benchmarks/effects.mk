@@ -26,6 +26,10 @@ TOKENS  := $(OUT)/tokens
 OWN2    := $(filter full without-noise full-covariance without-mss,$(ARMS))
 ON_FULL := $(filter without-freezing shared-codebook,$(ARMS))
 
+# As YAML: full: [full-0.parquet,...], and the control.
+listed  = $(subst $(space),$(comma),$(strip $(SEEDS:%=$(1)-%.parquet)))
+named   = $(foreach arm,$(ARMS),$(arm): [$(call listed,$(arm))]$(comma)) jittered: jittered-0.parquet
+
 # What an arm changes, in stage 2 and in stage 3.
 stage2.without-noise     := --set model.noise=none
 stage3.without-noise     := --set model.noise=none
@@ -40,7 +44,7 @@ stage3.shared-codebook   := --set model.shared_codebook=true
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: tokens
-	$(DUOTOK) eval lm comparisons/effects -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) --set 'tokenizers={$(subst $(space),$(comma) ,$(strip $(foreach arm,$(ARMS),$(arm): [$(subst $(space),$(comma),$(strip $(SEEDS:%=$(arm)-%.parquet)))]) jittered: jittered-0.parquet))}' \
+	$(DUOTOK) eval lm comparisons/effects -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) --set 'tokenizers={$(named)}' \
 	  --set 'seeds=[$(subst $(space),$(comma),$(strip $(SEEDS)))]' $(SET)
 	$(BIN)/python -m benchmarks.effects table $(OUT)/results $(TOKENS) | tee $(OUT)/table.md
 

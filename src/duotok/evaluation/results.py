@@ -120,6 +120,11 @@ class Cell:
     def failures(self) -> list[Row]:
         return [row for row in self.rows if row.value is None]
 
+    @property
+    def gap(self) -> str:
+        """Why nothing at all could be measured; "" where something was. Such a cell never counts as done."""
+        return str(self.about.get("gap", ""))
+
     def measure(self, name: str) -> Measure:
         """Raises ResultsError for a measure that the cell does not define."""
         for measure in self.measures:
@@ -298,9 +303,12 @@ def why_not_done(folder: str | Path, inputs: Inputs) -> str:
     if not path.is_file():
         return "not measured yet"
     try:
-        found = read_cell(path).inputs
+        cell = read_cell(path)
     except ResultsError as error:
         return str(error)
+    found = cell.inputs
+    if cell.gap:
+        return f"could not be measured before ({cell.gap})"
     if found.model_hash != inputs.model_hash:
         return f"measured with another model ({found.model_hash[:8]}, now {inputs.model_hash[:8]})"
     if found.data_hash != inputs.data_hash:

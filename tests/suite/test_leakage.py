@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.suite.conftest import run_suite, suite_of
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
@@ -128,6 +129,15 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     assert figures["equal", "leak-20", "vocals"].n == 1 and figures["mel", "direct", "mix"].mean is not None
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
         draw([cell], tmp_path / "again.pdf")
+    suite = suite_of(tmp_path, songs, bundle, limit=1)
+    leak = {"seconds": 2, "levels": [-20], "separators": [f"mini={bundle}"]}
+    suite["instruments"] = {"leakage": leak}
+    found = run_suite(tmp_path, suite)
+    assert [(c.inputs.tokenizer, c.gap) for c in found.cells] == [
+        ("tiny", ""),
+        ("the sound itself", "the sound itself has no tokens"),
+    ]
+    assert found.cells[0].created == cell.created, "the command has measured it"
     picture.write_bytes(b"somebody's")
     assert CliRunner().invoke(app, call).exit_code == 1, "a picture that is not ours stays"
 

@@ -329,14 +329,17 @@ def _plain(value: Any) -> Any:
 
 def comparable(cells: Iterable[Cell]) -> tuple[list[Cell], list[str]]:
     """The cells that may stand in one table, and a line for each that may not: of an instrument the newest one says which data and
-    settings count, and what was measured on other data or with other settings is left out."""
+    settings count, and what was measured on other data or with other settings is left out. Gaps stay: they have no figure."""
     chosen, problems = list[Cell](), list[str]()
     by_instrument: dict[str, list[Cell]] = {}
     for cell in cells:
         by_instrument.setdefault(cell.inputs.instrument, []).append(cell)
     for name, group in by_instrument.items():
-        newest = max(group, key=lambda cell: cell.created)
+        newest = max(group, key=lambda cell: (not cell.gap, cell.created))
         for cell in group:
+            if cell.gap:
+                chosen.append(cell)
+                continue
             what = "data" if cell.inputs.data_hash != newest.inputs.data_hash else "settings"
             if what == "settings" and cell.inputs.config == newest.inputs.config:
                 chosen.append(cell)

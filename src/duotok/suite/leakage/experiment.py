@@ -257,12 +257,13 @@ def plan(settings: LeakageSettings, systems: Sequence[SystemConfig], store: Path
     else:
         found, corpus = of_songs(songs), Path(songs.config.folder).name
     found = found[: settings.limit] if settings.limit else found
+    content = hashlib.sha256(json.dumps([[song.id, _content(song)] for song in found]).encode()).hexdigest()
     named, gaps = open_each(systems)
     opened, missing = open_separators(settings.separators, settings.device)
     packaged = [one.config.model for one in named if is_packaged(one.config.model)]
     lms = [open_lm(name, settings.device) for name in (packaged if settings.lms is None else settings.lms)]
     return Plan(
-        tuple(found), hashlib.sha256(json.dumps([[song.id, _content(song)] for song in found]).encode()).hexdigest(), tuple(named), tuple(opened), missing, settings, store, tuple(lms), tuple(gaps),
+        tuple(found), content, tuple(named), tuple(opened), missing, settings, store, tuple(lms), tuple(gaps),
         {"data": corpus},
     )  # fmt: skip
 

@@ -206,6 +206,12 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     assert "the sound itself: not measured: the sound itself has no tokens" in suite_markdown(found.cells)
 
 
+def test_too_few_recordings_are_told_before_anything_is_measured(tmp_path: Path, songs: Path) -> None:
+    settings = TaggingSettings(data=f"songs={songs}", limit=12)
+    with pytest.raises(ConfigError, match="3 recordings in the test split, and an interval needs 6"):
+        conduct.plan(settings, [], tmp_path)
+
+
 def test_a_recording_that_takes_its_process_with_it_costs_that_recording(
     tmp_path: Path, songs: Path, model: DuoTok, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from duotok.clock import SAMPLE_RATE
 from duotok.config import parse
 from duotok.data.jobs import Unit
 from duotok.errors import ConfigError, DuoTokError, one_line
+from duotok.evaluation.intervals import minimum_songs
 from duotok.evaluation.probes import PROBES
 from duotok.evaluation.results import Cell, Inputs, files_of, read_cell, why_not_done, write_cell
 from duotok.evaluation.systems import SystemConfig
@@ -243,9 +244,16 @@ def _failed(cell: Cell) -> bool:
 
 
 def plan(settings: TaggingSettings, systems: Sequence[SystemConfig], store: Path) -> Plan:
-    """Open everything and check it. Raises ConfigError for unknown probes or settings, and as `open_tag_set`."""
+    """Open everything and check it. Raises ConfigError for unknown probes or settings and too few test recordings, and as
+    `open_tag_set`."""
     configs = {probe: settings.of(probe) for probe in dict.fromkeys(settings.probes)}
     tag_set = open_tag_set(settings.data, settings.split, settings.threshold, settings.limit)
+    least, there = minimum_songs(settings.of(settings.probes[0]).resampling.level), len(tag_set.of("test"))
+    if there < least:
+        raise ConfigError(
+            f"{tag_set.name}: {there} recordings in the test split, and an interval needs {least}; give more recordings "
+            "(about four times as many in all)"
+        )
     named, gaps = open_each(systems, mix=True)
     content = data_hash(tag_set)
     jobs = [

@@ -76,7 +76,7 @@ def test_table(tmp_path: Path) -> None:
         "reference": "full", "codecs": dict.fromkeys(names), "config": {"tokenizers": names},
         "values": {p: dict.fromkeys(names, figure) for p in protocols},
         "differences": {p: {n: figure for n in names if n != "full"} for p in protocols},
-        "corruption": {protocols[1]: dict.fromkeys(names, {"mismatch": [3.0, 2.0, None]})},
+        "corruption": {protocols[1]: {n: {"mismatch": [3.0, 2.0, None]} for n in names}},
     }  # fmt: skip
     (tmp_path / "table.json").write_text(json.dumps(study))
     head, _, full, arm, jittered = [

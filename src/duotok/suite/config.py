@@ -24,15 +24,13 @@ PLACES = ("data", "autoencoder", "separators", "lms")
 
 class SuiteConfig(Config):
     """songs: what is measured (`SongsConfig`; `folder` relative to the file); tokenizers: name in tables -> model, or its
-    `SystemConfig`; instruments: name -> its settings (those of `units.INSTRUMENTS` and `experiments.EXPERIMENTS`), all with their
-    defaults if none are named; lm: a comparison (docs/lm.md) whose
+    `SystemConfig`; instruments: name -> its settings (those of `units.INSTRUMENTS` and `experiments.EXPERIMENTS`), all
+    of the former with their defaults if none are named, as the latter train models or separate songs, for hours; lm: a comparison (docs/lm.md) whose
     figures join the store, relative to the file, or a recipe."""
 
     songs: SongsConfig
     tokenizers: dict[str, SystemConfig] = Field(min_length=1)
-    instruments: dict[str, dict[str, Any]] = Field(
-        default={name: {} for name in (*INSTRUMENTS, *EXPERIMENTS)}, min_length=1
-    )
+    instruments: dict[str, dict[str, Any]] = Field(default={name: {} for name in INSTRUMENTS}, min_length=1)
     lm: str | None = None
 
     @field_validator("tokenizers", mode="before")

@@ -74,6 +74,7 @@ def _run(code: str, arguments: list[str], environment: Mapping[str, str], ends: 
     for number, end in enumerate(ends):
         os.dup2(end.fileno(), number)
         end.close()
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (multiprocessing has closed it)
+    # Those of before know whether their files could seek, and multiprocessing has closed stdin.
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r", closefd=False) for n in range(3))
     sys.argv = ["-c", *arguments]
     exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})

@@ -47,6 +47,7 @@ all: tokens
 	$(DUOTOK) eval lm comparisons/effects -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) --set 'tokenizers={$(named)}' \
 	  --set 'seeds=[$(subst $(space),$(comma),$(strip $(SEEDS)))]' $(SET)
 	$(BIN)/python -m benchmarks.effects table $(OUT)/results $(TOKENS) | tee $(OUT)/table.md
+	$(BIN)/python -m benchmarks.effects curves $(OUT)/results -o $(OUT)/curves.png
 
 tokens: $(foreach arm,$(ARMS),$(SEEDS:%=$(TOKENS)/$(arm)-%.parquet)) $(TOKENS)/jittered-0.parquet
 tokenizers: $(foreach arm,$(ARMS),$(SEEDS:%=$(OUT)/$(arm)-%/.stage3))

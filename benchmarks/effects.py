@@ -2,12 +2,14 @@
 
     python -m benchmarks.effects tokens RUNS --data WORK -o TOKENS.parquet
     python -m benchmarks.effects table RESULTS TOKENS
+    python -m benchmarks.effects curves RESULTS -o curves.png
 
 `tokens`: RUNS holds a run of stage 3. Its codes are computed from the log-mel that WORK keeps beside its shards, which is derived once for
 all tokenizers, in plain windows as the stage was trained on them; `duotok pack` decodes and analyses the sound again for each, at
 ten times the cost. TOKENS.json beside it has the error of the mel that the tokens give for the songs of the test split (Table 9),
 song by song, and how many of the codes are used.
 `table`: Table 9 beside Table 10, as Markdown, of RESULTS of `duotok eval lm` and the JSON files in the folder TOKENS.
+`curves`: cnBPT of validation songs against the tokens that the language models have seen, so far: do the ranks still change?
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from duotok.clock import FRAME_RATE, MEL_PER_FRAME, SAMPLE_RATE
 from duotok.codec.contract import Stream
+from duotok.comparison.figures import COLOURS, plain
 from duotok.evaluation.intervals import Resampling, draws, intervals
 from duotok.files import sha256, write_bytes
 from duotok.lm.corpus import write_tokens
@@ -170,6 +173,41 @@ def mean_error(trainings: Sequence[dict[str, float]]) -> str:
     return str(intervals({"mel": drawn}, len(songs), resampling)["mel"])
 
 
+def curves(results: Path, output: Path) -> None:
+    """A panel for each protocol, a line for each arm: mean over its runs so far, the band from the lowest to the highest."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    found: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for path in sorted(results.glob("runs/*/*/seed-*/log.jsonl")):
+        arm, protocol = path.parts[-4:-2]
+        lm = json.loads((path.parent / "config.json").read_text("utf-8"))
+        frames = lm["batch_size"] * lm["seconds"] * FRAME_RATE  # of each track, a step
+        points = found.setdefault(protocol, {}).setdefault(arm, {})
+        for line in map(json.loads, path.read_text("utf-8").splitlines()):
+            if line["kind"] == "held_out":
+                points.setdefault(round(line["step"] * frames), []).append(line["cnbpt"])
+    if not found:
+        raise SystemExit(f"{results}: no run of `duotok eval lm` in it")
+    figure = Figure(figsize=(6 * len(found), 4), dpi=130, layout="constrained")
+    axes = figure.subplots(1, len(found), squeeze=False)[0]
+    names = sorted({arm for arms in found.values() for arm in arms})
+    for axis, (protocol, arms) in zip(axes, sorted(found.items()), strict=True):
+        plain(axis)
+        for arm, points in sorted(arms.items()):
+            x = sorted(points)
+            colour = COLOURS[names.index(arm) % len(COLOURS)]
+            axis.plot(x, [float(np.mean(points[n])) for n in x], "o-", color=colour, markersize=3, label=arm)
+            axis.fill_between(x, [min(points[n]) for n in x], [max(points[n]) for n in x], color=colour, alpha=0.15)
+        axis.set_title(protocol, fontsize=10)
+        axis.set_xlabel("frames seen")
+        axis.set_ylabel("cnBPT of validation songs")
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(output, metadata={"Software": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -183,7 +221,13 @@ def main() -> None:
     both = kinds.add_parser("table", help="Table 9 beside Table 10")
     both.add_argument("results", type=Path, help="folder of `duotok eval lm`")
     both.add_argument("tokens", type=Path, help="folder of the tokens")
+    lines = kinds.add_parser("curves", help="cnBPT against tokens seen")
+    lines.add_argument("results", type=Path, help="folder of `duotok eval lm`")
+    lines.add_argument("-o", "--output", type=Path, required=True, help="PNG")
     options = parser.parse_args()
+    if options.kind == "curves":
+        curves(options.results, options.output)
+        return
     if options.kind == "table":
         print(table(options.results, options.tokens))
         return

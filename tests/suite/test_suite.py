@@ -129,6 +129,8 @@ def test_what_the_songs_do_not_have_is_a_gap_with_its_remedy(written: Path, tmp_
     assert (
         done.stdout.count("ours: not measured: ") == 3 and "- leakage: no song of mixes has true stems" in done.stdout
     )
+    usual = json.loads(run(*command, "--dry-run", "--json").stdout)["todo"]
+    assert {t["instrument"] for t in usual} == {"reconstruction", "stability", "usage"}, "what trains has to be named"
     wrong = run(*command, "--instrument", "taging")
     assert (
         wrong.exit_code == 1

@@ -73,11 +73,14 @@ def load_suite(
 
 def _chosen(config: SuiteConfig, only: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The instruments that are wanted, with their settings. Raises ConfigError for one that the suite does not have."""
-    there = (*config.instruments, *((LM,) if config.lm is not None else ()))
+    instruments = config.instruments
+    if "instruments" not in config.model_fields_set and only:  # a file that names none has any, with its defaults
+        instruments = {name: {} for name in (*INSTRUMENTS, *EXPERIMENTS)}
+    there = (*instruments, *((LM,) if config.lm is not None else ()))
     unknown = [name for name in only if name not in there]
     if unknown:
         raise ConfigError(f"--instrument {unknown[0]}: not in this suite; it has {', '.join(there)}")
-    return {name: fields for name, fields in config.instruments.items() if not only or name in only}
+    return {name: fields for name, fields in instruments.items() if not only or name in only}
 
 
 def _beside(fields: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -22,11 +22,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # One thread here, in each worker of xdist and in every process that a test starts: more of them only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+import typer.testing
 
 torch.set_num_threads(1)
+
+# CliRunner builds all commands anew for each call, which takes longer than most of them: once will do, they keep nothing.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 # What lies on a disk after a power cut is tested where fsync is called; everywhere else it only makes tests wait.
 os.fsync = lambda descriptor: None

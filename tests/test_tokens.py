@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import safetensors.numpy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.forked import python
 
 from duotok.clock import FRAME_SAMPLES, n_frames
 from duotok.errors import TokenFileError
@@ -231,5 +230,5 @@ def test_no_pickle_on_the_load_path(tmp_path: Path) -> None:
         "pickle.load = pickle.loads = pickle.Unpickler = no\n"
         f"print(load({str(tmp_path / 'x.duotok')!r}).n_samples)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, str(example().n_samples)), done.stderr
+    done = python(code)
+    assert (done.returncode, done.stdout.decode().strip()) == (0, str(example().n_samples)), done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.forked import python
 
 from duotok.audio import io
 from duotok.audio.channels import stereo_weights
@@ -287,9 +286,9 @@ for use in (
 
 def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     """No traceback of the writer, none of the callbacks below it, and nothing half-written."""
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    told = done.stdout.splitlines()
+    done = python(FULL, tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = done.stdout.decode().splitlines()
     assert len(told) == 5 and all("File too large" in line for line in told), told
     assert all(line.startswith("AudioError") and "cannot be written" in line for line in told[:4])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

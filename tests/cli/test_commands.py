@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
+from tests.forked import python
 from tests.tiny import song
 from typer.testing import CliRunner
 
@@ -178,9 +179,8 @@ DualTokens.save = interrupted
 from duotok.cli.main import main
 main()
 """
-    command = [sys.executable, "-c", code, "encode", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
-    done = subprocess.run([*command, "--model", str(bundle)], capture_output=True, text=True)
-    assert done.returncode == 130 and "interrupted" in done.stderr and "Traceback" not in done.stderr
+    done = python(code, "encode", tmp_path / "in", "-o", tmp_path / "out", "--model", bundle)
+    assert done.returncode == 130 and b"interrupted" in done.stderr and b"Traceback" not in done.stderr
     assert names(tmp_path / "out") == ["0.duotok", "1.duotok"]
     for name in names(tmp_path / "out"):
         assert load(tmp_path / "out" / name).seconds == pytest.approx(0.3)

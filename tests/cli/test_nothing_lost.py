@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import Result
+from tests.forked import DUOTOK, python
 from tests.tiny import song
 from typer.testing import CliRunner
 
@@ -244,15 +243,12 @@ def test_what_is_left_out_is_told(bundle: Path, tmp_path: Path) -> None:
 def test_standard_input_and_output(bundle: Path, tmp_path: Path) -> None:
     path = sung(tmp_path / "a.wav", 1)
     (said,) = encode(bundle, path)
-    duotok = [sys.executable, "-m", "duotok"]
-    given = subprocess.run(
-        [*duotok, "encode", "-", "-o", "-", "--model", str(bundle)], input=path.read_bytes(), capture_output=True
-    )
+    given = python(DUOTOK, "encode", "-", "-o", "-", "--model", bundle, stdin=path.read_bytes())
     assert given.returncode == 0, given.stderr
     (tmp_path / "piped.duotok").write_bytes(given.stdout)
     assert codes(tmp_path / "piped.duotok") == codes(Path(str(said["output"])))
-    command = [*duotok, "decode", "/dev/stdin", "-o", "-", "--format", "flac", "--steps", "1", "--model", str(bundle)]
-    done = subprocess.run(command, input=given.stdout, capture_output=True)
+    words = ("decode", "/dev/stdin", "-o", "-", "--format", "flac", "--steps", 1, "--model", bundle)
+    done = python(DUOTOK, *words, stdin=given.stdout)
     (tmp_path / "piped.flac").write_bytes(done.stdout)
     assert io.probe(tmp_path / "piped.flac").n_samples == round(0.4 * 48_000)
     none = CliRunner().invoke(app, ["encode", "-", "-o", "-", "--model", str(bundle)], input=b"")

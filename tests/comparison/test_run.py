@@ -139,6 +139,42 @@ def test_whole(tmp_path: Path) -> None:
     assert "Too few tokens for some codebooks" in text
 
 
+def test_trainings_of_one_tokenizer(tmp_path: Path) -> None:
+    """Seed k of the language model learns from the kth training; values are means and intervals over both."""
+    again = replace(FINE, hash="ef" * 32)
+    path = setup(tmp_path, tokenizers={"fine": ["fine.parquet", "again.parquet"], "coarse": "coarse.parquet"})
+    write_tokens(tmp_path / "again.parquet", again, make_songs(again))
+    comparison = Comparison(path, tmp_path / "o")
+    used = {(r.tokenizer, r.config.seed): r.corpus.identity.hash for r in comparison.runs}
+    assert used == {
+        ("fine", 0): FINE.hash,
+        ("fine", 1): again.hash,
+        ("coarse", 0): COARSE.hash,
+        ("coarse", 1): COARSE.hash,
+    }
+
+    def easier_again(run: ModelRun) -> Scorer:
+        return Toy(0.25 if run.corpus.identity.hash == again.hash else 0.5)(run)
+
+    result = conduct(comparison, easier_again)
+    cnbpt = result.values["parallel"]["fine"]["vocals.cnbpt"]
+    assert cnbpt.value == pytest.approx(0.375) and cnbpt.low < 0.3 and cnbpt.high > 0.45
+    assert "Trained once for each seed: fine." in as_markdown(result)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["fine.parquet"], "1 files of tokens for 2 seeds"),
+        (["fine.parquet", "fine.parquet"], "two of its files are of the same training"),
+        (["fine.parquet", "coarse.parquet"], "other codebooks or frames than"),
+    ],
+)
+def test_trainings_that_are_not_of_one_tokenizer(tmp_path: Path, files: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Comparison(setup(tmp_path, tokenizers={"fine": files}), tmp_path / "o")
+
+
 @pytest.mark.parametrize("mismatch", [True, False])
 def test_little_to_show(tmp_path: Path, mismatch: bool) -> None:
     """One tokenizer, one protocol, hardly a corruption: tables and pictures of little are still tables and pictures."""

@@ -548,6 +548,7 @@ def songs(root: Path) -> Path:
     for seed in range(30):
         put(root / f"song-{seed:08d}" / "song.json", song_json(seed, **({"words": []} if seed == 7 else {})))
     put(root / "second" / "song-00000003" / "song.json", song_json(3, seconds=8.0))
+    put(root / "song-00000040" / "song.json", song_json(40, tracks=["accompaniment", "vocals"]))
     return root
 
 
@@ -560,6 +561,7 @@ def test_songs(tmp_path: Path) -> None:
         for stem in ("vocals", "accompaniment", "drums", "bass", "other")
     }
     assert [w.text for w in read_lyrics(one.lyrics).words] == ["la"]
+    assert set(found["song-00000040"].audio) == {"vocals", "accompaniment"}, "only these were written"
     silent = found["song-00000007"]
     assert silent.kind == "instrumental" and "vocals" not in silent.audio and silent.lyrics == ""
     assert found["song-00000003"].split == found["second/song-00000003"].split, "the same seed at another length"

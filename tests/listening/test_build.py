@@ -12,8 +12,10 @@ import torch
 from tests.listening.conftest import RATE, SETTINGS
 from tests.tiny import song
 from torch import Tensor
+from typer.testing import CliRunner
 
 from duotok.audio.io import read, write
+from duotok.cli.main import app
 from duotok.codec.contract import Stream, StreamTokens
 from duotok.errors import DuoTokError
 from duotok.listening import stimuli
@@ -112,6 +114,32 @@ def test_one_stem_alone_is_heard_beside_silence(tmp_path: Path) -> None:
     assert (
         set(codec.given[0]) == {"vocals", "accompaniment"} and float(codec.given[0]["accompaniment"].abs().max()) == 0
     )
+
+
+@pytest.mark.parametrize("whose", ["originals", "decoded"])
+def test_a_song_that_cannot_be_read_is_left_out_and_named(
+    whose: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:  # fmt: skip
+    for name, folder in zip(("originals", "decoded"), folders, strict=True):
+        shutil.copytree(folder, tmp_path / name)
+    next((tmp_path / whose).glob("one.accompaniment.*")).write_bytes(b"no sound")
+    call = [
+        "listen",
+        "build",
+        str(tmp_path / "originals"),
+        "--system",
+        f"ours={tmp_path / 'decoded'}",
+        "-o",
+        str(tmp_path / "t"),
+    ]
+    done = CliRunner().invoke(app, [*call, "--seconds", "0.5", "--must-hear", "0.1", "--clips", "2"])
+    assert done.exit_code == 1 and "error: one: left out: " in done.stderr and "one.accompaniment" in done.stderr
+    test = load(tmp_path / "t")
+    assert {clip.song for clip in test.plan.clips} == {"sub/two"}, "none of its tracks, in no condition"
+    assert {test.clips[sound.clip].song for sound in test.plan.sounds} == {"sub/two"} and len(test.plan.sounds) == 6
+    next((tmp_path / whose).rglob("two.*")).write_bytes(b"no sound")
+    done = CliRunner().invoke(app, [*call[:-1], str(tmp_path / "none"), "--seconds", "0.5"])
+    assert done.exit_code == 1 and not (tmp_path / "none").exists(), "a test of nothing is none"
 
 
 def _lose(path: Path) -> None:

@@ -31,9 +31,10 @@ def close(a: list[SongScore], b: list[SongScore]) -> None:
         assert np.array_equal(one.codes, two.codes) and (one.ranks == two.ranks).mean() > 0.99
 
 
-def test_bits_by_hand() -> None:
+def test_bits_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     lm, one = model(), song("a", 10)
     scores = score_songs(lm, [one], PARALLEL, seconds=1.0, shortest=0.1)
+    assert capsys.readouterr() == ("", ""), "no bar, and no blank line in its place, without a terminal"
     codes = torch.from_numpy(np.concatenate([one.tokens["vocals"], one.tokens["accompaniment"]])).T.long()
     with torch.no_grad():
         logits = lm(torch.cat([torch.tensor([[20, 20]]), codes[:-1]])[None])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.forked import python
 from torch.utils.flop_counter import FlopCounterMode
 
 from duotok.model.simvq import PlainVQ, Quantizer, SimVQ, nearest, vq_loss
@@ -206,8 +204,8 @@ def test_the_search_of_many_frames_does_not_break_up_the_heap() -> None:
         "z, codes = torch.randn(6000, 16), torch.randn(32768, 16); nearest(z[:128], codes); before = peak()\n"
         "nearest(z, codes); print(peak() - before)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 100_000  # KiB
+    done = python(code)
+    assert int(done.stdout) < 100_000, done.stderr  # KiB
 
 
 def test_a_quantizer_without_codes_cannot_be_made() -> None:

@@ -66,3 +66,12 @@ def test_kept_tables_are_those_made_anew() -> None:
         ):
             assert kept.shape == (frames, 1, 4) and kept.dtype == dtype and torch.equal(kept, anew)
     assert not rotary.state_dict(), "tables are no weights"
+
+
+def test_a_module_that_was_used_for_inference_can_still_be_trained() -> None:
+    rotary = Rotary(8)
+    with torch.inference_mode():
+        rotary.tables(10, CPU, torch.float32)
+    x = torch.randn(1, 10, 2, 8, requires_grad=True)
+    turn_halves(x, rotary.tables(10, CPU, torch.float32)).sum().backward()
+    assert x.grad is not None

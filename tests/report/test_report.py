@@ -31,6 +31,7 @@ from duotok.report.paper import paper
 from duotok.report.sources import Sources, gather
 from duotok.report.studies import ReportError, of_cells, read_table
 from duotok.seals import seal, unsealed
+from duotok.suite.runner import write_gap
 from duotok.suite.units import ORIGINAL
 from duotok.tracks import TRACKS
 
@@ -257,6 +258,31 @@ def test_an_anchor_has_no_tokens(tmp_path: Path, undrawn: None) -> None:
     write_cell(tmp_path, cell("opus", "reconstruction", [MEL], ["mix"], about={"anchor": True, "data": DATA}))
     (row,) = tables_of(make(gather([tmp_path]), ""))["table-1"].ours
     assert row.cells[:6] == ("no tokens", "no tokens", "–", "no tokens", "no tokens", "no tokens")
+
+
+def test_gaps_of_experiments_are_reasons_and_keep_no_one_out(tmp_path: Path, undrawn: None) -> None:
+    fill(tmp_path, ["ours"])
+    for instrument, measure in (("tagging.conformer", "ap"), ("matched-decoder", "mel"), ("leakage", "equal.true")):
+        inputs = Inputs("opus", instrument, "12" * 32, "33" * 32)
+        write_gap(tmp_path, inputs, [Measure(measure, "what it is")], f"opus: no {instrument}")
+    made = make(gather([tmp_path]), "")
+    assert not [line for line in made.problems if "measured on other" in line], "a gap says nothing of which data count"
+    parts = {part.key: part for part in (*made.parts, *made.instruments)}
+    for key, instrument in (
+        ("table-1", "tagging.conformer"), ("table-4a", "matched-decoder"), ("store-leakage", "leakage"),
+        ("store-tagging.conformer", "tagging.conformer"), ("store-matched-decoder", "matched-decoder"),
+    ):  # fmt: skip
+        part = parts[key]
+        assert isinstance(part, Table) and f"opus, {instrument}: opus: no {instrument}" in part.gaps, key
+    assert [row.name for row in parts["table-4a"].ours] == ["ours", "ours"]  # type: ignore[union-attr]
+    again = write_gap(tmp_path, Inputs("ours", "tagging.conformer", HASH["ours"], "33" * 32), [MEL], "no tags here")
+    assert not again.gap and again.about["figures"], "what was measured stays"
+
+
+def test_pseudo_labels_are_called_so(report: Report) -> None:
+    tables = {part.key: part for part in (*report.parts, *report.instruments)}
+    assert "PSEUDO-LABELS" in " ".join(tables["table-1"].about)
+    assert "PSEUDO-LABELS" in " ".join(tables["store-tagging.conformer"].about)
 
 
 def test_a_study_comes_from_the_store_as_from_its_folder(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from duotok.errors import AudioError
+from duotok.errors import AudioError, ConfigError
 from duotok.files import temporary
 from duotok.songs import STEMS, GeneratedSong, Song, generate, generate_many
+from duotok.songs.many import finished
 
 RATE = 24000
 
@@ -127,3 +128,23 @@ def test_a_song_of_other_options_is_made_anew(tmp_path: Path) -> None:
     assert not song.skipped
     (song,) = generate_many([3], tmp_path, vocals=False, doubled=0.5, **options)  # type: ignore[arg-type]
     assert song.skipped
+
+
+def test_chosen_tracks_and_one_channel(tmp_path: Path) -> None:
+    options = {"seconds": 4.0, "rate": RATE, "workers": 1, "format": "flac16", "vocals": False}
+    (whole,) = generate_many([3], tmp_path / "whole", **options)  # type: ignore[arg-type]
+    (part,) = generate_many([3], tmp_path / "part", mono=True, tracks=("drums",), **options)  # type: ignore[arg-type]
+    assert {path.name for path in part.folder.iterdir()} == {"song.json", "drums.flac"}
+    stereo, _ = soundfile.read(whole.folder / "drums.flac", always_2d=True)
+    mono, _ = soundfile.read(part.folder / "drums.flac", always_2d=True)
+    assert mono.shape[1] == 1
+    np.testing.assert_allclose(mono[:, 0], stereo.mean(1), atol=2**-15)
+    # A song of fewer tracks, or of the other number of channels, is not the song that is asked for.
+    there = (tmp_path / "part", 3, 4.0, RATE, "flac16")
+    usual, one_channel = {"vocals": False}, {"vocals": False, "mono": True}
+    assert finished(*there, one_channel, ("drums",))
+    assert not finished(*there, one_channel) and not finished(*there, one_channel, ("drums", "bass"))
+    assert not finished(*there, usual, ("drums",))
+    assert finished(tmp_path / "whole", *there[1:], usual, ("drums",))
+    with pytest.raises(ConfigError, match="track 'voice' is unknown"):
+        generate_many([3], tmp_path, tracks=("voice",), **options)  # type: ignore[arg-type]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from tests.forked import python
 
 from duotok.songs.singer import REGISTERS, random_singer
 from duotok.songs.singing import SungNote, place, sing, words_of
@@ -103,5 +102,5 @@ def test_words_sound_alike_in_every_process() -> None:
     told = []
     for wait in (0.0, 1.1):  # the time counts in seconds
         time.sleep(wait)
-        told.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    assert told[0] == told[1] and len(told[0].splitlines()) == len(VOICES)
+        told.append(python(code))
+    assert told[0] == told[1] and len(told[0].stdout.splitlines()) == len(VOICES)

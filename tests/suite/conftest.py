@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from tests.suite.fakes import HERE
 from tests.tiny import song, tiny_bundle
 
 from duotok.audio.io import write
 from duotok.codec.duotok import DuoTok
+from duotok.suite.config import load_suite
+from duotok.suite.run import Done, conduct
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +57,16 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(24):
         make_song(folder, seed)
     return folder
+
+
+def suite_of(folder: Path, songs: Path, bundle: Path, **of_songs: Any) -> dict[str, Any]:
+    """A suite of the tiny tokenizer and an anchor on these songs; its instruments are to be filled in."""
+    tokenizers = {"tiny": str(bundle), "the sound itself": "original"}
+    return {"songs": {"folder": str(songs), "seconds": 1.0, "separator": "none", **of_songs}, "tokenizers": tokenizers}
+
+
+def run_suite(folder: Path, suite: dict[str, Any]) -> Done:
+    """`duotok eval all` into `folder/store`, in this process."""
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    return conduct(load_suite(path, folder / "store")[0], engine=HERE)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tests.suite.conftest import run_suite, suite_of
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
 from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError, ConfigError
 from duotok.evaluation.results import read_cells
+from duotok.evaluation.systems import parse_system
 from duotok.separation import ChunkedSeparator
 from duotok.suite.leakage import experiment as leakage
+from duotok.suite.leakage import work
 from duotok.suite.leakage.figure import draw
 from duotok.suite.leakage.measure import chance_share, equal_share, keep, kept, measure
 from duotok.suite.leakage.statistics import unigram_rows
 from duotok.suite.leakage.stems import DIRECT, TRUE, leaked, open_separators, variants
 from duotok.suite.leakage.table import figures_of
+from duotok.suite.runner import Runner
 from duotok.suite.true_stems import stretches, true_songs
 
 CALL = ["--set", "seconds=2", "--set", "levels=[-20]"]
@@ -111,7 +116,9 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     picture = tmp_path / "leakage.svg"
     call += ["--separator", f"mini={bundle}", "--picture", str(picture)]
     plan = CliRunner().invoke(app, [*call, "--dry-run"])
-    assert plan.exit_code == 0 and "tiny: 1 songs to measure" in plan.stdout and not store.exists()
+    assert (
+        plan.exit_code == 0 and "leakage of tiny: 1 songs under 4 kinds of stems" in plan.stdout and not store.exists()
+    )
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.output
     assert "| tiny | other track at -20 dB |" in done.stdout and "| tiny | separated by mini |" in done.stdout
@@ -122,16 +129,43 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     assert figures["equal", "leak-20", "vocals"].n == 1 and figures["mel", "direct", "mix"].mean is not None
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
         draw([cell], tmp_path / "again.pdf")
+    suite = suite_of(tmp_path, songs, bundle, limit=1)
+    leak = {"seconds": 2, "levels": [-20], "separators": [f"mini={bundle}"]}
+    suite["instruments"] = {"leakage": leak}
+    found = run_suite(tmp_path, suite)
+    assert [(c.inputs.tokenizer, c.gap) for c in found.cells] == [
+        ("tiny", ""),
+        ("the sound itself", "the sound itself has no tokens"),
+    ]
+    assert found.cells[0].created == cell.created, "the command has measured it"
     picture.write_bytes(b"somebody's")
     assert CliRunner().invoke(app, call).exit_code == 1, "a picture that is not ours stays"
 
 
+@pytest.fixture
+def leakage_plan(songs: Path, bundle: Path, tmp_path: Path) -> leakage.Plan:
+    """Two songs, one leak, nothing decoded."""
+    for name in sorted(path.name for path in songs.iterdir())[:2]:
+        shutil.copytree(songs / name, tmp_path / "songs" / name)
+    return opened(tmp_path, bundle)
+
+
+def opened(folder: Path, bundle: Path) -> leakage.Plan:
+    settings = leakage.LeakageSettings(
+        data=f"songs={folder / 'songs'}",
+        seconds=2,
+        levels=(-20.0,),
+        decode=False,
+        separators=(f"mini={bundle}",),
+        lms=(),
+    )
+    return leakage.plan(settings, [parse_system(f"tiny={bundle}")], folder / "store")
+
+
 def test_a_stopped_run_goes_on_at_the_next_song(
-    tmp_path: Path, songs: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = leakage.LeakageConfig(seconds=2, levels=(-20.0,), decode=False)
-    opened = leakage.open_experiment(f"songs={songs}", [f"tiny={bundle}"], [f"mini={bundle}"], [], [], 2, settings)
-    true, calls = leakage.measure, []
+    leakage_plan: leakage.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    true, calls = work.measure, []
 
     def stop_at_second(codec: DuoTok, song: str, *rest: object) -> object:
         calls.append(song)
@@ -139,12 +173,45 @@ def test_a_stopped_run_goes_on_at_the_next_song(
             raise KeyboardInterrupt
         return true(codec, song, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(leakage, "measure", stop_at_second)
+    monkeypatch.setattr(work, "measure", stop_at_second)
+    runner = Runner(leakage_plan.store)
     with pytest.raises(KeyboardInterrupt):
-        leakage.run(opened, tmp_path, lambda _: None)
-    assert [len(rest) for rest in leakage.todo(opened, tmp_path).values()] == [1]
-    leakage.run(opened, tmp_path, lambda _: None)
-    assert len(calls) == 3 and calls[1] == calls[2]
+        leakage_plan.conduct(runner)
+    assert [todo.songs for todo in leakage_plan.todo()] == [1]
+    (cell,) = leakage_plan.conduct(runner).cells
+    assert len(calls) == 3 and calls[1] == calls[2] and not leakage.song_failures(cell)
+
+
+def test_a_song_that_failed_is_measured_again_when_it_is_mended_or_on_retry(
+    leakage_plan: leakage.Plan, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, calls = work.measure, list[str]()
+    broken = leakage_plan.songs[0].id
+
+    def measured(codec: DuoTok, song: str, *rest: object, fault: bool = False) -> object:
+        calls.append(song)
+        if fault and song == broken:
+            raise AudioError("out of order")
+        return true(codec, song, *rest)  # type: ignore[arg-type]
+
+    vocals = tmp_path / "songs" / broken / "vocals.wav"
+    whole = vocals.read_bytes()
+    vocals.write_bytes(b"no sound")
+    monkeypatch.setattr(work, "measure", measured)
+    (cell,) = opened(tmp_path, bundle).conduct(Runner(leakage_plan.store)).cells
+    assert {row.item for row in leakage.song_failures(cell)} == {broken}, "the other song arrives"
+    vocals.write_bytes(whole)
+    calls.clear()
+    monkeypatch.setattr(work, "measure", lambda *given: measured(*given, fault=True))
+    (cell,) = opened(tmp_path, bundle).conduct(Runner(leakage_plan.store)).cells
+    assert calls == [broken], "mended, so it is measured again, and it alone"
+    assert [row.reason for row in leakage.song_failures(cell)] == ["out of order"]
+    monkeypatch.setattr(work, "measure", measured)
+    leakage_plan.conduct(Runner(leakage_plan.store))
+    assert calls == [broken], "what failed stays as it is"
+    assert leakage_plan.todo(retry=True)[0].why == "some of it failed"
+    (cell,) = leakage_plan.conduct(Runner(leakage_plan.store, retry=True)).cells
+    assert calls == [broken] * 2 and not leakage.song_failures(cell)
 
 
 def test_stretches_are_those_of_the_song(songs: Path) -> None:

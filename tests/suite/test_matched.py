@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tests.suite.conftest import run_suite, suite_of
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -13,11 +15,14 @@ from duotok.cli.main import app
 from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError
 from duotok.evaluation.results import read_cells
+from duotok.evaluation.systems import parse_system
 from duotok.renderer.dit import DiTConfig
-from duotok.suite.matched.experiment import CEILING, IDEAL, contestants
+from duotok.suite.matched import conduct
+from duotok.suite.matched.experiment import CEILING, IDEAL
 from duotok.suite.matched.material import Material, embeddings_of, ideal, shuffled
 from duotok.suite.matched.rate import at_latent_rate, slots_of
 from duotok.suite.matched.stage import MatchedConfig, MatchedStage
+from duotok.suite.runner import Runner
 from duotok.training.engine import train
 
 DIT = {
@@ -132,8 +137,6 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> 
 
 
 def test_controls_are_made_of_the_first_tokenizer_and_of_the_true_sound(model: DuoTok) -> None:
-    names = [c.name for c in contestants({"tiny": model}, controls=True)]
-    assert names == ["tiny", "shuffled: tiny", IDEAL, CEILING]
     sounds = {track: torch.randn(2, 48_000) * 0.1 for track in ("vocals", "accompaniment")}
     plain, rate = embeddings_of(model)(sounds)
     turned, same_rate = shuffled(embeddings_of(model))(sounds)
@@ -157,15 +160,53 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
         "training.device=cpu", *(part for key, value in shape.items() for part in ("--set", f"training.dit.{key}={value}")),
     ]  # fmt: skip
     plan = CliRunner().invoke(app, [*call, "--dry-run"])
-    assert plan.exit_code == 0 and "tiny: not measured yet" in plan.stdout and not (tmp_path / "store").exists(), (
-        plan.output
-    )
+    assert (
+        plan.exit_code == 0
+        and "matched-decoder of tiny: 4 training steps" in plan.stdout
+        and not (tmp_path / "store").exists()
+    ), plan.output
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.output
     cells, problems = read_cells(tmp_path / "store")
-    assert not problems and [cell.inputs.tokenizer for cell in cells] == [CEILING, IDEAL, "shuffled: tiny", "tiny"]
+    names = [cell.inputs.tokenizer for cell in cells]
+    assert not problems and names == [CEILING, IDEAL, "shuffled: tiny", "tiny"], (
+        "the controls are of the first tokenizer"
+    )
     assert all(row.value is not None or row.reason for cell in cells for row in cell.rows)
     mels = {c.inputs.tokenizer: [r.value for r in c.rows if r.measure == "mel" and r.track == "vocals"] for c in cells}
     assert all(len(values) == 1 and all(value is not None for value in values) for values in mels.values()), mels
     again = CliRunner().invoke(app, call)
     assert again.stdout == done.stdout and "not measured" not in again.output, "everything is read"
+    suite = suite_of(tmp_path, songs, bundle, limit=6)
+    training = {"steps": 2, "batch_size": 2, "crop_frames": 8, "sample_steps": 1, "device": "cpu", "dit": shape}
+    suite["instruments"] = {"matched-decoder": {"autoencoder": str(bundle), "seconds": 1, "training": training}}
+    found = run_suite(tmp_path, suite)
+    assert {c.inputs.tokenizer: c.created for c in found.cells if not c.gap} == {
+        c.inputs.tokenizer: c.created for c in cells
+    }, "the suite's own songs have true stems, and the command has measured them"
+    assert [c.gap for c in found.cells if c.gap] == ["the sound itself has no tokens"]
+
+
+def test_a_stopped_experiment_goes_on_at_the_unit(
+    tmp_path: Path, songs: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = conduct.MatchedSettings.model_validate({
+        "data": f"songs={songs}", "limit": 6, "autoencoder": str(bundle), "seconds": 1, "controls": False,
+        "training": {"steps": 2, "batch_size": 2, "crop_frames": 8, "sample_steps": 1, "device": "cpu",
+                     "dit": {key: value for key, value in DIT.items() if key != "latent_dim"}},
+    })  # fmt: skip
+    true, calls = conduct.train_track, list[str]()
+
+    def stopped(payload: dict[str, Any]) -> dict[str, Any]:
+        calls.append(payload["track"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return true(payload)
+
+    monkeypatch.setattr(conduct, "train_track", stopped)
+    plan = conduct.plan(settings, [parse_system(f"tiny={bundle}")], tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        plan.conduct(Runner(tmp_path))
+    found = plan.conduct(Runner(tmp_path))
+    assert calls == ["vocals", "accompaniment", "accompaniment"], "the first decoder is not trained again"
+    assert [c.inputs.tokenizer for c in found.cells] == ["tiny", CEILING] and not found.problems

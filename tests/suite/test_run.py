@@ -19,6 +19,7 @@ from duotok.evaluation.summaries import summarise
 from duotok.evaluation.systems import CodecSystem, SystemConfig, open_system, parse_system
 from duotok.suite import run as suite
 from duotok.suite import units
+from duotok.suite.costs import in_all
 from duotok.suite.run import Plan, choose, conduct, dry_run
 from duotok.suite.songs import SongsConfig, find_songs
 from duotok.suite.table import as_json, as_markdown
@@ -223,6 +224,17 @@ def test_dry_run_writes_nothing(plan: Callable[..., Plan], tmp_path: Path) -> No
     assert [(t.tokenizer, t.songs, t.why) for t in todo] == [("steps", 3, "not measured yet")] and todo[0].minutes > 0
     conduct(plan("fake:"), engine=HERE)
     assert dry_run(plan("fake:"))[0][0] == dataclasses.replace(todo[0], why="", songs=0, minutes=0.0)
+
+
+def test_a_dry_run_says_what_it_cannot_tell(plan: Callable[..., Plan]) -> None:
+    """A tokenizer that encodes and does not decode: usage can be told, reconstruction cannot."""
+    todo, _ = dry_run(plan("fake:mute", instruments=(choose("reconstruction", names=["mel"]), choose("usage"))))
+    assert todo[0].minutes is None and "steps: encodes only" in todo[0].unknown
+    assert str(todo[0]).endswith(
+        "3 stretches, unknown (decoding 4 s of noise failed: steps: encodes only) (not measured yet)"
+    )  # fmt: skip
+    assert todo[1].minutes is not None and todo[1].minutes > 0 and not todo[1].unknown
+    assert in_all(todo, 1).endswith("and 1 cells of which it is unknown")
 
 
 def test_json_has_no_nan_and_every_reason(plan: Callable[..., Plan]) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 from tests.comparison.test_run import Toy, setup
-from tests.suite.fakes import HERE, Steps, pair
+from tests.suite.fakes import HERE, Steps, pair, steps_sound
 from typer.testing import CliRunner, Result
 
+from duotok.audio.io import write
 from duotok.cli.main import app
 from duotok.errors import ConfigError, MetricError
 from duotok.evaluation.results import read_cells
@@ -89,6 +90,8 @@ def test_suites_that_cannot_be(written: Path, tmp_path: Path) -> None:
     for change, told in (
         ({"instruments": {"tagging!": {}}}, "instrument 'tagging!' does not exist"),
         ({"instruments": {"stability": {"case": ["again"]}}}, "instrument 'stability': settings case; it has cases"),
+        ({"instruments": {"tagging": {"probes": ["cnn"]}}}, "probe 'cnn' does not exist"),
+        ({"instruments": {"leakage": {"level": [-10]}}}, "unknown key 'level'"),
         ({"tokenizers": {}}, "tokenizers"),
         ({"songs": {"folder": "nowhere"}}, "no such folder"),
         ({"songs": {"folder": "songs", "lengths": 3}}, "unknown key 'songs.lengths'"),
@@ -99,6 +102,38 @@ def test_suites_that_cannot_be(written: Path, tmp_path: Path) -> None:
     written.write_text(yaml.safe_dump({**SUITE, "tokenizers": {"a": "missing-bundle"}}))
     result = run("eval", "all", "-c", written, "-o", tmp_path / "store")
     assert result.exit_code == 1 and "missing-bundle" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_what_the_songs_do_not_have_is_a_gap_with_its_remedy(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "mixes").mkdir()
+    write(tmp_path / "mixes" / "one.wav", steps_sound(1.5), 48_000)
+    every = {name: values for name, values in SUITE.items() if name != "instruments"}
+    written.write_text(yaml.safe_dump({**every, "songs": {**SUITE["songs"], "folder": "mixes"}}))
+    command = ("eval", "all", "-c", written, "-o", tmp_path / "store")
+    only = ("tagging", "matched-decoder", "leakage")
+    options = [part for name in only for part in ("--instrument", name)]
+    remedies = {
+        "tagging.conformer": "pseudo=FOLDER",
+        "matched-decoder": "data: CORPUS=FOLDER",
+        "leakage": "data: CORPUS=FOLDER",
+    }
+    planned = json.loads(run(*command, *options, "--dry-run", "--json").stdout)["todo"]
+    assert {(t["tokenizer"], t["instrument"]) for t in planned} == {
+        (name, instrument) for name in SUITE["tokenizers"] for instrument in remedies
+    }
+    assert all(remedies[t["instrument"]] in t["gap"] for t in planned) and not (tmp_path / "store").exists()
+    done = run(*command, *options)
+    assert done.exit_code == 0, done.stderr
+    cells, _ = read_cells(tmp_path / "store")
+    assert len(cells) == 6 and all(remedies[c.inputs.instrument] in c.gap and c.failures for c in cells)
+    assert (
+        done.stdout.count("ours: not measured: ") == 3 and "- leakage: no song of mixes has true stems" in done.stdout
+    )
+    wrong = run(*command, "--instrument", "taging")
+    assert (
+        wrong.exit_code == 1
+        and "it has reconstruction, stability, usage, tagging, matched-decoder, leakage" in wrong.stderr
+    )
 
 
 def test_language_models_join_the_store(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.suite.conftest import run_suite, suite_of
 from typer.testing import CliRunner
 
 from duotok.audio.io import write
@@ -15,6 +17,10 @@ from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError
 from duotok.evaluation.results import read_cells
 from duotok.records import CorpusError, Recording
+from duotok.suite.runner import Runner
+from duotok.suite.table import as_markdown as suite_markdown
+from duotok.suite.tagging import conduct, work
+from duotok.suite.tagging.conduct import TaggingSettings
 from duotok.suite.tagging.embeddings import EmbeddingCache, random_vectors, reader
 from duotok.suite.tagging.experiment import TaggingConfig
 from duotok.suite.tagging.probe_training import ProbeTraining, TaggedSongs, fit
@@ -187,6 +193,50 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     assert mel.about["figures"]["auc"][0] == 1.0, "150 Hz against 1,500 Hz is heard in the mel"
     again = CliRunner().invoke(app, call)
     assert again.stdout == done.stdout and "done before" in again.output
+    suite = suite_of(tmp_path, songs, bundle)
+    suite["instruments"] = {"tagging": {
+        "probes": ["linear"], "training": {"seconds": 1, "epochs": 3, "lr": 0.1}, "seeds": [0], "replicates": 100, "excerpt": 1,
+    }}  # fmt: skip
+    found = run_suite(tmp_path, suite)
+    assert {c.inputs.tokenizer: c.created for c in found.cells if not c.gap} == {
+        c.inputs.tokenizer: c.created for c in cells
+    }, "the suite's own songs have tags, and the command has measured them"
+    (gap,) = [c for c in found.cells if c.gap]
+    assert gap.inputs.tokenizer == "the sound itself" and gap.gap == "the sound itself has no tokens"
+    assert "the sound itself: not measured: the sound itself has no tokens" in suite_markdown(found.cells)
+
+
+def test_too_few_recordings_are_told_before_anything_is_measured(tmp_path: Path, songs: Path) -> None:
+    settings = TaggingSettings(data=f"songs={songs}", limit=12)
+    with pytest.raises(ConfigError, match="3 recordings in the test split, and an interval needs 6"):
+        conduct.plan(settings, [], tmp_path)
+
+
+def test_a_recording_that_takes_its_process_with_it_costs_that_recording(
+    tmp_path: Path, songs: Path, model: DuoTok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker that died leaves is a failed unit: the recording is left out by name, also by the probes, until --retry."""
+    settings = TaggingSettings.model_validate({
+        "data": f"songs={songs}", "probes": ["linear"], "training": {"seconds": 1, "epochs": 1}, "seeds": [0], "replicates": 100,
+        "excerpt": 1,
+    })  # fmt: skip
+    monkeypatch.setattr(conduct, "open_each", lambda systems, mix: ([], []))
+    true = work.embed_recording
+
+    def crashing(payload: dict[str, Any]) -> dict[str, Any]:
+        if payload["recording"].endswith("00000003"):
+            raise RuntimeError("its worker crashed")
+        return true(payload)
+
+    monkeypatch.setattr(conduct, "embed_recording", crashing)
+    plan = conduct.plan(settings, [], tmp_path)
+    (cell,) = plan.conduct(Runner(tmp_path)).cells
+    (left,) = [row for row in cell.failures if row.measure == "scored"]
+    assert left.item.endswith("00000003") and "its worker crashed" in left.reason
+    monkeypatch.setattr(conduct, "embed_recording", true)
+    assert plan.todo(retry=True)[0].why == "some of it failed" and not plan.todo()[0].why
+    (cell,) = conduct.plan(settings, [], tmp_path).conduct(Runner(tmp_path, retry=True)).cells
+    assert not [row for row in cell.failures if row.measure == "scored"]
 
 
 def test_settings_keep_their_defaults_where_the_public_code_has_them() -> None:

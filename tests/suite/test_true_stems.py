@@ -15,7 +15,7 @@ def test_songs_with_both_tracks_are_found_and_read(tmp_path: Path) -> None:
     for seed in (3, 1):
         make_song(tmp_path, seed)
     first, second = true_songs(f"songs={tmp_path}")
-    assert (first.id, second.id) == ("songs/song-00000001", "songs/song-00000003")
+    assert (first.id, second.id) == ("song-00000001", "song-00000003")
     assert true_songs(f"songs={tmp_path}", limit=1) == [first]
     ((start, sound),) = stretches(first, 1.0, 1)
     assert start == 0.5 and {track: s.shape for track, s in sound.items()} == dict.fromkeys(

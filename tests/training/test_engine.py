@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.forked import python
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -91,10 +91,8 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path):
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path):
     train(Toy(config()), tmp_path / "whole")
-    child = subprocess.Popen(
-        [sys.executable, str(HERE), str(tmp_path / "killed")], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert child.wait() == -signal.SIGKILL
+    done = python(f"import runpy; runpy.run_path({str(HERE)!r}, run_name='__main__')", tmp_path / "killed")
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert latest(tmp_path / "killed").name == "checkpoint-00000020"
     train(Toy(config()), tmp_path / "killed")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))

@@ -69,14 +69,15 @@ class Bootstrap(Config):
 
 class ComparisonConfig(Config):
     """tokenizers: name -> packed tokens, relative to the folder `tokens`, and that to the config (a packaged recipe: to the
-    current folder); lm: settings of the language model, the same for all. groups: name -> corpora (what the songs' ids begin
-    with), whose songs get figures of their own.
+    current folder), or a list of them: the same tokenizer trained again, one for each of `seeds`. lm: settings of the
+    language model, the same for all. groups: name -> corpora (what the songs' ids begin with), whose songs get figures of
+    their own.
 
     protocols: `parallel`, `SOURCE-to-TARGET` or `SOURCE-beside-TARGET` by the names of two streams. corruption, context: measured only if given;
     `{}` takes the defaults. checkpoint: which one of a run is scored, `best` on validation songs, or `last`.
     """
 
-    tokenizers: dict[str, str] = Field(min_length=1)
+    tokenizers: dict[str, str | tuple[str, ...]] = Field(min_length=1)
     tokens: str = ""
     reference: str = ""
     lm: dict[str, Any]
@@ -115,6 +116,11 @@ class ComparisonConfig(Config):
             if len(set(values)) != len(values):
                 twice = next(value for value in values if values.count(value) > 1)
                 raise ValueError(f"{key}: '{twice}' comes twice; list it once")
+        for name, files in self.tokenizers.items():
+            if not isinstance(files, str) and len(files) != len(self.seeds):
+                raise ValueError(
+                    f"tokenizer '{name}' has {len(files)} files of tokens for {len(self.seeds)} seeds; give one for each seed, or one"
+                )
         if self.context is not None and self.context.protocol not in self.protocols:
             raise ValueError(
                 f"context.protocol '{self.context.protocol}' is none of the protocols: {', '.join(self.protocols)}"
@@ -122,6 +128,11 @@ class ComparisonConfig(Config):
         if self.corruption is not None and all(name == "parallel" for name in self.protocols):
             raise ValueError("corruption needs a protocol with a source, e.g. vocals-to-accompaniment")
         return self
+
+    def files(self, name: str) -> tuple[str, ...]:
+        """Tokens of a tokenizer: one file for all seeds, or one for each."""
+        files = self.tokenizers[name]
+        return (files,) if isinstance(files, str) else files
 
     @property
     def compared_with(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -81,13 +81,25 @@ class Comparison:
         self.config = load_config(ComparisonConfig, path, list(overrides))
         self.folder = Path(folder)
         tokens = base_folder(path) / self.config.tokens
-        self.corpora = {name: TokenCorpus(tokens / place) for name, place in self.config.tokenizers.items()}
-        self.rows = check_same(self.corpora)
+        self.trained = {
+            name: tuple(TokenCorpus(tokens / place) for place in self.config.files(name))
+            for name in self.config.tokenizers
+        }
+        self.corpora = {name: corpora[0] for name, corpora in self.trained.items()}
+        self.rows = check_same(
+            {
+                name if one == corpora[0] else one.path.stem: one
+                for name, corpora in self.trained.items()
+                for one in corpora
+            }
+        )
+        self._check_trainings()
+        self._entropy: dict[Path, dict[str, float]] = {}
         self.runs = [
-            self._run(name, protocol, seed, str(path))
-            for name in self.corpora
+            self._run(name, corpora[number % len(corpora)], protocol, seed, str(path))
+            for name, corpora in self.trained.items()
             for protocol in self.config.protocols
-            for seed in self.config.seeds
+            for number, seed in enumerate(self.config.seeds)
         ]
         lm = self.runs[0].config
         self.moments = moments(self.rows, self.config.split, lm.seconds, lm.shortest)
@@ -98,8 +110,22 @@ class Comparison:
             )
         self._check_songs()
 
-    def _run(self, name: str, protocol: str, seed: int, source: str) -> ModelRun:
-        corpus, codec = self.corpora[name], self.corpora[name].identity
+    def _check_trainings(self) -> None:
+        """Raises ConfigError when the trainings of a tokenizer differ in more than their weights, or one is named twice."""
+        for name, corpora in self.trained.items():
+            for other in corpora[1:]:
+                codec, other_codec = corpora[0].identity, other.identity
+                if (codec.streams, codec.frame_rate) != (other_codec.streams, other_codec.frame_rate):
+                    raise ConfigError(
+                        f"{other.path} ({name}): other codebooks or frames than {corpora[0].path}; name it apart"
+                    )
+            if len({corpus.identity.hash for corpus in corpora}) < len(corpora):
+                raise ConfigError(
+                    f"tokenizer '{name}': two of its files are of the same training; name one file for all seeds"
+                )
+
+    def _run(self, name: str, corpus: TokenCorpus, protocol: str, seed: int, source: str) -> ModelRun:
+        codec = corpus.identity
         kind, streams = _kind_of(protocol, source)
         values = {**self.config.lm, **streams, "data": corpus.path, "codec": codec, "protocol": kind, "seed": seed}
         config = parse(LMStageConfig, values, f"{source}: lm")
@@ -226,9 +252,7 @@ class Comparison:
 
     # Results from the score files.
 
-    def _measured(
-        self, name: str, protocol: str, task: str, entropies: Mapping[str, float], keep: set[str] | None = None
-    ) -> list[Measured]:
+    def _measured(self, name: str, protocol: str, task: str, keep: set[str] | None = None) -> list[Measured]:
         """One for each seed. The pieces of a song (or of an identity) count as one song."""
         units = {moment.id(self.rows): self._unit(moment) for moment in (*self.moments, *self._whole_songs())}
         lengths = self.config.context
@@ -240,15 +264,20 @@ class Comparison:
             if task.startswith("context/") and lengths is not None:
                 scores = tails(scores, run.protocol.codec.frame_rate, lengths.target)
             pieces = [replace(score, song=units[score.song]) for score in scores if keep is None or score.song in keep]
-            measured.append(measure(pieces, run.protocol.codec.frame_rate, entropies))
+            measured.append(measure(pieces, run.protocol.codec.frame_rate, self._entropies(run)))
         return measured
 
     def measured(self, name: str, protocol: str) -> list[Measured]:
         """The scores of one tokenizer under one protocol, one for each seed. Raises TokenFileError when a run is not scored."""
-        run = next(run for run in self.runs if run.tokenizer == name)
-        books = count_songs(run.corpus.identity, self._songs(run, self.moments))
-        entropies = {stream: sum(u.entropy() for u in counted) / len(counted) for stream, counted in books.items()}
-        return self._measured(name, protocol, "scores", entropies)
+        return self._measured(name, protocol, "scores")
+
+    def _entropies(self, run: ModelRun) -> dict[str, float]:
+        """Bits of the codes of each stream by their frequencies in the songs that are scored, the mean over its codebooks."""
+        path = run.corpus.path
+        if path not in self._entropy:
+            books = count_songs(run.corpus.identity, self._songs(run, self.moments))
+            self._entropy[path] = {stream: sum(u.entropy() for u in us) / len(us) for stream, us in books.items()}
+        return self._entropy[path]
 
     def result(self) -> Result:
         """The result once all runs are scored. Raises TokenFileError when one is not."""
@@ -256,19 +285,13 @@ class Comparison:
         first = {run.tokenizer: run for run in self.runs if run.config.seed == config.seeds[0]}
         books = {name: count_songs(run.corpus.identity, self._songs(run, self.moments)) for name, run in first.items()}
         learned = {name: count_songs(corpus.identity, corpus.songs("train")) for name, corpus in self.corpora.items()}
-        entropies = {
-            name: {
-                stream: sum(u.entropy() for u in codebooks) / len(codebooks) for stream, codebooks in streams.items()
-            }
-            for name, streams in books.items()
-        }
         result = Result(
             config, {name: corpus.identity for name, corpus in self.corpora.items()}, books, learned,
             len({self._unit(moment) for moment in self.moments}),
             sum(moment.stop - moment.start for moment in self.moments) / 3600, {}, {}, {}, {}, {},
         )  # fmt: skip
         for protocol in config.protocols:
-            runs = {name: self._measured(name, protocol, "scores", entropies[name]) for name in self.corpora}
+            runs = {name: self._measured(name, protocol, "scores") for name in self.corpora}
             result.values[protocol] = {name: estimate(runs[name], resampling) for name in runs}
             result.differences[protocol] = {
                 name: difference(runs[name], runs[config.compared_with], resampling)
@@ -276,18 +299,18 @@ class Comparison:
                 if name != config.compared_with
             }
             result.groups[protocol] = {
-                group: self._group(corpora, protocol, entropies) for group, corpora in config.groups.items()
+                group: self._group(corpora, protocol) for group, corpora in config.groups.items()
             }
             if config.corruption is not None and protocol != "parallel":
-                result.costs[protocol] = {name: self._costs(name, protocol, entropies[name]) for name in self.corpora}
+                result.costs[protocol] = {name: self._costs(name, protocol) for name in self.corpora}
             if config.context is not None and protocol == config.context.protocol:
-                result.contexts[protocol] = {name: self._curve(name, entropies[name]) for name in self.corpora}
+                result.contexts[protocol] = {name: self._curve(name) for name in self.corpora}
         return result
 
-    def _group(self, corpora: Sequence[str], protocol: str, entropies: Mapping[str, Mapping[str, float]]) -> SongGroup:
+    def _group(self, corpora: Sequence[str], protocol: str) -> SongGroup:
         chosen, resampling = self._of_corpora(corpora), self.config.intervals.resampling()
         keep = {moment.id(self.rows) for moment in chosen}
-        runs = {name: self._measured(name, protocol, "scores", entropies[name], keep) for name in self.corpora}
+        runs = {name: self._measured(name, protocol, "scores", keep) for name in self.corpora}
         reference = self.config.compared_with
         return SongGroup(
             len({self._unit(moment) for moment in chosen}),
@@ -299,20 +322,17 @@ class Comparison:
             },
         )
 
-    def _costs(self, name: str, protocol: str, entropies: Mapping[str, float]) -> list[CorruptionCost]:
+    def _costs(self, name: str, protocol: str) -> list[CorruptionCost]:
         assert self.config.corruption is not None
         keep = {moment.id(self.rows) for moment in self._long_pieces()}
-        clean = self._measured(name, protocol, "scores", entropies, keep)
-        spoiled = {
-            c: self._measured(name, protocol, f"corruption/{c.slug}", entropies)
-            for c in self.config.corruption.listed()
-        }
+        clean = self._measured(name, protocol, "scores", keep)
+        spoiled = {c: self._measured(name, protocol, f"corruption/{c.slug}") for c in self.config.corruption.listed()}
         return costs(clean, spoiled, self.config.intervals.resampling())
 
-    def _curve(self, name: str, entropies: Mapping[str, float]) -> list[Point]:
+    def _curve(self, name: str) -> list[Point]:
         part = self.config.context
         assert part is not None
-        runs = {s: self._measured(name, part.protocol, f"context/{s:g}s", entropies) for s in part.seconds}
+        runs = {s: self._measured(name, part.protocol, f"context/{s:g}s") for s in part.seconds}
         return curve(runs, self.config.intervals.resampling())
 
 

@@ -118,6 +118,11 @@ def as_markdown(result: Result) -> str:
         header = ["tokenizer", *(f"{point.seconds:g} s" for point in next(iter(curves.values())))]
         lines += [f"## Context, {protocol}", "", "cnBPT of the same tokens.", "", *_table(header, rows), ""]
     lines += ["## Codebooks", "", *_codebooks(result), ""]
+    if several := [name for name, files in config.tokenizers.items() if not isinstance(files, str)]:
+        lines += [
+            f"Trained once for each seed: {', '.join(several)}. Their intervals are over songs and trainings; codebooks are those "
+            "of the first.", "",
+        ]  # fmt: skip
     return "\n".join(lines)
 
 

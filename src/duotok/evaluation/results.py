@@ -120,6 +120,11 @@ class Cell:
     def failures(self) -> list[Row]:
         return [row for row in self.rows if row.value is None]
 
+    @property
+    def gap(self) -> str:
+        """Why nothing at all could be measured; "" where something was. Such a cell never counts as done."""
+        return str(self.about.get("gap", ""))
+
     def measure(self, name: str) -> Measure:
         """Raises ResultsError for a measure that the cell does not define."""
         for measure in self.measures:
@@ -298,9 +303,12 @@ def why_not_done(folder: str | Path, inputs: Inputs) -> str:
     if not path.is_file():
         return "not measured yet"
     try:
-        found = read_cell(path).inputs
+        cell = read_cell(path)
     except ResultsError as error:
         return str(error)
+    found = cell.inputs
+    if cell.gap:
+        return f"could not be measured before ({cell.gap})"
     if found.model_hash != inputs.model_hash:
         return f"measured with another model ({found.model_hash[:8]}, now {inputs.model_hash[:8]})"
     if found.data_hash != inputs.data_hash:
@@ -321,14 +329,17 @@ def _plain(value: Any) -> Any:
 
 def comparable(cells: Iterable[Cell]) -> tuple[list[Cell], list[str]]:
     """The cells that may stand in one table, and a line for each that may not: of an instrument the newest one says which data and
-    settings count, and what was measured on other data or with other settings is left out."""
+    settings count, and what was measured on other data or with other settings is left out. Gaps stay: they have no figure."""
     chosen, problems = list[Cell](), list[str]()
     by_instrument: dict[str, list[Cell]] = {}
     for cell in cells:
         by_instrument.setdefault(cell.inputs.instrument, []).append(cell)
     for name, group in by_instrument.items():
-        newest = max(group, key=lambda cell: cell.created)
+        newest = max(group, key=lambda cell: (not cell.gap, cell.created))
         for cell in group:
+            if cell.gap:
+                chosen.append(cell)
+                continue
             what = "data" if cell.inputs.data_hash != newest.inputs.data_hash else "settings"
             if what == "settings" and cell.inputs.config == newest.inputs.config:
                 chosen.append(cell)

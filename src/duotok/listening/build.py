@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from duotok.files import remove, sha256, short_hash, sweep, writing
 from duotok.listening import stimuli
 from duotok.listening.plan import FORMAT, LEVEL, REFERENCE, Clip, Sound, TestPlan, save, sound_path
 from duotok.listening.scale import Method
-from duotok.listening.sources import Folder, System, check_names
+from duotok.listening.sources import Folder, System, Unreadable, check_names, read_sound
 
 QUIETEST_LUFS = -70.0
 """BS.1770's own gate: below it there is nothing to rate."""
@@ -55,11 +55,26 @@ class BuildSettings:
         return {f"lowpass-{hz:g}": hz for hz in sorted(self.anchors)}
 
 
-def choose_clips(reference: Folder, settings: BuildSettings) -> list[Clip]:
-    """The clips of all songs: all tracks of a song at the same moments. Raises DuoTokError for songs that are too short."""
-    clips = []
+@dataclass(frozen=True)
+class Built:
+    """plan: of the test; lowered: the sound for which all were made softer than -23 LUFS ("" for none); left_out: song -> the file of it
+    that cannot be read, and why."""
+
+    plan: TestPlan
+    lowered: str
+    left_out: Mapping[str, str]
+
+
+def choose_clips(reference: Folder, settings: BuildSettings) -> tuple[list[Clip], dict[str, str]]:
+    """The clips of all songs, all tracks of a song at the same moments; and song -> why it cannot be read. Raises DuoTokError for songs
+    that are too short, and when not one can be read."""
+    clips, left_out = list[Clip](), dict[str, str]()
     for place, (song, tracks) in enumerate(reference.songs.items()):
-        audio = {track: read(path) for track, path in tracks.items()}
+        try:
+            audio = {track: read_sound(path) for track, path in tracks.items()}
+        except Unreadable as error:
+            left_out[song] = str(error)
+            continue
         starts = stimuli.choose_starts(
             [stimuli.levels(sound) for sound in audio.values()],
             settings.seconds,
@@ -77,7 +92,9 @@ def choose_clips(reference: Folder, settings: BuildSettings) -> list[Clip]:
             for track in tracks:
                 name = short_hash(f"{settings.seed}/{song}/{track}/{start}", 12)
                 clips.append(Clip(id=name, song=song, track=track, start=start, seconds=settings.seconds))
-    return clips
+    if not clips:
+        raise DuoTokError(next(iter(left_out.values())))
+    return clips, left_out
 
 
 def build(
@@ -87,8 +104,8 @@ def build(
     settings: BuildSettings,
     version: str,
     progress: Callable[[float], None] = lambda fraction: None,
-) -> tuple[TestPlan, str]:
-    """Make the test; returns its plan, and the sound for which all were made softer than -23 LUFS ("" for none).
+) -> Built:
+    """Make the test. A song with a file that cannot be read is left out and named.
 
     The folder appears whole or not at all. version: of this package. Raises DuoTokError when folders do not fit each other,
     when a clip is silent in some condition or too short, or when the folder is there already.
@@ -100,14 +117,14 @@ def build(
             system.check(reference)
     check_new(folder)
     sweep(folder)
-    clips = choose_clips(reference, settings)
+    clips, left_out = choose_clips(reference, settings)
     try:
         with writing(folder) as partial:
-            plan, lowered = _fill(partial, reference, systems, settings, clips, version, progress)
-            save(partial, plan)
+            built = _fill(partial, reference, systems, settings, clips, version, progress)
+            save(partial, built.plan)
     except OSError as error:
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from None
-    return plan, lowered
+    return replace(built, left_out={**left_out, **built.left_out})
 
 
 def check_new(folder: Path) -> None:
@@ -140,7 +157,7 @@ def _fill(
     clips: list[Clip],
     version: str,
     progress: Callable[[float], None],
-) -> tuple[TestPlan, str]:
+) -> Built:
     """Write all sounds: first as they are, then, when the loudness of all is known, at one loudness."""
     anchors = settings.named_anchors()
     moments: dict[tuple[str, float], list[Clip]] = {}
@@ -151,8 +168,14 @@ def _fill(
         needed.mkdir(parents=True)
     measured: dict[str, tuple[float, float]] = {}
     drafts: dict[str, tuple[str, Clip, str]] = {}
+    left_out: dict[str, str] = {}
     for done, ((song, _), together) in enumerate(moments.items()):
-        for system, clip, sound, source in _conditions(reference, systems, anchors, song, together):
+        try:
+            conditions = [] if song in left_out else list(_conditions(reference, systems, anchors, song, together))
+        except Unreadable as error:
+            left_out[song] = str(error)
+            conditions = []
+        for system, clip, sound, source in conditions:
             name = short_hash(f"{settings.seed}/{clip.id}/{system}", 16)
             stereo = stimuli.faded(sound if sound.shape[0] == 2 else sound.mean(0, keepdim=True).repeat(2, 1))
             lufs = stimuli.loudness(stereo)
@@ -164,6 +187,12 @@ def _fill(
             measured[name], drafts[name] = (lufs, stimuli.peak_db(stereo)), (system, clip, source)
             _write(raw / f"{name}.wav", stereo, "FLOAT")
         progress((done + 1) / len(moments) * 0.9)
+    clips = [clip for clip in clips if clip.song not in left_out]
+    if not clips:
+        raise DuoTokError(next(iter(left_out.values())))
+    # a song may be found out at its second moment only
+    drafts = {name: draft for name, draft in drafts.items() if draft[1].song not in left_out}
+    measured = {name: measured[name] for name in drafts}
     target, lowered = stimuli.common_loudness(measured)
     sounds = []
     # by names that tell nothing, so that neither the place in the list nor the file's date does
@@ -196,7 +225,7 @@ def _fill(
         clips=tuple(clips),
         sounds=tuple(sounds),
     )
-    return plan, who
+    return Built(plan, who, left_out)
 
 
 def _write(path: Path, stereo: Tensor, subtype: str) -> None:

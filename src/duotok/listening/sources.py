@@ -27,6 +27,21 @@ MARGIN_SECONDS = 5.0
 SHORT_SECONDS = 0.1
 """A decoded sound may end so much before its clip does; silence follows."""
 
+
+class Unreadable(AudioError):
+    """A file of a test that cannot be read: its song is left out, and named."""
+
+
+def read_sound(path: Path, start: float = 0.0, seconds: float | None = None) -> Tensor:
+    """`[channels, samples]` at 48 kHz. Raises Unreadable, and AudioError for a start past the end."""
+    try:
+        return read(path, start=start, seconds=seconds)
+    except AudioError as error:
+        if "past its end" in str(error):
+            raise
+        raise Unreadable(str(error)) from None
+
+
 Song = dict[str, Path]
 """Track -> file."""
 
@@ -68,13 +83,13 @@ class System(Protocol):
 
 
 def cut(path: Path, clip: Clip) -> Tensor:
-    """`[channels, samples]` at 48 kHz of a file, exactly as long as the clip. Raises AudioError when the file ends before."""
+    """`[channels, samples]` at 48 kHz of a file, exactly as long as the clip. Raises AudioError when the file ends before, Unreadable."""
     wanted = round(clip.seconds * SAMPLE_RATE)
     try:
-        audio = read(path, start=clip.start, seconds=clip.seconds)
-    except AudioError as error:
-        if "past its end" not in str(error):
-            raise
+        audio = read_sound(path, clip.start, clip.seconds)
+    except Unreadable:
+        raise
+    except AudioError:  # it begins past the end
         audio = torch.zeros(1, 0)
     missing = wanted - audio.shape[1]
     if missing > SHORT_SECONDS * SAMPLE_RATE:
@@ -124,9 +139,7 @@ class Made:
     def clips(self, song: str, clips: list[Clip]) -> dict[str, Tensor]:
         first = max(0.0, clips[0].start - MARGIN_SECONDS)
         wanted = clips[0].start - first + clips[0].seconds + MARGIN_SECONDS
-        excerpt = {
-            clip.track: read(self.reference.songs[song][clip.track], start=first, seconds=wanted) for clip in clips
-        }
+        excerpt = {clip.track: read_sound(self.reference.songs[song][clip.track], first, wanted) for clip in clips}
         length = min(sound.shape[1] for sound in excerpt.values())
         made = self.make({track: sound[:, :length] for track, sound in excerpt.items()})
         begin, count = round((clips[0].start - first) * SAMPLE_RATE), round(clips[0].seconds * SAMPLE_RATE)

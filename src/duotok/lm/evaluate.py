@@ -135,7 +135,9 @@ def _score(
     """(number of a song, its scores) as soon as all of its pieces are done."""
     done: dict[int, list[tuple[int, list[SongScore]]]] = {}
     pieces_of_song = Counter(piece.song for piece in todo)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # without a terminal rich writes a blank line for every bar
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("scores", total=len(todo))
         for first in range(0, len(todo), GROUP * batch_size):
             group = sorted(todo[first : first + GROUP * batch_size], key=lambda p: p.start - p.stop)

@@ -49,7 +49,8 @@ class Rotary(nn.Module):
         """cos and sin, each `[frames, 1, head_dim / 2]`."""
         held = self._tables
         if held is None or held[0].shape[0] < frames or held[0].device != device or held[0].dtype != dtype:
-            held = self._tables = half_tables(max(frames, 256), self.head_dim, device, dtype, self.base)
+            with torch.inference_mode(False):  # tensors of inference mode cannot serve a training step later
+                held = self._tables = half_tables(max(frames, 256), self.head_dim, device, dtype, self.base)
         return held[0][:frames], held[1][:frames]
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from duotok.evaluation.results import Cell
 from duotok.evaluation.summaries import Summary
 from duotok.report.content import Row, Table, gaps_of, shown, told
 from duotok.report.sources import Sources
 from duotok.report.studies import LM
-from duotok.report.tables import MEANS, TAGGING, USAGE, data_of, definitions, tagged
+from duotok.report.tables import MEANS, TAGGING, USAGE, data_of, definitions, measured, not_measured, tagged
 
 COMMANDS = {USAGE: "duotok eval all", LM: "duotok eval all, with `lm`"}
 """Of instruments whose command has another name."""
@@ -19,16 +18,16 @@ COMMANDS = {USAGE: "duotok eval all", LM: "duotok eval all, with `lm`"}
 def instruments(sources: Sources) -> list[Table]:
     """A table for each instrument: all its measures, on all tracks, of all tokenizers."""
     return [
-        _tagging(name, sources.of(name)) if name.startswith(f"{TAGGING}.") else _instrument(name, sources)
+        _tagging(name, sources) if name.startswith(f"{TAGGING}.") else _instrument(name, sources)
         for name in sources.instruments
     ]
 
 
 def _instrument(name: str, sources: Sources) -> Table:
-    cells = sources.of(name)
-    summaries = [s for s in sources.summaries(name) if "." not in s.track]
-    found = {(s.tokenizer, s.measure.name, s.track): s for s in summaries}
+    cells = measured(sources.of(name))
     tokenizers = [cell.inputs.tokenizer for cell in cells]
+    summaries = [s for s in sources.summaries(name) if "." not in s.track and s.tokenizer in tokenizers]
+    found = {(s.tokenizer, s.measure.name, s.track): s for s in summaries}
     rows = []
     for measure, track in dict.fromkeys((s.measure.name, s.track) for s in summaries):
         values = [found.get((tokenizer, measure, track)) for tokenizer in tokenizers]
@@ -37,7 +36,7 @@ def _instrument(name: str, sources: Sources) -> Table:
     return Table(
         f"store-{name}", f"All of {name}", ("measure", "track", "songs", *tokenizers), tuple(rows),
         (*data_of(cells), MEANS, "Of single codebooks the store has more."), definitions=definitions(cells, measures),
-        gaps=gaps_of(summaries),
+        gaps=(*gaps_of(summaries), *not_measured(sources.of(name))),
     )  # fmt: skip
 
 
@@ -47,15 +46,16 @@ def _counts(values: Sequence[Summary | None]) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def _tagging(name: str, cells: Sequence[Cell]) -> Table:
+def _tagging(name: str, sources: Sources) -> Table:
     """Macro figures, whose intervals are over songs: the cell itself has them, for its rows are of tags."""
+    cells = measured(sources.of(name))
     figures = list(dict.fromkeys(figure for cell in cells for figure in cell.about.get("figures", {})))
     rows = [Row(figure, tuple(shown(tagged(cell, figure)) for cell in cells)) for figure in figures]
     lines = []
     for cell in cells:
         about = cell.about
         lines.append(
-            f"{cell.inputs.tokenizer}: {about.get('data', 'data unnamed')}, {'true labels' if about.get('truth') else 'pseudo-labels, no truth'}; "
+            f"{cell.inputs.tokenizer}: {about.get('data', 'data unnamed')}, {'true labels' if about.get('truth') else 'PSEUDO-LABELS, no truth'}; "
             f"macro over {len(about.get('measured_tags', []))} of {about.get('tags', 'unknown many')} tags; {_recordings(about.get('songs'))}"
             f"{'; left out, for no or every test song has them: ' + ', '.join(about['left_out']) if about.get('left_out') else ''}."
         )
@@ -71,7 +71,7 @@ def _tagging(name: str, cells: Sequence[Cell]) -> Table:
     ]  # fmt: skip
     return Table(
         f"store-{name}", f"All of {name}", ("figure", *(cell.inputs.tokenizer for cell in cells)), tuple(rows), tuple(lines),
-        definitions=definitions(cells, figures), gaps=tuple(failed),
+        definitions=definitions(cells, figures), gaps=(*failed, *not_measured(sources.of(name))),
     )  # fmt: skip
 
 

@@ -85,9 +85,19 @@ def definitions(cells: Iterable[Cell], names: Sequence[str]) -> dict[str, str]:
     }
 
 
+def measured(cells: Iterable[Cell]) -> list[Cell]:
+    """Those that have figures."""
+    return [cell for cell in cells if not cell.gap]
+
+
+def not_measured(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """Why the others have none, a line each."""
+    return tuple(f"{c.inputs.tokenizer}, {c.inputs.instrument}: {c.gap}" for c in cells if c.gap)
+
+
 def probe_of(sources: Sources) -> str:
     """The instrument whose tagging figures Table 1 shows, "" when nothing was tagged."""
-    return next((name for probe in PROBES if sources.of(name := f"{TAGGING}.{probe}")), "")
+    return next((name for probe in PROBES if measured(sources.of(name := f"{TAGGING}.{probe}"))), "")
 
 
 def tagged(cell: Cell, figure: str) -> Interval | None:
@@ -100,7 +110,7 @@ def tagged(cell: Cell, figure: str) -> Interval | None:
 
 def table_1(sources: Sources) -> Table:
     found, probe = sources.found(RECONSTRUCTION), probe_of(sources)
-    tags = {cell.inputs.tokenizer: cell for cell in sources.of(probe)} if probe else {}
+    tags = {cell.inputs.tokenizer: cell for cell in measured(sources.of(probe))} if probe else {}
     cnbpt = {tokenizer: figures for _, tokenizer, _, figures in reversed(list(runs(sources, PARALLEL)))}
     rows = []
     for name in sources.tokenizers:
@@ -122,6 +132,9 @@ def table_1(sources: Sources) -> Table:
         for row in papers("table-1", ["rate", "", "kbps", "ap", "auc", "cnbpt", "", "mel"])
     ]
     cells = sources.of(RECONSTRUCTION)
+    untagged = not_measured(
+        c for name in sources.instruments if name.startswith(f"{TAGGING}.") for c in sources.of(name)
+    )
     probes = [f"Tagging: probe {probe.partition('.')[2]}, {_labels(next(iter(tags.values())))}."] if tags else []
     needs = [
         what
@@ -140,19 +153,19 @@ def table_1(sources: Sources) -> Table:
         "own rate is how the public evaluation code takes it: of codecs of unequal rates it cannot be compared, the one at 24 kHz can.",
         "" if not needs else f"Not in what was given: {'; '.join(needs)}.",
         {**definitions(cells, ("mel", "mel_own_rate")), **definitions(tags.values(), ("ap", "auc")), "cnBPT": LM_DEFINITIONS["cnBPT"]},
-        gaps_of([s for s in found.values() if s.measure.name in ("mel", "mel_own_rate") and s.track == MIX]),
+        (*gaps_of([s for s in found.values() if s.measure.name in ("mel", "mel_own_rate") and s.track == MIX]), *untagged),
     )  # fmt: skip
 
 
 def _labels(cell: Cell) -> str:
     about = cell.about
-    truth = "true labels" if about.get("truth") else "pseudo-labels of another model, no truth"
+    truth = "true labels" if about.get("truth") else "PSEUDO-LABELS of another model, no truth"
     return f"{about.get('data', 'data unnamed')} ({truth}), {about.get('tags', 'unknown number of')} tags"
 
 
 def table_4a(sources: Sources) -> Table:
     columns = ("pesq", "stoi", "mel")
-    found, cells = sources.found(MATCHED), sources.of(MATCHED)
+    found, cells = sources.found(MATCHED), measured(sources.of(MATCHED))
     rows = [
         Row(cell.inputs.tokenizer, (track, *(told(found.get((cell.inputs.tokenizer, c, track))) for c in columns)))
         for track in TRACKS
@@ -163,7 +176,8 @@ def table_4a(sources: Sources) -> Table:
         (*rows, *papers("table-4a", ["track", *columns])), (*data_of(cells), *_steps(cells), *([MEANS] if cells else [])),
         f"{SONGS} The paper's decoder was trained for 276,000 steps; ours is much smaller.",
         "" if rows else "Nothing was given that holds a matched decoder. This fills it: `duotok eval matched-decoder`.",
-        definitions(cells, columns), gaps_of([s for s in found.values() if s.measure.name in columns and s.track in TRACKS]),
+        definitions(cells, columns),
+        (*gaps_of([s for s in found.values() if s.measure.name in columns and s.track in TRACKS]), *not_measured(sources.of(MATCHED))),
     )  # fmt: skip
 
 

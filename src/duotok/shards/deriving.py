@@ -70,7 +70,9 @@ def derive_many(
     if jobs and not derived.writable:
         raise NotDerived(f"{derived.folder}: {title} not derived yet for {len(jobs)} of {len(store.shards)} shards")
     common = (store, function, made_by)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # without a terminal rich writes a blank line for every bar
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=sum(len(store.shards[shard]) for shard, _ in jobs))
         if workers <= 1 or len(jobs) <= 1:
             for job in jobs:

@@ -11,16 +11,21 @@ from pydantic import Field, field_validator
 from duotok.config import Config, base_folder, load_config
 from duotok.errors import ConfigError
 from duotok.evaluation.systems import SystemConfig
+from duotok.suite.experiments import EXPERIMENTS, ask
+from duotok.suite.predictability import NAME as LM
 from duotok.suite.run import Plan, choose
 from duotok.suite.songs import SongsConfig, find_songs
 from duotok.suite.units import INSTRUMENTS
 
 PREFIXES = ("transformers:", "external:")
+PLACES = ("data", "autoencoder", "separators", "lms")
+"""Settings of experiments that name folders or files."""
 
 
 class SuiteConfig(Config):
     """songs: what is measured (`SongsConfig`; `folder` relative to the file); tokenizers: name in tables -> model, or its
-    `SystemConfig`; instruments: name -> its settings, all with their defaults if none are named; lm: a comparison (docs/lm.md) whose
+    `SystemConfig`; instruments: name -> its settings (those of `units.INSTRUMENTS` and `experiments.EXPERIMENTS`), all
+    of the former with their defaults if none are named, as the latter train models or separate songs, for hours; lm: a comparison (docs/lm.md) whose
     figures join the store, relative to the file, or a recipe."""
 
     songs: SongsConfig
@@ -44,19 +49,49 @@ class SuiteConfig(Config):
 
 
 def load_suite(
-    path: Path, store: Path, overrides: Sequence[str] = (), retry: bool = False, force: bool = False
-) -> tuple[Plan, Path | None]:
-    """The plan, and the comparison of language models if there is one. Raises ConfigError for what cannot be."""
+    path: Path, store: Path, overrides: Sequence[str] = (), retry: bool = False, force: bool = False, only: Sequence[str] = ()
+) -> tuple[Plan, Path | None]:  # fmt: skip
+    """The plan, and the comparison of language models if there is one. only: the instruments of it that are wanted, `lm` for that
+    comparison; none for all. Raises ConfigError for what cannot be."""
     config = load_config(SuiteConfig, path, list(overrides))
     base = base_folder(path)
     songs = find_songs(config.songs.model_copy(update={"folder": str(base / config.songs.folder)}))
-    chosen = tuple(choose(name, **fields) for name, fields in config.instruments.items())
+    named = _chosen(config, only)
+    unknown = [name for name in named if name not in (*INSTRUMENTS, *EXPERIMENTS)]
+    if unknown:
+        known = ", ".join((*INSTRUMENTS, *EXPERIMENTS))
+        raise ConfigError(f"instrument '{unknown[0]}' does not exist; choose among {known}")
+    chosen = tuple(choose(name, **fields) for name, fields in named.items() if name in INSTRUMENTS)
+    asked = tuple(ask(name, _beside(fields, base)) for name, fields in named.items() if name in EXPERIMENTS)
     systems = tuple(_placed(one, base) for one in config.tokenizers.values())
-    plan = Plan(systems, chosen, songs, store, None, retry, force)
-    if config.lm is None:
+    plan = Plan(systems, chosen, songs, store, None, retry, force, asked)
+    if config.lm is None or (only and LM not in only):
         return plan, None
     beside = base / config.lm
     return plan, beside if beside.is_file() else Path(config.lm)
+
+
+def _chosen(config: SuiteConfig, only: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The instruments that are wanted, with their settings. Raises ConfigError for one that the suite does not have."""
+    there = (*config.instruments, *((LM,) if config.lm is not None else ()))
+    unknown = [name for name in only if name not in there]
+    if unknown:
+        raise ConfigError(f"--instrument {unknown[0]}: not in this suite; it has {', '.join(there)}")
+    return {name: fields for name, fields in config.instruments.items() if not only or name in only}
+
+
+def _beside(fields: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Folders and files that the settings of an experiment name, beside the YAML first; `KIND=FOLDER` as well."""
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(one) for one in value]
+        if not isinstance(value, str):
+            return value
+        kind, equals, rest = value.rpartition("=")
+        return f"{kind}{equals}{base / rest}" if rest and (base / rest).exists() else value
+
+    return {key: placed(value) if key in PLACES else value for key, value in fields.items()}
 
 
 def _placed(config: SystemConfig, base: Path) -> SystemConfig:

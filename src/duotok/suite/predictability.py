@@ -81,7 +81,9 @@ def _inputs(comparison: Comparison, name: str) -> Inputs:
     config = comparison.config.model_dump(mode="json", exclude={"tokenizers", "tokens"})
     songs = json.dumps([comparison.rows, comparison.moments])
     digest = hashlib.sha256(songs.encode()).hexdigest()
-    return Inputs(name, NAME, comparison.corpora[name].identity.hash, digest, config)
+    # of the tokenizer, or of all its trainings
+    codec = "+".join(corpus.identity.hash for corpus in comparison.trained[name])
+    return Inputs(name, NAME, codec, digest, config)
 
 
 def _rows(comparison: Comparison, name: str) -> tuple[list[Row], tuple[Measure, ...]]:

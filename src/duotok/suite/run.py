@@ -6,28 +6,24 @@ the song; a cell is written when all of its songs are there, with the songs that
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from duotok.clock import SAMPLE_RATE
 from duotok.data.jobs import Engine, LocalEngine, Results, Unit, pending, run_units
 from duotok.errors import DuoTokError, one_line
-from duotok.evaluation.instrument import MIX, Instrument, NoTokens, Observation, Song, System, encode
+from duotok.evaluation.instrument import Instrument, NoTokens, Observation, System
 from duotok.evaluation.results import Cell, Inputs, plain_name, read_cell, versions_of, why_not_done, write_cell
 from duotok.evaluation.results import files_of as cell_files
 from duotok.evaluation.systems import SystemConfig, open_system
+from duotok.suite.costs import Speed, Todo, trial
+from duotok.suite.experiments import Asked
+from duotok.suite.runner import LEDGER, Found, Report, Runner
 from duotok.suite.songs import SongSet
 from duotok.suite.units import INSTRUMENTS, make_instrument, observe, unit_of
-from duotok.tracks import TRACKS
 
-LEDGER, STEMS = "ledger", "stems"
-TRIAL_SECONDS = 4.0
-Report = Callable[[str], None]
+STEMS = "stems"
+"""Folder in the store for separated vocals."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,8 @@ def choose(name: str, **fields: Any) -> Chosen:
 
 @dataclass(frozen=True)
 class Plan:
-    """store: folder of the results; keep: folder for decoded sounds; retry: measure again what failed; force: everything."""
+    """store: folder of the results; keep: folder for decoded sounds; retry: measure again what failed; force: everything; experiments:
+    instruments that need more than a song at a time."""
 
     systems: tuple[SystemConfig, ...]
     instruments: tuple[Chosen, ...]
@@ -54,32 +51,23 @@ class Plan:
     keep: Path | None = None
     retry: bool = False
     force: bool = False
-
-
-@dataclass(frozen=True)
-class Todo:
-    """One cell: the songs that are still to be measured, and why the cell is not done ("": it is)."""
-
-    tokenizer: str
-    instrument: str
-    why: str
-    songs: int
-    minutes: float
+    experiments: tuple[Asked, ...] = ()
 
 
 @dataclass
 class Done:
-    """What a run ended with: the cells, and one line for each thing that went wrong."""
+    """What a run ended with: the cells, one line for each thing that went wrong, and how many tokenizers could not be measured at all."""
 
     cells: list[Cell] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unmeasured: int = 0
 
 
 class _Task:
     """All cells of one system."""
 
     def __init__(self, plan: Plan, config: SystemConfig, system: System) -> None:
-        self.plan, self.system = plan, system
+        self.plan, self.config, self.system = plan, config, system
         self.ledger = plan.store / LEDGER / f"{plain_name(system.name)}.jsonl"
         self.units: dict[str, list[Unit]] = {}
         self.why: dict[str, str] = {}
@@ -111,16 +99,19 @@ class _Task:
     def _cell(self, instrument: Instrument) -> Cell:
         return read_cell(cell_files(self.plan.store, self.system.name, instrument.name)[1])
 
-    def todo(self, instrument: Instrument, speed: tuple[float, float]) -> Todo:
+    def todo(self, instrument: Instrument, speed: Speed) -> Todo:
         why = self.why[instrument.name]
         if not why:
-            return Todo(self.system.name, instrument.name, "", 0, 0.0)
+            return Todo(self.system.name, instrument.name, "")
         units = self.units[instrument.name]
         left = units if self.plan.force else pending(units, self.ledger, retry=self.plan.retry, intact=_kept).todo
         seconds = sum(unit.payload["seconds"] for unit in left)
         cost = instrument.cost
-        a_second = cost.encodings * speed[0] + cost.decodings * speed[1] + cost.besides
-        return Todo(self.system.name, instrument.name, why, len(left), seconds * a_second / 60)
+        a_second = speed.seconds(cost.encodings, cost.decodings, cost.besides)
+        minutes = None if a_second is None else seconds * a_second / 60
+        return Todo(
+            self.system.name, instrument.name, why, len(left), minutes, "" if a_second is not None else speed.why
+        )
 
     def run(self, engine: Engine) -> list[Cell]:
         """Measure what is missing and write the cells."""
@@ -200,44 +191,51 @@ def dry_run(plan: Plan, report: Report = lambda _: None) -> tuple[list[Todo], li
         missing = any(task.why.values())
         if missing:
             report(f"{task.system.name}: trying its speed")
-        speed = trial(task.system) if missing else (0.0, 0.0)
+        speed = trial(task.system) if missing else Speed()
         todo += [task.todo(chosen.instrument, speed) for chosen in plan.instruments]
+    for asked in plan.experiments:
+        report(f"opening {asked.name}")
+        try:
+            experiment = asked.open([task.config for task in tasks], plan.store, plan.songs)
+            todo += experiment.todo(plan.retry, plan.force)
+        except DuoTokError as error:
+            names = [(task.system.name, name) for name, _ in asked.instruments() for task in tasks]
+            todo += [Todo(tokenizer, name, "", gap=str(error)) for tokenizer, name in names]
     return todo, problems
-
-
-def trial(system: System) -> tuple[float, float]:
-    """Seconds of a core that encoding and decoding take for a second of sound; zeros where it does not work."""
-    draw = torch.Generator().manual_seed(0)
-    sounds = {track: 0.1 * torch.randn(2, round(TRIAL_SECONDS * SAMPLE_RATE), generator=draw) for track in TRACKS}
-    song = Song("noise", {**sounds, MIX: sounds["vocals"] + sounds["accompaniment"]})
-    try:
-        with torch.inference_mode():
-            began = time.process_time()
-            if system.codec is not None:
-                encode(system.codec, song.sounds, SAMPLE_RATE)
-            between = time.process_time()
-            system.reconstruct(song)
-            ended = time.process_time()
-    except Exception:  # what is wrong is told by the run itself, song by song
-        return 0.0, 0.0
-    encoding = between - began
-    return encoding / TRIAL_SECONDS, max(0.0, ended - between - encoding) / TRIAL_SECONDS
 
 
 def conduct(plan: Plan, workers: int = 1, report: Report = lambda _: None, engine: Engine | None = None) -> Done:
     """Measure everything that is not done. Called again after a stop, it goes on. An error of one system leaves the others."""
     done = Done()
     tasks, done.problems = opened(plan, report)
-    for task in tasks:
+    done.unmeasured = len(plan.systems) - len(tasks)
+    engine = engine or LocalEngine(workers, apart=True)
+    for task in tasks if plan.instruments else ():
         try:
-            done.cells += task.run(engine or LocalEngine(workers, apart=True))
+            done.cells += task.run(engine)
         except DuoTokError as error:
             done.problems.append(f"{task.system.name}: {one_line(error, None)}")
+            done.unmeasured += 1
             continue
         left = sum(len(cell.failures) for cell in done.cells if cell.inputs.tokenizer == task.system.name)
         report(f"{task.system.name}: done{f', {left} values missing' if left else ''}")
+    runner = Runner(plan.store, engine, plan.retry, plan.force, report)
+    for asked in plan.experiments if tasks else ():
+        _experiment(plan, asked, tasks, runner, done)
     done.problems += [f"{name}: left out: {reason}" for name, _, reason in plan.songs.gaps]
     return done
+
+
+def _experiment(plan: Plan, asked: Asked, tasks: list[_Task], runner: Runner, done: Done) -> None:
+    """Its cells, or gaps for all tokenizers where it cannot be made of these data."""
+    runner.say(f"opening {asked.name}")
+    try:
+        found = asked.open([task.config for task in tasks], plan.store, plan.songs).conduct(runner)
+    except DuoTokError as error:
+        names = [(task.system.name, task.system.model_hash) for task in tasks]
+        found = Found(asked.gaps(names, plan.store, plan.songs, str(error)), [f"{asked.name}: {error}"])
+    done.cells += found.cells
+    done.problems += found.problems
 
 
 __all__ = [

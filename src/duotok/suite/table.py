@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from duotok.evaluation.results import Cell
 from duotok.evaluation.summaries import Summary, summarise
+from duotok.suite.leakage import experiment as leakage
+from duotok.suite.leakage.table import as_markdown as leakage_markdown
+from duotok.suite.matched import conduct as matched
+from duotok.suite.tagging import table as tagging
 
+OWN: dict[str, Callable[[Sequence[Cell]], str]] = {
+    tagging.INSTRUMENT: tagging.as_markdown, matched.INSTRUMENT: matched.as_markdown, leakage.INSTRUMENT: leakage_markdown,
+}  # fmt: skip
+"""Instruments with a table of their own: that of their command."""
 SHARES = 4
 """Reasons that are listed for one measure."""
 
@@ -17,6 +25,9 @@ def as_markdown(cells: Sequence[Cell], problems: Iterable[str] = (), books: bool
     lines = list[str]()
     for instrument in dict.fromkeys(cell.inputs.instrument for cell in cells):
         of_it = [cell for cell in cells if cell.inputs.instrument == instrument]
+        if own := OWN.get(instrument.partition(".")[0]):
+            lines += [f"# {instrument.capitalize()}", "", own(of_it).rstrip(), ""]
+            continue
         summaries = summarise(of_it)
         tracks = dict.fromkeys(s.track for s in summaries if books or "." not in s.track)
         lines += [f"# {instrument.capitalize()}", "", _data(of_it[0]), ""]

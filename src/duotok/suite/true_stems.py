@@ -15,6 +15,7 @@ from duotok.corpora.base import get
 from duotok.errors import AudioError, ConfigError
 from duotok.evaluation.results import hash_of_files
 from duotok.records import SPLITS, Recording
+from duotok.suite.songs import SongSet
 from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
 VOCALS, ACCOMPANIMENT = TRACKS
@@ -24,7 +25,7 @@ SOUNDING_DB = -50.0
 
 @dataclass(frozen=True)
 class TrueSong:
-    """A song with true stems. files: track -> the files whose sum it is."""
+    """A song with true stems. id: as other instruments name it, without its corpus; files: track -> the files whose sum it is."""
 
     id: str
     split: str
@@ -53,9 +54,23 @@ def true_song(item: Recording) -> TrueSong | None:
     if not all(name in item.audio for name in (VOCALS, *band)):
         return None
     files = {VOCALS: (VOCALS,), ACCOMPANIMENT: band}
-    return TrueSong(
-        item.id, item.split, {track: tuple(Path(item.audio[n]) for n in names) for track, names in files.items()}
-    )
+    placed = {track: tuple(Path(item.audio[name]) for name in names) for track, names in files.items()}
+    return TrueSong(item.id.partition("/")[2] or item.id, item.split, placed)
+
+
+def of_songs(songs: SongSet) -> list[TrueSong]:
+    """Those of a suite's songs that have true stems, by name; all in the test split. Raises ConfigError when none has."""
+    found = {
+        s.song: TrueSong(s.song, "test", {track: tuple(map(Path, s.files[track])) for track in TRACKS})
+        for s in songs.stretches
+        if all(track in s.files for track in TRACKS)
+    }
+    if not found:
+        raise ConfigError(
+            f"no song of {Path(songs.config.folder).name} has true stems of both tracks; give some (NAME.vocals.* with "
+            "NAME.accompaniment.*), or `data: CORPUS=FOLDER` for this instrument"
+        )
+    return [found[name] for name in sorted(found)]
 
 
 def true_songs(where: str, splits: Sequence[str] = SPLITS, limit: int = 0) -> list[TrueSong]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from tests.shards.shard_maker import make_shards, segment, small_songs
 
 from duotok.errors import ConfigError
+from duotok.pool import context
 from duotok.random import item_seed
 from duotok.shards.deriving import derive
 from duotok.shards.features import Features, derive_features
@@ -111,8 +111,8 @@ def _draw(found: CropBatches) -> list[torch.Tensor]:
 
 def test_nor_the_process(store: ShardStore) -> None:
     found = batches(store)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        for here, there in zip(_draw(found), pool.apply(_draw, (found,)), strict=True):
+    with context().Pool(1) as workers:
+        for here, there in zip(_draw(found), workers.apply(_draw, (found,)), strict=True):
             assert torch.equal(here, there)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from duotok.cli.console import progress_bars, put_json, say
-from duotok.cli.eval.options import AsJson, Device, DryRun, Output, Tokenizers
+from duotok.cli.console import put_json, say
+from duotok.cli.eval.options import AsJson, Device, DryRun, OneWorker, Output, Retry, Tokenizers
 
 
 def leakage(
@@ -28,6 +28,8 @@ def leakage(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set seconds=10, --set 'levels=[-30, -10]'.")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", help="PNG or SVG; leakage.png in the store by default.")] = None,
     device: Device = "cpu",
+    workers: OneWorker = 1,
+    retry: Retry = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a picture that this command did not make.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -46,26 +48,31 @@ def leakage(
     import torch
 
     from duotok.cli.console import default_threads
+    from duotok.cli.eval.options import end, experiment
     from duotok.cli.files import check_free
     from duotok.config import override, parse
-    from duotok.suite.leakage.experiment import LeakageConfig, lines, open_experiment, run
+    from duotok.evaluation.systems import parse_system
+    from duotok.suite.leakage.experiment import LeakageSettings, plan
     from duotok.suite.leakage.figure import draw, made_before
     from duotok.suite.leakage.table import as_markdown
 
     torch.set_num_threads(default_threads())
-    config = parse(LeakageConfig, override({}, list(overrides or [])), "--set")
+    values = {
+        **override({}, list(overrides or [])), "data": data, "separators": separators or [], "lms": lms, "splits": splits or [],
+        "limit": limit, "device": device,
+    }  # fmt: skip
     place = picture or output / "leakage.png"
     check_free([place], made_before, force)
-    experiment = open_experiment(data, tokenizers, separators or [], lms, splits or [], limit, config, device)
-    if dry_run:
-        for line in lines(experiment, output):
-            typer.echo(line)
+    systems = [parse_system(text, device=device) for text in tokenizers]
+    opened = plan(parse(LeakageSettings, values, "--set"), systems, output)
+    found = experiment(opened, output, workers, retry, False, dry_run, as_json)
+    if found is None:
         return
-    with progress_bars(1) as bars, bars.file("leakage") as advance:
-        cells = run(experiment, output, say, advance)
-    draw(cells, place)
+    if any(not cell.gap for cell in found.cells):
+        draw(found.cells, place)
+        say(f"written: {place}")
     if as_json:
-        put_json([{"tokenizer": c.inputs.tokenizer, **c.about} for c in cells], indent=1)
+        put_json([{"tokenizer": c.inputs.tokenizer, **c.about} for c in found.cells], indent=1)
     else:
-        typer.echo(as_markdown(cells))
-    say(f"written: {place}")
+        typer.echo(as_markdown(found.cells))
+    end(found, opened)

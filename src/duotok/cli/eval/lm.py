@@ -47,7 +47,7 @@ def lm(
 
     comparison = Comparison(config, output, overrides or [])
     places = outputs(comparison.config, output)
-    check_not_input(places, [config, *(Path(corpus.path) for corpus in comparison.corpora.values())])
+    check_not_input(places, [config, *(Path(one.path) for corpora in comparison.trained.values() for one in corpora)])
     check_free(places, made_before(output), force)
     if dry_run:
         plan = {str(run.folder): comparison.todo(run) for run in comparison.runs}

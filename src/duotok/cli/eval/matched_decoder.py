@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from duotok.cli.console import progress_bars, put_json, say
-from duotok.cli.eval.options import AsJson, Device, DryRun, Output, Tokenizers
+from duotok.cli.console import put_json
+from duotok.cli.eval.options import AsJson, Device, DryRun, Force, OneWorker, Output, Retry, Tokenizers
 
 
 def matched_decoder(
@@ -18,6 +18,9 @@ def matched_decoder(
     limit: Annotated[int, typer.Option(min=0, help="The first so many songs by id; 0: all.")] = 0,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set training.steps=500.")] = None,
     device: Device = "cpu",
+    workers: OneWorker = 1,
+    retry: Retry = False,
+    force: Force = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -32,19 +35,21 @@ def matched_decoder(
       duotok eval matched-decoder mini dac=transformers:dac --data songs=songs -o matched --set training.steps=2000
       duotok eval matched-decoder mini --data musdb18hq=/data/musdb18hq -o musdb --set training.device=cuda
     """
+    from duotok.cli.eval.options import end, experiment
     from duotok.config import override, parse
     from duotok.evaluation.summaries import summarise
-    from duotok.suite.matched.conduct import as_markdown, conduct, plan
-    from duotok.suite.matched.experiment import MatchedExperimentConfig
+    from duotok.evaluation.systems import parse_system
+    from duotok.suite.matched.conduct import MatchedSettings, as_markdown, plan
 
-    config = parse(MatchedExperimentConfig, override({}, list(overrides or [])), "--set")
-    found = plan(data, tokenizers, output, config, autoencoder, limit, device)
-    if dry_run:
-        put_json(found.lines(), indent=1) if as_json else typer.echo("\n".join(found.lines()))
+    values = {**override({}, list(overrides or [])), "data": data, "autoencoder": autoencoder, "limit": limit}
+    systems = [parse_system(text, device=device) for text in tokenizers]
+    opened = plan(parse(MatchedSettings, values, "--set"), systems, output)
+    found = experiment(opened, output, workers, retry, force, dry_run, as_json)
+    if found is None:
         return
-    with progress_bars(len(found.rows)) as bars:
-        cells = conduct(found, say, bars.file)
     if as_json:
-        put_json([[s.tokenizer, s.measure.name, s.track, s.mean, s.n, s.failures] for s in summarise(cells)], indent=1)
-        return
-    typer.echo(as_markdown(cells))
+        summaries = summarise(found.cells)
+        put_json([[s.tokenizer, s.measure.name, s.track, s.mean, s.n, s.failures] for s in summaries], indent=1)
+    else:
+        typer.echo(as_markdown(found.cells))
+    end(found, opened)

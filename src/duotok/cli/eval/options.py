@@ -11,7 +11,14 @@ import typer
 from duotok.cli.console import put_json, say
 
 if TYPE_CHECKING:
+    from duotok.suite.costs import Todo
+    from duotok.suite.leakage.experiment import Plan as LeakagePlan
+    from duotok.suite.matched.conduct import Plan as MatchedPlan
     from duotok.suite.run import Chosen, Plan
+    from duotok.suite.runner import Found
+    from duotok.suite.tagging.conduct import Plan as TaggingPlan
+
+    Experiment = TaggingPlan | MatchedPlan | LeakagePlan
 
 WORKERS = os.cpu_count() or 1
 
@@ -39,6 +46,9 @@ Codebooks = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes side by side, each on one thread.")]
+OneWorker = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes side by side, each on one thread; 1: in this one.")
+]
 Retry = Annotated[bool, typer.Option("--retry", help="Measure the songs again that failed before.")]
 Force = Annotated[bool, typer.Option("--force", help="Measure everything again.")]
 DryRun = Annotated[
@@ -84,22 +94,9 @@ def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool, comparison: P
 
         lines = predictability.todo(comparison, plan.store) if comparison is not None else []
         todo, problems = tried(plan, say)
-        total = sum(one.minutes for one in todo)
-        if as_json:
-            found = {"todo": [vars(one) for one in todo], "lm": lines, "core_minutes": total, "problems": problems}
-            put_json(found, indent=1)
-        else:
-            for one in todo:
-                cost = f"{one.songs} stretches, {one.minutes:.1f} minutes of a core ({one.why})" if one.why else "done"
-                typer.echo(f"{one.instrument} of {one.tokenizer}: {cost}")
-            typer.echo(f"in all {total:.1f} minutes of a core, with {workers} workers about {total / workers:.1f}")
-            for line in lines:
-                typer.echo(f"language model {line}")
-            for problem in problems:
-                typer.echo(f"cannot be measured: {problem}")
+        put_plan(todo, workers, as_json, lines, problems)
         return
     done = conduct(plan, workers, say)
-    measured = {cell.inputs.tokenizer for cell in done.cells}
     if comparison is not None:
         from duotok.suite.predictability import study
 
@@ -113,5 +110,49 @@ def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool, comparison: P
         )
     for problem in () if done.cells else done.problems:
         say(f"error: {problem}")
-    if len(measured) < len(plan.systems):
+    if done.unmeasured or not done.cells:
+        raise typer.Exit(1)
+
+
+def put_plan(todo: list[Todo], workers: int, as_json: bool, lm: list[str], problems: list[str]) -> None:
+    """What a run would do and what it costs. lm: lines of a comparison of language models."""
+    from duotok.suite.costs import in_all
+
+    if as_json:
+        total = sum(one.minutes or 0.0 for one in todo)
+        unknown = sum(one.minutes is None for one in todo)
+        found = {
+            "todo": [vars(one) for one in todo],
+            "lm": lm,
+            "core_minutes": total,
+            "unknown": unknown,
+            "problems": problems,
+        }
+        put_json(found, indent=1)
+        return
+    for line in (*map(str, todo), in_all(todo, workers), *(f"language model {line}" for line in lm)):
+        typer.echo(line)
+    for problem in problems:
+        typer.echo(f"cannot be measured: {problem}")
+
+
+def experiment(
+    plan: Experiment, output: Path, workers: int, retry: bool, force: bool, dry_run: bool, as_json: bool
+) -> Found | None:
+    """Run one experiment as `duotok eval all` does, and say what went wrong; None for a dry run."""
+    from duotok.data.jobs import LocalEngine
+    from duotok.suite.runner import Runner
+
+    if dry_run:
+        put_plan(plan.todo(retry, force), workers, as_json, [], [])
+        return None
+    found = plan.conduct(Runner(output, LocalEngine(workers), retry, force, say))
+    for problem in found.problems:
+        say(problem)
+    return found
+
+
+def end(found: Found, plan: Experiment) -> None:
+    """Exit code 1 when a tokenizer could not be measured at all."""
+    if plan.gaps or not found.cells or any(cell.gap for cell in found.cells):
         raise typer.Exit(1)

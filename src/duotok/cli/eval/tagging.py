@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from duotok.cli.console import progress_bars, put_json, say
-from duotok.cli.eval.options import AsJson, Device, DryRun, Output, Tokenizers
+from duotok.cli.console import put_json
+from duotok.cli.eval.options import AsJson, Device, DryRun, Force, OneWorker, Output, Retry, Tokenizers
 
 
 def tagging(
@@ -18,7 +18,11 @@ def tagging(
     split: Annotated[str, typer.Option(help="Of MagnaTagATune: artist (no artist on two sides) or marble (by folder).")] = "artist",
     threshold: Annotated[float, typer.Option(help="Probability from which a pseudo-label counts.")] = 0.25,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set training.lr=1e-4.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Only so many recordings, generated songs by name; 0: all.")] = 0,
     device: Device = "cpu",
+    workers: OneWorker = 1,
+    retry: Retry = False,
+    force: Force = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -31,24 +35,30 @@ def tagging(
       duotok eval tagging mini --data songs=songs -o results --dry-run
       duotok eval tagging mini dac=transformers:dac --data songs=songs -o results --probe conformer --probe linear
       duotok eval tagging mini --data magnatagatune=/data/mtt -o mtt --probe se --set training.lr=1e-4
-      duotok eval tagging mini --data pseudo=../shared/audio -o pseudo --set 'seeds=[0]'
+      duotok eval tagging mini --data pseudo=../shared/audio -o pseudo --set 'seeds=[0]' --probe linear --workers 2
     """
     import torch
 
     from duotok.cli.console import default_threads
-    from duotok.suite.tagging.conduct import Plan, conduct, plan
+    from duotok.cli.eval.options import end, experiment
+    from duotok.config import override, parse
+    from duotok.evaluation.systems import parse_system
+    from duotok.suite.tagging.conduct import TaggingSettings, plan
     from duotok.suite.tagging.table import as_markdown
 
     torch.set_num_threads(default_threads())
-    found: Plan = plan(data, tokenizers, output, probes or ["conformer"], overrides or [], split, threshold, device)
-    if dry_run:
-        put_json(found.costs(), indent=1) if as_json else typer.echo("\n".join(found.lines()))
+    values = {
+        **override({}, list(overrides or [])), "data": data, "probes": probes or ["conformer"], "split": split, "threshold": threshold,
+        "limit": limit, "device": device,
+    }  # fmt: skip
+    opened = plan(parse(TaggingSettings, values, "--set"), [parse_system(t, device=device) for t in tokenizers], output)
+    found = experiment(opened, output, workers, retry, force, dry_run, as_json)
+    if found is None:
         return
-    with progress_bars(len(found.jobs)) as bars:
-        cells = conduct(found, output, say, bars.file)
     if as_json:
         put_json(
-            [{"tokenizer": c.inputs.tokenizer, "instrument": c.inputs.instrument, **c.about} for c in cells], indent=1
-        )
-        return
-    typer.echo(as_markdown(cells))
+            [{"tokenizer": c.inputs.tokenizer, "instrument": c.inputs.instrument, **c.about} for c in found.cells], indent=1
+        )  # fmt: skip
+    else:
+        typer.echo(as_markdown(found.cells))
+    end(found, opened)

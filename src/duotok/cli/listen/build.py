@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -34,8 +35,9 @@ def build(
 
     Every clip is heard from each system, as a hidden reference and as a 3.5 kHz low-pass anchor, all at one loudness. All tracks
     of a song are cut at the same moment, drawn by the seed where none of them is quiet. File names tell nothing; test.json
-    holds their meaning and is sealed. A tokenizer hears each clip with 5 s around it; for whole songs decode first, with
-    `duotok encode` and `duotok decode`, and give the folder.
+    holds their meaning and is sealed. A song with a file that cannot be read is left out and named, and the exit code is 1. A
+    tokenizer hears each clip with 5 s around it; for whole songs decode first, with `duotok encode` and `duotok decode`, and
+    give the folder.
 
     \b
       duotok listen build originals -o test --system ours=decoded --system theirs=other
@@ -74,13 +76,14 @@ def build(
         if isinstance(one, Folder):
             one.check(originals)
     if dry_run:
-        found = choose_clips(originals, settings)
+        found, left_out = choose_clips(originals, settings)
         conditions = len(systems) + len(named) + len(codecs) + 1 + len(settings.anchors)
         heard = min(clips_per_rater or len(found), len(found)) * conditions
         say(
-            f"{len(originals.songs)} songs, {len(found)} clips in {conditions} conditions: {len(found) * conditions} sounds; "
+            f"{len({clip.song for clip in found})} songs, {len(found)} clips in {conditions} conditions: {len(found) * conditions} sounds; "
             f"a rater hears {heard}, about {heard * (seconds + 6) / 60:.0f} minutes"
         )
+        _tell(left_out)
         return
     if named:
         import torch
@@ -92,10 +95,20 @@ def build(
         systems += [tokenizer_system(name, open_codec(model, device), originals) for name, model in named]
     systems += codecs
     with progress_bars(1) as bars, bars.file("building") as advance:
-        plan, lowered = make(output, originals, systems, settings, __version__, advance)
-    if lowered:
-        say(f"all sounds are at {plan.lufs:.1f} LUFS instead of -23, so that the peaks of {lowered} do not clip")
+        built = make(output, originals, systems, settings, __version__, advance)
+    plan = built.plan
+    if built.lowered:
+        say(f"all sounds are at {plan.lufs:.1f} LUFS instead of -23, so that the peaks of {built.lowered} do not clip")
     say(f"{output}: {len(plan.sounds)} sounds of {len(plan.clips)} clips; duotok listen serve {output}")
+    _tell(built.left_out)
+
+
+def _tell(left_out: Mapping[str, str]) -> None:
+    """Name the songs that are not in the test; exit code 1 when there are any, as for every file that cannot be read."""
+    for song, reason in left_out.items():
+        say(f"error: {song}: left out: {reason}")
+    if left_out:
+        raise typer.Exit(1)
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """The leakage experiment: several tokenizers on songs with true stems (the paper's first named limitation, section 8).
 
-Songs outside, tokenizers inside, so that a song is separated once for all of them. Every stretch of every tokenizer is kept
+The unit is a song under all tokenizers, so that it is separated once for all of them. Every stretch of every tokenizer is kept
 when it is done; a stopped run goes on there.
 """
 
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from duotok.codec.contract import Codec
 from duotok.config import Config
-from duotok.errors import ConfigError, DuoTokError, MetricError
+from duotok.data.jobs import Results, Unit, pending
+from duotok.errors import AudioError, ConfigError, DuoTokError, MetricError
 from duotok.evaluation.instrument import facts_of
 from duotok.evaluation.results import (
     ALL,
@@ -31,20 +31,22 @@ from duotok.evaluation.results import (
     why_not_done,
     write_cell,
 )
-from duotok.evaluation.systems import parse_system
+from duotok.evaluation.systems import CodecSystem, SystemConfig
 from duotok.lm.saved import LanguageModel, find_lm, open_lm
 from duotok.records import SPLITS
-from duotok.suite.leakage.measure import Measured, keep, kept, measure
+from duotok.suite.costs import Todo, trial
+from duotok.suite.leakage.measure import Measured, kept
 from duotok.suite.leakage.statistics import cnbpt_rows, unigram_rows
-from duotok.suite.leakage.stems import CHANCE, DIRECT, LEVELS, TRUE, OpenSeparator, leak_name, open_separators, variants
-from duotok.suite.opened import open_all
-from duotok.suite.true_stems import TrueSong, content_of, stretches, true_songs
+from duotok.suite.leakage.stems import CHANCE, DIRECT, LEVELS, TRUE, OpenSeparator, leak_name, open_separators
+from duotok.suite.leakage.work import measure_song
+from duotok.suite.opened import Named, open_each
+from duotok.suite.runner import LEDGER, Found, Gap, Runner, write_gap
+from duotok.suite.songs import SongSet
+from duotok.suite.true_stems import TrueSong, content_of, of_songs, true_songs
 
 INSTRUMENT = "leakage"
 WORK = "leakage"
 """Folder in the store for stretches that are done."""
-Report = Callable[[str], None]
-Advance = Callable[[float], None]
 
 FIGURES = {
     "equal": ("share of codes equal to those of the true stems, mean over codebooks", "", "higher"),
@@ -65,171 +67,213 @@ class LeakageConfig(Config):
     decode: bool = Field(default=True, description="measure decoded sound as well; it takes most of the time")
 
 
+class LeakageSettings(LeakageConfig):
+    """data: CORPUS=FOLDER, "" for the songs of the suite; separators: NAME or NAME=WEIGHTS, none for all that open; lms: language models
+    of the tokenizers, None for those that come with packaged bundles; splits: of the corpus, none for all; limit: songs, 0 for all."""
+
+    data: str = ""
+    separators: tuple[str, ...] = ()
+    lms: tuple[str, ...] | None = None
+    splits: tuple[str, ...] = ()
+    limit: int = Field(default=0, ge=0)
+    device: str = "cpu"
+
+
 @dataclass(frozen=True)
-class Experiment:
-    """Everything opened. gaps: separators that did not open, and why; lms: language models, used where their codec is measured."""
+class Plan:
+    """Everything opened. missing: separators that did not open, and why; gaps: tokenizers that have no cell; lms: language models,
+    used where their codec is measured."""
 
     songs: tuple[TrueSong, ...]
     content: str
-    codecs: Mapping[str, Codec]
+    tokenizers: tuple[Named, ...]
     separators: tuple[OpenSeparator, ...]
-    gaps: Mapping[str, str]
-    config: LeakageConfig
+    missing: Mapping[str, str]
+    settings: LeakageSettings
+    store: Path
     lms: tuple[LanguageModel, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        leaks = tuple(leak_name(level) for level in self.config.levels)
+        leaks = tuple(leak_name(level) for level in self.settings.levels)
         return (TRUE, *leaks, *(separator.name for separator in self.separators), DIRECT)
 
-    def settings(self, codec: Codec) -> dict[str, Any]:
-        """All that a cell depends on besides its tokenizer and the sounds."""
-        lm = self.lm_of(codec)
-        return {
-            **self.config.model_dump(mode="json"),
-            "separators": {separator.name: separator.stamp for separator in self.separators},
-            "lm": "" if lm is None else lm.source.name,
-        }
+    def config(self) -> dict[str, Any]:
+        """All that a stretch depends on besides its tokenizer and its sound."""
+        values = self.settings.model_dump(mode="json")
+        own = {key: values[key] for key in LeakageConfig.model_fields}
+        return {**own, "separators": {separator.name: separator.stamp for separator in self.separators}}
 
-    def lm_of(self, codec: Codec) -> LanguageModel | None:
+    def lm_of(self, model_hash: str) -> LanguageModel | None:
         """The language model of a tokenizer, if one was given."""
-        return next((lm for lm in self.lms if lm.protocol.codec.hash == codec.model_hash), None)
+        return next((lm for lm in self.lms if lm.protocol.codec.hash == model_hash), None)
 
-    def inputs(self, name: str) -> Inputs:
-        codec = self.codecs[name]
-        return Inputs(name, INSTRUMENT, codec.model_hash, self.content, self.settings(codec))
+    def inputs(self, name: str, model_hash: str) -> Inputs:
+        lm = self.lm_of(model_hash)
+        config = {**self.config(), "lm": "" if lm is None else lm.source.name}
+        return Inputs(name, INSTRUMENT, model_hash, self.content, config)
 
-    def file(self, folder: Path, name: str, song: TrueSong) -> Path:
-        """Where the stretches of a song are kept."""
-        key = [self.inputs(name).key, self.content, song.id]
-        return folder / WORK / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    def of(self, one: Named) -> Inputs:
+        return self.inputs(one.name, one.codec.model_hash)
 
+    def why(self, one: Named, retry: bool = False, force: bool = False) -> str:
+        """Why a cell must be measured, "" where it is done."""
+        if force:
+            return "measured again, as asked for"
+        why = why_not_done(self.store, self.of(one))
+        return "some of it failed" if not why and retry and song_failures(self._cell(one.name)) else why
 
-def todo(experiment: Experiment, folder: Path) -> dict[str, list[TrueSong]]:
-    """Tokenizer -> songs that are not measured yet."""
-    return {
-        name: []
-        if not why_not_done(folder, experiment.inputs(name))
-        else [song for song in experiment.songs if not _done(experiment.file(folder, name, song))]
-        for name in experiment.codecs
-    }
+    def _cell(self, name: str) -> Cell:
+        return read_cell(files_of(self.store, name, INSTRUMENT)[1])
 
+    # -- units -------------------------------------------------------------------------------------------------------------
 
-def _done(place: Path) -> bool:
-    return (place / "done").is_file()
+    def folder(self, one: Named, song: TrueSong) -> Path:
+        """Where the stretches of a song are kept; another name when its sound, the tokenizer or a setting changes, and no other song's
+        when one is mended."""
+        key = [FORMAT, one.codec.model_hash, self.config(), song.id, _content(song)]
+        return self.store / WORK / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
+    def units(self, wanted: Sequence[Named], again: bool = False) -> list[Unit]:
+        settings, units = self.settings, list[Unit]()
+        for song in self.songs:
+            folders = {one.name: str(self.folder(one, song)) for one in wanted}
+            place = {
+                "song": song.id, "files": {track: [str(p) for p in paths] for track, paths in song.files.items()}, "folders": folders,
+                "systems": {one.name: one.config.model_dump(mode="json") for one in wanted}, "again": again,
+                "separators": [separator.text for separator in self.separators], "device": settings.device,
+                "seconds": settings.seconds, "stretches": settings.stretches, "levels": list(settings.levels), "decode": settings.decode,
+            }  # fmt: skip
+            units.append(Unit(song.id, {name: Path(folder).name for name, folder in folders.items()}, place))
+        return units
 
-def run(experiment: Experiment, folder: Path, say: Report, advance: Advance | None = None) -> list[Cell]:
-    """Measure what is not done, write a cell for each tokenizer. A song that fails is told, with a row, and stops no other."""
-    rest = todo(experiment, folder)
-    failures: dict[tuple[str, str], str] = {}
-    total = max(1, sum(map(len, rest.values())))
-    done = 0
-    for song in experiment.songs:
-        names = [name for name, songs in rest.items() if song in songs]
-        if names:
-            say(f"{song.id}: {', '.join(names)}")
-        try:
-            _measure_song(experiment, folder, song, names, failures, say)
-        except DuoTokError as error:
-            failures |= {(name, song.id): str(error) for name in names}
-            say(str(error))
-        done += len(names)
-        if advance is not None and names:
-            advance(done / total)
-    return [_cell(experiment, folder, name, failures) for name in experiment.codecs]
-
-
-def _measure_song(
-    experiment: Experiment, folder: Path, song: TrueSong, names: Sequence[str], failures: dict[tuple[str, str], str],
-    say: Report,
-) -> None:  # fmt: skip
-    config = experiment.config
-    if not names:
-        return
-    for start, true in stretches(song, config.seconds, config.stretches):
-        made = list(variants(true, config.levels, experiment.separators))
-        for name in names:
-            path = experiment.file(folder, name, song) / f"{start:09.3f}.safetensors"
-            if (name, song.id) in failures or kept(path) is not None:
-                continue
-            try:
-                keep(path, measure(experiment.codecs[name], song.id, f"{start:.3f}", true, made, config.decode))
-            except DuoTokError as error:
-                failures[name, song.id] = str(error)
-                say(f"{name}: {error}")
-    for name in names:
-        if (name, song.id) not in failures:
-            (experiment.file(folder, name, song) / "done").touch()
-
-
-def _parts(experiment: Experiment, folder: Path, name: str) -> dict[tuple[str, str], Measured]:
-    found: dict[tuple[str, str], Measured] = {}
-    for song in experiment.songs:
-        for path in sorted(experiment.file(folder, name, song).glob("*.safetensors")):
-            measured = kept(path)
-            if measured is not None:
-                found[song.id, measured.rows[0].part] = measured
-    return found
-
-
-def _cell(experiment: Experiment, folder: Path, name: str, failures: Mapping[tuple[str, str], str]) -> Cell:
-    inputs, codec = experiment.inputs(name), experiment.codecs[name]
-    if not why_not_done(folder, inputs):
-        return read_cell(files_of(folder, inputs.tokenizer, inputs.instrument)[1])
-    parts = _parts(experiment, folder, name)
-    rows = [row for measured in parts.values() for row in measured.rows]
-    if not parts:
-        raise MetricError(
-            next((why for (of, _), why in failures.items() if of == name), f"{name}: nothing was measured")
+    @staticmethod
+    def _kept(unit: Unit, result: dict[str, Any]) -> bool:
+        folders = unit.place["folders"]
+        return all(
+            kept(Path(folders[name]) / file) is not None for name, files in result["files"].items() for file in files
         )
-    codes = {key: measured.codes for key, measured in parts.items()}
-    rows += unigram_rows(codec, codes)
-    lm = experiment.lm_of(codec)
-    if lm is not None:
-        rows += cnbpt_rows(lm, codes)
-    rows += [Row(f"equal.{TRUE}", ALL, song, None, why) for (of, song), why in failures.items() if of == name]
-    rows += [Row(f"equal.{gap}", ALL, ALL, None, why) for gap, why in experiment.gaps.items()]
-    used = {row.measure for row in rows}
-    measures = tuple(
-        Measure(f"{figure}.{condition}", f"{definition}; stems: {condition}", unit, better, "docs/leakage.md")  # type: ignore[arg-type]
-        for figure, (definition, unit, better) in FIGURES.items()
-        for condition in (*experiment.conditions, CHANCE, *experiment.gaps)
-        if f"{figure}.{condition}" in used
-    )
-    about = {
-        **experiment.about, "songs": [song.id for song in experiment.songs], **facts_of(codec),
-        "conditions": list(experiment.conditions), "levels": list(experiment.config.levels), "gaps": dict(experiment.gaps),
-    }  # fmt: skip
-    cell = Cell(inputs, measures, tuple(rows), 0, versions_of("torch", "numpy"), about)
-    write_cell(folder, cell)
-    return cell
+
+    # -- what is to do -----------------------------------------------------------------------------------------------------
+
+    def todo(self, retry: bool = False, force: bool = False) -> list[Todo]:
+        """A line for each cell; minutes without those of separators, which are shared by all tokenizers."""
+        wanted = [one for one in self.tokenizers if self.why(one, retry, force)]
+        ledger = self.store / LEDGER / "experiments" / f"{INSTRUMENT}.jsonl"
+        units = self.units(wanted)
+        left = len(units if force else pending(units, ledger, retry=retry, intact=self._kept).todo)
+        result, sound = list[Todo](), left * self.settings.stretches * self.settings.seconds
+        for one in self.tokenizers:
+            if one not in wanted:
+                result.append(Todo(one.name, INSTRUMENT, ""))
+                continue
+            speed = trial(CodecSystem(one.codec, one.name))
+            each = speed.seconds(len(self.conditions), len(self.conditions) * self.settings.decode)
+            minutes = None if each is None else sound * each / 60
+            work = f"{left} songs under {len(self.conditions)} kinds of stems"
+            result.append(Todo(one.name, INSTRUMENT, self.why(one, retry, force), left, minutes, speed.why, work))
+        return result + [Todo(gap.tokenizer, INSTRUMENT, "", gap=gap.reason) for gap in self.gaps]
+
+    # -- doing it ----------------------------------------------------------------------------------------------------------
+
+    def conduct(self, runner: Runner) -> Found:
+        """Measure what is not done, write a cell for each tokenizer. A song that fails is a row with its reason, and stops no other."""
+        wanted = [one for one in self.tokenizers if self.why(one, runner.retry, runner.force)]
+        units = self.units(wanted, runner.force) if wanted else []
+        results, found = runner.run(INSTRUMENT, "songs", measure_song, units, self._kept), Found()
+        for one in self.tokenizers:
+            if one in wanted:
+                try:
+                    write_cell(self.store, self._made(one, units, results))
+                except DuoTokError as error:
+                    found.problems.append(f"{one.name}: {error}")
+                    found.cells.append(write_gap(self.store, self.of(one), [GAP], str(error)))
+                    continue
+            found.cells.append(self._cell(one.name))
+        found.problems += [f"{INSTRUMENT}: {name}: {why}" for name, why in self.missing.items()]
+        for gap in self.gaps:
+            found.problems.append(f"{gap.tokenizer}: {INSTRUMENT}: {gap.reason}")
+            if gap.model_hash:
+                inputs = self.inputs(gap.tokenizer, gap.model_hash)
+                found.cells.append(write_gap(self.store, inputs, [GAP], gap.reason))
+        return found
+
+    def _made(self, one: Named, units: Sequence[Unit], results: Results) -> Cell:
+        codec, failures, parts = one.codec, dict[str, str](), dict[tuple[str, str], Measured]()
+        for unit in units:
+            result = results.done.get(unit.id)
+            why = results.failed[unit.id] if result is None else result["failed"].get(one.name, "")
+            if why:
+                failures[unit.id] = why
+            for file in [] if result is None else result["files"].get(one.name, []):
+                measured = kept(Path(unit.place["folders"][one.name]) / file)
+                if measured is not None:
+                    parts[unit.id, measured.rows[0].part] = measured
+        if not parts:
+            raise MetricError(next(iter(failures.values()), f"{one.name}: nothing was measured"))
+        codes = {key: measured.codes for key, measured in parts.items()}
+        rows = [row for measured in parts.values() for row in measured.rows]
+        rows += unigram_rows(codec, codes)
+        lm = self.lm_of(codec.model_hash)
+        if lm is not None:
+            rows += cnbpt_rows(lm, codes)
+        rows += [Row(f"equal.{TRUE}", ALL, song, None, why) for song, why in failures.items()]
+        rows += [Row(f"equal.{name}", ALL, ALL, None, why) for name, why in self.missing.items()]
+        used = {row.measure for row in rows}
+        measures = tuple(
+            Measure(f"{figure}.{condition}", f"{definition}; stems: {condition}", unit, better, "docs/leakage.md")  # type: ignore[arg-type]
+            for figure, (definition, unit, better) in FIGURES.items()
+            for condition in (*self.conditions, CHANCE, *self.missing)
+            if f"{figure}.{condition}" in used
+        )
+        about = {
+            **self.about, "songs": [song.id for song in self.songs], **facts_of(codec), "conditions": list(self.conditions),
+            "levels": list(self.settings.levels), "gaps": dict(self.missing),
+        }  # fmt: skip
+        return Cell(self.of(one), measures, tuple(rows), 0, versions_of("torch", "numpy"), about)
 
 
-def open_experiment(
-    data: str, models: Sequence[str], separators: Sequence[str], lms: Sequence[str] | None, splits: Sequence[str],
-    limit: int, config: LeakageConfig, device: str = "cpu",
-) -> Experiment:  # fmt: skip
-    """Open everything that is named as on the command line. Raises ConfigError for unknown splits, and as the openers do."""
-    unknown = [split for split in splits if split not in SPLITS]
+FORMAT = 2
+"""Of what is kept of a stretch."""
+GAP = Measure(f"equal.{TRUE}", f"{FIGURES['equal'][0]}; stems: {TRUE}", "", "higher", "docs/leakage.md")
+"""What a tokenizer without any figure has a reason for."""
+
+
+def song_failures(cell: Cell) -> list[Row]:
+    """Rows of songs, or of stems, that failed; no separator that is not here, and no figure that one song alone cannot have."""
+    return [row for row in cell.failures if row.item != ALL and not row.reason.startswith("one song")]
+
+
+def plan(settings: LeakageSettings, systems: Sequence[SystemConfig], store: Path, songs: SongSet | None = None) -> Plan:
+    """Open everything. songs: of the suite, used where `settings.data` names none. Raises ConfigError for unknown splits, and as the
+    openers do."""
+    unknown = [split for split in settings.splits if split not in SPLITS]
     if unknown:
         raise ConfigError(f"split '{unknown[0]}' does not exist; choose {', '.join(SPLITS)}")
-    songs = true_songs(data, splits or SPLITS, limit)
-    codecs = open_all(models, device)
-    opened, gaps = open_separators(separators, device)
-    packaged = [system.model for system in map(parse_system, models) if is_packaged(system.model)]
-    found = [open_lm(name, device) for name in (packaged if lms is None else lms)]
-    return Experiment(
-        tuple(songs),
-        content_of(songs),
-        codecs,
-        tuple(opened),
-        gaps,
-        config,
-        tuple(found),
-        {"data": data.partition("=")[0]},
-    )
+    if settings.data or songs is None:
+        found, corpus = true_songs(settings.data, settings.splits or SPLITS), settings.data.partition("=")[0]
+    else:
+        found, corpus = of_songs(songs), Path(songs.config.folder).name
+    found = found[: settings.limit] if settings.limit else found
+    content = hashlib.sha256(json.dumps([[song.id, _content(song)] for song in found]).encode()).hexdigest()
+    named, gaps = open_each(systems)
+    opened, missing = open_separators(settings.separators, settings.device)
+    packaged = [one.config.model for one in named if is_packaged(one.config.model)]
+    lms = [open_lm(name, settings.device) for name in (packaged if settings.lms is None else settings.lms)]
+    return Plan(
+        tuple(found), content, tuple(named), tuple(opened), missing, settings, store, tuple(lms), tuple(gaps),
+        {"data": corpus},
+    )  # fmt: skip
+
+
+def _content(song: TrueSong) -> str:
+    """The hash of its sound, or why it cannot be read: the song itself tells that again when it is measured."""
+    try:
+        return content_of([song])
+    except AudioError as error:
+        return str(error)
 
 
 def is_packaged(model: str) -> bool:
@@ -239,16 +283,3 @@ def is_packaged(model: str) -> bool:
     except ConfigError:
         return False
     return "/" not in model and ":" not in model
-
-
-def lines(experiment: Experiment, folder: Path) -> list[str]:
-    """What is to do, for people."""
-    config, each = experiment.config, len(experiment.conditions)
-    found = [
-        f"{len(experiment.songs)} songs, {config.stretches} stretches of {config.seconds:g} s each, stems: {', '.join(experiment.conditions)}"
-    ]
-    for name, songs in todo(experiment, folder).items():
-        sound = len(songs) * config.stretches * config.seconds * each
-        what = f"{sound:.0f} s of sound to encode{' and decode' if config.decode else ''}, on both tracks"
-        found.append(f"{name}: {len(songs)} songs to measure, {what}" if songs else f"{name}: done")
-    return [*found, *(f"not measured: {name}: {why}" for name, why in experiment.gaps.items())]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from duotok.comparison.figures import COLOURS, GREY, INK
+from duotok.comparison.figures import COLOURS, GREY, INK, plain
 from duotok.errors import ConfigError
 from duotok.evaluation.results import Cell
 from duotok.evaluation.summaries import Summary
@@ -30,9 +30,12 @@ Figures = Mapping[tuple[str, str, str], Summary]
 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
-    """Write the picture, PNG or SVG by its ending. Raises ConfigError for another one."""
+    """Write the picture of cells that have figures, PNG or SVG by its ending. Raises ConfigError for another one, or no such cell."""
     if path.suffix.lower() not in ENDINGS:
         raise ConfigError(f"{path}: pictures end with {' or '.join(ENDINGS)}")
+    every = [(cell, figures_of(cell)) for cell in cells if not cell.gap]
+    if not every:
+        raise ConfigError(f"{path}: nothing to draw; no tokenizer could be measured")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -40,11 +43,10 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
 
     figure = Figure(figsize=(13, 6.4), dpi=130, layout="constrained", facecolor="white")
     grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1, 0.95))
-    every = [(cell, figures_of(cell)) for cell in cells]
     for row, track in enumerate(TRACKS):
         for column, (name, title) in enumerate(PANELS):
             axis = figure.add_subplot(grid[row, column])
-            _style(axis)
+            plain(axis)
             for place, (cell, found) in enumerate(every):
                 _curve(axis, place, cell, found, cost_of(found) if name == "cost" else name, track)
             axis.invert_xaxis()
@@ -66,15 +68,6 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
 def cost_of(found: Figures) -> str:
     """What the third column shows of a tokenizer: its language model's cnBPT, or the unigram cost where there is no model."""
     return "cnbpt" if any(figure == "cnbpt" for figure, _, _ in found) else "unigram"
-
-
-def _style(axis: Axes) -> None:
-    axis.grid(alpha=0.25, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=INK, labelsize=8.5, length=3)
-    for side, spine in axis.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(GREY)
 
 
 def _error(summary: Summary) -> list[list[float]]:
@@ -130,7 +123,7 @@ def _marker(cell: Cell, condition: str) -> str:
 
 def _bars(axis: Axes, every: Sequence[tuple[Cell, Figures]]) -> None:
     """Mel distance of the mix: separate and encode both, against the mix directly."""
-    _style(axis)
+    plain(axis)
     names = [c for c in every[0][0].about["conditions"] if not c.startswith("leak")]
     width = 0.8 / len(every)
     for place, (_, found) in enumerate(every):

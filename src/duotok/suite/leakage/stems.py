@@ -37,8 +37,9 @@ def leaked(stems: dict[str, Tensor], level: float) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class OpenSeparator:
-    """name: in tables; stamp: identifies its weights."""
+    """text: NAME or NAME=WEIGHTS, which opens it again; name: in tables; stamp: identifies its weights."""
 
+    text: str
     name: str
     stamp: str
     separator: Separator
@@ -51,7 +52,7 @@ def open_separators(texts: Sequence[str], device: str = "cpu") -> tuple[list[Ope
         name, _, weights = text.partition("=")
         try:
             separator = separator_by_name(name, weights=weights or None, device=device)
-            found.append(OpenSeparator(name, separator_stamp(name, weights=weights or None), separator))
+            found.append(OpenSeparator(text, name, separator_stamp(name, weights=weights or None), separator))
         except DuoTokError as error:
             if texts and name not in SEPARATORS:
                 raise

@@ -34,6 +34,10 @@ def figures_of(cell: Cell) -> dict[tuple[str, str, str], Summary]:
 
 def as_markdown(cells: Sequence[Cell]) -> str:
     """Means over songs with 95 % intervals where there are songs enough."""
+    told = [f"- {cell.inputs.tokenizer}: not measured: {cell.gap}" for cell in cells if cell.gap]
+    cells = [cell for cell in cells if not cell.gap]
+    if not cells:
+        return "\n".join(told) + "\n"
     every = {cell.inputs.tokenizer: figures_of(cell) for cell in cells}
     columns = [c for c in COLUMNS if any((key[0], key[2]) == c for found in every.values() for key in found)]
     titles = [f"{TITLES.get(figure, figure)}, {track}" for figure, track in columns]
@@ -46,7 +50,7 @@ def as_markdown(cells: Sequence[Cell]) -> str:
                 summary = found.get((figure, condition, track))
                 values.append("" if summary is None else format(summary, FORMATS[figure]))
             lines.append(f"| {cell.inputs.tokenizer} | {title_of(condition)} | {' | '.join(values)} |")
-    return "\n".join([*lines, "", *_notes(cells)]) + "\n"
+    return "\n".join([*lines, "", *_notes(cells), *told]) + "\n"
 
 
 def title_of(condition: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,6 @@ from duotok.training.engine import train
 WORK = "matched"
 """Folder in the store for arrays and runs."""
 IDEAL, CEILING = "ideal: log-mel", "ceiling: true latents"
-Report = Callable[[str], None]
 
 
 class MatchedExperimentConfig(Config):
@@ -61,33 +60,41 @@ class MatchedExperimentConfig(Config):
     controls: bool = Field(default=True, description="train the two controls as well")
 
 
+TOKENS, SHUFFLED, LOG_MEL, LATENTS = "tokens", "shuffled", "log-mel", "latents"
+"""Kinds of contestants."""
+
+
 @dataclass(frozen=True)
 class Contestant:
-    """One row of the table. owner: identifies its arrays; embed None: the ceiling, which is not trained."""
+    """One row of the table. kind: what its decoder reads; owner: identifies its arrays; embed None: the ceiling, not trained."""
 
     name: str
+    kind: str
     owner: str
     embed: Embed | None
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
-def contestants(codecs: Mapping[str, Codec], controls: bool) -> list[Contestant]:
-    """The tokenizers, then the controls."""
-    found = [Contestant(n, f"tokens {c.model_hash}", embeddings_of(c), facts_of(c)) for n, c in codecs.items()]
-    if controls:
-        first = found[0]
-        assert first.embed is not None
-        found.append(Contestant(f"shuffled: {first.name}", f"shuffled {first.owner}", shuffled(first.embed)))
-        found.append(Contestant(IDEAL, "log-mel 1", ideal))
-    return [*found, Contestant(CEILING, "latents", None)]
+def contestant(kind: str, name: str = "", codec: Codec | None = None) -> Contestant:
+    """The row of a tokenizer, of its shuffled control, or of the two controls that need none."""
+    if kind == LOG_MEL:
+        return Contestant(IDEAL, kind, "log-mel 1", ideal)
+    if kind == LATENTS or codec is None:
+        return Contestant(CEILING, LATENTS, "latents", None)
+    owner = f"tokens {codec.model_hash}"
+    if kind == SHUFFLED:
+        return Contestant(f"shuffled: {name}", kind, f"shuffled {owner}", shuffled(embeddings_of(codec)))
+    return Contestant(name, kind, owner, embeddings_of(codec), facts_of(codec))
 
 
 class Experiment:
-    """Songs, autoencoder and settings, the same for all contestants. folder: of the store."""
+    """Songs, autoencoder and settings, the same for all contestants. folder: of the store; contents: hashes of the songs' sounds, if
+    they are known."""
 
     def __init__(
-        self, songs: Sequence[TrueSong], autoencoder: LatentAutoencoder, config: MatchedExperimentConfig, folder: Path
-    ) -> None:
+        self, songs: Sequence[TrueSong], autoencoder: LatentAutoencoder, config: MatchedExperimentConfig, folder: Path,
+        contents: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.songs = {split: [song for song in songs if song.split == split] for split in SPLITS}
         self.autoencoder, self.config, self.folder = autoencoder, config, folder / WORK
         self.autoencoder_hash = separator_identity(autoencoder)[1]
@@ -99,13 +106,16 @@ class Experiment:
         empty = [split for split, found in self.songs.items() if not found]
         if empty:
             raise ConfigError(f"no song with true stems for {' and '.join(empty)}; give more songs")
-        self.contents = {song.id: content_of([song]) for song in songs}
+        self.contents = dict(contents) if contents is not None else {song.id: content_of([song]) for song in songs}
         self.content = hashlib.sha256(json.dumps([sorted(self.contents.items()), _splits(songs)]).encode()).hexdigest()
 
     def settings(self) -> dict[str, Any]:
         """All that a cell depends on besides the tokenizer and the songs."""
         training = self.config.training.model_dump(mode="json")
         return {"training": training, "seconds": self.config.seconds, "autoencoder": self.autoencoder_hash}
+
+    def song(self, name: str) -> TrueSong:
+        return next(song for songs in self.songs.values() for song in songs if song.id == name)
 
     def stretch(self, song: TrueSong) -> tuple[float, float]:
         """(start, seconds) of a song."""
@@ -144,14 +154,13 @@ class Experiment:
         learned, watched = self.materials(contestant, "train", track), self.materials(contestant, "validation", track)
         return MatchedStage(self.config.training, track, learned, watched)
 
-    def trained(self, contestant: Contestant, say: Report) -> System:
+    def trained(self, contestant: Contestant) -> System:
         """The decoders of both tracks, trained as far as they were not, as what `Reconstruction` measures."""
         stages = {}
         if contestant.embed is not None:
             for track in TRACKS:
                 stages[track] = self.stage(contestant, track)
-                figures = train(stages[track], self.run_folder(contestant, track))
-                say(f"{contestant.name}, {track}: {figures or 'trained before'}")
+                train(stages[track], self.run_folder(contestant, track))
                 stages[track].ema.eval()
         return System(self, contestant, stages)
 

@@ -125,9 +125,9 @@ class EmbeddingCache:
             self.problems[item.id] = str(error)
             return None
 
-    def get(self, item: Recording) -> Embedded | None:
-        """The embeddings of a recording, made if need be; None when its sound cannot be used (see `problems`)."""
-        found = self._found(item)
+    def get(self, item: Recording, again: bool = False) -> Embedded | None:
+        """The embeddings of a recording, made if need be (again: also if not); None when its sound cannot be used (see `problems`)."""
+        found = None if again else self._found(item)
         if found is not None or item.id in self.problems:
             return found
         try:

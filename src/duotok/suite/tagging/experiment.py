@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 
 from duotok.codec.contract import Codec
 from duotok.config import Config
-from duotok.errors import ConfigError
+from duotok.errors import ConfigError, MetricError
 from duotok.evaluation.intervals import Array, Intervals, Resampling
 from duotok.evaluation.ranking import MeasuredTags, advantage, each_tag, estimate, macro, measured_tags
 from duotok.files import sha256, write_bytes
@@ -30,7 +30,8 @@ from duotok.suite.tagging.embeddings import Condition, Embedded, EmbeddingCache,
 from duotok.suite.tagging.probe_training import ProbeTraining, TaggedSongs, fit
 from duotok.suite.tagging.tag_sets import TagSet, sources
 
-Report = Callable[[str], None]
+Usable = dict[Split, list[tuple[Recording, Embedded]]]
+"""Split -> recordings with their embeddings."""
 
 
 class TaggingConfig(Config):
@@ -87,17 +88,22 @@ class Experiment:
         self.scores_folder = folder / "scores"
         self.conditions: tuple[Condition, ...] = ("mel",) if codec is None else ("tokens", "untrained", "shuffled")
 
+    @property
+    def probes(self) -> int:
+        """To train in all."""
+        return len(self.conditions) * len(self.config.seeds)
+
     def todo(self) -> tuple[int, int]:
         """(recordings without embeddings, probes to train): what is not done yet."""
         missing = self.cache.missing(self.data.recordings)
-        probes = [1 for c in self.conditions for seed in self.config.seeds if not self._scores_path(c, seed).is_file()]
+        probes = [1 for c in self.conditions for seed in self.config.seeds if not self.scores_path(c, seed).is_file()]
         return len(missing), len(probes)
 
-    def embed(self, advance: Callable[[float], None] | None = None) -> dict[Split, list[tuple[Recording, Embedded]]]:
+    def embed(self) -> Usable:
         """Recordings with embeddings that are as long as a piece, by split. Raises ConfigError when a split has none."""
         frames = max(1, round(self.config.training.seconds * self.cache.frame_rate))
-        usable: dict[Split, list[tuple[Recording, Embedded]]] = {split: [] for split in SPLITS}
-        for number, item in enumerate(self.data.recordings, 1):
+        usable: Usable = {split: [] for split in SPLITS}
+        for item in self.data.recordings:
             found = self.cache.get(item)
             if found is not None and found.frames < frames:
                 self.cache.problems[item.id] = (
@@ -105,25 +111,29 @@ class Experiment:
                 )
             elif found is not None:
                 usable[item.split].append((item, found))
-            if advance is not None:
-                advance(number / len(self.data.recordings))
         for split, items in usable.items():
             if not items:
                 why = next(iter(self.cache.problems.values()), "no recording")
                 raise ConfigError(f"{self.data.name}: nothing usable in the {split} split; the first reason: {why}")
         return usable
 
-    def run(self, say: Report, advance: Callable[[float], None] | None = None) -> Outcome:
-        """Embeddings, probes, figures; what is done is read."""
-        usable = self.embed(advance)
-        say(f"embeddings of {sum(map(len, usable.values()))} recordings, {len(self.cache.problems)} left out")
+    def probe(self, condition: Condition, seed: int, again: bool = False) -> int:
+        """Train the probe of a condition and a seed, if its scores are not kept; its epochs. again: also then."""
+        usable = self.embed()
+        path = self.scores_path(condition, seed)
+        if again or _kept(path, self._shape(usable)) is None:
+            self._train(condition, seed, usable, path)
+        return self._scores(condition, seed, usable)[1]
+
+    def outcome(self, usable: Usable) -> Outcome:
+        """Figures of probes that are trained (`probe`). usable: as `embed` gives it. Raises MetricError where one is not."""
         truth = self.data.labels([item for item, _ in usable["test"]])
         tags = measured_tags(truth, self.data.tags)
         scored: dict[str, list[NDArray[np.float64]]] = {}
         epochs: dict[str, list[int]] = {}
         for condition in self.conditions:
             for seed in self.config.seeds:
-                scores, count = self._scores(condition, seed, usable, say)
+                scores, count = self._scores(condition, seed, usable)
                 scored.setdefault(condition, []).append(scores)
                 epochs.setdefault(condition, []).append(count)
         resampling, songs = self.config.resampling, len(truth)
@@ -149,33 +159,28 @@ class Experiment:
         means = {tag: np.mean([found[tag] for found in each], axis=0) for tag in each[0]}
         return {tag: (float(ap), float(auc)) for tag, (ap, auc) in means.items()}
 
-    def _scores_path(self, condition: str, seed: int) -> Path:
+    def scores_path(self, condition: str, seed: int) -> Path:
         settings = self.config.training.model_dump(mode="json")
         key = [self.cache.model_hash, self.content, self.config.excerpt, settings, condition, seed]
         return self.scores_folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
 
-    def _scores(
-        self, condition: Condition, seed: int, usable: dict[Split, list[tuple[Recording, Embedded]]], say: Report
-    ) -> tuple[NDArray[np.float64], int]:
+    def _shape(self, usable: Usable) -> tuple[int, int]:
+        return len(usable["test"]), len(self.data.tags)
+
+    def _scores(self, condition: Condition, seed: int, usable: Usable) -> tuple[NDArray[np.float64], int]:
         """Scores of the test songs `[songs, tags]` by a probe of that seed, and its epochs."""
-        path = self._scores_path(condition, seed)
-        expected = (len(usable["test"]), len(self.data.tags))
-        try:
-            kept = load_file(path)
-            if kept["scores"].shape == expected:
-                return kept["scores"], int(kept["epochs"][0])
-        except (OSError, SafetensorError, KeyError):
-            pass  # not there, or damaged: it is trained
+        kept = _kept(self.scores_path(condition, seed), self._shape(usable))
+        if kept is None:
+            raise MetricError(f"{condition}, seed {seed}: its scores are not there; run the same command again")
+        return kept
+
+    def _train(self, condition: Condition, seed: int, usable: Usable, path: Path) -> None:
         songs = {split: self._songs(items, condition, seed) for split, items in usable.items()}
         fitted = fit(
             self.config.training, songs["train"], songs["validation"], self.cache.frame_rate, seed, self.device
         )
         scores = fitted.scores(songs["test"], self.config.training.batch_size)
         write_bytes(path, save({"scores": scores, "epochs": np.array([len(fitted.losses)])}))
-        say(
-            f"{condition}, seed {seed}: {len(fitted.losses)} epochs, best {fitted.epoch}, tuning loss {min(fitted.losses):.4f}"
-        )
-        return scores, len(fitted.losses)
 
     def _songs(self, items: Sequence[tuple[Recording, Embedded]], condition: Condition, seed: int) -> TaggedSongs:
         embedded = [found for _, found in items]
@@ -184,6 +189,15 @@ class Experiment:
             tuple(found.frames for found in embedded),
             self.data.labels([item for item, _ in items]),
         )
+
+
+def _kept(path: Path, shape: tuple[int, int]) -> tuple[NDArray[np.float64], int] | None:
+    """Scores and epochs; None where they are not there, damaged, or of other songs."""
+    try:
+        kept = load_file(path)
+        return (kept["scores"], int(kept["epochs"][0])) if kept["scores"].shape == shape else None
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 def describe(data: TagSet) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -164,6 +165,19 @@ def fit(
             progress(len(losses) / config.epochs)
     probe.load_state_dict(best)
     return Fitted(probe.eval(), mean, scale, tuple(losses), _lowest(losses), frames)
+
+
+def step_seconds(config: ProbeTraining, width: int, frame_rate: float, tags: int, batch: int) -> float:
+    """Seconds of a core that a training step takes here, from the second of two on noise."""
+    frames = max(1, round(config.seconds * frame_rate))
+    noise = torch.randn(batch, frames, width, generator=torch.Generator().manual_seed(0))
+    probe = make_probe(config.probe, width, frames, tags)
+    took = 0.0
+    for _ in range(2):
+        start = time.process_time()
+        probe(noise).square().mean().backward()
+        took = time.process_time() - start
+    return took
 
 
 def _lowest(losses: Sequence[float]) -> int:

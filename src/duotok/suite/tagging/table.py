@@ -105,7 +105,8 @@ def as_markdown(cells: Sequence[Cell]) -> str:
         "| tokenizer | probe | embeddings | AP | AUC | AP over control | AUC over control |",
         "|---|---|---|---|---|---|---|",
     ]
-    for cell in cells:
+    measured = [cell for cell in cells if not cell.gap]
+    for cell in measured:
         probe = cell.inputs.instrument.partition(".")[2]
         found = {name: Interval(*values) for name, values in cell.about["figures"].items()}
         for condition in ("tokens", "untrained", "shuffled"):
@@ -117,7 +118,9 @@ def as_markdown(cells: Sequence[Cell]) -> str:
             lines.append(
                 f"| {cell.inputs.tokenizer} | {probe} | {what} | {found[ap]} | {found[name_of('auc', condition)]} | {over[0]} | {over[1]} |"
             )
-    return "\n".join([*lines, "", *_notes(cells)]) + "\n"
+    notes = _notes(measured) if measured else []
+    notes += [f"- {cell.inputs.tokenizer}: not measured: {cell.gap}" for cell in cells if cell.gap]
+    return "\n".join([*(lines if measured else []), "", *notes]) + "\n"
 
 
 def _notes(cells: Sequence[Cell]) -> list[str]:

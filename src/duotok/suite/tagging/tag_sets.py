@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from duotok.corpora.base import REGISTRY, Corpus, read_rows
 from duotok.errors import ConfigError
+from duotok.files import short_hash
 from duotok.records import SPLITS, CorpusError, Recording, Split
 from duotok.suite.splits import SHARES, balanced
 from duotok.tracks import TRACKS
@@ -66,8 +67,9 @@ class TagSet:
                 raise ConfigError(f"{self.name}: no recording in the {split} split; give more recordings")
 
 
-def open_tag_set(where: str, split: MtatSplit = "artist", threshold: float = 0.25) -> TagSet:
-    """KIND=FOLDER. split: of MagnaTagATune; threshold: the probability from which a pseudo-label counts.
+def open_tag_set(where: str, split: MtatSplit = "artist", threshold: float = 0.25, limit: int = 0) -> TagSet:
+    """KIND=FOLDER. split: of MagnaTagATune; threshold: the probability from which a pseudo-label counts; limit: only so many
+    recordings (0: all), generated songs by name, others by a hash of it, so that all sources are among them.
 
     Raises ConfigError for an unknown kind, CorpusError for a folder or metadata that cannot be used.
     """
@@ -78,9 +80,9 @@ def open_tag_set(where: str, split: MtatSplit = "artist", threshold: float = 0.2
         raise ConfigError(f"threshold {threshold:g}: a probability between 0 and 1")
     root = Path(folder).expanduser()
     if kind == "magnatagatune":
-        found = magnatagatune(root, split)
+        found = magnatagatune(root, split, limit)
     else:
-        found = generated(root) if kind == "songs" else pseudo(root, threshold)
+        found = generated(root, limit) if kind == "songs" else pseudo(root, threshold, limit)
     found.check()
     return found
 
@@ -88,7 +90,7 @@ def open_tag_set(where: str, split: MtatSplit = "artist", threshold: float = 0.2
 # -- MagnaTagATune -----------------------------------------------------------------------------------------------------
 
 
-def magnatagatune(root: Path, split: MtatSplit = "artist") -> TagSet:
+def magnatagatune(root: Path, split: MtatSplit = "artist", limit: int = 0) -> TagSet:
     """The 50 most frequent tags of all clips; clips with none of them stay (MARBLE's choice)."""
     if not (root / "annotations_final.csv").is_file() and not all(
         (root / f"{part}_gt_mtt.tsv").is_file() for part in ("train", "val", "test")
@@ -96,7 +98,7 @@ def magnatagatune(root: Path, split: MtatSplit = "artist") -> TagSet:
         raise CorpusError(
             f"{root}: no annotations_final.csv, which has the tags of all clips; `duotok data describe magnatagatune`"
         )
-    items = list(_corpus("magnatagatune", root, split=split).recordings())
+    items = _drawn(list(_corpus("magnatagatune", root, split=split).recordings()), limit)
     tags = most_frequent((item.tags for item in items), TOP)
     by = "by artist" if split == "artist" else "by folder (MARBLE's; artists are on both sides)"
     if split == "artist":
@@ -115,11 +117,11 @@ def most_frequent(tag_lists: Iterable[Sequence[str]], count: int) -> tuple[str, 
 # -- generated songs ---------------------------------------------------------------------------------------------------
 
 
-def generated(root: Path) -> TagSet:
+def generated(root: Path, limit: int = 0) -> TagSet:
     """What the generator drew; tags that fewer than three songs carry are left out."""
     items = [
         replace(item, tags=true_tags(Path(item.audio["accompaniment"]).with_name("song.json")))
-        for item in _corpus("songs", root).recordings()
+        for item in sorted(_corpus("songs", root).recordings(), key=lambda item: item.id)[: limit or None]
     ]
     counted = Counter(tag for item in items for tag in item.tags)
     tags = tuple(sorted(tag for tag, count in counted.items() if 3 <= count < len(items)))
@@ -153,7 +155,7 @@ def true_tags(path: Path) -> tuple[str, ...]:
 # -- pseudo-labels -----------------------------------------------------------------------------------------------------
 
 
-def pseudo(root: Path, threshold: float = 0.25) -> TagSet:
+def pseudo(root: Path, threshold: float = 0.25, limit: int = 0) -> TagSet:
     """Recordings of INDEX.tsv that the tagger's table names; identity is the source that they were published in."""
     path = root / PREDICTIONS
     columns: dict[str, dict[str, str]] = {}
@@ -168,6 +170,7 @@ def pseudo(root: Path, threshold: float = 0.25) -> TagSet:
             continue
         tags = tuple(name for name in names if _number(found[name], path) >= threshold)
         items.append(replace(item, tags=tags, identity=source.partition(":")[0]))
+    items = _drawn(items, limit)
     if not items:
         raise CorpusError(f"{path}: names no recording of {root / 'INDEX.tsv'}; take both from one place")
     counted = Counter(tag for item in items for tag in item.tags)
@@ -200,6 +203,14 @@ def _number(text: str, path: Path) -> float:
         return float(text)
     except ValueError:
         raise CorpusError(f"{path}: '{text}' is no probability; another version of the table?") from None
+
+
+def _drawn(items: list[Recording], limit: int) -> list[Recording]:
+    """So many of them (0: all), by a hash of their names, in the order that they had."""
+    if not limit or limit >= len(items):
+        return items
+    chosen = {item.id for item in sorted(items, key=lambda item: short_hash(item.id))[:limit]}
+    return [item for item in items if item.id in chosen]
 
 
 def balanced_recordings(items: Sequence[Recording], shares: Mapping[Split, float] = SHARES) -> tuple[Recording, ...]:

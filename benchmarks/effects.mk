@@ -1,0 +1,108 @@
+# Can the paper's effects be seen in small? The ladder of tokenizers of docs/effects.md, from songs to tables:
+#
+#   make -f benchmarks/effects.mk -j2 OUT=runs/effects                       # everything; resumable
+#   make -f benchmarks/effects.mk -j2 OUT=runs/effects SONGS=360 ARMS='full without-noise'     # a part of it
+#
+# Each arm differs from `full` in one setting and is trained with three seeds (stages 1 to 3 each); arms of one seed share its
+# stage 1, those that change stage 3 alone share full's stage 2. `-n` shows the commands. Needs `make dev`. Give -j the cores that
+# are free: every process takes one.
+OUT     ?= runs/effects
+BIN     ?= .venv/bin
+SONGS   ?= 1800
+STAGE1  ?= 600
+STAGE2  ?= 600
+STAGE3  ?= 500
+MASKS   ?= 900
+SEEDS   ?= 0 1 2
+ARMS    ?= full without-noise full-covariance without-mss without-freezing shared-codebook
+SET     ?=
+export OMP_NUM_THREADS := 1
+
+comma   := ,
+space   := $(subst ,, )
+DUOTOK  := $(BIN)/duotok
+WORK    := $(OUT)/work
+TOKENS  := $(OUT)/tokens
+OWN2    := $(filter full without-noise full-covariance without-mss,$(ARMS))
+ON_FULL := $(filter without-freezing shared-codebook,$(ARMS))
+
+# As YAML: full: [full-0.parquet,...], and the control.
+listed  = $(subst $(space),$(comma),$(strip $(SEEDS:%=$(1)-%.parquet)))
+named   = $(foreach arm,$(ARMS),$(arm): [$(call listed,$(arm))]$(comma)) jittered: jittered-0.parquet
+
+# What an arm changes, in stage 2 and in stage 3.
+stage2.without-noise     := --set model.noise=none
+stage3.without-noise     := --set model.noise=none
+stage2.full-covariance   := --set model.noise_covariance=full
+stage3.full-covariance   := --set model.noise_covariance=full
+stage2.without-mss       := --set model.mask_head=false
+stage3.without-mss       := --set model.mask_head=false
+stage3.without-freezing  := --set freeze=false
+stage3.shared-codebook   := --set model.shared_codebook=true
+
+.PHONY: all songs tokenizers tokens
+.SECONDARY:
+.DELETE_ON_ERROR:
+all: tokens
+	$(DUOTOK) eval lm comparisons/effects -o $(OUT)/results --workers 2 --set tokens=$(abspath $(TOKENS)) --set 'tokenizers={$(named)}' \
+	  --set 'seeds=[$(subst $(space),$(comma),$(strip $(SEEDS)))]' $(SET)
+	$(BIN)/python -m benchmarks.effects table $(OUT)/results $(TOKENS) | tee $(OUT)/table.md
+	$(BIN)/python -m benchmarks.effects curves $(OUT)/results -o $(OUT)/curves.png
+
+tokens: $(foreach arm,$(ARMS),$(SEEDS:%=$(TOKENS)/$(arm)-%.parquet)) $(TOKENS)/jittered-0.parquet
+tokenizers: $(foreach arm,$(ARMS),$(SEEDS:%=$(OUT)/$(arm)-%/.stage3))
+
+$(OUT)/.songs:
+	mkdir -p $(OUT)
+	$(DUOTOK) songs -n $(SONGS) --seed 500000 --seconds 60 --rate 24000 --format flac16 --mono --tracks vocals,accompaniment \
+	  --doubled 0.4 -o $(OUT)/songs --workers 2
+	$(BIN)/python -m benchmarks.tie $(OUT)/songs > $(OUT)/tie.txt
+	touch $@
+
+$(OUT)/.data: $(OUT)/.songs
+	$(DUOTOK) data prepare --work $(WORK) --corpus songs=$(OUT)/songs --set songs.validation=0.06 --set songs.test=0.12 \
+	  --segment whole_seconds=1
+	touch $@
+
+# Seed 0 first: it derives the features for all.
+$(OUT)/base-0/.stage1: $(OUT)/.data
+	$(DUOTOK) train stage1 -c effects/stage1 --data $(WORK) --runs $(OUT)/base-0 --set steps=$(STAGE1) --set seed=0 --workers 2
+	touch $@
+
+$(OUT)/base-%/.stage1: $(OUT)/base-0/.stage1
+	$(DUOTOK) train stage1 -c effects/stage1 --data $(WORK) --runs $(OUT)/base-$* --set steps=$(STAGE1) --set seed=$*
+	touch $@
+
+# One step first: it derives the teacher's masks for all.
+$(OUT)/.masks: $(OUT)/base-0/.stage1
+	$(DUOTOK) train stage2 -c effects/stage2 --data $(WORK) --runs $(OUT)/base-0 --set start_from=stage1 \
+	  --set steps=$(STAGE2) --set mask_seconds=$(MASKS) --stop-after 1
+	touch $@
+
+define own2
+$(OUT)/$(1)-$(2)/.stage2: $(OUT)/base-$(2)/.stage1 $(OUT)/.masks
+	$(DUOTOK) train stage2 -c effects/stage2 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=../base-$(2)/stage1 \
+	  --set steps=$(STAGE2) --set mask_seconds=$(MASKS) --set seed=$(2) $(stage2.$(1))
+	touch $$@
+
+$(OUT)/$(1)-$(2)/.stage3: $(OUT)/$(1)-$(2)/.stage2
+	$(DUOTOK) train stage3 -c effects/stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set steps=$(STAGE3) --set seed=$(2) $(stage3.$(1))
+	touch $$@
+endef
+define on_full
+$(OUT)/$(1)-$(2)/.stage3: $(OUT)/full-$(2)/.stage2
+	$(DUOTOK) train stage3 -c effects/stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=../full-$(2)/stage2 \
+	  --set steps=$(STAGE3) --set seed=$(2) $(stage3.$(1))
+	touch $$@
+endef
+define packed
+$(TOKENS)/$(1)-$(2).parquet: $(OUT)/$(1)-$(2)/.stage3
+	mkdir -p $(TOKENS)
+	$(BIN)/python -m benchmarks.effects tokens $(OUT)/$(1)-$(2) --data $(WORK) -o $$@
+endef
+$(foreach arm,$(OWN2),$(foreach seed,$(SEEDS),$(eval $(call own2,$(arm),$(seed)))))
+$(foreach arm,$(ON_FULL),$(foreach seed,$(SEEDS),$(eval $(call on_full,$(arm),$(seed)))))
+$(foreach arm,$(ARMS),$(foreach seed,$(SEEDS),$(eval $(call packed,$(arm),$(seed)))))
+
+$(TOKENS)/jittered-0.parquet: $(TOKENS)/full-0.parquet
+	$(BIN)/python -m benchmarks.controls jitter $< -o $@

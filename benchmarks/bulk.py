@@ -1,9 +1,10 @@
 """How much of `duotok tokenize` is the model, and what it needs as songs and corpora grow.
 
     python -m benchmarks.bulk speed music/ --workers 1 2 --turns 3     beside a loop of DuoTok.encode, in turn; seconds of each part
-    python -m benchmarks.bulk memory --minutes 5 60                    peak memory of a song of so many minutes, each in a process of its own
+    python -m benchmarks.bulk memory --minutes 5 180 --loop a.opus     peak memory of a song of so many minutes, each in a process of its own
     python -m benchmarks.bulk listing --entries 1000000                a list and a folder of so many names
-    python -m benchmarks.bulk corpus --entries 100 1000 10000          short sounds: seconds a song, by the size of the corpus
+    python -m benchmarks.bulk corpus --entries 100 1000 10000          short sounds: CPU time a song, by the size of the corpus
+    python -m benchmarks.bulk corpus --entries 1000 100000 --without-model    all but reading and encoding
 
 speed: "share" is the seconds in the model (separator and encoder) of all processes over (processes x seconds from the first song's
 beginning to the last one's end), so starting processes and loading the model do not count; ratios are those of runs of one turn.
@@ -19,20 +20,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 
-from duotok.bulk.engines import LocalPipeline, Model, Times
+from duotok.audio.io import stream
+from duotok.bulk.encoding import packed
+from duotok.bulk.engines import Job, LocalPipeline, Model, Pipeline, Result, Times
 from duotok.bulk.planning import listed
 from duotok.bulk.preparing import prepare
 from duotok.bulk.sources import Listing, songs
 from duotok.bulk.store import Plan
 from duotok.bulk.tokenizing import Settings, Summary, tokenize
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
+from duotok.lm.streams import codec_identity
 
 
 def peak_mb() -> float:
@@ -106,14 +112,26 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def generated(path: Path, minutes: float) -> Path:
-    """A song of so many minutes: tones and noise, written in blocks."""
+def blocks_of(loop: Path | None) -> Iterator[np.ndarray]:
+    """Sound at 48 kHz without end, `[samples, 2]` at a time: a song over and over, or tones and noise."""
     rng = np.random.default_rng(0)
+    while True:
+        for block in stream(loop, 48_000, 2, 10.0) if loop else ():
+            yield block.numpy().T
+        if loop is None:
+            tone = 0.2 * np.sin(2 * np.pi * rng.choice([220.0, 330.0, 440.0]) * np.arange(480_000) / 48_000)
+            yield (tone[:, None] + 0.002 * rng.standard_normal((480_000, 2))).astype(np.float32)
+
+
+def generated(path: Path, minutes: float, loop: Path | None = None) -> Path:
+    """A song of so many minutes, written in blocks."""
+    left = round(minutes * 60 * 48_000)
     with soundfile.SoundFile(path, "w", 48_000, 2, "PCM_16", format="FLAC") as file:
-        for _ in range(round(minutes * 6)):
-            t = np.arange(480_000) / 48_000
-            tone = 0.2 * np.sin(2 * np.pi * rng.choice([220.0, 330.0, 440.0]) * t)
-            file.write((tone[:, None] + 0.002 * rng.standard_normal((480_000, 2))).astype(np.float32))
+        for block in blocks_of(loop):
+            file.write(block[:left])
+            left -= len(block)
+            if left <= 0:
+                return path
     return path
 
 
@@ -122,10 +140,9 @@ def one_song(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as name:
         folder = Path(name) / "music"
         folder.mkdir()
-        generated(folder / "s.flac", options.minutes[0])
-        if options.stems:
-            (folder / "s.flac").rename(folder / "s.vocals.flac")
-            generated(folder / "s.accompaniment.flac", options.minutes[0])
+        names = ["s.vocals.flac", "s.accompaniment.flac"] if options.stems else ["s.flac"]
+        for number, name_of_track in enumerate(names):
+            generated(folder / name_of_track, options.minutes[0], options.loop[number] if options.loop else None)
         codec = DuoTok.from_pretrained(options.model)
         before = peak_mb()
         began = time.monotonic()
@@ -146,7 +163,9 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for minutes in options.minutes:
         command = [sys.executable, "-m", "benchmarks.bulk", "one", "--minutes", str(minutes), "--model", options.model]
-        done = subprocess.run([*command, *(["--stems"] if options.stems else [])], stdout=subprocess.PIPE, check=True)
+        command += ["--stems"] if options.stems else []
+        command += ["--loop", *map(str, options.loop)] if options.loop else []
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         rows.append(json.loads(done.stdout))
     return {"songs": rows, "ratio": round(rows[-1]["peak MB"] / rows[0]["peak MB"], 2)}
 
@@ -178,25 +197,63 @@ def listing(options: argparse.Namespace) -> dict[str, Any]:
         return {"before MB": round(before), **rows}
 
 
+class WithoutModel:
+    """A pipeline that knows the codes of every song at once: what is left is listing, journal, shards, manifest."""
+
+    def __init__(self, sizes: list[int], frames: int = 250) -> None:
+        self.times, self.sizes, self.frames = Times(), sizes, frames
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
+        for job in jobs:
+            rng = np.random.default_rng(job.number)
+            codes = [torch.from_numpy(rng.integers(size, size=self.frames)) for size in self.sizes]
+            sources = {role: f"{job.number:064x}" for role in job.payload["sources"]}
+            yield job.number, {
+                "codes": packed(codes), "sha256": sources, "marks": job.payload["marks"], "n_samples": self.frames * FRAME_SAMPLES,
+                "gain_db": 0.0, "seconds": self.frames * FRAME_SAMPLES / SAMPLE_RATE,
+            }  # fmt: skip
+
+
+def short_sounds(folder: Path, count: int) -> None:
+    """A tree of so many files of 0.1 s, in folders of a thousand; links, as far as a file system has them."""
+    sound = 0.1 * np.random.default_rng(0).standard_normal((4800, 2))
+    for number in range(count):
+        path = folder / f"{number // 1000:03d}" / f"{number:06d}.wav"
+        if number % 1000 == 0:
+            path.parent.mkdir(parents=True)
+            soundfile.write(path, sound, 48_000)
+        else:
+            path.hardlink_to(path.with_name(f"{number - number % 1000:06d}.wav"))
+
+
+def used(work: Callable[[], Summary]) -> tuple[Summary, float]:
+    """What it returns, and the CPU seconds of this process."""
+    began = time.process_time()
+    summary = work()
+    return summary, time.process_time() - began
+
+
 def corpus(options: argparse.Namespace) -> dict[str, Any]:
-    """Corpora of short sounds, the same few over and over by links."""
+    """Corpora of short sounds, each into a store of its own: the first run, and one that finds all done."""
     codec = DuoTok.from_pretrained(options.model)
+    sizes = [size for stream in codec_identity(codec).streams for size in stream.codebook_sizes]
     rows = []
-    with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as name:
-        sound = Path(name) / "s.wav"
-        soundfile.write(sound, 0.1 * np.random.default_rng(0).standard_normal((4800, 2)), 48_000)
-        for count in options.entries:
-            lines = Path(name) / f"{count}.csv"
-            with lines.open("w") as file:
-                file.write("id,vocals,accompaniment\n")
-                file.writelines(f"{n},{sound},{sound}\n" for n in range(count))
-            began = time.monotonic()
-            pipeline = LocalPipeline(Model(options.model, codec.model_hash), ["cpu"])
-            summary = tokenize([str(lines)], Path(name) / f"store-{count}", codec, lambda scratch, made=pipeline: made)  # type: ignore[misc]
-            seconds = time.monotonic() - began
+    for count in options.entries:
+        with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as name:
+            music, store = Path(name) / "music", Path(name) / "store"
+            short_sounds(music, count)
+
+            def pipeline(scratch: Path) -> Pipeline:
+                if options.without_model:
+                    return WithoutModel(sizes)
+                return LocalPipeline(Model(options.model, codec.model_hash), ["cpu"])
+
+            first, seconds = used(lambda: tokenize([str(music)], store, codec, pipeline))  # noqa: B023
+            again, second = used(lambda: tokenize([str(music)], store, codec, pipeline))  # noqa: B023
+            assert (first.encoded, again.kept) == (count, count)
             rows.append({
-                "songs": summary.encoded, "ms a song": round(1000 * seconds / count, 2), "model ms": round(1000 * pipeline.times.model / count, 2),
-                "peak MB": round(peak_mb()),
+                "songs": count, "ms a song": round(1000 * seconds / count, 3), "of it model": round(1000 * first.times.model / count, 3),
+                "ms a song, all done": round(1000 * second / count, 3), "peak MB": round(peak_mb()),
             })  # fmt: skip
     return {"corpora": rows}
 
@@ -212,6 +269,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 60.0])
     parser.add_argument("--stems", action="store_true", help="given stems: nothing is separated")
+    parser.add_argument(
+        "--loop", type=Path, nargs="+", help="a song to make it of, or vocals and accompaniment with --stems"
+    )
+    parser.add_argument("--without-model", action="store_true", help="corpus: codes are known at once")
     parser.add_argument("--entries", type=int, nargs="+", default=[1_000_000])
     options = parser.parse_args()
     work: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -47,18 +48,46 @@ def contents(store: Path) -> dict[str, bytes]:
     }
 
 
-def killed(run: list[str], kills: int, seconds: float, draw: random.Random) -> dict[str, int]:
-    """Run a command until it ends by itself; kill it or one of its processes so many times meanwhile, `seconds` apart at most."""
+def rows(store: Path) -> int:
+    """Lines of the ledgers: how far a run has come."""
+    return sum(path.read_bytes().count(b"\n") for path in store.glob("ledger/*.jsonl"))
+
+
+class Used:
+    """CPU seconds of a process and all that descend from it, so far: a clock that other work on the machine does not move."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.seconds = pid, 0.0
+        self._last: dict[int, float] = {}
+
+    def read(self) -> float:
+        for pid in (self.pid, *children(self.pid)):
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            now = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            self.seconds += max(0.0, now - self._last.get(pid, 0.0))
+            self._last[pid] = now
+        return self.seconds
+
+
+def killed(run: list[str], store: Path, kills: int, seconds: float, draw: random.Random) -> dict[str, int]:
+    """Run a command until it ends by itself; kill it or one of its processes so many times meanwhile, at most so many CPU
+    seconds apart."""
     counts = {"driver": 0, "worker": 0, "runs": 0}
     while True:
         process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         counts["runs"] += 1
+        used = Used(process.pid)
         while process.poll() is None:
             if not kills:
                 process.wait()
                 break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(draw.uniform(0, seconds))
+            until = used.read() + draw.uniform(0, seconds)
+            while process.poll() is None and used.read() < until:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
             below = children(process.pid)
             if process.poll() is not None:
                 break
@@ -69,6 +98,7 @@ def killed(run: list[str], kills: int, seconds: float, draw: random.Random) -> d
                 continue
             kills -= 1
             counts["worker" if worker else "driver"] += 1
+            print(json.dumps({"left": kills, **counts, "rows": rows(store)}), file=sys.stderr, flush=True)
             if not worker:
                 process.wait()
                 time.sleep(1.0)  # its workers leave
@@ -86,21 +116,26 @@ def main() -> None:
     parser.add_argument("--engine", default="local")
     parser.add_argument("--model", default="mini")
     parser.add_argument(
-        "--within", type=float, help="seconds from one kill to the next at most; default: those of a whole run"
+        "--within", type=float, help="CPU seconds from one kill to the next at most; default: those of a whole run"
+    )
+    parser.add_argument(
+        "--whole", type=Path, help="a store of the same songs and model made without kills, instead of a new one"
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="duotok-kills-") as place:
-        whole, other = Path(place) / "whole", Path(place) / "killed"
+        whole, other = options.whole or Path(place) / "whole", Path(place) / "killed"
         began = time.monotonic()
         done = subprocess.run(command(options.sources, whole, options), stdout=subprocess.DEVNULL)
         if done.returncode not in (0, 1):
             sys.exit("the run without kills failed")
         seconds = time.monotonic() - began
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         counts = killed(
             command(options.sources, other, options),
+            other,
             options.kills,
-            options.within or seconds,
+            options.within or spent.ru_utime + spent.ru_stime,
             random.Random(options.seed),
         )
         one, two = contents(whole), contents(other)

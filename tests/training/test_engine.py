@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from tests.forked import python
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from duotok.errors import ConfigError, DuoTokError
 from duotok.random import ItemRandom
@@ -23,6 +24,7 @@ from duotok.seals import seal
 from duotok.training.budget import learning_rate
 from duotok.training.checkpoint import best, best_so_far, checkpoints, latest, load_module
 from duotok.training.engine import only_one, train
+from duotok.training.leaving import Leaving, deaf
 from duotok.training.processes import join
 from duotok.training.saving import generator_state, restore_generators
 from duotok.training.stage import Batch, Stage, StageConfig
@@ -35,12 +37,14 @@ class Toy(Stage):
 
     name = "toy"
 
-    def __init__(self, config: StageConfig, killed_at: int | None = None) -> None:
+    def __init__(
+        self, config: StageConfig, killed_at: int | None = None, number: signal.Signals = signal.SIGKILL
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.net = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.3), nn.GELU(), nn.Linear(16, 1))
         self.modules = {"net": self.net}
-        self.killed_at = killed_at
+        self.killed_at, self.number = killed_at, number
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         x = ItemRandom(self.seeds(step, items)).normal(8)
@@ -48,7 +52,7 @@ class Toy(Stage):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         if step == self.killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
         noisy = batch["x"] + 0.01 * torch.randn_like(batch["x"])
         return {"loss": (self.net(noisy) - batch["y"]).square().mean()}
 
@@ -92,6 +96,37 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path):
     assert latest(tmp_path / "killed").name == "checkpoint-00000020"
     train(Toy(config()), tmp_path / "killed")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_told_to_end_it_saves_and_goes_on_as_uninterrupted(tmp_path: Path):
+    train(Toy(config()), tmp_path / "whole")
+    before = signal.getsignal(signal.SIGTERM)
+    values = config(check_every=5, log_every=100)
+    with pytest.raises(DuoTokError, match=r"told to end \(SIGTERM\), saved at step 15; the same command"):
+        train(Toy(values, killed_at=12, number=signal.SIGTERM), tmp_path / "told")
+    assert latest(tmp_path / "told").name == "checkpoint-00000015"
+    assert signal.getsignal(signal.SIGTERM) == before
+    train(Toy(values), tmp_path / "told")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "told"))
+
+
+def test_every_signal_is_only_noted(tmp_path: Path):
+    with Leaving() as leaving:
+        assert not leaving.asked
+        for _ in range(2):  # SLURM sends one, torchrun another
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert leaving.asked
+
+
+def test_loader_workers_let_the_trainer_end_well(tmp_path: Path):
+    def signalled(worker: int) -> None:
+        deaf(worker)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loader = DataLoader(
+        [1, 2, 3], batch_size=None, num_workers=1, worker_init_fn=signalled, multiprocessing_context="fork"
+    )
+    assert list(loader) == [1, 2, 3]
 
 
 def test_a_half_written_checkpoint_is_not_used(tmp_path: Path):

@@ -38,8 +38,8 @@ def train(
     --set track=vocals and once with --set track=accompaniment (needs stage3 and autoencoder), adapt (needs stage4). The
     config names these runs: start_from, tokenizer_from, autoencoder_from, teacher_from, renderer_from; a relative name is a
     folder in RUNS. The language model (lm) learns from the tokens of `duotok pack`, which its config names as data.
-    On several GPUs start it with `accelerate launch` or `torchrun`; --dry-run needs neither data nor earlier runs, and says
-    which it would start from.
+    On several GPUs start it with `accelerate launch` or `torchrun`; --dry-run needs neither data nor earlier runs (lm: its
+    tokens), and says which it would start from.
 
     \b
       duotok train stage1 --config paper/stage1 --dry-run --processes 64
@@ -55,7 +55,10 @@ def train(
 
     overrides = [*(overrides or []), *([f"minutes={minutes}"] if minutes is not None else [])]
     if stage == "lm":
-        _language_model(config, overrides, runs, stop_after, dry_run, as_json)
+        if dry_run:
+            _language_model_cost(config, overrides, processes, measure, as_json)
+        else:
+            _language_model(config, overrides, runs, stop_after, as_json)
         return
     parsed = load_config(config_class(stage), config, overrides)  # reports a wrong key before data are opened
     if dry_run:
@@ -115,23 +118,24 @@ def _train(built: Stage, run: Path, stop_after: int | None, as_json: bool) -> No
         put_json(losses) if as_json else typer.echo(f"{built.name}: done, in {run}")
 
 
-def _language_model(
-    config: Path, overrides: list[str], runs: Path, stop_after: int | None, dry_run: bool, as_json: bool
-) -> None:
+def _language_model_cost(config: Path, overrides: list[str], processes: int, measure: float, as_json: bool) -> None:
+    from duotok.config import load_config
+    from duotok.lm.cost import estimate_lm
+    from duotok.lm.stage import LMStageConfig
+
+    parsed = load_config(LMStageConfig, config, overrides)
+    say("lm: counting and measuring, up to a few minutes for a large model")
+    cost = estimate_lm(parsed, measure, processes)
+    put_json(cost.as_json()) if as_json else _print(cost)
+
+
+def _language_model(config: Path, overrides: list[str], runs: Path, stop_after: int | None, as_json: bool) -> None:
     """Train the language model on packed tokens, which its config names, instead of shards."""
     from duotok.config import load_config
     from duotok.lm.stage import LMStage, LMStageConfig
     from duotok.training.processes import join
 
     parsed = load_config(LMStageConfig, config, overrides)
-    if dry_run:
-        built = LMStage(parsed)
-        counts = {name: sum(p.numel() for p in part) for name, part in built.parts().items()}
-        facts = {"stage": built.name, "trained": counts, "songs": len(built.songs), "steps": parsed.steps}
-        put_json(facts) if as_json else say(
-            f"{built.name}: {sum(counts.values()):,} parameters, {len(built.songs)} songs"
-        )
-        return
     with join(parsed).main_process_first():
         built = LMStage(parsed)
     _train(built, runs / built.name, stop_after, as_json)

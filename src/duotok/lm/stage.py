@@ -13,6 +13,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
+from duotok.clock import FRAME_RATE
 from duotok.config import parse
 from duotok.distributed import mean_divisor
 from duotok.errors import ConfigError
@@ -157,6 +158,13 @@ class LMStage(Stage):
             mask &= draws < self.config.loss_share
         ids = [f"{self.songs[piece.song].id} {piece.start}" for piece in chosen]
         return {"inputs": inputs, "targets": targets, "mask": mask, "ids": ids}
+
+    def filled(self, batch: Batch) -> tuple[float, float]:
+        """The steps that are not padding, as if each were a frame of its codec (protocols may write a moment in more than one)."""
+        ends = torch.tensor([column.size + 2 for column in self.lm.codec.columns])
+        real = (batch["inputs"] != ends).any(-1)
+        steps = float(real.sum()) - len(real)  # the first of each is SOS
+        return steps * FRAME_RATE / self.lm.codec.frame_rate, 1.0 - float(real.float().mean())
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """`loss`: nats a target token, EOS included; `bits.STREAM`: bits a code of that stream (BPT, but over V + 3)."""

@@ -23,6 +23,7 @@ from duotok.files import hold, put, write_bytes
 from duotok.seals import seal
 from duotok.training.budget import Budget, learning_rate, timed_rate
 from duotok.training.checkpoint import BEST, best_so_far, every_checkpoint, newest_whole
+from duotok.training.leaving import Leaving, deaf
 from duotok.training.logs import Log, Sums
 from duotok.training.processes import Trained, join, shard
 from duotok.training.saving import load_checkpoint, save_checkpoint
@@ -75,21 +76,25 @@ def only_one(run: Path) -> Iterator[None]:
 def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, float]:
     """Train `stage` in folder `run`, going on from its newest checkpoint. Returns the last held-out losses.
 
-    stop_after: stop (with a checkpoint) once that many steps are done in all.
+    stop_after: stop (with a checkpoint) once that many steps are done in all. On SIGTERM, to any of its processes, a run writes a
+    checkpoint after its next look at the loss (`check_every`) and raises DuoTokError.
     """
     if stage.config.threads:
         torch.set_num_threads(stage.config.threads)
     run.mkdir(parents=True, exist_ok=True)
     accelerator = join(stage.config)
-    with only_one(run):
-        return Run(stage, run, accelerator, stop_after).go()
+    with only_one(run), Leaving() as leaving:
+        return Run(stage, run, accelerator, stop_after, leaving).go()
 
 
 class Run:
     """Trains one stage from its newest checkpoint to its last step."""
 
-    def __init__(self, stage: Stage, run: Path, accelerator: Accelerator, stop_after: int | None) -> None:
+    def __init__(
+        self, stage: Stage, run: Path, accelerator: Accelerator, stop_after: int | None, leaving: Leaving
+    ) -> None:
         self.stage, self.run, self.accelerator, self.config = stage, run, accelerator, stage.config
+        self.leaving = leaving
         timed = self.config.minutes is not None
         self.last = stop_after or ENDLESS if timed else min(self.config.steps, stop_after or self.config.steps)
         self.main = accelerator.is_main_process
@@ -166,7 +171,7 @@ class Run:
             DataLoader(
                 self.batches, batch_size=None, sampler=range(self.first, self.last), num_workers=workers,
                 prefetch_factor=4 if workers else None, multiprocessing_context="fork" if workers else None,
-                pin_memory=self.device.type == "cuda",
+                worker_init_fn=deaf if workers else None, pin_memory=self.device.type == "cuda",
             )
         )  # fmt: skip
 
@@ -193,8 +198,9 @@ class Run:
             logging = done % config.log_every == 0 or ending
             norms = self._norms() if logging else {}
             norm = self._clip()
+            leaving = False
             if done % config.check_every == 0 or logging:
-                self._check(watch, step, lr, losses, norm, parts)
+                leaving = self._check(watch, step, lr, losses, norm, parts) and not ending
             self.optimizer.step()
             stage.after_step(step)
             sums.add({**losses, "gradient": _local(norm)}, waited)
@@ -204,6 +210,8 @@ class Run:
                 sums = Sums()
             if self.log is not None:
                 self.log.step(done, figures, lr, budget.minutes_left())
+            if leaving:
+                self._leave(done)
             looked, improved = time.monotonic(), False
             if ending or budget.due(done, config.held_out_every):
                 held_out = evaluate(stage)
@@ -283,13 +291,24 @@ class Run:
 
     def _check(
         self, watch: Watch, step: int, lr: float, losses: dict[str, Tensor], norm: Any, parts: list[Batch]
-    ) -> None:
-        loss = float(total(losses["loss"].float()) / world())
+    ) -> bool:
+        """Stop a run that goes wrong. Returns whether any process was asked to end."""
+        value = losses["loss"].float()
+        loss, asked = total(torch.stack([value, value.new_tensor(float(self.leaving.asked))])).tolist()
+        loss /= world()
         norm = float(_local(norm)) if self.config.precision != "fp16" else 0.0  # the scaler skips steps that overflow
         problem = watch.problem(loss, norm)
         if problem:
             values = {name: float(value) for name, value in losses.items()}
             raise stop(self.run, step, problem, lr, values, self._norms(), parts)
+        return asked > 0
+
+    def _leave(self, done: int) -> None:
+        """Write a checkpoint and nothing else, since there may be seconds left. Raises DuoTokError."""
+        self._save(done, False, {})
+        raise DuoTokError(
+            f"{self.run}: told to end (SIGTERM), saved at step {done}; the same command goes on from there"
+        )
 
     def _compare(self, done: int, held_out: dict[str, float]) -> bool:
         """Log the held-out figures. Returns whether they are the best so far."""

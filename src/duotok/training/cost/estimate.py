@@ -220,33 +220,39 @@ def measure(stage: Stage, config: StageConfig, items: int, of: int, seconds: flo
 
 
 def estimate(
-    name: str, config: StageConfig, real: Stage | None = None, seconds: float = 10.0, processes: int = 1
+    name: str,
+    config: StageConfig,
+    real: Stage | None = None,
+    seconds: float = 10.0,
+    processes: int = 1,
+    build: Callable[[], Stage] | None = None,
 ) -> Cost:
     """What a stage costs: counted without data at the true batch, measured for some `seconds` if memory and patience allow.
 
     real: the stage with its data, to be measured; without it the measurement is on noise as well; processes: how many
-    will share a batch (one is measured, without their talk). Writes nothing. Raises ConfigError for a batch that they
-    cannot share.
+    will share a batch (one is measured, without their talk); build: makes the stage that is counted, by default one of those
+    in `synthetic`. Writes nothing. Raises ConfigError for a batch that they cannot share.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a dry run is one process: start it plainly, and say --processes for how many it should plan")
     on_gpu = config.precision != "fp32" or config.device == "cuda" or torch.cuda.is_available()
     parts = processes * config.accumulate
     each = max(1, config.batch_size // parts)
-    counted, outline = count(lambda: sketch(name, config), each, config.precision, on_gpu)
+    counted, outline = count(build or (lambda: sketch(name, config)), each, config.precision, on_gpu)
     Batches(outline, processes, 0)  # whether the processes can share a batch
     memory = memory_of(outline, counted)
     few = range(min(config.batch_size, 8))
     measured = real or outline
     drawn = measured.batch(0, few)
-    frames = frames_of(drawn) * config.batch_size / len(few)
+    filled = measured.filled(drawn) or (frames_of(drawn), padding_of(measured, drawn))
+    frames = filled[0] * config.batch_size / len(few)
     notes = [] if real is not None else ["batches are noise of full length; true ones can be shorter"]
     if processes > 1:
         notes.append(f"the time is that of one of {processes} processes, without what they send each other")
     speed, more = _speed(name, config, real, counted, memory, each, seconds)
     return Cost(
         outline.name, config.steps, processes, parameters_by_part(outline), memory, config.batch_size, frames,
-        padding_of(measured, drawn), counted.forward * parts, counted.backward * parts, speed, [*notes, *more],
+        filled[1], counted.forward * parts, counted.backward * parts, speed, [*notes, *more],
     )  # fmt: skip
 
 

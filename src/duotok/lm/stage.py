@@ -159,7 +159,7 @@ class LMStage(Stage):
         ids = [f"{self.songs[piece.song].id} {piece.start}" for piece in chosen]
         return {"inputs": inputs, "targets": targets, "mask": mask, "ids": ids}
 
-    def filled(self, batch: Batch) -> tuple[float, float]:
+    def lengths_of(self, batch: Batch) -> tuple[float, float]:
         """The steps that are not padding, as if each were a frame of its codec (protocols may write a moment in more than one)."""
         ends = torch.tensor([column.size + 2 for column in self.lm.codec.columns])
         real = (batch["inputs"] != ends).any(-1)

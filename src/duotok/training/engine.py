@@ -301,7 +301,7 @@ class Run:
         if problem:
             values = {name: float(value) for name, value in losses.items()}
             raise stop(self.run, step, problem, lr, values, self._norms(), parts)
-        return asked > 0
+        return bool(asked > 0)
 
     def _leave(self, done: int) -> None:
         """Write a checkpoint and nothing else, since there may be seconds left. Raises DuoTokError."""

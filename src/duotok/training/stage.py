@@ -143,7 +143,7 @@ class Stage(ABC):
     def start(self) -> None:  # noqa: B027 - optional hook
         """Called before the first step of a run, not when a run goes on; does the same on every process."""
 
-    def filled(self, batch: Batch) -> tuple[float, float] | None:
+    def lengths_of(self, batch: Batch) -> tuple[float, float] | None:
         """Token frames (40 ms) in a batch and its share of padding; None where its `lengths` or its sound tell them."""
         return None
 

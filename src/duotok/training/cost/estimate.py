@@ -244,15 +244,15 @@ def estimate(
     few = range(min(config.batch_size, 8))
     measured = real or outline
     drawn = measured.batch(0, few)
-    filled = measured.filled(drawn) or (frames_of(drawn), padding_of(measured, drawn))
-    frames = filled[0] * config.batch_size / len(few)
+    lengths = measured.lengths_of(drawn) or (frames_of(drawn), padding_of(measured, drawn))
+    frames = lengths[0] * config.batch_size / len(few)
     notes = [] if real is not None else ["batches are noise of full length; true ones can be shorter"]
     if processes > 1:
         notes.append(f"the time is that of one of {processes} processes, without what they send each other")
     speed, more = _speed(name, config, real, counted, memory, each, seconds)
     return Cost(
         outline.name, config.steps, processes, parameters_by_part(outline), memory, config.batch_size, frames,
-        filled[1], counted.forward * parts, counted.backward * parts, speed, [*notes, *more],
+        lengths[1], counted.forward * parts, counted.backward * parts, speed, [*notes, *more],
     )  # fmt: skip
 
 

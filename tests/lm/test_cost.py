@@ -38,7 +38,7 @@ def test_counting_without_data_equals_counting_with_them(config: LMStageConfig, 
 def test_padding_is_not_counted_as_music(config: LMStageConfig) -> None:
     stage = LMStage(config)
     picked = stage.pick(0, range(4))
-    frames, padding = stage.filled(stage.batch(0, range(4)))
+    frames, padding = stage.lengths_of(stage.batch(0, range(4)))
     lengths = [piece.stop - piece.start for piece in picked]
     assert frames == sum(lengths) and len({*lengths}) > 1
     assert padding == pytest.approx(1 - (sum(lengths) + 4) / (4 * (max(lengths) + 1)))

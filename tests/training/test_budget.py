@@ -178,9 +178,10 @@ def test_two_groups_are_two_optimizers(tmp_path: Path) -> None:
     stage = Looked(steps=2, clip=1e9)
     train(stage, tmp_path)
     assert seen[0]["second"] == pytest.approx(1e-3, rel=1e-3) and seen[0]["net"] > 0.1
+    from duotok.training.leaving import Leaving
     from duotok.training.processes import join
 
-    groups = Run(Line(steps=2), tmp_path, join(stage.config), None).plain.param_groups
+    groups = Run(Line(steps=2), tmp_path, join(stage.config), None, Leaving()).plain.param_groups
     assert [group["betas"] for group in groups] == [(0.9, 0.98), (0.5, 0.6)]
 
 

@@ -17,9 +17,10 @@ from duotok.cli.main import app
 from duotok.errors import ConfigError, MetricError
 from duotok.evaluation.results import read_cells
 from duotok.evaluation.systems import CodecSystem, SystemConfig, open_system
-from duotok.suite import predictability, units
+from duotok.suite import experiments, predictability, units
 from duotok.suite import run as suite
 from duotok.suite.config import load_suite
+from duotok.suite.songs import SongsConfig, SongSet
 
 SUITE: dict[str, Any] = {
     "songs": {"folder": "songs", "seconds": 1.0, "separator": "none"},
@@ -136,6 +137,17 @@ def test_what_the_songs_do_not_have_is_a_gap_with_its_remedy(written: Path, tmp_
         wrong.exit_code == 1
         and "it has reconstruction, stability, usage, tagging, matched-decoder, leakage" in wrong.stderr
     )
+
+
+def test_tagging_takes_the_songs_of_the_suite_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "song-00000001").mkdir()
+    (tmp_path / "song-00000001" / "song.json").write_text("{}")
+    opened: list[Any] = []
+    monkeypatch.setattr(experiments.tagging, "plan", lambda settings, systems, store: opened.append(settings))
+    songs = SongSet(SongsConfig(folder=str(tmp_path), limit=3), ())
+    experiments.ask("tagging", {}).open([], tmp_path, songs)
+    experiments.ask("tagging", {"data": "pseudo=there", "limit": 5}).open([], tmp_path, songs)
+    assert [(one.data, one.limit) for one in opened] == [(f"songs={tmp_path}", 3), ("pseudo=there", 5)]
 
 
 def test_language_models_join_the_store(tmp_path: Path) -> None:

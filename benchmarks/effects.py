@@ -5,8 +5,8 @@
     python -m benchmarks.effects curves RESULTS -o curves.png
 
 `tokens`: RUNS holds a run of stage 3. Its codes are computed from the log-mel that WORK keeps beside its shards, which is derived once for
-all tokenizers, in plain windows as the stage was trained on them; `duotok pack` decodes and analyses the sound again for each, at
-ten times the cost. TOKENS.json beside it has the error of the mel that the tokens give for the songs of the test split (Table 9),
+all tokenizers, in plain windows as the stage was trained on them; `duotok pack` decodes and analyses the sound again for each.
+TOKENS.json beside it has the error of the mel that the tokens give for the songs of the test split (Table 9),
 song by song, and how many of the codes are used.
 `table`: Table 9 beside Table 10, as Markdown, of RESULTS of `duotok eval lm` and the JSON files in the folder TOKENS.
 `curves`: cnBPT of validation songs against the tokens that the language models have seen, so far: do the ranks still change?
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from torch import Tensor
 from duotok.clock import FRAME_RATE, MEL_PER_FRAME, SAMPLE_RATE
 from duotok.codec.contract import Stream
 from duotok.comparison.figures import COLOURS, plain
+from duotok.errors import DuoTokError
 from duotok.evaluation.intervals import Resampling, draws, intervals
 from duotok.files import sha256, write_bytes
 from duotok.lm.corpus import write_tokens
@@ -225,15 +227,19 @@ def main() -> None:
     lines.add_argument("results", type=Path, help="folder of `duotok eval lm`")
     lines.add_argument("-o", "--output", type=Path, required=True, help="PNG")
     options = parser.parse_args()
-    if options.kind == "curves":
-        curves(options.results, options.output)
-        return
-    if options.kind == "table":
-        print(table(options.results, options.tokens))
-        return
-    torch.set_num_threads(options.threads)
-    summary = pack(options.runs, options.data, options.output, options.window, options.workers)
-    print(json.dumps({key: value for key, value in summary.items() if key != "mel error"}))
+    try:
+        if options.kind == "curves":
+            curves(options.results, options.output)
+        elif options.kind == "table":
+            print(table(options.results, options.tokens))
+        else:
+            torch.set_num_threads(options.threads)
+            summary = pack(options.runs, options.data, options.output, options.window, options.workers)
+            print(json.dumps({key: value for key, value in summary.items() if key != "mel error"}))
+    except DuoTokError as error:
+        sys.exit(f"error: {error}")
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"error: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

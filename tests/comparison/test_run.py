@@ -162,6 +162,16 @@ def test_trainings_of_one_tokenizer(tmp_path: Path) -> None:
     assert "Trained once for each seed: fine." in as_markdown(result)
 
 
+def test_every_training_has_the_same_songs(tmp_path: Path) -> None:
+    """Also where the files have the same name, in folders of their own."""
+    again = replace(FINE, hash="ef" * 32)
+    path = setup(tmp_path, tokenizers={"fine": ["fine.parquet", "b/coarse.parquet"], "coarse": "coarse.parquet"})
+    (tmp_path / "b").mkdir()
+    write_tokens(tmp_path / "b" / "coarse.parquet", again, make_songs(again)[:-1])
+    with pytest.raises(MetricError, match=r"\(fine, training 2\) lacks song 'song8'"):
+        Comparison(path, tmp_path / "o")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

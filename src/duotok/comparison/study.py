@@ -88,9 +88,9 @@ class Comparison:
         self.corpora = {name: corpora[0] for name, corpora in self.trained.items()}
         self.rows = check_same(
             {
-                name if one == corpora[0] else one.path.stem: one
+                f"{name}, training {number + 1}" if number else name: corpus
                 for name, corpora in self.trained.items()
-                for one in corpora
+                for number, corpus in enumerate(corpora)
             }
         )
         self._check_trainings()

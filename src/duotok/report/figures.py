@@ -117,10 +117,12 @@ def _amounts(costs: Figures, kind: str) -> list[tuple[float, Interval]]:
 
 
 def _ends(lines: list[Curve], unit: str) -> str:
-    """Curves in words: where each begins and ends."""
+    """Curves in words: where each begins and ends, which may be one point."""
     return "; ".join(
-        f"{line.name}: {line.points[0][1].value:.3g} {unit} at {line.points[0][0]:g}, {line.points[-1][1].value:.3g} at "
-        f"{line.points[-1][0]:g}"
+        f"{line.name}: "
+        + ", ".join(
+            f"{value.value:.3g} {unit} at {place:g}" for place, value in dict([line.points[0], line.points[-1]]).items()
+        )
         for line in lines
     )
 

@@ -57,12 +57,11 @@ def finished(
 
 
 def _make(
-    seed: int, folder: Path, seconds: float, options: dict[str, object], saving: dict[str, object]
+    seed: int, folder: Path, seconds: float, mono: bool, options: dict[str, object], saving: dict[str, object]
 ) -> GeneratedSong:
     from duotok.songs.generator import generate
 
     start = perf_counter()
-    mono = options.pop("mono")
     song = generate(seed, seconds, **options)  # type: ignore[arg-type]
     if mono:
         song = song.mono()
@@ -96,9 +95,7 @@ def generate_many(
         raise ConfigError(f"track {unknown[0]!r} is unknown: choose from {', '.join(SONG_TRACKS)}")
     folder = Path(folder)
     changes = unusual(vocals=vocals, soundfont=soundfont, doubled=doubled, mono=mono)
-    options: dict[str, object] = {
-        "rate": rate, "vocals": vocals, "soundfont": soundfont, "doubled": doubled, "mono": mono
-    }  # fmt: skip
+    options: dict[str, object] = {"rate": rate, "vocals": vocals, "soundfont": soundfont, "doubled": doubled}
     saving: dict[str, object] = {"format": format, "tracks": tracks}
     results: list[GeneratedSong] = []
 
@@ -116,9 +113,11 @@ def generate_many(
             sweep(song_folder(folder, seed))
     if workers <= 1 or len(todo) <= 1:
         for seed in todo:
-            done(_make(seed, folder, seconds, dict(options), saving))
+            done(_make(seed, folder, seconds, mono, options, saving))
         return results
     with pool(min(workers, len(todo)), imports=("duotok.songs.generator",)) as processes:
-        for _, future in processes.as_they_end(_make, ((seed, folder, seconds, options, saving) for seed in todo)):
+        for _, future in processes.as_they_end(
+            _make, ((seed, folder, seconds, mono, options, saving) for seed in todo)
+        ):
             done(result_of(future))
     return results

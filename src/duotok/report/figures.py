@@ -117,14 +117,13 @@ def _amounts(costs: Figures, kind: str) -> list[tuple[float, Interval]]:
 
 
 def _ends(lines: list[Curve], unit: str) -> str:
-    """Curves in words: where each begins and ends, which may be one point."""
-    return "; ".join(
-        f"{line.name}: "
-        + ", ".join(
-            f"{value.value:.3g} {unit} at {place:g}" for place, value in dict([line.points[0], line.points[-1]]).items()
-        )
-        for line in lines
-    )
+    """Curves in words: where each begins and, of more than one point, ends."""
+    told = []
+    for line in lines:
+        (first, begin), (last, end) = line.points[0], line.points[-1]
+        more = f", {end.value:.3g} at {last:g}" if len(line.points) > 1 else ""
+        told.append(f"{line.name}: {begin.value:.3g} {unit} at {first:g}{more}")
+    return "; ".join(told)
 
 
 def figure_4(sources: Sources) -> Picture:

@@ -17,7 +17,7 @@ from duotok.codec.bundle import is_bundle
 PAGE = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
 RATE = 24_000
 SECONDS = 11
-SONGS = 8
+SONGS = 5
 
 
 def make_songs(folder: Path) -> None:

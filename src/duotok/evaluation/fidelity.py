@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from duotok.audio.features import POWER_FLOOR, mel_filters
+from duotok.audio.features import POWER_FLOOR, mel_filters, squared_magnitude
 from duotok.audio.io import resample
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import ANALYSIS_RATE
@@ -27,8 +27,7 @@ def _scale(n_fft: int, rate: int) -> tuple[Tensor, Tensor]:
 def _log_mel(audio: Tensor, n_fft: int, rate: int) -> Tensor:
     window, filters = _scale(n_fft, rate)
     spectrum = torch.stft(audio, n_fft, n_fft // 4, window=window, center=True, pad_mode="reflect", return_complex=True)
-    power = torch.view_as_real(spectrum).square().sum(-1)
-    return (power.transpose(-1, -2) @ filters).clamp_min(POWER_FLOOR).log()
+    return (squared_magnitude(spectrum).transpose(-1, -2) @ filters).clamp_min(POWER_FLOOR).log()
 
 
 def to_distance_rate(audio: Tensor, rate: int, at: int = ANALYSIS_RATE) -> Tensor:

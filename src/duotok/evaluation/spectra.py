@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from duotok.audio.features import squared_magnitude
 from duotok.clock import ANALYSIS_RATE
 from duotok.evaluation.fidelity import level_of, to_distance_rate
 
@@ -37,4 +38,4 @@ def stft_distance(estimate: Tensor, target: Tensor, rate: int, lufs: float | Non
 def _magnitude(audio: Tensor, n_fft: int, hop: int, length: int) -> Tensor:
     window = torch.hann_window(length)
     spectrum = torch.stft(audio, n_fft, hop, length, window, return_complex=True)
-    return torch.view_as_real(spectrum).square().sum(-1).clamp_min(FLOOR).sqrt()
+    return squared_magnitude(spectrum).clamp_min(FLOOR).sqrt()

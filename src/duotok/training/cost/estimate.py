@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 import time
@@ -160,6 +161,7 @@ class Trial(Run):
         return self.clock()
 
 
+@functools.cache  # of one process, for a second and a third estimate
 def matmul_rate(
     device: torch.device, dtype: torch.dtype, seconds: float = 0.5, clock: Clock = time.perf_counter
 ) -> float:

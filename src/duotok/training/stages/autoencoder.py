@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from duotok.audio.features import POWER_FLOOR, mel_filters
+from duotok.audio.features import POWER_FLOOR, mel_filters, squared_magnitude
 from duotok.audio.io import write
 from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.distributed import total, world
@@ -84,7 +84,7 @@ class MultiScaleMel(nn.Module):
     def power(self, audio: Tensor, n_fft: int) -> Tensor:
         window = getattr(self, f"window_{n_fft}")
         spectrum = torch.stft(audio, n_fft, n_fft // 4, window=window, center=True, return_complex=True)
-        return torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2)
+        return squared_magnitude(spectrum).transpose(1, 2)
 
     def forward(self, estimate: Tensor, target: Tensor, scales: list[int]) -> tuple[Tensor, Tensor]:
         distances, convergence = [], estimate.new_zeros(())

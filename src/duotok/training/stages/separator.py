@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from duotok.audio.features import squared_magnitude
 from duotok.audio.io import write
 from duotok.clock import SAMPLE_RATE
 from duotok.distributed import mean_divisor
@@ -58,7 +59,7 @@ class SpectralError(nn.Module):
         flat = error.flatten(0, 1)
         spectrum = torch.stft(flat, n_fft, n_fft // 2, window=window, center=True, return_complex=True)
         # A root with a floor, because the gradient of a complex magnitude is not finite at zero.
-        size = (torch.view_as_real(spectrum).square().sum(-1) + 1e-10).sqrt()
+        size = (squared_magnitude(spectrum) + 1e-10).sqrt()
         return (size.mean(-1) * weight).mean(-1).view(error.shape[:2]).mean(1)
 
 

@@ -2,20 +2,25 @@
 
     python -m benchmarks.controls notes -o notes.parquet -n 600          # the tie between the tracks is there, and large
     python -m benchmarks.controls jitter TOKENS.parquet -o jittered.parquet   # harder to predict, by construction
+    python -m benchmarks.controls sung TOKENS.parquet --songs SONGS -o sung.parquet     # the melody itself in place of the vocals' tokens
 
 `notes` composes the songs of `duotok songs` without any sound. Their vocals are the note that is sung in each frame (0: none,
 else its pitch in the key of C), their accompaniment is the chord under it, in the same key. A model that listens must pay for
 another song's notes; one that does not says nothing about tokenizers when it pays nothing for their vocals either.
-`jitter` replaces a share of the codes of every stream by random ones.
+`jitter` replaces a share of the codes of every stream by random ones. `sung` takes tokens of generated songs and puts the note
+that is sung in each frame (as a pitch, in no key) in the place of their vocals: what a model of the accompaniment would learn from
+vocals' tokens that hold pitch and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +101,17 @@ def jittered(song: TokenizedSong, codec: CodecIdentity, share: float, seed: int)
     return replace(song, tokens=tokens)
 
 
+def sung(song: TokenizedSong, songs: Path) -> TokenizedSong:
+    """The song with the pitches of its notes as vocals. Raises FileNotFoundError when `songs` does not hold it."""
+    notes = json.loads((songs / PurePosixPath(song.recording or song.id).name / "song.json").read_text())["notes"]
+    pitches = np.zeros((1, song.frames), np.int32)
+    for note in notes:
+        low = min(max(round(note["pitch"]) - LOWEST, 0), PITCHES - 1)
+        start, end = (max(0, round(note[edge] * FRAME_RATE) - song.start_frame) for edge in ("start", "end"))
+        pitches[0, start:end] = 1 + low
+    return replace(song, tokens={**song.tokens, "vocals": pitches})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -108,7 +124,10 @@ def main() -> None:
     jitter.add_argument("tokens", type=Path)
     jitter.add_argument("--share", type=float, default=0.2)
     jitter.add_argument("--seed", type=int, default=0)
-    for one in (notes, jitter):
+    melody = kinds.add_parser("sung", help="tokens with the melody itself in place of the vocals' tokens")
+    melody.add_argument("tokens", type=Path)
+    melody.add_argument("--songs", type=Path, required=True, help="folder of `duotok songs`")
+    for one in (notes, jitter, melody):
         one.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     if options.kind == "notes":
@@ -119,23 +138,21 @@ def main() -> None:
         )
     else:
         corpus = TokenCorpus(options.tokens)
-        codec = replace(
-            corpus.identity,
-            name=f"{corpus.identity.name}, {options.share:.0%} jittered",
-            hash=f"{options.share}:{options.seed}:{corpus.identity.hash}",
-        )
-        parts = (
-            jittered(song, corpus.identity, options.share, options.seed)
-            for split in corpus.counts
-            for song in corpus.songs(split)
-        )
-        count = write_tokens(
-            options.output,
-            codec,
-            parts,
-            source=f"{options.tokens}, {options.share:.0%} jittered",
-            vectors=corpus.vectors,
-        )
+        codec, vectors = corpus.identity, corpus.vectors
+        if options.kind == "jitter":
+            change = f"{options.share:.0%} jittered"
+            codec = replace(codec, hash=f"{options.share}:{options.seed}:{codec.hash}")
+            changed: Callable[[TokenizedSong], TokenizedSong] = partial(
+                jittered, codec=codec, share=options.share, seed=options.seed
+            )
+        else:
+            change = "vocals as notes"
+            streams = tuple(STREAMS[0] if stream.name == "vocals" else stream for stream in codec.streams)
+            codec, vectors = replace(codec, hash=f"sung:{codec.hash}", streams=streams), None
+            changed = partial(sung, songs=options.songs)
+        codec = replace(codec, name=f"{codec.name}, {change}")
+        parts = (changed(song) for split in corpus.counts for song in corpus.songs(split))
+        count = write_tokens(options.output, codec, parts, source=f"{options.tokens}, {change}", vectors=vectors)
     print(f"{options.output}: {count} songs")
 
 

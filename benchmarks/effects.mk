@@ -9,6 +9,8 @@
 OUT     ?= runs/effects
 BIN     ?= .venv/bin
 SONGS   ?= 1800
+FIRST   ?= 500000
+DOUBLED ?= 0.4
 STAGE1  ?= 600
 STAGE2  ?= 600
 STAGE3  ?= 500
@@ -54,8 +56,8 @@ tokenizers: $(foreach arm,$(ARMS),$(SEEDS:%=$(OUT)/$(arm)-%/.stage3))
 
 $(OUT)/.songs:
 	mkdir -p $(OUT)
-	$(DUOTOK) songs -n $(SONGS) --seed 500000 --seconds 60 --rate 24000 --format flac16 --mono --tracks vocals,accompaniment \
-	  --doubled 0.4 -o $(OUT)/songs --workers 2
+	$(DUOTOK) songs -n $(SONGS) --seed $(FIRST) --seconds 60 --rate 24000 --format flac16 --mono --tracks vocals,accompaniment \
+	  --doubled $(DOUBLED) -o $(OUT)/songs --workers 2
 	$(BIN)/python -m benchmarks.tie $(OUT)/songs > $(OUT)/tie.txt
 	touch $@
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.controls import NOTES, QUALITIES, composed, jittered, split_of
+from benchmarks.controls import LOWEST, NOTES, QUALITIES, STREAMS, composed, jittered, split_of, sung
 from tests.lm.small import MIXED, song
 
 from duotok.lm.song import TokenizedSong, check_song
@@ -41,6 +43,21 @@ def test_a_share_of_the_codes_is_jittered() -> None:
     assert all(np.array_equal(after.tokens[name], again.tokens[name]) for name in after.tokens)
     other = jittered(replace(before, id="b"), MIXED, 0.2, seed=0)
     assert any(not np.array_equal(after.tokens[name], other.tokens[name]) for name in after.tokens)
+
+
+def test_the_melody_takes_the_place_of_the_vocals(tmp_path: Path) -> None:
+    notes = [{"start": 1.0, "end": 2.0, "pitch": 60.2}, {"start": 3.0, "end": 99.0, "pitch": 200.0}]
+    (tmp_path / "song-7").mkdir()
+    (tmp_path / "song-7" / "song.json").write_text(json.dumps({"notes": notes}))
+    codes = {stream.name: np.full((1, 100), 5, np.int32) for stream in STREAMS}
+    whole = sung(TokenizedSong("songs/song-7", "test", codes), tmp_path)
+    check_song(NOTES, whole, "sung")
+    assert np.array_equal(whole.tokens["accompaniment"], codes["accompaniment"])
+    expected = np.zeros(100, np.int32)
+    expected[25:50], expected[75:] = 1 + 60 - LOWEST, STREAMS[0].codebook_sizes[0] - 1  # the highest there is
+    assert np.array_equal(whole.tokens["vocals"][0], expected)
+    stretch = sung(TokenizedSong("songs/song-7@40", "test", codes, "", "songs/song-7", 40), tmp_path)
+    assert np.array_equal(stretch.tokens["vocals"][0][:60], expected[40:])
 
 
 def test_splits_are_of_the_song_and_of_the_stated_sizes() -> None:

@@ -35,6 +35,8 @@ dev: $(BIN)/.dev     ## the same plus tests, lint and the song generator
 demo: $(BIN)/.core   ## encode, decode and report on the bundled song, or on SONG=path
 	$(BIN)/duotok demo -o "$$OUT" $${SONG:+-- "$$SONG"}
 
+# Also where Python is told to keep no compiled files: the suite's many processes would each compile everything again.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(BIN)/.dev    ## the test suite, in TESTERS= processes
 	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 

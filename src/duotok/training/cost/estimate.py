@@ -161,7 +161,6 @@ class Trial(Run):
         return self.clock()
 
 
-@functools.cache  # of one process, for a second and a third estimate
 def matmul_rate(
     device: torch.device, dtype: torch.dtype, seconds: float = 0.5, clock: Clock = time.perf_counter
 ) -> float:
@@ -179,6 +178,12 @@ def matmul_rate(
             torch.cuda.synchronize(device)
         rates.append(2.0 * n**3 / (clock() - start))
     return statistics.median(rates[1:])
+
+
+@functools.cache
+def _rate_here(device: torch.device, dtype: torch.dtype) -> float:
+    """`matmul_rate`, measured once in a process: an estimate needs no better."""
+    return matmul_rate(device, dtype)
 
 
 def free_memory(device: torch.device) -> int:
@@ -273,7 +278,7 @@ def _speed(
     if local.threads:
         torch.set_num_threads(local.threads)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(local.precision, torch.float32)
-    rate = EXPECTED * matmul_rate(device, dtype)
+    rate = EXPECTED * _rate_here(device, dtype)
     fixed = sum(memory.values()) - memory["activations"]
     item = counted.activations / each * (1 if local.precision == config.precision else 2)
     items = min(each, int((SHARE_OF_MEMORY * free_memory(device) - fixed) / max(1.0, item)))

@@ -264,6 +264,29 @@ def test_each_codebook_starts_from_its_own_track(store: ShardStore, runs: Path) 
     assert float(spreads[1] / spreads[0]) == pytest.approx(2.0, rel=1e-3) and len(mine)
 
 
+def test_codes_start_at_frames_at_means_of_them_or_in_a_cloud(store: ShardStore, runs: Path) -> None:
+    """What `fit_basis` says: codes that are features, codes nearest to all features, codes that lie anywhere between them."""
+    apart, error = {}, {}
+    for basis in ("features", "means", "random"):
+        stage = Stage3(stage3_config(fit_batches=6, fit_scale=1.0, fit_basis=basis), store, runs / "stage2")
+        stage.start()
+        branch = stage.tokenizer.branch("vocals")
+        rows = []
+        with torch.no_grad():
+            for draw in range(6):
+                batch = stage.drawn(-1 - draw)
+                hidden = stage.tokenizer.lower(batch["mel"], batch["lengths"])
+                voices = zip(hidden, batch["lengths"].tolist(), batch["track"].tolist(), strict=True)
+                rows += [branch.projection_in(item[:length]) for item, length, track in voices if track == 0]
+            features = torch.cat(rows)
+            distances = torch.cdist(branch.quantizer.table(), features)
+        spread = float((features - features.mean(0)).norm(dim=1).mean())
+        apart[basis] = float(distances.amin(1).mean()) / spread
+        error[basis] = float(distances.amin(0).square().mean()) / spread**2
+    assert apart["features"] < 0.01 < apart["random"]
+    assert error["means"] < min(error["features"], error["random"])
+
+
 @pytest.mark.parametrize(
     "change",
     [

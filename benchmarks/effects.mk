@@ -42,7 +42,7 @@ stage3.without-mss       := --set model.mask_head=false
 stage3.without-freezing  := --set freeze=false
 stage3.shared-codebook   := --set model.shared_codebook=true
 
-.PHONY: all songs tokenizers tokens
+.PHONY: all data tokenizers tokens
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: tokens
@@ -52,6 +52,7 @@ all: tokens
 	$(BIN)/python -m benchmarks.effects curves $(OUT)/results -o $(OUT)/curves.png
 
 tokens: $(foreach arm,$(ARMS),$(SEEDS:%=$(TOKENS)/$(arm)-%.parquet)) $(TOKENS)/jittered-0.parquet
+data: $(OUT)/.data
 tokenizers: $(foreach arm,$(ARMS),$(SEEDS:%=$(OUT)/$(arm)-%/.stage3))
 
 $(OUT)/.songs:

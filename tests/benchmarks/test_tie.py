@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
-from benchmarks.tie import beats, entropy, pitch_class, sung, tie
+from benchmarks.tie import beats, entropy, of_tokens, pitch_class, sung, tie
+from tests.lm.small import CODEC
+
+from duotok.lm.corpus import TokenCorpus, write_tokens
+from duotok.lm.song import TokenizedSong
 
 
 def test_a_tie_that_is_known_is_found() -> None:
@@ -33,3 +39,20 @@ def test_chords_and_notes_are_degrees_of_the_key_beat_by_beat() -> None:
     assert table == [("0m", 0), ("0m", 3), ("87", 8), ("87", None)]
     assert sung(table, table) == [("0m", 0), ("0m", 3), ("87", 8)]
     assert [pitch_class(name)[0] for name in ("C", "F#m", "Bb", "Ebmaj7")] == [0, 6, 10, 3]
+
+
+def test_codes_are_tied_in_the_frame_and_not_later_or_elsewhere(tmp_path: Path) -> None:
+    """The accompaniment is the vocals' code and one bit; where nobody sings nothing counts."""
+    rng = np.random.default_rng(0)
+    songs = []
+    for n in range(3):
+        vocals = rng.integers(0, 5, (1, 4000), dtype=np.int32)
+        band = 2 * vocals + rng.integers(0, 2, (1, 4000), dtype=np.int32)
+        songs.append(TokenizedSong(f"s{n}", "train", {"vocals": vocals, "accompaniment": band}))
+    write_tokens(tmp_path / "t.parquet", CODEC, songs)
+    found = of_tokens(TokenCorpus(tmp_path / "t.parquet"))
+    assert all(note > 0 for pairs in found.values() for _, note in pairs)
+    (here, later, other) = (tie(pairs) for pairs in found.values())
+    assert here == (pytest.approx(3, abs=0.01), pytest.approx(1, abs=0.01))
+    for alone, given in (later, other):
+        assert alone == pytest.approx(math.log2(10), abs=0.01) and given == pytest.approx(alone, abs=0.02)

@@ -102,6 +102,11 @@ def test_stage3_leaves_the_encoder_and_the_basis_alone(store: ShardStore, runs: 
     lower = (digest(tokenizer.downsampling), digest(tokenizer.lower_blocks))
     basis = {t: tokenizer.branch(t).quantizer.basis.clone() for t in ("vocals", "accompaniment")}
     upper = digest(tokenizer.upper_blocks)
+    updated = {id(p) for group in stage.parameter_groups() for p in group["params"]}
+    frozen = [*tokenizer.downsampling.parameters(), *tokenizer.lower_blocks.parameters()]
+    assert updated and not updated & {id(p) for p in frozen}, "no optimizer state for what is frozen, no decay of it"
+    tokenizer.train()
+    assert not tokenizer.lower_blocks.training and tokenizer.upper_blocks.training
     train(stage, tmp_path)
     assert (digest(tokenizer.downsampling), digest(tokenizer.lower_blocks)) == lower
     assert digest(tokenizer.upper_blocks) != upper

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from duotok.clock import FRAME_RATE, SAMPLE_RATE
 from duotok.codec.contract import Stream
+from duotok.errors import DuoTokError
 from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity
@@ -101,15 +103,57 @@ def jittered(song: TokenizedSong, codec: CodecIdentity, share: float, seed: int)
     return replace(song, tokens=tokens)
 
 
-def sung(song: TokenizedSong, songs: Path) -> TokenizedSong:
-    """The song with the pitches of its notes as vocals. Raises FileNotFoundError when `songs` does not hold it."""
-    notes = json.loads((songs / PurePosixPath(song.recording or song.id).name / "song.json").read_text())["notes"]
-    pitches = np.zeros((1, song.frames), np.int32)
+def pitches(song: TokenizedSong, songs: Path) -> NDArray[np.int32]:
+    """What is sung in each frame of a generated song, in codes of `STREAMS[0]` but in no key: int32 `[1, frames]`.
+
+    Raises DuoTokError when the folder `songs` does not hold it.
+    """
+    path = songs / PurePosixPath(song.recording or song.id).name / "song.json"
+    try:
+        notes = json.loads(path.read_text("utf-8"))["notes"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DuoTokError(
+            f"{path}: no song of `duotok songs` ({type(error).__name__}); name the folder that the tokens' songs lie in"
+        ) from None
+    found = np.zeros((1, song.frames), np.int32)
     for note in notes:
         low = min(max(round(note["pitch"]) - LOWEST, 0), PITCHES - 1)
         start, end = (max(0, round(note[edge] * FRAME_RATE) - song.start_frame) for edge in ("start", "end"))
-        pitches[0, start:end] = 1 + low
-    return replace(song, tokens={**song.tokens, "vocals": pitches})
+        found[0, start:end] = 1 + low
+    return found
+
+
+def sung(song: TokenizedSong, songs: Path) -> TokenizedSong:
+    """The song with its `pitches` as vocals."""
+    return replace(song, tokens={**song.tokens, "vocals": pitches(song, songs)})
+
+
+def compose_songs(options: argparse.Namespace) -> int:
+    """The command `notes`; how many songs there are."""
+    seeds = range(options.seed, options.seed + options.count)
+    made = songs(seeds, options.seconds, options.workers)
+    source = f"benchmarks.controls notes, seeds {seeds.start} to {seeds.stop - 1}"
+    return write_tokens(options.output, NOTES, made, source=source)
+
+
+def change_tokens(options: argparse.Namespace) -> int:
+    """The commands `jitter` and `sung`; how many songs there are."""
+    corpus = TokenCorpus(options.tokens)
+    codec, vectors = corpus.identity, corpus.vectors
+    if options.kind == "jitter":
+        change = f"{options.share:.0%} jittered"
+        codec = replace(codec, hash=f"{options.share}:{options.seed}:{codec.hash}")
+        changed: Callable[[TokenizedSong], TokenizedSong] = partial(
+            jittered, codec=codec, share=options.share, seed=options.seed
+        )
+    else:
+        change = "vocals as notes"
+        streams = tuple(STREAMS[0] if stream.name == "vocals" else stream for stream in codec.streams)
+        codec, vectors = replace(codec, hash=f"sung:{codec.hash}", streams=streams), None  # pitches have no vectors
+        changed = partial(sung, songs=options.songs)
+    codec = replace(codec, name=f"{codec.name}, {change}")
+    parts = (changed(song) for split in corpus.counts for song in corpus.songs(split))
+    return write_tokens(options.output, codec, parts, source=f"{options.tokens}, {change}", vectors=vectors)
 
 
 def main() -> None:
@@ -130,29 +174,10 @@ def main() -> None:
     for one in (notes, jitter, melody):
         one.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    if options.kind == "notes":
-        seeds = range(options.seed, options.seed + options.count)
-        made = songs(seeds, options.seconds, options.workers)
-        count = write_tokens(
-            options.output, NOTES, made, source=f"benchmarks.controls notes, seeds {seeds.start} to {seeds.stop - 1}"
-        )
-    else:
-        corpus = TokenCorpus(options.tokens)
-        codec, vectors = corpus.identity, corpus.vectors
-        if options.kind == "jitter":
-            change = f"{options.share:.0%} jittered"
-            codec = replace(codec, hash=f"{options.share}:{options.seed}:{codec.hash}")
-            changed: Callable[[TokenizedSong], TokenizedSong] = partial(
-                jittered, codec=codec, share=options.share, seed=options.seed
-            )
-        else:
-            change = "vocals as notes"
-            streams = tuple(STREAMS[0] if stream.name == "vocals" else stream for stream in codec.streams)
-            codec, vectors = replace(codec, hash=f"sung:{codec.hash}", streams=streams), None
-            changed = partial(sung, songs=options.songs)
-        codec = replace(codec, name=f"{codec.name}, {change}")
-        parts = (changed(song) for split in corpus.counts for song in corpus.songs(split))
-        count = write_tokens(options.output, codec, parts, source=f"{options.tokens}, {change}", vectors=vectors)
+    try:
+        count = compose_songs(options) if options.kind == "notes" else change_tokens(options)
+    except DuoTokError as error:
+        sys.exit(f"error: {error}")
     print(f"{options.output}: {count} songs")
 
 

@@ -1,13 +1,14 @@
 """How much the notes of a voice tell of the chords under them, in generated songs: the tie that a language model could find.
 
     python -m benchmarks.tie SONGS
-    python -m benchmarks.tie TOKENS.parquet      # of `benchmarks.controls sung`: does a pitch tell the accompaniment's code?
+    python -m benchmarks.tie SONGS --tokens TOKENS.parquet     # and how much of it the tokens of these songs hold
 
 SONGS is a folder of `duotok songs`. For each beat with singing: the chord as a degree of the key (root and quality), and the
 note that sounds longest in it as a degree of the key. Entropies are of the counts with the correction of Miller and Madow.
 The control pairs each song's notes with the chords of the next song: what it shows is not a tie.
-Of tokens: the same of the accompaniment's code in each frame with singing, and its vocals' code. The second control pairs
-codes with those four seconds later in the same song: what both share as sounds of one song is no tie of moments.
+With --tokens: how much the pitch that is sung tells of each track's code in the same frame. Controls: the codes of the next
+song, and those four seconds later in the same song, because what both share as sounds of one song is no tie of moments. The
+vocals' own code is the positive control: it holds pitch if the tokenizer holds any.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.controls import pitches
+from duotok.errors import DuoTokError
 from duotok.lm.corpus import TokenCorpus
 
 NAMES = {name: n for n, name in enumerate(("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"))}
@@ -69,53 +73,62 @@ def tie(pairs: Sequence[tuple[str, int]]) -> tuple[float, float]:
     return entropy(Counter(chord for chord, _ in pairs).values()), given
 
 
-def sung(chords: Sequence[tuple[str, int | None]], notes: Sequence[tuple[str, int | None]]) -> list[tuple[str, int]]:
+def sung_beats(
+    chords: Sequence[tuple[str, int | None]], notes: Sequence[tuple[str, int | None]]
+) -> list[tuple[str, int]]:
     """Chords of one song and notes of one, perhaps another, beat by beat, where somebody sings."""
     return [(chord, note) for (chord, _), (_, note) in zip(chords, notes, strict=False) if note is not None]
 
 
-def say(name: str, pairs: Sequence[tuple[str, int]], what: str, given_what: str) -> None:
+def said(name: str, pairs: Sequence[tuple[str, int]]) -> str:
+    """A line about pairs of something and a note."""
     alone, given = tie(pairs)
-    less = 100 * (1 - given / alone)
-    print(f"{name}: a {what} has {alone:.3f} bits, given the {given_what} {given:.3f} bits: {less:.1f} % less")
+    return f"{name}: {alone:.3f} bits, given the note {given:.3f} bits: {100 * (1 - given / alone):.1f} % less"
 
 
-def of_tokens(corpus: TokenCorpus, shift: int = 100) -> dict[str, list[tuple[str, int]]]:
-    """Pairs (the accompaniment's code, the vocals' code in the same frame) where the vocals' is not 0, and those of both controls."""
-    songs = [song.tokens for split in corpus.counts for song in corpus.songs(split)]
-    ways: dict[str, list[tuple[str, int]]] = {
-        "codes of the frame": [],
-        "control: 4 s later": [],
-        "control: another song": [],
-    }
-    for n, tokens in enumerate(songs):
-        vocals = tokens["vocals"][0].tolist()
-        band, other = (song["accompaniment"][0].tolist() for song in (tokens, songs[(n + 1) % len(songs)]))
-        for name, codes in zip(ways, (band, band[shift:] + band[:shift], other), strict=True):
-            ways[name] += [(str(code), note) for code, note in zip(codes, vocals, strict=False) if note]
+def codes_and_pitches(
+    corpus: TokenCorpus, folder: Path, stream: str, shift: int = 100
+) -> dict[str, list[tuple[str, int]]]:
+    """Pairs (the stream's first code, the pitch that is sung in that frame) of all sung frames, and those of both controls.
+
+    shift: frames between a pitch and the code that it is paired with in the first control.
+    """
+    songs = [song for split in corpus.counts for song in corpus.songs(split)]
+    ways: dict[str, list[tuple[str, int]]] = {name: [] for name in ("in the frame", "4 s later", "another song")}
+    for n, song in enumerate(songs):
+        sounding = pitches(song, folder)[0].tolist()
+        here, other = (s.tokens[stream][0].tolist() for s in (song, songs[(n + 1) % len(songs)]))
+        for name, codes in zip(ways, (here, here[shift:] + here[:shift], other), strict=True):
+            ways[name] += [(str(code), pitch) for code, pitch in zip(codes, sounding, strict=False) if pitch]
     return ways
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("songs", type=Path, help="folder of duotok songs, or a Parquet file of tokens")
-    folder = parser.parse_args().songs
-    if folder.is_file():
-        for name, pairs in of_tokens(TokenCorpus(folder)).items():
-            say(name, pairs, "code", "vocals' code")
-        return
+    parser.add_argument("songs", type=Path, help="folder of duotok songs")
+    parser.add_argument("--tokens", type=Path, help="Parquet file with tokens of these songs")
+    options = parser.parse_args()
+    folder = options.songs
     songs = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("song-*/song.json"))]
     if len(songs) < 2:
         parser.error(f"{folder}: {len(songs)} songs; make at least two: duotok songs -n 100 -o {folder}")
     tables = [beats(song) for song in songs]
-    pairs = [pair for table in tables for pair in sung(table, table)]
-    others = [pair for n, table in enumerate(tables) for pair in sung(tables[(n + 1) % len(tables)], table)]
+    pairs = [pair for table in tables for pair in sung_beats(table, table)]
+    others = [pair for n, table in enumerate(tables) for pair in sung_beats(tables[(n + 1) % len(tables)], table)]
     doubled = sum("doubled by" in song["details"] for song in songs)
     print(
         f"{len(songs)} songs, {sum(s['seconds'] for s in songs) / 3600:.1f} hours, the melody doubled in {doubled}; {len(pairs)} sung beats"
     )
-    for name, rows in (("chords of the song", pairs), ("control: chords of another song", others)):
-        say(name, rows, "chord", "note")
+    print(said("chords of the song", pairs))
+    print(said("control: chords of another song", others))
+    if options.tokens:
+        try:
+            corpus = TokenCorpus(options.tokens)
+            for stream in (stream.name for stream in corpus.identity.streams):
+                for way, found in codes_and_pitches(corpus, folder, stream).items():
+                    print(said(f"code of the {stream}, {way}", found))
+        except DuoTokError as error:
+            sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

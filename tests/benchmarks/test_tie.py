@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.tie import beats, entropy, of_tokens, pitch_class, sung, tie
+from benchmarks.tie import beats, codes_and_pitches, entropy, pitch_class, sung_beats, tie
 from tests.lm.small import CODEC
 
+from duotok.errors import DuoTokError
 from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.song import TokenizedSong
 
@@ -37,22 +39,34 @@ def test_chords_and_notes_are_degrees_of_the_key_beat_by_beat() -> None:
     }  # fmt: skip
     table = beats(song)
     assert table == [("0m", 0), ("0m", 3), ("87", 8), ("87", None)]
-    assert sung(table, table) == [("0m", 0), ("0m", 3), ("87", 8)]
+    assert sung_beats(table, table) == [("0m", 0), ("0m", 3), ("87", 8)]
     assert [pitch_class(name)[0] for name in ("C", "F#m", "Bb", "Ebmaj7")] == [0, 6, 10, 3]
 
 
-def test_codes_are_tied_in_the_frame_and_not_later_or_elsewhere(tmp_path: Path) -> None:
-    """The accompaniment is the vocals' code and one bit; where nobody sings nothing counts."""
+def test_codes_are_tied_to_the_pitch_in_the_frame_and_not_later_or_elsewhere(tmp_path: Path) -> None:
+    """The accompaniment's code is the pitch and one bit, the vocals' nothing; where nobody sings nothing counts."""
     rng = np.random.default_rng(0)
     songs = []
     for n in range(3):
-        vocals = rng.integers(0, 5, (1, 4000), dtype=np.int32)
-        band = 2 * vocals + rng.integers(0, 2, (1, 4000), dtype=np.int32)
-        songs.append(TokenizedSong(f"s{n}", "train", {"vocals": vocals, "accompaniment": band}))
+        sounding = rng.integers(0, 5, 2000)
+        notes = [
+            {"start": i / 25, "end": (i + 1) / 25, "pitch": 59 + int(pitch)}
+            for i, pitch in enumerate(sounding)
+            if pitch
+        ]
+        (tmp_path / f"s{n}").mkdir()
+        (tmp_path / f"s{n}" / "song.json").write_text(json.dumps({"notes": notes}))
+        band = (2 * sounding + rng.integers(0, 2, 2000)).astype(np.int32)[None]
+        noise = rng.integers(0, 4, (1, 2000), dtype=np.int32)
+        songs.append(TokenizedSong(f"songs/s{n}", "train", {"vocals": noise, "accompaniment": band}))
     write_tokens(tmp_path / "t.parquet", CODEC, songs)
-    found = of_tokens(TokenCorpus(tmp_path / "t.parquet"))
-    assert all(note > 0 for pairs in found.values() for _, note in pairs)
-    (here, later, other) = (tie(pairs) for pairs in found.values())
+    corpus = TokenCorpus(tmp_path / "t.parquet")
+    here, later, other = (tie(pairs) for pairs in codes_and_pitches(corpus, tmp_path, "accompaniment").values())
     assert here == (pytest.approx(3, abs=0.01), pytest.approx(1, abs=0.01))
     for alone, given in (later, other):
         assert alone == pytest.approx(math.log2(10), abs=0.01) and given == pytest.approx(alone, abs=0.02)
+    for pairs in codes_and_pitches(corpus, tmp_path, "vocals").values():
+        assert len(pairs) == sum(len(json.loads(p.read_text())["notes"]) for p in tmp_path.glob("*/song.json"))
+        assert tie(pairs) == (pytest.approx(2, abs=0.01), pytest.approx(2, abs=0.02))
+    with pytest.raises(DuoTokError, match=r"nowhere/s0/song\.json: no song of"):
+        codes_and_pitches(corpus, tmp_path / "nowhere", "vocals")

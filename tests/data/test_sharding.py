@@ -205,7 +205,7 @@ def test_slow_ray_gives_the_same_bytes(corpus: Corpus, work: Path, tmp_path: Pat
     corpus.add(tmp_path, "gone", "train", {"mix": str(tmp_path / "gone.flac")})
     corpus.scan(work)
     corpus.shard(work)
-    ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         engine = RayEngine()
         found = run_scan(corpus.recordings, tmp_path / "ray", engine)

@@ -62,7 +62,7 @@ def chroma_filters(rate: int, n_fft: int, n_chroma: int = CHROMA_BINS) -> Tensor
 
 
 def squared_magnitude(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes of a complex tensor, in its shape; three times as fast as a sum over pairs of numbers, and equal to the bit."""
+    """Squared magnitudes of a complex tensor, in its shape. Faster than summing the pairs of `view_as_real`, with the same bits."""
     return spectrum.real.square() + spectrum.imag.square()
 
 

@@ -121,47 +121,65 @@ def cnbpt_bars(values: Mapping[str, Mapping[str, Interval]], title: str = "cnBPT
     return _png(figure)
 
 
+PANELS = {
+    "shift": ("Time shift", "shift of the source (s)", 1.25),
+    "mask": ("Random masking", "masked frames of the source (%)", 1.25),
+    "mismatch": ("Mismatch", "source of another song", 0.8),
+}
+"""Title, label and width of what Figure 3 shows of each kind of corruption."""
+
+
 def corruption_curves(costs: Mapping[str, Sequence[CorruptionCost]]) -> bytes:
-    """Figure 3: relative cost in percent of a shifted, masked and mismatched source; tokenizer -> costs."""
-    figure, (shifts, masks, mismatch) = _figure(10, 3.6, 3, (1.25, 1.25, 0.8))
-    for place, (name, tokenizer_costs) in enumerate(costs.items()):
-        for axis, kind, scale in ((shifts, "shift", 1.0), (masks, "mask", 100.0)):
-            points = sorted(
-                (c.corruption.amount * scale, c.percent) for c in tokenizer_costs if c.corruption.kind == kind
-            )
-            if points:
-                # Nothing corrupted costs nothing: the curve starts there by definition.
-                origin = [(0.0, Interval(0, 0, 0))] if kind == "mask" else []
-                x, y = zip(*(origin + points), strict=True)
-                _curve(axis, place, name, x, y)
-        for cost in tokenizer_costs:
-            if cost.corruption.kind == "mismatch":
-                value = cost.percent
-                errors = np.clip([[value.value - value.low], [value.high - value.value]], 0, None)
-                mismatch.bar(place, value.value, 0.72, color=_style(place)[0], label=name)
-                mismatch.errorbar(place, value.value, errors, color=INK, elinewidth=1, capsize=3)
-                mismatch.annotate(
-                    f"{value.value:+.1f} %", (place, max(value.high, 0)), (0, 3), textcoords="offset points",
-                    ha="center", fontsize=8, color=INK,
-                )  # fmt: skip
-    if shifts.has_data():
-        shifts.set_xscale("log", base=2)
-        shifts.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        shifts.minorticks_off()
-    for axis, title, label in (
-        (shifts, "Time shift", "shift of the source (s)"),
-        (masks, "Random masking", "masked frames of the source (%)"),
-        (mismatch, "Mismatch", "source of another song"),
-    ):
+    """Figure 3: relative cost in percent of a shifted, masked and mismatched source; tokenizer -> costs, at least one.
+
+    A kind of corruption that was not measured has no panel.
+    """
+    measured = {cost.corruption.kind for of_one in costs.values() for cost in of_one}
+    kinds = [kind for kind in PANELS if kind in measured]
+    widths = [PANELS[kind][2] for kind in kinds]
+    figure, axes = _figure(10 * max(0.45, sum(widths) / 3.3), 3.6, len(kinds), widths)
+    for kind, axis in zip(kinds, axes, strict=True):
+        for place, (name, tokenizer_costs) in enumerate(costs.items()):
+            chosen = [cost for cost in tokenizer_costs if cost.corruption.kind == kind]
+            if kind == "mismatch":
+                for cost in chosen:
+                    _mismatch_bar(axis, place, name, cost.percent)
+            elif chosen:
+                _cost_curve(axis, place, name, chosen)
+        title, label, _ = PANELS[kind]
         axis.set_title(title, fontsize=10, color=INK)
         axis.set_xlabel(label, fontsize=9, color=INK)
         axis.axhline(0, color=GREY, linewidth=0.8)
-    shifts.set_ylabel("cost: change of the target's cnBPT (%)", fontsize=9, color=INK)
-    mismatch.set_xticks([])
-    mismatch.grid(axis="x", visible=False)
-    mismatch.margins(x=0.15, y=0.12)
-    _legend(figure, shifts, masks, mismatch)
+        if kind == "shift":
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+            axis.minorticks_off()
+        elif kind == "mismatch":
+            axis.set_xticks([])
+            axis.grid(axis="x", visible=False)
+            axis.margins(x=0.15, y=0.12)
+    axes[0].set_ylabel("cost: change of the target's cnBPT (%)", fontsize=9, color=INK)
+    _legend(figure, *axes)
     return _png(figure)
+
+
+def _cost_curve(axis: Axes, place: int, name: str, costs: Sequence[CorruptionCost]) -> None:
+    """Costs of shifts over seconds, or of masks over percent, where the curve starts at nothing by definition."""
+    masks = costs[0].corruption.kind == "mask"
+    points = [(0.0, Interval(0, 0, 0))] if masks else []
+    points += sorted((c.corruption.amount * (100.0 if masks else 1.0), c.percent) for c in costs)
+    x, y = zip(*points, strict=True)
+    _curve(axis, place, name, x, y)
+
+
+def _mismatch_bar(axis: Axes, place: int, name: str, cost: Interval) -> None:
+    errors = np.clip([[cost.value - cost.low], [cost.high - cost.value]], 0, None)
+    axis.bar(place, cost.value, 0.72, color=_style(place)[0], label=name)
+    axis.errorbar(place, cost.value, errors, color=INK, elinewidth=1, capsize=3)
+    axis.annotate(
+        f"{cost.value:+.1f} %", (place, max(cost.high, 0)), (0, 3), textcoords="offset points",
+        ha="center", fontsize=8, color=INK,
+    )  # fmt: skip
 
 
 def context_curves(curves: Mapping[str, Sequence[Point]]) -> bytes:

@@ -62,7 +62,11 @@ def write(result: Result, folder: Path) -> list[Path]:
     for protocol, values in result.values.items():
         bars = {name: {s: figures[f"{s}.cnbpt"] for s in _groups(figures)} for name, figures in values.items()}
         files[f"cnbpt-{protocol}.png"] = cnbpt_bars(bars)
-    files |= {f"corruption-{protocol}.png": corruption_curves(costs) for protocol, costs in result.costs.items()}
+    files |= {
+        f"corruption-{protocol}.png": corruption_curves(costs)
+        for protocol, costs in result.costs.items()
+        if any(costs.values())
+    }
     files |= {f"context-{protocol}.png": context_curves(curves) for protocol, curves in result.contexts.items()}
     _write_table(result, folder, dict.fromkeys(files))
     for name, data in files.items():

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.shards.mixture import Component
+from duotok.training.cost import estimate as module
 from duotok.training.cost.counting import Counted, count
 from duotok.training.cost.estimate import Trial, estimate, frames_of, memory_of, parameters_by_part
 from duotok.training.cost.synthetic import SKETCHES, SyntheticStore, sketch
@@ -192,3 +193,21 @@ def test_every_component_of_a_mixture_has_segments() -> None:
 def test_a_stage_that_needs_trained_ones_is_told() -> None:
     with pytest.raises(ConfigError, match="earlier runs"):
         sketch("adapt", AUTOENCODER)
+
+
+def test_the_rate_is_measured_once_for_each_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def rate(device: torch.device, dtype: torch.dtype) -> float:
+        asked.append(torch.get_num_threads())
+        return 1e9
+
+    monkeypatch.setattr(module, "matmul_rate", rate)
+    module._rate_here.cache_clear()
+    try:
+        for threads in (1, 2, 2):
+            monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            estimate("stage1", stage1_config(), seconds=0.1)
+    finally:
+        module._rate_here.cache_clear()
+    assert asked == [1, 2]

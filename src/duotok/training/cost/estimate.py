@@ -181,8 +181,8 @@ def matmul_rate(
 
 
 @functools.cache
-def _rate_here(device: torch.device, dtype: torch.dtype) -> float:
-    """`matmul_rate`, measured once in a process: an estimate needs no better."""
+def _rate_here(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    """`matmul_rate` with that many threads, measured once in a process: an estimate needs no better."""
     return matmul_rate(device, dtype)
 
 
@@ -278,7 +278,7 @@ def _speed(
     if local.threads:
         torch.set_num_threads(local.threads)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(local.precision, torch.float32)
-    rate = EXPECTED * _rate_here(device, dtype)
+    rate = EXPECTED * _rate_here(device, dtype, torch.get_num_threads())
     fixed = sum(memory.values()) - memory["activations"]
     item = counted.activations / each * (1 if local.precision == config.precision else 2)
     items = min(each, int((SHARE_OF_MEMORY * free_memory(device) - fixed) / max(1.0, item)))

@@ -29,6 +29,7 @@ import numpy as np
 import pytest
 import torch
 import typer.testing
+from tests.skips import pytest_terminal_summary  # noqa: F401 (pytest finds it by its name)
 
 torch.set_num_threads(1)
 

@@ -20,7 +20,7 @@ from duotok.corpora.openscore_lieder import MEMBER_BYTES, OpenScoreLieder, langu
 from duotok.records import CorpusError, Recording, by_identity
 
 METADATA = Path(__file__).parents[3] / "shared" / "audio" / "metadata"
-true_tables = pytest.mark.skipif(not METADATA.is_dir(), reason="no ../shared/audio/metadata beside the project")
+true_tables = pytest.mark.skipif(not METADATA.is_dir(), reason="no ../shared/audio beside the project")
 
 
 def corpus(name: str, root: Path, **options: Any) -> Corpus:

@@ -121,7 +121,7 @@ def test_too_few_known_frames_do_not_calibrate() -> None:
 def test_a_true_vocal_stem() -> None:
     folder = Path(__file__).parents[2].parent / "shared" / "audio" / "dual"
     if not folder.is_dir():
-        pytest.skip("shared/audio is not here")
+        pytest.skip("no ../shared/audio beside the project")
     from duotok.audio.io import read
     from duotok.data.scan import frame_levels
 

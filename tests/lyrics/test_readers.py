@@ -15,7 +15,7 @@ from duotok.lyrics.types import LyricLine, Lyrics, LyricsError, SungWord
 from duotok.lyrics.words import guess_language, join_words, language_code, lines_by_pauses, split_words, words_of_pieces
 
 SHARED = Path(__file__).parents[2] / "../shared/audio/metadata/lyrics"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="true lyrics files are not beside the project")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/audio beside the project")
 
 
 def put(folder: Path, name: str, content: str | bytes | object) -> Path:

@@ -125,7 +125,7 @@ def test_a_head_gets_the_vocabulary_of_its_size(tmp_path: Path):
         vocabulary_of_size(7, tmp_path / "vocab.txt")
 
 
-@pytest.mark.skipif(not TRUE_VOCABULARY.is_file(), reason="BERT's true vocabulary is not beside the project")
+@pytest.mark.skipif(not TRUE_VOCABULARY.is_file(), reason="no ../shared/audio beside the project")
 def test_the_true_vocabulary():
     pytest.importorskip("tokenizers", reason="word pieces need the tokenizers package")
     vocabulary = BertVocabulary(TRUE_VOCABULARY)

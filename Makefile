@@ -35,10 +35,12 @@ dev: $(BIN)/.dev     ## the same plus tests, lint and the song generator
 demo: $(BIN)/.core   ## encode, decode and report on the bundled song, or on SONG=path
 	$(BIN)/duotok demo -o "$$OUT" $${SONG:+-- "$$SONG"}
 
-# Also where Python is told to keep no compiled files: the suite's many processes would each compile everything again.
+# Assertions that can show their values take pytest longest to prepare: only those of failed tests are. Compiled files are kept
+# also where Python is told to keep none: the suite's many processes would each compile everything again.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(BIN)/.dev    ## the test suite, in TESTERS= processes
-	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal --assert=plain || { \
+	  echo 'What failed, once more, with the values in its assertions:'; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; exit 1; }
 
 lint: $(BIN)/.dev    ## ruff
 	$(BIN)/ruff check src tests benchmarks scripts

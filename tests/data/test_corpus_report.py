@@ -13,7 +13,7 @@ from tests.page_reader import Page
 
 from duotok.data import catalog
 from duotok.data.catalog import Catalog
-from duotok.data.corpus_figures import failures, mixed, plain_reason, read_segments
+from duotok.data.corpus_figures import failures, gather, mixed, plain_reason, read_segments
 from duotok.data.corpus_report import make_report
 from duotok.data.segmenting import TABLE
 from duotok.records import CorpusError, Recording, Segment, segment_key, write_table
@@ -52,7 +52,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_the_mixtures_come_out_as_in_the_paper(work: Path) -> None:
-    report, _ = make_report(work)
+    report = gather(work, read_segments(work))
     stage2, stage3 = report.mixtures["stage 2, 4:1:1:1, train"], report.mixtures["stage 3, 5:4:1, train"]
     assert (stage2.required, stage2.paper) == (5 / 7, 5 / 7) and (stage3.required, stage3.paper) == (1 / 2, 1 / 2)
     assert stage2.segments == {"mix": 90, "vocals": 60, "accompaniment": 60, "instrumental": 30}
@@ -78,7 +78,7 @@ def test_a_mixture_without_a_component_cannot_be_drawn(tmp_path: Path) -> None:
 
 
 def test_the_figures(work: Path) -> None:
-    report, _ = make_report(work)
+    report = gather(work, read_segments(work))
     assert report.segments["all"]["all"] == 97 == sum(report.segments["activity"].values())
     assert report.segments["type"] == {"mix": 92, "vocals": 62, "accompaniment": 62, "instrumental": 30, "other": 5}
     assert report.segments["licence"] == {"attribution": 92, "unknown": 5}

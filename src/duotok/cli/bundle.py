@@ -1,4 +1,4 @@
-"""`duotok bundle`: from trained runs to a bundle."""
+"""`duotok bundle`: from trained runs to a bundle, and back."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def bundle(
     force: Annotated[bool, typer.Option("--force", help="Replace what OUT holds already.")] = False,
     mismatched: Annotated[bool, typer.Option("--mismatched", help="Also renderers that were trained for another tokenizer or autoencoder.")] = False,
     tokens_only: Annotated[bool, typer.Option("--tokens-only", help="Of stage 3 alone: it encodes and cannot decode.")] = False,
+    unpack: Annotated[str | None, typer.Option("--unpack", metavar="MODEL", help="Instead: a bundle's parts as runs in RUNS, to train on.")] = None,
     seal: Annotated[Path | None, typer.Option("--seal", metavar="FOLDER", help="Instead: vouch for a bundle that was changed.")] = None,
 ) -> None:  # fmt: skip
     """Collect the trained parts of RUNS into a bundle of eight bits a weight with its model card.
@@ -32,12 +33,19 @@ def bundle(
     \b
       duotok bundle --runs runs/mine --data work -o my-bundle --name my-duotok
       duotok bundle --runs runs/mine --data work -o tokens --tokens-only     before stage 4: for `duotok pack`
+      duotok bundle --unpack mini --runs runs/own      the released weights as runs: train on from them (docs/training.md)
       duotok bundle --seal my-bundle      after a file of it was edited, or where an earlier DuoTok made it without seals
     """
     from duotok.errors import ConfigError
 
     if seal is not None:
         _seal(seal)
+        return
+    if unpack is not None:
+        from duotok.training.unpack import unpack as unpack_bundle
+
+        for run in unpack_bundle(unpack, runs):
+            say(f"{run}: written, with {run.name}.yaml beside it")
         return
     if out is None or data is None:
         raise ConfigError("--out and --data are missing: where the bundle goes, and what the runs were trained on")

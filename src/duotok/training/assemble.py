@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from duotok.tracks import TRACKS
 from duotok.training.batches.remix import GENERATED
 from duotok.training.checkpoint import best, checkpoints
 from duotok.training.earlier_runs import config_of, find_run, highpass_of, mismatch, origin_of
-from duotok.training.stage import NamedRun
+from duotok.training.stage import START_FROM, NamedRun
 from duotok.training.stages.autoencoder import AUTOENCODERS
 from duotok.training.stages.loading import (
     load_autoencoder,
@@ -38,9 +39,12 @@ from duotok.training.stages.loading import (
     stage4_config,
 )
 from duotok.training.stages.stage4 import RendererRuns
+from duotok.training.unpack import CARD
 
 MAX_BYTES = 60_000_000
 MEASUREMENTS = "measurements.md"
+NAMED = (START_FROM, "tokenizer_from", "autoencoder_from", "separator_from", "teacher_from")
+"""Config keys that name earlier runs whose weights a run has or learned from."""
 NOTES = "notes.md"
 
 
@@ -139,12 +143,13 @@ def _held_out(run: Path) -> str:
 
 
 def model_card(
-    runs: Path, store: ShardStore, name: str, command: str, tokenizer: TokenizerConfig, tokens_only: bool = False,
-    used: Collection[Path] = (), elsewhere: str = "",
+    runs: Path, store: ShardStore, name: str, command: str, tokenizer: TokenizerConfig, parameters: int, tokens_only: bool = False,
+    used: Collection[Path] = (), elsewhere: str = "", started: str = "",
 ) -> str:  # fmt: skip
     """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command.
 
     used: runs that parts come from; those outside of RUNS are listed as well. elsewhere: `made_elsewhere` of its parts.
+    started: `started_from` of their runs.
     """
     local_runs = [run for run in sorted(runs.iterdir()) if run.is_dir() and checkpoints(run)]
     steps = "\n".join(
@@ -163,8 +168,8 @@ tags: [audio, music, tokenizer, codec]
 ---
 # {name}
 
-A small dual-track music tokenizer: vocals and accompaniment, 25 tokens a second each, {books} of {tokenizer.codebook_size:,} entries
-({kbps:.3g} kbit/s), {decoded}. Trained on a CPU with two cores; it shows that the chain works and is no match for a model of the paper's size.
+A dual-track music tokenizer: vocals and accompaniment, 25 tokens a second each, {books} of {tokenizer.codebook_size:,} entries
+({kbps:.3g} kbit/s), {decoded}. {parameters / 1e6:.3g} million parameters.
 
 Weights: Apache-2.0 as far as the authors of this project can license them; the recordings below keep their own licences.
 {elsewhere}
@@ -188,7 +193,7 @@ of the fundamental frequency, in the same table of `python -m benchmarks.fidelit
 ## Data
 
 {data_section(store)}
-"""
+{started}"""
 
 
 def made_elsewhere(modules: Mapping[str, nn.Module]) -> str:
@@ -199,6 +204,35 @@ def made_elsewhere(modules: Mapping[str, nn.Module]) -> str:
         if getattr(config, "source", ""):
             lines.append(f"- {part}: {config.kind}, {config.licence}, {config.source}")
     return "\n".join(["", "Parts made by others, under licences of their own:", "", *lines, ""]) if lines else ""
+
+
+def started_from(runs: Iterable[Path]) -> str:
+    """The section of a card on released weights that training started from: the cards of their bundles, whole.
+
+    runs: those that parts come from; the runs that their configs name are followed. Empty where none was unpacked.
+    """
+    cards: dict[str, list[str]] = {}
+    seen: set[Path] = set()
+    waiting = [run.resolve() for run in runs]
+    while waiting:
+        run = waiting.pop()
+        if run in seen or not checkpoints(run):
+            continue
+        seen.add(run)
+        if (run / CARD).is_file():
+            cards.setdefault(_read(run / CARD), []).append(run.name)
+        config = config_of(run)
+        waiting += [(run.parent / config[key]).resolve() for key in NAMED if isinstance(config.get(key), str)]
+    parts = [
+        f"### From which {', '.join(sorted(names))} started\n\n{_lowered(card)}\n" for card, names in cards.items()
+    ]
+    return "\n".join(["", "## Released weights that training started from", "", *parts]) if parts else ""
+
+
+def _lowered(card: str) -> str:
+    """A card as a part of another: without its front matter, headings three levels down."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    return re.sub(r"^(#+) ", r"###\1 ", text, flags=re.MULTILINE).strip()
 
 
 def without_mask_head(tokenizer: Tokenizer) -> Tokenizer:
@@ -256,9 +290,11 @@ def assemble(
             name,
             command,
             tokenizer.config,
+            sum(parameter.numel() for module in modules.values() for parameter in module.parameters()),
             tokens_only,
             list(dict.fromkeys(runs_of.values())),
             made_elsewhere(modules),
+            started_from(runs_of.values()),
         ),
         storage="int8",
         force=force,

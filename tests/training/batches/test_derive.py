@@ -98,6 +98,10 @@ def test_adapt_leaves_the_encoder_alone(renderers: Needs, tmp_path: Path):
     values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "lr": 0.01}
     adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
     adapt.start()
+    learned = {id(p) for group in adapt.parameter_groups() for p in group["params"]}
+    assert not learned & {id(p) for part in adapt.autoencoder.encoder() for p in part.parameters()}, (
+        "DDP would wait for them"
+    )
     before = {name: value.clone() for name, value in adapt.autoencoder.state_dict().items()}
     trained = load_autoencoder(best(renderers.runs / "autoencoder")).state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in before.items())

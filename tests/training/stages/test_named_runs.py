@@ -79,6 +79,22 @@ def test_a_stage_starts_from_the_run_that_is_named(needs: Needs, elsewhere: Need
     assert Origin.model_validate(state["parents"]["start_from"]) == stage.parents["start_from"]
 
 
+def test_stage_2_goes_on_from_a_run_of_stage_2(needs: Needs, elsewhere: Needs, tmp_path: Path) -> None:
+    """With all that stage 2 trains: from a run of stage 1 it takes the encoder alone."""
+    config = write(tmp_path, "stage2", stage2_values(seed=99))
+    file = best(needs.runs / "stage2") / "tokenizer.safetensors"
+    weights = load_file(file)
+    equal = {}
+    for start in ("stage1", "stage2"):
+        stage = build_stage("stage2", config, [f"start_from={needs.runs / start}"], elsewhere)
+        mine = stage.tokenizer.state_dict()
+        equal[start] = {
+            name: torch.equal(mine[name], weights[name]) for name in weights if not name.startswith("branches")
+        }
+    assert all(equal["stage2"].values())
+    assert not equal["stage1"]["projection_in.linear.weight"] and not equal["stage1"]["output.mel.out.weight"]
+
+
 def test_a_teacher_elsewhere_is_named_and_its_masks_are_its_own(needs: Needs, elsewhere: Needs, tmp_path: Path) -> None:
     config = write(tmp_path, "stage2", stage2_values(mask_seconds=4.0))
     train(make("separator", needs.store, tmp_path, steps=3, seed=9), tmp_path / "separator")
@@ -99,7 +115,7 @@ def test_a_teacher_elsewhere_is_named_and_its_masks_are_its_own(needs: Needs, el
 @pytest.mark.parametrize(
     ("stage", "key", "name", "message"),
     [
-        ("stage2", "start_from", "stage2", "a run of stage2, and start_from takes one of stage1"),
+        ("stage2", "start_from", "stage3", "a run of stage3, and start_from takes one of stage1 or stage2"),
         ("stage3", "start_from", "stage1", "a run of stage1, and start_from takes one of stage2"),
         ("stage4", "tokenizer_from", "stage2", "a run of stage2, and tokenizer_from takes one of stage3"),
         (

@@ -16,6 +16,8 @@ from duotok.training.stage import Batch, Stage, StageConfig, to_device
 
 ENCODER = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
 """The parts of the tokenizer that stage 1 trains; stages 2 and 3 start from them."""
+ADAPTED = (*ENCODER, "projection_in", "projection_out", "output")
+"""The parts that stage 2 trains; in stage 3 the quantizers are new."""
 ENCODER_SETTINGS = (
     "n_mels", "downsampling", "conv_channels", "width", "heads", "lower_blocks", "upper_blocks", "ffn", "activation", "rope_base",
 )  # fmt: skip

@@ -18,11 +18,11 @@ from duotok.nn.masks import frame_mask
 from duotok.random import ItemRandom
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
-from duotok.training.checkpoint import best, load_module
+from duotok.training.checkpoint import best, load_module, read_state
 from duotok.training.earlier_runs import origin_of
 from duotok.training.logs import show_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
-from duotok.training.stages.crop_stage import ENCODER, CropStage, CropStageConfig
+from duotok.training.stages.crop_stage import ADAPTED, ENCODER, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 6
 
@@ -36,7 +36,10 @@ class Stage2Config(CropStageConfig):
         "accompaniment": Component(types=("accompaniment",), weight=1),
         "instrumental": Component(types=("instrumental",), weight=1),
     }
-    start_from: Path = Field(default=Path("stage1"), description="run of stage 1 to start from: in RUNS, or absolute")
+    start_from: Path = Field(
+        default=Path("stage1"),
+        description="run of stage 1 to start from, or one of stage 2 to go on from: in RUNS, or absolute",
+    )
     teacher: Literal["trained", "mini", "demucs", "bs-roformer"] = Field(
         default="trained", description="separator whose masks are learned; trained: that of the run `teacher_from`"
     )
@@ -47,7 +50,7 @@ class Stage2Config(CropStageConfig):
     mask_seconds: float = Field(default=2400.0, ge=0, description="how much sound the teacher separates; 0 = no masks")
 
     def earlier_runs(self) -> tuple[NamedRun, ...]:
-        start = NamedRun(START_FROM, self.start_from, ("stage1",))
+        start = NamedRun(START_FROM, self.start_from, ("stage1", "stage2"))
         if self.teacher == "trained" and self.model.mask_head and self.mask_seconds:
             return (start, NamedRun("teacher_from", self.teacher_from, ("separator",)))
         return (start,)
@@ -58,13 +61,14 @@ class Stage2(CropStage):
     blocks = (Block,)
 
     def __init__(self, config: Stage2Config, store: ShardStore, start: Path | None) -> None:
-        """start: the run of stage 1 to start from; None: new weights (dry runs, benchmarks)."""
+        """start: the run of stage 1 (encoder) or 2 (and projections and heads) to start from; None: new weights (dry runs, benchmarks)."""
         self.config: Stage2Config = config
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
         if start is not None:
             checkpoint = best(start)
-            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=ENCODER)
+            learned = ADAPTED if read_state(checkpoint)["stage"] == "stage2" else ENCODER
+            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned)
             self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}

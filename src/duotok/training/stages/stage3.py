@@ -23,11 +23,9 @@ from duotok.training.checkpoint import best, load_module
 from duotok.training.earlier_runs import origin_of
 from duotok.training.logs import show_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
-from duotok.training.stages.crop_stage import ENCODER, CropStage, CropStageConfig
+from duotok.training.stages.crop_stage import ADAPTED, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 12
-ADAPTED = (*ENCODER, "projection_in", "projection_out", "output")
-"""The parts of the tokenizer that come from stage 2; the quantizers are new."""
 
 
 class Stage3Config(CropStageConfig):

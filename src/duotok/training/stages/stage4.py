@@ -64,7 +64,7 @@ class Stage4Config(StageConfig):
     tokenizer_from: Path = Field(default=Path("stage3"), description="run of the tokenizer: in RUNS, or absolute")
     autoencoder_from: Path = Field(default=Path("autoencoder"), description="run of the autoencoder, likewise")
     start_from: Path | None = Field(
-        default=None, description="run of the other track whose averaged weights to start from, likewise"
+        default=None, description="run of stage 4, of either track, whose averaged weights to start from, likewise"
     )
 
     def earlier_runs(self) -> tuple[NamedRun, ...]:

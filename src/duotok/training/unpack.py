@@ -1,0 +1,146 @@
+"""From a bundle back to runs, so that training can start from released weights.
+
+The run of each part holds its weights as a checkpoint at step 0, for other runs to name (`start_from`, `tokenizer_from`,
+`autoencoder_from`, `separator_from`). Beside them lie configs that do, with the bundle's sizes (docs/training.md, From
+released weights). What a bundle does not hold is not there either: moments of the optimizer, discriminators, the mask head.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from duotok.codec.bundle import Bundle
+from duotok.codec.hub import find_bundle
+from duotok.errors import ConfigError
+from duotok.files import write_bytes
+from duotok.lineage import Origin
+from duotok.renderer.autoencoder import AutoencoderConfig
+from duotok.tracks import TRACKS
+from duotok.training.checkpoint import every_checkpoint
+from duotok.training.earlier_runs import origin_of
+from duotok.training.saving import save_checkpoint
+from duotok.training.stage import START_FROM, Batch, Stage, StageConfig
+from duotok.training.stages.published import PublishedConfig
+from duotok.training.stages.registry import config_class
+
+CARD = "bundle.md"
+"""The card of the bundle that a run was unpacked from, in the run's folder: attribution goes on with the weights."""
+UNSAID = {"steps": 1, "batch_size": 1, "lr": 1.0}
+"""Settings that every stage requires and a bundle does not tell; whoever trains on gives them."""
+
+
+class Released(Stage):
+    """The weights of one part, as a checkpoint keeps them."""
+
+    def __init__(self, name: str, config: StageConfig, modules: dict[str, nn.Module]) -> None:
+        self.name, self.config, self.modules = name, config, modules
+
+    def batch(self, step: int, items: Sequence[int]) -> Batch:
+        raise NotImplementedError("released weights are written, not trained")
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        raise NotImplementedError("released weights are written, not trained")
+
+    def held_out(self) -> dict[str, float]:
+        return {}
+
+
+def unpack(name: str | Path, runs: Path) -> list[Path]:
+    """Write the parts of a bundle (its folder, its name, or owner/name on the hub) as runs in `runs`; returns their folders.
+
+    Raises ConfigError when one of these runs is there already, BundleError for a bundle that is damaged.
+    """
+    bundle = Bundle(find_bundle(name))
+    settings = _settings(bundle, runs.resolve())
+    for run in settings:
+        if (runs / run).exists():
+            raise ConfigError(f"{runs / run}: is there already; name another folder with --runs")
+    card = bundle.card
+    partial = runs / ".unpacked"
+    shutil.rmtree(partial, ignore_errors=True)
+    for run, values in settings.items():
+        _write_run(bundle, run, values, partial, card)
+    for run, values in settings.items():
+        (partial / run).rename(runs / run)
+        write_bytes(runs / f"{run}.yaml", _yaml(bundle, values).encode())
+    partial.rmdir()
+    return [runs / run for run in settings]
+
+
+def _settings(bundle: Bundle, runs: Path) -> dict[str, dict[str, Any]]:
+    """Run -> what is known of its config, and where training starts. Stages 2 and 3 both have the tokenizer."""
+    codec = bundle.config.codec
+    model = bundle.config.tokenizer.model_dump(mode="json")
+    crops = {"frames": codec.window, "highpass_hz": codec.highpass_hz}
+    settings: dict[str, dict[str, Any]] = {
+        "stage2": {START_FROM: str(runs / "stage2"), "model": model, "crops": crops, "mask_seconds": 0.0},
+        "stage3": {START_FROM: str(runs / "stage2"), "model": model, "crops": crops},
+    }
+    for part, config in (("autoencoder", bundle.config.autoencoder), ("separator", bundle.config.separator)):
+        if config is not None:
+            settings[part] = {"model": config.model_dump(mode="json")}
+    for track in TRACKS if bundle.config.dit is not None else ():
+        settings[f"stage4.{track}"] = {
+            START_FROM: str(runs / f"stage4.{track}"),
+            "tokenizer_from": str(runs / "stage3"),
+            "autoencoder_from": str(runs / "autoencoder"),
+            "track": track,
+            "dit": getattr(bundle.config.dit, track).model_dump(mode="json"),
+            "encoder_window": codec.window,
+            "sample_steps": codec.steps,
+            "sampler": codec.sampler,
+            "temperature": codec.temperature,
+            "render": codec.render.model_dump(mode="json"),
+        }
+    return settings
+
+
+def _write_run(bundle: Bundle, run: str, values: dict[str, Any], folder: Path, card: str) -> None:
+    """Write one run into `folder`."""
+    stage, _, track = run.partition(".")
+    part = f"dit.{track}" if track else "tokenizer" if stage in ("stage2", "stage3") else stage
+    module = bundle.load(part)
+    modules = {"dit": module, "ema": copy.deepcopy(module)} if track else {part: module}
+    if part == "autoencoder" and not isinstance(bundle.config.autoencoder, AutoencoderConfig):
+        config: StageConfig = PublishedConfig(model=values["model"], minutes_measured=0.0, best=None)
+    else:
+        config = config_class(stage).model_validate({**UNSAID, **values, "best": None})
+    released = Released(run, config, modules)
+    released.made_from(START_FROM, _origin(bundle, part))
+    if track:
+        for key, run_of_key in (("autoencoder_from", "autoencoder"), ("tokenizer_from", "stage3")):
+            weights = "tokenizer" if run_of_key == "stage3" else run_of_key
+            released.made_from(key, origin_of(every_checkpoint(folder / run_of_key)[-1], weights))
+    (folder / run).mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / run / CARD, card.encode())
+    nothing = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    save_checkpoint(folder / run, released, nothing, 0)
+
+
+def _origin(bundle: Bundle, part: str) -> Origin:
+    """The bundle's file of a part; its parent is the checkpoint that the bundle was made from, where that is known."""
+    file = f"{part}.safetensors"
+    before = bundle.config.lineage.get(part)
+    return Origin(
+        stage=f"bundle {bundle.config.name}",
+        step=0,
+        sha256={file: bundle.sha256[file]} if file in bundle.sha256 else {},
+        parents=None if before is None else {START_FROM: before},
+    )
+
+
+def _yaml(bundle: Bundle, values: dict[str, Any]) -> str:
+    """A config for training on: the bundle's sizes; what the bundle does not tell is left to be said."""
+    head = (
+        f"# The sizes of the bundle {bundle.config.name}. Say the rest: --set steps=2000 --set batch_size=8 --set lr=1e-4\n"
+        "# (or --minutes 30 in place of steps), or write it here.\n"
+    )
+    return head + str(yaml.safe_dump(values, sort_keys=False))

@@ -436,6 +436,23 @@ def test_weights_of_the_separator_count(waveform: float, spectral: float, store:
     assert (loss(**one) > 0) == bool(waveform or spectral)
 
 
+def test_the_autoencoder_s_latents_have_unit_variance(store: ShardStore) -> None:
+    """By running statistics: those of the first batch, then of both, so nothing pulls at the latents themselves."""
+    stage = AutoencoderStage(AUTOENCODER, store)
+    raw = []
+    for step in range(2):
+        batch = batch_of(stage, step)
+        stage.losses(batch, step)
+        raw.append(stage.autoencoder.raw_latents(batch["audio"][:, None]).detach().flatten(0, 1))
+        torch.testing.assert_close(
+            stage.autoencoder.mean, torch.stack([r.mean(0) for r in raw]).mean(0), atol=1e-5, rtol=1e-4
+        )
+        torch.testing.assert_close(
+            stage.autoencoder.std, torch.stack([r.std(0) for r in raw]).mean(0), atol=1e-5, rtol=1e-4
+        )
+    assert not torch.allclose(raw[0].std(0), torch.ones(()), rtol=0.05)  # else the test would see nothing
+
+
 def test_the_autoencoder_s_noise_and_scales_count(store: ShardStore) -> None:
     def mel(noise: float, step: int = 0, scales: int = 7) -> float:
         stage = AutoencoderStage(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.shards.shard_maker import make_shards, segment, small_songs
 
+from duotok.audio.features import MEL_STD
 from duotok.errors import ConfigError
 from duotok.pool import context
 from duotok.random import item_seed
@@ -147,6 +148,24 @@ def test_a_url_gives_the_same(bare: ShardStore, root: Path) -> None:
     assert a["ids"] == b["ids"] and a["mel"].any()
     for item in range(BATCH):
         same_item(a, item, b, item)
+
+
+def test_crops_are_louder_by_their_gain(store: ShardStore) -> None:
+    """Each by its own, drawn anew in every step; 20 dB are a factor of 100 in power."""
+    found, plain = batches(store, gain_std_db=6.0), batches(store, gain_std_db=0.0)
+    gains = []
+    for step in range(20):
+        for item in range(BATCH):
+            plan, still = found.plan(step, item), plain.plan(step, item)
+            (gain,) = {part.gain_db for part in plan.parts}
+            mel, before = found.item(step, item).mel, plain.cut(still).mel
+            sounding = before > before.min() + 0.5
+            change = torch.log(torch.tensor(10 ** (gain / 10))) / MEL_STD
+            torch.testing.assert_close(
+                (mel - before)[sounding], change.expand(int(sounding.sum())), atol=1e-4, rtol=1e-4
+            )
+            gains.append(gain)
+    assert len(set(gains)) == len(gains) and 4.5 < np.std(gains) < 7.5 and abs(np.mean(gains)) < 2
 
 
 def test_crops_are_parts_of_the_features(store: ShardStore) -> None:

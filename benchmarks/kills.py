@@ -22,18 +22,16 @@ import time
 from pathlib import Path
 
 
-def children(pid: int) -> list[int]:
-    """All processes that descend from one."""
-    found, waiting = [], [pid]
-    while waiting:
-        parent = waiting.pop()
-        for path in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                below = [int(child) for child in path.read_text().split()]
-            except OSError:
-                continue
-            found += below
-            waiting += below
+def members(session: int) -> list[int]:
+    """All processes of a session but its first. Workers stay in it also when the process that they were forked from is killed."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of) == session and state != "Z" and int(path.parent.name) != session:
+            found.append(int(path.parent.name))
     return found
 
 
@@ -54,14 +52,14 @@ def rows(store: Path) -> int:
 
 
 class Used:
-    """CPU seconds of a process and all that descend from it, so far: a clock that other work on the machine does not move."""
+    """CPU seconds of all processes of a session, so far: a clock that other work on the machine does not move."""
 
     def __init__(self, pid: int) -> None:
         self.pid, self.seconds = pid, 0.0
         self._last: dict[int, float] = {}
 
     def read(self) -> float:
-        for pid in (self.pid, *children(self.pid)):
+        for pid in (self.pid, *members(self.pid)):
             try:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             except OSError:
@@ -88,7 +86,7 @@ def killed(run: list[str], store: Path, kills: int, seconds: float, draw: random
             while process.poll() is None and used.read() < until:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.1)
-            below = children(process.pid)
+            below = members(process.pid)
             if process.poll() is not None:
                 break
             worker = bool(below) and draw.random() < 0.5

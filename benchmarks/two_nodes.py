@@ -21,7 +21,20 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.kills import children
+
+def children(pid: int) -> list[int]:
+    """All processes that descend from one."""
+    found, waiting = [], [pid]
+    while waiting:
+        parent = waiting.pop()
+        for path in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                below = [int(child) for child in path.read_text().split()]
+            except OSError:
+                continue
+            found += below
+            waiting += below
+    return found
 
 
 def node(words: list[str], port: int, log: Path) -> subprocess.Popen[bytes]:

@@ -199,3 +199,15 @@ class Branching(Config):
 def test_a_configuration_inside_its_own_kind() -> None:
     with pytest.raises(ConfigError, match=r"unknown key .below\.0\.laef.; did you mean .leaf."):
         parse(Branching, {"below": [{"laef": 1}]})
+
+
+def test_a_missing_key_is_named_alone() -> None:
+    """Not with all the rest of the configuration, which is what was read in its place."""
+
+    class Needs(Config):
+        steps: int
+        rate: float = 1.0
+
+    with pytest.raises(ConfigError) as told:
+        parse(Needs, {"rate": 2.0}, "a.yaml")
+    assert str(told.value) == "a.yaml: 'steps' is missing, and has no default"

@@ -87,6 +87,8 @@ def parse(model: type[C], values: dict[str, Any], source: str = "config") -> C:
             misspelt = near and (len(problem["loc"]) > 1 or near[0] != key)
             hint = f"; did you mean '{near[0] if misspelt else known[near[0]]}'?" if near else ""
             raise ConfigError(f"{source}: unknown key '{key}'{hint}") from None
+        if problem["type"] == "missing":
+            raise ConfigError(f"{source}: '{key}' is missing, and has no default") from None
         raise ConfigError(f"{source}: '{key}' = {problem.get('input')!r}: {problem['msg']}") from None
 
 

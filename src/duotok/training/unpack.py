@@ -33,8 +33,8 @@ from duotok.training.stages.registry import config_class
 
 CARD = "bundle.md"
 """The card of the bundle that a run was unpacked from, in the run's folder: attribution goes on with the weights."""
-UNSAID = {"steps": 1, "batch_size": 1, "lr": 1.0}
-"""Settings that every stage requires and a bundle does not tell; whoever trains on gives them."""
+TO_BEGIN_WITH = {"steps": 2000, "batch_size": 8, "lr": 1.0e-4}
+"""Settings that every stage requires and a bundle does not tell."""
 
 
 class Released(Stage):
@@ -112,7 +112,7 @@ def _write_run(bundle: Bundle, run: str, values: dict[str, Any], folder: Path, c
     if part == "autoencoder" and not isinstance(bundle.config.autoencoder, AutoencoderConfig):
         config: StageConfig = PublishedConfig(model=values["model"], minutes_measured=0.0, best=None)
     else:
-        config = config_class(stage).model_validate({**UNSAID, **values, "best": None})
+        config = config_class(stage).model_validate({**TO_BEGIN_WITH, **values, "best": None})
     released = Released(run, config, modules)
     released.made_from(START_FROM, _origin(bundle, part))
     if track:
@@ -138,9 +138,9 @@ def _origin(bundle: Bundle, part: str) -> Origin:
 
 
 def _yaml(bundle: Bundle, values: dict[str, Any]) -> str:
-    """A config for training on: the bundle's sizes; what the bundle does not tell is left to be said."""
+    """A config for training on from the unpacked runs."""
     head = (
-        f"# The sizes of the bundle {bundle.config.name}. Say the rest: --set steps=2000 --set batch_size=8 --set lr=1e-4\n"
-        "# (or --minutes 30 in place of steps), or write it here.\n"
+        f"# Training on from the bundle {bundle.config.name}, with its sizes. These three are yours to change; the bundle does not tell them.\n"
+        f"{yaml.safe_dump(TO_BEGIN_WITH, sort_keys=False)}"
     )
     return head + str(yaml.safe_dump(values, sort_keys=False))

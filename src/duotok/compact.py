@@ -38,9 +38,8 @@ def compact(state: Mapping[str, Tensor], learned: Collection[str], least: int = 
             raise ValueError(f"'{name}' holds NaN or infinite values")
         scale = rows.abs().amax(1).clamp_min(1e-12) / 127
         if float(scale.min()) > SMALLEST and float(scale.max()) < LARGEST:
-            scale = (
-                scale.half()
-            )  # the largest weight is then 127.06 steps at most, and weights read back give the same bytes
+            # The largest weight is then 127.06 steps at most, and weights that were read from eight bits give the same again.
+            scale = scale.half()
         result[name] = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).view(value.shape)
         result[name + SCALE] = scale
     return result

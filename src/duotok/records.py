@@ -170,7 +170,7 @@ def write_table(path: Path, items: Sequence[R], cls: type[R]) -> None:
 
     table = pa.Table.from_pylist([table_row(item) for item in items], schema=table_schema(cls))
     with writing(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, cls: type[R]) -> list[R]:
@@ -179,7 +179,7 @@ def read_table(path: Path, cls: type[R]) -> list[R]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         schema = table_schema(cls)
         if table.schema.names != schema.names:
             raise CorpusError(f"{path}: columns {table.schema.names}; a table of {cls.__name__} has {schema.names}")

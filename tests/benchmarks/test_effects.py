@@ -78,7 +78,7 @@ def test_table(tmp_path: Path) -> None:
         "differences": {p: {n: figure for n in names if n != "full"} for p in protocols},
         "corruption": {protocols[1]: {n: {"mismatch": [3.0, 2.0, None]} for n in names}},
     }  # fmt: skip
-    (tmp_path / "table.json").write_text(json.dumps(study))
+    (tmp_path / "table.json").write_text(json.dumps(seal(study)))
     head, _, full, arm, jittered = [
         [cell.strip() for cell in line.strip("| ").split(" | ")]
         for line in effects.table(tmp_path, tmp_path).splitlines()

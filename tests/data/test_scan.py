@@ -59,6 +59,12 @@ def test_what_is_found(channels: int, tmp_path: Path) -> None:
     assert found["loudness"] == pytest.approx(integrated_loudness([mix], RATE), abs=1e-3)
     assert found["peak"] == pytest.approx(float(mix.abs().max()), abs=1e-6)
     again, levels = read_scan(tmp_path / "work", "c/x")
+    for file in scan_files(tmp_path / "work" / "scan", "c/x"):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        with pytest.raises(CorpusError, match="no scan there"):
+            read_scan(tmp_path / "work", "c/x")
+        file.write_bytes(whole)
     assert again == found
     assert levels.shape == (2, -(-mix.shape[1] // 1920)) and levels.dtype == np.float16
     np.testing.assert_allclose(levels[1], frame_levels(read(audio["vocals"])), atol=0.02)

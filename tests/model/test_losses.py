@@ -119,6 +119,16 @@ def test_the_covariance_gap_by_hand() -> None:
     assert float(covariance_gap(3 * alike)) == pytest.approx((8**2 * 2 + 9**2 * 2) / 2)
 
 
+def test_the_covariance_gap_is_exact_under_autocast() -> None:
+    """Covariances near the identity are differences of near numbers: bfloat16 would keep two digits of them."""
+    z = torch.randn(2, 50, 4, generator=torch.Generator().manual_seed(0))
+    covariance = torch.cov(z.double().flatten(0, 1).T, correction=0)
+    exact = float((covariance - torch.eye(4)).square().sum() / 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        gap = covariance_gap(z)
+    assert gap.dtype == torch.float32 and float(gap) == pytest.approx(exact, rel=1e-5)
+
+
 def test_no_target_at_all_is_named() -> None:
     with pytest.raises(ValueError, match="no head that is switched on has a target"):
         stage2_loss({"chroma": torch.zeros(1, 4, 12)}, {"mel": torch.zeros(1, 4, 16)})

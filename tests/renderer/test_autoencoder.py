@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
+from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig, ConvNeXt
 
 TINY = AutoencoderConfig(
     encoder_width=16, encoder_blocks=(1, 1), decoder_width=16, decoder_blocks=(1, 1), n_fft=960, hop=480
@@ -47,6 +47,20 @@ def test_decoding_in_windows_equals_the_whole(autoencoder: Autoencoder):
         atol=1e-5,
         rtol=1e-4,
     )
+
+
+def test_a_block_adds_what_its_scale_says():
+    block = ConvNeXt(8, 2, 3)
+    x = torch.randn(1, 10, 8)
+    added = {}
+    for scale in (0.0, 0.5, 1.0):
+        block.scale.data.fill_(scale)
+        added[scale] = (block(x) - x).detach()
+    assert not added[0.0].any() and added[0.5].abs().max() > 1e-3
+    torch.testing.assert_close(added[1.0], 2 * added[0.5])
+    for parameter in block.down.parameters():
+        parameter.data *= 3
+    torch.testing.assert_close((block(x) - x).detach(), 3 * added[1.0])
 
 
 def test_a_change_beyond_the_receptive_field_changes_nothing(autoencoder: Autoencoder):

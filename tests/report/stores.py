@@ -19,6 +19,7 @@ from duotok.evaluation.intervals import Interval
 from duotok.evaluation.results import Cell, Inputs, Measure, Row, write_cell
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram
+from duotok.seals import seal
 from duotok.tracks import TRACKS
 
 MEL = Measure("mel", "seven-scale mel distance", "", "lower", "paper, table 1")
@@ -131,7 +132,7 @@ def study(folder: Path, names: Sequence[str] = ("ours", "theirs"), digest: str =
         {"parallel": {n: [Point(s, interval(0.6 - s / 100), interval(-s / 100)) for s in (5.0, 10.0, 20.0)] for n in names}}, {},
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TABLE).write_text(json.dumps({**as_json(result), "files": {}}))
+    (folder / TABLE).write_text(json.dumps(seal({**as_json(result), "files": {}})))
     return result
 
 

@@ -219,7 +219,9 @@ def test_stores_that_do_not_fit_are_named_and_the_rest_arrives(tmp_path: Path, u
             json.dumps(seal({**unsealed(values), "format": 2}) if name == "usage" else {**values, "seed": 9})
         )
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "table.json").write_text('{"codecs": {}}')
+    whole = (tmp_path / "study" / "table.json").read_text()
+    (tmp_path / "broken" / "table.json").write_text(whole.replace("0.5", "0.6", 1))
+    assert whole != (tmp_path / "broken" / "table.json").read_text()
     found = gather([one, two, tmp_path / "study", tmp_path / "broken", tmp_path / "nowhere"])
     told = "\n".join(found.problems)
     for part in (

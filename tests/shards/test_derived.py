@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import random
 import resource
 import shutil
 from pathlib import Path
@@ -177,6 +178,27 @@ def test_damage_is_named(store: ShardStore, tmp_path: Path) -> None:
     again = ShardStore(store.ranges.url, tmp_path / "derived")
     with pytest.raises(CorpusError, match=r"mix\.codes\.npy: cannot be read"):
         [again.has(i, "mix", "codes") for i in range(len(again))]
+
+
+def test_every_changed_bit_is_found(store: ShardStore, tmp_path: Path) -> None:
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    again = ShardStore(store.ranges.url, tmp_path / "derived")
+    assert again.derived is not None and again.derived.damaged() == []
+    path = next((tmp_path / "derived").rglob("mix.codes.npy"))
+    draw = random.Random(0)
+    for file in (path, path.with_suffix(".json")):
+        whole = file.read_bytes()
+        for place in [0, len(whole) - 1, *(draw.randrange(len(whole)) for _ in range(60))]:
+            data = bytearray(whole)
+            data[place] ^= 1 << draw.randrange(8)
+            file.write_bytes(data)
+            (problem,) = again.derived.damaged() or [f"{place} of {file.name} went unnoticed"]
+            assert problem == f"{path}: not as it was written; delete it, and it is derived again"
+        file.write_bytes(whole)
+    stamp = path.with_suffix(".json")
+    stamp.write_text(stamp.read_text().replace('"a"', '"b"'))
+    with pytest.raises(CorpusError, match=r"mix\.codes\.json is not as it was written"):
+        [ShardStore(store.ranges.url, tmp_path / "derived").has(i, "mix", "codes") for i in range(len(store))]
 
 
 def test_a_second_process_is_told_to_wait(store: ShardStore, tmp_path: Path) -> None:

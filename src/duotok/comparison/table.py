@@ -17,7 +17,7 @@ from duotok.evaluation.intervals import Interval, Intervals
 from duotok.files import sha256, write_bytes
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram
-from duotok.seals import read_json
+from duotok.seals import read_json, seal
 
 SHOWN = ("acc1", "acc10", "acc50")
 TABLE = "table.json"
@@ -76,7 +76,7 @@ def write(result: Result, folder: Path) -> list[Path]:
 
 
 def _write_table(result: Result, folder: Path, files: Mapping[str, str | None]) -> None:
-    text = json.dumps({**as_json(result), "files": files}, indent=1, allow_nan=False)
+    text = json.dumps(seal({**as_json(result), "files": files}), indent=1, allow_nan=False)
     write_bytes(folder / TABLE, text.encode())
 
 

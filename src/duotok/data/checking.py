@@ -91,12 +91,14 @@ def _check_json(entry: Any, segment: dict[str, Any]) -> list[str]:
     return [] if values["frames"] == segment["frames"] else [f"{name}: says otherwise than the manifest"]
 
 
-def check_shards(url: str | Path, engine: Engine) -> list[str]:
+def check_shards(url: str | Path, engine: Engine, derived: Path | None = None) -> list[str]:
     """Read all shards of a folder and compare every hash, place and length; the problems, none when all is well.
+
+    derived: the folder of the arrays derived from them, which are checked as well.
 
     Raises CorpusError when there are no finished shards at all.
     """
-    store = ShardStore(url)
+    store = ShardStore(url, derived)
     place = store.ranges.url
     if store.ranges.local is not None:
         place = str(store.ranges.local.absolute())
@@ -123,4 +125,4 @@ def check_shards(url: str | Path, engine: Engine) -> list[str]:
         if outcome.result is None:
             raise CorpusError(f"{payloads[index]['shard']}: cannot be checked ({outcome.error})")
         problems += outcome.result["problems"]
-    return sorted(problems)
+    return sorted(problems) + (store.derived.damaged() if store.derived is not None else [])

@@ -25,12 +25,14 @@ from duotok.data.sources import fingerprint, local
 from duotok.errors import AudioError
 from duotok.files import sha256
 from duotok.records import CorpusError, Recording
+from duotok.seals import is_sealed, read_json, seal
 
 # Whole token frames, so that blocks and frames have common borders.
 BLOCK_SECONDS = 10.0
 LENGTH_RELATIVE, LENGTH_SECONDS = 0.02, 0.5
 SILENCE_DB = -120.0
 LEDGER = Path("ledger") / "scan.jsonl"
+LEVELS = "levels_sha256"
 FORMAT = 1  # of a scan's files; a new number makes everything be scanned again
 
 
@@ -77,7 +79,7 @@ def scan_recording(payload: dict[str, Any]) -> dict[str, Any]:
     with atomic_write(levels) as file:
         np.save(file, scan.levels(samples), allow_pickle=False)
     with atomic_write(text) as file:
-        file.write(json.dumps(facts, indent=1).encode())
+        file.write(json.dumps(seal({**facts, LEVELS: sha256(levels)}), indent=1).encode())
     return facts
 
 
@@ -93,11 +95,16 @@ def read_scan(work: Path, recording: str) -> tuple[dict[str, Any], NDArray[np.fl
     """
     text, levels = scan_files(work / "scan", recording)
     try:
-        facts: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = read_json(text.read_text(encoding="utf-8"))
+        # Scans of an earlier DuoTok have neither.
+        if ("seal" in facts or LEVELS in facts) and not (is_sealed(facts) and facts[LEVELS] == sha256(levels)):
+            raise ValueError("not as it was written")
         rows: NDArray[np.float16] = np.load(levels, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{text}: no scan there ({error}); run: duotok data scan --work {work}") from None
-    return facts, rows
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CorpusError(
+            f"{text}: no scan there ({error}); delete it if it is, and run: duotok data scan --work {work}"
+        ) from None
+    return {key: value for key, value in facts.items() if key not in ("seal", LEVELS)}, rows
 
 
 def _blocks(path: Path, start: float, stop: float) -> Iterator[Tensor]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from duotok.errors import DuoTokError, TokenFileError
-from duotok.files import write_bytes
+from duotok.sealed_arrays import read_arrays, save_arrays
 
-FORMAT = 1
-KEY = "duotok_scores"
+FORMAT = 2  # sealed
 KINDS: dict[str, type[np.generic]] = {"bits": np.float32, "ranks": np.int32, "codes": np.int32}
 
 
@@ -51,9 +48,9 @@ def save_scores(path: str | Path, scores: Sequence[SongScore], facts: dict[str, 
         for name, kind in KINDS.items()
     }
     rows = [[s.song, s.stream, s.codebook, s.size, len(s.bits)] for s in scores]
-    header = json.dumps({"format": FORMAT, "facts": facts, "rows": rows}, sort_keys=True)
+    header = {"format": FORMAT, "facts": facts, "rows": rows}
     try:
-        write_bytes(Path(path), safetensors.numpy.save(arrays, metadata={KEY: header}))
+        save_arrays(Path(path), {name: torch.from_numpy(array) for name, array in arrays.items()}, header)
     except OSError as error:
         raise DuoTokError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
@@ -61,17 +58,15 @@ def save_scores(path: str | Path, scores: Sequence[SongScore], facts: dict[str, 
 def load_scores(path: str | Path) -> tuple[list[SongScore], dict[str, Any]]:
     """Scores and facts of a file. Raises TokenFileError when it is missing, foreign, damaged or of another version."""
     try:
-        with safe_open(path, "numpy") as file:
-            header = json.loads((file.metadata() or {})[KEY])
-            arrays = {name: file.get_tensor(name) for name in KINDS}
+        tensors, header = read_arrays(Path(path))
+        arrays = {name: tensors[name].numpy() for name in KINDS}
+        version = header["format"]
     except FileNotFoundError:
         raise TokenFileError(f"{path}: no such file; evaluate a language model first") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise TokenFileError(f"{path}: no scores of DuoTok, or damaged; evaluate again") from None
-    if header.get("format") != FORMAT:
-        raise TokenFileError(
-            f"{path}: scores of format {header.get('format')}, this DuoTok reads {FORMAT}; evaluate again"
-        )
+    if version != FORMAT:
+        raise TokenFileError(f"{path}: scores of format {version}, this DuoTok reads {FORMAT}; evaluate again")
     ends = np.cumsum([row[4] for row in header["rows"]], dtype=np.int64)
     if any(len(values) != (ends[-1] if len(ends) else 0) for values in arrays.values()):
         raise TokenFileError(f"{path}: damaged; evaluate again")

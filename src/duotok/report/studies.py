@@ -11,7 +11,7 @@ from duotok.comparison.table import TABLE
 from duotok.errors import DuoTokError
 from duotok.evaluation.intervals import Interval
 from duotok.evaluation.results import Cell
-from duotok.seals import read_json
+from duotok.seals import is_sealed, read_json
 
 LM = "lm"
 """Instrument of the cells."""
@@ -101,6 +101,8 @@ def read_table(folder: Path) -> Study:
     path = folder / TABLE
     try:
         table = read_json(path.read_bytes())
+        if not is_sealed(table):
+            raise ValueError("not as it was written")
         codecs = {name: of for name, of in table["codecs"].items()}
         return Study(
             name=folder.name,

@@ -1,14 +1,13 @@
 """Arrays that follow from the sound of segments and a model, computed once: features, masks, latents, codes.
 
     DERIVED/SHARD/TRACK.NAME.npy     rows of the shard's segments, concatenated, memory-mapped
-    DERIVED/SHARD/TRACK.NAME.json    which segments of the shard, made by what, from which shard
-A .npy without its .json does not count. `deriving.py` computes them.
+    DERIVED/SHARD/TRACK.NAME.json    which segments of the shard, made by what, from which shard; sha256 of the .npy; sealed
+A .npy without its .json does not count. `deriving.py` computes them. Opening one checks its length; `damaged` reads all of them.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from duotok.clock import FRAME_SAMPLES
+from duotok.files import sha256
 from duotok.records import CorpusError
+from duotok.seals import is_sealed, read_json
 from duotok.shards.index import SegmentIndex
 
 KINDS: dict[str, tuple[int, str]] = {
@@ -85,7 +86,9 @@ class DerivedArrays:
     def _load(self, shard: str, track: str, name: str) -> _Open | None:
         path = self.path(shard, track, name)
         try:
-            stamp = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            stamp = read_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+            if "sha256" in stamp and not is_sealed(stamp):  # those of an earlier DuoTok have neither
+                raise ValueError(f"{path.with_suffix('.json').name} is not as it was written")
             if stamp["shard"] != self.identity(shard):
                 return None
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -99,6 +102,21 @@ class DerivedArrays:
             raise CorpusError(f"{path}: cannot be read ({error}); delete it and derive it again") from None
         starts = np.cumsum(sizes) - sizes
         return _Open(array, dict(zip(indices.tolist(), starts.tolist(), strict=True)), str(stamp["made_by"]))
+
+    def damaged(self) -> list[str]:
+        """Read all arrays and compare their hashes: a line for each that is not as it was written."""
+        problems = []
+        for path in sorted(self.folder.glob("*/*.npy")):
+            try:
+                stamp = read_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+                whole = "sha256" not in stamp or (is_sealed(stamp) and stamp["sha256"] == sha256(path))
+            except FileNotFoundError:
+                continue  # does not count
+            except (OSError, ValueError, TypeError):
+                whole = False
+            if not whole:
+                problems.append(f"{path}: not as it was written; delete it, and it is derived again")
+        return problems
 
     def kept(self, shard: str, track: str, name: str, made_by: str) -> dict[int, np.ndarray]:
         """Segment -> rows that exist and were made by `made_by`."""

@@ -6,6 +6,8 @@ The .json of an array is removed before the .npy is replaced and written after i
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from rich.progress import Progress
 from duotok.files import hold, put
 from duotok.pool import pool, result_of
 from duotok.records import CorpusError
+from duotok.seals import seal
 from duotok.shards.derived import KINDS, DerivedArrays, rows_per_frame
 from duotok.shards.store import ShardStore
 
@@ -156,6 +159,7 @@ class _Output:
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         self.shape: tuple[int, ...] | None = None
         self.file: IO[bytes] | None = None
+        self.digest = hashlib.sha256()
 
     def __enter__(self) -> _Output:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,23 +171,28 @@ class _Output:
         return self
 
     def put(self, index: int, rows: np.ndarray) -> None:
-        assert self.file is not None
         per_frame, dtype = KINDS[self.name]
         expected = int(self.derived.index.frames[index]) * per_frame
         if self.shape is None:
             self.shape = rows.shape[1:]
             total = int(self.derived.index.frames[list(self.indices)].sum()) * per_frame
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (total, *self.shape)}
-            np.lib.format.write_array_header_1_0(self.file, header)
+            beginning = io.BytesIO()
+            np.lib.format.write_array_header_1_0(beginning, header)
+            self._write(beginning.getvalue())
         if rows.shape != (expected, *self.shape):
             key = self.derived.index.segments[index].segment.key
             raise CorpusError(
                 f"{self.path}: {list(rows.shape)} rows for {key} instead of {[expected, *self.shape]}; "
                 "delete the file if its width has changed"
             )
-        data = np.ascontiguousarray(rows.astype(dtype, casting="same_kind", copy=False))
+        self._write(np.ascontiguousarray(rows.astype(dtype, casting="same_kind", copy=False)).data)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        assert self.file is not None
+        self.digest.update(data)
         try:
-            self.file.write(data.data)
+            self.file.write(data)
         except OSError as error:
             raise CorpusError(f"{self.path}: not written ({error.strerror}); nothing is lost, go on later") from None
 
@@ -195,12 +204,13 @@ class _Output:
             "made_by": self.made_by,
             "shard": self.derived.identity(self.shard),
             "segments": [positions[index] for index in self.indices],
+            "sha256": self.digest.hexdigest(),
         }
         place = self.path.with_suffix(".json")
         written = place.with_name(f".{place.name}.partial")
         try:
             self.file.flush()
-            written.write_text(json.dumps(stamp), encoding="utf-8")
+            written.write_text(json.dumps(seal(stamp)), encoding="utf-8")
             place.unlink(missing_ok=True)
             put(self.partial, self.path)
             put(written, place)

@@ -167,6 +167,17 @@ def test_a_missing_previous_stage_is_named(store: ShardStore, tmp_path: Path):
         build_stage("stage9", tmp_path / "x.yaml", [], Needs(tmp_path, store))
 
 
+def test_held_out_songs_may_lack_a_component(store: ShardStore, runs: Path):
+    """The corpus has speech for training and none for validation: that is no error, and no reason to go without in training."""
+    spoken = Component(kinds=("speech",))
+    stage = make("stage1", store, runs, mixture={"speech": spoken, "mix": Component(types=("mix",))})
+    kinds = {store.segments[i].segment.kind for i in store.where("validation").tolist()}
+    assert "speech" not in kinds
+    assert "speech" in stage.train_crops.mixture.segments and len(stage.held_out_crops.mixture.segments) == 1
+    with pytest.raises(ConfigError, match="speech"):
+        make("stage1", store, runs, mixture={"speech": Component(kinds=("speech",), types=("vocals",))})
+
+
 def test_an_empty_component_is_named_unless_it_is_optional(store: ShardStore, runs: Path):
     nobody = Component(corpora=("nobody",), weight=1)
     mixture = {"vocals": Component(types=("vocals",)), "nobody": nobody}

@@ -83,6 +83,19 @@ def test_unknown_stems_do_not_pull(stage: SeparatorStage) -> None:
     assert torch.equal(stage.losses(batch, 0)["loss"], stage.losses(changed, 0)["loss"])
 
 
+def test_the_gain_is_that_of_chunks_with_both_tracks(stage: SeparatorStage) -> None:
+    """Where there are no vocals, or nothing else, nothing can be gained; drums may be silent."""
+    batch = stage.batch(2, range(3))
+    sound = torch.randn_like(batch["stems"][:1, 0]) / 9
+    stems = torch.zeros_like(batch["stems"])
+    stems[0, 0], stems[0, 3] = sound[0], sound[0].flip(-1)  # both tracks, no drums
+    stems[1, 1:], stems[2, 0] = sound[0], sound[0]  # a band alone, with drums; a voice alone
+    batch |= {"stems": stems, "mix": stems.sum(1)}
+    alone = {name: value[:1] for name, value in batch.items()}
+    both, one = (float(stage.losses(part, 0)["vocals_gain_db"]) for part in (batch, alone))
+    assert one != 0 and both == pytest.approx(one, abs=1e-3)
+
+
 def test_held_out_is_fixed_and_samples_are_written(stage: SeparatorStage, tmp_path: Path) -> None:
     first, second = stage.held_out(), stage.held_out()
     assert first == second

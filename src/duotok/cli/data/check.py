@@ -1,7 +1,8 @@
-"""`duotok data check`: every byte of the shards against their hashes."""
+"""`duotok data check`: every byte of the shards, and of what was derived from them, against their hashes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +22,8 @@ def check(
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read all shards and compare every hash, place and length with the manifest. Exits with 1 when something is wrong.
+    """Read all shards and compare every hash, place and length with the manifest; with --work the arrays derived from them as
+    well. Exits with 1 when something is wrong.
 
     \b
       duotok data check --work work
@@ -34,12 +36,13 @@ def check(
     if (work is None) == (shards is None):
         raise ConfigError("give --work WORK, or --shards FOLDER")
     url = shards or f"{work}/shards"
-    problems = check_shards(url, jobs.engine(engine, workers, address))
+    derived = None if work is None else Path(work) / "derived"
+    problems = check_shards(url, jobs.engine(engine, workers, address), derived)
     if as_json:
         put_json({"shards": url, "problems": problems}, indent=1)
     for problem in problems[:20] if not as_json else []:
         say(problem)
     if problems:
-        raise DuoTokError(f"{url}: {len(problems)} problems; copy these shards again, or make them again")
+        raise DuoTokError(f"{url}: {len(problems)} problems; copy or make these files again")
     if not as_json:
         say(f"{url}: all as it was written")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from duotok.clock import ANALYSIS_RATE, SAMPLE_RATE
@@ -17,7 +14,7 @@ from duotok.codec.contract import Codec
 from duotok.errors import DuoTokError
 from duotok.evaluation.fidelity import mel_distance, to_distance_rate
 from duotok.evaluation.results import Row, row_of
-from duotok.files import write_bytes
+from duotok.sealed_arrays import read_arrays, save_arrays
 from duotok.separation.measures import SiSdr
 from duotok.suite.leakage.stems import CHANCE, DIRECT, TRUE
 from duotok.tracks import TRACKS
@@ -115,19 +112,18 @@ def keep(path: Path, measured: Measured) -> None:
         for condition, streams in measured.codes.items()
         for stream, codes in streams.items()
     }
-    rows = json.dumps([asdict(row) for row in measured.rows], allow_nan=False)
-    write_bytes(path, save(arrays, metadata={KEY: rows}))
+    save_arrays(path, arrays, [asdict(row) for row in measured.rows])
 
 
 def kept(path: Path) -> Measured | None:
     """What `keep` wrote; None where it is missing or damaged (it is measured again then)."""
     try:
-        with safe_open(str(path), "pt") as file:
-            rows = tuple(Row(**values) for values in json.loads((file.metadata() or {})[KEY]))
-            codes: dict[str, Codes] = {}
-            for name in file.keys():  # noqa: SIM118
-                condition, _, stream = name.partition("/")
-                codes.setdefault(condition, {})[stream] = file.get_tensor(name)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        arrays, facts = read_arrays(path)
+        rows = tuple(Row(**values) for values in facts)
+    except (OSError, ValueError, TypeError):
         return None
+    codes: dict[str, Codes] = {}
+    for name, array in arrays.items():
+        condition, _, stream = name.partition("/")
+        codes.setdefault(condition, {})[stream] = array
     return Measured(rows, codes)

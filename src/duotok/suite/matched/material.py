@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from duotok.audio.features import LogMel
@@ -24,9 +22,9 @@ from duotok.audio.loudness import integrated_loudness
 from duotok.clock import ANALYSIS_RATE, FRAME_SAMPLES, LATENTS_PER_FRAME, MEL_RATE, SAMPLE_RATE, n_frames
 from duotok.codec.contract import Codec
 from duotok.errors import AudioError
-from duotok.files import write_bytes
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.encoding import encode_blocks
+from duotok.sealed_arrays import read_arrays, save_arrays
 from duotok.suite.matched.rate import at_latent_rate
 from duotok.suite.true_stems import TrueSong
 from duotok.tracks import TRACKS
@@ -113,9 +111,9 @@ class MaterialCache:
         """Track -> array of a song, made if need be. content: of all songs; owner: whose array, with its hash."""
         path = self._path(song, content, owner)
         try:
-            with safe_open(str(path), "pt") as file:
-                return {track: file.get_tensor(track).float() for track in TRACKS}
-        except (OSError, SafetensorError):
+            arrays, _ = read_arrays(path)
+            return {track: arrays[track].float() for track in TRACKS}
+        except (OSError, ValueError, KeyError):
             pass
         made = make(song.sound(*self.stretch))
         for track, array in made.items():
@@ -123,7 +121,7 @@ class MaterialCache:
                 raise AudioError(
                     f"{song.id}: {owner.split()[0]} of {track} has values that are no numbers; leave it out"
                 )
-        write_bytes(path, save({track: array.half().contiguous() for track, array in made.items()}))
+        save_arrays(path, {track: array.half() for track, array in made.items()})
         return {track: array.half().float() for track, array in made.items()}
 
 

@@ -20,8 +20,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import safe_open
 from torch import Tensor
 
 from duotok.audio.features import LogMel
@@ -29,9 +28,10 @@ from duotok.audio.io import read, resample
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, MEL_PER_FRAME, SAMPLE_RATE
 from duotok.codec.contract import Codec
 from duotok.errors import AudioError, BundleError
-from duotok.files import sha256, write_bytes
+from duotok.files import sha256
 from duotok.random import ItemRandom, item_seed
 from duotok.records import Recording
+from duotok.sealed_arrays import read_arrays, save_arrays
 from duotok.separation import ChunkedSeparator, separator_by_name
 from duotok.suite.tagging.tag_sets import sources
 from duotok.tokens import Tokens
@@ -116,10 +116,9 @@ class EmbeddingCache:
     def _found(self, item: Recording) -> Embedded | None:
         try:
             path = self.path(item)
-            with safe_open(str(path), "pt") as file:
-                frames, width = file.get_slice("embeddings").get_shape()
+            frames, width = read_arrays(path)[0]["embeddings"].shape
             return Embedded(path, frames, width)
-        except (OSError, SafetensorError):
+        except (OSError, ValueError, KeyError):
             return None
         except AudioError as error:
             self.problems[item.id] = str(error)
@@ -131,7 +130,7 @@ class EmbeddingCache:
         if found is not None or item.id in self.problems:
             return found
         try:
-            write_bytes(self.path(item), self._make(item))
+            save_arrays(self.path(item), self._make(item))
         except (AudioError, BundleError) as error:
             self.problems[item.id] = str(error)
             return None
@@ -148,7 +147,7 @@ class EmbeddingCache:
         embeddings = torch.cat([vectors[name].float() for name in names], dim=-1)
         return embeddings, torch.cat([tokens[name].reshape(-1, len(embeddings)) for name in names]).int()
 
-    def _make(self, item: Recording) -> bytes:
+    def _make(self, item: Recording) -> dict[str, Tensor]:
         embeddings, codes = self.embed(excerpt_of(item, self.seconds))
         if not embeddings.isfinite().all():
             raise AudioError(
@@ -156,7 +155,7 @@ class EmbeddingCache:
             )
         # Half precision has room for the largest vectors only after a look at them.
         kind = torch.float16 if float(embeddings.abs().max()) < 6e4 else torch.float32
-        return save({"embeddings": embeddings.to(kind).contiguous(), "codes": codes.contiguous()})
+        return {"embeddings": embeddings.to(kind), "codes": codes}
 
     def _tokens(self, codec: Codec, sound: Tensor) -> Tokens:
         names = {stream.name for stream in codec.streams}

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from duotok.codec.contract import Codec
 from duotok.config import Config
 from duotok.errors import ConfigError, MetricError
 from duotok.evaluation.intervals import Array, Intervals, Resampling
 from duotok.evaluation.ranking import MeasuredTags, advantage, each_tag, estimate, macro, measured_tags
-from duotok.files import sha256, write_bytes
+from duotok.files import sha256
 from duotok.records import SPLITS, Recording, Split
+from duotok.sealed_arrays import read_arrays, save_arrays
 from duotok.suite.tagging.embeddings import Condition, Embedded, EmbeddingCache, reader
 from duotok.suite.tagging.probe_training import ProbeTraining, TaggedSongs, fit
 from duotok.suite.tagging.tag_sets import TagSet, sources
@@ -180,7 +180,7 @@ class Experiment:
             self.config.training, songs["train"], songs["validation"], self.cache.frame_rate, seed, self.device
         )
         scores = fitted.scores(songs["test"], self.config.training.batch_size)
-        write_bytes(path, save({"scores": scores, "epochs": np.array([len(fitted.losses)])}))
+        save_arrays(path, {"scores": torch.from_numpy(scores)}, {"epochs": len(fitted.losses)})
 
     def _songs(self, items: Sequence[tuple[Recording, Embedded]], condition: Condition, seed: int) -> TaggedSongs:
         embedded = [found for _, found in items]
@@ -194,9 +194,10 @@ class Experiment:
 def _kept(path: Path, shape: tuple[int, int]) -> tuple[NDArray[np.float64], int] | None:
     """Scores and epochs; None where they are not there, damaged, or of other songs."""
     try:
-        kept = load_file(path)
-        return (kept["scores"], int(kept["epochs"][0])) if kept["scores"].shape == shape else None
-    except (OSError, SafetensorError, KeyError):
+        arrays, facts = read_arrays(path)
+        scores = arrays["scores"].numpy()
+        return (scores, int(facts["epochs"])) if scores.shape == shape else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

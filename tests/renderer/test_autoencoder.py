@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig, ConvNeXt
+from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig, ConvNeXt, Snake
 
 TINY = AutoencoderConfig(
     encoder_width=16, encoder_blocks=(1, 1), decoder_width=16, decoder_blocks=(1, 1), n_fft=960, hop=480
@@ -47,6 +47,15 @@ def test_decoding_in_windows_equals_the_whole(autoencoder: Autoencoder):
         atol=1e-5,
         rtol=1e-4,
     )
+
+
+def test_snake_is_periodic_around_the_identity():
+    snake = Snake(3)
+    snake.log_rate.data = torch.tensor([0.0, 1.0, -1.0])
+    x = torch.linspace(-3, 3, 60).view(20, 3)
+    rate = snake.log_rate.detach().exp()
+    expected = x + (1 - torch.cos(2 * rate * x)) / (2 * rate)  # sin^2, written otherwise
+    torch.testing.assert_close(snake(x).detach(), expected)
 
 
 def test_a_block_adds_what_its_scale_says():

@@ -13,7 +13,7 @@ from duotok.clock import SAMPLE_RATE
 from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
 from duotok.training.batches.remix import Remixer, room, shape_spectrum
-from duotok.training.stages.separator import SeparatorStage
+from duotok.training.stages.separator import SeparatorStage, SpectralError
 
 
 @pytest.fixture
@@ -81,6 +81,15 @@ def test_unknown_stems_do_not_pull(stage: SeparatorStage) -> None:
     changed = batch | {"stems": batch["stems"].clone()}
     changed["stems"][:, 2:] = torch.randn_like(changed["stems"][:, 2:])
     assert torch.equal(stage.losses(batch, 0)["loss"], stage.losses(changed, 0)["loss"])
+
+
+def test_errors_weigh_by_their_frequency() -> None:
+    """A tone of 8 kHz counts (8 kHz / 1 kHz) ** tilt times as much as one of 1 kHz as loud; above 12 kHz it rises no more."""
+    time = torch.arange(SAMPLE_RATE) / SAMPLE_RATE
+    tones = torch.stack([torch.sin(2 * torch.pi * f * time) for f in (1000.0, 8000.0, 15_000.0)])[:, None]
+    for scale in range(3):
+        even, tilted = SpectralError(0.0)(tones, scale), SpectralError(0.5)(tones, scale)
+        torch.testing.assert_close(tilted / even, torch.tensor([1.0, 8.0**0.5, 12.0**0.5]), rtol=0.03, atol=0)
 
 
 def test_the_gain_is_that_of_chunks_with_both_tracks(stage: SeparatorStage) -> None:

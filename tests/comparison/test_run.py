@@ -227,6 +227,12 @@ def test_resumes(tmp_path: Path) -> None:
     assert told[0] == "1/8 fine, parallel, seed 0: done"
     # Nothing is left to do, and nothing is trained; the result is the same to the last bit.
     assert as_json(conduct(Comparison(path, out), lambda _: pytest.fail("trained again"))) == as_json(result)
+    # Scores that were changed since are made again, by the model that is there.
+    data = bytearray(first.read_bytes())
+    data[-2] ^= 1
+    first.write_bytes(data)
+    mended = Toy()
+    assert as_json(conduct(Comparison(path, out), mended)) == as_json(result) and len(mended.runs) == 1
     # Another seed adds its runs and keeps the others.
     more = Toy()
     conduct(Comparison(path, out, ["seeds=[0, 1, 2]"]), more)

@@ -25,7 +25,7 @@ from duotok.comparison.metrics import Measured, measure
 from duotok.comparison.plan import ComparisonConfig
 from duotok.comparison.run import ModelRun, Runner, check_folder
 from duotok.config import base_folder, load_config, parse
-from duotok.errors import ConfigError, MetricError
+from duotok.errors import ConfigError, MetricError, TokenFileError
 from duotok.evaluation.intervals import Intervals, minimum_songs
 from duotok.files import write_bytes
 from duotok.lm import protocols
@@ -233,8 +233,12 @@ class Comparison:
         return [name for name in self.tasks(run) if not self._done(run, name)]
 
     def _done(self, run: ModelRun, name: str) -> bool:
-        path = run.folder / f"{name}.safetensors"
-        return path.is_file() and load_scores(path)[1] == json.loads(json.dumps(self._facts(run, name)))
+        """Whether its scores are there, as they were written; others are scored again with the trained model."""
+        try:
+            facts = load_scores(run.folder / f"{name}.safetensors")[1]
+        except TokenFileError:
+            return False
+        return bool(facts == json.loads(json.dumps(self._facts(run, name))))
 
     def title(self, number: int) -> str:
         run = self.runs[number]

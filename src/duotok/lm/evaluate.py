@@ -82,8 +82,10 @@ def score_songs(
     scores_by_song: dict[int, list[SongScore]] = {}
     todo = []
     for piece in pieces(songs, model.codec, seconds, shortest):
-        if piece.song not in scores_by_song and store is not None and store.has(piece.song):
-            scores_by_song[piece.song] = store.load(piece.song)
+        if piece.song not in scores_by_song and store is not None:
+            kept = store.load(piece.song)
+            if kept is not None:
+                scores_by_song[piece.song] = kept
         if piece.song not in scores_by_song:
             todo.append(piece)
     was_training = model.training
@@ -231,11 +233,12 @@ class _Folder:
     def path(self, index: int) -> Path:
         return self.folder / f"song-{index:06d}.safetensors"
 
-    def has(self, index: int) -> bool:
-        return self.path(index).is_file()
-
     def save(self, index: int, scores: list[SongScore]) -> None:
         save_scores(self.path(index), scores, {})
 
-    def load(self, index: int) -> list[SongScore]:
-        return load_scores(self.path(index))[0]
+    def load(self, index: int) -> list[SongScore] | None:
+        """None where they are not there as they were written."""
+        try:
+            return load_scores(self.path(index))[0]
+        except TokenFileError:
+            return None

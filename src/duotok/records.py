@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Kind = Literal["song", "music", "instrumental", "voice", "speech", "sound"]
 """song: singing and instruments; music: not known whether there is singing; instrumental: no singing; voice: solo
 singing; speech; sound: anything else."""
+DIGEST = "duotok.sha256"
+"""Entry of a table's metadata: hash of its rows."""
 STORED = ("mix", *TRACKS, *ACCOMPANIMENT_STEMS)
 """What a shard may hold of a segment."""
 
@@ -169,6 +173,8 @@ def write_table(path: Path, items: Sequence[R], cls: type[R]) -> None:
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist([table_row(item) for item in items], schema=table_schema(cls))
+    digest = _digest(table.to_pylist(maps_as_pydicts="strict"))
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), DIGEST: digest})
     with writing(path) as partial:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
@@ -183,11 +189,22 @@ def read_table(path: Path, cls: type[R]) -> list[R]:
         schema = table_schema(cls)
         if table.schema.names != schema.names:
             raise CorpusError(f"{path}: columns {table.schema.names}; a table of {cls.__name__} has {schema.names}")
-        return [_item(cls, row) for row in table.to_pylist(maps_as_pydicts="strict")]
+        rows = table.to_pylist(maps_as_pydicts="strict")
+        written = (table.schema.metadata or {}).get(DIGEST.encode())  # none in those of an earlier DuoTok
+        if written is not None and written.decode() != _digest(rows):
+            raise ValueError("not as it was written")
+        return [_item(cls, row) for row in rows]
     except FileNotFoundError:
         raise CorpusError(f"{path}: no such table; run the step that makes it first") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise CorpusError(f"{path}: cannot be read ({str(error).splitlines()[0]}); make it again") from None
+
+
+def _digest(rows: Sequence[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def by_identity(items: Iterable[Recording]) -> dict[tuple[str, str], list[Recording]]:

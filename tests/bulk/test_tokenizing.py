@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import uuid
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from duotok.bulk.ledger import Ledger
 from duotok.bulk.tokenizing import Settings, Watch, preview, tokenize
 from duotok.codec.duotok import DuoTok
 from duotok.data.engines import Worker
-from duotok.errors import DuoTokError
+from duotok.errors import DuoTokError, TokenFileError
 from duotok.lm.token_store import TokenStore
 
 
@@ -288,3 +289,25 @@ def test_two_songs_of_one_id_are_named(music: Path, tmp_path: Path, run: Run) ->
     put(tmp_path / "again/music/train/s0.wav")
     summary = run([music, tmp_path / "again/music"], tmp_path / "store")
     assert summary.listed == 4 and "music/train/s0: two songs of one id" in summary.listing.broken[0]
+
+
+def test_a_plan_that_was_changed_is_refused(music: Path, tmp_path: Path, run: Run) -> None:
+    """It says for ever which song lies where: read wrongly, songs would be lost or doubled."""
+    store = tmp_path / "store"
+    run(music, store)
+    path, before = store / "plan.parquet", files(store)
+    whole, draw = path.read_bytes(), random.Random(0)
+    first = stores.Plan(path, 2)
+    for place in [0, len(whole) - 1, *(draw.randrange(len(whole)) for _ in range(150))]:
+        data = bytearray(whole)
+        data[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        try:
+            read = stores.Plan(path, 2)
+        except TokenFileError as error:
+            assert "plan.parquet: damaged" in str(error)
+            continue
+        for name in ("_keys", "_shards", "_places"):  # a bit that means nothing for the numbers
+            assert (getattr(read, name) == getattr(first, name)).all()
+    path.write_bytes(whole)
+    assert run(music, store).encoded == 0 and files(store) == before

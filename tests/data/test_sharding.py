@@ -485,3 +485,23 @@ def test_check_needs_finished_shards(corpus: Corpus, work: Path) -> None:
     (work / "shards" / SUMMARY).unlink()
     with pytest.raises(CorpusError, match=SUMMARY):
         check_shards(work / "shards", LocalEngine(1))
+
+
+def test_a_table_that_was_changed_is_refused(tmp_path: Path) -> None:
+    """Every bit: pages have checksums, the rows a hash; what is left means nothing for the rows."""
+    corpus = Corpus(tmp_path / "corpus", tmp_path / "work", count=4)
+    for items, cls in ((corpus.recordings, Recording), (corpus.segments, Segment)):
+        path, draw = tmp_path / f"{cls.__name__}.parquet", random.Random(0)
+        write_table(path, items, cls)
+        whole = path.read_bytes()
+        assert read_table(path, cls) == items
+        refused = 0
+        for place in [0, len(whole) - 1, *(draw.randrange(len(whole)) for _ in range(200))]:
+            data = bytearray(whole)
+            data[place] ^= 1 << draw.randrange(8)
+            path.write_bytes(data)
+            try:
+                assert read_table(path, cls) == items
+            except CorpusError:
+                refused += 1
+        assert refused > 100

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from duotok.bulk.places import Place
 from duotok.bulk.sources import Listing, SongEntry
-from duotok.bulk.store import Plan, key_of
+from duotok.bulk.store import Plan, key_of, sealed
 from duotok.files import writing
 from duotok.records import SPLITS
 
@@ -119,9 +119,9 @@ def _extend(path: Path, keys: NDArray[np.uint64], shards: NDArray[np.int64], pla
     }  # fmt: skip
     table = pa.table(columns)
     if path.exists():
-        table = pa.concat_tables([pq.read_table(path), table])
+        table = pa.concat_tables([pq.read_table(path, page_checksum_verification=True), table])
     with writing(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(sealed(table), partial, compression="zstd", write_page_checksum=True)
 
 
 def _name_twice(songs: ListedSongs, path: Path, twice: NDArray[np.bool_], listing: Listing) -> None:

@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.numpy
@@ -32,8 +32,11 @@ from duotok.lm.song import TokenizedSong
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.token_store import FORMAT, LENGTHS, MANIFEST, STORE, VECTORS
-from duotok.records import SPLITS, Split
+from duotok.records import DIGEST, SPLITS, Split
 from duotok.seals import is_sealed, read_json, seal
+
+if TYPE_CHECKING:
+    import pyarrow
 
 LOCK, PLAN, LEDGERS, SCRATCH, FAILURES = "lock", "plan.parquet", "ledger", "scratch", "failures.jsonl"
 SHARD_FRAMES = 1 << 25
@@ -43,6 +46,21 @@ SHARD_FRAMES = 1 << 25
 def key_of(id: str) -> int:
     """64 bits of a song's id."""
     return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+
+
+COLUMNS = ("key", "split", "shard", "place")
+
+
+def sealed(table: pyarrow.Table) -> pyarrow.Table:
+    """The table of a plan with a hash of its columns among its metadata."""
+    return table.replace_schema_metadata({DIGEST: _digest(table)})
+
+
+def _digest(table: pyarrow.Table) -> str:
+    digest = hashlib.sha256()
+    for name in COLUMNS:
+        digest.update(np.ascontiguousarray(table[name].to_numpy()).data)
+    return digest.hexdigest()
 
 
 class Plan:
@@ -61,11 +79,15 @@ class Plan:
             self._load()
 
     def _load(self) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(self.path, columns=["key", "split", "shard", "place"])
-        except (OSError, ValueError) as error:
+            table = pq.read_table(self.path, page_checksum_verification=True)
+            written = (table.schema.metadata or {}).get(DIGEST.encode())  # none in a store of an earlier DuoTok
+            if table.column_names != [*COLUMNS] or (written is not None and written != _digest(table).encode()):
+                raise ValueError("not as it was written")
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise TokenFileError(f"{self.path}: damaged ({str(error).splitlines()[0]}); start another store") from None
         order = np.argsort(table["key"].to_numpy(), kind="stable")
         self._keys = table["key"].to_numpy()[order]

@@ -150,13 +150,20 @@ def test_nothing_is_replaced(own: Path, tiny: Path, tmp_path: Path) -> None:
         unpack(tiny, runs)
     assert [path.name for path in runs.iterdir()] == ["stage3"]
     (runs / "stage3").rmdir()
+    (runs / "stage3.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match=r"stage3.yaml: is there already"):
+        unpack(tiny, runs)
+    assert (runs / "stage3.yaml").read_text() == "mine"
+    with pytest.raises(ConfigError, match=r"stage3.yaml: is a file, and the runs' folder would be there"):
+        unpack(tiny, runs / "stage3.yaml")
+    (runs / "stage3.yaml").unlink()
     damaged = tmp_path / "damaged"
     shutil.copytree(tiny, damaged)
     weights = damaged / "separator.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(BundleError, match="separator"):
         unpack(damaged, runs)
-    assert not [path for path in runs.iterdir() if not path.name.startswith(".")]
+    assert not list(runs.iterdir())
 
 
 def test_a_bundle_of_tokens_only(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ released weights). What a bundle does not hold is not there either: moments of t
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from duotok.codec.bundle import Bundle
 from duotok.codec.hub import find_bundle
-from duotok.errors import ConfigError
+from duotok.errors import ConfigError, DuoTokError
 from duotok.files import write_bytes
 from duotok.lineage import Origin
 from duotok.renderer.autoencoder import AutoencoderConfig
@@ -56,22 +57,29 @@ class Released(Stage):
 def unpack(name: str | Path, runs: Path) -> list[Path]:
     """Write the parts of a bundle (its folder, its name, or owner/name on the hub) as runs in `runs`; returns their folders.
 
-    Raises ConfigError when one of these runs is there already, BundleError for a bundle that is damaged.
+    Raises ConfigError when one of these runs or its config is there already, BundleError for a bundle that is damaged,
+    DuoTokError when the folder cannot be written.
     """
     bundle = Bundle(find_bundle(name))
     settings = _settings(bundle, runs.resolve())
-    for run in settings:
-        if (runs / run).exists():
-            raise ConfigError(f"{runs / run}: is there already; name another folder with --runs")
+    for path in [place for run in settings for place in (runs / run, runs / f"{run}.yaml")]:
+        if os.path.lexists(path):
+            raise ConfigError(f"{path}: is there already; name another folder with --runs")
+    if runs.exists() and not runs.is_dir():
+        raise ConfigError(f"{runs}: is a file, and the runs' folder would be there; name another with --runs")
     card = bundle.card
     partial = runs / ".unpacked"
     shutil.rmtree(partial, ignore_errors=True)
-    for run, values in settings.items():
-        _write_run(bundle, run, values, partial, card)
-    for run, values in settings.items():
-        (partial / run).rename(runs / run)
-        write_bytes(runs / f"{run}.yaml", _yaml(bundle, values).encode())
-    partial.rmdir()
+    try:
+        for run, values in settings.items():
+            _write_run(bundle, run, values, partial, card)
+        for run, values in settings.items():
+            (partial / run).rename(runs / run)
+            write_bytes(runs / f"{run}.yaml", _yaml(bundle, values).encode())
+    except OSError as error:
+        raise DuoTokError(f"{runs}: cannot be written ({error.strerror}); name another folder with --runs") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return [runs / run for run in settings]
 
 

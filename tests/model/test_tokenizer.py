@@ -296,6 +296,10 @@ def test_soft_routing_mixes_both_branches(build: Build) -> None:
         tokenizer.router.linear.bias.copy_(torch.tensor([0.0, 1.0]))
         weight = torch.softmax(tokenizer.router.linear.bias, 0)
         _, losses, codes = tokenizer.stage3(hidden, track, lengths)
+        named, told = (
+            tokenizer.stage3(hidden, t, lengths)[1] for t in ("accompaniment", torch.ones(3, dtype=torch.int64))
+        )
+        assert named["routing"] == told["routing"] == pytest.approx(float(weight[1]))
         each = [hard.stage3(hidden, name, lengths)[1]["vq"] for name in TRACKS]
         torch.testing.assert_close(losses["vq"], weight[0] * each[0] + weight[1] * each[1])
         assert torch.equal(codes, hard.stage3(hidden, "accompaniment", lengths)[2])

@@ -453,6 +453,20 @@ def test_the_autoencoder_s_latents_have_unit_variance(store: ShardStore) -> None
     assert not torch.allclose(raw[0].std(0), torch.ones(()), rtol=0.05)  # else the test would see nothing
 
 
+@pytest.mark.parametrize(("value", "bound"), [(3.0, 0.0), (6.0, 4.0), (-6.0, 4.0), (-3.0, 0.0)])
+def test_latents_beyond_four_deviations_are_pulled_back(
+    value: float, bound: float, store: ShardStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both sides; a renderer would have to reproduce outliers, and they bring nothing."""
+    stage = AutoencoderStage(AUTOENCODER, store)
+    raw = stage.autoencoder.raw_latents
+    monkeypatch.setattr(stage, "_follow", lambda *_: None)
+    monkeypatch.setattr(stage.autoencoder, "raw_latents", lambda audio: torch.full_like(raw(audio), value))
+    losses = stage.losses(batch_of(stage), 0)
+    rest = float((losses["loss"] - losses["mel"] - 0.5 * losses["convergence"]).detach())
+    assert rest == pytest.approx(bound, abs=1e-4)
+
+
 def test_the_autoencoder_s_noise_and_scales_count(store: ShardStore) -> None:
     def mel(noise: float, step: int = 0, scales: int = 7) -> float:
         stage = AutoencoderStage(

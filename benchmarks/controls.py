@@ -123,6 +123,15 @@ def pitches(song: TokenizedSong, songs: Path) -> NDArray[np.int32]:
     return found
 
 
+def pitch_vectors() -> NDArray[np.float16]:
+    """A vector for each code of `pitches`, for language models that start from code vectors: place in the octave (cosine, sine),
+    height in octaves, and whether anything is sung; `[codes, 4]`."""
+    pitch = LOWEST + np.arange(PITCHES)
+    angle = 2 * np.pi * pitch / 12
+    rows = np.stack([np.cos(angle), np.sin(angle), (pitch - 60) / 12, np.ones(PITCHES)], axis=1)
+    return np.concatenate([np.zeros((1, 4)), rows]).astype(np.float16)
+
+
 def sung(song: TokenizedSong, songs: Path) -> TokenizedSong:
     """The song with its `pitches` as vocals."""
     return replace(song, tokens={**song.tokens, "vocals": pitches(song, songs)})
@@ -149,7 +158,9 @@ def change_tokens(options: argparse.Namespace) -> int:
     else:
         change = "vocals as notes"
         streams = tuple(STREAMS[0] if stream.name == "vocals" else stream for stream in codec.streams)
-        codec, vectors = replace(codec, hash=f"sung:{codec.hash}", streams=streams), None  # pitches have no vectors
+        codec = replace(codec, hash=f"sung:{codec.hash}", streams=streams)
+        if vectors is not None:
+            vectors = {**vectors, "vocals.0": pitch_vectors()}
         changed = partial(sung, songs=options.songs)
     codec = replace(codec, name=f"{codec.name}, {change}")
     parts = (changed(song) for split in corpus.counts for song in corpus.songs(split))

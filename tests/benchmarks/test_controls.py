@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.controls import LOWEST, NOTES, QUALITIES, STREAMS, composed, jittered, split_of, sung
+from benchmarks.controls import LOWEST, NOTES, QUALITIES, STREAMS, composed, jittered, pitch_vectors, split_of, sung
 from tests.lm.small import MIXED, song
 
 from duotok.lm.song import TokenizedSong, check_song
@@ -58,6 +58,14 @@ def test_the_melody_takes_the_place_of_the_vocals(tmp_path: Path) -> None:
     assert np.array_equal(whole.tokens["vocals"][0], expected)
     stretch = sung(TokenizedSong("songs/song-7@40", "test", codes, "", "songs/song-7", 40), tmp_path)
     assert np.array_equal(stretch.tokens["vocals"][0][:60], expected[40:])
+
+
+def test_pitches_have_vectors_that_tell_them_apart() -> None:
+    table = pitch_vectors().astype(np.float32)
+    assert table.shape == (STREAMS[0].codebook_sizes[0], 4) and not table[0].any()
+    assert len(np.unique(table, axis=0)) == len(table)
+    low, high = table[1 + 60 - LOWEST], table[1 + 72 - LOWEST]
+    assert np.allclose(low[:2], high[:2], atol=1e-2) and high[2] - low[2] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_splits_are_of_the_song_and_of_the_stated_sizes() -> None:

@@ -1392,4 +1392,11 @@ FAULTS = (
         "if False:",
         ("tests/training/test_unpack.py",),
     ),
+    Fault(
+        "the search keeps small results between large scores",
+        "src/duotok/model/simvq.py",
+        "        indices[start : start + chunk] = best * group + inside\n    return indices\n",
+        "        indices = torch.cat([indices[:start], best * group + inside, indices[start + chunk :]])\n    return indices\n",
+        ("tests/model/test_simvq.py",),
+    ),
 )

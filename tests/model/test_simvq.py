@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.forked import python
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from duotok.model.simvq import PlainVQ, Quantizer, SimVQ, nearest, vq_loss
@@ -196,7 +199,28 @@ def test_means_fit_frames_that_were_never_seen_better_than_drawn_frames_do() -> 
         SimVQ(512, 6).fit_means(train[:100])
 
 
-def test_the_search_of_many_frames_does_not_break_up_the_heap() -> None:
+def test_the_search_keeps_nothing_between_its_blocks() -> None:
+    """The result is one tensor that is there before the first scores: small ones between large ones would break up the heap,
+    now and then and by gigabytes (which a look at the memory sees in one of three runs)."""
+
+    class Seen(TorchDispatchMode):
+        made: ClassVar[list[tuple[str, int]]] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                self.made.append((func.overloadpacket.__name__, result.data_ptr()))
+            return result
+
+    z, codes = torch.randn(300, 4), torch.randn(256, 4)
+    with Seen() as seen:
+        found = nearest(z, codes)
+    first = next(n for n, (name, _) in enumerate(seen.made) if name == "addmm")
+    assert sum(name == "addmm" for name, _ in seen.made) > 2, "several blocks"
+    assert found.data_ptr() in {place for _, place in seen.made[:first]}
+
+
+def test_the_search_of_many_frames_takes_little_memory() -> None:
     """6,000 rows against 32,768 codes: one block of scores is 8 MB, all of them 800 MB."""
     code = (
         "import resource, torch; from duotok.model.simvq import nearest; torch.set_num_threads(1)\n"

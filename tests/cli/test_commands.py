@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile as sf
 import torch
 from click.testing import Result
 from tests.forked import python
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from duotok import __version__
 from duotok.audio import io
-from duotok.cli.main import app
+from duotok.cli.main import app, extra_of
 from duotok.clock import n_frames
 from duotok.tokens import DualTokens, load
 
@@ -50,6 +51,30 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
         assert f"  duotok {command} " in text
     assert run("--version").stdout == f"duotok {__version__}\n"
     assert "duotok encode song.mp3" in run("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("pyarrow.parquet", "train"), ("pystoi", "eval"), ("ray", "ray"), ("pyworld_prebuilt", "songs")],
+)  # fmt: skip
+def test_what_is_not_installed_is_named_with_its_extra(module: str, extra: str) -> None:
+    assert extra_of(module) == extra
+    assert extra_of("nobody") == extra_of("torch") == ""
+
+
+@pytest.mark.parametrize("command", ["tokenize MUSIC -o STORE", "data catalog --corpus folder=MUSIC --work WORK"])
+def test_without_pyarrow_one_line_says_what_to_install(command: str, tmp_path: Path) -> None:
+    (tmp_path / "MUSIC").mkdir()
+    without = "import sys; sys.modules['pyarrow'] = None; sys.modules['pyarrow.parquet'] = None\n"
+    sf.write(tmp_path / "MUSIC" / "a.wav", song(2.0).T.numpy(), 48_000)
+    words = [
+        str(tmp_path / word) if word.isupper() else word.replace("=MUSIC", f"={tmp_path / 'MUSIC'}")
+        for word in command.split()
+    ]
+    done = python(without + "from duotok.cli.main import main\nmain()", *words)
+    told = done.stderr.decode()
+    assert done.returncode == 1 and "Traceback" not in told
+    assert "pip install 'duotok[train]'" in told.splitlines()[-1]
 
 
 def test_song_to_tokens_to_sound(bundle: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -47,6 +48,20 @@ GROUPS = {
 }
 
 
+def extra_of(module: str) -> str:
+    """The extra of this package that brings a module, by the package's own metadata; empty where none does."""
+    from importlib.metadata import requires
+
+    wanted, found = module.partition(".")[0].replace("_", "-").lower(), []
+    for requirement in requires("duotok") or ():
+        name = re.match(r"[A-Za-z0-9_.-]*", requirement)
+        extra = re.search(r"extra == ['\"]([a-z]+)['\"]", requirement)
+        if name and extra and extra[1] != "dev" and name[0].replace("_", "-").lower() == wanted:
+            found.append(extra[1])
+    # pyarrow comes with two: who lacks it is mostly about to prepare or train.
+    return "train" if "train" in found else next(iter(found), "")
+
+
 class CommandGroup(TyperGroup):
     """Turns a user's mistake into one line on stderr and exit code 1, and Ctrl-C into 130."""
 
@@ -59,6 +74,11 @@ class CommandGroup(TyperGroup):
             if isinstance(error, BrokenPipeError):
                 raise
             say(f"error: {error.filename or 'system'}: {error.strerror or error}")
+        except ModuleNotFoundError as error:
+            extra = extra_of(error.name or "")
+            if not extra:
+                raise
+            say(f"error: this needs {error.name}, which is not installed: pip install 'duotok[{extra}]'")
         except KeyboardInterrupt:
             say("interrupted; what was finished is kept")
             raise typer.Exit(INTERRUPTED) from None

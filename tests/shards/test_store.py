@@ -231,3 +231,13 @@ def test_a_library_without_validation(tmp_path: Path) -> None:
     again = build(*arguments)
     again.__dict__.update(state)
     assert again.select("validation") == [0, 1]
+
+
+def test_the_manifest_is_read_without_threads_that_outlive_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyarrow.parquet.read_table frees a buffer of Python in a thread of its own: where a command ends at once, with a user's
+    mistake, every second process was aborted ("terminate called without an active exception")."""
+    make_shards(tmp_path / "shards", small_songs(3))
+    monkeypatch.setattr("pyarrow.parquet.read_table", lambda *_, **__: pytest.fail("threads"))
+    assert len(ShardStore(tmp_path / "shards")) == 3

@@ -178,7 +178,8 @@ class SegmentIndex:
                 f"{self.ranges.place(MANIFEST)}: is not the one of {SUMMARY}; run `duotok data shard` to the end"
             )
         try:
-            table = pq.read_table(pa.BufferReader(data))
+            # Not pq.read_table: its threads may still free `data` when Python has ended, which aborts the process.
+            table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         except pa.ArrowInvalid as error:
             raise CorpusError(f"{self.ranges.place(MANIFEST)}: cannot be read ({error})") from None
         columns = {*Segment.__dataclass_fields__, "shard", "index", "offsets", "sizes", "sha256"}

@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import ast
 import random
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.fault_list import FAULTS
-from benchmarks.faults import COPIED, ROOT, load_libraries, run_tests
+from benchmarks.faults import ROOT, copied, load_libraries, run_tests
 
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult}
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
@@ -134,13 +133,8 @@ def main() -> int:
     survived = 0
     with tempfile.TemporaryDirectory(prefix="duotok-faults-") as folder:
         copy = Path(folder)
-        for name in [] if options.list else COPIED:
-            place = ROOT / name
-            if place.is_dir():
-                shutil.copytree(place, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-            elif place.is_file():
-                shutil.copy2(place, copy / name)
         if not options.list:
+            copied(copy)
             load_libraries()
         for count, (file, number) in enumerate(chosen, 1):
             other = changed(sources[file], number)

@@ -55,6 +55,17 @@ def broken(text: str, fault: Fault) -> str:
     return text.replace(fault.old, fault.new)
 
 
+def copied(folder: Path) -> Path:
+    """What the tests need of the checkout, copied into a folder."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        elif source.is_file():
+            shutil.copy2(source, folder / name)
+    return folder
+
+
 def try_fault(fault: Fault, copy: Path) -> Result:
     """Put the fault into the copy, run its tests, take it out again."""
     path = copy / fault.file
@@ -143,13 +154,7 @@ def main() -> int:
     results = []
     load_libraries()
     with tempfile.TemporaryDirectory(prefix="duotok-faults-") as folder:
-        copy = Path(folder)
-        for name in COPIED:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-            elif source.is_file():
-                shutil.copy2(source, copy / name)
+        copy = copied(Path(folder))
         for number, fault in enumerate(chosen, 1):
             result = try_fault(fault, copy)
             results.append(result)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from duotok.codec.bundle import Bundle
 from duotok.codec.hub import find_bundle
@@ -28,7 +27,8 @@ from duotok.tracks import TRACKS
 from duotok.training.checkpoint import every_checkpoint
 from duotok.training.earlier_runs import origin_of
 from duotok.training.saving import save_checkpoint
-from duotok.training.stage import START_FROM, Batch, Stage, StageConfig
+from duotok.training.stage import START_FROM, StageConfig
+from duotok.training.stages.finished import Finished
 from duotok.training.stages.published import PublishedConfig
 from duotok.training.stages.registry import config_class
 
@@ -36,22 +36,6 @@ CARD = "bundle.md"
 """The card of the bundle that a run was unpacked from, in the run's folder: attribution goes on with the weights."""
 TO_BEGIN_WITH = {"steps": 2000, "batch_size": 8, "lr": 1.0e-4}
 """Settings that every stage requires and a bundle does not tell."""
-
-
-class Released(Stage):
-    """The weights of one part, as a checkpoint keeps them."""
-
-    def __init__(self, name: str, config: StageConfig, modules: dict[str, nn.Module]) -> None:
-        self.name, self.config, self.modules = name, config, modules
-
-    def batch(self, step: int, items: Sequence[int]) -> Batch:
-        raise NotImplementedError("released weights are written, not trained")
-
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        raise NotImplementedError("released weights are written, not trained")
-
-    def held_out(self) -> dict[str, float]:
-        return {}
 
 
 def unpack(name: str | Path, runs: Path) -> list[Path]:
@@ -121,7 +105,7 @@ def _write_run(bundle: Bundle, run: str, values: dict[str, Any], folder: Path, c
         config: StageConfig = PublishedConfig(model=values["model"], minutes_measured=0.0, best=None)
     else:
         config = config_class(stage).model_validate({**TO_BEGIN_WITH, **values, "best": None})
-    released = Released(run, config, modules)
+    released = Finished(run, config, modules)
     released.made_from(START_FROM, _origin(bundle, part))
     if track:
         for key, run_of_key in (("autoencoder_from", "autoencoder"), ("tokenizer_from", "stage3")):

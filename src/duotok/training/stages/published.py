@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,8 +24,10 @@ from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import Stretch, rendered
 from duotok.training.checkpoint import check_run, checkpoints
 from duotok.training.saving import save_checkpoint
-from duotok.training.stage import Batch, Stage, StageConfig
+from duotok.training.stage import StageConfig
+from duotok.training.stages.finished import Finished
 
+NAME = "autoencoder"
 LEAST_STD = 1e-3
 PIECE = 250
 """Token frames encoded at once."""
@@ -39,25 +41,6 @@ class PublishedConfig(StageConfig):
     lr: float = 1.0
     model: EarVAEConfig
     minutes_measured: float
-
-
-class PublishedAutoencoder(Stage):
-    """What a checkpoint keeps; there is nothing to train."""
-
-    name = "autoencoder"
-
-    def __init__(self, config: PublishedConfig, autoencoder: EarVAE) -> None:
-        self.config: PublishedConfig = config
-        self.modules = {"autoencoder": autoencoder}
-
-    def batch(self, step: int, items: Sequence[int]) -> Batch:
-        raise ConfigError("a published autoencoder is not trained; train stage 4 on it")
-
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        raise ConfigError("a published autoencoder is not trained; train stage 4 on it")
-
-    def held_out(self) -> dict[str, float]:
-        return {}
 
 
 def measured_sound(store: ShardStore, minutes: float, channels: int) -> Iterator[Tensor]:
@@ -109,7 +92,7 @@ def adopt(folder: Path, store: ShardStore, runs: Path, minutes: float = 30.0) ->
     autoencoder = load_ear_vae(folder)
     if autoencoder.config.misfit:
         raise ConfigError(f"{folder}: {autoencoder.config.misfit}")
-    run = runs / PublishedAutoencoder.name
+    run = runs / NAME
     check_run(run)
     if checkpoints(run):
         raise ConfigError(f"{run}: there is an autoencoder already; choose another --runs folder")
@@ -118,7 +101,7 @@ def adopt(folder: Path, store: ShardStore, runs: Path, minutes: float = 30.0) ->
     config = PublishedConfig(model=autoencoder.config, minutes_measured=round(measured_minutes, 3), best=None)
     nothing = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     run.mkdir(parents=True, exist_ok=True)
-    return save_checkpoint(run, PublishedAutoencoder(config, autoencoder.cpu()), nothing, 0)
+    return save_checkpoint(run, Finished(NAME, config, {"autoencoder": autoencoder.cpu()}), nothing, 0)
 
 
 def main(arguments: list[str] | None = None) -> int:

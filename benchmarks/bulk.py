@@ -7,7 +7,8 @@
     python -m benchmarks.bulk corpus --entries 1000 100000 --without-model    all but reading and encoding
 
 speed: "share" is the seconds in the model (separator and encoder) of all processes over (processes x seconds from the first song's
-beginning to the last one's end), so starting processes and loading the model do not count; ratios are those of runs of one turn.
+beginning to the last one's end), so starting processes and loading the model do not count; "of its parts" counts reading too, whose
+processes want the same cores where there are no more than workers. Ratios are those of runs of one turn.
 """
 
 from __future__ import annotations
@@ -93,9 +94,11 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
             naive_seconds.append(seconds)
             for workers in options.workers:
                 summary, times = run(options.source, Path(name) / f"{turn}-{workers}", codec, options.model, workers)
+                model = 3600 * times.model / summary.seconds
                 found[workers].append({
+                    "of its parts": (costs["reading"] + model) / (workers * 3600 * times.span / summary.seconds),
                     "share": times.model / (workers * times.span), "busy": times.encoding / (workers * times.span),
-                    "faster than the loop": seconds / times.span, "model": 3600 * times.model / summary.seconds,
+                    "faster than the loop": seconds / times.span, "model": model,
                     "encoding": 3600 * times.encoding / summary.seconds, "hours a day": 24 * summary.seconds / times.span,
                 })  # fmt: skip
     rows = {

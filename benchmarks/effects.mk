@@ -5,7 +5,8 @@
 #
 # Each arm differs from `full` in one setting and is trained with three seeds (stages 1 to 3 each); arms of one seed share its
 # stage 1, those that change stage 3 alone share full's stage 2. `-n` shows the commands. Needs `make dev`. Give -j the cores that
-# are free: every process takes one.
+# are free: every process takes one. START=BUNDLE begins with the stage 2 of a bundle (mini) and has no stage 1, and no arm without
+# masks. PACK is the data whose songs become tokens, where those to train on (WORK) are others.
 OUT     ?= runs/effects
 BIN     ?= .venv/bin
 SONGS   ?= 1800
@@ -23,7 +24,9 @@ export OMP_NUM_THREADS := 1
 comma   := ,
 space   := $(subst ,, )
 DUOTOK  := $(BIN)/duotok
-WORK    := $(OUT)/work
+WORK    ?= $(OUT)/work
+PACK    ?= $(WORK)
+START   ?=
 TOKENS  := $(OUT)/tokens
 OWN2    := $(filter full without-noise full-covariance without-mss,$(ARMS))
 ON_FULL := $(filter without-freezing shared-codebook,$(ARMS))
@@ -41,6 +44,17 @@ stage2.without-mss       := --set model.mask_head=false
 stage3.without-mss       := --set model.mask_head=false
 stage3.without-freezing  := --set freeze=false
 stage3.shared-codebook   := --set model.shared_codebook=true
+
+# The config of stages 2 and 3, what stage 2 of a seed needs, and where it starts.
+ifeq ($(START),)
+RECIPE  := effects/
+FIRST2   = $(OUT)/base-$(1)/.stage1 $(OUT)/.masks
+FROM2    = ../base-$(1)/stage1 --set mask_seconds=$(MASKS)
+else
+RECIPE  := effects/released-
+FIRST2   = $(OUT)/.released
+FROM2    = ../released/stage2
+endif
 
 .PHONY: all data tokenizers tokens
 .SECONDARY:
@@ -82,26 +96,30 @@ $(OUT)/.masks: $(OUT)/base-0/.stage1
 	  --set steps=$(STAGE2) --set mask_seconds=$(MASKS) --stop-after 1
 	touch $@
 
+$(OUT)/.released:
+	$(DUOTOK) bundle --unpack $(START) --runs $(OUT)/released
+	touch $@
+
 define own2
-$(OUT)/$(1)-$(2)/.stage2: $(OUT)/base-$(2)/.stage1 $(OUT)/.masks
-	$(DUOTOK) train stage2 -c effects/stage2 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=../base-$(2)/stage1 \
-	  --set steps=$(STAGE2) --set mask_seconds=$(MASKS) --set seed=$(2) $(stage2.$(1))
+$(OUT)/$(1)-$(2)/.stage2: $(call FIRST2,$(2))
+	$(DUOTOK) train stage2 -c $(RECIPE)stage2 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=$(call FROM2,$(2)) \
+	  --set steps=$(STAGE2) --set seed=$(2) $(stage2.$(1))
 	touch $$@
 
 $(OUT)/$(1)-$(2)/.stage3: $(OUT)/$(1)-$(2)/.stage2
-	$(DUOTOK) train stage3 -c effects/stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set steps=$(STAGE3) --set seed=$(2) $(stage3.$(1))
+	$(DUOTOK) train stage3 -c $(RECIPE)stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set steps=$(STAGE3) --set seed=$(2) $(stage3.$(1))
 	touch $$@
 endef
 define on_full
 $(OUT)/$(1)-$(2)/.stage3: $(OUT)/full-$(2)/.stage2
-	$(DUOTOK) train stage3 -c effects/stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=../full-$(2)/stage2 \
+	$(DUOTOK) train stage3 -c $(RECIPE)stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=../full-$(2)/stage2 \
 	  --set steps=$(STAGE3) --set seed=$(2) $(stage3.$(1))
 	touch $$@
 endef
 define packed
 $(TOKENS)/$(1)-$(2).parquet: $(OUT)/$(1)-$(2)/.stage3
 	mkdir -p $(TOKENS)
-	$(BIN)/python -m benchmarks.effects tokens $(OUT)/$(1)-$(2) --data $(WORK) -o $$@
+	$(BIN)/python -m benchmarks.effects tokens $(OUT)/$(1)-$(2) --data $(PACK) -o $$@
 endef
 $(foreach arm,$(OWN2),$(foreach seed,$(SEEDS),$(eval $(call own2,$(arm),$(seed)))))
 $(foreach arm,$(ON_FULL),$(foreach seed,$(SEEDS),$(eval $(call on_full,$(arm),$(seed)))))

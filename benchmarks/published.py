@@ -20,10 +20,11 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -185,6 +186,12 @@ def simvq(checkout: Path) -> Iterator[Row]:
         )
 
 
+def elapsed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
 def vector_quantize() -> Iterator[Row]:
     """vector-quantize-pytorch at the size of the paper: 1,500 frames, 32,768 codes of 16."""
     if find_spec("vector_quantize_pytorch") is None:
@@ -199,14 +206,15 @@ def vector_quantize() -> Iterator[Row]:
     yield name, "equal indices", f"{int((found.codes == indices[0]).sum())} of {len(z)}"
     yield told(name, "loss", vq_loss(z, found.z_q)["vq"].detach(), commit.detach())
     looks = (lambda: ours.eval().search(z), lambda: theirs(z[None]))
-    seconds = [float("inf"), float("inf")]
+    ratios, mine = [], []
     with torch.no_grad():
-        for turn in range(20):  # the best of many, in turns: the machine may be busy
-            begun = time.perf_counter()
-            looks[turn % 2]()
-            seconds[turn % 2] = min(seconds[turn % 2], time.perf_counter() - begun)
-    ratio = f"{seconds[1] / seconds[0]:.1f} ({1000 * seconds[0]:.0f} ms ours)"
-    yield name, "time of a look-up, theirs over ours", ratio
+        for _ in range(30):  # in turns: the machine may be busy
+            took = [elapsed(look) for look in looks]
+            ratios.append(took[1] / took[0])
+            mine.append(1000 * took[0])
+    low, middle, high = quantiles(ratios, n=4)
+    ratio = f"{middle:.1f} (quartiles {low:.1f}, {high:.1f}; ours {median(mine):.0f} ms)"
+    yield name, "time of a look-up, theirs over ours, 30 pairs", ratio
     targets = RandomProjectionQuantizer(128, BestRQConfig())
     published = package.RandomProjectionQuantizer(dim=512, codebook_size=8192, codebook_dim=16, norm=False)
     published.rand_projs.copy_(targets.projection)

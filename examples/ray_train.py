@@ -6,13 +6,14 @@
 
 What follows `--` are words of `duotok`. All machines must have duotok, and see this folder, the data and the runs under the same paths.
 Ray Train gives each worker its rank and joins them; checkpoints are those of `duotok train`, in its run's folder, so nothing of Ray's
-own is stored but its records (--records). Needs `pip install 'duotok[ray,train]'`.
+own is stored but its records (--records). Needs `pip install 'duotok[ray,train]'`, and Ray 2.60 or newer.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 
-def work(config: dict[str, Any]) -> None:
-    """One process of the run."""
+def work(config: dict[str, Any]) -> int:
+    """One process of the run: the code with which `duotok` ended."""
     from duotok.cli.main import app
 
     os.chdir(config["folder"])  # Ray starts workers in a folder of its own
-    code = app(config["words"], standalone_mode=False)
-    if code:
-        raise RuntimeError(f"duotok {' '.join(config['words'])}: ended with code {code}; it said why above")
+    try:
+        app(config["words"])
+    except SystemExit as end:  # Raised, a mistake in words or data would be tried again as if the worker had died.
+        return int(end.code or 0)
+    return 0
 
 
 def main() -> None:
@@ -45,7 +48,8 @@ def main() -> None:
         ray.init(address=options.address)
     else:
         ray.init(address="local", num_cpus=max(1, round(options.workers * options.cpus)), include_dashboard=False)
-    trainer = TorchTrainer(
+    trainer: Any = TorchTrainer  # its types know nothing of what a worker returns
+    result = trainer(
         work,
         train_loop_config={"words": options.words, "folder": os.getcwd()},
         # both, because what a run counts lies on the CPU
@@ -56,8 +60,9 @@ def main() -> None:
         run_config=RunConfig(
             storage_path=str(options.records.resolve()), failure_config=FailureConfig(max_failures=options.failures)
         ),
-    )
-    trainer.fit()
+    ).fit()
+    if code := result.return_value:
+        sys.exit(f"duotok {' '.join(options.words)}: ended with code {code}; it said why above")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
 
 from duotok.evaluation.summaries import Summary
 from duotok.report.content import Row, Table, gaps_of, shown, told
@@ -108,14 +110,14 @@ def provenance(sources: Sources) -> list[Table]:
     ]  # fmt: skip
     settings: dict[tuple[str, str], list[str]] = {}
     for cell in sources.cells:
-        text = json.dumps(dict(cell.inputs.config), sort_keys=True)
+        text = _text(dict(cell.inputs.config))
         settings.setdefault((cell.inputs.instrument, text), []).append(cell.inputs.tokenizer)
     for study in sources.studies:
         if study.hashes:
-            settings[f"study {study.name}", json.dumps(dict(study.config), sort_keys=True)] = list(study.tokenizers)
+            settings[f"study {study.name}", _text(dict(study.config))] = list(study.tokenizers)
     for test in sources.listening:
         of = test.values.get("test", {})
-        settings[f"listening test {test.name}", json.dumps(of, sort_keys=True)] = list(of.get("systems", {}))
+        settings[f"listening test {test.name}", _text(of)] = list(of.get("systems", {}))
     kept = [Row(name, (", ".join(names), f"`{text}`")) for (name, text), names in settings.items()]
     return [
         Table(
@@ -124,6 +126,19 @@ def provenance(sources: Sources) -> list[Table]:
         ),
         Table("settings", "Settings", ("instrument", "of", "settings"), tuple(kept)),
     ]  # fmt: skip
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    """JSON. Of a folder of this machine only the name: a page is for others."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: shown(of) for key, of in value.items()}
+        if isinstance(value, list | tuple):
+            return [shown(of) for of in value]
+        return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+    return json.dumps(shown(settings), sort_keys=True)
 
 
 def command_of(instrument: str) -> str:

@@ -47,11 +47,11 @@ stage3.shared-codebook   := --set model.shared_codebook=true
 
 # The config of stages 2 and 3, what stage 2 of a seed needs, and where it starts.
 ifeq ($(START),)
-RECIPE  := effects/
+RECIPE  := effects
 FIRST2   = $(OUT)/base-$(1)/.stage1 $(OUT)/.masks
 FROM2    = ../base-$(1)/stage1 --set mask_seconds=$(MASKS)
 else
-RECIPE  := effects/released-
+RECIPE  := effects-released
 FIRST2   = $(OUT)/.released
 FROM2    = ../released/stage2
 endif
@@ -102,17 +102,17 @@ $(OUT)/.released:
 
 define own2
 $(OUT)/$(1)-$(2)/.stage2: $(call FIRST2,$(2))
-	$(DUOTOK) train stage2 -c $(RECIPE)stage2 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=$(call FROM2,$(2)) \
+	$(DUOTOK) train stage2 -c $(RECIPE)/stage2 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=$(call FROM2,$(2)) \
 	  --set steps=$(STAGE2) --set seed=$(2) $(stage2.$(1))
 	touch $$@
 
 $(OUT)/$(1)-$(2)/.stage3: $(OUT)/$(1)-$(2)/.stage2
-	$(DUOTOK) train stage3 -c $(RECIPE)stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set steps=$(STAGE3) --set seed=$(2) $(stage3.$(1))
+	$(DUOTOK) train stage3 -c $(RECIPE)/stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set steps=$(STAGE3) --set seed=$(2) $(stage3.$(1))
 	touch $$@
 endef
 define on_full
 $(OUT)/$(1)-$(2)/.stage3: $(OUT)/full-$(2)/.stage2
-	$(DUOTOK) train stage3 -c $(RECIPE)stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=../full-$(2)/stage2 \
+	$(DUOTOK) train stage3 -c $(RECIPE)/stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=../full-$(2)/stage2 \
 	  --set steps=$(STAGE3) --set seed=$(2) $(stage3.$(1))
 	touch $$@
 endef

@@ -169,5 +169,15 @@ def test_the_catalogue_has_every_codec_once_with_all_that_a_user_needs() -> None
             assert entry.read and entry.sample_rate in known.rates and known.adapter.is_file()
             assert any(abs(entry.frame_rate / r - 1) < 1e-9 for r in known.frame_rates(entry.sample_rate))
             assert "never" not in entry.verified and f"codec: {name}" in " ".join(how_to(name))
+            lines = how_to(name)
+            # An environment that is made from a repository comes after it.
+            for folder in ("Open-Qwen-Music", "SongGeneration", "MuCodec"):
+                for at, line in enumerate(lines):
+                    if f"{folder}/requirements" in line or f"-e {folder}" in line:
+                        assert any(earlier.startswith("git clone") and folder in earlier for earlier in lines[:at]), (
+                            name
+                        )
+            environment = known.environment.split(" ")[3]  # python3 -m venv FOLDER
+            assert f"    python: {environment}" in lines and len({*lines}) == len(lines)
     with pytest.raises(ConfigError, match="codec 'wavtokeniser' is not known; did you mean wavtokenizer"):
         entry_of("wavtokeniser")

@@ -65,7 +65,9 @@ def how_to(name: str) -> list[str]:
     if name in EXTERNAL:
         known = EXTERNAL[name]
         file = entry.use.partition("external:")[2].split()[0]
-        lines = [*known.environment.split(" && "), *lines, f"a file {file}:"]
-        filled = template(name, known.checkout, known.options, known.pickle)
+        repositories = [line for line in lines if line.startswith("git clone ")]  # an environment may be made from one
+        others = [line for line in lines if line not in repositories]
+        lines = [*repositories, *known.environment.split(" && "), *others, f"a file {file}:"]
+        filled = template(name, known.checkout, known.options, known.pickle, known.weights)
         lines += [f"    {line}" for line in filled.splitlines()]
     return lines

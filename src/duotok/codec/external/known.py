@@ -14,7 +14,7 @@ ADAPTERS = Path(__file__).parent / "runners" / "adapters"
 class Known:
     """adapter: the file that asks it, in `runners/adapters`. rates: its sample rates; hops: samples per frame that it may have.
     environment: the lines that make its environment. checkout: whether its code is a repository and no package. options: of its
-    settings, as YAML to be changed; pickle: whether its published weights are one.
+    settings, as YAML to be changed; pickle: whether its published weights are one; weights: where they lie after its `get`.
     """
 
     entry: Entry
@@ -25,6 +25,7 @@ class Known:
     checkout: bool = True
     options: str = ""
     pickle: bool = True
+    weights: str = "PATH"
 
     def frame_rates(self, sample_rate: int) -> tuple[float, ...]:
         return tuple(sample_rate / hop for hop in self.hops)

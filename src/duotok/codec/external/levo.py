@@ -32,6 +32,8 @@ KNOWN = Known(
     ADAPTERS / "levo.py",
     rates=(48_000,),
     hops=(1920,),
-    environment="python3.10 -m venv ~/envs/levo && ~/envs/levo/bin/pip install -r SongGeneration/requirements.txt",
+    environment="python3.10 -m venv ~/envs/levo && ~/envs/levo/bin/pip install -r SongGeneration/requirements.txt && "
+    "~/envs/levo/bin/pip install --no-deps -r SongGeneration/requirements_nodeps.txt",
+    weights="SongGeneration/ckpt/model_septoken/model_2.safetensors",
     options="vae_config: PATH, vae_model: PATH, steps: 10, seed: 0",
 )

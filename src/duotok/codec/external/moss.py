@@ -51,5 +51,6 @@ NANO = replace(
     ),
     rates=(48_000,),
     hops=(1920, 3840),
+    environment=KNOWN.environment.replace("envs/moss", "envs/moss-nano"),
     options="channels: 2",
 )

@@ -34,4 +34,5 @@ KNOWN = Known(
     hops=(1920,),
     environment="python3.8 -m venv ~/envs/mucodec && ~/envs/mucodec/bin/pip install -r MuCodec/requirements.txt",
     options="steps: 20, seed: 0",
+    weights="MuCodec/ckpt/mucodec.pt",
 )

@@ -25,7 +25,8 @@ KNOWN = Known(
         use="--model external:open-qwen-music.yaml --mix",
         windows="causal, trained on songs of up to 300 s as they are: windows of 300 s with 30 s of context, which a song rarely needs. Encodes "
         "only: sound comes from a renderer, an autoencoder and a refiner beside the tokenizer, which are not used here",
-        verified="its calls were read; it was not run here",
+        verified="the files of its encoder with random weights in the published configuration: codes and vectors as by its own calls; "
+        "official weights were not there",
         cite="Yu and Yang, Open-Qwen-Music, 2026; Xu et al., Qwen-Music Technical Report, 2026, arXiv:2607.11699",
         read="github.com/biang15343100-source/Open-Qwen-Music e670a01944ee",
         decodes=False,
@@ -33,5 +34,7 @@ KNOWN = Known(
     ADAPTERS / "open_qwen_music.py",
     rates=(24_000,),
     hops=(960,),
-    environment="python3 -m venv ~/envs/open-qwen-music && ~/envs/open-qwen-music/bin/pip install -e Open-Qwen-Music",
+    environment="python3 -m venv ~/envs/open-qwen-music && ~/envs/open-qwen-music/bin/pip install -e Open-Qwen-Music safetensors",
+    pickle=False,
+    weights="models/open-qwen-music    # or a tokenizer.pt, a pickle, as its training exports",
 )

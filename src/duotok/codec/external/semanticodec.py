@@ -18,14 +18,12 @@ KNOWN = Known(
         code_licence="MIT (setup.py; its licence file names somebody else)",
         weights_licence="none stated where it was read",
         needs="own environment, weights",
-        get=(
-            "pip install git+https://github.com/haoheliu/SemantiCodec-inference.git",
-            "hf download haoheliu/SemantiCodec --local-dir models/semanticodec",
-        ),
+        get=("hf download haoheliu/SemantiCodec --local-dir models/semanticodec",),
         use="--model external:semanticodec.yaml",
         windows="the whole sound at once: it cuts segments of 10.24 s itself; a code sees its segment, and the silence that fills the "
         "last one changes its codes. 8, 4 or 2 frames (of 0.16 s) are patches from low to high of one moment, not one after another",
-        verified="its calls were read; it was not run here",
+        verified="its own code with random weights in the published sizes: codes, sound and vectors as by its own calls; official weights "
+        "were not there",
         cite="Liu et al., SemantiCodec: An Ultra Low Bitrate Semantic Audio Codec for General Sound, 2024, arXiv:2405.00233",
         read="github.com/haoheliu/SemantiCodec-inference 7c05d426d",
     ),
@@ -35,5 +33,6 @@ KNOWN = Known(
     environment="python3 -m venv ~/envs/semanticodec && ~/envs/semanticodec/bin/pip install "
     "git+https://github.com/haoheliu/SemantiCodec-inference.git",
     checkout=False,
+    weights="models/semanticodec",
     options="token_rate: 100, semantic_vocab_size: 16384, steps: 50, guidance: 2.0, seed: 0",
 )

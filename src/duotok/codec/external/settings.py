@@ -53,9 +53,9 @@ def read_settings(path: Path) -> ExternalConfig:
     return config.model_copy(update={**paths, "options": options})
 
 
-def template(codec: str, checkout: bool, options: str, pickle: bool) -> str:
+def template(codec: str, checkout: bool, options: str, pickle: bool, weights: str = "PATH") -> str:
     """The text of such a file, to be filled in."""
-    lines = [f"codec: {codec}", "python: ~/envs/" + codec, "weights: PATH"]
+    lines = [f"codec: {codec}", "python: ~/envs/" + codec, "weights: " + weights]
     lines += ["checkout: PATH"] if checkout else []
     lines += (
         ["trust_pickle: true    # its weights are a pickle: only if you trust where they are from"] if pickle else []

@@ -1,7 +1,8 @@
 """SemantiCodec, from github.com/haoheliu/SemantiCodec-inference (semanticodec/main.py, config.py, modules/encoder/encoder.py) as of 7c05d426d297.
 
-weights: a folder with encoder.ckpt, decoder.ckpt and codebook_idx, as on the hub; options: token_rate (25, 50, 100),
-semantic_vocab_size (4096 to 32768), steps (50), guidance (2.0), seed (0).
+weights: the folder as on the hub, with semanticodec_tokenrate_RATE (encoder.ckpt, decoder.ckpt) and codebook_idx in it, or one with
+encoder.ckpt, decoder.ckpt and codebook_idx, as its checkpoint_path wants; options: token_rate (25, 50, 100), semantic_vocab_size
+(4096 to 32768), steps (50), guidance (2.0), seed (0).
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ def chosen(settings: dict[str, Any]) -> tuple[int, int]:
     return int(options.get("token_rate", 100)), int(options.get("semantic_vocab_size", 16384))
 
 
+def flat(settings: dict[str, Any]) -> bool:
+    """Whether all lies in one folder, which on the hub it does not."""
+    return os.path.isfile(os.path.join(settings["weights"], "encoder.ckpt"))
+
+
 def files(settings: dict[str, Any]) -> list[str]:
     folder = settings["weights"]
     rate, size = chosen(settings)
@@ -31,9 +37,10 @@ def files(settings: dict[str, Any]) -> list[str]:
         100: "combine_512_audioset_dominate",
     }
     codebook = "codebook_%d_0.npy" % (size // 2)  # noqa: UP031
+    models = folder if flat(settings) else os.path.join(folder, "semanticodec_tokenrate_%d" % rate)  # noqa: UP031
     return [
-        os.path.join(folder, "encoder.ckpt"),
-        os.path.join(folder, "decoder.ckpt"),
+        os.path.join(models, "encoder.ckpt"),
+        os.path.join(models, "decoder.ckpt"),
         os.path.join(folder, "codebook_idx", names[rate], codebook),
     ]
 
@@ -48,6 +55,10 @@ class SemantiCodec:
     """
 
     def __init__(self, settings: dict[str, Any], tools: Any) -> None:
+        if settings["device"] == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # it takes a GPU whenever it sees one
+        if not flat(settings):
+            os.chdir(settings["weights"])  # without a checkpoint_path, its paths are those of the hub and relative
         self.torch = tools.torch()
         package = importlib.import_module("semanticodec.main")
         self.fbank = importlib.import_module("semanticodec.utils").extract_kaldi_fbank_feature
@@ -55,7 +66,7 @@ class SemantiCodec:
         options = settings["options"]
         self.model = package.SemantiCodec(
             token_rate=rate, semantic_vocab_size=size, ddim_sample_step=int(options.get("steps", 50)),
-            cfg_scale=float(options.get("guidance", 2.0)), checkpoint_path=settings["weights"],
+            cfg_scale=float(options.get("guidance", 2.0)), checkpoint_path=settings["weights"] if flat(settings) else None,
         ).eval()  # fmt: skip
         self.seed = int(options.get("seed", 0))
         self.per_block = COLUMN * rate // 100

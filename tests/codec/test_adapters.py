@@ -136,3 +136,16 @@ def test_semanticodec_takes_the_layout_of_the_hub_and_that_of_its_checkpoint_pat
         file.rename(hub / file.name)
     assert [Path(file).parent for file in adapter.files(settings)][:2] == [hub, hub]
     adapter.load(settings, Tools())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("semanticodec", {"token_rate": 75}, "token_rate 75; there are 25, 50, 100"),
+        ("semanticodec", {"semantic_vocab_size": 5000}, "semantic_vocab_size 5000; there are 4096, 8192, 16384, 32768"),
+        ("levo", {"vae_config": "c.json"}, "vae_model is not given"),
+    ],
+)
+def test_options_that_cannot_be_are_named(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        adapter_of(name).files({"weights": "w", "options": options})

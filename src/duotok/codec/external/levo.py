@@ -17,7 +17,7 @@ KNOWN = Known(
         streams=TOGETHER + "; decodes to the mix only",
         code_licence="Tencent's own: academic, research and education only",
         weights_licence="the same: no commercial use",
-        needs="own environment, its repository, weights, CUDA",
+        needs="own environment, its repository, weights, a GPU to decode in reasonable time",
         get=(
             "git clone https://github.com/tencent-ailab/SongGeneration",
             "hf download lglg666/SongGeneration-Runtime --local-dir SongGeneration",
@@ -25,7 +25,8 @@ KNOWN = Known(
         use="--model external:levo.yaml",
         windows="the whole sound at once: it cuts windows of 40 s itself without overlap and repeats a short sound until one is full; a code "
         "depends on its place in the window. Its extra last frame is left out. Its third stream, of the mix, is not read",
-        verified="its calls were read; it was not run here",
+        verified="its own code with small random weights: codes, sound and vectors as by its own calls; official weights and the code that "
+        "comes with them were not there",
         cite="Lei et al., LeVo: High-Quality Song Generation with Multi-Preference Alignment, 2025, arXiv:2506.07520",
         read="github.com/tencent-ailab/SongGeneration b1b03ec93a38",
     ),

@@ -17,7 +17,7 @@ KNOWN = Known(
         streams=EACH_TRACK,
         code_licence="MIT",
         weights_licence="CC BY-NC 4.0: to compare with, not to build upon",
-        needs="own environment (Python 3.8, fairseq), its repository, weights, CUDA",
+        needs="own environment (Python 3.8, fairseq), its repository, weights, a GPU to decode in reasonable time",
         get=(
             "git clone https://github.com/xuyaoxun/MuCodec",
             "hf download yaoxunxu/mucodec --local-dir MuCodec  # then muq.pt into muq_dev/, mucodec.pt into ckpt/, audioldm_48k.pth into tools/",
@@ -25,7 +25,8 @@ KNOWN = Known(
         use="--model external:mucodec.yaml",
         windows="the whole sound at once: it cuts windows of 40.97 s itself without overlap, repeats a short sound until one is full, and "
         "scales what is louder than 0.8; a code depends on its place in the window. Its extra last frame is left out",
-        verified="its calls were read; it was not run here",
+        verified="its own code with small random weights, MuQ without fairseq: codes, sound and vectors as by its own calls; official weights "
+        "were not there",
         cite="Xu et al., MuCodec: Ultra Low-Bitrate Music Codec, 2024, arXiv:2409.13216",
         read="github.com/xuyaoxun/MuCodec 128f91be6c14",
     ),

@@ -2,7 +2,7 @@
 Flow1dVAE/generate_septoken.py, model_septoken.py, generate.sh) as of b1b03ec93a38.
 
 checkout: the repository with `ckpt` and `third_party` in it; weights: ckpt/model_septoken/model_2.safetensors; options: vae_config,
-vae_model (its Oobleck autoencoder), steps (10), seed (0). Academic use only. Its code wants CUDA in places.
+vae_model (its Oobleck autoencoder), steps (10), seed (0). Academic use only. Without CUDA its autocast warns and does nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ TRACKS = ("vocals", "accompaniment")
 
 
 def files(settings: dict[str, Any]) -> list[str]:
-    return [settings["weights"], settings["options"]["vae_model"], settings["options"]["vae_config"]]
+    options = settings["options"]
+    for name in ("vae_model", "vae_config"):
+        if not options.get(name):
+            raise ValueError("options: %s is not given; it decodes with an autoencoder of its own" % name)  # noqa: UP031
+    return [settings["weights"], options["vae_model"], options["vae_config"]]
 
 
 def load(settings: dict[str, Any], tools: Any) -> Any:

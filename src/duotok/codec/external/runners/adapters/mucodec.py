@@ -1,7 +1,7 @@
 """MuCodec, from github.com/xuyaoxun/MuCodec (generate.py, model.py) as of 128f91be6c14.
 
 checkout: the repository with its three files in tools/, muq_dev/ and ckpt/; weights: ckpt/mucodec.pt; options: steps (20), seed (0).
-Its code wants CUDA in places.
+Without CUDA its autocast warns and does nothing.
 """
 
 from __future__ import annotations

@@ -16,11 +16,25 @@ PATCH = 2560  # samples of 0.16 s: one column of AudioMAE's patches
 COLUMN = 8  # patches in it, from low to high
 SEGMENT = 163840  # samples of 10.24 s: what AudioMAE sees
 FRAMES = 1024  # mel frames of it
+# The folder of k-means codebooks of each token rate, and the vocabularies that there are.
+CODEBOOKS = {
+    25: "combine_128_audioset_dominate",
+    50: "combine_256_audioset_dominate",
+    100: "combine_512_audioset_dominate",
+}
+VOCABULARIES = (4096, 8192, 16384, 32768)
 
 
 def chosen(settings: dict[str, Any]) -> tuple[int, int]:
     options = settings["options"]
-    return int(options.get("token_rate", 100)), int(options.get("semantic_vocab_size", 16384))
+    rate, size = int(options.get("token_rate", 100)), int(options.get("semantic_vocab_size", 16384))
+    if rate not in CODEBOOKS:
+        raise ValueError("options: token_rate %d; there are %s" % (rate, ", ".join(map(str, CODEBOOKS))))  # noqa: UP031
+    if size not in VOCABULARIES:
+        raise ValueError(
+            "options: semantic_vocab_size %d; there are %s" % (size, ", ".join(map(str, VOCABULARIES)))  # noqa: UP031
+        )
+    return rate, size
 
 
 def flat(settings: dict[str, Any]) -> bool:
@@ -31,17 +45,12 @@ def flat(settings: dict[str, Any]) -> bool:
 def files(settings: dict[str, Any]) -> list[str]:
     folder = settings["weights"]
     rate, size = chosen(settings)
-    names = {
-        25: "combine_128_audioset_dominate",
-        50: "combine_256_audioset_dominate",
-        100: "combine_512_audioset_dominate",
-    }
     codebook = "codebook_%d_0.npy" % (size // 2)  # noqa: UP031
     models = folder if flat(settings) else os.path.join(folder, "semanticodec_tokenrate_%d" % rate)  # noqa: UP031
     return [
         os.path.join(models, "encoder.ckpt"),
         os.path.join(models, "decoder.ckpt"),
-        os.path.join(folder, "codebook_idx", names[rate], codebook),
+        os.path.join(folder, "codebook_idx", CODEBOOKS[rate], codebook),
     ]
 
 

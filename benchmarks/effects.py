@@ -61,11 +61,14 @@ class Encoder:
         rows = [np.asarray(self.store.rows(index, track, "mel"), np.float32) for index in stretch.segments]
         mel = torch.from_numpy(np.concatenate(rows)).reshape(stretch.frames * MEL_PER_FRAME, -1)
         codes, error, count = [], 0.0, 0
+        tracks = torch.tensor(TRACKS.index(track))
         for windows, lengths in self._windows(mel):
-            heads, _, drawn = self._forward(windows, lengths, track)
+            route = tracks.expand(len(windows))
+            drawn = self.tokenizer.encode(windows, route, lengths)
             codes += [row[:length] for row, length in zip(drawn, lengths.tolist(), strict=True)]
             if stretch.split == "test":
-                for guess, true, length in zip(heads["mel"], windows, lengths.tolist(), strict=True):
+                guesses = self.tokenizer.reconstruct(drawn.clamp_min(0), route, lengths)["mel"]
+                for guess, true, length in zip(guesses, windows, lengths.tolist(), strict=True):
                     stop = length * MEL_PER_FRAME
                     error += float((guess[:stop] - true[:stop]).abs().mean(1).sum())
                     count += stop
@@ -74,10 +77,6 @@ class Encoder:
         joined = torch.cat(codes).numpy().astype(np.int32)[None]
         self.used[track] += np.bincount(joined[0], minlength=len(self.used[track]))
         return joined
-
-    def _forward(self, mel: Tensor, lengths: Tensor, track: str) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        tracks = torch.full((len(mel),), TRACKS.index(track))
-        return self.tokenizer.stage3(self.tokenizer.lower(mel, lengths), tracks, lengths)
 
     def _windows(self, mel: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches `[n, rows, bins]` of windows, and their lengths in token frames."""

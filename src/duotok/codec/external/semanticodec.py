@@ -31,7 +31,7 @@ KNOWN = Known(
     rates=(16_000,),
     hops=(320, 640, 1280),
     environment="python3 -m venv ~/envs/semanticodec && ~/envs/semanticodec/bin/pip install "
-    "git+https://github.com/haoheliu/SemantiCodec-inference.git",
+    "git+https://github.com/haoheliu/SemantiCodec-inference.git requests",  # imported, and no longer brought by huggingface_hub
     checkout=False,
     weights="models/semanticodec",
     options="token_rate: 100, semantic_vocab_size: 16384, steps: 50, guidance: 2.0, seed: 0",

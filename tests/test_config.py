@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import model_validator
 
+from duotok.comparison.plan import ComparisonConfig
 from duotok.config import (
     RECIPES,
     Config,
@@ -211,3 +213,27 @@ def test_a_missing_key_is_named_alone() -> None:
     with pytest.raises(ConfigError) as told:
         parse(Needs, {"rate": 2.0}, "a.yaml")
     assert str(told.value) == "a.yaml: 'steps' is missing, and has no default"
+
+
+def test_values_that_do_not_go_together_are_told_without_the_whole_section() -> None:
+    values = {"tokenizers": {"a": "a.parquet"}, "lm": {"steps": 1}, "protocols": ["parallel"], "corruption": {}}
+    with pytest.raises(ConfigError) as caught:
+        parse(ComparisonConfig, values, "FILE")
+    assert str(caught.value) == "FILE: corruption needs a protocol with a source, e.g. vocals-to-accompaniment"
+
+    class Range(Config):
+        low: int
+        high: int
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Range:
+            if self.low > self.high:
+                raise ValueError(f"low {self.low} is above high {self.high}")
+            return self
+
+    class Outer(Config):
+        inner: Range
+
+    with pytest.raises(ConfigError) as caught:
+        parse(Outer, {"inner": {"low": 2, "high": 1}}, "FILE")
+    assert str(caught.value) == "FILE: 'inner': low 2 is above high 1"

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -89,7 +89,10 @@ def parse(model: type[C], values: dict[str, Any], source: str = "config") -> C:
             raise ConfigError(f"{source}: unknown key '{key}'{hint}") from None
         if problem["type"] == "missing":
             raise ConfigError(f"{source}: '{key}' is missing, and has no default") from None
-        raise ConfigError(f"{source}: '{key}' = {problem.get('input')!r}: {problem['msg']}") from None
+        # Values that do not go together are told of the section that has them, and that is too long to repeat.
+        section = isinstance(problem.get("input"), Mapping)
+        what = "" if section and not key else f"'{key}': " if section else f"'{key}' = {problem.get('input')!r}: "
+        raise ConfigError(f"{source}: {what}{problem['msg'].removeprefix('Value error, ')}") from None
 
 
 def recipe_names() -> list[str]:

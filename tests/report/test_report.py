@@ -248,7 +248,11 @@ def test_of_folders_of_a_machine_a_page_tells_only_the_name(tmp_path: Path, undr
     settings = {"lm": "/home/me/secret/tokens", "of": [{"list": ["/home/me/secret/a.wav"]}], "seconds": 4.0}
     write_cell(tmp_path, cell("ours", "leakage", [MEL], ["mix"], config=settings))
     table = make(gather([tmp_path]), "").provenance[-1]
-    assert json.loads(str(table.rows[0].cells[1]).strip("`")) == {"lm": "tokens", "of": [{"list": ["a.wav"]}], "seconds": 4.0}
+    assert json.loads(str(table.rows[0].cells[1]).strip("`")) == {
+        "lm": "tokens",
+        "of": [{"list": ["a.wav"]}],
+        "seconds": 4.0,
+    }
 
 
 def test_leakage_is_a_figure_of_its_own_where_it_was_measured(tmp_path: Path, undrawn: None, report: Report) -> None:

@@ -128,3 +128,9 @@ def test_what_the_hub_does_not_take(bundle: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("model", "a/b/c", "/b", "a/"):
         with pytest.raises(ConfigError, match="write owner/name"):
             model.push_to_hub(name)
+
+
+@pytest.mark.parametrize("name", ["external:wavtokenizer.yaml", "transformers:models/dac", "opus:6000"])
+def test_other_tokenizers_are_sent_where_they_are_taken(name: str) -> None:
+    with pytest.raises(BundleError, match=f"^{name}: not a bundle of DuoTok.*duotok pack"):
+        find_bundle(name)

@@ -29,6 +29,11 @@ def find_bundle(name: str | Path, revision: str | None = None, local_files_only:
     if simple and (PACKAGED / text / CONFIG_FILE).is_file():
         _refuse_revision(text, revision)
         return PACKAGED / text
+    kind, colon, _ = text.partition(":")
+    if colon and kind.isalpha() and len(kind) > 1:  # one letter is a drive
+        raise BundleError(
+            f"{text}: not a bundle of DuoTok, which this takes; `duotok pack`, `eval` and `codecs check` take other tokenizers"
+        )
     if path.is_dir():
         raise BundleError(f"{path}: no bundle, it has no {CONFIG_FILE}; name the folder that holds the weights")
     if simple:

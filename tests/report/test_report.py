@@ -244,6 +244,16 @@ def test_settings_of_the_tokenizer_keep_no_one_out(tmp_path: Path) -> None:
     assert [len(found.of(name)) for name in ("leakage", "stability")] == [2, 1]
 
 
+def test_table_1_says_whose_predictability_compares_with_whose(tmp_path: Path, undrawn: None) -> None:
+    def notes(*folders: Path) -> str:
+        return " ".join(tables_of(make(gather(folders), ""))["table-1"].about)
+
+    study(tmp_path / "one", ["ours", "theirs"])
+    study(tmp_path / "two", ["third"])
+    assert "(study one: ours, theirs; study two: third)" in notes(tmp_path / "one", tmp_path / "two")
+    assert "within a study" not in notes(tmp_path / "one")
+
+
 def test_of_folders_of_a_machine_a_page_tells_only_the_name(tmp_path: Path, undrawn: None) -> None:
     settings = {"lm": "/home/me/secret/tokens", "of": [{"list": ["/home/me/secret/a.wav"]}], "seconds": 4.0}
     write_cell(tmp_path, cell("ours", "leakage", [MEL], ["mix"], config=settings))

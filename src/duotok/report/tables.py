@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -112,6 +112,9 @@ def table_1(sources: Sources) -> Table:
     found, probe = sources.found(RECONSTRUCTION), probe_of(sources)
     tags = {cell.inputs.tokenizer: cell for cell in measured(sources.of(probe))} if probe else {}
     cnbpt = {tokenizer: figures for _, tokenizer, _, figures in reversed(list(runs(sources, PARALLEL)))}
+    study_of: dict[str, str] = {}
+    for study, tokenizer, _, _ in runs(sources, PARALLEL):
+        study_of.setdefault(tokenizer, study.name)  # as `cnbpt` has it
     rows = []
     for name in sources.tokenizers:
         facts = sources.facts(name)
@@ -145,16 +148,26 @@ def table_1(sources: Sources) -> Table:
         )
         if not there
     ]
+    compared = [*_by_study(study_of), *about(sources, PARALLEL)]
     return Table(
         "table-1", "Table 1: tagging, predictability and fidelity",
         ("tokenizer", "frames", "codebooks", "kbit/s", "tagging AP", "tagging AUC", "cnBPT", "mel at 24 kHz", "mel at its own rate"),
-        (*rows, *theirs), (*data_of(cells), *([f"{MEANS} Mel distances are of the mix."] if cells else []), *probes, *about(sources, PARALLEL)),
+        (*rows, *theirs), (*data_of(cells), *([f"{MEANS} Mel distances are of the mix."] if cells else []), *probes, *compared),
         f"{SONGS} Its tagging is on MagnaTagATune with a split that cuts artists; its cnBPT is a Qwen2-1B's. Mel distance at the codec's "
         "own rate is how the public evaluation code takes it: of codecs of unequal rates it cannot be compared, the one at 24 kHz can.",
         "" if not needs else f"Not in what was given: {'; '.join(needs)}.",
         {**definitions(cells, ("mel", "mel_own_rate")), **definitions(tags.values(), ("ap", "auc")), "cnBPT": LM_DEFINITIONS["cnBPT"]},
         (*gaps_of([s for s in found.values() if s.measure.name in ("mel", "mel_own_rate") and s.track == MIX]), *untagged),
     )  # fmt: skip
+
+
+def _by_study(study_of: Mapping[str, str]) -> list[str]:
+    """Which study has whose cnBPT, where there are several: one sentence, or none."""
+    names = list(dict.fromkeys(study_of.values()))
+    if len(names) < 2:
+        return []
+    parts = [f"study {study}: {', '.join(name for name, of in study_of.items() if of == study)}" for study in names]
+    return [f"cnBPT compares within a study ({'; '.join(parts)})."]
 
 
 def _labels(cell: Cell) -> str:

@@ -28,6 +28,9 @@ WORK    ?= $(OUT)/work
 PACK    ?= $(WORK)
 START   ?=
 TOKENS  := $(OUT)/tokens
+ifneq ($(START),)
+override ARMS := $(filter-out without-mss,$(ARMS))
+endif
 OWN2    := $(filter full without-noise full-covariance without-mss,$(ARMS))
 ON_FULL := $(filter without-freezing shared-codebook,$(ARMS))
 

@@ -17,9 +17,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+try:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs {error.name}, which is not installed: pip install 'duotok[ray,train]'")
 
 
 def work(config: dict[str, Any]) -> int:

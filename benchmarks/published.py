@@ -3,10 +3,12 @@
 The checkouts lie beside the project and nothing of them is copied; what they import and do not need here is stood in for.
 
 python -m benchmarks.published --ear-vae EAR_VAE --json EAR_VAE/config/model_config.json
+python -m benchmarks.published --ear-vae2 EAR_VAE2               with the JSON of its checkout
 python -m benchmarks.published --stable-audio stable-audio-tools
 python -m benchmarks.published --simvq SimVQ --packages          with vector-quantize-pytorch and k-diffusion, where installed
 python -m benchmarks.published --memory 30 180                   seconds of 48 kHz stereo, each decoded in a fresh process
 python -m benchmarks.published --memory 30 1800 --channels 8     the same lengths at less cost: a narrow network
+python -m benchmarks.published --memory 30 180 --kind ear-vae2 --channels 8 --block 50
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ from benchmarks.output import table
 from duotok.config import parse
 from duotok.model.bestrq import BestRQConfig, RandomProjectionQuantizer
 from duotok.model.simvq import SimVQ, vq_loss
+from duotok.renderer import ear_vae2_state
 from duotok.renderer.diffusion import alpha_sigma
 from duotok.renderer.ear_vae import EarVAE, EarVAEConfig, PublishedConfig
+from duotok.renderer.ear_vae2 import EarVAE2, EarVAE2Config, PublishedConfig2
 from duotok.renderer.ear_vae_files import read_published, to_published
 from duotok.renderer.render import decode_blocks
 from duotok.renderer.samplers import Path as Times
@@ -87,6 +91,7 @@ def ear_vae(checkout: Path, settings: Path) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         torch.save(theirs.state_dict(), Path(folder) / "ear_vae.pyt")
         ours = read_published(Path(folder) / "ear_vae.pyt", settings)
+        assert isinstance(ours, EarVAE)
     name = f"ear-VAE, hop {ours.config.hop}, {len(theirs.state_dict())} tensors"
     audio = 0.3 * torch.randn(1, 2, 20 * ours.config.hop)
     mean = theirs.encode(audio, use_sample=False)
@@ -98,6 +103,36 @@ def ear_vae(checkout: Path, settings: Path) -> Iterator[Row]:
     yield told(name, "sound, ours in windows of 4 latents", windows, sound[0])
     theirs.load_state_dict(to_published(ours))
     yield told(name, "sound, our weights in their code", theirs.decode(latents), sound)
+
+
+@torch.no_grad()
+def ear_vae2(checkout: Path) -> Iterator[Row]:
+    """As `ear_vae`. The last 10 ms are left out, where the published code divides by a window that ends at 0."""
+    sys.path.insert(0, str(checkout))
+    settings = checkout / "configs" / "ear_vae2.json"
+    values = json.loads(settings.read_text())["model"]["gen"]["config"]
+    torch.manual_seed(0)
+    theirs = import_module("ear_vae2").EarVAE2(values).eval()
+    shake(theirs, 0.3)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({"gen": theirs.state_dict()}, Path(folder) / "ear_vae2.pt")
+        ours = read_published(Path(folder) / "ear_vae2.pt", settings)
+    assert isinstance(ours, EarVAE2)
+    count = sum(parameter.numel() for parameter in theirs.parameters())
+    name = f"ear-VAE2, {len(theirs.state_dict())} tensors, {count / 1e6:.2f} M"
+    audio = 0.3 * torch.randn(1, 2, 20 * ours.hop)
+    mean = theirs.encode(audio, deterministic=True)
+    yield told(name, "posterior mean", ours.encode(audio), mean.transpose(1, 2))
+    latents, end = torch.randn_like(mean), audio.shape[-1] - ours.hop // 4
+    sound = theirs.decode(latents, audio.shape[-1])
+    yield told(name, "sound", ours.decode(latents.transpose(1, 2))[..., :end], sound[..., :end])
+    windows = torch.cat(list(ours.decode_windows(latents[0].T, 4)), dim=1)
+    yield told(name, "sound, ours in windows of 4 latents", windows[..., :end], sound[0, :, :end])
+    last = f"{float(windows[..., end:].abs().max()):.1e}; {float(sound[..., end:].abs().max()):.1e}"
+    yield name, "largest sample of the last 10 ms, ours; theirs", last
+    theirs.load_state_dict(ear_vae2_state.to_published(ours))
+    again = theirs.decode(latents, audio.shape[-1])
+    yield told(name, "sound, our weights in their code", again[..., :end], sound[..., :end])
 
 
 @torch.no_grad()
@@ -228,27 +263,36 @@ def vector_quantize() -> Iterator[Row]:
 V2 = {"channels": 128, "c_mults": [1, 2, 4, 8, 16], "strides": [2, 2, 4, 6, 10], "use_snake": True}
 
 
-def decode_once(seconds: float, channels: int, block: int) -> None:
-    """In a process of its own: decode random latents as a renderer would hand them over, and print what it took."""
+def network(kind: str, channels: int) -> EarVAE | EarVAE2:
+    """With random weights, at published sizes but for the width."""
+    if kind == "ear-vae2":
+        refiner = {"dim": 256, "intermediate_dim": 1024, "num_layers": 12, "layer_norm_eps": 1e-5}
+        values = {"C0": channels, "D": 128, "use_vae": True, "refiner": refiner}
+        return EarVAE2(EarVAE2Config(kind="ear-vae2", model=parse(PublishedConfig2, values))).eval()
     sizes = {**V2, "channels": channels}
     values = {
         "encoder": {"config": {**sizes, "latent_dim": 128}},
         "decoder": {"config": {**sizes, "latent_dim": 64, "final_tanh": False}},
         "latent_dim": 64, "downsampling_ratio": 960, "io_channels": 2,
     }  # fmt: skip
-    vae = EarVAE(EarVAEConfig(kind="ear-vae", model=parse(PublishedConfig, values))).eval()
+    return EarVAE(EarVAEConfig(kind="ear-vae", model=parse(PublishedConfig, values))).eval()
+
+
+def decode_once(seconds: float, kind: str, channels: int, block: int) -> None:
+    """In a process of its own: decode random latents as a renderer would hand them over, and print what it took."""
+    vae = network(kind, channels)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    frames, begun, samples = round(50 * seconds), time.perf_counter(), 0
-    pieces = (torch.randn(min(256, frames - start), 64) for start in range(0, frames, 256))
+    frames, dim, begun, samples = round(48_000 * seconds / vae.hop), vae.config.latent_dim, time.perf_counter(), 0
+    pieces = (torch.randn(min(256, frames - start), dim) for start in range(0, frames, 256))
     for sound in decode_blocks(vae, pieces, block):
         samples += sound.shape[1]
     took, most = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps([samples / 48_000, loaded / 1024, most / 1024, took]))
 
 
-def memory(lengths: list[float], channels: int, block: int) -> Iterator[tuple[str, ...]]:
+def memory(lengths: list[float], kind: str, channels: int, block: int) -> Iterator[tuple[str, ...]]:
     for seconds in lengths:
-        command = [sys.executable, "-m", "benchmarks.published", "--decode-once", str(seconds)]
+        command = [sys.executable, "-m", "benchmarks.published", "--decode-once", str(seconds), "--kind", kind]
         command += ["--channels", str(channels), "--block", str(block)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         length, loaded, most, took = json.loads(done.stdout)
@@ -259,21 +303,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ear-vae", type=Path, metavar="CHECKOUT", help="of Eps-Acoustic-Revolution-Lab/EAR_VAE")
     parser.add_argument("--json", type=Path, nargs="+", default=[], help="published configurations to compare it with")
+    parser.add_argument("--ear-vae2", type=Path, metavar="CHECKOUT", help="of Eps-Acoustic-Revolution-Lab/EAR_VAE2")
     parser.add_argument("--stable-audio", type=Path, metavar="CHECKOUT", help="of Stability-AI/stable-audio-tools")
     parser.add_argument("--simvq", type=Path, metavar="CHECKOUT", help="of youngsheen/SimVQ")
     parser.add_argument("--packages", action="store_true", help="compare with installed packages")
     parser.add_argument("--memory", type=float, nargs="+", default=[], metavar="SECONDS", help="decode so much sound")
-    parser.add_argument("--channels", type=int, default=128, help="width of the network for --memory; published: 128")
+    parser.add_argument("--kind", choices=("ear-vae", "ear-vae2"), default="ear-vae", help="network for --memory")
+    parser.add_argument(
+        "--channels", type=int, default=128, help="width of the network for --memory; published: 128, ear-VAE2: 64"
+    )
     parser.add_argument("--block", type=int, default=100, help="latent frames decoded at once for --memory")
     parser.add_argument("--decode-once", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.manual_seed(0)
     if options.decode_once is not None:
-        decode_once(options.decode_once, options.channels, options.block)
+        decode_once(options.decode_once, options.kind, options.channels, options.block)
         return
     rows: list[Row] = []
     for settings in options.json:
         rows += ear_vae(options.ear_vae.resolve(), settings)
+    rows += ear_vae2(options.ear_vae2.resolve()) if options.ear_vae2 else []
     # k-diffusion before what stands in for it
     rows += [*vector_quantize(), *k_diffusion()] if options.packages else []
     rows += stable_audio(options.stable_audio.resolve()) if options.stable_audio else []
@@ -283,7 +332,9 @@ def main() -> None:
     if options.memory:
         heads = ("seconds of sound", "MB with the network", "MB at most", "seconds taken")
         print(table(heads, []))
-        for row in memory(options.memory, options.channels, options.block):  # as they come: a long one takes its time
+        for row in memory(
+            options.memory, options.kind, options.channels, options.block
+        ):  # as they come: a long one takes its time
             print(f"| {' | '.join(row)} |", flush=True)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 

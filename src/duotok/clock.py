@@ -19,9 +19,8 @@ MEL_PER_FRAME = 4
 """Mel steps of a token frame."""
 
 LATENT_SAMPLES = 960
-"""Samples of a latent frame of the autoencoder."""
-LATENTS_PER_FRAME = FRAME_SAMPLES // LATENT_SAMPLES
-"""Latent frames (50 a second) of a token frame: 2."""
+"""Samples of a latent frame of our own autoencoder and of the paper's: 50 a second, two for each token frame. Another autoencoder
+says its own: `renderer.contract.LatentAutoencoder.latents_per_frame`."""
 
 
 def n_frames(n_samples: int) -> int:

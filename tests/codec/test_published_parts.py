@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.renderer.published_layouts import V1, V2, small
+from tests.renderer.published_layouts import V1, V2, small, small_ear2
 from tests.tiny import song, tiny_bundle, tiny_config
 from typer.testing import CliRunner
 
@@ -18,6 +18,7 @@ from duotok.codec.bundle import CONFIG_FILE, build, seal_bundle, write_bundle
 from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError
 from duotok.renderer.ear_vae import EarVAE
+from duotok.renderer.ear_vae2 import EarVAE2
 from duotok.renderer.stable_audio import StableAudioDiT
 
 EAR: dict[str, Any] = {"kind": "ear-vae", "model": small(V2, channels=2), "licence": "Apache-2.0", "source": "ear.pyt"}
@@ -26,6 +27,9 @@ DIT: dict[str, Any] = {
     "licence": "MIT", "source": "dit.ckpt",
 }  # fmt: skip
 PARTS: dict[str, Any] = {"autoencoder": EAR, "dit": {"vocals": DIT, "accompaniment": DIT}}
+EAR2: dict[str, Any] = {"kind": "ear-vae2", "model": small_ear2()["model"]["gen"]["config"], "source": "ear_vae2.pt"}
+ONE: dict[str, Any] = {**DIT, "latents_per_frame": 1}
+PARTS2: dict[str, Any] = {"autoencoder": EAR2, "dit": {"vocals": ONE, "accompaniment": ONE}}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +37,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("published"), **PARTS)
 
 
-def test_every_track_decodes_to_stereo(folder: Path, tmp_path: Path) -> None:
-    model = DuoTok.from_pretrained(folder)
-    assert isinstance(model.autoencoder, EarVAE) and isinstance(model.dit("vocals"), StableAudioDiT)
+@pytest.fixture(scope="module")
+def folder2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With one latent for each token frame."""
+    return tiny_bundle(tmp_path_factory.mktemp("published2"), **PARTS2)
+
+
+@pytest.mark.parametrize("version", ["ear-vae", "ear-vae2"])
+def test_every_track_decodes_to_stereo(version: str, folder: Path, folder2: Path, tmp_path: Path) -> None:
+    model = DuoTok.from_pretrained(folder if version == "ear-vae" else folder2)
+    assert isinstance(model.autoencoder, EarVAE if version == "ear-vae" else EarVAE2)
+    assert isinstance(model.dit("vocals"), StableAudioDiT)
     tokens = model.encode(vocals=song(2.0), accompaniment=song(2.0))
     tracks = {track: model.decode(tokens, track) for track in ("vocals", "accompaniment")}
     for sound in tracks.values():
@@ -44,6 +56,17 @@ def test_every_track_decodes_to_stereo(folder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(model.decode(tokens), tracks["vocals"] + tracks["accompaniment"])
     model.decode_to(tmp_path / "vocals.wav", tokens, "vocals")
     assert probe(tmp_path / "vocals.wav").channels == 2
+
+
+def test_a_stream_of_one_latent_a_frame_is_the_whole(folder2: Path) -> None:
+    model = DuoTok.from_pretrained(folder2)
+    tokens = model.encode(vocals=song(3.0), accompaniment=song(3.0))
+    stream = model.stream()
+    heard = list(stream.decode([tokens], gain_db=tokens.gain_db, n_samples=tokens.n_samples))
+    torch.testing.assert_close(torch.cat(heard, dim=1), model.decode(tokens), atol=1e-5, rtol=1e-4)
+    plan, field = stream.settings.plan, model.autoencoder.receptive_field
+    latents = plan.window - plan.context + plan.decode_block + field
+    assert stream.look_ahead.decoding == latents / 25, "a latent is 40 ms long"
 
 
 def test_info_says_kind_licence_and_source(folder: Path) -> None:
@@ -78,6 +101,12 @@ def test_published_weights_keep_more_than_eight_bits(tmp_path: Path) -> None:
         ("autoencoder.sample_rate", 44_100, "use the 48 kHz version"),
         ("autoencoder.model.latent_dim", 5, "must be one number"),
         ("dit.vocals.latent_dim", 6, r"dit\.vocals makes latents of 6 numbers, the autoencoder reads 4"),
+        (
+            "dit.vocals.latents_per_frame",
+            1,
+            r"dit\.vocals makes 1 latents for each token frame, the autoencoder reads 2",
+        ),
+        ("dit.vocals.latents_per_frame", 3, r"dit\.vocals\.latents_per_frame"),
         ("dit.vocals.blocks", 2**70, r"dit\.vocals\.blocks is over"),
         ("autoencoder.model.encoder.config.channels", 2**70, r"channels is over"),
         ("autoencoder.model.encoder.config.channel", 4, r"unknown key 'autoencoder\.model\.encoder\.config\.channel'"),

@@ -110,30 +110,33 @@ def test_tokens_that_arrive_give_the_sound_of_the_whole(model: DuoTok, frames: i
     )
 
 
+@pytest.mark.parametrize("per_frame", [1, 2])
 @pytest.mark.parametrize("context", [0, 2, 8])
 @pytest.mark.parametrize("frames", [1, 5, 8, 11, 12, 14, 15, 20, 37])
-def test_the_windows_are_those_of_the_whole(context: int, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_windows_are_those_of_the_whole(
+    context: int, frames: int, per_frame: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, seen = RenderPlan(window=24, context=context, crossfade=4, decode_block=10), []
 
     def noted(dit: object, vectors: Tensor, window: RenderWindow, *_: object) -> Tensor:
-        assert vectors[:, 0].tolist() == list(range(window.start // 2, -(-window.stop // 2)))
+        assert vectors[:, 0].tolist() == list(range(window.start // per_frame, -(-window.stop // per_frame)))
         seen.append(window)
         return torch.zeros(window.keep_stop - window.keep_start, 4)
 
     monkeypatch.setattr(arriving, "window_latents", noted)
-    state, last = ArrivingVectors(plan), False
+    state, last = ArrivingVectors(plan, per_frame), False
     for k in range(frames):
         state.push(torch.full((1, 2), float(k)))
         while state.ready():
             state.render(None, RenderSettings(plan=plan), "")  # type: ignore[arg-type]
     while not last:
         last = state.render(None, RenderSettings(plan=plan), "")[1]  # type: ignore[arg-type]
-    assert seen == list(windows(2 * frames, plan))
+    assert seen == list(windows(per_frame * frames, plan))
 
 
 def test_arriving_vectors_keep_no_more_than_windows() -> None:
     plan = RenderPlan(window=64, context=16, crossfade=8, decode_block=40)
-    state = ArrivingVectors(plan)
+    state = ArrivingVectors(plan, 2)
     state.render = lambda *given: setattr(state, "keep_start", state.keep_start + plan.hop)  # type: ignore[assignment, method-assign, misc]
     for _ in range(200):
         state.push(torch.zeros(5, 4))

@@ -214,3 +214,215 @@ def published_files(folder: Path, values: dict[str, Any], state: dict[str, Tenso
     torch.save(random_state(ear_vae_shapes(values)) if state is None else state, folder / "ear_vae.pyt")
     (folder / "ear_vae.json").write_text(json.dumps(values))
     return folder / "ear_vae.pyt", folder / "ear_vae.json"
+
+
+# -- ear-VAE2 --------------------------------------------------------------------------------------------------------
+
+EAR2: dict[str, Any] = json.loads("""{"model": {"gen": {"config": {"C0": 64, "D": 128, "use_vae": true, "refiner": {
+  "type": "banded", "dim": 256, "intermediate_dim": 1024, "num_layers": 12, "layer_norm_eps": 1e-5}}}}}""")
+"""configs/ear_vae2.json of the public repository (a0410ec)."""
+EAR2_STREAM = [
+    (1, 2, 1, 2, 480), (2, 2, 1, 2, 240), (2, 4, 1, 3, 120), (4, 4, 1, 2, 40), (4, 4, 1, 2, 20), (4, 8, 2, 2, 10),
+    (8, 8, 2, 1, 5),
+]  # fmt: skip
+"""Channels in and out (times C0), strides in time and frequency, bins that come in."""
+
+
+def small_ear2(width: int = 1, latent_dim: int = 4, refiner: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The same with few channels; strides and bins, so rates and fields, stay."""
+    refiner = refiner or {"dim": 4, "intermediate_dim": 8, "num_layers": 2, "layer_norm_eps": 1e-5}
+    config = {"C0": width, "D": latent_dim, "use_vae": True, "refiner": {"type": "banded", **refiner}}
+    return {"model": {"gen": {"config": config}}}
+
+
+def ear2_shapes(values: dict[str, Any]) -> dict[str, list[int]]:
+    """Every name and shape of the state dict that belongs to a published JSON."""
+    config = values["model"]["gen"]["config"]
+    c, d, shapes = config["C0"], config["D"], dict[str, list[int]]()
+
+    def conv(name: str, first: int, *rest: int, bias: int | None = None) -> None:
+        place = f"{name}.parametrizations.weight"
+        shapes[f"{place}.original0"] = [first, *[1] * len(rest)]
+        shapes[f"{place}.original1"] = [first, *rest]
+        shapes[f"{name}.bias"] = [bias or first]
+
+    def snake(name: str, width: int) -> None:
+        shapes[f"{name}.alpha"] = shapes[f"{name}.beta"] = [width]
+
+    def kernel(stride: int) -> int:
+        return 3 if stride == 1 else 2 * stride
+
+    def bottleneck(name: str, inside: int, outside: int) -> None:
+        middle = max(inside, outside)
+        snake(f"{name}.act", inside)
+        snake(f"{name}.act2", middle)
+        conv(f"{name}.conv1", middle, inside, 1)
+        conv(f"{name}.conv2", outside, middle, 1)
+        conv(f"{name}.shortcut", outside, inside, 1)
+
+    def encoding(name: str, a: int, b: int, t: int, f: int, bins: int) -> None:
+        snake(f"{name}.act", bins)
+        conv(f"{name}.conv1", a, a, 3, 3)
+        conv(f"{name}.conv2", b, a, kernel(t), kernel(f))
+        conv(f"{name}.projection", b, a, 1, 1)
+
+    def decoding(name: str, a: int, b: int, t: int, f: int, bins: int) -> None:
+        snake(f"{name}.act", bins)
+        conv(f"{name}.conv1", b, a, 3, 3)
+        conv(f"{name}.transposed_conv", b, b, kernel(t), kernel(f))
+        conv(f"{name}.projection", b, a, 1, 1)
+
+    conv("encoder.input_conv", c, 2, 7, 7)
+    for i, (a, b, t, f, bins) in enumerate(EAR2_STREAM):
+        encoding(f"encoder.encoder_stream.{i}", a * c, b * c, t, f, bins)
+    encoding("encoder.post_concat_block", 16 * c, 8 * c, 1, 1, 5)
+    bottleneck("encoder.bottleneck_block", 40 * c, 2 * d)
+    c *= 2
+    bottleneck("decoder.bottleneck_block", d, 40 * c)
+    decoding("decoder.pre_split_block", 8 * c, 16 * c, 1, 1, 5)
+    for i, (b, a, t, f, bins) in enumerate(EAR2_STREAM[::-1]):
+        decoding(f"decoder.decoder_stream.{i}", a * c, b * c, t, f, bins // f)
+    conv("decoder.output_conv", 2, c, 7, 7)
+    refiner = config["refiner"]
+    w, inner = refiner["dim"], refiner["intermediate_dim"]
+    shapes |= {"refiner.embed.weight": [w, 960, 7], "refiner.embed.bias": [w]}
+    for name in ("refiner.norm", "refiner.final_norm"):
+        shapes |= {f"{name}.weight": [w], f"{name}.bias": [w]}
+    for i in range(refiner["num_layers"]):
+        place = f"refiner.convnext.{i}"
+        shapes |= {
+            f"{place}.gamma": [w], f"{place}.dwconv.weight": [w, 1, 7], f"{place}.dwconv.bias": [w], f"{place}.norm.weight": [w],
+            f"{place}.norm.bias": [w], f"{place}.pwconv1.weight": [inner, w], f"{place}.pwconv1.bias": [inner],
+            f"{place}.pwconv2.weight": [w, inner], f"{place}.pwconv2.bias": [w],
+        }  # fmt: skip
+    # 30 bins of phase, 50 of magnitude, 50 of phase, 400 of magnitude, and the last bin
+    shapes |= {"refiner.out.weight": [532, w], "refiner.out.bias": [532]}
+    return shapes | {"window": [960], "refiner_window": [960]}
+
+
+def ear2_state(values: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
+    """A made checkpoint of random weights that keep sound at sound's size."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in ear2_shapes(values).items():
+        value = torch.randn(shape, generator=generator)
+        if name.endswith("window"):
+            value = torch.hann_window(960)
+        elif name.endswith("original0"):
+            value = 0.6 + 0.2 * value.abs()
+        elif name.endswith("norm.weight"):
+            value = 1 + 0.1 * value
+        elif not name.endswith("original1"):
+            value = 0.2 * value
+        state[name] = value
+    return state
+
+
+def ear2_files(folder: Path, values: dict[str, Any], state: dict[str, Tensor] | None = None) -> tuple[Path, Path]:
+    """A checkpoint as it is published, and its JSON."""
+    checkpoint, settings = folder / "ear_vae2.pt", folder / "ear_vae2.json"
+    torch.save({"gen": ear2_state(values) if state is None else state, "step": 7}, checkpoint)
+    settings.write_text(json.dumps(values))
+    return checkpoint, settings
+
+
+def _ear2_conv(state: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    place = f"{name}.parametrizations.weight"
+    v = state[f"{place}.original1"]
+    length = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
+    return state[f"{place}.original0"] * v / length, state[f"{name}.bias"]
+
+
+def _bin_snake(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """`[batch, channels, frames, bins]`, as published: bins in the third place, then back."""
+    alpha, beta = (state[f"{name}.{key}"].exp().view(1, 1, -1, 1) for key in ("alpha", "beta"))
+    x = x.permute(0, 1, 3, 2)
+    return (x + torch.sin(x * alpha) ** 2 / (beta + 1e-9)).permute(0, 1, 3, 2)
+
+
+def _ear2_bottleneck(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    y = F.conv1d(_snake(state, f"{name}.act", x), *_ear2_conv(state, f"{name}.conv1"))
+    y = F.conv1d(_snake(state, f"{name}.act2", y), *_ear2_conv(state, f"{name}.conv2"))
+    return y + F.conv1d(x, *_ear2_conv(state, f"{name}.shortcut"))
+
+
+def ear2_mean(state: dict[str, Tensor], values: dict[str, Any], audio: Tensor) -> Tensor:
+    """`[batch, 2, samples]` to the posterior's mean `[batch, latent_dim, latent_frames]`, formula by formula."""
+
+    def block(name: str, x: Tensor, t: int, f: int) -> Tensor:
+        shortcut = F.conv2d(F.avg_pool2d(x, (t, f)), *_ear2_conv(state, f"{name}.projection"))
+        y = F.conv2d(F.pad(_bin_snake(state, f"{name}.act", x), (1, 1, 1, 1)), *_ear2_conv(state, f"{name}.conv1"))
+        wide = {1: (1, 1), 2: (1, 1), 3: (2, 2)}[f]
+        y = F.pad(_bin_snake(state, f"{name}.act", y), (*wide, 1, 1))
+        return shortcut + F.conv2d(y, *_ear2_conv(state, f"{name}.conv2"), stride=(t, f))
+
+    streams = []
+    for channel in audio.unbind(1):
+        spectrum = torch.stft(
+            F.pad(channel, (480, 240)), 960, 480, 960, torch.hann_window(960), center=False, return_complex=True
+        )[:, :-1]
+        x = F.pad(torch.stack([spectrum.real, spectrum.imag], 1).permute(0, 1, 3, 2), (3, 3, 3, 3))
+        x = F.conv2d(x, *_ear2_conv(state, "encoder.input_conv"))
+        for i, (_, _, t, f, _) in enumerate(EAR2_STREAM):
+            x = block(f"encoder.encoder_stream.{i}", x, t, f)
+        streams.append(x)
+    x = block("encoder.post_concat_block", torch.cat(streams, 1), 1, 1)
+    x = x.permute(0, 2, 1, 3).flatten(2).permute(0, 2, 1)
+    return _ear2_bottleneck(state, "encoder.bottleneck_block", x)[:, : values["model"]["gen"]["config"]["D"]]
+
+
+def ear2_decoded(state: dict[str, Tensor], values: dict[str, Any], z: Tensor) -> Tensor:
+    """`[batch, latent_dim, latent_frames]` to `[batch, 2, samples]`, formula by formula; the last 480 samples as published."""
+    config = values["model"]["gen"]["config"]
+
+    def block(name: str, x: Tensor, t: int, f: int) -> Tensor:
+        shortcut = F.interpolate(x, scale_factor=(t, f), mode="nearest")
+        shortcut = F.conv2d(shortcut, *_ear2_conv(state, f"{name}.projection"))
+        y = F.conv2d(F.pad(_bin_snake(state, f"{name}.act", x), (1, 1, 1, 1)), *_ear2_conv(state, f"{name}.conv1"))
+        y = F.conv_transpose2d(
+            _bin_snake(state, f"{name}.act", y), *_ear2_conv(state, f"{name}.transposed_conv"), stride=(t, f), padding=1
+        )
+        return shortcut + y[..., : shortcut.shape[-1]]
+
+    x = _ear2_bottleneck(state, "decoder.bottleneck_block", z).permute(0, 2, 1)
+    x = x.reshape(*x.shape[:2], 16 * config["C0"], 5).permute(0, 2, 1, 3)
+    x = block("decoder.pre_split_block", x, 1, 1)
+    sounds = []
+    for half in x.chunk(2, dim=1):
+        y = half
+        for i, (_, _, t, f, _) in enumerate(EAR2_STREAM[::-1]):
+            y = block(f"decoder.decoder_stream.{i}", y, t, f)
+        y = F.conv2d(F.pad(y, (3, 3, 3, 3)), *_ear2_conv(state, "decoder.output_conv")).permute(0, 1, 3, 2)
+        spectrum = ear2_refined(state, config["refiner"], torch.complex(y[:, 0], y[:, 1]))
+        samples = 480 * spectrum.shape[2]
+        sounds.append(torch.istft(spectrum, 960, 480, 960, torch.hann_window(960), center=True, length=samples))
+    return torch.stack(sounds, 1)
+
+
+def ear2_refined(state: dict[str, Tensor], refiner: dict[str, Any], spectrum: Tensor) -> Tensor:
+    """`[batch, 480, frames]` to `[batch, 481, frames]`: phases up to bin 30, magnitudes from bin 80, both between."""
+
+    def norm(name: str, x: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x, (x.shape[-1],), state[f"{name}.weight"], state[f"{name}.bias"], eps)
+
+    eps = refiner["layer_norm_eps"]
+    h = F.conv1d(
+        torch.cat([spectrum.real, spectrum.imag], 1),
+        state["refiner.embed.weight"],
+        state["refiner.embed.bias"],
+        padding=3,
+    )
+    h = norm("refiner.norm", h.mT, eps).mT
+    for i in range(refiner["num_layers"]):
+        place = f"refiner.convnext.{i}"
+        weight, bias = state[f"{place}.dwconv.weight"], state[f"{place}.dwconv.bias"]
+        y = norm(f"{place}.norm", F.conv1d(h, weight, bias, padding=3, groups=len(bias)).mT, 1e-6)
+        y = F.gelu(y @ state[f"{place}.pwconv1.weight"].T + state[f"{place}.pwconv1.bias"])
+        y = y @ state[f"{place}.pwconv2.weight"].T + state[f"{place}.pwconv2.bias"]
+        h = h + (state[f"{place}.gamma"] * y).mT
+    o = (norm("refiner.final_norm", h.mT, eps) @ state["refiner.out.weight"].T + state["refiner.out.bias"]).mT
+    size, phase = spectrum.abs(), spectrum.angle()
+    low = torch.polar(size[:, :30], phase[:, :30] + o[:, :30])
+    middle = torch.polar((size[:, 30:80] + o[:, 30:80]).clamp_min(1e-8), phase[:, 30:80] + o[:, 80:130])
+    high = torch.polar((size[:, 80:] + o[:, 130:530]).clamp_min(1e-8), phase[:, 80:])
+    return torch.cat([low, middle, high, torch.complex(o[:, 530:531], o[:, 531:])], 1)

@@ -81,19 +81,32 @@ def test_a_length_that_does_not_fit_is_named() -> None:
         tiny()(torch.randn(1, 12, 6), torch.ones(1), torch.randn(1, 5, 4))
 
 
-def test_receptive_field_is_what_it_says() -> None:
-    dit = tiny()
+def test_a_token_may_have_one_latent_frame() -> None:
+    dit = tiny(latents_per_frame=1)
+    noisy, condition, t = torch.randn(2, 9, 6), torch.randn(2, 9, 4), torch.tensor([0.3, 0.8])
+    v = dit(noisy, t, condition, torch.tensor([9, 5]))
+    alone = dit(noisy[1:, :5], t[1:], condition[1:, :5])
+    torch.testing.assert_close(v[1:, :5], alone, atol=1e-5, rtol=1e-5)
+    assert v.shape == (2, 9, 6) and not v[1, 5:].any()
+    with pytest.raises(ValueError, match="9 latent frames need 9 code vectors, not 5"):
+        dit(noisy, t, condition[:, :5])
+
+
+@pytest.mark.parametrize("per_frame", [1, 2])
+def test_receptive_field_is_what_it_says(per_frame: int) -> None:
+    dit = tiny(latents_per_frame=per_frame)
     reach = dit.receptive_field
     assert reach is not None
     frames, middle = 80, 40
     noisy = torch.randn(1, frames, 6, requires_grad=True)
-    condition = torch.randn(1, frames // 2, 4, requires_grad=True)
+    condition = torch.randn(1, frames // per_frame, 4, requires_grad=True)
     dit(noisy, torch.tensor([0.5]), condition)[0, middle].sum().backward()
     assert noisy.grad is not None and condition.grad is not None
     seen = noisy.grad[0].abs().sum(1).nonzero()[:, 0]
     seen_tokens = condition.grad[0].abs().sum(1).nonzero()[:, 0]
     assert middle - reach <= int(seen.min()) < middle and middle < int(seen.max()) <= middle + reach
-    assert 2 * int(seen_tokens.min()) >= middle - reach - 1 and 2 * int(seen_tokens.max()) <= middle + reach
+    first, last = per_frame * int(seen_tokens.min()), per_frame * int(seen_tokens.max())
+    assert first >= middle - reach - 1 and last <= middle + reach
     assert tiny(attention_window=None).receptive_field is None
 
 

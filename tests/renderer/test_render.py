@@ -43,26 +43,27 @@ WHOLE = RenderPlan(window=4096, context=0, crossfade=0)
 
 
 class ConvDecoder(nn.Module):
-    """A double of the autoencoder: two convolutions over latent frames, then 960 samples of each, two channels."""
+    """A double of the autoencoder: two convolutions over latent frames, then `hop` samples of each, two channels."""
 
     receptive_field = 4
 
-    def __init__(self) -> None:
+    def __init__(self, hop: int = LATENT_SAMPLES) -> None:
         super().__init__()
+        self.hop = hop
         torch.manual_seed(1)
         self.net = nn.Sequential(nn.Conv1d(6, 8, 5, padding=2), nn.Tanh(), nn.Conv1d(8, 6, 5, padding=2))
-        self.out = nn.Linear(6, 2 * LATENT_SAMPLES)
+        self.out = nn.Linear(6, 2 * hop)
         self.longest = 0
 
     def decode(self, latents: Tensor) -> Tensor:
         self.longest = max(self.longest, latents.shape[1])
         x = self.out(self.net(latents.transpose(1, 2)).transpose(1, 2))
-        return x.reshape(len(x), -1, 2, LATENT_SAMPLES).transpose(1, 2).reshape(len(x), 2, -1)
+        return x.reshape(len(x), -1, 2, self.hop).transpose(1, 2).reshape(len(x), 2, -1)
 
 
-def build() -> DiT:
+def build(per_frame: int = 2) -> DiT:
     torch.manual_seed(0)
-    dit = DiT(CONFIG)
+    dit = DiT(CONFIG.model_copy(update={"latents_per_frame": per_frame}))
     with torch.no_grad():
         for parameter in dit.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -78,9 +79,9 @@ def exact_plan(dit: DiT, hop: int = 12, crossfade: int = 4) -> RenderPlan:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("crossfade", [0, 4])
-def test_windows_equal_the_whole(sampler: str, crossfade: int) -> None:
-    dit, condition = build(), torch.randn(60, 4)
+@pytest.mark.parametrize(("crossfade", "per_frame"), [(0, 2), (4, 2), (4, 1)])
+def test_windows_equal_the_whole(sampler: str, crossfade: int, per_frame: int) -> None:
+    dit, condition = build(per_frame), torch.randn(120 // per_frame, 4)
     plan = exact_plan(dit, crossfade=crossfade)
     whole = latents(dit, condition, RenderSettings(STEPS, sampler, plan=WHOLE))
     pieces = latents(dit, condition, RenderSettings(STEPS, sampler, plan=plan))
@@ -113,11 +114,12 @@ def test_windows_cover_everything_once(total: int) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 9, 10, 17, 33])
 @pytest.mark.parametrize("short_by", [0, 1, 959, 961, 1919])
-def test_every_length_comes_out_exactly(frames: int, short_by: int) -> None:
-    dit, condition = build(), torch.randn(frames, 4)
+@pytest.mark.parametrize("per_frame", [1, 2])
+def test_every_length_comes_out_exactly(frames: int, short_by: int, per_frame: int) -> None:
+    dit, condition = build(per_frame), torch.randn(frames, 4)
     n_samples = 1920 * frames - short_by
     plan = RenderPlan(window=24, context=4, crossfade=4, decode_block=5)
-    sound = render_track(dit, ConvDecoder(), condition, n_samples, RenderSettings(1, plan=plan))
+    sound = render_track(dit, ConvDecoder(1920 // per_frame), condition, n_samples, RenderSettings(1, plan=plan))
     assert sound.shape == (2, n_samples)
     assert sound.isfinite().all()
 

@@ -203,6 +203,15 @@ def test_padding_is_not_heard_and_half_a_token_will_do() -> None:
         dit(noisy, t, condition[:, :5])
 
 
+def test_a_token_may_have_one_latent_frame() -> None:
+    """The same as two equal codes for each of half as many tokens."""
+    dit, one = opened(), opened(latents_per_frame=1)
+    noisy, condition, t = torch.randn(2, 8, 6), torch.randn(2, 4, 4), torch.tensor([0.3, 0.6])
+    torch.testing.assert_close(one(noisy, t, condition.repeat_interleave(2, 1)), dit(noisy, t, condition))
+    with pytest.raises(ValueError, match="8 latent frames need 8 code vectors, not 4"):
+        one(noisy, t, condition)
+
+
 def test_the_condition_is_standardised_and_may_be_withheld() -> None:
     dit = opened(unconditional=True, guidance=2.0)
     vectors = 3 + 5 * torch.randn(1000, 4)
@@ -220,7 +229,7 @@ def test_it_renders_and_learns() -> None:
     """Through the same renderer and the same loss as our own."""
 
     class Decoder:
-        receptive_field = 0
+        receptive_field, hop = 0, 960
 
         def decode(self, latents: Tensor) -> Tensor:
             return latents[..., :2].transpose(1, 2).repeat_interleave(960, dim=2)

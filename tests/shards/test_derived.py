@@ -146,6 +146,34 @@ def test_wrong_rows_are_refused(store: ShardStore, tmp_path: Path) -> None:
         derive(ShardStore(store.ranges.url), "codes", Numbered(store), tracks=("mix",), made_by="a")
 
 
+@pytest.mark.parametrize("per_frame", [1, 2])
+def test_latents_have_one_row_or_two_for_each_frame(per_frame: int, store: ShardStore) -> None:
+    def latents(index: int, track: str) -> np.ndarray:
+        return np.full((per_frame * int(store.frames[index]), 3), index, np.float16)
+
+    derive(store, "latents", latents, tracks=("mix",), made_by="a")
+    for index in store.select(needs=("mix",)):
+        assert store.rows_per_frame(index, "mix", "latents") == per_frame
+        assert np.array_equal(store.rows(index, "mix", "latents"), latents(index, "mix"))
+    with pytest.raises(CorpusError, match=r"derive vocals\.latents first"):
+        store.rows_per_frame(0, "vocals", "latents")
+
+
+def test_three_rows_are_no_latents(store: ShardStore) -> None:
+    with pytest.raises(CorpusError, match="rows for"):
+        derive(
+            store, "latents", lambda i, t: np.zeros((3 * store.frames[i], 1), np.float16), tracks=("mix",), made_by="a"
+        )
+
+
+def test_frames_of_one_array_have_as_many_rows(store: ShardStore) -> None:
+    def mixed(index: int, track: str) -> np.ndarray:
+        return np.zeros(((1 + index % 2) * int(store.frames[index]), 3), np.float16)
+
+    with pytest.raises(CorpusError, match="rows for"):
+        derive(store, "latents", mixed, tracks=("mix",), made_by="a")
+
+
 def test_no_space_is_an_error_and_leaves_no_halves(store: ShardStore, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:

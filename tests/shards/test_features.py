@@ -12,7 +12,7 @@ from tests.shards.shard_maker import make_shards, segment, small_songs
 from duotok.audio.features import HIGHPASS_HZ, Chroma, LogMel
 from duotok.audio.highpass import highpass
 from duotok.audio.io import resample
-from duotok.shards.derived import rows_per_frame
+from duotok.shards.derived import possible_rows
 from duotok.shards.features import Features, derive_features, derive_samples, frame_levels
 from duotok.shards.store import ShardStore
 
@@ -66,7 +66,7 @@ def test_any_part_is_that_part_of_the_whole(filled: ShardStore) -> None:
                 count = int(rng.integers(1, frames - start + 1))
                 part = features.rows(index, track, ("mel", "chroma", "levels"), start, count)
                 for name, rows in part.items():
-                    per_frame = rows_per_frame(name)
+                    (per_frame,) = possible_rows(name)
                     stored_rows = filled.rows(index, track, name, per_frame * start, per_frame * count)
                     assert rows.dtype == np.float16
                     assert rows.shape == stored_rows.shape

@@ -56,9 +56,32 @@ def materials(width: int, seed: int, count: int = 3, latents: Tensor | None = No
 
 def test_tokens_of_25_and_50_hz_are_repeated_and_taken() -> None:
     vectors = torch.randn(4, 3)
-    assert torch.allclose(at_latent_rate(vectors, 25.0, 8), vectors.repeat_interleave(2, 0))
-    assert torch.allclose(at_latent_rate(vectors, 50.0, 4), vectors)
-    assert torch.allclose(at_latent_rate(vectors, 100.0, 2), vectors.reshape(2, 6)), "two slots side by side"
+    assert torch.allclose(at_latent_rate(vectors, 25.0, 8, 50), vectors.repeat_interleave(2, 0))
+    assert torch.allclose(at_latent_rate(vectors, 50.0, 4, 50), vectors)
+    assert torch.allclose(at_latent_rate(vectors, 100.0, 2, 50), vectors.reshape(2, 6)), "two slots side by side"
+
+
+def test_at_25_latents_a_second_tokens_are_taken_and_joined() -> None:
+    vectors = torch.randn(4, 3)
+    assert torch.allclose(at_latent_rate(vectors, 25.0, 4, 25), vectors)
+    assert torch.allclose(at_latent_rate(vectors, 50.0, 2, 25), vectors.reshape(2, 6)), "two slots side by side"
+    assert torch.allclose(at_latent_rate(vectors, 12.5, 8, 25), vectors.repeat_interleave(2, 0))
+
+
+def test_a_decoder_of_25_latents_a_second_reads_one_embedding_a_token() -> None:
+    """A crop is as many seconds as before, so half as many latents."""
+    songs = [Material(m.song, m.latents, m.condition, 1) for m in materials(6, 1)]
+    dit = DiTConfig(**{**DIT, "latents_per_frame": 1, "condition_dim": 15})
+    one, two = (
+        MatchedStage(config(dit=dit), "vocals", songs, songs),
+        MatchedStage(config(), "vocals", materials(6, 1), songs),
+    )
+    batch, before = one.batch(0, range(4)), two.batch(0, range(4))
+    assert 2 * batch["latents"].shape[1] == before["latents"].shape[1] and songs[0].frames == 40
+    loss = one.losses({**batch, "seeds": one.seeds(0, range(4))}, 0)["loss"]
+    loss.backward()
+    grad = one.decoder.adapter.weight.grad
+    assert one.decoder.adapter.out_features == 15 and grad is not None and bool(loss.isfinite())
 
 
 @pytest.mark.parametrize("rate", [12.5, 40.0, 44_100 / 512, 75.0, 150.0])
@@ -66,18 +89,18 @@ def test_a_slot_is_the_mean_over_its_time(rate: float) -> None:
     """Against the same on a grid of 10,000 points a second."""
     seconds, frames = 0.4, 20
     vectors = torch.randn(int(rate * seconds) + 2, 2)
-    slots = slots_of(rate)
-    found = at_latent_rate(vectors, rate, frames).reshape(frames * slots, 2)
+    slots = slots_of(rate, 50)
+    found = at_latent_rate(vectors, rate, frames, 50).reshape(frames * slots, 2)
     points = (torch.arange(40_000 * slots, dtype=torch.float64) + 0.5) / (100_000 * slots)
     fine = vectors[(points * rate).long().clamp_max(len(vectors) - 1)]
     assert torch.allclose(found, fine.reshape(frames * slots, -1, 2).mean(1), atol=5e-3)
 
 
 def test_the_end_is_held_and_a_rate_must_be_one() -> None:
-    found = at_latent_rate(torch.tensor([[1.0], [3.0]]), 25.0, 7)
+    found = at_latent_rate(torch.tensor([[1.0], [3.0]]), 25.0, 7, 50)
     assert found[:, 0].tolist() == [1, 1, 3, 3, 3, 3, 3]
     with pytest.raises(ConfigError):
-        slots_of(0.0)
+        slots_of(0.0, 50)
 
 
 # -- what differs between tokenizers -----------------------------------------------------------------------------------

@@ -120,9 +120,15 @@ class BundleConfig(Config):
             raise ValueError(f"autoencoder: {self.autoencoder.misfit}")
         if self.autoencoder is not None:
             for track in TRACKS:
-                makes, reads = getattr(self.dit, track).latent_dim, self.autoencoder.latent_dim
+                dit = getattr(self.dit, track)
+                makes, reads = dit.latent_dim, self.autoencoder.latent_dim
                 if makes != reads:
                     raise ValueError(f"dit.{track} makes latents of {makes} numbers, the autoencoder reads {reads}")
+                if dit.latents_per_frame != self.autoencoder.latents_per_frame:
+                    raise ValueError(
+                        f"dit.{track} makes {dit.latents_per_frame} latents for each token frame, the autoencoder reads "
+                        f"{self.autoencoder.latents_per_frame}"
+                    )
         return self
 
     @property

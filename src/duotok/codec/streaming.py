@@ -170,8 +170,9 @@ class DuoTokStream:
         """Encoding: a block of 10 s, in which polarity is checked, then a window; of a mix also a chunk of the separator (4 s)."""
         separator = getattr(self.model.separator, "chunk", 0) / SAMPLE_RATE
         encoding = BLOCK_SECONDS + separator + (self.plan.window - self.plan.context) / FRAME_RATE
-        field = self.model.autoencoder.receptive_field if self.model.config.renders else 0
-        return LookAhead(encoding, look_ahead(self.settings.plan, field))
+        autoencoder = self.model.autoencoder if self.model.config.renders else None
+        field, per_frame = (autoencoder.receptive_field, autoencoder.latents_per_frame) if autoencoder else (0, 2)
+        return LookAhead(encoding, look_ahead(self.settings.plan, field, per_frame))
 
     def encoder(self, gain_db: float | None = None) -> TrackEncoder:
         """The state of a song whose two tracks are pushed."""

@@ -11,16 +11,19 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from duotok.clock import FRAME_RATE, LATENTS_PER_FRAME
+from duotok.clock import FRAME_RATE
 from duotok.renderer.contract import LatentDecoder, LatentDiffusion
 from duotok.renderer.render import RenderPlan, RenderSettings, blended, decode_blocks, window_latents, windows
 
 
 class ArrivingVectors:
-    """State: the last code vectors that arrived, as many as a window may still see. No longer song makes it larger."""
+    """State: the last code vectors that arrived, as many as a window may still see. No longer song makes it larger.
 
-    def __init__(self, plan: RenderPlan) -> None:
-        self.plan, self.frames, self.keep_start = plan, 0, 0
+    per_frame: latent frames of a token frame.
+    """
+
+    def __init__(self, plan: RenderPlan, per_frame: int) -> None:
+        self.plan, self.per_frame, self.frames, self.keep_start = plan, per_frame, 0, 0
         self._buffer: Tensor | None = None
         self._first = 0  # the frame that the buffer begins with
 
@@ -28,13 +31,13 @@ class ArrivingVectors:
         """Take the next `[frames, width]`."""
         self._buffer = vectors if self._buffer is None else torch.cat([self._buffer, vectors])
         self.frames += len(vectors)
-        earliest = max(0, (self.keep_start - self.plan.window) // LATENTS_PER_FRAME)
+        earliest = max(0, (self.keep_start - self.plan.window) // self.per_frame)
         if earliest > self._first:
             self._buffer, self._first = self._buffer[earliest - self._first :], earliest
 
     def ready(self) -> bool:
         """Whether the next window can be rendered, and is not the last one."""
-        total = LATENTS_PER_FRAME * self.frames
+        total = self.per_frame * self.frames
         return (
             total > self.keep_start + self.plan.hop + self.plan.crossfade
             and total >= self.keep_start - self.plan.context + self.plan.window
@@ -42,9 +45,9 @@ class ArrivingVectors:
 
     def render(self, dit: LatentDiffusion, settings: RenderSettings, track: str) -> tuple[Tensor, bool]:
         """The kept latents of the next window, and whether it is the last one of what has arrived."""
-        total = LATENTS_PER_FRAME * self.frames
+        total = self.per_frame * self.frames
         window = next(w for w in windows(total, self.plan, self.keep_start))
-        first, last = window.start // LATENTS_PER_FRAME, -(-window.stop // LATENTS_PER_FRAME)
+        first, last = window.start // self.per_frame, -(-window.stop // self.per_frame)
         assert self._buffer is not None and first >= self._first
         latents = window_latents(dit, self._buffer[first - self._first : last - self._first], window, settings, track)
         self.keep_start += self.plan.hop
@@ -65,7 +68,7 @@ def arriving_track(
     """
 
     def rendered() -> Iterator[tuple[Tensor, bool]]:
-        state = ArrivingVectors(settings.plan)
+        state = ArrivingVectors(settings.plan, dit.config.latents_per_frame)
         for piece in pieces:
             state.push(piece)
             while state.ready():
@@ -78,7 +81,10 @@ def arriving_track(
     yield from decode_blocks(autoencoder, blended(rendered(), settings.plan.crossfade), settings.plan.decode_block)
 
 
-def look_ahead(plan: RenderPlan, receptive_field: int) -> float:
-    """Seconds of tokens beyond a moment that must be there before its sound comes, at most; receptive_field: of the autoencoder."""
+def look_ahead(plan: RenderPlan, receptive_field: int, per_frame: int) -> float:
+    """Seconds of tokens beyond a moment that must be there before its sound comes, at most.
+
+    receptive_field: of the autoencoder; per_frame: latent frames of a token frame.
+    """
     latents = plan.window - plan.context + plan.decode_block + receptive_field
-    return latents / LATENTS_PER_FRAME / FRAME_RATE
+    return latents / per_frame / FRAME_RATE

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duotok.audio.features import POWER_FLOOR, PowerSpectrum, mel_filters
-from duotok.clock import LATENT_SAMPLES, SAMPLE_RATE
+from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.config import Config
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.dit import depthwise
@@ -61,6 +61,11 @@ class AutoencoderConfig(Config):
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd")
         return self
+
+    @property
+    def latents_per_frame(self) -> int:
+        """Latent frames of a token frame."""
+        return FRAME_SAMPLES // LATENT_SAMPLES
 
 
 class Snake(nn.Module):
@@ -178,6 +183,10 @@ class Autoencoder(LatentAutoencoder):
     @property
     def channels(self) -> int:
         return 1
+
+    @property
+    def hop(self) -> int:
+        return LATENT_SAMPLES
 
     @property
     def encoder_field(self) -> int:

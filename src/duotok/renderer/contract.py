@@ -1,6 +1,6 @@
 """The interfaces of autoencoders and diffusion transformers to the renderer.
 
-`autoencoder.Autoencoder` and `ear_vae.EarVAE` keep the first, `dit.DiT` and `stable_audio.StableAudioDiT` the second.
+`autoencoder.Autoencoder`, `ear_vae.EarVAE` and `ear_vae2.EarVAE2` keep the first, `dit.DiT` and `stable_audio.StableAudioDiT` the second.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from duotok.clock import FRAME_SAMPLES
 from duotok.renderer.diffusion import Objective
 
 
 class LatentDecoder(Protocol):
     """An autoencoder as rendering needs it."""
+
+    @property
+    def hop(self) -> int:
+        """Samples of a latent frame."""
+        ...
 
     @property
     def receptive_field(self) -> int:
@@ -35,6 +41,16 @@ class LatentAutoencoder(nn.Module, ABC):
     @abstractmethod
     def channels(self) -> int:
         """Channels of the sound, in and out: 1 or 2."""
+
+    @property
+    @abstractmethod
+    def hop(self) -> int:
+        """Samples of a latent frame. The renderer takes 960 and 1920."""
+
+    @property
+    def latents_per_frame(self) -> int:
+        """Latent frames of a token frame: 2, or 1 for an autoencoder of 25 latents a second."""
+        return FRAME_SAMPLES // self.hop
 
     @property
     @abstractmethod
@@ -60,6 +76,8 @@ class LatentDiffusionConfig(Protocol):
 
     @property
     def latent_dim(self) -> int: ...
+    @property
+    def latents_per_frame(self) -> int: ...
     @property
     def condition(self) -> Literal["code", "proj_out"]: ...
     @property

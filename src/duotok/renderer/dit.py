@@ -1,4 +1,4 @@
-"""The diffusion transformer of one track: code vectors at 25 Hz condition 50 Hz autoencoder latents.
+"""The diffusion transformer of one track: code vectors at 25 Hz condition autoencoder latents at 50 Hz (or 25).
 
 Paper section 3.4 and Table 8 (400M for each track, built on stable-audio-tools); the condition enters by concatenation
 with the noisy latents. Modulation is one shared MLP of the timestep plus learned offsets for each block (adaLN-single,
@@ -16,7 +16,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duotok.clock import LATENTS_PER_FRAME
 from duotok.config import Config
 from duotok.nn.attention import attend, joined_heads, rotated_heads
 from duotok.nn.masks import attention_mask, frame_mask, silence_padding
@@ -31,6 +30,10 @@ class DiTConfig(Config):
 
     kind: Literal["duotok"] = "duotok"
     latent_dim: int = Field(default=64, gt=0)
+    latents_per_frame: Literal[1, 2] = Field(
+        default=2,
+        description="latent frames of a token frame (40 ms): 2, or 1 for an autoencoder of 25 latents a second",
+    )
     condition: Literal["code", "proj_out"] = Field(
         default="code",
         description="what stands for a token: its code vector, or proj out of it (the tokenizer's width)",
@@ -76,7 +79,7 @@ class DiTConfig(Config):
         """Latent frames on each side that one evaluation can see; None when attention has no window."""
         if self.attention_window is None:
             return None
-        condition = LATENTS_PER_FRAME * (self.condition_kernel // 2) + 1
+        condition = self.latents_per_frame * (self.condition_kernel // 2) + 1
         return self.blocks * (self.attention_window + self.conv_kernel // 2) + condition
 
 
@@ -119,11 +122,12 @@ class TimeEmbedding(nn.Module):
 
 
 class Condition(nn.Module):
-    """Code vectors at 25 Hz to the condition at 50 Hz: `[batch, frames, condition_dim] -> [batch, 2 frames, width]`.
+    """Code vectors to the condition of each latent frame: `[batch, frames, condition_dim] -> [batch, 2 frames, width]`.
 
     Each channel is brought to unit variance, and whatever their number (16 of a code vector, 1024 of the paper's proj out)
     mapped to `condition_width`: by a linear map, repeated for both latent frames of a token, plus a short convolution over
     tokens that speaks for each of the two on its own: a repeat alone cannot tell the first half of a token from the second.
+    Where a token has one latent frame (`latents_per_frame`), the result is `[batch, frames, width]`.
     """
 
     mean: Tensor
@@ -136,7 +140,8 @@ class Condition(nn.Module):
         self.register_buffer("scale", torch.ones(config.condition_dim))
         self.linear = nn.Linear(config.condition_dim, width)
         self.context = nn.Conv1d(config.condition_dim, width, config.condition_kernel, padding="same")
-        self.phases = nn.Linear(width, LATENTS_PER_FRAME * width)
+        self.per_frame = config.latents_per_frame
+        self.phases = nn.Linear(width, self.per_frame * width)
         if config.unconditional:
             self.nothing = nn.Parameter(torch.zeros(width))
 
@@ -146,8 +151,8 @@ class Condition(nn.Module):
         x = silence_padding(x, valid)
         batch, frames, _ = x.shape
         local: Tensor = self.phases(F.silu(self.context(x.transpose(1, 2)).transpose(1, 2)))
-        local = local.reshape(batch, LATENTS_PER_FRAME * frames, -1)
-        out = local + torch.repeat_interleave(self.linear(x), LATENTS_PER_FRAME, dim=1)
+        local = local.reshape(batch, self.per_frame * frames, -1)
+        out = local + torch.repeat_interleave(self.linear(x), self.per_frame, dim=1)
         return out if dropped is None else torch.where(dropped[:, None, None], self.nothing.to(out.dtype), out)
 
 
@@ -232,17 +237,16 @@ class DiT(LatentDiffusion):
         """Velocity `[batch, latent_frames, latent_dim]`, zero beyond `lengths`.
 
         noisy: `[batch, latent_frames, latent_dim]`; t: `[batch]` in [0, 1], 1 is pure noise; condition:
-        `[batch, frames, condition_dim]` with 2 latent frames a frame (the last may be half); lengths: real latent
+        `[batch, frames, condition_dim]` with `latents_per_frame` latent frames a frame (the last may be half); lengths: real latent
         frames `[batch]`, None when all are; dropped: bool `[batch]`, items that are not told their condition.
         An item's result does not depend on its padding or on the rest of the
         batch. Raises ValueError when latents and condition are not of one length.
         """
-        frames, tokens = noisy.shape[1], condition.shape[1]
-        if not LATENTS_PER_FRAME * (tokens - 1) < frames <= LATENTS_PER_FRAME * tokens:
-            needed = -(-frames // LATENTS_PER_FRAME)
-            raise ValueError(f"{frames} latent frames need {needed} code vectors, not {tokens}")
+        frames, tokens, per_frame = noisy.shape[1], condition.shape[1], self.config.latents_per_frame
+        if tokens != -(-frames // per_frame):
+            raise ValueError(f"{frames} latent frames need {-(-frames // per_frame)} code vectors, not {tokens}")
         valid = frame_mask(lengths, frames)
-        token_valid = frame_mask(None if lengths is None else -(-lengths // LATENTS_PER_FRAME), tokens)
+        token_valid = frame_mask(None if lengths is None else -(-lengths // per_frame), tokens)
         mask = attention_mask(frames, self.config.attention_window, valid, noisy.device)
         modulation = self.modulation(self.time(t)).view(-1, 6, self.config.width)
         conditioned = self.condition(condition, token_valid, dropped)[:, :frames]

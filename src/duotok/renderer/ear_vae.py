@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duotok.clock import LATENT_SAMPLES, SAMPLE_RATE
+from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.config import Config
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.layers import Transformer
@@ -159,6 +159,11 @@ class EarVAEConfig(Config):
         return self.model.downsampling_ratio
 
     @property
+    def latents_per_frame(self) -> int:
+        """Latent frames of a token frame, where the renderer can use it."""
+        return FRAME_SAMPLES // self.hop
+
+    @property
     def misfit(self) -> str:
         """Why the renderer cannot use it; empty when it can."""
         if (self.sample_rate, self.hop) == (SAMPLE_RATE, LATENT_SAMPLES):
@@ -289,6 +294,10 @@ class EarVAE(LatentAutoencoder):
         return self.config.model.io_channels
 
     @property
+    def hop(self) -> int:
+        return self.config.hop
+
+    @property
     def receptive_field(self) -> int:
         """Latent frames on each side that a sample can depend on by convolutions. v1's attention sees all: `decode_windows`."""
         return decoder_reach(self.config.model.decoder.config.strides)
@@ -325,14 +334,14 @@ class EarVAE(LatentAutoencoder):
 
         Only the convolutions go in windows: attention, where there is any, sees all latents first (64 numbers each).
         """
-        return decode_blocks(_Convolved(self), [self.attended(latents[None])[0].T], block, hop=self.config.hop)
+        return decode_blocks(_Convolved(self), [self.attended(latents[None])[0].T], block)
 
 
 class _Convolved:
     """The decoder's convolutions alone, as a `LatentDecoder` of what `EarVAE.attended` gives."""
 
     def __init__(self, vae: EarVAE) -> None:
-        self.vae, self.receptive_field = vae, vae.receptive_field
+        self.vae, self.receptive_field, self.hop = vae, vae.receptive_field, vae.hop
 
     def decode(self, latents: Tensor) -> Tensor:
         sound: Tensor = self.vae.decoder(latents.transpose(1, 2))

@@ -6,7 +6,8 @@ Reads the checkpoint once (tensors only, nothing in it is run) and its JSON, che
     autoencoder.safetensors   the weights, weight norm folded in, as a bundle has them
 
 Published names are those of our modules, but for the old form of weight norm (`weight_g`, `weight_v` for `weight`), and the
-Snake of a residual unit, which is one module at two places of a list and therefore stands twice.
+Snake of a residual unit, which is one module at two places of a list and therefore stands twice. A JSON of the ear-VAE2 is told by
+its keys; what is different there stands in `ear_vae2_state.py`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Size, Tensor, nn
 
 from duotok.clock import SAMPLE_RATE
-from duotok.config import parse
+from duotok.config import Config, parse
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import sha256, writing
+from duotok.renderer import ear_vae2_state
 from duotok.renderer.ear_vae import EarVAE, EarVAEConfig, PublishedConfig, ResidualUnit
+from duotok.renderer.ear_vae2 import EarVAE2, EarVAE2Config, PublishedConfig2
 from duotok.renderer.published_state import check_state, read_checkpoint, read_published_json
 from duotok.seals import hashes, is_sealed, seal, unsealed
 
@@ -34,6 +39,15 @@ CONFIG, WEIGHTS = "config.json", "autoencoder.safetensors"
 STATISTICS = ("mean", "std")
 """Our own buffers, which published checkpoints lack."""
 TRANSFORMER = "transformers."
+
+AnyEarVAE = EarVAE | EarVAE2
+AnyEarVAEConfig = Annotated[EarVAEConfig | EarVAE2Config, Field(discriminator="kind")]
+
+
+class _Kept(Config):
+    """The configuration in `config.json`, whichever of the two it is."""
+
+    config: AnyEarVAEConfig
 
 
 def convolutions(vae: nn.Module) -> list[str]:
@@ -89,12 +103,16 @@ def to_published(vae: EarVAE) -> dict[str, Tensor]:
 
 def read_published(
     checkpoint: Path, config: Path, sample_rate: int = SAMPLE_RATE, licence: str = "Apache-2.0"
-) -> EarVAE:
+) -> AnyEarVAE:
     """An ear-VAE from its published files. Raises ConfigError when one cannot be read, or they contradict each other.
 
-    A JSON that declares a transformer beside a checkpoint without one (some loaders' do) is read without it.
+    A JSON that declares a transformer beside a checkpoint without one (some loaders' do) is read without it. sample_rate: of v1
+    and v2, whose JSON does not tell it.
     """
     values = read_published_json(config)
+    section = ear_vae2_state.model_section(values)
+    if section is not None:
+        return _read_ear_vae2(checkpoint, config, section, licence)
     published = parse(PublishedConfig, values, str(config))
     state = read_checkpoint(checkpoint)
     attends = any(name.startswith(TRANSFORMER) for name in state)
@@ -104,21 +122,36 @@ def read_published(
         )
     if not attends:
         published = published.model_copy(update={"transformer": None})
-    source = f"{checkpoint.name} (sha256 {sha256(checkpoint)[:16]}), {config.name} (sha256 {sha256(config)[:16]})"
-    chosen = {"kind": "ear-vae", "model": published, "sample_rate": sample_rate, "licence": licence, "source": source}
+    chosen = {
+        "kind": "ear-vae", "model": published, "sample_rate": sample_rate, "licence": licence,
+        "source": _source(checkpoint, config),
+    }  # fmt: skip
     return built(parse(EarVAEConfig, chosen, str(config)), lambda empty: from_published(state, empty, checkpoint))
 
 
-def built(config: EarVAEConfig, fill: Callable[[nn.Module], dict[str, Tensor]]) -> EarVAE:
+def _read_ear_vae2(checkpoint: Path, config: Path, section: dict[str, Any], licence: str) -> EarVAE2:
+    published = parse(PublishedConfig2, section, str(config))
+    state = ear_vae2_state.read_state(checkpoint)
+    chosen = EarVAE2Config(kind="ear-vae2", model=published, licence=licence, source=_source(checkpoint, config))
+    vae = built(chosen, lambda empty: ear_vae2_state.from_published(state, empty, checkpoint))
+    assert isinstance(vae, EarVAE2)
+    return vae
+
+
+def _source(checkpoint: Path, config: Path) -> str:
+    return f"{checkpoint.name} (sha256 {sha256(checkpoint)[:16]}), {config.name} (sha256 {sha256(config)[:16]})"
+
+
+def built(config: EarVAEConfig | EarVAE2Config, fill: Callable[[nn.Module], dict[str, Tensor]]) -> AnyEarVAE:
     """An ear-VAE with the weights that `fill` returns for an empty one. No random weights are drawn first."""
     with torch.device("meta"):
-        vae = EarVAE(config)
+        vae: AnyEarVAE = EarVAE2(config) if isinstance(config, EarVAE2Config) else EarVAE(config)
     state = {"mean": torch.zeros(config.latent_dim), "std": torch.ones(config.latent_dim), **fill(vae)}
     vae.load_state_dict(state, assign=True)
     return vae.eval().requires_grad_(False)
 
 
-def save_ear_vae(vae: EarVAE, folder: Path) -> None:
+def save_ear_vae(vae: AnyEarVAE, folder: Path) -> None:
     """Write the folder, whole or not at all. Raises ConfigError when it cannot be written."""
     try:
         with writing(folder, (CONFIG, WEIGHTS)) as partial:
@@ -130,7 +163,7 @@ def save_ear_vae(vae: EarVAE, folder: Path) -> None:
         raise ConfigError(f"{folder}: cannot be written ({error.strerror or error}); choose another place") from None
 
 
-def load_ear_vae(folder: str | Path) -> EarVAE:
+def load_ear_vae(folder: str | Path) -> AnyEarVAE:
     """What `save_ear_vae` wrote. Raises ConfigError when a file is missing, or not as it was written."""
     folder = Path(folder)
     values = read_published_json(folder / CONFIG)
@@ -138,7 +171,8 @@ def load_ear_vae(folder: str | Path) -> EarVAE:
     if not is_sealed(values):
         raise ConfigError(f"{folder / CONFIG}: not as it was written; {remedy}")
     sha256_by_name = unsealed(values).get("sha256", {})
-    config = parse(EarVAEConfig, {k: v for k, v in unsealed(values).items() if k != "sha256"}, str(folder / CONFIG))
+    kept = {"config": {k: v for k, v in unsealed(values).items() if k != "sha256"}}
+    config = parse(_Kept, kept, str(folder / CONFIG)).config
     try:
         same = sha256_by_name.get(WEIGHTS) == sha256(folder / WEIGHTS)
     except OSError as error:
@@ -158,10 +192,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m duotok.renderer.ear_vae_files", description=__doc__.splitlines()[0].split(": ")[1]
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="ear_vae_v2_48k.pyt, or ear_vae_44k.pyt")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CKPT", help="ear_vae_v2_48k.pyt, ear_vae_44k.pyt or ear_vae2.pt"
+    )
     parser.add_argument("config", type=Path, metavar="CONFIG.json", help="the JSON that was published with it")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="what is written")
-    parser.add_argument("--rate", type=int, default=SAMPLE_RATE, help="Hz of its sound, which no JSON tells; v1: 44100")
+    parser.add_argument(
+        "--rate",
+        type=int,
+        default=SAMPLE_RATE,
+        help="Hz of its sound, which no JSON tells; v1: 44100; ear-VAE2: always 48000",
+    )
     parser.add_argument("--licence", default="Apache-2.0", help="of the weights, for bundles and model cards")
     options = parser.parse_args(arguments)
     try:

@@ -8,21 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from duotok.clock import LATENT_SAMPLES
 from duotok.renderer.contract import LatentAutoencoder
 
 
 @torch.no_grad()
-def encode_blocks(
-    autoencoder: LatentAutoencoder, blocks: Iterable[Tensor], block: int = 500, hop: int = LATENT_SAMPLES
-) -> Iterator[Tensor]:
+def encode_blocks(autoencoder: LatentAutoencoder, blocks: Iterable[Tensor], block: int = 500) -> Iterator[Tensor]:
     """Latents `[latent_frames, latent_dim]` of sound `[channels, samples]` that comes in blocks of any size, in order, on the CPU.
 
     Equal to encoding all at once, within float tolerance: every piece of `block` latent frames is encoded with the sound of
     the encoder's receptive field on both sides. The end is padded to a whole frame with zeros.
     """
     device = next(autoencoder.parameters()).device
-    field = autoencoder.encoder_field
+    field, hop = autoencoder.encoder_field, autoencoder.hop
     buffer: Tensor | None = None  # sound, starting `left` frames before the next frame to encode
     left = 0
 

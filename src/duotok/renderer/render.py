@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from duotok.clock import LATENT_SAMPLES, LATENTS_PER_FRAME
+from duotok.clock import FRAME_SAMPLES
 from duotok.config import Config
 from duotok.errors import ConfigError
 from duotok.renderer.contract import LatentDecoder, LatentDiffusion
@@ -29,7 +29,8 @@ Progress = Callable[[int, int], None]
 
 
 class RenderPlan(Config):
-    """How a track is cut into windows, in latent frames (20 ms). The context of a window is computed and discarded."""
+    """How a track is cut into windows, in latent frames (20 ms, or 40 where the autoencoder has 25 a second). The context of a
+    window is computed and discarded."""
 
     window: int = Field(
         default=512, gt=0, description="latent frames that the DiT sees at once, context included; even"
@@ -41,9 +42,9 @@ class RenderPlan(Config):
     @model_validator(mode="after")
     def _fits(self) -> RenderPlan:
         for name in ("window", "context", "crossfade"):
-            if getattr(self, name) % LATENTS_PER_FRAME:
-                raise ValueError(f"{name} {getattr(self, name)} must be even (2 latent frames a token)")
-        if self.hop < max(LATENTS_PER_FRAME, self.crossfade):
+            if getattr(self, name) % 2:
+                raise ValueError(f"{name} {getattr(self, name)} must be even (a token has 2 latent frames, or 1)")
+        if self.hop < max(2, self.crossfade):
             raise ValueError(f"window {self.window} leaves no room between context and crossfade; make it larger")
         return self
 
@@ -102,13 +103,13 @@ class RenderWindow:
 def windows(total: int, plan: RenderPlan, keep_start: int = 0) -> Iterator[RenderWindow]:
     """Windows over `total` latent frames, whose kept parts overlap by `crossfade`. The last one starts early enough to be full.
 
-    keep_start: of the first one, where those before it are done.
+    keep_start: of the first one, where those before it are done. A window begins with a token: all numbers of a plan are even.
     """
     while True:
         keep_stop = min(total, keep_start + plan.hop + plan.crossfade)
         stop = min(total, keep_stop + plan.context)
         start = max(0, min(keep_start - plan.context, total - plan.window))
-        yield RenderWindow(start - start % LATENTS_PER_FRAME, stop, keep_start, keep_stop)
+        yield RenderWindow(start, stop, keep_start, keep_stop)
         if keep_stop == total:
             return
         keep_start += plan.hop
@@ -155,17 +156,18 @@ def latent_blocks(
     track: str = "vocals",
     progress: Progress | None = None,
 ) -> Iterator[Tensor]:
-    """Latents of a whole track, in order, as blocks `[latent_frames, latent_dim]`; together 2 for each code vector.
+    """Latents of a whole track, in order, as blocks `[latent_frames, latent_dim]`; together `latents_per_frame` for each code vector.
 
     condition: code vectors `[frames, code_dim]` of any length; progress(done, total) is called in latent frames. Memory
     does not grow with the length.
     """
     settings = settings or RenderSettings()
-    total = LATENTS_PER_FRAME * len(condition)
+    per_frame = dit.config.latents_per_frame
+    total = per_frame * len(condition)
 
     def rendered() -> Iterator[tuple[Tensor, bool]]:
         for window in windows(total, settings.plan) if total else ():
-            vectors = condition[window.start // LATENTS_PER_FRAME : -(-window.stop // LATENTS_PER_FRAME)]
+            vectors = condition[window.start // per_frame : -(-window.stop // per_frame)]
             last = window.keep_stop == total
             latents = window_latents(dit, vectors, window, settings, track)
             if progress is not None:
@@ -197,21 +199,19 @@ def latents(
     track: str = "vocals",
     progress: Progress | None = None,
 ) -> Tensor:
-    """All of `latent_blocks` as one tensor `[2 frames, latent_dim]`."""
+    """All of `latent_blocks` as one tensor `[latent_frames, latent_dim]`."""
     blocks = latent_blocks(dit, condition, settings, track=track, progress=progress)
     empty = torch.zeros(0, dit.config.latent_dim, device=next(dit.parameters()).device)
     return torch.cat([empty, *blocks])
 
 
-def decode_blocks(
-    autoencoder: LatentDecoder, blocks: Iterable[Tensor], block: int = 500, hop: int = LATENT_SAMPLES
-) -> Iterator[Tensor]:
+def decode_blocks(autoencoder: LatentDecoder, blocks: Iterable[Tensor], block: int = 500) -> Iterator[Tensor]:
     """Sound `[channels, samples]` of latent blocks `[latent_frames, latent_dim]`, in order, on the CPU.
 
     Equal to decoding all at once, within float tolerance: every piece is decoded with the autoencoder's receptive field on
-    both sides, and only its middle of `block` latent frames is kept. hop: samples of a latent frame.
+    both sides, and only its middle of `block` latent frames is kept.
     """
-    context = autoencoder.receptive_field
+    context, hop = autoencoder.receptive_field, autoencoder.hop
     buffer: Tensor | None = None  # latents, starting `left` frames before the next frame to decode
     left = 0
 
@@ -244,7 +244,7 @@ def stream_track(
     progress: Progress | None = None,
 ) -> Iterator[Tensor]:
     """A track's sound as blocks `[channels, samples]` at 48 kHz, `n_samples` in all; see `render_track`."""
-    possible = len(condition_vectors) * LATENTS_PER_FRAME * LATENT_SAMPLES
+    possible = len(condition_vectors) * FRAME_SAMPLES
     if not 0 <= n_samples <= possible:
         raise ConfigError(f"{n_samples} samples cannot be rendered from {len(condition_vectors)} frames (1920 each)")
     settings = settings or RenderSettings()

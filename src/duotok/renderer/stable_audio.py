@@ -1,7 +1,7 @@
 """The diffusion transformer of stable-audio-tools with its condition concatenated to the input, weights exchangeable both ways.
 
 The other reading of the paper's 400M (3.4, Table 8): 1024 x 24 x 16 with input concatenation has 404 to 407M. It differs from
-`dit.py` in how time enters (as a token in front of the latents), in that a condition is repeated for both latent frames of a
+`dit.py` in how time enters (as a token in front of the latents), in that a condition is repeated for the latent frames of a
 token and nothing more, and in that attention has no window. What is published besides (cross-attention, adaLN, prepended
 conditions, memory tokens, patches) is not here, and a checkpoint with it is refused by its names.
 """
@@ -17,7 +17,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Size, Tensor, nn
 
-from duotok.clock import LATENTS_PER_FRAME
 from duotok.config import Config, parse
 from duotok.errors import ConfigError
 from duotok.nn.masks import frame_mask
@@ -39,6 +38,10 @@ class StableAudioConfig(Config):
 
     kind: Literal["stable-audio"]
     latent_dim: int = Field(default=64, gt=0, le=4096, description="[io_channels]")
+    latents_per_frame: Literal[1, 2] = Field(
+        default=2,
+        description="latent frames of a token frame (40 ms): 2, or 1 for an autoencoder of 25 latents a second",
+    )
     condition: Literal["code", "proj_out"] = Field(
         default="code", description="what stands for a token: its code vector, or proj out of it"
     )
@@ -118,14 +121,13 @@ class StableAudioDiT(LatentDiffusion):
 
         With `lengths`, padding is masked in attention. The published code does not mask it.
         """
-        frames, tokens = noisy.shape[1], condition.shape[1]
-        if not LATENTS_PER_FRAME * (tokens - 1) < frames <= LATENTS_PER_FRAME * tokens:
-            needed = -(-frames // LATENTS_PER_FRAME)
-            raise ValueError(f"{frames} latent frames need {needed} code vectors, not {tokens}")
+        frames, tokens, per_frame = noisy.shape[1], condition.shape[1], self.config.latents_per_frame
+        if tokens != -(-frames // per_frame):
+            raise ValueError(f"{frames} latent frames need {-(-frames // per_frame)} code vectors, not {tokens}")
         upsampled = (condition - self.mean) * self.scale
         if dropped is not None:
             upsampled = torch.where(dropped[:, None, None], self.nothing.to(upsampled.dtype), upsampled)
-        upsampled = upsampled.repeat_interleave(LATENTS_PER_FRAME, dim=1)[:, :frames].to(noisy.dtype)
+        upsampled = upsampled.repeat_interleave(per_frame, dim=1)[:, :frames].to(noisy.dtype)
         x = torch.cat([noisy, upsampled], dim=-1).transpose(1, 2)
         x = (self.preprocess_conv(x) + x).transpose(1, 2)
         valid = mask = None

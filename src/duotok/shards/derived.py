@@ -20,23 +20,22 @@ from duotok.records import CorpusError
 from duotok.seals import is_sealed, read_json
 from duotok.shards.index import SegmentIndex
 
-KINDS: dict[str, tuple[int, str]] = {
-    "pcm": (FRAME_SAMPLES, "int16"),  # [rows, 2]: a stem's samples as they are in the FLAC
-    "mel": (4, "float16"),  # [rows, 128]
-    "chroma": (4, "float16"),  # [rows, 12]
-    "masks": (4, "float16"),  # [rows, stems x bins]
-    "latents": (2, "float16"),  # [rows, 64]
-    "rendered": (2, "float16"),  # [rows, 64]: latents that a renderer made from codes
-    "hidden": (1, "float16"),  # [rows, width]
-    "levels": (1, "float16"),  # [rows]: dB of full scale
-    "codes": (1, "int32"),  # [rows]
+KINDS: dict[str, tuple[tuple[int, ...], str]] = {
+    "pcm": ((FRAME_SAMPLES,), "int16"),  # [rows, 2]: a stem's samples as they are in the FLAC
+    "mel": ((4,), "float16"),  # [rows, 128]
+    "chroma": ((4,), "float16"),  # [rows, 12]
+    "masks": ((4,), "float16"),  # [rows, stems x bins]
+    "latents": ((1, 2), "float16"),  # [rows, 64]: as many as the autoencoder has
+    "hidden": ((1,), "float16"),  # [rows, width]
+    "levels": ((1,), "float16"),  # [rows]: dB of full scale
+    "codes": ((1,), "int32"),  # [rows]
 }
-"""Name -> rows for each token frame and the type that is stored."""
+"""Name -> rows for each token frame (those that are possible) and the type that is stored."""
 OPEN_MAPS = 64
 
 
-def rows_per_frame(name: str) -> int:
-    """Raises CorpusError for an unknown name."""
+def possible_rows(name: str) -> tuple[int, ...]:
+    """Rows for each token frame that an array of this name may have. Raises CorpusError for an unknown name."""
     if name not in KINDS:
         raise CorpusError(f"derived array '{name}' is unknown; there are {', '.join(KINDS)}")
     return KINDS[name][0]
@@ -44,9 +43,10 @@ def rows_per_frame(name: str) -> int:
 
 @dataclass(frozen=True)
 class _Open:
-    """A mapped array; `starts`: segment index -> first row."""
+    """A mapped array; per_frame: rows of a token frame; `starts`: segment index -> first row."""
 
     array: np.ndarray
+    per_frame: int
     starts: dict[int, int]
     made_by: str
 
@@ -93,15 +93,17 @@ class DerivedArrays:
                 return None
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
             indices = self.index.shards[shard][stamp["segments"]]
-            sizes = self.index.frames[indices] * rows_per_frame(name)
-            if len(array) != sizes.sum():
-                raise ValueError(f"{len(array)} rows instead of {sizes.sum()}")
+            frames = self.index.frames[indices]
+            total, possible = int(frames.sum()), possible_rows(name)
+            if total == 0 or len(array) not in [per_frame * total for per_frame in possible]:
+                raise ValueError(f"{len(array)} rows instead of {' or '.join(str(p * total) for p in possible)}")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise CorpusError(f"{path}: cannot be read ({error}); delete it and derive it again") from None
-        starts = np.cumsum(sizes) - sizes
-        return _Open(array, dict(zip(indices.tolist(), starts.tolist(), strict=True)), str(stamp["made_by"]))
+        per_frame = len(array) // total
+        starts = per_frame * (np.cumsum(frames) - frames)
+        return _Open(array, per_frame, dict(zip(indices.tolist(), starts.tolist(), strict=True)), str(stamp["made_by"]))
 
     def damaged(self) -> list[str]:
         """Read all arrays and compare their hashes: a line for each that is not as it was written."""
@@ -130,14 +132,22 @@ class DerivedArrays:
         opened = self.open(self.index.segments[index].shard, track, name)
         return opened is not None and index in opened.starts and made_by in (None, opened.made_by)
 
-    def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when they are missing."""
+    def _opened(self, index: int, track: str, name: str) -> _Open:
         stored = self.index.segments[index]
         opened = self.open(stored.shard, track, name)
         if opened is None or index not in opened.starts:
             path = self.path(stored.shard, track, name)
             raise CorpusError(f"{path}: nothing there for {stored.segment.key}; derive {track}.{name} first")
-        total = stored.segment.frames * rows_per_frame(name)
+        return opened
+
+    def rows_per_frame(self, index: int, track: str, name: str) -> int:
+        """Rows for each token frame. Raises CorpusError when the array is missing."""
+        return self._opened(index, track, name).per_frame
+
+    def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
+        """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when they are missing."""
+        stored, opened = self.index.segments[index], self._opened(index, track, name)
+        total = stored.segment.frames * opened.per_frame
         count = total - start if count is None else count
         if start < 0 or count < 0 or start + count > total:
             raise ValueError(f"{stored.segment.key}: rows {start} to {start + count} of {total}")

@@ -22,7 +22,7 @@ from duotok.files import hold, put
 from duotok.pool import pool, result_of
 from duotok.records import CorpusError
 from duotok.seals import seal
-from duotok.shards.derived import KINDS, DerivedArrays, rows_per_frame
+from duotok.shards.derived import KINDS, DerivedArrays, possible_rows
 from duotok.shards.store import ShardStore
 
 Make = Callable[[int, str], dict[str, np.ndarray]]
@@ -36,7 +36,7 @@ def derive(
     store: ShardStore, name: str, function: Callable[[int, str], np.ndarray], *, tracks: Sequence[str], made_by: str,
     select: Sequence[int] | np.ndarray | None = None, workers: int = 1,
 ) -> None:  # fmt: skip
-    """Fill the derived array `name` of `tracks` with `function(index, track)`: `[frames x rows_per_frame, ...]` each.
+    """Fill the derived array `name` of `tracks` with `function(index, track)`: `[frames x rows of a frame, ...]` each.
 
     Segments without a track are left out; select: only these segments. Existing rows that were made by the same `made_by`
     stay, all others are computed, shard by shard; a file appears when it is complete. With workers > 1 `function` goes
@@ -62,7 +62,7 @@ def derive_many(
     """As `derive`, for several arrays that come from one pass: `function` returns name -> rows."""
     derived = _derived(store)
     for name in names:
-        rows_per_frame(name)
+        possible_rows(name)
     chosen = {track: store.where(needs=(track,)) for track in tracks}
     if select is not None:
         chosen = {track: np.intersect1d(indices, np.asarray(select)) for track, indices in chosen.items()}
@@ -158,6 +158,7 @@ class _Output:
         self.path = derived.path(shard, track, name)
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         self.shape: tuple[int, ...] | None = None
+        self.per_frame = 0
         self.file: IO[bytes] | None = None
         self.digest = hashlib.sha256()
 
@@ -171,15 +172,17 @@ class _Output:
         return self
 
     def put(self, index: int, rows: np.ndarray) -> None:
-        per_frame, dtype = KINDS[self.name]
-        expected = int(self.derived.index.frames[index]) * per_frame
+        possible, dtype = KINDS[self.name]
+        frames = int(self.derived.index.frames[index])
         if self.shape is None:
             self.shape = rows.shape[1:]
-            total = int(self.derived.index.frames[list(self.indices)].sum()) * per_frame
+            self.per_frame = next((p for p in possible if len(rows) == p * frames), possible[-1])
+            total = int(self.derived.index.frames[list(self.indices)].sum()) * self.per_frame
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (total, *self.shape)}
             beginning = io.BytesIO()
             np.lib.format.write_array_header_1_0(beginning, header)
             self._write(beginning.getvalue())
+        expected = frames * self.per_frame
         if rows.shape != (expected, *self.shape):
             key = self.derived.index.segments[index].segment.key
             raise CorpusError(

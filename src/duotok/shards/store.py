@@ -118,8 +118,15 @@ class ShardStore(SegmentIndex):
         """Whether `rows` can give the derived array `name` (made_by: as made by that)."""
         return self.derived is not None and self.derived.has(index, track, name, made_by)
 
-    def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Rows of a derived array of one segment: memory-mapped, read-only. Raises CorpusError when it is missing."""
+    def _derived(self, track: str, name: str) -> DerivedArrays:
         if self.derived is None:
             raise CorpusError(f"{self.ranges.url}: no folder of derived arrays was named, so no {track}.{name}")
-        return self.derived.rows(index, track, name, start, count)
+        return self.derived
+
+    def rows_per_frame(self, index: int, track: str, name: str) -> int:
+        """Rows of a derived array for each token frame. Raises CorpusError when it is missing."""
+        return self._derived(track, name).rows_per_frame(index, track, name)
+
+    def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
+        """Rows of a derived array of one segment: memory-mapped, read-only. Raises CorpusError when it is missing."""
+        return self._derived(track, name).rows(index, track, name, start, count)

@@ -114,7 +114,7 @@ def test_the_held_out_mel_is_of_each_track_with_its_deviation(store: ShardStore)
         calls = iter(true)
 
         class Perfect:
-            receptive_field = 0
+            receptive_field, hop, latents_per_frame = 0, 960, 2
 
             def decode(self, latents: torch.Tensor) -> torch.Tensor:
                 return next(calls)[None, None]  # noqa: B023

@@ -120,6 +120,15 @@ def test_frames_are_those_of_the_sound() -> None:
     assert frames_of(sketch("autoencoder", AUTOENCODER).batch(0, range(2))) == 2 * 10
 
 
+def test_one_latent_a_token_frame_costs_less_than_two() -> None:
+    def operations(per_frame: int) -> float:
+        dit = DIT.model_copy(update={"latents_per_frame": per_frame})
+        config = CONFIGS["stage4"]().model_copy(update={"dit": dit})
+        return count(lambda: sketch("stage4", config), config.batch_size)[0].forward
+
+    assert 0.4 * operations(2) < operations(1) < 0.7 * operations(2)
+
+
 @pytest.mark.parametrize("name", SKETCHES)
 def test_a_sketch_takes_the_engine_s_steps(name: str) -> None:
     config = CONFIGS[name]()

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.renderer.published_layouts import V1, V2, published_files, small
+from tests.renderer.published_layouts import V1, V2, ear2_files, published_files, small, small_ear2
 from tests.training.small import stage4_values, write
 from tests.training.stages.test_stage4 import config as stage4_config
 
 from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError
 from duotok.renderer.ear_vae import EarVAE
+from duotok.renderer.ear_vae2 import EarVAE2
 from duotok.renderer.ear_vae_files import read_published, save_ear_vae
 from duotok.renderer.stable_audio import StableAudioConfig, StableAudioDiT
 from duotok.shards.deriving import derive
@@ -132,6 +133,38 @@ def test_renderers_on_it_become_a_bundle_that_decodes_to_stereo(needs: Needs, fo
     tokens = model.encode(vocals=torch.randn(2, 30_000) / 9, accompaniment=torch.randn(2, 30_000) / 9)
     assert model.decode(tokens, "vocals").shape == (2, 30_000)
     assert "- autoencoder: ear-vae, Apache-2.0, ear_vae.pyt (sha256 " in model_card_of(made)
+
+
+def test_one_latent_a_token_frame_from_training_to_sound(needs: Needs, tmp_path: Path) -> None:
+    """The ear-VAE2 through the same stages: its rate is asked for where it is missing, and the latents are those of the sound."""
+    save_ear_vae(read_published(*ear2_files(tmp_path, small_ear2())), tmp_path / "ear2")
+    leave_out = shutil.ignore_patterns("autoencoder", "stage4.*", "adapt*", "*.latents.*")
+    own = Path(shutil.copytree(needs.runs, tmp_path / "runs", ignore=leave_out))
+    there = Needs(own, ShardStore(needs.store.ranges.url, own / "derived"))
+    published.adopt(tmp_path / "ear2", there.store, own, minutes=0.5)
+    config, settings = write(tmp_path, "stage4", stage4_values()), ["dit.latent_dim=4", "sample_every=0"]
+    with pytest.raises(ConfigError, match=r"has 1 for each token frame; set dit\.latents_per_frame=1"):
+        build_stage("stage4", config, ["track=vocals", *settings], there)
+    for track in TRACKS:
+        stage = build_stage("stage4", config, [f"track={track}", *settings, "dit.latents_per_frame=1"], there)
+        assert isinstance(stage, Stage4) and stage.clips["latents"].shape[1] == stage.clips["codes"].shape[1]
+        figures = train(stage, own / stage.name)
+        assert np.isfinite(figures["mel"])
+    autoencoder = load_autoencoder(best(own / "autoencoder"))
+    assert isinstance(autoencoder, EarVAE2)
+    segment = next(
+        i for i in rendered(there.store, "vocals", "train") if "voice0" in there.store.segments[i].segment.key
+    )
+    whole = autoencoder.encode(SegmentSound(there.store, segment).stereo("vocals")[None])[0].numpy()
+    assert len(whole) == there.store.segments[segment].segment.frames
+    np.testing.assert_allclose(there.store.rows(segment, "vocals", "latents"), whole, atol=2e-3)
+    made = assemble(own, there.store, tmp_path / "out", "ear", "test")
+    model = DuoTok.from_pretrained(made)
+    tokens = model.encode(vocals=torch.randn(2, 30_000) / 9, accompaniment=torch.randn(2, 30_000) / 9)
+    assert isinstance(model.autoencoder, EarVAE2) and model.decode(tokens, "vocals").shape == (2, 30_000)
+    assert "- autoencoder: ear-vae2, Apache-2.0, ear_vae2.pt (sha256 " in model_card_of(made)
+    with pytest.raises(ConfigError, match=r"a published autoencoder \(ear-vae2\), which is finished"):
+        autoencoder_config(best(own / "autoencoder"))
 
 
 def model_card_of(bundle: Path) -> str:

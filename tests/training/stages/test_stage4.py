@@ -253,7 +253,7 @@ def test_either_embedding_of_a_code_conditions_the_renderer(coded: ShardStore, t
 
 def test_sound_and_pictures(coded: ShardStore, tmp_path: Path) -> None:
     class Decoder:
-        receptive_field = 0
+        receptive_field, hop = 0, 960
 
         def decode(self, latents: Tensor) -> Tensor:
             return 0.1 * latents.mean(-1).repeat_interleave(960, dim=1)[:, None]

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from duotok.clock import LATENTS_PER_FRAME
 from duotok.data.jobs import Unit
 from duotok.errors import DuoTokError
 from duotok.evaluation.instrument import MIX, Observation
@@ -201,9 +200,10 @@ def _songs(settings: MatchedSettings, songs: SongSet | None) -> list[TrueSong]:
 def _step_seconds(experiment: Experiment) -> float:
     """Seconds of a training step here, from two steps on noise."""
     config = experiment.config.training
-    frames = LATENTS_PER_FRAME * config.crop_frames
+    per_frame = config.dit.latents_per_frame
+    frames = per_frame * config.crop_frames
     noise = torch.randn(frames, config.dit.latent_dim, generator=torch.Generator().manual_seed(0))
-    material = Material("noise", noise, noise)
+    material = Material("noise", noise, noise, per_frame)
     stage = MatchedStage(config, TRACKS[0], [material], [material])
     times = []
     for step in range(2):

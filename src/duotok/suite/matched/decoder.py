@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from duotok.clock import LATENTS_PER_FRAME
 from duotok.errors import ConfigError
 from duotok.renderer.contract import LatentDiffusion, LatentDiffusionConfig
 from duotok.renderer.kinds import AnyDiTConfig, make_dit
@@ -25,7 +24,8 @@ class MatchedDecoder(nn.Module):
     def __init__(self, config: AnyDiTConfig, width: int, seed: int) -> None:
         """width: of the embeddings at the rate of the latents. The DiT follows from `config` and `seed` alone."""
         super().__init__()
-        if config.condition_dim % LATENTS_PER_FRAME:
+        self.per_frame = config.latents_per_frame
+        if config.condition_dim % self.per_frame:
             raise ConfigError(
                 f"dit.condition_dim {config.condition_dim}: must be even, half for each latent frame of a token"
             )
@@ -34,7 +34,7 @@ class MatchedDecoder(nn.Module):
         torch.manual_seed(seed)
         self.dit: LatentDiffusion = make_dit(config)
         torch.manual_seed(seed)
-        self.adapter = nn.Linear(width, config.condition_dim // LATENTS_PER_FRAME)
+        self.adapter = nn.Linear(width, config.condition_dim // self.per_frame)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
 
@@ -54,6 +54,6 @@ class MatchedDecoder(nn.Module):
     def forward(self, noisy: Tensor, t: Tensor, condition: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Velocity `[batch, latent_frames, latent_dim]`; latent_frames: a whole number of tokens of 40 ms."""
         read = self.adapter((condition - self.mean) * self.scale)
-        pairs = read.reshape(len(read), -1, LATENTS_PER_FRAME * read.shape[-1])
-        velocity: Tensor = self.dit(noisy, t, pairs, lengths)
+        tokens = read.reshape(len(read), -1, self.per_frame * read.shape[-1])
+        velocity: Tensor = self.dit(noisy, t, tokens, lengths)
         return velocity

@@ -98,11 +98,13 @@ class Experiment:
         self.songs = {split: [song for song in songs if song.split == split] for split in SPLITS}
         self.autoencoder, self.config, self.folder = autoencoder, config, folder / WORK
         self.autoencoder_hash = separator_identity(autoencoder)[1]
-        dim = autoencoder.config.latent_dim
-        if config.training.dit.latent_dim != dim:
-            raise ConfigError(
-                f"training.dit.latent_dim {config.training.dit.latent_dim}: the autoencoder has {dim}; set it so"
-            )
+        dit = config.training.dit
+        for key, has, wanted in (
+            ("latent_dim", dit.latent_dim, autoencoder.config.latent_dim),
+            ("latents_per_frame", dit.latents_per_frame, autoencoder.latents_per_frame),
+        ):
+            if has != wanted:
+                raise ConfigError(f"training.dit.{key} {has}: the autoencoder has {wanted}; set it so")
         empty = [split for split, found in self.songs.items() if not found]
         if empty:
             raise ConfigError(f"no song with true stems for {' and '.join(empty)}; give more songs")
@@ -135,13 +137,19 @@ class Experiment:
         """Raises AudioError where a tokenizer cannot take the song, or gives no numbers."""
         embed = contestant.embed
         assert embed is not None
-        cache = MaterialCache(self.folder / "arrays", self.stretch(song))
-        return cache.tracks(song, self.contents[song.id], contestant.owner, lambda s: conditions_of(embed, s))
+        cache, per_frame = MaterialCache(self.folder / "arrays", self.stretch(song)), self.autoencoder.latents_per_frame
+        owner = contestant.owner if per_frame == 2 else f"{contestant.owner} at {per_frame} a frame"
+        return cache.tracks(song, self.contents[song.id], owner, lambda s: conditions_of(embed, s, per_frame))
 
     def materials(self, contestant: Contestant, split: Split, track: str) -> list[Material]:
         """Songs of a split with both arrays of a track."""
         return [
-            Material(song.id, self.latents(song)[track], self.conditions(contestant, song)[track])
+            Material(
+                song.id,
+                self.latents(song)[track],
+                self.conditions(contestant, song)[track],
+                self.autoencoder.latents_per_frame,
+            )
             for song in self.songs[split]
         ]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from duotok.audio.features import LogMel
 from duotok.audio.io import resample
 from duotok.audio.loudness import integrated_loudness
-from duotok.clock import ANALYSIS_RATE, FRAME_SAMPLES, LATENTS_PER_FRAME, MEL_RATE, SAMPLE_RATE, n_frames
+from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, MEL_RATE, SAMPLE_RATE, n_frames
 from duotok.codec.contract import Codec
 from duotok.errors import AudioError
 from duotok.renderer.contract import LatentAutoencoder
@@ -82,16 +82,20 @@ def shuffled(embed: Embed, seed: int = 0) -> Embed:
 
 @dataclass(frozen=True)
 class Material:
-    """A song's arrays of one track: latents `[latent_frames, dim]`, condition `[latent_frames, width]`, float32 in memory."""
+    """A song's arrays of one track: latents `[latent_frames, dim]`, condition `[latent_frames, width]`, float32 in memory.
+
+    per_frame: latent frames of a token frame.
+    """
 
     song: str
     latents: Tensor
     condition: Tensor
+    per_frame: int = 2
 
     @property
     def frames(self) -> int:
         """Token frames of 40 ms."""
-        return len(self.latents) // LATENTS_PER_FRAME
+        return len(self.latents) // self.per_frame
 
 
 class MaterialCache:
@@ -127,7 +131,7 @@ class MaterialCache:
 
 @torch.no_grad()
 def latents_of(autoencoder: LatentAutoencoder, sounds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Track -> latents `[2 frames, dim]` of both tracks at the recipe's loudness, a whole number of token frames."""
+    """Track -> latents `[latent_frames, dim]` of both tracks at the recipe's loudness, a whole number of token frames."""
     factor, found = level(sounds), {}
     for track in TRACKS:
         sound = factor * sounds[track]
@@ -139,11 +143,11 @@ def latents_of(autoencoder: LatentAutoencoder, sounds: Mapping[str, Tensor]) -> 
     return found
 
 
-def conditions_of(embed: Embed, sounds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Track -> embeddings at the rate of the latents `[2 frames, width]`."""
+def conditions_of(embed: Embed, sounds: Mapping[str, Tensor], per_frame: int) -> dict[str, Tensor]:
+    """Track -> embeddings at the rate of the latents, of which a token frame has `per_frame`: `[latent_frames, width]`."""
     vectors, rate = embed(sounds)
-    count = LATENTS_PER_FRAME * n_frames(next(iter(sounds.values())).shape[1])
-    return {track: at_latent_rate(each, rate, count) for track, each in vectors.items()}
+    count = per_frame * n_frames(next(iter(sounds.values())).shape[1])
+    return {track: at_latent_rate(each, rate, count, per_frame * FRAME_RATE) for track, each in vectors.items()}
 
 
 def channel_statistics(materials: Sequence[Material]) -> tuple[Tensor, Tensor]:

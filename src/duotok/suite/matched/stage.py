@@ -15,7 +15,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from duotok.clock import LATENTS_PER_FRAME
 from duotok.renderer.diffusion import diffusion_loss, stratified_times
 from duotok.renderer.dit import DiTConfig
 from duotok.renderer.kinds import AnyDiTConfig
@@ -86,8 +85,8 @@ class MatchedStage(Stage):
         return {**_stack(crops), "times": times[list(items)], "ids": ids}
 
     def _crop(self, material: Material, start: int) -> tuple[Tensor, Tensor, int]:
-        size = LATENTS_PER_FRAME * self.config.crop_frames
-        first = LATENTS_PER_FRAME * start
+        per_frame = self.config.dit.latents_per_frame
+        size, first = per_frame * self.config.crop_frames, per_frame * start
         latents, condition = material.latents[first : first + size], material.condition[first : first + size]
         missing = size - len(latents)
         return F.pad(latents, (0, 0, 0, missing)), F.pad(condition, (0, 0, 0, missing)), len(latents)

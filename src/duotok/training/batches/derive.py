@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from duotok.clock import LATENTS_PER_FRAME
 from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.contract import LatentAutoencoder
@@ -66,7 +65,7 @@ CONTEXT = 25
 
 @dataclass(frozen=True)
 class Latents:
-    """The autoencoder's latents of a track: float16 `[2 * frames, latent_dim]`.
+    """The autoencoder's latents of a track: float16 `[latents_per_frame * frames, latent_dim]`.
 
     A segment is encoded with its neighbours, so that the latents at its ends do not depend on the cut.
     """
@@ -83,8 +82,9 @@ class Latents:
         audio = stretch.sound(first, stop - first, self.autoencoder.channels).to(self.device)
         # moved here, as this may be another process than the one that was asked
         latents = self.autoencoder.to(self.device).encode(audio[None])[0]
-        skip = LATENTS_PER_FRAME * (start - first)
-        return latents[skip : skip + LATENTS_PER_FRAME * frames].half().cpu().numpy()
+        per_frame = self.autoencoder.latents_per_frame
+        skip = per_frame * (start - first)
+        return latents[skip : skip + per_frame * frames].half().cpu().numpy()
 
 
 def _places(store: ShardStore) -> dict[str, dict[int, tuple[Stretch, int]]]:

@@ -1,4 +1,4 @@
-"""The renderer's training data: latents (50 Hz), codes (25 Hz) and levels of the segments' tracks, derived once.
+"""The renderer's training data: latents (50 Hz, or 25), codes (25 Hz) and levels of the segments' tracks, derived once.
 
 A renderer trains on 30 s at a time (paper C.4), and segments are shorter: segments that follow each other in a recording
 are joined into stretches, as packing does for language models.
@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duotok.clock import FRAME_SAMPLES, LATENTS_PER_FRAME
+from duotok.clock import FRAME_SAMPLES
 from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
 from duotok.records import SAMPLE_TYPES, SampleType, Split
-from duotok.shards.derived import rows_per_frame
 from duotok.shards.neighbours import joined
 from duotok.shards.store import ShardStore
 from duotok.training.batches.sounds import SegmentSound
@@ -40,7 +39,7 @@ def condition_vectors(tokenizer: Tokenizer, track: str, kind: Condition = "code"
 
 @dataclass(frozen=True)
 class LatentSegment:
-    """One track of one segment: `latents [2 frames, dim]`, `codes [frames]`; `counts`: the number of loud frames before each frame."""
+    """One track of one segment: `latents [latent_frames, dim]`, `codes [frames]`; `counts`: the number of loud frames before each frame."""
 
     sound: SegmentSound
     track: str
@@ -54,11 +53,14 @@ class LatentSegment:
     def frames(self) -> int:
         return self.sound.frames
 
+    @property
+    def latents_per_frame(self) -> int:
+        """Latent frames of a token frame."""
+        return self.sound.store.rows_per_frame(self.sound.index, self.track, "latents")
+
     def latents(self, start: int = 0, frames: int | None = None) -> np.ndarray:
-        frames = self.frames - start if frames is None else frames
-        return self.sound.store.rows(
-            self.sound.index, self.track, "latents", LATENTS_PER_FRAME * start, LATENTS_PER_FRAME * frames
-        )
+        frames, per_frame = self.frames - start if frames is None else frames, self.latents_per_frame
+        return self.sound.store.rows(self.sound.index, self.track, "latents", per_frame * start, per_frame * frames)
 
     def codes(self, start: int = 0, frames: int | None = None) -> np.ndarray:
         rows = self.sound.store.rows(self.sound.index, self.track, "codes", start, frames)
@@ -108,7 +110,7 @@ class Stretch:
 
     def rows(self, name: str, start: int = 0, frames: int | None = None) -> np.ndarray:
         """Rows of a derived array for `frames` token frames from `start`; None: to the end."""
-        per_frame = rows_per_frame(name)
+        per_frame = self.store.rows_per_frame(self.indices[0], self.track, name)
         parts = self._parts(start, self.frames - start if frames is None else frames)
         return np.concatenate(
             [self.store.rows(i, self.track, name, per_frame * low, per_frame * n) for i, low, n in parts]
@@ -139,6 +141,11 @@ class LatentStretch(Stretch):
     """A stretch with latents and codes; `counts`: the number of loud frames before each frame, `[frames + 1]`."""
 
     counts: np.ndarray
+
+    @property
+    def latents_per_frame(self) -> int:
+        """Latent frames of a token frame."""
+        return self.store.rows_per_frame(self.indices[0], self.track, "latents")
 
     def latents(self, start: int = 0, frames: int | None = None) -> np.ndarray:
         return self.rows("latents", start, frames)
@@ -210,15 +217,15 @@ def padding(stretches: Sequence[LatentStretch], size: int) -> float:
 
 
 def crop(segment: LatentSegment | LatentStretch, start: int, frames: int) -> tuple[Tensor, Tensor, int]:
-    """Latents `[2 frames, dim]`, codes `[frames]` (both padded with zeros) and the number of real latent frames."""
-    real = min(frames, segment.frames - start)
+    """Latents `[latents_per_frame frames, dim]`, codes `[frames]` (both padded with zeros) and the number of real latent frames."""
+    real, per_frame = min(frames, segment.frames - start), segment.latents_per_frame
     codes = torch.from_numpy(segment.codes(start, real).astype(np.int64))
     latents = torch.from_numpy(segment.latents(start, real).astype(np.float32))
     missing = frames - real
     if missing:
         codes = torch.nn.functional.pad(codes, (0, missing))
-        latents = torch.nn.functional.pad(latents, (0, 0, 0, LATENTS_PER_FRAME * missing))
-    return latents, codes, LATENTS_PER_FRAME * real
+        latents = torch.nn.functional.pad(latents, (0, 0, 0, per_frame * missing))
+    return latents, codes, per_frame * real
 
 
 def stack(crops: list[tuple[Tensor, Tensor, int]]) -> dict[str, Tensor]:

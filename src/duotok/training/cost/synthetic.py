@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.errors import ConfigError, MissingExtraError
 from duotok.records import KINDS, Kind, SampleType, Segment, segment_key, table_row, table_schema
-from duotok.shards.derived import rows_per_frame
+from duotok.shards.derived import possible_rows
 from duotok.shards.index import Segments
 from duotok.shards.mixture import Component
 from duotok.shards.ranges import Ranges
@@ -36,9 +36,12 @@ class SyntheticStore(ShardStore):
     """Segments of `frames` token frames of every kind and for every component of a mixture; all sound is noise.
 
     widths: derived array -> numbers in a row (0: a row is one number); those named are there for every track.
+    latents_per_frame: rows of latents for each token frame.
     """
 
-    def __init__(self, frames: int, components: list[Component], widths: dict[str, int]) -> None:
+    def __init__(
+        self, frames: int, components: list[Component], widths: dict[str, int], latents_per_frame: int = 2
+    ) -> None:
         try:
             import pyarrow as pa
         except ImportError:
@@ -56,7 +59,8 @@ class SyntheticStore(ShardStore):
         ]
         for name, column in places:
             table = table.append_column(name, column)
-        self._arguments = (frames, components, widths)  # type: ignore[assignment]
+        self._arguments = (frames, components, widths, latents_per_frame)  # type: ignore[assignment]
+        self.latents_per_frame = latents_per_frame
         self.ranges, self.verify, self.summary, self.derived = Ranges("synthetic"), False, {}, None
         self.segments = Segments(table, np.arange(len(made)))
         self.frames = self.segments.column("frames")
@@ -72,8 +76,11 @@ class SyntheticStore(ShardStore):
     def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
         return name in self.widths
 
+    def rows_per_frame(self, index: int, track: str, name: str) -> int:
+        return self.latents_per_frame if name == "latents" else possible_rows(name)[-1]
+
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
-        count = int(self.frames[index]) * rows_per_frame(name) - start if count is None else count
+        count = int(self.frames[index]) * self.rows_per_frame(index, track, name) - start if count is None else count
         if name == "codes":
             return np.arange(start, start + count, dtype=np.int32) % CODES
         return np.resize(self.noise.astype(np.float16), (count, self.widths[name]) if self.widths[name] else (count,))
@@ -165,7 +172,7 @@ def _stage4(config: Any) -> Stage:
     from duotok.training.stages.stage4 import Stage4
 
     widths = {"latents": config.dit.latent_dim, "codes": 0, "levels": 0}
-    store = SyntheticStore(config.crop_frames, components_of(config), widths)
+    store = SyntheticStore(config.crop_frames, components_of(config), widths, config.dit.latents_per_frame)
     return Stage4(config, store, torch.randn(CODES, config.dit.condition_dim))
 
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from duotok.clock import FRAME_RATE
 from duotok.errors import ConfigError, DuoTokError
-from duotok.renderer.ear_vae import EarVAE, EarVAEConfig
-from duotok.renderer.ear_vae_files import load_ear_vae
+from duotok.renderer.ear_vae_files import AnyEarVAE, AnyEarVAEConfig, load_ear_vae
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import Stretch, rendered
@@ -39,7 +38,7 @@ class PublishedConfig(StageConfig):
     steps: int = 1
     batch_size: int = 1
     lr: float = 1.0
-    model: EarVAEConfig
+    model: AnyEarVAEConfig
     minutes_measured: float
 
 
@@ -68,7 +67,7 @@ def measured_sound(store: ShardStore, minutes: float, channels: int) -> Iterator
 
 
 @torch.no_grad()
-def measure(autoencoder: EarVAE, sounds: Iterator[Tensor], device: torch.device) -> float:
+def measure(autoencoder: AnyEarVAE, sounds: Iterator[Tensor], device: torch.device) -> float:
     """Set `mean` and `std` of the autoencoder from its latents of `sounds`. Returns the minutes of sound."""
     autoencoder.to(device)
     total = torch.zeros(autoencoder.config.latent_dim, dtype=torch.float64)

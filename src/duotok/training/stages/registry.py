@@ -161,6 +161,11 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     encoder = best(needs.run(config, "autoencoder_from"))
     autoencoder = load_autoencoder(encoder)
     _check_width("dit.latent_dim", config.dit.latent_dim, autoencoder.config.latent_dim, encoder)
+    if config.dit.latents_per_frame != autoencoder.latents_per_frame:
+        raise ConfigError(
+            f"dit.latents_per_frame = {config.dit.latents_per_frame}, but the autoencoder of {encoder.parent} has "
+            f"{autoencoder.latents_per_frame} for each token frame; set dit.latents_per_frame={autoencoder.latents_per_frame}"
+        )
     compute_latents(needs.store, autoencoder, stamp(encoder, "autoencoder"), device_of(config), needs.workers)
     coder = best(needs.run(config, "tokenizer_from"))
     tokenizer = load_tokenizer(coder)

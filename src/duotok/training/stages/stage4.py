@@ -1,7 +1,7 @@
 """Stage 4: a latent diffusion decoder for one track (paper section 3.4, Table 8).
 
 The tokenizer and the autoencoder are done and frozen; a DiT learns to turn the code vectors of one track (25 Hz) into
-the autoencoder's latents of that track (50 Hz) by v-prediction. Vocals and accompaniment are two runs that share
+the autoencoder's latents of that track (50 Hz, or 25) by v-prediction. Vocals and accompaniment are two runs that share
 nothing. Latents and codes are computed once (`latent_data`), so that a step touches no audio. The weights that render
 are an exponential moving average of the trained ones.
 """
@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from duotok.audio.io import write
-from duotok.clock import LATENTS_PER_FRAME, SAMPLE_RATE
+from duotok.clock import SAMPLE_RATE
 from duotok.config import Config
 from duotok.distributed import mean_divisor
 from duotok.evaluation.fidelity import mel_distance
@@ -240,7 +240,7 @@ class Stage4(Stage):
         for row, real, (stretch, start) in zip(
             self._rendered().cpu(), self.clips["lengths"].tolist(), self.excerpts, strict=True
         ):
-            true = stretch.mono(start, real // LATENTS_PER_FRAME)
+            true = stretch.mono(start, real // self.config.dit.latents_per_frame)
             distances.append(mel_distance(self._sound(row[:real]).mean(0, keepdim=True), true, SAMPLE_RATE))
         return {"mel": float(np.mean(distances)), "mel_deviation": float(np.std(distances))}
 

@@ -210,29 +210,75 @@ def levo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     return {"weights": "model_2.safetensors", "options": {"vae_config": "c.json", "vae_model": "v.ckpt"}}
 
 
-def moss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+def moss_model(rate: int, hop: int, codebooks: int, channels: int | None) -> nn.Module:
+    """channels None: the code of 24 kHz, which knows none."""
+
     class Model(nn.Module):
-        config = types.SimpleNamespace(
-            sampling_rate=24_000, downsample_rate=1920, quantizer_kwargs={"num_quantizers": 32, "codebook_size": 1024}
-        )
         quantizer = types.SimpleNamespace(decode_codes=lambda codes: torch.zeros(codes.shape[1], 768, codes.shape[2]))
+        causal_transformer_context_duration = 10.0 if channels is None else 4.0  # of the layers' the shortest
+
+        def __init__(self) -> None:
+            super().__init__()
+            quantizer = {"num_quantizers": codebooks, "codebook_size": 1024}
+            self.config = types.SimpleNamespace(sampling_rate=rate, downsample_rate=hop, quantizer_kwargs=quantizer)
+            self.asked: dict[str, Any] = {}
+            if channels is not None:
+                self.config.number_channels = channels
+                self.set_attention_implementation = lambda name: self.asked.update(attention=name)
+                self.set_compute_dtype = lambda name: self.asked.update(dtype=name)
+
+        def whole_frames(self, chunk_duration: float | None) -> None:
+            if chunk_duration is not None:
+                assert 0 < chunk_duration <= self.causal_transformer_context_duration
+                if round(chunk_duration * rate) % hop:
+                    raise ValueError(
+                        "`chunk_duration * config.sampling_rate` must be divisible by `config.downsample_rate`."
+                    )
+            self.asked["chunk_duration"] = chunk_duration
 
         def encode(
-            self, input_values: Tensor, padding_mask: Any = None, num_quantizers: Any = None, return_dict: Any = None
+            self, input_values: Tensor, padding_mask: Any = None, num_quantizers: int | None = None, return_dict: Any = None,
+            chunk_duration: float | None = None,
+        ) -> Any:  # fmt: skip
+            assert input_values.ndim == 3 and return_dict
+            if channels is not None and input_values.shape[1] != channels:
+                raise ValueError(f"Expected `input_values.shape[1] == {channels}`, got {input_values.shape[1]}.")
+            self.whole_frames(chunk_duration)
+            codes = codes_of(input_values, hop, min(num_quantizers or codebooks, codebooks), 1024)
+            return types.SimpleNamespace(audio_codes=codes[:, None])
+
+        def decode(
+            self,
+            audio_codes: Tensor,
+            padding_mask: Any = None,
+            return_dict: Any = None,
+            chunk_duration: float | None = None,
         ) -> Any:
-            return types.SimpleNamespace(audio_codes=codes_of(input_values, 1920, num_quantizers, 1024)[:, None])
+            assert audio_codes.ndim == 3 and audio_codes.dtype == torch.long and return_dict
+            self.whole_frames(chunk_duration)
+            return types.SimpleNamespace(audio=torch.zeros(1, channels or 1, audio_codes.shape[2] * hop))
 
-        def decode(self, audio_codes: Tensor, padding_mask: Any = None, return_dict: Any = None) -> Any:
-            return types.SimpleNamespace(audio=torch.zeros(1, 1, audio_codes.shape[2] * 1920))
+    return Model()
 
+
+def moss(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    model: Callable[[], nn.Module] = lambda: moss_model(24_000, 1920, 32, None),
+    unexpected: tuple[str, ...] = (),
+) -> dict[str, Any]:
     class AutoModel:
         @staticmethod
         def from_pretrained(place: str, **how: Any) -> Any:
             assert how["trust_remote_code"] and how["local_files_only"] and how["output_loading_info"]
-            return Model(), {"missing_keys": set()}
+            return model(), {"missing_keys": set(), "unexpected_keys": set(unexpected)}
 
-    module(monkeypatch, "transformers", AutoModel=AutoModel)
+    module(monkeypatch, "transformers", AutoModel=AutoModel, __version__="5.0.0")
     return {"weights": str(tmp_path), "options": {}, "codebooks": 8}
+
+
+def moss_nano(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    return moss(monkeypatch, tmp_path, lambda: moss_model(48_000, 3840, 16, 2))
 
 
 def codicodec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
@@ -325,5 +371,5 @@ def heartcodec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any
 
 FAKES: dict[str, Callable[[pytest.MonkeyPatch, Path], dict[str, Any]]] = {
     "wavtokenizer": wavtokenizer, "semanticodec": semanticodec, "yue-xcodec": yue, "mucodec": mucodec, "levo": levo, "moss": moss,
-    "codicodec": codicodec, "open-qwen-music": open_qwen_music, "heartcodec": heartcodec,
+    "moss-nano": moss_nano, "codicodec": codicodec, "open-qwen-music": open_qwen_music, "heartcodec": heartcodec,
 }  # fmt: skip

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.codec.public_codecs import FAKES, open_qwen_music, semanticodec, write, yue
+from tests.codec.public_codecs import FAKES, moss, moss_model, moss_nano, open_qwen_music, semanticodec, write, yue
 
 from duotok.codec.external.codec import Facts
 from duotok.codec.external.registry import EXTERNAL
+from duotok.codec.external.runners import codec_runner
 
 FRAMES = 24
 
@@ -23,14 +24,16 @@ FRAMES = 24
 class Tools:
     def __init__(self) -> None:
         self.missing: list[str] = []
+        self.extra: list[str] = []
         self.filled = 0
 
     def torch(self) -> Any:
         return torch
 
-    def report(self, model: str, missing: Any) -> None:
+    def report(self, model: str, missing: Any, extra: Any = ()) -> None:
         self.filled += 1
         self.missing += missing
+        self.extra += extra
 
 
 def adapter_of(name: str) -> Any:
@@ -136,6 +139,63 @@ def test_semanticodec_takes_the_layout_of_the_hub_and_that_of_its_checkpoint_pat
         file.rename(hub / file.name)
     assert [Path(file).parent for file in adapter.files(settings)][:2] == [hub, hub]
     adapter.load(settings, Tools())
+
+
+def test_moss_nano_goes_in_pieces_that_remember_and_the_24_khz_code_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Channels are those of the configuration; flash attention and its arithmetic would give other codes."""
+    settings = {"device": "cpu", **moss_nano(monkeypatch, tmp_path)}
+    nano = adapter_of("moss-nano").load(settings, Tools())
+    nano.encode(np.zeros((2, 9 * 3840), dtype=np.float32))
+    assert nano.model.asked == {"attention": "sdpa", "dtype": "fp32", "chunk_duration": 4.0}
+    nano.model.asked.clear()
+    assert nano.decode(np.zeros((8, 9), dtype=np.int32)).shape == (2, 9 * 3840)
+    assert nano.model.asked == {"chunk_duration": 4.0} and nano.facts["window"] is None
+    large = adapter_of("moss").load({"device": "cpu", **moss(monkeypatch, tmp_path)}, Tools())
+    large.encode(np.zeros((1, 9 * 1920), dtype=np.float32))
+    assert large.model.asked == {"chunk_duration": None} and large.facts["window"] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": {"channels": 1}}, "options: channels: 1, but config.json has 2; leave it out"),
+        ({"codebooks": 17}, "codebooks: 17, but config.json has 16; ask for fewer"),
+    ],
+)
+def test_moss_nano_is_not_asked_for_what_it_has_not(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = {"device": "cpu", **moss_nano(monkeypatch, tmp_path), **changes}
+    with pytest.raises(ValueError, match=message):
+        adapter_of("moss-nano").load(settings, Tools())
+
+
+def test_a_transformers_that_cannot_read_the_configuration_of_moss_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unreadable() -> Any:
+        raise TypeError("non-default argument 'sampling_rate' follows default argument")
+
+    settings = {"device": "cpu", **moss(monkeypatch, tmp_path, unreadable)}
+    with pytest.raises(
+        ValueError, match=r"config.json: transformers 5.0.0 cannot read it .* pip install transformers==5.0.0"
+    ):
+        adapter_of("moss").load(settings, Tools())
+
+
+def test_weights_that_moss_has_no_place_for_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """transformers leaves them out with a warning."""
+    write(tmp_path / "model.safetensors")
+    write(tmp_path / "config.json", "{}")
+    settings = {"device": "cpu", **moss(monkeypatch, tmp_path, unexpected=("encoder.1.other", "a.b"))}
+    with pytest.raises(
+        codec_runner.Refused, match=r"2 weights of the checkpoint have no place in the model \(a.b, encoder.1"
+    ):
+        codec_runner.loaded(adapter_of("moss"), settings)
+    settings = {"device": "cpu", **moss(monkeypatch, tmp_path, lambda: moss_model(24_000, 1920, 32, None))}
+    assert codec_runner.loaded(adapter_of("moss"), settings)[0].facts["channels"] == 1
 
 
 @pytest.mark.parametrize(

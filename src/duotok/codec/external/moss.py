@@ -31,26 +31,29 @@ KNOWN = Known(
     ADAPTERS / "moss.py",
     rates=(24_000,),
     hops=(1920,),
-    environment="python3 -m venv ~/envs/moss && ~/envs/moss/bin/pip install torch transformers safetensors numpy",
+    environment="python3 -m venv ~/envs/moss && ~/envs/moss/bin/pip install torch transformers==5.0.0 safetensors numpy",
     checkout=False,
-    options="channels: 1",
     pickle=False,
+    weights="models/moss",
 )
 NANO = replace(
     KNOWN,
     entry=replace(
         ENTRY,
         name="moss-nano",
-        what="MOSS-Audio-Tokenizer-Nano at 48 kHz stereo: about 20 million parameters",
+        what="MOSS-Audio-Tokenizer-Nano at 48 kHz stereo: transformers of 22 million parameters, 16 codebooks at 12.5 frames a second",
         sample_rate=48_000,
         channels=2,
+        codebooks=16,
         get=("hf download OpenMOSS-Team/MOSS-Audio-Tokenizer-Nano --local-dir models/moss-nano",),
         use="--model external:moss-nano.yaml --codebooks 8",
-        verified="neither its code nor its configuration was there to be read: rate, channels and codebooks are as its README says, the "
-        "calls those of the large one",
+        windows="causal, layers look back 4 to 10 s: the whole, in pieces of 4 s that keep the memory of every layer; as coded at once",
+        verified="its code's encode and decode, transcribed from an indexed copy, with random weights in the published sizes: codes, "
+        "sound and vectors as by its own calls; official weights, and the very files of the hub, were not there",
+        read="github.com/OpenMOSS/MOSS-TTS-Nano 42b46456f414, and copies of its modeling_moss_audio_tokenizer.py",
     ),
     rates=(48_000,),
-    hops=(1920, 3840),
+    hops=(3840,),
     environment=KNOWN.environment.replace("envs/moss", "envs/moss-nano"),
-    options="channels: 2",
+    weights="models/moss-nano",
 )

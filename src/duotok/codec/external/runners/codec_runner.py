@@ -41,6 +41,7 @@ class Tools:
     def __init__(self) -> None:
         self.filled = 0
         self.missing = []  # type: list[str]
+        self.extra = []  # type: list[str]
 
     def torch(self) -> Any:
         """torch, with every `load_state_dict` from now on recorded with its missing keys."""
@@ -55,10 +56,15 @@ class Tools:
         torch.nn.Module.load_state_dict = load_state_dict
         return torch
 
-    def report(self, model: str, missing: Any) -> None:
-        """Record that a model was loaded, except for these weights."""
+    def report(self, model: str, missing: Any, extra: Any = ()) -> None:
+        """Record that a model was loaded, except for these weights; extra: weights that it had no place for.
+
+        Of `load_state_dict` extra is not recorded: a package that leaves weights out does so knowingly, and what its published
+        checkpoints hold besides is not known here.
+        """
         self.filled += 1
         self.missing += ["%s.%s" % (model, key) for key in missing]  # noqa: UP031
+        self.extra += sorted(extra)
 
 
 def hashed(path: str) -> dict[str, Any]:
@@ -101,6 +107,11 @@ def loaded(adapter: Any, settings: dict[str, Any]) -> tuple[Any, list[dict[str, 
         raise Refused(
             "%d weights are not in the checkpoint and would be random (%s, ...); it is not one of this model"  # noqa: UP031
             % (len(missing), ", ".join(missing[:3]))
+        )
+    if tools.extra:
+        raise Refused(
+            "%d weights of the checkpoint have no place in the model (%s, ...); it is not one of this model"  # noqa: UP031
+            % (len(tools.extra), ", ".join(tools.extra[:3]))
         )
     if not tools.filled:
         raise Refused("the model was built but not filled from any checkpoint; its weights would be random")

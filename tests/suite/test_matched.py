@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.renderer.published_layouts import small_ear2
 from tests.suite.conftest import run_suite, suite_of
+from tests.tiny import tiny_bundle
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -19,7 +21,7 @@ from duotok.evaluation.systems import parse_system
 from duotok.renderer.dit import DiTConfig
 from duotok.suite.matched import conduct
 from duotok.suite.matched.experiment import CEILING, IDEAL
-from duotok.suite.matched.material import Material, embeddings_of, ideal, shuffled
+from duotok.suite.matched.material import Material, conditions_of, embeddings_of, ideal, shuffled
 from duotok.suite.matched.rate import at_latent_rate, slots_of
 from duotok.suite.matched.stage import MatchedConfig, MatchedStage
 from duotok.suite.runner import Runner
@@ -208,6 +210,39 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
         c.inputs.tokenizer: c.created for c in cells
     }, "the suite's own songs have true stems, and the command has measured them"
     assert [c.gap for c in found.cells if c.gap] == ["the sound itself has no tokens"]
+
+
+def test_the_rate_of_the_autoencoder_is_asked_for_and_kept(
+    tmp_path: Path, songs: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """On a bundle with the ear-VAE2, 25 latents a second."""
+    one: dict[str, Any] = {
+        "kind": "stable-audio", "latent_dim": 4, "latents_per_frame": 1, "condition_dim": 4, "width": 64, "heads": 2, "blocks": 1,
+    }  # fmt: skip
+    ear = {"kind": "ear-vae2", "model": small_ear2()["model"]["gen"]["config"]}
+    published = tiny_bundle(tmp_path_factory.mktemp("ear2"), autoencoder=ear, dit={"vocals": one, "accompaniment": one})
+    values: dict[str, Any] = {
+        "data": f"songs={songs}", "limit": 6, "autoencoder": str(published), "seconds": 1, "controls": False,
+        "training": {"steps": 1, "batch_size": 2, "crop_frames": 8, "sample_steps": 1, "device": "cpu", "dit": DIT},
+    }  # fmt: skip
+    systems = [parse_system(f"tiny={bundle}")]
+    with pytest.raises(ConfigError, match=r"training\.dit\.latents_per_frame 2: the autoencoder has 1; set it so"):
+        conduct.plan(conduct.MatchedSettings.model_validate(values), systems, tmp_path)
+    values["training"]["dit"] = {**DIT, "latents_per_frame": 1}
+    found = conduct.plan(conduct.MatchedSettings.model_validate(values), systems, tmp_path)
+    experiment, contestant = found.experiment, found.rows[0][0]
+    material = experiment.materials(contestant, "train", "vocals")[0]
+    assert len(material.latents) == len(material.condition) == material.frames == 25
+    assert found.conduct(Runner(tmp_path)).cells[0].gap == ""
+
+
+def test_embeddings_meet_the_latents_in_time() -> None:
+    """Whatever the rate of the latents, a token's vector stands over its own second."""
+    vectors = torch.arange(50.0)[:, None]
+    sounds = {track: torch.zeros(2, 96_000) for track in ("vocals", "accompaniment")}
+    for per_frame in (1, 2):
+        found = conditions_of(lambda _: ({track: vectors for track in sounds}, 25.0), sounds, per_frame)["vocals"]
+        assert torch.equal(found, vectors.repeat_interleave(per_frame, 0))
 
 
 def test_a_stopped_experiment_goes_on_at_the_unit(

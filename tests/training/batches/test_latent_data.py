@@ -18,7 +18,7 @@ from duotok.shards.features import derive_features, derive_samples
 from duotok.shards.neighbours import joined
 from duotok.shards.store import ShardStore
 from duotok.training.batches.derive import compute_codes, compute_latents
-from duotok.training.batches.latent_data import latent_segments, latent_stretches, padding
+from duotok.training.batches.latent_data import crop, latent_segments, latent_stretches, padding
 from duotok.training.stages.stage4 import Stage4, Stage4Config
 
 WINDOW = 60
@@ -82,6 +82,33 @@ def test_a_stretch_is_read_as_if_it_had_never_been_cut(store: ShardStore) -> Non
     assert np.array_equal(stretch.codes(35, 60), stretch.codes()[35:95])
     assert np.array_equal(stretch.latents(35, 60), stretch.latents()[70:190])
     assert torch.equal(stretch.mono(35, 60), audio[35 * 1920 : 95 * 1920])
+
+
+class PerToken(torch.nn.Module):
+    """A double of an autoencoder with one latent for each token frame, which hears its neighbours."""
+
+    channels, latents_per_frame = 1, 1
+
+    def encode(self, audio: torch.Tensor) -> torch.Tensor:
+        levels = audio.reshape(1, -1, 1920).abs().mean(2)
+        around = torch.nn.functional.avg_pool1d(levels[:, None], 3, 1, 1)[:, 0]
+        return torch.stack([levels, around], dim=2)
+
+
+def test_one_latent_a_frame_is_read_as_if_it_had_never_been_cut(store: ShardStore, tmp_path: Path) -> None:
+    again = ShardStore(store.ranges.url, tmp_path)
+    derive_features(again)
+    compute_latents(again, PerToken(), "test")  # type: ignore[arg-type]
+    compute_codes(again, TOKENS, WINDOW, "test")
+    stretch = latent_stretches(again, "train", "accompaniment")[0]
+    whole = PerToken().encode(stretch.mono(0, 120)[None, None])[0].numpy()
+    assert stretch.latents_per_frame == 1 and stretch.latents().shape == (120, 2)
+    np.testing.assert_allclose(stretch.latents(), whole, atol=1e-3)
+    assert np.array_equal(stretch.latents(35, 60), stretch.latents()[35:95])
+    latents, codes, real = crop(stretch, 100, 40)
+    assert (len(latents), len(codes), real) == (40, 40, 20) and not latents[20:].any()
+    alone = latent_segments(again, "train", "accompaniment")[0]
+    assert np.array_equal(alone.latents(3, 5), alone.latents()[3:8])
 
 
 def test_crops_cross_joints_so_that_little_is_padding(store: ShardStore) -> None:

@@ -268,8 +268,8 @@ FAULTS = (
     Fault(
         "the second best code is taken",
         "src/duotok/model/simvq.py",
-        "scores = torch.addmm(half_squares, rows, columns, beta=-1)",
-        "scores = torch.addmm(half_squares, rows, columns, beta=0)",
+        "rows_and_one = F.pad(z, (0, 1), value=1.0)",
+        "rows_and_one = F.pad(z, (0, 1), value=0.0)",
         MODEL,
     ),
     Fault(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from duotok.distributed import mean_divisor
 
-CHUNK = 64
+CHUNK = 128
 GROUP = 128
 
 FIT_SCALE = 0.85
@@ -24,23 +24,30 @@ frames are then used to 0.93 (0.83 at scale 1; even use would give 0.95) at less
 
 
 @torch.no_grad()
-def nearest(z: Tensor, codes: Tensor, half_squares: Tensor | None = None) -> Tensor:
+def scoring(codes: Tensor) -> Tensor:
+    """Codes `[size, dim]` with minus half their squares beside them, `[size, dim + 1]`: (z, 1) times it is what `nearest` maximises."""
+    return torch.cat([codes, -0.5 * codes.square().sum(1, keepdim=True)], dim=1)
+
+
+@torch.no_grad()
+def nearest(z: Tensor, codes: Tensor, table: Tensor | None = None) -> Tensor:
     """Index of the code nearest to each row (L2, exact, lowest on ties): `z [n, dim]`, `codes [size, dim]` to `[n]`.
 
     Maximises z.c - |c|^2 / 2 by matmul, `CHUNK` rows at a time so that scores stay in the cache. Both sides should be
-    roughly centred (see Quantizer.search): products of large means would lose float precision.
+    roughly centred (see Quantizer.search): products of large means would lose float precision. table: `scoring(codes)`, where it
+    is kept.
     """
     size = codes.shape[0]
-    if half_squares is None:
-        half_squares = 0.5 * codes.square().sum(1)
-    columns = codes.T
+    columns = (scoring(codes) if table is None else table).T
+    rows_and_one = F.pad(z, (0, 1), value=1.0)
     group = GROUP if size % GROUP == 0 else size
     chunk = CHUNK if z.device.type == "cpu" else 8192
     # Written into one tensor: small results allocated between large scores would fragment gigabytes of the heap.
     indices = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    space = z.new_empty(min(chunk, len(z)), size)
     for start in range(0, len(z), chunk):
-        rows = z[start : start + chunk]
-        scores = torch.addmm(half_squares, rows, columns, beta=-1)
+        rows = rows_and_one[start : start + chunk]
+        scores = torch.mm(rows, columns, out=space[: len(rows)])
         # The best of each group, then the best group, then the index in it: max vectorises, argmax over all codes does not.
         grouped = scores.view(len(rows), size // group, group)
         best = grouped.amax(2).argmax(1)
@@ -171,12 +178,12 @@ class Quantizer(nn.Module, ABC):
 
     @torch.no_grad()
     def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Code vectors less the offset, half their squares, the offset. Cached in eval mode until a parameter changes."""
+        """Code vectors less the offset, their `scoring`, the offset. Cached in eval mode until a parameter changes."""
         version = self._state()
         if self._cache is not None and self._cache[0] == version:
             return self._cache[1:]
         linear = self._linear_part().float()
-        tables = (linear, 0.5 * linear.square().sum(1), self._offset().float())
+        tables = (linear, scoring(linear), self._offset().float())
         self._cache = None if self.training else (version, *tables)
         return tables
 
@@ -184,8 +191,8 @@ class Quantizer(nn.Module, ABC):
     def search(self, z: Tensor) -> Tensor:
         """Nearest codes: `z [n, dim]` to int64 `[n]`."""
         with torch.autocast(z.device.type, enabled=False):
-            linear, half_squares, offset = self._tables()
-            return nearest(z.float() - offset, linear, half_squares)
+            linear, table, offset = self._tables()
+            return nearest(z.float() - offset, linear, table)
 
     def table(self) -> Tensor:
         """All code vectors `[size, dim]`, detached."""

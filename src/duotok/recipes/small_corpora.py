@@ -25,7 +25,7 @@ from duotok.files import put, temporary
 from duotok.recipes.mini_bundle import LISTS, corpora_of
 from duotok.records import Recording
 
-GENERATED, FACTS = "generated", "song.json"
+GENERATED, IN_TRACKS, FACTS = "generated", "in tracks", "song.json"
 AS_IT_IS = 1.5  # Opus of at most this many times the wanted rate is copied: encoding it again would only cost sound
 BLOCK = 512  # of a tar: a header, and each file filled up
 Item = TypeVar("Item")
@@ -137,7 +137,10 @@ def make_small_corpora(
 
 
 def _kind(recording: Recording, corpora: Mapping[str, Corpus]) -> str:
-    return GENERATED if corpora[recording.corpus].info.name == "songs" else recording.kind
+    """Songs whose tracks are there are a kind of their own: without one of them most stages cannot train."""
+    if corpora[recording.corpus].info.name == "songs":
+        return GENERATED
+    return recording.kind if len(recording.audio) == 1 else f"{recording.kind} {IN_TRACKS}"
 
 
 def _validation_first(recordings: Sequence[Recording]) -> list[Recording]:

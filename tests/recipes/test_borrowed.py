@@ -50,14 +50,14 @@ def test_the_longest_chain_of_runs_fills_the_time() -> None:
 
 
 def made(machine: Door, parts: Sequence[str] = ("part-001", "part-002"), **options: Any) -> list[door.Call]:
-    return calls(machine, PLAN, "b/kit", parts, "mine", options.pop("bundle", []), **options)
+    return calls(machine, PLAN, "b o/kit", parts, "mine", options.pop("bundle", []), **options)
 
 
 def test_each_call_fits_through_the_door() -> None:
     machine = Door(13, limit=4)
     both = made(machine, unpack="mini")
     brought = [path for call in both for path in call.bring]
-    assert brought == [f"b/kit/{name}" for name in ("run.py", "PARTS.json", "README.md", "part-001", "part-002")]
+    assert brought == [f"b o/kit/{name}" for name in ("run.py", "PARTS.json", "README.md", "part-001", "part-002")]
     assert all(len(call.command) <= machine.length for call in both)
     waits = [int(count) / 60 for call in both for count in re.findall(r"date \+%s\)\+(\d+)", call.command)]
     assert len(waits) == 3 and all(0 < minutes <= machine.limit - 0.5 for minutes in waits)
@@ -95,11 +95,11 @@ class Machine:
 
     def __init__(self, folder: Path, training: float) -> None:
         self.here, self.machine, self.back, self.number = folder / "here", folder / "machine", folder / "back", 0
-        for path in (self.here / "b" / "kit", self.machine, self.back):
+        for path in (self.here / "b o" / "kit", self.machine, self.back):
             path.mkdir(parents=True)
         for name in ("PARTS.json", "README.md", "part-001", "part-002"):
-            (self.here / "b" / "kit" / name).write_text(name)
-        (self.here / "b" / "kit" / "run.py").write_text(RUN.replace("SECONDS", str(training)))
+            (self.here / "b o" / "kit" / name).write_text(name)
+        (self.here / "b o" / "kit" / "run.py").write_text(RUN.replace("SECONDS", str(training)))
 
     def play(self, call: door.Call) -> str:
         """Returns what it prints; what is in its outbox goes to `back`."""
@@ -151,7 +151,7 @@ def test_the_training_outlives_its_call_and_everything_comes_back(
     machine.play(again)  # it trains once more, from what is there
     while not (there / "trained").exists():
         time.sleep(0.05)
-    assert start.bring == ("b/kit/part-002",)
+    assert start.bring == ("b o/kit/part-002",)
 
 
 def test_at_the_end_of_the_time_what_still_trains_is_ended_and_packed(

@@ -6,6 +6,7 @@ Nothing is read or run here: sizes and times in, text out.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -137,7 +138,7 @@ def calls(
     starts a clock there; when the time for training is over what still trains is ended, and its newest checkpoints are packed.
     Raises ConfigError for a command that is too long.
     """
-    arrive = f"set -e; mkdir -p {door.there}; mv {kit}/* {door.there}/; cd {door.there}; set +e"
+    arrive = f"set -e; mkdir -p {door.there}; mv {shlex.quote(kit)}/* {door.there}/; cd {door.there}; set +e"
     look = f"{door.python} --version; {door.python} -m pip --version; nvidia-smi -L; nproc; df -m . | tail -1"
     small = tuple(f"{kit}/{file}" for file in ("run.py", "PARTS.json", "README.md"))
     start = _start(door, unpack)

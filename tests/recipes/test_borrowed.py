@@ -63,6 +63,8 @@ def test_each_call_fits_through_the_door() -> None:
     assert len(waits) == 3 and all(0 < minutes <= machine.limit - 0.5 for minutes in waits)
     assert "bundle --unpack mini" in both[1].command and "bundle --unpack" not in made(machine)[1].command
     assert not any("duotok bundle" in call.command for call in made(machine, bundle=None))
+    some = made(borrowed.door_of(options("--stages", "stage2,stage4", "--back-runs", "stage2,stage4.vocals")))
+    assert [call.command.count("--stages stage2,stage4.vocals;") for call in some[2:4]] == [1, 0]
     with pytest.raises(ConfigError, match=r"its command has \d+ characters, over 300; choose shorter names"):
         made(Door(13, length=300))
     told = page(machine, PLAN, both, ["src/big"], "b", ["duotok kit join b/back"])
@@ -224,6 +226,7 @@ def test_everything_is_prepared_in_parts_that_fit(checkout: Path) -> None:
         ((*MUSIC, "-o", "large"), r"large/weights: was not made by this command"),
         ((*MUSIC, "--hide", "lorge"), r"--hide lorge: no such folder in"),
         ((*MUSIC, "--call-size", "6MiB"), r"--parts 3 of --call-size 6MiB: nothing is left for sound \(work tree 5\.0 MiB"),
+        ((*MUSIC, "--back-runs", "stage2"), r"--back-runs stage2: it is not trained; --stages has stage1"),
         ((*MUSIC, "--stages", "stage9"), r"--stages stage9: there are"),
         ((*MUSIC, "--stages", "stage2", "--hide", "large"), r"stage2 needs stage1: name it before in --stages"),
         ((*MUSIC, "--hide", "large", "--minutes", "3"), r"--minutes 3: .* leave none to train"),

@@ -198,11 +198,21 @@ def named(path: Path, top: Path | None) -> str:
     return os.path.relpath(path.resolve(), top if top is not None else Path.cwd())
 
 
+def runs_back(options: argparse.Namespace) -> list[str]:
+    """The runs of `--back-runs`. Raises ConfigError for one that is not trained."""
+    trained, named = ([run for run, _, _ in parse_stages([n for n in text.split(",") if n], NAMES)]
+                      for text in (options.stages, options.back_runs))  # fmt: skip
+    for run in named:
+        if run not in trained:
+            raise ConfigError(f"--back-runs {run}: it is not trained; --stages has {', '.join(trained)}")
+    return named
+
+
 def door_of(options: argparse.Namespace) -> door.Door:
     return door.Door(
         minutes=options.minutes, start=options.start_minutes, call=options.call_minutes, limit=options.limit_minutes,
         length=options.command_length, piece=parse_size(options.piece_size), back=parse_size(options.back_size),
-        files=options.back_files, calls_back=options.back_calls, there=options.there, outbox=options.outbox,
+        files=options.back_files, calls_back=options.back_calls, runs_back=",".join(runs_back(options)), there=options.there, outbox=options.outbox,
         python=options.python_there, workers=options.cores, parallel=options.parallel,
     )  # fmt: skip
 
@@ -326,6 +336,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--back-size", default="60MiB", metavar="SIZE", help="of all that come back in one call (default %(default)s)")
     add("--back-files", type=int, default=8, metavar="N", help="files that come back in one call (default %(default)s)")
     add("--back-calls", type=int, default=3, metavar="N", help="calls for more pieces after the first (default %(default)s)")
+    add("--back-runs", default="", metavar="RUN,...", help="whose weights come back beside the bundle (default: all)")
     # fmt: on
     return parser
 

@@ -27,8 +27,8 @@ class Door:
 
     minutes: lent in all; start: until the first call begins; call: of each call besides its command; limit: of one command;
     length: characters of a command; piece: of one file that comes back; back: of all files of a call; files: how many of
-    them; calls_back: calls for the way back; there: a folder of that machine; outbox: how its shell names the folder whose
-    files come back.
+    them; calls_back: calls for the way back; runs_back: the runs whose weights come back beside the bundle, with commas, all if
+    empty; there: a folder of that machine; outbox: how its shell names the folder whose files come back.
     """
 
     minutes: float
@@ -40,6 +40,7 @@ class Door:
     back: int = 60 << 20
     files: int = 8
     calls_back: int = 3
+    runs_back: str = ""
     there: str = "/tmp/duotok-kit"
     outbox: str = '"$OUT"'
     python: str = "python3"
@@ -213,6 +214,7 @@ def _pack(door: Door, name: str, bundle: Sequence[str] | None) -> str:
         "if [ ! -f ended ] && [ $(date +%s) -lt $E ]; then echo NOT OVER: make this call again; exit; fi; "
         "[ -f ended ] || { kill -- -$(cat pid); sleep 3; }; "
         f"rm -rf back; {_run(door)} --collect back --weights-only --piece-size {door.piece}"
+        + (f" --stages {door.runs_back}" if door.runs_back else "")
     )
     if bundle is None:
         return pack

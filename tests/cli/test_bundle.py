@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from tests.shards.shard_maker import make_shards, small_songs
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
+from duotok.records import CorpusError
+from duotok.shards.index import SegmentIndex
 
 
 def test_a_missing_run_is_named(tmp_path: Path) -> None:
@@ -16,3 +19,17 @@ def test_a_missing_run_is_named(tmp_path: Path) -> None:
     )
     assert done.exit_code == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tables_of_the_shards_are_enough(tmp_path: Path) -> None:
+    """After a training elsewhere the sound is not here: a model card needs names and licences only."""
+    shards = tmp_path / "work" / "shards"
+    make_shards(shards, small_songs(3))
+    for tar in shards.glob("*.tar"):
+        tar.unlink()
+    words = ["bundle", "--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "work"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1 and "stage4.vocals: no checkpoint" in done.output and ".tar" not in done.output
+    assert SegmentIndex(shards, tables_only=True).segments
+    with pytest.raises(CorpusError, match="copy it there"):
+        SegmentIndex(shards)

@@ -49,14 +49,14 @@ def bundle(
         return
     if out is None or data is None:
         raise ConfigError("--out and --data are missing: where the bundle goes, and what the runs were trained on")
-    from duotok.shards.store import ShardStore
+    from duotok.shards.index import SegmentIndex
     from duotok.training.assemble import assemble
 
     if out.is_dir() and _is_input(out, runs, data):
         raise DuoTokError(f"{out}: is an input, and files of it would be replaced; choose another place with -o")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise DuoTokError(f"{out}: holds files already; name a new folder, or --force puts the bundle there")
-    store = ShardStore(data / "shards", data / "derived")
+    store = SegmentIndex(data / "shards", tables_only=True)  # after a training elsewhere the sound may not be here
     command = f"duotok bundle --runs {runs} --data {data} -o {out} --name {name}"
     command += "".join(f" --set {text}" for text in overrides or []) + " --tokens-only" * tokens_only
     command += " --mismatched" * mismatched

@@ -140,13 +140,14 @@ class SegmentIndex:
     """The segments of a folder of shards, and filters to select them.
 
     url: folder that holds manifest.parquet and the tars, a path or a URL of fsspec; cache: local folder that keeps what is fetched
-    from a URL. without_validation (an attribute): train songs stand in for validation, for libraries too small to spare any.
+    from a URL; tables_only: the tars may be missing, as nothing is read from them. without_validation (an
+    attribute): train songs stand in for validation, for libraries too small to spare any.
     Raises CorpusError when a shard is missing or was changed.
     """
 
     without_validation = False
 
-    def __init__(self, url: str | Path, cache: Path | None = None) -> None:
+    def __init__(self, url: str | Path, cache: Path | None = None, tables_only: bool = False) -> None:
         import_pyarrow()
         self.ranges = Ranges(url, cache)
         self.summary, table = self._read_manifest()
@@ -154,7 +155,8 @@ class SegmentIndex:
 
         self.segments = Segments(table, pc.sort_indices(table.column("key")).to_numpy())
         self.frames: np.ndarray = self.segments.column("frames")
-        self._check_files(table)
+        if not tables_only:
+            self._check_files(table)
 
     def __len__(self) -> int:
         return len(self.segments)

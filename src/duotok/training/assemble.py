@@ -23,7 +23,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.contract import LatentDiffusion
 from duotok.renderer.render import RenderSettings
 from duotok.seals import read_json
-from duotok.shards.store import ShardStore
+from duotok.shards.index import SegmentIndex
 from duotok.tracks import TRACKS
 from duotok.training.batches.remix import GENERATED
 from duotok.training.checkpoint import best, checkpoints
@@ -104,7 +104,7 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def data_section(store: ShardStore, only: Collection[str] | None = None) -> str:
+def data_section(store: SegmentIndex, only: Collection[str] | None = None) -> str:
     """The training data: minutes by kind and licence, then every attribution. only: restricts it to these recordings."""
     minutes: dict[tuple[str, str], float] = defaultdict(float)
     credits: dict[tuple[str, str, str], float] = defaultdict(float)
@@ -143,7 +143,7 @@ def _held_out(run: Path) -> str:
 
 
 def model_card(
-    runs: Path, store: ShardStore, name: str, command: str, tokenizer: TokenizerConfig, parameters: int, tokens_only: bool = False,
+    runs: Path, store: SegmentIndex, name: str, command: str, tokenizer: TokenizerConfig, parameters: int, tokens_only: bool = False,
     used: Collection[Path] = (), elsewhere: str = "", started: str = "",
 ) -> str:  # fmt: skip
     """The card: data, licences, attribution, steps of every stage, notes and measurements (RUNS/notes.md, measurements.md), the command.
@@ -245,7 +245,7 @@ def without_mask_head(tokenizer: Tokenizer) -> Tokenizer:
 
 def assemble(
     runs: Path,
-    store: ShardStore,
+    store: SegmentIndex,
     folder: Path,
     name: str,
     command: str,

@@ -45,7 +45,7 @@ def unpack(name: str | Path, runs: Path) -> list[Path]:
     DuoTokError when the folder cannot be written.
     """
     bundle = Bundle(find_bundle(name))
-    settings = _settings(bundle, runs.resolve())
+    settings = settings_of(bundle, runs.resolve())
     for path in [place for run in settings for place in (runs / run, runs / f"{run}.yaml")]:
         if os.path.lexists(path):
             raise ConfigError(f"{path}: is there already; name another folder with --runs")
@@ -67,7 +67,7 @@ def unpack(name: str | Path, runs: Path) -> list[Path]:
     return [runs / run for run in settings]
 
 
-def _settings(bundle: Bundle, runs: Path) -> dict[str, dict[str, Any]]:
+def settings_of(bundle: Bundle, runs: Path) -> dict[str, dict[str, Any]]:
     """Run -> what is known of its config, and where training starts. Stages 2 and 3 both have the tokenizer."""
     codec = bundle.config.codec
     model = bundle.config.tokenizer.model_dump(mode="json")

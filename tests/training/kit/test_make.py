@@ -89,6 +89,11 @@ def test_code_configs_and_recordings_come_along(configs: Path, music: Path, tmp_
     )  # fmt: skip
 
 
+def test_a_folder_may_be_named_with_dots(music: Path) -> None:
+    items, _ = gather(KitOptions(corpora=[f"index={music / 'metadata' / '..'}"], separator="none"), config_class, NAMES)
+    assert {"audio/index/free.flac", "audio/index/INDEX.tsv"} <= {item.name for item in items}
+
+
 def test_the_model_comes_along_where_a_step_needs_it(configs: Path, music: Path) -> None:
     def has_model(**options: Any) -> bool:
         items, _ = gather(KitOptions(configs=configs, **options), config_class, NAMES)

@@ -165,8 +165,11 @@ def test_newest_and_best_are_packed_and_old_pieces_go(tmp_path: Path) -> None:
     facts = pack(tmp_path / "there", ["stage1"], results, 2000, weights_only=True)
     assert len(list(results.iterdir())) < many and not facts["resumable"]
     assert join_results(results, tmp_path / "light")[0]["resumable"] is False
-    files = {path.name for path in (tmp_path / "light" / "stage1" / "checkpoint-00000003").iterdir()}
-    assert files == {"model.safetensors", "state.json"}
+    run = tmp_path / "light" / "stage1"
+    assert {path.name for path in run.iterdir()} == {"checkpoint-00000001", "best.json"}  # what later stages use
+    assert {path.name for path in (run / "checkpoint-00000001").iterdir()} == {"model.safetensors", "state.json"}
+    (tmp_path / "there" / "stage1" / "best.json").unlink()
+    assert pack(tmp_path / "there", ["stage1"], results, 2000, weights_only=True)["steps"] == {"stage1": 3}
 
 
 def test_several_runs_travel_in_one_set(tmp_path: Path) -> None:

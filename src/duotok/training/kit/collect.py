@@ -49,10 +49,15 @@ def step_of(checkpoint: Path) -> int:
 
 
 def chosen(run: Path, weights_only: bool) -> list[str]:
-    """Files of a run, relative to it, that its newest and its best checkpoint need."""
-    newest = checkpoints(run)[-1]
+    """Files of a run, relative to it, that its newest and its best checkpoint need.
+
+    weights_only: no optimizer and no generators, and of the two checkpoints the one that later stages start from.
+    """
+    newest = checkpoints(run)[-1].name
     best = read(run / "best.json").get("step")
-    folders = {newest.name, *([f"checkpoint-{best:08d}"] if best is not None else [])}
+    folders = {newest, *([f"checkpoint-{best:08d}"] if best is not None else [])}
+    if weights_only and len(folders) > 1 and (run / min(folders) / "state.json").is_file():
+        folders.remove(newest)
     files = [
         f"{folder}/{path.name}"
         for folder in sorted(folders)
@@ -65,7 +70,7 @@ def chosen(run: Path, weights_only: bool) -> list[str]:
 def pack(runs: Path, names: Sequence[str], folder: Path, size: int, weights_only: bool = False) -> dict[str, Any]:
     """Write newest and best checkpoint, config and log of runs into `folder` as pieces of at most `size` bytes.
 
-    weights_only: leaves out optimizer and generators. A run may go on training meanwhile. The results of an earlier call
+    weights_only: as in `chosen`. A run may go on training meanwhile. The results of an earlier call
     are replaced. Returns results.json: `steps` of each run, `pieces`, `files`.
     """
     _check_place(folder)

@@ -75,7 +75,8 @@ def recordings(
     arguments: list[str] = []
     for corpus in opened:
         used_files = used.get(corpus.name, set())
-        outside = next((path for path in sorted(used_files) if not Path(path).is_relative_to(corpus.root)), None)
+        root = Path(os.path.normpath(corpus.root))  # as the recordings' paths, where the folder was named with `..`
+        outside = next((path for path in sorted(used_files) if not Path(path).is_relative_to(root)), None)
         if outside is not None:
             raise ConfigError(
                 f"{outside}: not below {corpus.root}, so a kit cannot take it along; make shards and name them by --data"

@@ -46,7 +46,8 @@ def read_pickle(path: Path) -> Any:
     except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: the unpickler has many errors for damage
         reason = " ".join(str(error).split())
         name = reason.split("GLOBAL ")[1].split(" ")[0] if "GLOBAL " in reason else ""
-        what = f"it contains {name}, which is no tensor" if name else reason[:120] or type(error).__name__
+        # What torch says at length of its reader, and errors such as KeyError: '101', tell a user nothing.
+        what = f"it contains {name}, which is no tensor" if name else "it is no checkpoint of torch, or a damaged one"
         raise ConfigError(f"{path}: not opened ({what}); only checkpoints of tensors are read") from None
 
 

@@ -404,7 +404,7 @@ def test_conversion_opens_tensors_only(tmp_path: Path, capsys: pytest.CaptureFix
     torch.save([1, 2], tmp_path / "list.ckpt")
     for name, message in (
         ("evil", "system"),
-        ("noise", "not opened"),
+        ("noise", "it is no checkpoint of torch, or a damaged one"),
         ("list", "no plain dictionary"),
         ("gone", "read"),
     ):

@@ -2,6 +2,7 @@
 
     python -m benchmarks.kills music/ --kills 100
     python -m benchmarks.kills music/ --kills 5 --engine ray
+    python -m benchmarks.kills music/ --kills 5 --engine ray --only _Computer      Ray's actors that encode, and nothing else
 
 A store is made without kills first; then another one with them. Every file of both is compared.
 """
@@ -20,6 +21,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+
+def titled(pid: int, text: str) -> bool:
+    """Whether a process's command line, which Ray sets to the actor's name and method, holds this text."""
+    try:
+        return text in Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return False
 
 
 def members(session: int) -> list[int]:
@@ -70,9 +79,11 @@ class Used:
         return self.seconds
 
 
-def killed(run: list[str], store: Path, kills: int, seconds: float, draw: random.Random) -> dict[str, int]:
+def killed(
+    run: list[str], store: Path, kills: int, seconds: float, draw: random.Random, only: str = ""
+) -> dict[str, int]:
     """Run a command until it ends by itself; kill it or one of its processes so many times meanwhile, at most so many CPU
-    seconds apart."""
+    seconds apart. only: nothing but processes that have this in their command line."""
     counts = {"driver": 0, "worker": 0, "runs": 0}
     while True:
         process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -89,7 +100,11 @@ def killed(run: list[str], store: Path, kills: int, seconds: float, draw: random
             below = members(process.pid)
             if process.poll() is not None:
                 break
-            worker = bool(below) and draw.random() < 0.5
+            if only:
+                below = [pid for pid in below if titled(pid, only)]
+                if not below:
+                    continue
+            worker = bool(below) and (bool(only) or draw.random() < 0.5)
             try:
                 os.kill(draw.choice(below) if worker else process.pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -119,6 +134,9 @@ def main() -> None:
     parser.add_argument(
         "--whole", type=Path, help="a store of the same songs and model made without kills, instead of a new one"
     )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="kill only processes with this in their command line"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="duotok-kills-") as place:
@@ -135,6 +153,7 @@ def main() -> None:
             options.kills,
             options.within or spent.ru_utime + spent.ru_stime,
             random.Random(options.seed),
+            options.only,
         )
         one, two = contents(whole), contents(other)
         differing = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))

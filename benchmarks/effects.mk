@@ -55,7 +55,7 @@ FIRST2   = $(OUT)/base-$(1)/.stage1 $(OUT)/.masks
 FROM2    = ../base-$(1)/stage1 --set mask_seconds=$(MASKS)
 else
 RECIPE  := effects-released
-FIRST2   = $(OUT)/.released
+FIRST2   = $(OUT)/.features
 FROM2    = ../released/stage2
 endif
 
@@ -103,6 +103,12 @@ $(OUT)/.released:
 	$(DUOTOK) bundle --unpack $(START) --runs $(OUT)/released
 	touch $@
 
+# One step first: it derives the features for all, which two trainings at once may not.
+$(OUT)/.features: $(OUT)/.released
+	$(DUOTOK) train stage2 -c $(RECIPE)/stage2 --data $(WORK) --runs $(OUT)/full-0 --set start_from=$(FROM2) \
+	  --set steps=$(STAGE2) --set seed=0 --stop-after 1
+	touch $@
+
 define own2
 $(OUT)/$(1)-$(2)/.stage2: $(call FIRST2,$(2))
 	$(DUOTOK) train stage2 -c $(RECIPE)/stage2 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=$(call FROM2,$(2)) \
@@ -124,9 +130,11 @@ $(TOKENS)/$(1)-$(2).parquet: $(OUT)/$(1)-$(2)/.stage3
 	mkdir -p $(TOKENS)
 	$(BIN)/python -m benchmarks.effects tokens $(OUT)/$(1)-$(2) --data $(PACK) -o $$@
 endef
+# The first one derives the features of these songs for all.
+$(filter-out $(TOKENS)/full-$(firstword $(SEEDS)).parquet,$(foreach arm,$(ARMS),$(SEEDS:%=$(TOKENS)/$(arm)-%.parquet))): | $(TOKENS)/full-$(firstword $(SEEDS)).parquet
 $(foreach arm,$(OWN2),$(foreach seed,$(SEEDS),$(eval $(call own2,$(arm),$(seed)))))
 $(foreach arm,$(ON_FULL),$(foreach seed,$(SEEDS),$(eval $(call on_full,$(arm),$(seed)))))
 $(foreach arm,$(ARMS),$(foreach seed,$(SEEDS),$(eval $(call packed,$(arm),$(seed)))))
 
-$(TOKENS)/jittered-0.parquet: $(TOKENS)/full-0.parquet
+$(TOKENS)/jittered-0.parquet: $(TOKENS)/full-$(firstword $(SEEDS)).parquet
 	$(BIN)/python -m benchmarks.controls jitter $< -o $@

@@ -34,6 +34,7 @@ def planned(*words: str) -> list[str]:
 def training(lines: list[str], stage: str, run: str) -> set[str]:
     """The words of the one command that trains a stage of a run, without the names of the run and its start."""
     found = [line for line in lines if f"train {stage} " in line and f"--runs out/{run} " in f"{line} "]
+    found = [line for line in found if "--stop-after" not in line]  # one step that derives for all
     assert len(found) == 1, f"{stage} of {run}: {found}"
     return set(re.findall(r"--set (\S+)", found[0]))
 
@@ -76,3 +77,19 @@ def test_every_tokenizer_is_packed_and_compared() -> None:
     assert "full: [full-0.parquet,full-2.parquet]" in compared and "seeds=[0,2]" in compared
     assert "shared-codebook: [shared-codebook-0.parquet,shared-codebook-2.parquet]" in compared
     assert "jittered: jittered-0.parquet" in compared and "without-noise" not in compared
+
+
+def test_what_all_need_is_derived_once_before_two_can_want_it() -> None:
+    """With -j2 two trainings, or two that pack, would derive the same features at once, and the second is refused."""
+    lines = planned("START=mini", "WORK=work", "PACK=songs", "ARMS=full shared-codebook", "tokens")
+    trained = [line for line in lines if "train stage" in line]
+    assert "--stop-after 1" in trained[0] and "-c effects-released/stage2" in trained[0]
+    again = subprocess.run(
+        ["make", "-n", "-p", "-f", "benchmarks/effects.mk", "OUT=out", "START=mini", "ARMS=full shared-codebook", "tokens"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in ("full-1", "shared-codebook-0"):
+        rule = next(line for line in again if line.startswith(f"out/tokens/{name}.parquet:"))
+        assert rule.endswith("| out/tokens/full-0.parquet"), "packed after the one that derives"
+    first = next(line for line in again if line.startswith("out/full-1/.stage2:"))
+    assert "out/.features" in first

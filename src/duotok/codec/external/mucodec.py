@@ -33,7 +33,10 @@ KNOWN = Known(
     ADAPTERS / "mucodec.py",
     rates=(48_000,),
     hops=(1920,),
-    environment="python3.8 -m venv ~/envs/mucodec && ~/envs/mucodec/bin/pip install -r MuCodec/requirements.txt",
+    # Not its requirements.txt: torch 2.2.0+cu118 is not on PyPI, and av 11 is built against FFmpeg. These are its versions of what is
+    # imported. fairseq's omegaconf is refused by pip 24.1 and later; Python 3.8 comes with an older pip.
+    environment="python3.8 -m venv ~/envs/mucodec && ~/envs/mucodec/bin/pip install torch==2.2.0 torchaudio==2.2.0 fairseq==0.12.2 "
+    "transformers==4.42.4 diffusers==0.27.2 huggingface-hub==0.23.5 einops librosa==0.9.2 nnAudio==0.3.3 numpy==1.23.5 scipy safetensors",
     options="steps: 20, seed: 0",
     weights="MuCodec/ckpt/mucodec.pt",
 )

@@ -10,15 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Size, Tensor, nn
 
 from duotok.convert import read_pickle, tensors_of
-from duotok.errors import ConfigError
-from duotok.renderer.published_state import check_state, read_checkpoint
+from duotok.renderer.published_state import STATISTICS, check_state, folded, length_of, read_checkpoint
 
-STATISTICS = ("mean", "std")
-"""Our own buffers, which published checkpoints lack."""
 WINDOWS = ("window", "refiner_window")
 """Hann windows in published checkpoints, which are made here."""
 LENGTH, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
@@ -67,12 +63,7 @@ def from_published(state: Mapping[str, Tensor], vae: nn.Module, path: Path) -> d
     check_state(given, published_shapes(vae), path, "give the JSON that was published with it")
     weights = {name: value.float() for name, value in given.items()}
     for name in normed(vae):
-        direction, length = weights.pop(f"{name}.{DIRECTION}"), weights.pop(f"{name}.{LENGTH}")
-        weights[f"{name}.weight"] = torch._weight_norm(direction, length, 0)
-        if not bool(weights[f"{name}.weight"].isfinite().all()):
-            raise ConfigError(
-                f"{path}: {name}.{DIRECTION} has a row of zeros, which has no direction; get the checkpoint again"
-            )
+        folded(weights, name, DIRECTION, LENGTH, path)
     return weights
 
 
@@ -81,7 +72,6 @@ def to_published(vae: nn.Module) -> dict[str, Tensor]:
     state = {name: value.detach().cpu() for name, value in vae.state_dict().items() if name not in STATISTICS}
     for name in normed(vae):
         weight = state.pop(f"{name}.weight")
-        length = weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
-        state |= {f"{name}.{LENGTH}": length, f"{name}.{DIRECTION}": weight}
+        state |= {f"{name}.{LENGTH}": length_of(weight), f"{name}.{DIRECTION}": weight}
     state |= {name: vae.get_buffer("window").cpu() for name in WINDOWS}
     return {name: value.clone().contiguous() for name, value in state.items()}

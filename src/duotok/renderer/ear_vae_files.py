@@ -32,12 +32,17 @@ from duotok.files import sha256, writing
 from duotok.renderer import ear_vae2_state
 from duotok.renderer.ear_vae import EarVAE, EarVAEConfig, PublishedConfig, ResidualUnit
 from duotok.renderer.ear_vae2 import EarVAE2, EarVAE2Config, PublishedConfig2
-from duotok.renderer.published_state import check_state, read_checkpoint, read_published_json
+from duotok.renderer.published_state import (
+    STATISTICS,
+    check_state,
+    folded,
+    length_of,
+    read_checkpoint,
+    read_published_json,
+)
 from duotok.seals import hashes, is_sealed, seal, unsealed
 
 CONFIG, WEIGHTS = "config.json", "autoencoder.safetensors"
-STATISTICS = ("mean", "std")
-"""Our own buffers, which published checkpoints lack."""
 TRANSFORMER = "transformers."
 
 AnyEarVAE = EarVAE | EarVAE2
@@ -81,12 +86,7 @@ def from_published(state: Mapping[str, Tensor], vae: nn.Module, path: Path) -> d
                 f"{path}: {second} differs from {first}, and they are one weight; get the checkpoint again"
             )
     for name in convolutions(vae):
-        direction, length = weights.pop(f"{name}.weight_v"), weights.pop(f"{name}.weight_g")
-        weights[f"{name}.weight"] = torch._weight_norm(direction, length, 0)
-        if not bool(weights[f"{name}.weight"].isfinite().all()):
-            raise ConfigError(
-                f"{path}: {name}.weight_v has a row of zeros, which has no direction; get the checkpoint again"
-            )
+        folded(weights, name, "weight_v", "weight_g", path)
     return weights
 
 
@@ -95,8 +95,7 @@ def to_published(vae: EarVAE) -> dict[str, Tensor]:
     state = {name: value.detach().cpu() for name, value in vae.state_dict().items() if name not in STATISTICS}
     for name in convolutions(vae):
         weight = state.pop(f"{name}.weight")
-        length = weight.flatten(1).norm(dim=1).view(-1, 1, 1)
-        state |= {f"{name}.weight_g": length, f"{name}.weight_v": weight}
+        state |= {f"{name}.weight_g": length_of(weight), f"{name}.weight_v": weight}
     state |= {second: state[first] for second, first in snakes_twice(vae).items()}
     return {name: value.clone().contiguous() for name, value in state.items()}
 

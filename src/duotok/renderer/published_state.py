@@ -1,4 +1,4 @@
-"""Checks the tensors of a published checkpoint against the documented names and shapes, and reads the JSON beside them."""
+"""Checks the tensors of a published checkpoint against the documented names and shapes, folds weight norm, reads the JSON beside them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from duotok.seals import read_json
 from duotok.weights import misfits, read_weights
 
 LONGEST_JSON = 1_000_000
+STATISTICS = ("mean", "std")
+"""Our own buffers of an autoencoder, which published checkpoints lack."""
 NAMED = 3
 """How many keys an error names."""
 
@@ -57,3 +59,18 @@ def check_state(state: Mapping[str, Tensor], shapes: Mapping[str, Size], path: P
     ]
     if faults:
         raise ConfigError(f"{path}: does not fit its configuration ({'; '.join(faults)}); {remedy}")
+
+
+def length_of(weight: Tensor) -> Tensor:
+    """Weight norm's length of each first index: `[n, 1, ...]` of `[n, ...]`."""
+    return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+
+
+def folded(weights: dict[str, Tensor], name: str, direction: str, length: str, path: Path) -> None:
+    """Put `NAME.weight` in the place of the two tensors that weight norm keeps. Raises ConfigError for a row without a direction."""
+    weight = torch._weight_norm(weights.pop(f"{name}.{direction}"), weights.pop(f"{name}.{length}"), 0)
+    if not bool(weight.isfinite().all()):
+        raise ConfigError(
+            f"{path}: {name}.{direction} has a row of zeros, which has no direction; get the checkpoint again"
+        )
+    weights[f"{name}.weight"] = weight

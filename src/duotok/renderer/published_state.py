@@ -63,7 +63,8 @@ def check_state(state: Mapping[str, Tensor], shapes: Mapping[str, Size], path: P
 
 def length_of(weight: Tensor) -> Tensor:
     """Weight norm's length of each first index: `[n, 1, ...]` of `[n, ...]`."""
-    return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+    length: Tensor = weight.flatten(1).norm(dim=1)
+    return length.view(-1, *[1] * (weight.dim() - 1))
 
 
 def folded(weights: dict[str, Tensor], name: str, direction: str, length: str, path: Path) -> None:

@@ -29,6 +29,7 @@ from duotok.data.checking import check_shards
 from duotok.data.jobs import JobError, LocalEngine, RayEngine, run_units
 from duotok.data.scan import run_scan
 from duotok.data.sharding import MANIFEST, SUMMARY, cut, pending_shards, plan_shards, run_shards
+from duotok.errors import ConfigError
 from duotok.pool import context
 from duotok.records import CorpusError, Kind, Recording, Segment, read_table, segment_key, write_table
 from duotok.shards.store import ShardStore
@@ -122,6 +123,30 @@ def test_layout(corpus: Corpus, work: Path) -> None:
         assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
     keys = [s.segment.key for i in store.shards["train-000000.tar"].tolist() for s in [store.segments[i]]]
     assert keys == sorted(keys, key=lambda key: hashlib.sha256(f"0:{key}".encode()).hexdigest())
+
+
+def test_opus_shards_are_small_whole_and_the_same_each_time(corpus: Corpus, work: Path) -> None:
+    corpus.shard(work)
+    as_flac = ShardStore(work / "shards")
+    sounds = [as_flac.audio(i, "mix") for i in range(len(as_flac.segments))]
+    corpus.shard(work, audio="opus")
+    first = contents(work)
+    store = ShardStore(work / "shards", verify=True)
+    for index, stored in enumerate(store.segments):
+        sound, true = store.audio(index, "mix"), sounds[index]
+        assert sound.shape == true.shape  # to the sample
+        assert (sound - true).square().mean() < 0.1 * true.square().mean()
+        part = store.audio(index, "mix", 2, 3)
+        assert (part - sound[:, 2 * 1920 : 5 * 1920]).abs().max() < 1e-4
+        with tarfile.open(work / "shards" / stored.shard) as tar:
+            assert f"{stored.segment.key}.mix.opus" in tar.getnames()
+    assert check_shards(work / "shards", LocalEngine(1)) == []
+    for path in (work / "shards").iterdir():
+        path.unlink()
+    corpus.shard(work, audio="opus")
+    assert contents(work) == first
+    with pytest.raises(ConfigError, match=r"shards of mp3: use flac or opus"):
+        corpus.shard(work, audio="mp3")
 
 
 def test_summary(corpus: Corpus, work: Path) -> None:

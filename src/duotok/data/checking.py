@@ -55,9 +55,8 @@ def check_shard(payload: dict[str, Any]) -> dict[str, Any]:
             members = ((member, tar.extractfile(member)) for member in tar)
             for segment in payload["segments"]:
                 for stem, place in segment["stems"].items():
-                    problems += _check_flac(
-                        next(members, None), f"{segment['key']}.{stem}.flac", place, segment["frames"]
-                    )
+                    name = f"{segment['key']}.{stem}.{payload['format']}"
+                    problems += _check_sound(next(members, None), name, place, segment["frames"])
                 problems += _check_json(next(members, None), segment)
             problems += [f"{member.name}: not in the manifest" for member, _ in members]
         while file.read(BLOCK):
@@ -69,7 +68,7 @@ def check_shard(payload: dict[str, Any]) -> dict[str, Any]:
     return {"problems": [f"{ranges.place(name)}: {problem}" for problem in problems]}
 
 
-def _check_flac(entry: Any, name: str, place: dict[str, Any], frames: int) -> list[str]:
+def _check_sound(entry: Any, name: str, place: dict[str, Any], frames: int) -> list[str]:
     if entry is None or entry[0].name != name:
         return [f"{name}: missing, or not in its place"]
     member, data = entry[0], entry[1].read()
@@ -116,6 +115,7 @@ def check_shards(url: str | Path, engine: Engine, derived: Path | None = None) -
             {
                 "url": place, "shard": shard, "segments": segments,
                 "bytes": store.summary["bytes"][shard], "sha256": store.summary["sha256"][shard],
+                "format": store.summary.get("format", "flac"),
             }
         )  # fmt: skip
     problems = []

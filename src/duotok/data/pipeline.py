@@ -44,6 +44,7 @@ class PipelineOptions:
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     seed: int = 0
     shard_segments: int = shards.SHARD_SEGMENTS
+    shard_format: str = "flac"
     retry: bool = False
 
 
@@ -186,7 +187,7 @@ def _shard(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     began = time.perf_counter()
     results = shards.run_shards(
         segmented(work), catalogued(work), work, engine,
-        seed=options.seed, shard_segments=options.shard_segments, retry=options.retry,
+        seed=options.seed, shard_segments=options.shard_segments, retry=options.retry, audio=options.shard_format,
     )  # fmt: skip
     facts = {"GB": sum(result["bytes"] for result in results.done.values()) / 1e9}
     took = time.perf_counter() - began

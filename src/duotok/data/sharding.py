@@ -1,4 +1,4 @@
-"""Shards: tars of segments in the WebDataset layout, a manifest that says where each FLAC lies, and a summary of hashes.
+"""Shards: tars of segments in the WebDataset layout, a manifest that says where the sound lies, and a summary of hashes.
 
 Every byte is a function of the segments and the sound, so a resumed job, another engine or another machine gives the same
 files (for one version of libsndfile and pyarrow).
@@ -28,7 +28,8 @@ from duotok.data.jobs import Engine, JobError, Pending, Results, Unit, atomic_wr
 from duotok.data.scan import read_scan
 from duotok.data.segments import stem_sources
 from duotok.data.sources import local
-from duotok.errors import AudioError
+from duotok.data.stem_files import OpusFile
+from duotok.errors import AudioError, ConfigError
 from duotok.files import sha256
 from duotok.records import SPLITS, CorpusError, Recording, Segment, table_row, table_schema
 
@@ -39,6 +40,8 @@ MANIFEST, SUMMARY = "manifest.parquet", "shards.json"
 SETTLE = 4
 # 0 (fast) to 1 (small): the smallest files are 3 % smaller than these and cost three times the time.
 FLAC_LEVEL = 0.5
+FORMATS = ("flac", "opus")
+OPUS_BITS = 48_000  # a second and channel
 LEDGER = Path("ledger") / "shard.jsonl"
 _TAR = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{6}}\.tar")
 
@@ -49,14 +52,17 @@ def plan_shards(
     work: Path,
     seed: int = 0,
     shard_segments: int = SHARD_SEGMENTS,
+    audio: str = "flac",
 ) -> list[Unit]:
     """Assign segments to shards: those of a split, ordered by sha256(seed:key), in runs of equal length. One unit a shard.
 
-    Raises CorpusError for two segments of one key, or a segment of a recording that is unknown, not scanned, or lacks one
-    of its stems.
+    audio: how sound is stored, of FORMATS. Raises ConfigError for another one, CorpusError for two segments of one key, or a
+    segment of a recording that is unknown, not scanned, or lacks one of its stems.
     """
     if shard_segments < 1:
         raise CorpusError(f"--shard-segments {shard_segments}: must be at least 1")
+    if audio not in FORMATS:
+        raise ConfigError(f"shards of {audio}: use {' or '.join(FORMATS)}")
     by_id = {recording.id: recording for recording in recordings}
     _check_segments(segments, by_id)
     scans: dict[str, dict[str, Any]] = {}
@@ -82,6 +88,7 @@ def plan_shards(
             payload = {
                 "version": VERSION, "shard": shard,
                 "segments": [dataclasses.asdict(segment) for segment in chosen], "sources": sources,
+                **_format(audio),
             }  # fmt: skip
             place = {"audio": places, "folder": str(work.absolute() / "shards")}
             units.append(Unit(shard, payload, place))
@@ -101,6 +108,11 @@ def _check_segments(segments: Sequence[Segment], recordings: Mapping[str, Record
         if missing or not segment.stems:
             lost = ", ".join(missing) or "stems"
             raise CorpusError(f"{segment.key}: its recording has no {lost}; make the segments again")
+
+
+def _format(audio: str) -> dict[str, Any]:
+    """What plan and summary say of other files than FLAC, which they do not mention."""
+    return {} if audio == "flac" else {"format": audio, "bits": OPUS_BITS}
 
 
 def write_shard(payload: dict[str, Any]) -> dict[str, Any]:
@@ -126,8 +138,9 @@ def _write_segment(tar: tarfile.TarFile, segment: dict[str, Any], payload: dict[
     for stem in segment["stems"]:
         with local(audio[stem]) as path:
             samples = cut(path, source["start"], source["samples"], segment["start_frame"], segment["frames"])
-        data = encode(samples)
-        row["offsets"][stem] = _add(tar, f"{segment['key']}.{stem}.flac", data)
+        form = payload.get("format", "flac")
+        data = encode(samples) if form == "flac" else encode_opus(samples, payload["bits"])
+        row["offsets"][stem] = _add(tar, f"{segment['key']}.{stem}.{form}", data)
         row["sizes"][stem] = len(data)
         row["sha256"][stem] = hashlib.sha256(data).hexdigest()
     _add(tar, f"{segment['key']}.json", json.dumps(segment).encode())
@@ -167,6 +180,15 @@ def encode(samples: NDArray[np.int16]) -> bytes:
     return file.getvalue()
 
 
+def encode_opus(samples: NDArray[np.int16], bits: int) -> bytes:
+    """int16 `[samples, channels]` as an Opus file of about `bits` a second and channel; it decodes to as many samples."""
+    file = io.BytesIO()
+    opus = OpusFile(file, samples.shape[1], bits)
+    opus.write(samples.astype(np.float32) / np.float32(32768))
+    opus.close()
+    return file.getvalue()
+
+
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     """Append a member without date, owner and mode of a source; returns the offset of its data."""
     info = tarfile.TarInfo(name)
@@ -198,9 +220,10 @@ def pending_shards(
     seed: int = 0,
     shard_segments: int = SHARD_SEGMENTS,
     retry: bool = False,
+    audio: str = "flac",
 ) -> Pending:
     """What `run_shards` would do; writes nothing."""
-    units = plan_shards(segments, recordings, work, seed, shard_segments)
+    units = plan_shards(segments, recordings, work, seed, shard_segments, audio)
     return pending(units, work / LEDGER, retry=retry, intact=_intact)
 
 
@@ -213,12 +236,13 @@ def run_shards(
     seed: int = 0,
     shard_segments: int = SHARD_SEGMENTS,
     retry: bool = False,
+    audio: str = "flac",
 ) -> Results:
     """Write all shards, then manifest.parquet, then shards.json: a folder without shards.json is not finished.
 
     Raises JobError when a shard could not be written, CorpusError when there is nothing to write.
     """
-    units = plan_shards(segments, recordings, work, seed, shard_segments)
+    units = plan_shards(segments, recordings, work, seed, shard_segments, audio)
     if not units:
         raise CorpusError(f"{work}: no segments, so there is nothing to put into shards; see {work}/ledger")
     folder = work / "shards"
@@ -237,7 +261,7 @@ def run_shards(
         if _TAR.fullmatch(path.name) and path.name not in results.done:
             path.unlink()  # of an older plan
     _write_manifest(folder / MANIFEST, units, results)
-    _write_summary(folder, units, results, {"seed": seed, "shard_segments": shard_segments})
+    _write_summary(folder, units, results, {"seed": seed, "shard_segments": shard_segments, **_format(audio)})
     return results
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import soundfile
@@ -82,19 +82,20 @@ class _Flac:
             raise self._handle.error
 
 
-class _Opus:
-    """float32 `[samples, channels]`."""
+class OpusFile:
+    """An Opus file of float32 `[samples, channels]`; target: a path, or a file to write to; bits: a second and channel."""
 
-    def __init__(self, path: Path, channels: int) -> None:
+    def __init__(self, target: Path | IO[bytes], channels: int, bits: int = OPUS_BITS) -> None:
         import av
 
         self._av, self._channels, self._given = av, channels, 0
         self._container: Any = av.open(
-            str(path), "w", format="ogg", options={"fflags": "+bitexact", "serial_offset": "1"}
-        )
+            str(target) if isinstance(target, Path) else target, "w", format="ogg",
+            options={"fflags": "+bitexact", "serial_offset": "1"},
+        )  # fmt: skip
         layout = "stereo" if channels == 2 else "mono"
         self._stream: Any = self._container.add_stream("libopus", rate=SAMPLE_RATE, layout=layout)
-        self._stream.bit_rate = OPUS_BITS * channels
+        self._stream.bit_rate = bits * channels
         self._stream.codec_context.flags |= av.codec.context.Flags.bitexact
 
     def write(self, samples: Any) -> None:
@@ -136,7 +137,7 @@ class StemWriter:
             for track, path in stem_files(folder, extension).items():
                 self._partial[track] = temporary(path, ".partial")
                 self._files[track] = (
-                    _Opus(self._partial[track], channels)
+                    OpusFile(self._partial[track], channels)
                     if extension == "opus"
                     else _Flac(self._partial[track], channels, bits)
                 )

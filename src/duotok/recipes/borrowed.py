@@ -43,6 +43,7 @@ HELD = ("songs", "opus", "audio", "wheels", "configs", "kit", "calls.md", "back"
 """What OUT may hold: all but the last three are written here."""
 SHARES = ", ".join(f"{run} {share:g}" for run, share in door.SHARES.items())
 NAMED = {
+    "separator": {"start_from": "separator"},
     "autoencoder": {"start_from": "autoencoder"},
     "stage2": {"start_from": "stage2"},
     "stage3": {"start_from": "stage2"},

@@ -1,7 +1,8 @@
 """The small spectral autoencoder: 48 kHz sound to 50 Hz x 64 latents and back by an inverse STFT.
 
 It stands where the paper has the ear-VAE (50 Hz, 64-d, 48 kHz). The encoder sees magnitudes only, so that a latent frame
-holds what a renderer can tell from tokens; the decoder predicts magnitude and phase of an STFT (100 Hz) from ConvNeXt blocks.
+holds what a renderer can tell from tokens; the decoder predicts magnitude and phase of an STFT (100 Hz) from ConvNeXt blocks,
+and may let a few Griffin-Lim iterations fit the phases to each other.
 Everything is convolutional: the receptive field is finite, so decoding in windows with context equals decoding whole.
 """
 
@@ -19,6 +20,7 @@ from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.config import Config
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.dit import depthwise
+from duotok.renderer.griffin_lim import phases_that_fit
 
 
 class AutoencoderConfig(Config):
@@ -51,6 +53,11 @@ class AutoencoderConfig(Config):
     )
     n_fft: int = Field(default=1920, gt=0, description="window of the inverse STFT; a multiple of hop")
     hop: int = Field(default=480, gt=0)
+    griffin_lim: int = Field(
+        default=0,
+        ge=0,
+        description="iterations that fit the phases to the magnitudes at the end; 0 = phases as predicted",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> AutoencoderConfig:
@@ -200,7 +207,8 @@ class Autoencoder(LatentAutoencoder):
         """Latent frames on each side that a decoded sample can depend on."""
         reach = self.config.kernel // 2
         coarse = 1 + self.config.decoder_blocks[0] * reach
-        fine = self.config.decoder_blocks[1] * reach + -(-self.config.n_fft // self.config.hop)
+        overlap = self.config.n_fft // self.config.hop
+        fine = self.config.decoder_blocks[1] * reach + overlap + self.config.griffin_lim * (overlap - 1)
         return coarse + -(-fine // 2) + 1
 
     def raw_latents(self, audio: Tensor) -> Tensor:
@@ -235,7 +243,21 @@ class Autoencoder(LatentAutoencoder):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unit-variance latents `[batch, latent_frames, 64]` to sound `[batch, 1, latent_frames * 960]`."""
-        return self.synthesise(self.spectrum(latents)).unsqueeze(1)
+        return self.sound(self.spectrum(latents)).unsqueeze(1)
+
+    def sound(self, spectrum: Tensor, iterations: int | None = None) -> Tensor:
+        """The sound of a spectrum, its phases fitted to each other: complex `[batch, frames, bins]` to `[batch, samples]`.
+
+        iterations: other than `griffin_lim` of the config.
+        """
+        count = self.config.griffin_lim if iterations is None else iterations
+        return self.synthesise(phases_that_fit(spectrum, count, lambda x: self.analyse(self.synthesise(x))))
+
+    def analyse(self, audio: Tensor) -> Tensor:
+        """STFT in the frames of `synthesise`, silence around: `[batch, samples]` (a multiple of hop) to complex `[batch, frames, bins]`."""
+        margin = (self.config.n_fft - self.config.hop) // 2
+        frames = F.pad(audio, (margin, margin)).unfold(-1, self.config.n_fft, self.config.hop)
+        return torch.fft.rfft(frames * self.window)
 
     def synthesise(self, spectrum: Tensor) -> Tensor:
         """Inverse STFT by overlap-add, frame t centred on sample 480 (t + 0.5): `[batch, frames, bins]` to `[batch, samples]`."""

@@ -22,7 +22,7 @@ class ShardStore(SegmentIndex):
     """A folder of shards and the arrays derived from it.
 
     url, cache: as for the index; derived: local folder of derived arrays (none: everything is computed from the sound); verify:
-    check the hash of every FLAC that is read; writable: whether arrays may be derived, false for a dry run. Raises CorpusError when
+    check the hash of every file that is read; writable: whether arrays may be derived, false for a dry run. Raises CorpusError when
     a shard is missing or was changed.
     """
 
@@ -44,6 +44,11 @@ class ShardStore(SegmentIndex):
         return (ShardStore, self._arguments, {"without_validation": self.without_validation})
 
     # reading
+
+    @property
+    def format(self) -> str:
+        """How sound is stored: flac or opus."""
+        return str(self.summary.get("format", "flac"))
 
     def tracks(self, index: int) -> tuple[str, ...]:
         """Tracks that `audio` can return."""
@@ -82,8 +87,8 @@ class ShardStore(SegmentIndex):
             sound = sound.mean(axis=1, keepdims=True, dtype=np.float32)
         return np.repeat(sound, 2, axis=1) if channels == 2 and sound.shape[1] == 1 else sound
 
-    def flac(self, index: int, stem: str) -> bytes:
-        """The bytes of a stored stem's FLAC file, as in the shard."""
+    def file(self, index: int, stem: str) -> bytes:
+        """The bytes of a stored stem's file (FLAC or Opus), as in the shard."""
         stored = self.segments[index]
         data = self.ranges.read(stored.shard, stored.offsets[stem], stored.sizes[stem], stored.sha256[stem])
         if self.verify and hashlib.sha256(data).hexdigest() != stored.sha256[stem]:
@@ -91,7 +96,7 @@ class ShardStore(SegmentIndex):
         return data
 
     def _decode(self, index: int, stem: str, start: int, count: int) -> np.ndarray:
-        data = self.flac(index, stem)
+        data = self.file(index, stem)
         stored = self.segments[index]
         try:
             with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -104,13 +109,15 @@ class ShardStore(SegmentIndex):
                 sound: np.ndarray = file.read(count, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             reason = str(error.error_string)
-            raise CorpusError(f"{self._place(stored, stem)}: no FLAC ({reason}); copy the shard again") from None
+            raise CorpusError(
+                f"{self._place(stored, stem)}: no {self.format.upper()} ({reason}); copy the shard again"
+            ) from None
         if len(sound) != count:
             raise CorpusError(f"{self._place(stored, stem)}: ends too early; copy the shard again")
         return sound
 
     def _place(self, stored: Stored, stem: str) -> str:
-        return f"{self.ranges.place(stored.shard)}: {stored.segment.key}.{stem}.flac"
+        return f"{self.ranges.place(stored.shard)}: {stored.segment.key}.{stem}.{self.format}"
 
     # derived arrays
 

@@ -27,6 +27,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", help="Shuffles segments over the shards.")]
 ShardSegments = Annotated[int, typer.Option("--shard-segments", min=1, help="Segments in a shard.")]
+ShardFormat = Annotated[
+    str,
+    typer.Option("--format", metavar="FORMAT", help="How shards store sound: flac, or opus (lossy, about a tenth)."),
+]
 WORKERS = os.cpu_count() or 1
 
 

@@ -16,6 +16,7 @@ from duotok.cli.data.options import (
     EngineName,
     Retry,
     Seed,
+    ShardFormat,
     ShardSegments,
     Work,
     Workers,
@@ -67,6 +68,7 @@ def prepare(
     ] = None,
     seed: Seed = 0,
     shard_segments: ShardSegments = 256,
+    shard_format: ShardFormat = "flac",
     engine: EngineName = "local",
     workers: Workers = WORKERS,
     address: Address = None,
@@ -103,7 +105,7 @@ def prepare(
             encoding=encoding,
         ),
         segment=parse(SegmentConfig, override({}, cut or []), "--segment"),
-        seed=seed, shard_segments=shard_segments, retry=retry,
+        seed=seed, shard_segments=shard_segments, shard_format=shard_format, retry=retry,
     )  # fmt: skip
     chosen = jobs.engine(engine, workers, address)
     if dry_run:

@@ -13,6 +13,7 @@ from duotok.cli.data.options import (
     EngineName,
     Retry,
     Seed,
+    ShardFormat,
     ShardSegments,
     Work,
     Workers,
@@ -24,6 +25,7 @@ def shard(
     work: Work,
     seed: Seed = 0,
     shard_segments: ShardSegments = 256,
+    shard_format: ShardFormat = "flac",
     engine: EngineName = "local",
     workers: Workers = WORKERS,
     address: Address = None,
@@ -47,10 +49,12 @@ def shard(
     chosen = jobs.engine(engine, workers, address)
     recordings, segments = catalogued(work), segmented(work)
     if dry_run:
-        todo = would(pending_shards(segments, recordings, work, seed, shard_segments, retry))
+        todo = would(pending_shards(segments, recordings, work, seed, shard_segments, retry, shard_format))
         put_json(todo) if as_json else typer.echo(", ".join(f"{name}: {n:,}" for name, n in todo.items()))
         return
-    results = run_shards(segments, recordings, work, chosen, seed=seed, shard_segments=shard_segments, retry=retry)
+    results = run_shards(
+        segments, recordings, work, chosen, seed=seed, shard_segments=shard_segments, retry=retry, audio=shard_format
+    )
     size = sum(facts_of_shard["bytes"] for facts_of_shard in results.done.values())
     facts = {"shards": len(results.done), "kept": results.kept, "segments": len(segments), "bytes": size}
     if as_json:

@@ -24,6 +24,7 @@ from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.distributed import total, world
 from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
+from duotok.renderer.griffin_lim import random_phases
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
@@ -35,6 +36,7 @@ from duotok.training.stages.adversary import AdversaryConfig, Discriminators, ju
 
 SCALES = (64, 128, 256, 512, 1024, 2048, 4096)
 AUDIBLE = 0.01  # root mean square that a crop should have
+FAINT = 3e-3  # magnitude of a bin below which errors are not heard
 AUTOENCODERS = ("autoencoder", "adversarial", "adapt")
 """The stages that train an autoencoder. The later ones train its decoder alone: the latents are those of the first."""
 
@@ -44,6 +46,12 @@ class AutoencoderStageConfig(StageConfig):
     crop_seconds: float = Field(default=1.0, gt=0)
     scales_per_step: int = Field(default=3, ge=1, le=len(SCALES))
     latent_noise: float = Field(default=0.2, ge=0)
+    fit_iterations: int = Field(
+        default=8, ge=1, description="of model.griffin_lim while it learns; the gradient goes through all of them"
+    )
+    magnitude_weight: float = Field(
+        default=1.0, ge=0, description="of the error of the predicted magnitudes themselves, with model.griffin_lim"
+    )
     silence: float = Field(default=0.05, ge=0, le=1, description="share of crops that may be quiet")
     held_out_seconds: float = Field(default=5.0, gt=0.1)
     held_out_clips: int = Field(default=6, ge=1, description="of each track")
@@ -183,8 +191,25 @@ class AutoencoderStage(Stage):
         bound = (latents.abs() - 4).clamp_min(0).square().mean()
         draws = self.draws(batch)
         noise = draws.uniform(1, 1) * self.config.latent_noise
-        estimate = self.autoencoder.decode(latents + noise * draws.normal(*latents.shape[1:]))[:, 0]
-        return self.reconstruction(estimate, audio, step, bound)
+        spectrum = self.autoencoder.spectrum(latents + noise * draws.normal(*latents.shape[1:]))
+        if not self.autoencoder.config.griffin_lim:
+            return self.reconstruction(self.autoencoder.sound(spectrum), audio, step, bound)
+        return self._fitted(spectrum, audio, step, bound)
+
+    def _fitted(self, spectrum: Tensor, audio: Tensor, step: int, bound: Tensor) -> dict[str, Tensor]:
+        """Losses of a decoder whose phases are fitted at the end (`model.griffin_lim`).
+
+        Magnitudes learn behind phases that were fitted from random ones. Fitted from the predicted ones they would learn to suit
+        these, which for a steady tone are those of a comb.
+        """
+        losses = self.reconstruction(
+            self.autoencoder.sound(random_phases(spectrum), self.config.fit_iterations), audio, step, bound
+        )
+        with torch.autocast(audio.device.type, enabled=False):
+            true = self.autoencoder.analyse(audio).abs().clamp_min(FAINT)
+            magnitude = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs().mean()
+        losses["loss"] = losses["loss"] + self.config.magnitude_weight * magnitude
+        return losses | {"magnitude": magnitude}
 
     def reconstruction(
         self, estimate: Tensor, audio: Tensor, step: int, bound: Tensor | None = None

@@ -50,8 +50,11 @@ def _separator(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_samples
     from duotok.training.stages.separator import SeparatorStage
 
+    start = needs.run(config, START_FROM) if config.start_from is not None else None
+    if start is not None:
+        check_same_settings(config.model, "model", type(config.model).model_fields, start)
     derive_samples(needs.store, workers=needs.workers)
-    return SeparatorStage(config, needs.store)
+    return SeparatorStage(config, needs.store, start)
 
 
 def _autoencoder(config: Any, needs: Needs) -> Stage:
@@ -75,8 +78,9 @@ def _adversarial(config: Any, needs: Needs) -> Stage:
         raise ConfigError("adversarial: start_from names no run; name that of an autoencoder: --set start_from=RUN")
     derive_samples(needs.store, workers=needs.workers)
     start = needs.run(config, START_FROM)
-    shaped = config.model_copy(update={"model": autoencoder_config(best(start))})
-    return AutoencoderStage(shaped, needs.store, "adversarial", start)
+    # The sizes are those of the weights; the phases may be fitted anew, which needs none.
+    shape = autoencoder_config(best(start)).model_copy(update={"griffin_lim": config.model.griffin_lim})
+    return AutoencoderStage(config.model_copy(update={"model": shape}), needs.store, "adversarial", start)
 
 
 def _stage1(config: Any, needs: Needs) -> Stage:

@@ -26,8 +26,10 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
 from duotok.training.batches.remix import Remixer
 from duotok.training.batches.sounds import TrackComponent, excerpts
+from duotok.training.checkpoint import best, load_module
+from duotok.training.earlier_runs import origin_of
 from duotok.training.logs import compare_mels
-from duotok.training.stage import Batch, Stage, StageConfig
+from duotok.training.stage import START_FROM, Batch, NamedRun, Stage, StageConfig
 
 SCALES = (4096, 1536, 512)
 
@@ -40,6 +42,12 @@ class SeparatorStageConfig(StageConfig):
     tilt: float = Field(default=0.3, ge=0, description="exponent of frequency in the weight of spectral bins")
     held_out_seconds: float = Field(default=10.0, gt=0.1)
     held_out_clips: int = Field(default=4, ge=1)
+    start_from: Path | None = Field(
+        default=None, description="run of a separator whose weights to start from, in RUNS or absolute"
+    )
+
+    def earlier_runs(self) -> tuple[NamedRun, ...]:
+        return () if self.start_from is None else (NamedRun(START_FROM, self.start_from, ("separator",)),)
 
 
 class SpectralError(nn.Module):
@@ -66,8 +74,10 @@ class SpectralError(nn.Module):
 class SeparatorStage(Stage):
     name = "separator"
 
-    def __init__(self, config: SeparatorStageConfig, store: ShardStore) -> None:
+    def __init__(self, config: SeparatorStageConfig, store: ShardStore, start: Path | None = None) -> None:
+        """start: the run that `config.start_from` names."""
         self.config: SeparatorStageConfig = config
+        self.start_run = start
         torch.manual_seed(config.seed)
         self.separator = BSRoFormer(config.model)
         self.modules = {"separator": self.separator}
@@ -77,6 +87,12 @@ class SeparatorStage(Stage):
         )
         self.spectral = SpectralError(config.tilt)
         self.clips = self._held_out_clips(store)
+
+    def start(self) -> None:
+        if self.start_run is not None:
+            checkpoint = best(self.start_run)
+            load_module(checkpoint / "separator.safetensors", self.separator)
+            self.made_from(START_FROM, origin_of(checkpoint, "separator"))
 
     def _held_out_clips(self, store: ShardStore) -> list[tuple[Tensor, Tensor]]:
         """Fixed (mix, vocals) excerpts `[2, samples]` of validation songs, where the vocals are loudest; real ones first."""

@@ -75,3 +75,16 @@ def test_a_module_that_was_used_for_inference_can_still_be_trained() -> None:
     x = torch.randn(1, 10, 2, 8, requires_grad=True)
     turn_halves(x, rotary.tables(10, CPU, torch.float32)).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("turn", [halves, neighbours])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_turns_as_single_does(turn: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    """torch has no complex numbers of bfloat16: a separator could not train in it on an H100."""
+    torch.manual_seed(0)
+    x = torch.randn(30, 16).to(dtype).requires_grad_()
+    turned = turn(x)
+    assert turned.dtype == dtype
+    assert torch.allclose(turned.float(), turn(x.detach().float()), atol=0.05)
+    turned.sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()

@@ -61,6 +61,10 @@ def neighbour_turns(frames: int, speeds: Tensor) -> Tensor:
 
 
 def turn_neighbours(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn neighbouring pairs of the last axis: `x [..., head_dim]`, `turns [..., head_dim / 2]` that broadcasts to its pairs."""
-    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * turns).flatten(-2)
+    """Turn neighbouring pairs of the last axis: `x [..., head_dim]`, `turns [..., head_dim / 2]` that broadcasts to its pairs.
+
+    What comes out has the type of `x`; there are no complex numbers of half precision, so those turn in single.
+    """
+    single = x.to(torch.promote_types(x.dtype, torch.float32))
+    pairs = torch.view_as_complex(single.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)

@@ -212,10 +212,8 @@ class Adapt(AutoencoderStage):
         return {"audio": torch.stack(audios), "latents": torch.stack(latents), "ids": ids}
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        estimate = self.autoencoder.decode(batch["latents"])[:, 0]
         # The outer 100 ms lack the context that they have in rendering.
-        edge = 5 * LATENT_SAMPLES
-        return self.reconstruction(estimate[:, edge:-edge], batch["audio"][:, edge:-edge], step)
+        return self.decoded(batch["latents"], batch["audio"], step, edge=5 * LATENT_SAMPLES)
 
     def held_out(self) -> dict[str, float]:
         values: dict[str, list[float]] = {}

@@ -191,20 +191,22 @@ class AutoencoderStage(Stage):
         bound = (latents.abs() - 4).clamp_min(0).square().mean()
         draws = self.draws(batch)
         noise = draws.uniform(1, 1) * self.config.latent_noise
-        spectrum = self.autoencoder.spectrum(latents + noise * draws.normal(*latents.shape[1:]))
-        if not self.autoencoder.config.griffin_lim:
-            return self.reconstruction(self.autoencoder.sound(spectrum), audio, step, bound)
-        return self._fitted(spectrum, audio, step, bound)
+        return self.decoded(latents + noise * draws.normal(*latents.shape[1:]), audio, step, bound)
 
-    def _fitted(self, spectrum: Tensor, audio: Tensor, step: int, bound: Tensor) -> dict[str, Tensor]:
-        """Losses of a decoder whose phases are fitted at the end (`model.griffin_lim`).
+    def decoded(
+        self, latents: Tensor, audio: Tensor, step: int, bound: Tensor | None = None, edge: int = 0
+    ) -> dict[str, Tensor]:
+        """Losses of latents decoded against their sound; the outer `edge` samples count for nothing.
 
-        Magnitudes learn behind phases that were fitted from random ones. Fitted from the predicted ones they would learn to suit
-        these, which for a steady tone are those of a comb.
+        With fitted phases (`model.griffin_lim`) magnitudes learn behind phases that were fitted from random ones. Fitted from the
+        predicted ones they would learn to suit these, which for a steady tone are those of a comb.
         """
-        losses = self.reconstruction(
-            self.autoencoder.sound(random_phases(spectrum), self.config.fit_iterations), audio, step, bound
-        )
+        inside = slice(edge, audio.shape[1] - edge)
+        spectrum = self.autoencoder.spectrum(latents)
+        if not self.autoencoder.config.griffin_lim:
+            return self.reconstruction(self.autoencoder.sound(spectrum)[:, inside], audio[:, inside], step, bound)
+        sound = self.autoencoder.sound(random_phases(spectrum), self.config.fit_iterations)
+        losses = self.reconstruction(sound[:, inside], audio[:, inside], step, bound)
         with torch.autocast(audio.device.type, enabled=False):
             true = self.autoencoder.analyse(audio).abs().clamp_min(FAINT)
             magnitude = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs().mean()

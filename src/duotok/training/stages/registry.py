@@ -219,7 +219,8 @@ def _adapt(config: Any, needs: Needs) -> Stage:
 
     sources = find_sources(config, needs.runs)
     device = device_of(config)
-    shape = autoencoder_config(sources.autoencoder)
+    fitted = autoencoder_config(sources.start).griffin_lim
+    shape = autoencoder_config(sources.autoencoder).model_copy(update={"griffin_lim": fitted})
     autoencoder = load_autoencoder(sources.autoencoder)
     compute_latents(needs.store, autoencoder, stamp(sources.autoencoder, "autoencoder"), device, needs.workers)
     tokenizer = load_tokenizer(sources.tokenizer)

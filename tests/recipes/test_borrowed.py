@@ -229,7 +229,7 @@ def test_everything_is_prepared_in_parts_that_fit(checkout: Path) -> None:
         ((*MUSIC, "--back-runs", "stage2"), r"--back-runs stage2: it is not trained; --stages has stage1"),
         ((*MUSIC, "--stages", "stage9"), r"--stages stage9: there are"),
         ((*MUSIC, "--stages", "stage2", "--hide", "large"), r"stage2 needs stage1: name it before in --stages"),
-        ((*MUSIC, "--hide", "large", "--minutes", "3"), r"--minutes 3: .* leave none to train"),
+        ((*MUSIC, "--hide", "large", "--minutes", "1.5"), r"--minutes 1.5: .* leave none to train"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line(checkout: Path, words: tuple[str, ...], message: str) -> None:

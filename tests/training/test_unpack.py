@@ -143,6 +143,20 @@ def test_other_stages_train_in_the_unpacked_runs(own: Path, mine: Needs, tmp_pat
     assert origin.parents["start_from"].stage == "bundle tiny"
 
 
+def test_a_separator_goes_on_from_the_weights_of_another(own: Path, mine: Needs) -> None:
+    stage = built(own, "separator", mine, [f"start_from={own / 'separator'}", "crop_seconds=1"])
+    fresh = {name: tensor.clone() for name, tensor in stage.separator.state_dict().items()}
+    stage.start()
+    released = load_file(best(own / "separator") / "separator.safetensors")
+    now = stage.separator.state_dict()
+    assert all(torch.equal(now[name], released[name]) for name in released)
+    assert any(not torch.equal(fresh[name], now[name]) for name in released)
+    origin = stage.parents["start_from"]
+    assert (origin.stage, origin.parents["start_from"].stage) == ("separator", "bundle tiny")
+    with pytest.raises(ConfigError, match=r"model\.depth = 9, but .*separator was trained with"):
+        built(own, "separator", mine, [f"start_from={own / 'separator'}", "model.depth=9"])
+
+
 def test_nothing_is_replaced(own: Path, tiny: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     (runs / "stage3").mkdir(parents=True)

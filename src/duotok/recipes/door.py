@@ -32,8 +32,8 @@ class Door:
     """
 
     minutes: float
-    start: float = 2.0
-    call: float = 0.3
+    start: float = 1.0
+    call: float = 0.15
     limit: float = 10.0
     length: int = 2000
     piece: int = 15 << 20

@@ -20,7 +20,7 @@ from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.config import Config
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.dit import depthwise
-from duotok.renderer.griffin_lim import phases_that_fit
+from duotok.renderer.griffin_lim import phases_that_fit, without_faint
 
 
 class AutoencoderConfig(Config):
@@ -251,7 +251,10 @@ class Autoencoder(LatentAutoencoder):
         iterations: other than `griffin_lim` of the config.
         """
         count = self.config.griffin_lim if iterations is None else iterations
-        return self.synthesise(phases_that_fit(spectrum, count, lambda x: self.analyse(self.synthesise(x))))
+        if not count:
+            return self.synthesise(spectrum)
+        heard = without_faint(spectrum)
+        return self.synthesise(phases_that_fit(heard, count, lambda x: self.analyse(self.synthesise(x))))
 
     def analyse(self, audio: Tensor) -> Tensor:
         """STFT in the frames of `synthesise`, silence around: `[batch, samples]` (a multiple of hop) to complex `[batch, frames, bins]`."""

@@ -13,8 +13,15 @@ import torch
 from torch import Tensor
 
 MOMENTUM = 0.99
+FAINT = 3e-3
+"""Magnitude of a bin below which nothing is heard; decoders do not learn there, and what they predict is taken off."""
 SILENT = 1e-6
 """Squared magnitude at which a phase fades out: far below what is heard, above where its gradient grows without bound."""
+
+
+def without_faint(spectrum: Tensor) -> Tensor:
+    """`spectrum` with magnitudes smaller by FAINT, 0 at least: what was told to be silent is."""
+    return spectrum * (1 - FAINT / spectrum.abs().clamp_min(FAINT))
 
 
 def phases_that_fit(spectrum: Tensor, iterations: int, project: Callable[[Tensor], Tensor]) -> Tensor:

@@ -107,3 +107,24 @@ def test_stopped_and_resumed_equals_uninterrupted(store: ShardStore, trained: Pa
     for name in ("autoencoder", "discriminators", "optimizer"):
         a, b = (load_file(latest(tmp_path / run) / f"{name}.safetensors") for run in ("whole", "parts"))
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+
+
+def test_a_decoder_learns_phases_that_are_fitted_whatever_its_weights_were_trained_with(
+    store: ShardStore, trained: Path, tmp_path: Path
+) -> None:
+    """`griffin_lim` needs no weights: it may be turned on where the decoder is trained on, and its checkpoint says so."""
+    shape = AUTOENCODER.model.model_copy(update={"griffin_lim": 2})
+    made = stage(store, trained, model=shape, fit_iterations=2)
+    made.start()
+    batch = {**made.batch(0, [0, 1]), "seeds": made.seeds(0, [0, 1])}
+    torch.manual_seed(0)
+    told = made.losses(batch, 0)
+    torch.manual_seed(1)
+    other = made.losses(batch, 0)
+    assert told["mel"] != other["mel"], "phases are drawn anew at each step"
+    torch.testing.assert_close(told["magnitude"], other["magnitude"])  # and magnitudes do not hear of them
+    heavier = stage(store, trained, model=shape, fit_iterations=2, magnitude_weight=3.0)
+    heavier.start()
+    torch.manual_seed(0)
+    again = heavier.losses(batch, 0)
+    torch.testing.assert_close(again["loss"] - told["loss"], 2.0 * told["magnitude"], rtol=1e-3, atol=1e-4)

@@ -273,6 +273,26 @@ def test_adapt_learns_from_arrays_of_the_runs_that_it_names(renderers: Needs, tm
     assert (before != changed).any() and (before == after).all()
 
 
+def test_a_decoder_is_trained_on_with_phases_that_are_fitted_and_adapt_goes_on_so(
+    renderers: Needs, tmp_path: Path
+) -> None:
+    """The sizes are those of the run that it starts from; `griffin_lim` has no weights and is the config's own."""
+    runs = tmp_path / "runs"
+    shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived", "rendered"))
+    needs = Needs(runs, renderers.store)
+    own = {**AUTOENCODER.model_dump(mode="json"), "steps": 1, "start_from": "autoencoder", "fit_iterations": 1}
+    small = {"windows": [512], "bands": [0.0, 1.0], "channels": 2}
+    values = {**own, "adversary": small, "model": {"griffin_lim": 2, "decoder_width": 999}}
+    stage = build_stage("adversarial", write(tmp_path, "adversarial", values), [], needs)
+    before = AUTOENCODER.model.model_copy(update={"griffin_lim": 2})
+    assert stage.autoencoder.config == before
+    train(stage, runs / "adversarial")
+    adapt = build_stage("adapt", write(tmp_path, "adapt", {**adapt_values(), "fit_iterations": 1}), [], needs)
+    assert adapt.autoencoder.config == before
+    plain = build_stage("adapt", write(tmp_path, "adapt", adapt_values()), ["start_from=autoencoder"], needs)
+    assert plain.autoencoder.config == AUTOENCODER.model
+
+
 def test_latents_are_rendered_anew_when_the_renderer_is_trained_further(renderers: Needs, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived", "rendered"))

@@ -24,7 +24,7 @@ from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.distributed import total, world
 from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
-from duotok.renderer.griffin_lim import random_phases
+from duotok.renderer.griffin_lim import FAINT, random_phases
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
@@ -36,7 +36,6 @@ from duotok.training.stages.adversary import AdversaryConfig, Discriminators, ju
 
 SCALES = (64, 128, 256, 512, 1024, 2048, 4096)
 AUDIBLE = 0.01  # root mean square that a crop should have
-FAINT = 3e-3  # magnitude of a bin below which errors are not heard
 AUTOENCODERS = ("autoencoder", "adversarial", "adapt")
 """The stages that train an autoencoder. The later ones train its decoder alone: the latents are those of the first."""
 

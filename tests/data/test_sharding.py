@@ -145,6 +145,8 @@ def test_opus_shards_are_small_whole_and_the_same_each_time(corpus: Corpus, work
         path.unlink()
     corpus.shard(work, audio="opus")
     assert contents(work) == first
+    noise = (np.random.default_rng(0).normal(0, 3000, (48_000, 1))).astype(np.int16)
+    assert len(shards.encode_opus(noise, 24_000)) < 0.5 * len(shards.encode_opus(noise, 96_000))
     with pytest.raises(ConfigError, match=r"shards of mp3: use flac or opus"):
         corpus.shard(work, audio="mp3")
 

@@ -14,14 +14,15 @@ from torch import Tensor
 
 MOMENTUM = 0.99
 FAINT = 3e-3
-"""Magnitude of a bin below which nothing is heard; decoders do not learn there, and what they predict is taken off."""
+"""Magnitude of a bin below which decoders do not learn. Below half of it they mean silence: nothing is heard there."""
 SILENT = 1e-6
 """Squared magnitude at which a phase fades out: far below what is heard, above where its gradient grows without bound."""
 
 
 def without_faint(spectrum: Tensor) -> Tensor:
-    """`spectrum` with magnitudes smaller by FAINT, 0 at least: what was told to be silent is."""
-    return spectrum * (1 - FAINT / spectrum.abs().clamp_min(FAINT))
+    """`spectrum` with magnitudes that are 0 up to FAINT / 2 and reach their own from there on, 1 % less at ten times that."""
+    least = FAINT / 2
+    return spectrum * (1 - (least / spectrum.abs().clamp_min(least)).square())
 
 
 def phases_that_fit(spectrum: Tensor, iterations: int, project: Callable[[Tensor], Tensor]) -> Tensor:

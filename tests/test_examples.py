@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from duotok.config import config_file, load_config
+from duotok.training.stages.registry import config_class
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -38,3 +42,22 @@ def test_without_ray_the_example_says_what_to_install(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(tmp_path), "PATH": ""},
     )  # fmt: skip
     assert done.returncode == 1 and "pip install 'duotok[ray,train]'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_script_that_trains_on_names_recipes_and_keys_that_there_are() -> None:
+    """It ran on a GPU; here: that it is read by bash, and that each of its overrides is taken by the config that it is for."""
+    script = (EXAMPLES / "train_on.sh").read_text(encoding="utf-8")
+    assert subprocess.run(["bash", "-n", EXAMPLES / "train_on.sh"], check=False).returncode == 0
+    defaults = dict(re.findall(r"^([A-Z0-9]+)=\$\{\1:-(--set .*)\}$", script, re.M))
+    assert set(defaults) == {"ADVERSARIAL", "SEPARATOR", "STAGE2", "STAGE3", "STAGE4"}
+    for name, words in defaults.items():
+        stage = name.lower()
+        overrides = words.replace("--set ", "").split()
+        config = load_config(config_class(stage), config_file(f"gpu/{stage}"), [*overrides, "start_from=run"])
+        assert str(config.start_from) == "run"
+        assert f"run {stage} {stage} " in script or stage == "stage4"
+
+
+def test_the_script_that_trains_on_says_how_it_is_called() -> None:
+    done = subprocess.run(["bash", EXAMPLES / "train_on.sh", "580"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "SECONDS WORK RUNS BUNDLE OUT" in done.stdout

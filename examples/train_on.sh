@@ -1,0 +1,58 @@
+#!/bin/bash
+# Train on from a bundle for so many seconds on one GPU: separator, decoder, tokenizer and both renderers, then bundle them.
+#
+#   bash examples/train_on.sh SECONDS WORK RUNS BUNDLE OUT
+#   bash examples/train_on.sh 580 work runs/night mini my-bundle
+#
+# WORK: shards of `duotok data prepare` (--format opus makes them small enough for a narrow way). Everything is over, and OUT there,
+# SECONDS from now. Decoder and separator learn beside the rest; latents are derived beside stages 2 and 3. The bundle of
+# 2026-11-27 was made so, on an H100 (docs/kit.md). Environment: PYTHON (python3), WORKERS (14) processes that derive arrays,
+# RESERVE (35) seconds for the bundle, and overrides of each run: ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4.
+set -u
+[ $# -eq 5 ] || { grep '^#   bash' "$0" | cut -c5-; exit 2; }
+SECONDS_LEFT=$1 WORK=$(realpath "$2") BUNDLE=$4 OUT=$(realpath -m "$5")
+mkdir -p "$3/logs" && RUNS=$(realpath "$3") || exit 1
+PYTHON=${PYTHON:-python3} WORKERS=${WORKERS:-14} RESERVE=${RESERVE:-35}
+ADVERSARIAL=${ADVERSARIAL:---set model.griffin_lim=8 --set batch_size=32 --set lr=3e-4 --set adversary.warmup=300}
+SEPARATOR=${SEPARATOR:---set lr=5e-4}
+STAGE2=${STAGE2:---set model.mask_head=false --set lr=4e-4 --set warmup=100 --set best=mel}
+STAGE3=${STAGE3:---set model.mask_head=false}
+STAGE4=${STAGE4:---set lr=6e-4 --set warmup=100}
+
+START=$(date +%s)
+left() { echo $((START + SECONDS_LEFT - RESERVE - $(date +%s))); }   # until the trainings must have ended
+minutes() { "$PYTHON" -c "print(round(max(0.01, $1 / 60), 3))"; }
+say() { echo "$(($(date +%s) - START)) s: $*"; }
+run() {  # NAME STAGE OPTIONS...: a training or its preparation, its words in RUNS/logs
+  local name=$1 stage=$2; shift 2
+  "$PYTHON" -m duotok train "$stage" -c "gpu/$stage" --data "$WORK" --runs "$RUNS" "$@" > "$RUNS/logs/$name.log" 2>&1
+  local code=$?
+  say "$name: $(tail -n 1 "$RUNS/logs/$name.log")"
+  return $code
+}
+
+if [ ! -d "$RUNS/released" ]; then
+  "$PYTHON" -m duotok bundle --unpack "$BUNDLE" --runs "$RUNS/released" > "$RUNS/logs/unpack.log" 2>&1 || { tail -n 1 "$RUNS/logs/unpack.log"; exit 1; }
+fi
+OLD=$RUNS/released
+run features stage2 --prepare --workers "$WORKERS" --set start_from="$OLD/stage2" $STAGE2 || exit 1
+run samples separator --prepare --workers "$WORKERS" --set start_from="$OLD/separator" $SEPARATOR || exit 1
+
+# What waits for nothing.
+run adversarial adversarial --minutes "$(minutes "$(left)")" --set start_from="$OLD/autoencoder" $ADVERSARIAL &
+run separator separator --minutes "$(minutes "$(left)")" --set start_from="$OLD/separator" $SEPARATOR &
+run latents stage4 --prepare --workers 4 --set autoencoder_from="$OLD/autoencoder" $STAGE4 &
+LATENTS=$!
+
+# The tokenizer: shares of what is left, less the start of six processes.
+SHARED=$(($(left) - 50))
+run stage2 stage2 --minutes "$(minutes $((SHARED * 15 / 100)))" --set start_from="$OLD/stage2" $STAGE2
+run stage3 stage3 --minutes "$(minutes $((SHARED * 30 / 100)))" $STAGE3
+wait $LATENTS
+run codes stage4 --prepare --workers 8 --set autoencoder_from="$OLD/autoencoder" $STAGE4
+for track in vocals accompaniment; do
+  run stage4.$track stage4 --minutes "$(minutes "$(left)")" --set track=$track --set autoencoder_from="$OLD/autoencoder" \
+    --set start_from="$OLD/stage4.$track" $STAGE4 &
+done
+wait
+"$PYTHON" -m duotok bundle --runs "$RUNS" --data "$WORK" -o "$OUT" --name "$(basename "$OUT")" --force --set autoencoder_from=adversarial

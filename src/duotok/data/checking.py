@@ -55,8 +55,8 @@ def check_shard(payload: dict[str, Any]) -> dict[str, Any]:
             members = ((member, tar.extractfile(member)) for member in tar)
             for segment in payload["segments"]:
                 for stem, place in segment["stems"].items():
-                    name = f"{segment['key']}.{stem}.{payload['format']}"
-                    problems += _check_sound(next(members, None), name, place, segment["frames"])
+                    file_name = f"{segment['key']}.{stem}.{payload['format']}"
+                    problems += _check_sound(next(members, None), file_name, place, segment["frames"])
                 problems += _check_json(next(members, None), segment)
             problems += [f"{member.name}: not in the manifest" for member, _ in members]
         while file.read(BLOCK):

@@ -147,8 +147,12 @@ def test_opus_shards_are_small_whole_and_the_same_each_time(corpus: Corpus, work
     assert contents(work) == first
     noise = (np.random.default_rng(0).normal(0, 3000, (48_000, 1))).astype(np.int16)
     assert len(shards.encode_opus(noise, 24_000)) < 0.5 * len(shards.encode_opus(noise, 96_000))
-    with pytest.raises(ConfigError, match=r"shards of mp3: use flac or opus"):
-        corpus.shard(work, audio="mp3")
+    for wrong in ("mp3", "opus:", "opus:x", "opus:5", "opus:nan", "flac:24"):
+        with pytest.raises(ConfigError, match=rf"shards of {wrong}: use flac, opus, or opus:KBPS"):
+            corpus.shard(work, audio=wrong)
+    corpus.shard(work, audio="opus:16.5")
+    summary = json.loads((work / "shards" / SUMMARY).read_text())
+    assert summary["bits"] == 16_500 and sum(summary["bytes"].values()) < sum(store.summary["bytes"].values())
 
 
 def test_summary(corpus: Corpus, work: Path) -> None:

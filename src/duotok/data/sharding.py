@@ -6,6 +6,7 @@ files (for one version of libsndfile and pyarrow).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -40,8 +41,7 @@ MANIFEST, SUMMARY = "manifest.parquet", "shards.json"
 SETTLE = 4
 # 0 (fast) to 1 (small): the smallest files are 3 % smaller than these and cost three times the time.
 FLAC_LEVEL = 0.5
-FORMATS = ("flac", "opus")
-OPUS_BITS = 48_000  # a second and channel
+OPUS_KBPS = 48  # a channel
 LEDGER = Path("ledger") / "shard.jsonl"
 _TAR = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{6}}\.tar")
 
@@ -56,13 +56,12 @@ def plan_shards(
 ) -> list[Unit]:
     """Assign segments to shards: those of a split, ordered by sha256(seed:key), in runs of equal length. One unit a shard.
 
-    audio: how sound is stored, of FORMATS. Raises ConfigError for another one, CorpusError for two segments of one key, or a
+    audio: how sound is stored: flac, opus, or opus:KBPS. Raises ConfigError otherwise, CorpusError for two segments of one key, or a
     segment of a recording that is unknown, not scanned, or lacks one of its stems.
     """
     if shard_segments < 1:
         raise CorpusError(f"--shard-segments {shard_segments}: must be at least 1")
-    if audio not in FORMATS:
-        raise ConfigError(f"shards of {audio}: use {' or '.join(FORMATS)}")
+    stored = _format(audio)
     by_id = {recording.id: recording for recording in recordings}
     _check_segments(segments, by_id)
     scans: dict[str, dict[str, Any]] = {}
@@ -88,7 +87,7 @@ def plan_shards(
             payload = {
                 "version": VERSION, "shard": shard,
                 "segments": [dataclasses.asdict(segment) for segment in chosen], "sources": sources,
-                **_format(audio),
+                **stored,
             }  # fmt: skip
             place = {"audio": places, "folder": str(work.absolute() / "shards")}
             units.append(Unit(shard, payload, place))
@@ -111,8 +110,15 @@ def _check_segments(segments: Sequence[Segment], recordings: Mapping[str, Record
 
 
 def _format(audio: str) -> dict[str, Any]:
-    """What plan and summary say of other files than FLAC, which they do not mention."""
-    return {} if audio == "flac" else {"format": audio, "bits": OPUS_BITS}
+    """What plan and summary say of other files than FLAC, which they do not mention. Raises ConfigError."""
+    name, colon, text = audio.partition(":")
+    with contextlib.suppress(ValueError):
+        kbps = float(text) if colon else OPUS_KBPS
+        if audio == "flac":
+            return {}
+        if name == "opus" and 6 <= kbps <= 256:
+            return {"format": name, "bits": round(1000 * kbps)}
+    raise ConfigError(f"shards of {audio}: use flac, opus, or opus:KBPS with 6 to 256 kbit/s a channel")
 
 
 def write_shard(payload: dict[str, Any]) -> dict[str, Any]:

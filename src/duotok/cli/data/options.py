@@ -29,7 +29,11 @@ Seed = Annotated[int, typer.Option("--seed", help="Shuffles segments over the sh
 ShardSegments = Annotated[int, typer.Option("--shard-segments", min=1, help="Segments in a shard.")]
 ShardFormat = Annotated[
     str,
-    typer.Option("--format", metavar="FORMAT", help="How shards store sound: flac, or opus (lossy, about a tenth)."),
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="How shards store sound: flac, opus (lossy, about a tenth), opus:24 (kbit/s a channel).",
+    ),
 ]
 WORKERS = os.cpu_count() or 1
 

@@ -260,7 +260,8 @@ class Autoencoder(LatentAutoencoder):
         """STFT in the frames of `synthesise`, silence around: `[batch, samples]` (a multiple of hop) to complex `[batch, frames, bins]`."""
         margin = (self.config.n_fft - self.config.hop) // 2
         frames = F.pad(audio, (margin, margin)).unfold(-1, self.config.n_fft, self.config.hop)
-        return torch.fft.rfft(frames * self.window)
+        spectrum: Tensor = torch.fft.rfft(frames * self.window)
+        return spectrum
 
     def synthesise(self, spectrum: Tensor) -> Tensor:
         """Inverse STFT by overlap-add, frame t centred on sample 480 (t + 0.5): `[batch, frames, bins]` to `[batch, samples]`."""

@@ -84,17 +84,7 @@ def test_the_gradient_goes_through_all_iterations_and_stays_finite(autoencoder: 
     assert magnitude.grad is not None and magnitude.grad.isfinite().all() and magnitude.grad.abs().max() > 0
 
 
-def test_decoding_in_windows_equals_the_whole(autoencoder: Autoencoder) -> None:
-    latents = torch.randn(1, 160, 64)
-    whole = autoencoder.decode(latents)
-    reach = autoencoder.receptive_field
+def test_each_iteration_hears_seven_frames_further(autoencoder: Autoencoder) -> None:
+    """So that decoding in windows equals decoding whole (test_autoencoder.py): frames of 10 ms, two to a latent."""
     plain = Autoencoder(LONG.model_copy(update={"griffin_lim": 0})).receptive_field
-    assert reach - plain == math.ceil(8 * 7 / 2)  # each iteration hears seven frames of 10 ms further on each side
-    start, stop = 75, 85
-    part = autoencoder.decode(latents[:, start - reach : stop + reach])
-    torch.testing.assert_close(
-        part[..., reach * 960 : (reach + stop - start) * 960],
-        whole[..., start * 960 : stop * 960],
-        atol=1e-4,
-        rtol=1e-3,
-    )
+    assert autoencoder.receptive_field - plain == math.ceil(8 * 7 / 2)

@@ -122,7 +122,7 @@ def _format(audio: str) -> dict[str, Any]:
 
 
 def write_shard(payload: dict[str, Any]) -> dict[str, Any]:
-    """The unit of work: cut, encode and write one shard; returns its size and hash, and where each FLAC lies in it.
+    """The unit of work: cut, encode and write one shard; returns its size and hash, and where each stem lies in it.
 
     Raises AudioError when a source has changed since the scan; OSError when the shard cannot be written.
     """

@@ -21,7 +21,7 @@ from duotok.seals import is_sealed, read_json
 from duotok.shards.index import SegmentIndex
 
 KINDS: dict[str, tuple[tuple[int, ...], str]] = {
-    "pcm": ((FRAME_SAMPLES,), "int16"),  # [rows, 2]: a stem's samples as they are in the FLAC
+    "pcm": ((FRAME_SAMPLES,), "int16"),  # [rows, 2]: a stem's samples as its file has them
     "mel": ((4,), "float16"),  # [rows, 128]
     "chroma": ((4,), "float16"),  # [rows, 12]
     "masks": ((4,), "float16"),  # [rows, stems x bins]

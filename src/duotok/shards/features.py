@@ -100,7 +100,7 @@ def frame_levels(low: Tensor) -> Tensor:
 
 
 def samples(store: ShardStore, index: int, stem: str) -> np.ndarray:
-    """A stored stem's samples, int16 `[frames x 1920, 2]`: exactly those of its FLAC, mono repeated."""
+    """A stored stem's samples, int16 `[frames x 1920, 2]`: exactly those of its file, mono repeated."""
     sound = store.audio(index, stem, channels=2)
     return (sound.T * 32768).round().to(torch.int16).numpy()
 
@@ -120,7 +120,7 @@ def derive_features(
 def derive_samples(
     store: ShardStore, stems: Sequence[str] = STORED, select: Sequence[int] | None = None, workers: int = 1
 ) -> None:
-    """Fill pcm of the stored stems (0.7 GB an hour and stem), from which `store.audio` then reads instead of FLAC."""
+    """Fill pcm of the stored stems (0.7 GB an hour and stem), from which `store.audio` then reads instead of the stored files."""
     chosen = range(len(store)) if select is None else select
     for stem in stems:
         available = [index for index in chosen if stem in store.segments[index].offsets]

@@ -1,6 +1,6 @@
 """The manifest of a folder of shards: which segments there are, and where each lies.
 
-The manifest says where each FLAC lies, so that a shard is never read in order: a crop costs one range request.
+The manifest says where the sound of each stem lies, so that a shard is never read in order: a crop costs one range request.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PARTS = {"mix": TRACKS, "accompaniment": ACCOMPANIMENT_STEMS}
 
 @dataclass(frozen=True)
 class Stored:
-    """A segment and where it lies: its shard, its position there, byte offset, size and hash of each stem's FLAC."""
+    """A segment and where it lies: its shard, its position there, byte offset, size and hash of each stem's file."""
 
     segment: Segment
     shard: str

@@ -46,6 +46,10 @@ class CorpusError(DuoTokError):
     """A corpus that is missing, moved, or of another version than its metadata."""
 
 
+SONG_GENERATOR = "duotok songs"
+"""The attribution of generated songs."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """One recording of a corpus as its metadata describes it; the sound itself has not been read.
@@ -105,6 +109,11 @@ class Segment:
     @property
     def seconds(self) -> float:
         return self.frames * FRAME_SAMPLES / SAMPLE_RATE
+
+    @property
+    def generated(self) -> bool:
+        """Whether it is of a song of `duotok songs`, whatever its corpus is called."""
+        return self.attribution == SONG_GENERATOR
 
 
 def segment_key(recording: str, start_frame: int) -> str:

@@ -14,6 +14,7 @@ from duotok.config import parse
 from duotok.errors import ConfigError
 from duotok.shards.mixture import Component, Mixture, permutation
 from duotok.shards.store import ShardStore
+from duotok.training.batches.sounds import TrackComponent, TrackMixture
 
 SEGMENTS = [
     *small_songs(12),
@@ -142,3 +143,26 @@ def test_large_permutations_leave_no_trace_of_order() -> None:
         # Neighbours in the manifest (segments of one song) are as far apart as chance would have it: n / 3.
         gaps = np.abs(np.diff(np.argsort(order)))
         assert abs(gaps.mean() - n / 3) < 4.5 * n / np.sqrt(18 * n)
+
+
+def test_segments_too_short_are_left_out(store: ShardStore) -> None:
+    """The band's and the talk's 5 frames are 0.2 s."""
+    assert set(Mixture(store, "train", {"band": Component(kinds=("instrumental",), seconds=0.2)}, 0).components) == {
+        "band"
+    }
+    with pytest.raises(ConfigError, match=r"component 'band' is empty.*seconds=0\.21"):
+        Mixture(store, "train", {"band": Component(kinds=("instrumental",), seconds=0.21)}, 0)
+
+
+def test_a_crop_fits_every_sound_of_a_mixture_of_tracks(store: ShardStore) -> None:
+    components = {
+        "any": TrackComponent(track="accompaniment"),
+        "long": TrackComponent(track="vocals", seconds=0.3, optional=True),
+    }
+    mixture = TrackMixture(store, "train", components, 0, seconds=0.24)
+    drawn = [mixture.draw(position) for position in range(40)]
+    assert {track for _, track in drawn} == {"accompaniment", "vocals"}
+    assert all(sound.seconds >= (0.3 if track == "vocals" else 0.24) for sound, track in drawn)
+    assert len(TrackMixture(store, "train", components, 0, seconds=0.0).mixture.segments["any"]) > len(
+        mixture.mixture.segments["any"]
+    )

@@ -32,7 +32,7 @@ def segments() -> list[Segment]:
     add("index/Lithium", "song", 90, stems=("accompaniment", "bass", "drums", "vocals"), **sung)
     add("index/Sodium", "song", 80, stems=("accompaniment", "drums", "vocals"), **sung)
     add("index/Rubidium", "song", 75, stems=("accompaniment", "vocals"), **sung)
-    add("songs/song-1", "song", 85, stems=("bass", "drums", "other", "vocals"), **sung)
+    add("songs/song-1", "song", 85, stems=("bass", "drums", "other", "vocals"), attribution="duotok songs", **sung)
     add("index/Potassium", "song", 100, "validation", stems=("accompaniment", "vocals"), **sung)
     for index in range(4):
         add(f"index/band{index}", "instrumental", 75 + 5 * index, "validation" if index == 3 else "train", **band)

@@ -31,8 +31,8 @@ from duotok.training.stages.stage4 import Stage4, Stage4Config
 GOLDEN = Path(__file__).with_name("golden.json")
 STEPS = 20
 STAGES = ("separator", "autoencoder", "stage1", "stage2", "stage3", "stage4")
-TOLERANCE = 1e-4
-"""Relative. Sums in another order differ by 1e-7, and twenty steps make more of it."""
+TOLERANCE = 5e-3
+"""Relative. Sums in another order differ by 1e-7, and five stages of twenty steps make more of it: 2e-3 on another processor."""
 
 
 def measure(store: ShardStore, runs: Path) -> dict[str, list[float]]:

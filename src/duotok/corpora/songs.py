@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from duotok.corpora.base import Corpus, CorpusInfo
-from duotok.records import CorpusError, Recording
+from duotok.records import SONG_GENERATOR, CorpusError, Recording
 
 FORMAT = "duotok-song-1"
 KEYS = ("seed", "seconds", "language", "tags", "words", "files")
@@ -55,7 +55,7 @@ class Songs(Corpus):
                 lyrics=str(file) if sung else "",
                 language=str(facts["language"]) if sung else "",
                 licence=self.info.licence,
-                attribution="duotok songs",
+                attribution=SONG_GENERATOR,
                 source=f"duotok songs --seed {facts['seed']}",
             )
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from duotok.clock import FRAME_RATE
 from duotok.config import Config
 from duotok.errors import ConfigError
 from duotok.random import splitmix64
@@ -30,6 +31,7 @@ class Component(Config):
     corpora: tuple[str, ...] = ()
     needs: tuple[str, ...] = Field(default=(), description="tracks that a segment must be able to give")
     lyrics: bool = Field(default=False, description="only segments whose words are known")
+    seconds: float = Field(default=0.0, ge=0, description="only segments at least this long")
     optional: bool = Field(default=False, description="without segments: passed over instead of an error")
 
     def find(self, store: ShardStore, split: Split, name: str) -> np.ndarray:
@@ -37,6 +39,7 @@ class Component(Config):
         indices = store.where(
             split, types=self.types, kinds=self.kinds, corpora=self.corpora, needs=self.needs, lyrics=self.lyrics
         )
+        indices = indices[store.frames[indices] >= self.seconds * FRAME_RATE]
         if len(indices) == 0 and not self.optional:
             conditions = (
                 ", ".join(f"{k}={v}" for k, v in self.model_dump(exclude={"weight", "optional"}).items() if v)

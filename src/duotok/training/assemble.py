@@ -25,7 +25,6 @@ from duotok.renderer.render import RenderSettings
 from duotok.seals import read_json
 from duotok.shards.index import SegmentIndex
 from duotok.tracks import TRACKS
-from duotok.training.batches.remix import GENERATED
 from duotok.training.checkpoint import best, checkpoints
 from duotok.training.earlier_runs import config_of, find_run, highpass_of, mismatch, origin_of
 from duotok.training.stage import START_FROM, NamedRun
@@ -116,7 +115,7 @@ def data_section(store: SegmentIndex, only: Collection[str] | None = None) -> st
         if segment.split != "train":
             held_out.add(segment.recording)
             continue
-        kind = f"{segment.kind} (generated)" if segment.corpus == GENERATED else segment.kind
+        kind = f"{segment.kind} (generated)" if segment.generated else segment.kind
         minutes[kind, segment.licence] += segment.seconds / 60
         credits[kind, segment.attribution, segment.licence] += segment.seconds / 60
     rows = [f"| {kind} | {licence} | {value:.1f} |" for (kind, licence), value in sorted(minutes.items())]

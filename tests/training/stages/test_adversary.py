@@ -10,7 +10,7 @@ from duotok.shards.store import ShardStore
 from duotok.training.checkpoint import latest, load_module
 from duotok.training.engine import train
 from duotok.training.stages.adversary import AdversaryConfig, Discriminators, judge
-from duotok.training.stages.autoencoder import AutoencoderStage
+from duotok.training.stages.autoencoder import AutoencoderStage, octave_weights
 
 SMALL = AdversaryConfig(windows=(512, 256), channels=4, warmup=1)
 
@@ -128,3 +128,40 @@ def test_a_decoder_learns_phases_that_are_fitted_whatever_its_weights_were_train
     torch.manual_seed(0)
     again = heavier.losses(batch, 0)
     torch.testing.assert_close(again["loss"] - told["loss"], 2.0 * told["magnitude"], rtol=1e-3, atol=1e-4)
+
+
+def test_the_encoder_learns_on_if_it_is_told_to(store: ShardStore, trained: Path, tmp_path: Path) -> None:
+    made = stage(store, trained, train_encoder=True, adversary=None)
+    train(made, tmp_path)
+    old, new = AutoencoderStage(AUTOENCODER, store).autoencoder, made.autoencoder
+    load_module(latest(trained) / "autoencoder.safetensors", old)
+    moved = {
+        name for name, value in old.named_parameters() if not torch.equal(value, dict(new.named_parameters())[name])
+    }
+    assert any(name.startswith("enter") for name in moved) and any(name.startswith("to_spectrum") for name in moved)
+    # The scale of the latents follows from where it stood: not from nothing, as in a first training.
+    assert not torch.equal(new.mean, old.mean)
+    torch.testing.assert_close(new.mean, old.mean, atol=0.3, rtol=0.3)
+
+
+def test_every_octave_of_the_magnitudes_counts_alike_above_50_hz() -> None:
+    weights = octave_weights(1921)
+    torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
+    octaves = [float(weights[low : 2 * low].sum()) for low in (32, 64, 128, 256, 512)]  # from 400 Hz
+    assert max(octaves) < 1.12 * min(octaves)
+    assert float(weights[:24].sum()) > 0.3 * float(weights.sum()), "300 Hz and below are a third"
+
+
+def test_a_wrong_bass_is_an_error_of_the_magnitudes(store: ShardStore, trained: Path) -> None:
+    """A bin too high at 100 Hz costs more than one at 10 kHz: with equal weights basses played wrong notes."""
+    shape = AUTOENCODER.model.model_copy(update={"griffin_lim": 2})
+    made = stage(store, trained, model=shape, fit_iterations=1)
+    audio = torch.randn(1, 9_600, generator=torch.Generator().manual_seed(0)) * 0.1
+    true = made.autoencoder.analyse(audio)
+    costs = []
+    for hertz in (100.0, 10_000.0):
+        wrong = true.clone()
+        wrong[..., round(hertz / 48_000 * made.autoencoder.config.n_fft)] *= 10.0
+        made.autoencoder.spectrum = lambda latents, wrong=wrong: wrong
+        costs.append(float(made.decoded(torch.zeros(1, 10, 64), audio, 0)["magnitude"]))
+    assert costs[0] > 10 * costs[1] > 0

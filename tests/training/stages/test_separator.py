@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.shards.shard_maker import make_shards, segment
 from tests.training.small import SEPARATOR
 
 from duotok.clock import SAMPLE_RATE
 from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
+from duotok.training.assemble import data_section
 from duotok.training.batches.remix import Remixer, room, shape_spectrum
 from duotok.training.stages.separator import SeparatorStage, SpectralError
 
@@ -19,6 +21,19 @@ from duotok.training.stages.separator import SeparatorStage, SpectralError
 @pytest.fixture
 def stage(store: ShardStore) -> SeparatorStage:
     return SeparatorStage(SEPARATOR, store)
+
+
+def test_generated_songs_are_told_by_who_made_them_not_by_the_name_of_their_corpus(tmp_path: Path) -> None:
+    songs = [
+        segment("songs4/song-1", frames=60, attribution="duotok songs", licence="CC0-1.0"),
+        segment("songs/Lithium", frames=60, attribution="a band", licence="CC0-1.0"),
+    ]
+    store = ShardStore(make_shards(tmp_path / "shards", songs), tmp_path / "derived")
+    pools = Remixer(store, "train", 4800).pools
+    assert [s.segment.recording for s in pools["generated"]] == ["songs4/song-1"]
+    assert [s.segment.recording for s in pools["song"]] == ["songs/Lithium"]
+    card = data_section(store)
+    assert "- song (generated): duotok songs" in card and "- song: a band" in card
 
 
 def test_an_item_is_a_function_of_seed_step_and_place(stage: SeparatorStage, store: ShardStore) -> None:

@@ -23,7 +23,6 @@ from duotok.training.batches.sounds import SegmentSound, pick, span
 SPEEDS = (0.84, 0.9, 0.95, 1.05, 1.1, 1.2)
 SILENT = 1e-3  # rms (-60 dB) below which a crop counts as silent
 AUDIBLE = 0.01
-GENERATED = "songs"
 Table = tuple[tuple[str, float], ...]
 Pools = dict[str, list[SegmentSound]]
 
@@ -79,8 +78,8 @@ class Remixer:
         longest = int(samples * max(SPEEDS)) + 2
         self.pools = {name: pick(store, split, component, longest) for name, component in self.POOLS.items()}
         songs = self.pools["song"]
-        self.pools["song"] = [s for s in songs if s.segment.corpus != GENERATED]
-        self.pools["generated"] = [s for s in songs if s.segment.corpus == GENERATED]
+        self.pools["song"] = [s for s in songs if not s.segment.generated]
+        self.pools["generated"] = [s for s in songs if s.segment.generated]
         self.sung = {
             name: [s for s in pool if s.segment.activity != "instrumental" and s.has("vocals")]
             for name, pool in self.pools.items()

@@ -82,13 +82,19 @@ class TrackComponent(Component):
 
 
 class TrackMixture:
-    """A mixture of tracks: the segment and the track at each position."""
+    """A mixture of tracks: the segment, at least `seconds` long, and the track at each position."""
 
-    def __init__(self, store: ShardStore, split: Split, components: dict[str, TrackComponent], seed: int) -> None:
+    def __init__(
+        self, store: ShardStore, split: Split, components: dict[str, TrackComponent], seed: int, seconds: float
+    ) -> None:
         self.store = store
         self.tracks = {name: component.track for name, component in components.items()}
         with_track = {
-            name: Component(**{**component.model_dump(exclude={"track"}), "needs": (*component.needs, component.track)})
+            name: Component(
+                **component.model_dump(exclude={"track", "needs", "seconds"}),
+                needs=(*component.needs, component.track),
+                seconds=max(seconds, component.seconds),
+            )
             for name, component in components.items()
         }
         self.mixture = Mixture(store, split, with_track, seed)

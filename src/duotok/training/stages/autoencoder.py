@@ -35,6 +35,7 @@ from duotok.training.stage import START_FROM, Batch, NamedRun, Stage, StageConfi
 from duotok.training.stages.adversary import AdversaryConfig, Discriminators, judge
 
 SCALES = (64, 128, 256, 512, 1024, 2048, 4096)
+EVEN_FROM = 50.0  # Hz
 AUDIBLE = 0.01  # root mean square that a crop should have
 AUTOENCODERS = ("autoencoder", "adversarial", "adapt")
 """The stages that train an autoencoder. The later ones train its decoder alone: the latents are those of the first."""
@@ -57,6 +58,10 @@ class AutoencoderStageConfig(StageConfig):
     adversary: AdversaryConfig | None = Field(default=None, description="discriminators; null = reconstruction alone")
     start_from: Path | None = Field(
         default=None, description="run whose weights to start from, in RUNS or absolute; its latents are kept"
+    )
+    train_encoder: bool = Field(
+        default=False,
+        description="with start_from: the encoder learns on as well, and renderers must follow its latents",
     )
     mixture: dict[str, TrackComponent] = {
         "vocals": TrackComponent(weight=9, types=("vocals",), track="vocals", optional=True),
@@ -106,6 +111,16 @@ class MultiScaleMel(nn.Module):
         return torch.stack(distances).mean(), convergence / len(scales)
 
 
+def octave_weights(bins: int) -> Tensor:
+    """Weights of the bins of a spectrum from 0 to 24 kHz `[bins]`, 1 on average: above 50 Hz every octave counts about alike.
+
+    With equal weights the 1 % of the bins that lie below 300 Hz are learned last, and a bass plays wrong notes (docs/renderer.md).
+    """
+    hertz = torch.linspace(0, SAMPLE_RATE / 2, bins)
+    weights = 1 / (hertz + EVEN_FROM)
+    return weights / weights.mean()
+
+
 class AutoencoderStage(Stage):
     def __init__(
         self, config: AutoencoderStageConfig, store: ShardStore, name: str = "autoencoder", start: Path | None = None
@@ -117,7 +132,8 @@ class AutoencoderStage(Stage):
         torch.manual_seed(config.seed)
         self.autoencoder = Autoencoder(config.model)
         self.modules = {"autoencoder": self.autoencoder}
-        if config.start_from is not None:
+        self.encoder_learns = config.start_from is None or config.train_encoder
+        if not self.encoder_learns:
             self.freeze_encoder()
         self.discriminators: Discriminators | None = None
         if config.adversary is not None:
@@ -154,7 +170,7 @@ class AutoencoderStage(Stage):
     @cached_property
     def crops(self) -> TrackMixture:
         """The training mixture; opened by the first batch, as `adapt` has none."""
-        return TrackMixture(self.store, "train", self.config.mixture, self.config.seed)
+        return TrackMixture(self.store, "train", self.config.mixture, self.config.seed, self.size / SAMPLE_RATE)
 
     def _held_out_clips(self, store: ShardStore) -> dict[str, Tensor]:
         """Fixed loud excerpts of validation recordings, per track: `[clips, samples]`."""
@@ -181,9 +197,9 @@ class AutoencoderStage(Stage):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         audio = batch["audio"]
-        with torch.set_grad_enabled(self.config.start_from is None and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.encoder_learns and torch.is_grad_enabled()):
             raw = self.autoencoder.raw_latents(audio[:, None]).float()
-        if self.config.start_from is None:
+        if self.encoder_learns:
             self._follow(raw.detach(), step)
         latents = (raw - self.autoencoder.mean) / self.autoencoder.std
         # Soft bound: outliers bring nothing, and diffusion would have to reproduce them.
@@ -208,7 +224,8 @@ class AutoencoderStage(Stage):
         losses = self.reconstruction(sound[:, inside], audio[:, inside], step, bound)
         with torch.autocast(audio.device.type, enabled=False):
             true = self.autoencoder.analyse(audio).abs().clamp_min(FAINT)
-            magnitude = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs().mean()
+            error = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs()
+            magnitude = (error * octave_weights(error.shape[-1]).to(error)).mean()
         losses["loss"] = losses["loss"] + self.config.magnitude_weight * magnitude
         return losses | {"magnitude": magnitude}
 
@@ -236,7 +253,7 @@ class AutoencoderStage(Stage):
         count = raw.shape[0] * raw.shape[1] * world()
         mean = total(raw.sum((0, 1))) / count
         variance = total((raw - mean).square().sum((0, 1))) / max(1, count - 1)
-        rate = max(0.01, 1.0 / (step + 1))
+        rate = 0.01 if self.start_run is not None else max(0.01, 1.0 / (step + 1))
         self.autoencoder.mean.lerp_(mean, rate)
         self.autoencoder.std.lerp_(variance.sqrt().clamp_min(1e-3), rate)
 

@@ -99,7 +99,7 @@ class SeparatorStage(Stage):
         size = int(self.config.held_out_seconds * SAMPLE_RATE)
         songs = TrackComponent(kinds=("song",), needs=("accompaniment",), track="vocals")
         candidates = excerpts(store, "validation", songs, self.config.held_out_seconds, 10 * self.config.held_out_clips)
-        candidates.sort(key=lambda entry: entry[0].segment.corpus == "songs")
+        candidates.sort(key=lambda entry: entry[0].segment.generated)
         chosen = candidates[: self.config.held_out_clips]
         pairs = [(s.stereo("vocals", start, size), s.stereo("accompaniment", start, size)) for s, start in chosen]
         return [(vocals + accompaniment, vocals) for vocals, accompaniment in pairs]

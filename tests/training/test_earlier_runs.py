@@ -87,6 +87,8 @@ def test_settings_that_sizes_do_not_show_must_agree(tmp_path: Path) -> None:
 def test_later_autoencoders_have_the_latents_of_the_first() -> None:
     assert latents_of(ADAPT) == latents_of(ADVERSARIAL) == latents_of(AUTOENCODER) == AUTOENCODER
     assert latents_of(origin("adversarial", "b").model_copy(update={"parents": None})) is None
+    further = origin("autoencoder", "y").model_copy(update={"parents": {"start_from": AUTOENCODER}})
+    assert latents_of(further) == further and not same_latents(ADAPT, further), "its encoder learned on"
     assert same_latents(ADAPT, AUTOENCODER) and not same_latents(ADAPT, origin("autoencoder", "z"))
 
 

@@ -113,13 +113,16 @@ def origin_of(checkpoint: Path, *modules: str) -> Origin:
 
 
 def latents_of(origin: Origin) -> Origin | None:
-    """The checkpoint whose encoder makes an autoencoder's latents: runs that start from another run keep its encoder.
+    """The checkpoint whose encoder makes an autoencoder's latents: stages after `autoencoder` keep those of the run they start from.
 
     None where the lineage is unknown.
     """
-    while (start := (origin.parents or {}).get(START_FROM)) is not None:
+    while origin.stage != "autoencoder":
+        start = (origin.parents or {}).get(START_FROM)
+        if start is None:
+            return None
         origin = start
-    return origin if origin.stage == "autoencoder" else None
+    return origin
 
 
 def same_latents(one: Origin, other: Origin) -> bool:

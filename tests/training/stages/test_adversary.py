@@ -51,9 +51,9 @@ def test_discriminators_learn_to_tell_and_the_matching_falls_for_the_truth() -> 
     assert float(judge(discriminators, target, target)["matching"]) == 0.0 < float(told["matching"])
 
 
-def stage(store: ShardStore, start: Path, **changes: object) -> AutoencoderStage:
+def stage(store: ShardStore, start: Path, name: str = "adversarial", **changes: object) -> AutoencoderStage:
     config = AUTOENCODER.model_copy(update={"adversary": SMALL, "start_from": start, "steps": 4, **changes})
-    return AutoencoderStage(config, store, "adversarial", start)
+    return AutoencoderStage(config, store, name, start)
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,8 @@ def test_a_decoder_learns_phases_that_are_fitted_whatever_its_weights_were_train
     torch.testing.assert_close(again["loss"] - told["loss"], 2.0 * told["magnitude"], rtol=1e-3, atol=1e-4)
 
 
-def test_the_encoder_learns_on_if_it_is_told_to(store: ShardStore, trained: Path, tmp_path: Path) -> None:
-    made = stage(store, trained, train_encoder=True, adversary=None)
+def test_the_encoder_learns_on_in_the_stage_autoencoder(store: ShardStore, trained: Path, tmp_path: Path) -> None:
+    made = stage(store, trained, "autoencoder", adversary=None)
     train(made, tmp_path)
     old, new = AutoencoderStage(AUTOENCODER, store).autoencoder, made.autoencoder
     load_module(latest(trained) / "autoencoder.safetensors", old)
@@ -165,3 +165,38 @@ def test_a_wrong_bass_is_an_error_of_the_magnitudes(store: ShardStore, trained: 
         made.autoencoder.spectrum = lambda latents, wrong=wrong: wrong
         costs.append(float(made.decoded(torch.zeros(1, 10, 64), audio, 0)["magnitude"]))
     assert costs[0] > 10 * costs[1] > 0
+
+
+def test_latents_that_move_away_cost_by_their_weight(store: ShardStore, trained: Path) -> None:
+    def made(weight: float) -> AutoencoderStage:
+        found = stage(store, trained, "autoencoder", adversary=None, latent_noise=0.0, latents_kept=weight)
+        found.start()
+        return found
+
+    batch = {**made(0.0).batch(0, [0, 1]), "seeds": made(0.0).seeds(0, [0, 1])}
+    free, kept = made(0.0), made(2.0)
+    assert free.before is None
+    both = []
+    for found in (free, kept):
+        with torch.no_grad():
+            found.autoencoder.to_latent.bias[0] += found.autoencoder.std[0]  # one latent by its deviation
+        found._follow = lambda raw, step: None
+        both.append(found.losses(batch, 0)["loss"])
+    torch.testing.assert_close(
+        both[1] - both[0], torch.tensor(2.0 / AUTOENCODER.model.latent_dim), rtol=1e-3, atol=1e-5
+    )
+    assert all(not p.requires_grad for p in kept.before.parameters())
+    assert stage(store, trained, adversary=None).before is None, "a frozen encoder keeps its latents anyway"
+
+
+def test_magnitudes_alone_learn_without_fitting(store: ShardStore, trained: Path) -> None:
+    shape = AUTOENCODER.model.model_copy(update={"griffin_lim": 2})
+    made = stage(store, trained, model=shape, fit_iterations=0, adversary=None, magnitude_weight=3.0)
+    made.start()
+    batch = {**made.batch(0, [0, 1]), "seeds": made.seeds(0, [0, 1])}
+    made.autoencoder.sound = None  # would fail if it were called
+    told = made.losses(batch, 0)
+    assert told.keys() == {"loss", "magnitude"}
+    assert float(told["loss"]) >= 3.0 * float(told["magnitude"]) > 0
+    told["loss"].backward()
+    assert bool(made.autoencoder.to_spectrum.weight.grad.any())

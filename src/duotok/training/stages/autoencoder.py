@@ -38,7 +38,7 @@ SCALES = (64, 128, 256, 512, 1024, 2048, 4096)
 EVEN_FROM = 50.0  # Hz
 AUDIBLE = 0.01  # root mean square that a crop should have
 AUTOENCODERS = ("autoencoder", "adversarial", "adapt")
-"""The stages that train an autoencoder. The later ones train its decoder alone: the latents are those of the first."""
+"""The stages that train an autoencoder. The first makes latents; the later ones train its decoder alone, and keep them."""
 
 
 class AutoencoderStageConfig(StageConfig):
@@ -47,7 +47,9 @@ class AutoencoderStageConfig(StageConfig):
     scales_per_step: int = Field(default=3, ge=1, le=len(SCALES))
     latent_noise: float = Field(default=0.2, ge=0)
     fit_iterations: int = Field(
-        default=8, ge=1, description="of model.griffin_lim while it learns; the gradient goes through all of them"
+        default=8,
+        ge=0,
+        description="of model.griffin_lim while it learns; the gradient goes through all of them; 0 = only magnitudes learn",
     )
     magnitude_weight: float = Field(
         default=1.0, ge=0, description="of the error of the predicted magnitudes themselves, with model.griffin_lim"
@@ -57,11 +59,13 @@ class AutoencoderStageConfig(StageConfig):
     held_out_clips: int = Field(default=6, ge=1, description="of each track")
     adversary: AdversaryConfig | None = Field(default=None, description="discriminators; null = reconstruction alone")
     start_from: Path | None = Field(
-        default=None, description="run whose weights to start from, in RUNS or absolute; its latents are kept"
+        default=None,
+        description="run whose weights to start from, in RUNS or absolute; renderers must follow its latents",
     )
-    train_encoder: bool = Field(
-        default=False,
-        description="with start_from: the encoder learns on as well, and renderers must follow its latents",
+    latents_kept: float = Field(
+        default=0.1,
+        ge=0,
+        description="with start_from: weight of the squared distance to the latents as they were, so that renderers need not go far",
     )
     mixture: dict[str, TrackComponent] = {
         "vocals": TrackComponent(weight=9, types=("vocals",), track="vocals", optional=True),
@@ -132,9 +136,13 @@ class AutoencoderStage(Stage):
         torch.manual_seed(config.seed)
         self.autoencoder = Autoencoder(config.model)
         self.modules = {"autoencoder": self.autoencoder}
-        self.encoder_learns = config.start_from is None or config.train_encoder
+        self.encoder_learns = name == "autoencoder"
         if not self.encoder_learns:
             self.freeze_encoder()
+        self.before: Autoencoder | None = None
+        if self.encoder_learns and config.latents_kept and start is not None:
+            self.before = Autoencoder(config.model).requires_grad_(False)
+            load_module(best(start) / "autoencoder.safetensors", self.before)
         self.discriminators: Discriminators | None = None
         if config.adversary is not None:
             self.discriminators = self.modules["discriminators"] = Discriminators(config.adversary)
@@ -204,6 +212,10 @@ class AutoencoderStage(Stage):
         latents = (raw - self.autoencoder.mean) / self.autoencoder.std
         # Soft bound: outliers bring nothing, and diffusion would have to reproduce them.
         bound = (latents.abs() - 4).clamp_min(0).square().mean()
+        if self.before is not None:
+            with torch.no_grad():
+                old = self.before.to(audio.device).encode(audio[:, None])
+            bound = bound + self.config.latents_kept * (latents - old).square().mean()
         draws = self.draws(batch)
         noise = draws.uniform(1, 1) * self.config.latent_noise
         return self.decoded(latents + noise * draws.normal(*latents.shape[1:]), audio, step, bound)
@@ -220,8 +232,10 @@ class AutoencoderStage(Stage):
         spectrum = self.autoencoder.spectrum(latents)
         if not self.autoencoder.config.griffin_lim:
             return self.reconstruction(self.autoencoder.sound(spectrum)[:, inside], audio[:, inside], step, bound)
-        sound = self.autoencoder.sound(random_phases(spectrum), self.config.fit_iterations)
-        losses = self.reconstruction(sound[:, inside], audio[:, inside], step, bound)
+        losses = {"loss": audio.new_zeros(()) if bound is None else bound}
+        if self.config.fit_iterations:
+            sound = self.autoencoder.sound(random_phases(spectrum), self.config.fit_iterations)
+            losses = self.reconstruction(sound[:, inside], audio[:, inside], step, bound)
         with torch.autocast(audio.device.type, enabled=False):
             true = self.autoencoder.analyse(audio).abs().clamp_min(FAINT)
             error = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs()

@@ -72,8 +72,6 @@ def _adversarial(config: Any, needs: Needs) -> Stage:
     from duotok.training.stages.autoencoder import AutoencoderStage
     from duotok.training.stages.loading import autoencoder_config
 
-    if config.adversary is None:
-        raise ConfigError("adversarial: the config has no `adversary`; see the recipe mini/adversarial")
     if config.start_from is None:
         raise ConfigError("adversarial: start_from names no run; name that of an autoencoder: --set start_from=RUN")
     derive_samples(needs.store, workers=needs.workers)

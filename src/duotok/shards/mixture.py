@@ -39,7 +39,7 @@ class Component(Config):
         indices = store.where(
             split, types=self.types, kinds=self.kinds, corpora=self.corpora, needs=self.needs, lyrics=self.lyrics
         )
-        indices = indices[store.frames[indices] >= self.seconds * FRAME_RATE]
+        indices = indices[np.flatnonzero(store.frames[indices] >= self.seconds * FRAME_RATE)]
         if len(indices) == 0 and not self.optional:
             conditions = (
                 ", ".join(f"{k}={v}" for k, v in self.model_dump(exclude={"weight", "optional"}).items() if v)

@@ -200,3 +200,15 @@ def test_magnitudes_alone_learn_without_fitting(store: ShardStore, trained: Path
     assert float(told["loss"]) >= 3.0 * float(told["magnitude"]) > 0
     told["loss"].backward()
     assert bool(made.autoencoder.to_spectrum.weight.grad.any())
+
+
+@pytest.mark.parametrize(("fits", "counts"), [(0, "magnitude"), (1, "mel")])
+def test_what_is_held_out_is_what_is_learned(store: ShardStore, trained: Path, fits: int, counts: str) -> None:
+    shape = AUTOENCODER.model.model_copy(update={"griffin_lim": 1})
+    made = stage(store, trained, model=shape, fit_iterations=fits, adversary=None)
+    with torch.no_grad():
+        found = made.held_out()
+    tracks = ("vocals", "accompaniment")
+    assert found.keys() == {f"{figure}_{t}" for figure in ("mel", "chroma", "magnitude") for t in tracks} | {"loss"}
+    assert found["loss"] == pytest.approx(sum(found[f"{counts}_{t}"] for t in tracks) / 2)
+    assert all(-1 <= found[f"chroma_{t}"] <= 1 for t in tracks)

@@ -23,6 +23,7 @@ from duotok.audio.io import write
 from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.distributed import total, world
 from duotok.evaluation.fidelity import mel_distance
+from duotok.evaluation.music import chroma_correlation
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.griffin_lim import FAINT, random_phases
 from duotok.shards.store import ShardStore
@@ -236,12 +237,16 @@ class AutoencoderStage(Stage):
         if self.config.fit_iterations:
             sound = self.autoencoder.sound(random_phases(spectrum), self.config.fit_iterations)
             losses = self.reconstruction(sound[:, inside], audio[:, inside], step, bound)
+        magnitude = self.magnitude_error(spectrum, audio)
+        losses["loss"] = losses["loss"] + self.config.magnitude_weight * magnitude
+        return losses | {"magnitude": magnitude}
+
+    def magnitude_error(self, spectrum: Tensor, audio: Tensor) -> Tensor:
+        """Mean |ln A - ln A'| of predicted and true magnitudes, octaves alike: `[batch, frames, bins]`, `[batch, samples]`."""
         with torch.autocast(audio.device.type, enabled=False):
             true = self.autoencoder.analyse(audio).abs().clamp_min(FAINT)
             error = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs()
-            magnitude = (error * octave_weights(error.shape[-1]).to(error)).mean()
-        losses["loss"] = losses["loss"] + self.config.magnitude_weight * magnitude
-        return losses | {"magnitude": magnitude}
+            return (error * octave_weights(error.shape[-1]).to(error)).mean()
 
     def reconstruction(
         self, estimate: Tensor, audio: Tensor, step: int, bound: Tensor | None = None
@@ -277,13 +282,21 @@ class AutoencoderStage(Stage):
         return [SCALES[i] for i in picks[: self.config.scales_per_step].tolist()]
 
     def held_out(self) -> dict[str, float]:
-        result = {}
+        """Of each track mel distance, chroma correlation and, with fitted phases, the error of magnitudes; loss: what is learned."""
+        fitted = self.autoencoder.config.griffin_lim > 0
+        result: dict[str, float] = {}
         for track, clips in self.clips.items():
-            estimates = self.autoencoder.decode(self.autoencoder.encode(clips[:, None].to(self.device)))[:, 0].cpu()
-            result[f"mel_{track}"] = float(
-                np.mean([mel_distance(e, c, SAMPLE_RATE) for e, c in zip(estimates, clips, strict=True)])
-            )
-        return result | {"loss": float(np.mean(list(result.values())))} if result else {}
+            clips = clips.to(self.device)
+            spectrum = self.autoencoder.spectrum(self.autoencoder.encode(clips[:, None]))
+            pairs = list(zip(self.autoencoder.sound(spectrum).cpu(), clips.cpu(), strict=True))
+            result[f"mel_{track}"] = float(np.mean([mel_distance(e, c, SAMPLE_RATE) for e, c in pairs]))
+            result[f"chroma_{track}"] = float(np.mean([chroma_correlation(e, c, SAMPLE_RATE) for e, c in pairs]))
+            if fitted:
+                result[f"magnitude_{track}"] = float(self.magnitude_error(spectrum, clips))
+        if not result:
+            return {}
+        learned = "mel" if self.config.fit_iterations or not fitted else "magnitude"
+        return result | {"loss": float(np.mean([result[f"{learned}_{track}"] for track in self.clips]))}
 
     def sample(self, folder: Path) -> None:
         for track, clips in self.clips.items():

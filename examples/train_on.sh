@@ -6,9 +6,9 @@
 #
 # WORK: shards of `duotok data prepare` (--format opus makes them small enough for a narrow way). Everything is over, and OUT there,
 # SECONDS from now. The encoder of the autoencoder learns on beside stages 2 and 3 (magnitudes alone: docs/renderer.md), its decoder
-# and the separator beside the
-# renderers. Environment: PYTHON (python3), WORKERS (14) processes that derive arrays, RESERVE (35) seconds for the bundle, and
-# overrides of each run: AUTOENCODER, ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4. How it went on an H100: docs/kit.md.
+# and the separator beside the renderers. Environment: PYTHON (python3), WORKERS (14) processes that derive arrays, RESERVE (35)
+# seconds for the bundle, and overrides of each run: AUTOENCODER, ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4. How it went on
+# an H100: docs/kit.md.
 set -u
 [ $# -eq 5 ] || { grep '^#   bash' "$0" | cut -c5-; exit 2; }
 SECONDS_LEFT=$1 WORK=$(realpath "$2") BUNDLE=$4 OUT=$(realpath -m "$5")

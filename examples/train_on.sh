@@ -1,21 +1,19 @@
 #!/bin/bash
-# Train on from a bundle for so many seconds on one GPU: separator, autoencoder, tokenizer and both renderers, then bundle them.
+# Train on from a bundle for so many seconds on one GPU: separator, decoder, tokenizer and both renderers, then bundle them.
 #
 #   bash examples/train_on.sh SECONDS WORK RUNS BUNDLE OUT
 #   bash examples/train_on.sh 580 work runs/night mini my-bundle
 #
 # WORK: shards of `duotok data prepare` (--format opus makes them small enough for a narrow way). Everything is over, and OUT there,
-# SECONDS from now. The encoder of the autoencoder learns on beside stages 2 and 3 (magnitudes alone: docs/renderer.md), its decoder
-# and the separator beside the renderers. Environment: PYTHON (python3), WORKERS (14) processes that derive arrays, RESERVE (35)
-# seconds for the bundle, and overrides of each run: AUTOENCODER, ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4. How it went on
-# an H100: docs/kit.md.
+# SECONDS from now. Decoder and separator learn beside the rest; latents are derived beside stages 2 and 3. The bundle of
+# 2026-11-27 was made so, on an H100 (docs/kit.md). Environment: PYTHON (python3), WORKERS (14) processes that derive arrays,
+# RESERVE (35) seconds for the bundle, and overrides of each run: ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4.
 set -u
 [ $# -eq 5 ] || { grep '^#   bash' "$0" | cut -c5-; exit 2; }
 SECONDS_LEFT=$1 WORK=$(realpath "$2") BUNDLE=$4 OUT=$(realpath -m "$5")
 mkdir -p "$3/logs" && RUNS=$(realpath "$3") || exit 1
 PYTHON=${PYTHON:-python3} WORKERS=${WORKERS:-14} RESERVE=${RESERVE:-35}
-AUTOENCODER=${AUTOENCODER:---set fit_iterations=0 --set lr=6e-4 --set warmup=50}
-ADVERSARIAL=${ADVERSARIAL:---set batch_size=32 --set lr=3e-4 --set adversary.warmup=300}
+ADVERSARIAL=${ADVERSARIAL:---set model.griffin_lim=8 --set batch_size=32 --set lr=3e-4 --set adversary.warmup=300}
 SEPARATOR=${SEPARATOR:---set lr=5e-4}
 STAGE2=${STAGE2:---set model.mask_head=false --set lr=4e-4 --set warmup=100 --set best=mel}
 STAGE3=${STAGE3:---set model.mask_head=false}
@@ -41,19 +39,19 @@ run features stage2 --prepare --workers "$WORKERS" --set start_from="$OLD/stage2
 run samples separator --prepare --workers "$WORKERS" --set start_from="$OLD/separator" $SEPARATOR || exit 1
 
 # What waits for nothing.
+run adversarial adversarial --minutes "$(minutes "$(left)")" --set start_from="$OLD/autoencoder" $ADVERSARIAL &
 run separator separator --minutes "$(minutes "$(left)")" --set start_from="$OLD/separator" $SEPARATOR &
+run latents stage4 --prepare --workers 4 --set autoencoder_from="$OLD/autoencoder" $STAGE4 &
+LATENTS=$!
 
-# Tokenizer, and the autoencoder whose latents the renderers learn: shares of what is left, less the start of six processes.
+# The tokenizer: shares of what is left, less the start of six processes.
 SHARED=$(($(left) - 50))
-run autoencoder autoencoder --minutes "$(minutes $((SHARED * 40 / 100)))" --set start_from="$OLD/autoencoder" $AUTOENCODER &
-ENCODER=$!
 run stage2 stage2 --minutes "$(minutes $((SHARED * 15 / 100)))" --set start_from="$OLD/stage2" $STAGE2
 run stage3 stage3 --minutes "$(minutes $((SHARED * 30 / 100)))" $STAGE3
-wait $ENCODER || exit 1
-run adversarial adversarial --minutes "$(minutes "$(left)")" --set start_from=autoencoder $ADVERSARIAL &
-run latents stage4 --prepare --workers "$WORKERS" $STAGE4 || exit 1
+wait $LATENTS
+run codes stage4 --prepare --workers 8 --set autoencoder_from="$OLD/autoencoder" $STAGE4
 for track in vocals accompaniment; do
-  run stage4.$track stage4 --minutes "$(minutes "$(left)")" --set track=$track \
+  run stage4.$track stage4 --minutes "$(minutes "$(left)")" --set track=$track --set autoencoder_from="$OLD/autoencoder" \
     --set start_from="$OLD/stage4.$track" $STAGE4 &
 done
 wait

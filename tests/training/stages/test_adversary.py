@@ -212,3 +212,9 @@ def test_what_is_held_out_is_what_is_learned(store: ShardStore, trained: Path, f
     assert found.keys() == {f"{figure}_{t}" for figure in ("mel", "chroma", "magnitude") for t in tracks} | {"loss"}
     assert found["loss"] == pytest.approx(sum(found[f"{counts}_{t}"] for t in tracks) / 2)
     assert all(-1 <= found[f"chroma_{t}"] <= 1 for t in tracks)
+
+
+def test_crops_longer_than_some_sounds_are_cut_from_the_others(store: ShardStore, trained: Path) -> None:
+    """Sounds of 70 to 90 frames; crops of 80."""
+    made = stage(store, trained, crop_seconds=3.2, adversary=None)
+    assert made.batch(0, range(40))["audio"].shape == (40, 80 * 1920)

@@ -132,7 +132,7 @@ def test_statistics_bring_latents_to_unit_variance_and_back(tmp_path: Path) -> N
     vae.std.copy_(raw[0].std(0))
     latents = vae.encode(audio)
     torch.testing.assert_close(latents[0].std(0), torch.ones(4), atol=1e-4, rtol=0)
-    torch.testing.assert_close(vae.decode(latents), sound, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(vae.decode(latents), sound, atol=1e-4, rtol=1e-3)
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------

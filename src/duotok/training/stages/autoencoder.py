@@ -3,7 +3,8 @@
 Losses: the seven-scale log-mel distance of the evaluation carried over to 48 kHz (a random choice of scales each step keeps
 a step cheap), plus a spectral-convergence term. Latents get a little noise, so that the decoder forgives a renderer. With
 `adversary`, discriminators judge the sound as well: a second run, `adversarial`, starts from the first one's weights and
-leaves the encoder as it is, so that renderers may learn its latents meanwhile.
+leaves the encoder as it is, so that renderers may learn its latents meanwhile. A run of `autoencoder` that starts from another
+goes on with its encoder.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class AutoencoderStageConfig(StageConfig):
     latents_kept: float = Field(
         default=0.1,
         ge=0,
-        description="with start_from: weight of the squared distance to the latents as they were, so that renderers need not go far",
+        description="with start_from, of the stage autoencoder: weight of the squared distance to the latents as they were, so that renderers need not go far",
     )
     mixture: dict[str, TrackComponent] = {
         "vocals": TrackComponent(weight=9, types=("vocals",), track="vocals", optional=True),

@@ -67,7 +67,7 @@ class AutoencoderStageConfig(StageConfig):
     latents_kept: float = Field(
         default=0.1,
         ge=0,
-        description="with start_from, of the stage autoencoder: weight of the squared distance to the latents as they were, so that renderers need not go far",
+        description="stage autoencoder with start_from: weight of the squared distance to the latents as they were",
     )
     mixture: dict[str, TrackComponent] = {
         "vocals": TrackComponent(weight=9, types=("vocals",), track="vocals", optional=True),

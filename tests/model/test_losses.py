@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from duotok.audio.features import octave_widths
 from duotok.model import Stage2Weights, Stage3Weights, Tokenizer, stage2_loss, stage3_loss
 from duotok.model.losses import covariance_gap, ctc, masked_l1, mean_square
 
@@ -22,6 +24,26 @@ def test_l1_counts_valid_frames_and_items_only() -> None:
     nothing = masked_l1(a.requires_grad_(), b, lengths, torch.tensor([False, False]))
     nothing.backward()
     assert float(nothing.detach()) == 0.0
+
+
+def test_octaves_count_alike_where_they_are_asked_to() -> None:
+    widths = octave_widths(24_000, 128)
+    mels = torch.linspace(0, 2595 * math.log10(1 + 12_000 / 700), 130)[1:-1]
+    hertz = 700 * (10 ** (mels / 2595) - 1)
+    octaves = [float(widths[(hertz >= low) & (hertz < 2 * low)].sum()) for low in (94, 188, 375, 750, 1500, 3000, 5900)]
+    assert max(octaves) < 1.3 * min(octaves) and float(widths.mean()) == pytest.approx(1.0)
+    assert widths.numel() == 128 and int((hertz < 300).sum()) == 15 and float(widths[hertz < 300].sum()) > 0.38 * 128
+
+    heads, want = {"mel": torch.zeros(1, 4, 128)}, {"mel": torch.zeros(1, 4, 128)}
+    want["mel"][..., 3] = 1.0  # an error in a bass
+    vq = {"vq": torch.tensor(0.0), "codebook": torch.tensor(0.0), "commitment": torch.tensor(0.0)}
+    for losses in (
+        lambda share: stage2_loss(heads, want, weights=Stage2Weights(mel_octaves=share)),
+        lambda share: stage3_loss(heads, vq, want, weights=Stage3Weights(mel_octaves=share)),
+    ):
+        plain, half, full = (float(losses(share)["mel"]) for share in (0.0, 0.5, 1.0))
+        assert plain == pytest.approx(1 / 128)
+        assert full == pytest.approx(float(widths[3]) / 128) and half == pytest.approx((plain + full) / 2)
 
 
 def test_ctc_by_hand() -> None:

@@ -199,6 +199,20 @@ def test_means_fit_frames_that_were_never_seen_better_than_drawn_frames_do() -> 
         SimVQ(512, 6).fit_means(train[:100])
 
 
+def test_codes_of_blurred_frames_fit_their_own_frames_hardly_better_than_others() -> None:
+    """Sixteen frames a code: k-means lies on them, and is no nearer to frames that were never seen."""
+    generator = torch.Generator().manual_seed(3)
+    mixing = torch.randn(12, 12, generator=generator)
+    train, unseen = (torch.randn(n, 12, generator=generator) @ mixing for n in (4096, 2000))
+    gaps = {}
+    for noise in (0.0, 0.4):
+        quantizer = SimVQ(1024, 12)
+        quantizer.fit_means(train, generator=torch.Generator().manual_seed(0), noise=noise)
+        gaps[noise] = [float((quantizer(z).z_q - z).square().mean().detach() / train.var()) for z in (train, unseen)]
+    assert gaps[0.0][1] > 1.8 * gaps[0.0][0] and gaps[0.4][1] < 1.3 * gaps[0.4][0]
+    assert gaps[0.4][1] < 1.25 * gaps[0.0][1]
+
+
 def test_the_search_keeps_nothing_between_its_blocks() -> None:
     """The result is one tensor that is there before the first scores: small ones between large ones would break up the heap,
     now and then and by gigabytes (which a look at the memory sees in one of three runs)."""

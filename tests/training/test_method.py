@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.training.small import AUTOENCODER, SEPARATOR, TOKENIZER, make, stage3_config
 from torch import Tensor, nn
 
 from duotok.model.losses import Stage2Weights, Stage3Weights
+from duotok.model.simvq import SimVQ
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.training.budget import learning_rate
 from duotok.training.checkpoint import best, checkpoints, load_module
 from duotok.training.engine import train
-from duotok.training.stage import Stage
+from duotok.training.stage import START_FROM, Stage
 from duotok.training.stages.autoencoder import AutoencoderStage
 from duotok.training.stages.separator import SeparatorStage
 from duotok.training.stages.stage3 import Stage3
@@ -206,13 +208,57 @@ def test_the_map_is_not_decayed_and_the_rest_is(store: ShardStore, runs: Path, t
 
 def test_by_minutes_codebooks_are_fitted_anew_once_each_share_is_past() -> None:
     fits: list[int] = []
-    stage = SimpleNamespace(config=stage3_config(refit_at=(0.3, 0.6)), refitted=None, fit=fits.append, share=0.0)
+    earlier: list[int] = []
+
+    def fit(step: int, before: int) -> None:
+        fits.append(step)
+        earlier.append(before)
+
+    config = stage3_config(refit_at=(0.3, 0.6), refit_steps=(2,))
+    stage = SimpleNamespace(config=config, refitted=None, fit=fit, share=0.0, goes_on=False)
     for step, stage.share in enumerate((0.0, 0.2, 0.4, 0.5, 0.7, 0.9)):
         Stage3.after_step(stage, step)  # type: ignore[arg-type]
-    assert fits == [3, 5]
-    stage.refitted = None  # a run that goes on repeats nothing
+    assert fits == [2, 3, 5] and earlier == [1, 2, 3]  # the start comes before them
+    stage.refitted = None  # a run that is resumed repeats nothing
     Stage3.after_step(stage, 6)  # type: ignore[arg-type]
-    assert fits == [3, 5]
+    assert fits == [2, 3, 5]
+
+
+def test_the_noise_of_a_fit_is_the_one_of_its_turn(
+    store: ShardStore, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noises: list[float] = []
+    monkeypatch.setattr(SimVQ, "fit_means", lambda self, *given, **named: noises.append(named["noise"]))
+    config = stage3_config(fit_batches=6, fit_basis="means", fit_noise=(0.4, 0.2, 0.1), refit_steps=(1, 2, 3))
+    stage = Stage3(config, store, runs / "stage2")
+    stage.start()
+    for step in range(3):
+        stage.after_step(step)
+    assert noises == [x for x in (0.4, 0.2, 0.1, 0.1) for _ in range(2)]  # of each track
+
+
+def test_stage_3_goes_on_from_its_own_run_and_leaves_the_other_track_as_it_is(
+    store: ShardStore, runs: Path, tmp_path: Path
+) -> None:
+    train(Stage3(stage3_config(fit_batches=6, steps=3), store, runs / "stage2"), tmp_path / "stage3")
+    mixture = {"accompaniment": Component(types=("accompaniment", "instrumental"))}
+    changes = {"mixture": mixture, "fit_batches": 6, "fit_basis": "means", "refit_steps": (2,)}
+    going_on = Stage3(stage3_config(**changes), store, tmp_path / "stage3")
+    before = {name: value.clone() for name, value in going_on.tokenizer.state_dict().items()}
+    trained = load_file(best(tmp_path / "stage3") / "tokenizer.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in trained.items())
+    going_on.start()
+    assert all(torch.equal(value, before[name]) for name, value in going_on.tokenizer.state_dict().items())
+    assert going_on.parents[START_FROM].stage == "stage3"
+    one_step(going_on, tmp_path / "on", 4)
+    same = {name: torch.equal(value, before[name]) for name, value in going_on.tokenizer.state_dict().items()}
+    assert all(value for name, value in same.items() if name.startswith(("branches.0", "lower_blocks", "downsampling")))
+    for name in (
+        "branches.1.projection_in.linear.weight",
+        "branches.1.quantizer.basis",
+        "branches.1.quantizer.map.weight",
+    ):
+        assert not same[name], name
 
 
 def test_codebooks_are_fitted_anew_at_the_steps_that_are_named(

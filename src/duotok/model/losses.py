@@ -11,13 +11,26 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from duotok.clock import MEL_PER_FRAME
+from duotok.audio.features import octave_widths
+from duotok.clock import ANALYSIS_RATE, MEL_PER_FRAME
 from duotok.config import Config
 from duotok.distributed import mean_divisor, total, world
 from duotok.nn.masks import frame_mask
 
 
-class Stage2Weights(Config):
+class MelWeights(Config):
+    """What stages 2 and 3 have in common."""
+
+    mel_octaves: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="0 counts the bands of the mel alike, as the paper does; 1 the octaves above 50 Hz, so that tokens tell "
+        "basses; between them a mean of both",
+    )
+
+
+class Stage2Weights(MelWeights):
     """Equation 2. The paper's weights are not published: ones, text loss per target token (docs/parameters.md, stage 2)."""
 
     mel: float = Field(default=1.0, ge=0)
@@ -37,7 +50,7 @@ class Stage2Weights(Config):
     )
 
 
-class Stage3Weights(Config):
+class Stage3Weights(MelWeights):
     """Equation 5; no mask head in stage 3."""
 
     vq: float = Field(default=1.0, ge=0)
@@ -46,12 +59,20 @@ class Stage3Weights(Config):
     text: float = Field(default=0.5, ge=0)
 
 
-def masked_l1(prediction: Tensor, target: Tensor, lengths: Tensor | None = None, items: Tensor | None = None) -> Tensor:
+def masked_l1(
+    prediction: Tensor,
+    target: Tensor,
+    lengths: Tensor | None = None,
+    items: Tensor | None = None,
+    bands: Tensor | None = None,
+) -> Tensor:
     """Mean absolute error over valid frames: `[batch, 4 * frames, ...]` both, `lengths [batch]` in token frames.
 
-    `items [batch]` bool leaves out items without a target. With nothing to compare the result is 0, still in the graph.
+    `items [batch]` bool leaves out items without a target; `bands` weighs the last dimension. With nothing to compare the
+    result is 0, still in the graph.
     """
-    gap = (prediction.float() - target.float()).abs().flatten(2).mean(2)
+    gap = (prediction.float() - target.float()).abs()
+    gap = (gap if bands is None else gap * bands).flatten(2).mean(2)
     weight = torch.ones_like(gap)
     if lengths is not None:
         mask = frame_mask(lengths * MEL_PER_FRAME, gap.shape[1])
@@ -121,16 +142,24 @@ def ctc(logits: Tensor, targets: Tensor, target_lengths: Tensor, lengths: Tensor
 
 
 def _head_losses(
-    heads: dict[str, Tensor], targets: dict[str, Tensor], lengths: Tensor | None, names: tuple[str, ...]
+    heads: dict[str, Tensor],
+    targets: dict[str, Tensor],
+    lengths: Tensor | None,
+    names: tuple[str, ...],
+    mel_octaves: float,
 ) -> dict[str, Tensor]:
     losses: dict[str, Tensor] = {}
+    bands = {}
+    if mel_octaves and "mel" in heads:
+        octaves = octave_widths(ANALYSIS_RATE, heads["mel"].shape[2]).to(heads["mel"].device)
+        bands["mel"] = 1 + mel_octaves * (octaves - 1)
     for name in names:
         if name not in heads or name not in targets:
             continue
         if name == "text":
             losses[name] = ctc(heads[name], targets["text"], targets["text_lengths"], lengths)
         else:
-            losses[name] = masked_l1(heads[name], targets[name], lengths, targets.get(f"{name}_items"))
+            losses[name] = masked_l1(heads[name], targets[name], lengths, targets.get(f"{name}_items"), bands.get(name))
     return losses
 
 
@@ -152,7 +181,7 @@ def stage2_loss(
     may be missing; bool `mel_items`, `chroma_items`, `masks_items [batch]` mark the items that have a target.
     """
     weights = weights or Stage2Weights()
-    losses = _head_losses(heads, targets, lengths, ("mel", "chroma", "masks", "text"))
+    losses = _head_losses(heads, targets, lengths, ("mel", "chroma", "masks", "text"), weights.mel_octaves)
     if weights.latent_norm:
         losses["latent_norm"] = mean_square(heads["z"], lengths)
     if weights.decorrelation:
@@ -168,6 +197,7 @@ def stage3_loss(
     weights: Stage3Weights | None = None,
 ) -> dict[str, Tensor]:
     """Equation 5: `loss` and its parts; `vq` as Tokenizer.stage3 returns it, targets as in stage2_loss."""
-    losses = {"vq": vq["vq"], **_head_losses(heads, targets, lengths, ("mel", "chroma", "text"))}
+    weights = weights or Stage3Weights()
+    losses = {"vq": vq["vq"], **_head_losses(heads, targets, lengths, ("mel", "chroma", "text"), weights.mel_octaves)}
     # The quantizer's other values (codebook, commitment, routing) are reported, not minimised.
-    return _weighted(losses, weights or Stage3Weights()) | {name: value for name, value in vq.items() if name != "vq"}
+    return _weighted(losses, weights) | {name: value for name, value in vq.items() if name != "vq"}

@@ -233,10 +233,25 @@ class Quantizer(nn.Module, ABC):
 
     @torch.no_grad()
     def fit_means(
-        self, z: Tensor, scale: float = 1.0, rounds: int = 5, generator: torch.Generator | None = None
+        self,
+        z: Tensor,
+        scale: float = 1.0,
+        rounds: int = 5,
+        generator: torch.Generator | None = None,
+        noise: float = 0.0,
     ) -> None:
-        """Start the codes at k-means of features `z [n, dim]`, n >= size, spread about their mean by `scale`."""
-        self._spread(codes_from_means(z, self.size, rounds, generator), z, scale)
+        """Start the codes at k-means of features `z [n, dim]`, n >= size, spread about their mean by `scale`.
+
+        noise: variance of white noise on the features, relative to theirs. Codes then fill the room between the frames instead of
+        lying on them, and fit songs that were never seen almost as well as their own (docs/model.md); as the noise spreads
+        them too, they are drawn together by 1 / (1 + noise).
+        """
+        z = z.detach().float()
+        blurred = z
+        if noise:
+            drawn = torch.randn(z.shape, generator=generator, device=z.device)
+            blurred = z + drawn * (noise * z.var(0).mean()).sqrt()
+        self._spread(codes_from_means(blurred, self.size, rounds, generator), z, scale / (1 + noise))
 
     def _spread(self, codes: Tensor, z: Tensor, scale: float) -> None:
         mean = z.detach().float().mean(0)

@@ -224,12 +224,13 @@ class Tokenizer(nn.Module):
         scale: float | None = None,
         basis: Basis = "random",
         generator: torch.Generator | None = None,
+        noise: float = 0.0,
     ) -> None:
         """Initialize a track's codes from its bottleneck features; `hidden [batch, frames, width]` from `lower`.
 
         "random" keeps the random basis and sets the map to the features' mean and `scale`^2 (default 0.85) times their
         covariance; "features" draws the basis itself from them, "means" from their k-means: at least codebook_size
-        frames (Quantizer.fit_features, fit_means).
+        frames (Quantizer.fit_features, fit_means). noise: see fit_means, for "means" only.
         """
         branch = self.branch(track)
         with torch.no_grad():
@@ -239,8 +240,11 @@ class Tokenizer(nn.Module):
         if basis == "random":
             branch.quantizer.fit(rows, FIT_SCALE if scale is None else scale)
             return
-        fit = branch.quantizer.fit_features if basis == "features" else branch.quantizer.fit_means
-        fit(rows, 1.0 if scale is None else scale, generator=generator)
+        spread = 1.0 if scale is None else scale
+        if basis == "features":
+            branch.quantizer.fit_features(rows, spread, generator=generator)
+        else:
+            branch.quantizer.fit_means(rows, spread, generator=generator, noise=noise)
 
     def quantize(self, hidden: Tensor, track: Track) -> Quantized:
         """Each item through its own track's proj in and quantizer: `hidden [batch, frames, width]`.

@@ -160,6 +160,22 @@ def test_the_renderer_hears_the_codes_and_the_noise_is_the_items_own(coded: Shar
     assert float(stage.losses({**batch, "times": batch["times"].flip(0)}, 0)["loss"]) != loss
 
 
+def test_code_vectors_are_as_uncertain_as_the_config_says(coded: ShardStore) -> None:
+    """Noise of a share of the vectors' spread, in training alone, each item its own; everything else as without it."""
+    given: dict[float, list[Tensor]] = {}
+    for share in (0.0, 0.5):
+        stage = make(coded, condition_noise=share)
+        stage.dit.register_forward_pre_hook(lambda _, call, share=share: given.setdefault(share, []).append(call[2]))
+        batch = stage.batch(0, range(3))
+        for first in (0, 0, *range(3, 300, 3)):
+            stage.losses({**batch, "seeds": torch.arange(first, first + 3)}, 0)
+    torch.testing.assert_close(given[0.0][0], stage.vectors[batch["codes"]])
+    noise = torch.stack(given[0.5][:102]) - given[0.0][0]
+    assert torch.equal(noise[0], noise[1]) and not torch.equal(noise[1], noise[2])
+    spread = VECTORS[stage._codes_in_use()].var(0).mean().sqrt()
+    assert float(noise[1:].std() / spread) == pytest.approx(0.5, rel=0.03) and abs(float(noise.mean())) < 0.05
+
+
 def test_some_items_are_not_told_their_codes(coded: ShardStore) -> None:
     """As large a share as told, each by its own seed; all are told where the renderer does not learn without them."""
     heard: list[Tensor | None] = []

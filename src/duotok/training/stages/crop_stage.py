@@ -18,6 +18,8 @@ ENCODER = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
 """The parts of the tokenizer that stage 1 trains; stages 2 and 3 start from them."""
 ADAPTED = (*ENCODER, "projection_in", "projection_out", "output")
 """The parts that stage 2 trains; in stage 3 the quantizers are new."""
+BRANCHES = ("branches", "router")
+"""The parts that stage 3 adds."""
 ENCODER_SETTINGS = (
     "n_mels", "downsampling", "conv_channels", "width", "heads", "lower_blocks", "upper_blocks", "ffn", "activation", "rope_base",
 )  # fmt: skip
@@ -32,6 +34,8 @@ BOTTLENECK_SETTINGS = (
     "vocabulary",
 )
 """The same, with the bottleneck and the heads that stage 2 adds."""
+QUANTIZER_SETTINGS = (*BOTTLENECK_SETTINGS, "codebook_size", "quantizer", "map_bias", "shared_codebook", "routing")
+"""The same, with the quantizers of stage 3."""
 
 
 class CropStageConfig(StageConfig):

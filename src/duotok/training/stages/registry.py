@@ -109,16 +109,21 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     return stage
 
 
-def _check_start(config: Any, needs: Needs, settings: Sequence[str]) -> None:
+def _check_start(
+    config: Any, needs: Needs, settings: Sequence[str], going_on: tuple[str, Sequence[str]] | None = None
+) -> None:
     """Raises ConfigError unless front end and sizes are those of the run that the stage starts from.
 
-    A run that is not trained yet is no error here, since the arrays of the stage can be derived before it.
+    going_on: a stage, and the settings that must be the same where the run is one of that stage. A run that is not trained
+    yet is no error here, since the arrays of the stage can be derived before it.
     """
-    from duotok.training.checkpoint import checkpoints
+    from duotok.training.checkpoint import best, checkpoints, read_state
 
     if checkpoints(needs.named(config, START_FROM).folder(needs.runs)):
         start = needs.run(config, START_FROM)
         check_same_front_end(config.crops.highpass_hz, start)
+        if going_on is not None and read_state(best(start))["stage"] == going_on[0]:
+            settings = going_on[1]
         check_same_settings(config.model, "model", settings, start)
 
 
@@ -144,10 +149,10 @@ def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
 
 def _stage3(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_features
-    from duotok.training.stages.crop_stage import BOTTLENECK_SETTINGS
+    from duotok.training.stages.crop_stage import BOTTLENECK_SETTINGS, QUANTIZER_SETTINGS
     from duotok.training.stages.stage3 import Stage3
 
-    _check_start(config, needs, BOTTLENECK_SETTINGS)
+    _check_start(config, needs, BOTTLENECK_SETTINGS, ("stage3", QUANTIZER_SETTINGS))
     if config.store_features:
         derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
     return Stage3(config, needs.store, needs.run(config, START_FROM))

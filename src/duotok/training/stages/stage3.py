@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from duotok.distributed import total
@@ -19,11 +19,11 @@ from duotok.random import item_seed
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
-from duotok.training.checkpoint import best, load_module
+from duotok.training.checkpoint import best, load_module, read_state
 from duotok.training.earlier_runs import origin_of
 from duotok.training.logs import show_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
-from duotok.training.stages.crop_stage import ADAPTED, CropStage, CropStageConfig
+from duotok.training.stages.crop_stage import ADAPTED, BRANCHES, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 12
 
@@ -36,13 +36,19 @@ class Stage3Config(CropStageConfig):
         "accompaniment": Component(types=("accompaniment",), weight=4),
         "instrumental": Component(types=("instrumental",), weight=1),
     }
-    start_from: Path = Field(default=Path("stage2"), description="run of stage 2 to start from: in RUNS, or absolute")
+    start_from: Path = Field(
+        default=Path("stage2"),
+        description="run of stage 2 to start from, or one of stage 3 whose codes to go on from: in RUNS, or absolute",
+    )
     freeze: bool = Field(default=True, description="keep downsampling and lower blocks as they are; false: ablation")
     upper_lr_scale: float = Field(
         default=0.3, gt=0, description="upper blocks, heads (and what is not frozen), relative to the quantizer's rate"
     )
     fit_batches: int = Field(
-        default=24, ge=0, description="batches whose features the codebooks start from; 0 = random map"
+        default=24,
+        ge=0,
+        description="batches whose features the codebooks start from; 0 = random map. A run that goes on from stage 3 keeps its "
+        "codes at first, and those of a track that its mixture leaves out for ever",
     )
     fit_basis: Basis = Field(
         default="random",
@@ -56,12 +62,18 @@ class Stage3Config(CropStageConfig):
     refit_at: tuple[float, ...] = Field(
         default=(), description="the same by shares of the run, for one that lasts so many minutes"
     )
+    fit_noise: tuple[NonNegativeFloat, ...] = Field(
+        default=(0.0,),
+        min_length=1,
+        description="means only: noise on the features of the first fit, the second and so on (the last for all further), as a "
+        "share of their variance; without it codes lie on the training songs and are far from others (docs/model.md)",
+    )
     fit_scale: float | None = Field(
         default=None, gt=0, description="spread of the codes; null = the quantizer's default"
     )
 
     def earlier_runs(self) -> tuple[NamedRun, ...]:
-        return (NamedRun(START_FROM, self.start_from, ("stage2",)),)
+        return (NamedRun(START_FROM, self.start_from, ("stage2", "stage3")),)
 
 
 class Stage3(CropStage):
@@ -69,33 +81,44 @@ class Stage3(CropStage):
     blocks = (Block,)
 
     def __init__(self, config: Stage3Config, store: ShardStore, start: Path | None) -> None:
-        """start: the run of stage 2 to start from; None: new weights (dry runs, benchmarks)."""
+        """start: the run of stage 2 or 3 to start from; None: new weights (dry runs, benchmarks)."""
         self.config: Stage3Config = config
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
+        self.goes_on = False  # from a run of stage 3
         if start is not None:
             checkpoint = best(start)
-            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=ADAPTED)
+            self.goes_on = read_state(checkpoint)["stage"] == "stage3"
+            learned = (*ADAPTED, *BRANCHES) if self.goes_on else ADAPTED
+            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned)
             self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
-        self.tokenizer.start_stage3(config.freeze)
+        if self.goes_on:
+            self.tokenizer.train_only(3, config.freeze)
+        else:
+            self.tokenizer.start_stage3(config.freeze)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
         self.refitted: int | None = None  # how many entries of refit_at are done; a resumed run does not repeat them
         self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
 
     def start(self) -> None:
-        if self.config.fit_batches:
-            self.fit(0)
+        if self.config.fit_batches and not self.goes_on:
+            self.fit(0, 0)
 
     def after_step(self, step: int) -> None:
         passed = sum(self.share >= share for share in self.config.refit_at)
-        if step + 1 in self.config.refit_steps or passed > (passed if self.refitted is None else self.refitted):
-            self.fit(step + 1)
+        before = passed if self.refitted is None else self.refitted
+        if step + 1 in self.config.refit_steps or passed > before:
+            at_steps = sum(after <= step for after in self.config.refit_steps)
+            self.fit(step + 1, int(not self.goes_on) + at_steps + before)
         self.refitted = passed
 
     @torch.no_grad()
-    def fit(self, step: int) -> None:
-        """Start each codebook from its track's features: at their mean and covariance, or (`features`) at drawn frames."""
+    def fit(self, step: int, earlier: int) -> None:
+        """Start each codebook from its track's features: at their mean and covariance, at drawn frames or at k-means.
+
+        earlier: how many fits there were before, which chooses the noise.
+        """
         self.tokenizer.eval()
         hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
         for index in range(self.config.fit_batches):
@@ -116,6 +139,7 @@ class Stage3(CropStage):
                 self.tokenizer.fit_quantizer(
                     torch.cat(rows)[None], name, scale=self.config.fit_scale, basis=self.config.fit_basis,
                     generator=torch.Generator(self.device).manual_seed(item_seed(self.config.seed, step, 0)),
+                    noise=self.config.fit_noise[min(earlier, len(self.config.fit_noise) - 1)],
                 )  # fmt: skip
 
     def parameter_groups(self) -> list[dict[str, Any]]:

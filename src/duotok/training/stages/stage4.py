@@ -56,6 +56,12 @@ class Stage4Config(StageConfig):
     condition_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="share of items that are not told their codes, where dit.unconditional"
     )
+    condition_noise: float = Field(
+        default=0.0,
+        ge=0,
+        description="spread of noise on the code vectors while training, as a share of theirs: a codebook lies closer to the "
+        "frames it was fitted to than to other songs, and a renderer that never saw the difference trusts codes too much",
+    )
     si_snr: float = Field(default=0.0, ge=0, description="weight of SI-SNR on the estimated latents; v1 only, 0 = v2")
     sample_steps: int = Field(default=16, gt=0, description="denoising steps of samples, and of the bundle")
     sampler: Literal["ddim", "dpmpp-2m", "dpmpp-3m-sde"] = Field(default="dpmpp-2m", description="and of the bundle")
@@ -107,7 +113,9 @@ class Stage4(Stage):
         frames = np.array([stretch.frames for stretch in self.train_set], dtype=np.float64)
         self.chances = np.cumsum(frames / frames.sum())
         self.dit = make_dit(config.dit)
-        self.dit.standardise(self.vectors[self._codes_in_use()])
+        used = self.vectors[self._codes_in_use()]
+        self.dit.standardise(used)
+        self.spread = float(used.var(0).mean().sqrt())
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.modules = {"dit": self.dit, "ema": self.ema}
         self.excerpts = self._held_out_excerpts(latent_stretches(store, "validation", config.track))
@@ -168,12 +176,15 @@ class Stage4(Stage):
         latents, t = batch["latents"], batch["times"]
         draws = self.draws(batch)
         noise = draws.normal(*latents.shape[1:])
+        condition = self._condition(batch)
+        if self.config.condition_noise:
+            condition = condition + self.config.condition_noise * self.spread * draws.normal(*condition.shape[1:])
         model: VelocityModel = self.dit
         if self.config.dit.unconditional:
             dropped = draws.uniform(1)[:, 0] < self.config.condition_dropout
             model = functools.partial(self.dit, dropped=dropped)
         loss, each = diffusion_loss(
-            model, latents, self._condition(batch), self._lengths(batch), t=t, noise=noise,
+            model, latents, condition, self._lengths(batch), t=t, noise=noise,
             objective=self.config.dit.objective, min_snr=self.config.min_snr, si_snr=self.config.si_snr,
         )  # fmt: skip
         late = (t > 0.5).to(each.dtype)

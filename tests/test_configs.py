@@ -188,6 +188,7 @@ def test_paper_stage_2() -> None:
         "text": 1,
         "latent_norm": 0,
         "decorrelation": 0,
+        "mel_octaves": 0,
     }
     assert c.teacher == "bs-roformer" and c.mask_seconds > 1e9
     assert BINS[c.model.mask_bins] == "roformer"
@@ -199,7 +200,7 @@ def test_paper_stage_3() -> None:
     assert weights(c) == {"vocals": 5, "accompaniment": 4, "instrumental": 1}
     assert lyric_availability(c) == covered(c) == 1 / 2
     assert c.freeze and c.fit_basis == "random" and not c.fit_batches and not c.refit_steps
-    assert c.weights.model_dump() == {"vq": 1, "mel": 1, "chroma": 1, "text": 0.5}
+    assert c.weights.model_dump() == {"vq": 1, "mel": 1, "chroma": 1, "text": 0.5, "mel_octaves": 0}
 
 
 @pytest.mark.parametrize("name", ["stage2", "stage3"])

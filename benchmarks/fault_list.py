@@ -492,7 +492,7 @@ FAULTS = (
     Fault(
         "stage 3 never refits",
         "src/duotok/training/stages/stage3.py",
-        "if step + 1 in self.config.refit_steps or passed > before:",
+        "if step + 1 in self.config.refit_steps or passed > (passed if self.refitted is None else self.refitted):",
         "if False:",
         TRAINING,
     ),
@@ -574,10 +574,10 @@ FAULTS = (
         TRAINING,
     ),
     Fault(
-        "each fit has the noise of the first",
+        "fits ignore fit_noise",
         "src/duotok/training/stages/stage3.py",
-        "self.config.fit_noise[min(earlier, len(self.config.fit_noise) - 1)]",
-        "self.config.fit_noise[0]",
+        "noise=self.config.fit_noise,",
+        "noise=0.0,",
         TRAINING,
     ),
     Fault(

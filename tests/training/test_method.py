@@ -208,33 +208,24 @@ def test_the_map_is_not_decayed_and_the_rest_is(store: ShardStore, runs: Path, t
 
 def test_by_minutes_codebooks_are_fitted_anew_once_each_share_is_past() -> None:
     fits: list[int] = []
-    earlier: list[int] = []
-
-    def fit(step: int, before: int) -> None:
-        fits.append(step)
-        earlier.append(before)
-
-    config = stage3_config(refit_at=(0.3, 0.6), refit_steps=(2,))
-    stage = SimpleNamespace(config=config, refitted=None, fit=fit, share=0.0, goes_on=False)
+    stage = SimpleNamespace(config=stage3_config(refit_at=(0.3, 0.6)), refitted=None, fit=fits.append, share=0.0)
     for step, stage.share in enumerate((0.0, 0.2, 0.4, 0.5, 0.7, 0.9)):
         Stage3.after_step(stage, step)  # type: ignore[arg-type]
-    assert fits == [2, 3, 5] and earlier == [1, 2, 3]  # the start comes before them
+    assert fits == [3, 5]
     stage.refitted = None  # a run that is resumed repeats nothing
     Stage3.after_step(stage, 6)  # type: ignore[arg-type]
-    assert fits == [2, 3, 5]
+    assert fits == [3, 5]
 
 
-def test_the_noise_of_a_fit_is_the_one_of_its_turn(
-    store: ShardStore, runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_fit_has_the_noise_of_the_config(store: ShardStore, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noises: list[float] = []
     monkeypatch.setattr(SimVQ, "fit_means", lambda self, *given, **named: noises.append(named["noise"]))
-    config = stage3_config(fit_batches=6, fit_basis="means", fit_noise=(0.4, 0.2, 0.1), refit_steps=(1, 2, 3))
+    config = stage3_config(fit_batches=6, fit_basis="means", fit_noise=0.4, refit_steps=(1, 3))
     stage = Stage3(config, store, runs / "stage2")
     stage.start()
     for step in range(3):
         stage.after_step(step)
-    assert noises == [x for x in (0.4, 0.2, 0.1, 0.1) for _ in range(2)]  # of each track
+    assert noises == [0.4] * 6  # three fits of each track
 
 
 def test_stage_3_goes_on_from_its_own_run_and_leaves_the_other_track_as_it_is(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 from torch import Tensor
 
 from duotok.distributed import total
@@ -62,11 +62,11 @@ class Stage3Config(CropStageConfig):
     refit_at: tuple[float, ...] = Field(
         default=(), description="the same by shares of the run, for one that lasts so many minutes"
     )
-    fit_noise: tuple[NonNegativeFloat, ...] = Field(
-        default=(0.0,),
-        min_length=1,
-        description="means only: noise on the features of the first fit, the second and so on (the last for all further), as a "
-        "share of their variance; without it codes lie on the training songs and are far from others (docs/model.md)",
+    fit_noise: float = Field(
+        default=0.0,
+        ge=0,
+        description="means only: noise on the features of a fit, as a share of their variance; without it codes lie on the "
+        "training songs and are far from others (docs/model.md)",
     )
     fit_scale: float | None = Field(
         default=None, gt=0, description="spread of the codes; null = the quantizer's default"
@@ -103,22 +103,17 @@ class Stage3(CropStage):
 
     def start(self) -> None:
         if self.config.fit_batches and not self.goes_on:
-            self.fit(0, 0)
+            self.fit(0)
 
     def after_step(self, step: int) -> None:
         passed = sum(self.share >= share for share in self.config.refit_at)
-        before = passed if self.refitted is None else self.refitted
-        if step + 1 in self.config.refit_steps or passed > before:
-            at_steps = sum(after <= step for after in self.config.refit_steps)
-            self.fit(step + 1, int(not self.goes_on) + at_steps + before)
+        if step + 1 in self.config.refit_steps or passed > (passed if self.refitted is None else self.refitted):
+            self.fit(step + 1)
         self.refitted = passed
 
     @torch.no_grad()
-    def fit(self, step: int, earlier: int) -> None:
-        """Start each codebook from its track's features: at their mean and covariance, at drawn frames or at k-means.
-
-        earlier: how many fits there were before, which chooses the noise.
-        """
+    def fit(self, step: int) -> None:
+        """Start each codebook from its track's features: at their mean and covariance, at drawn frames or at k-means."""
         self.tokenizer.eval()
         hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
         for index in range(self.config.fit_batches):
@@ -139,7 +134,7 @@ class Stage3(CropStage):
                 self.tokenizer.fit_quantizer(
                     torch.cat(rows)[None], name, scale=self.config.fit_scale, basis=self.config.fit_basis,
                     generator=torch.Generator(self.device).manual_seed(item_seed(self.config.seed, step, 0)),
-                    noise=self.config.fit_noise[min(earlier, len(self.config.fit_noise) - 1)],
+                    noise=self.config.fit_noise,
                 )  # fmt: skip
 
     def parameter_groups(self) -> list[dict[str, Any]]:

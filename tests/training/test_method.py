@@ -226,6 +226,8 @@ def test_every_fit_has_the_noise_of_the_config(store: ShardStore, runs: Path, mo
     for step in range(3):
         stage.after_step(step)
     assert noises == [0.4] * 6  # three fits of each track
+    with pytest.raises(ValueError, match="fit_basis is features"):
+        stage3_config(fit_basis="features", fit_noise=0.4)
 
 
 def test_stage_3_goes_on_from_its_own_run_and_leaves_the_other_track_as_it_is(

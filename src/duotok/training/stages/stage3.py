@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from duotok.distributed import total
@@ -71,6 +71,12 @@ class Stage3Config(CropStageConfig):
     fit_scale: float | None = Field(
         default=None, gt=0, description="spread of the codes; null = the quantizer's default"
     )
+
+    @model_validator(mode="after")
+    def _noise_is_used(self) -> Stage3Config:
+        if self.fit_noise and self.fit_basis != "means":
+            raise ValueError(f"fit_noise {self.fit_noise:g} is for fit_basis means; fit_basis is {self.fit_basis}")
+        return self
 
     def earlier_runs(self) -> tuple[NamedRun, ...]:
         return (NamedRun(START_FROM, self.start_from, ("stage2", "stage3")),)

@@ -75,7 +75,7 @@ class DacStage(Stage):
         self.modules = {"dac": self.dac}
         self.size = int(config.crop_seconds * SAMPLE_RATE)
         self.crops = {
-            split: TrackMixture(store, split, config.mixture, config.seed)  # type: ignore[arg-type]
+            split: TrackMixture(store, split, config.mixture, config.seed, config.crop_seconds)  # type: ignore[arg-type]
             for split in ("train", "validation")
         }
         rate = self.dac.config.sampling_rate

@@ -5,8 +5,9 @@
 #
 # Each arm differs from `full` in one setting and is trained with three seeds (stages 1 to 3 each); arms of one seed share its
 # stage 1, those that change stage 3 alone share full's stage 2. `-n` shows the commands. Needs `make dev`. Give -j the cores that
-# are free: every process takes one. START=BUNDLE begins with the stage 2 of a bundle (mini) and has no stage 1, and no arm without
-# masks. PACK is the data whose songs become tokens, where those to train on (WORK) are others.
+# are free: every process takes one. START=BUNDLE begins with the stage 2 of a bundle (mini) and has no stage 1; a bundle has no mask
+# head, so there are masks (and an arm without) only with MASKS=3600, the seconds of mixes that the teacher separates. PACK is the
+# data whose songs become tokens, where those to train on (WORK) are others.
 OUT     ?= runs/effects
 BIN     ?= .venv/bin
 SONGS   ?= 1800
@@ -15,7 +16,6 @@ DOUBLED ?= 0.4
 STAGE1  ?= 600
 STAGE2  ?= 600
 STAGE3  ?= 500
-MASKS   ?= 900
 SEEDS   ?= 0 1 2
 ARMS    ?= full without-noise full-covariance without-mss without-freezing shared-codebook
 SET     ?=
@@ -28,7 +28,8 @@ WORK    ?= $(OUT)/work
 PACK    ?= $(WORK)
 START   ?=
 TOKENS  := $(OUT)/tokens
-ifneq ($(START),)
+MASKS   ?= $(if $(START),0,900)
+ifeq ($(MASKS),0)
 override ARMS := $(filter-out without-mss,$(ARMS))
 endif
 OWN2    := $(filter full without-noise full-covariance without-mss,$(ARMS))
@@ -56,7 +57,7 @@ FROM2    = ../base-$(1)/stage1 --set mask_seconds=$(MASKS)
 else
 RECIPE  := effects-released
 FIRST2   = $(OUT)/.features
-FROM2    = ../released/stage2
+FROM2    = ../released/stage2$(if $(filter-out 0,$(MASKS)), --set model.mask_head=true --set weights.masks=0.5 --set mask_seconds=$(MASKS))
 endif
 
 .PHONY: all data tokenizers tokens

@@ -174,7 +174,8 @@ def speeds(repeat: int) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     layers = {name: nn.Linear(*shape) for name, shape in SHAPES.items()}
     inputs = {name: torch.randn(ROWS, shape[0]) for name, shape in SHAPES.items()}
-    rows, made = [], {}
+    rows: list[dict[str, Any]] = []
+    made: dict[str, dict[str, Layer]] = {}
     with torch.inference_mode():
         true = {name: layers[name](x) for name, x in inputs.items()}
     for library, build in LIBRARIES.items():

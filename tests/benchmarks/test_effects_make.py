@@ -39,11 +39,13 @@ def training(lines: list[str], stage: str, run: str) -> set[str]:
     return set(re.findall(r"--set (\S+)", found[0]))
 
 
-def test_an_arm_differs_from_full_in_its_own_setting() -> None:
-    lines = planned("tokens")
+@pytest.mark.parametrize("ladder", [(), ("START=mini", "MASKS=60")], ids=["from nothing", "from a bundle"])
+def test_an_arm_differs_from_full_in_its_own_setting(ladder: tuple[str, ...]) -> None:
+    lines = planned("tokens", *ladder)
     for seed in (0, 2):
         full = {stage: training(lines, stage, f"full-{seed}") for stage in ("stage2", "stage3")}
         assert f"seed={seed}" in full["stage2"] & full["stage3"]
+        assert not ladder or {"model.mask_head=true", "mask_seconds=60"} < full["stage2"]
         for arm, (second, third) in CHANGES.items():
             if second is None:
                 assert not any(f"--runs out/{arm}-{seed} " in f"{line} " and "train stage2" in line for line in lines)
@@ -61,7 +63,7 @@ def test_arms_of_a_seed_share_its_stage_1() -> None:
         assert "start_from=../base-2/stage1" in training(lines, "stage2", f"{arm}-2")
 
 
-def test_a_ladder_from_a_bundle_has_no_arm_without_masks() -> None:
+def test_a_ladder_from_a_bundle_has_no_masks_by_itself() -> None:
     lines = planned("START=mini", "tokens")
     text = "\n".join(lines)
     assert "bundle --unpack mini" in text and "train stage1" not in text and "without-mss" not in text

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tests.training.small import AUTOENCODER, SEPARATOR, TOKENIZER, make, stage3_config
+from safetensors.torch import load_file, save_file
+from tests.training.small import AUTOENCODER, SEPARATOR, TOKENIZER, make, stage2_config, stage3_config
 from torch import Tensor, nn
 
+from duotok.errors import ConfigError
 from duotok.model.losses import Stage2Weights, Stage3Weights
 from duotok.model.simvq import SimVQ
+from duotok.model.tokenizer import Tokenizer
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.training.budget import learning_rate
@@ -27,7 +29,9 @@ from duotok.training.checkpoint import best, checkpoints, load_module
 from duotok.training.engine import train
 from duotok.training.stage import START_FROM, Stage
 from duotok.training.stages.autoencoder import AutoencoderStage
+from duotok.training.stages.crop_stage import ADAPTED, MASK_HEAD
 from duotok.training.stages.separator import SeparatorStage
+from duotok.training.stages.stage2 import Stage2
 from duotok.training.stages.stage3 import Stage3
 
 
@@ -151,6 +155,31 @@ def test_a_stage_starts_from_the_best_of_the_one_before(
             for part in ("projection_in", "projection_out"):
                 mine, theirs = getattr(branch, part).state_dict(), getattr(own, part).state_dict()
                 assert all(torch.equal(mine[key], theirs[key]) for key in mine), part
+
+
+def test_a_stage_2_that_goes_on_from_a_bundle_may_learn_masks(store: ShardStore, runs: Path, tmp_path: Path) -> None:
+    """A bundle has no mask head: a new one begins, and all else goes on. One that is there goes on too; half of one is an error."""
+    small = TOKENIZER.model_copy(update={"mask_head": False})
+    train(make("stage2", store, runs, model=small, steps=1), tmp_path / "bare")
+    bare = best(tmp_path / "bare") / "tokenizer.safetensors"
+    without = {key: value.clone() for key, value in Tokenizer(small).state_dict().items()}
+    earlier = Tokenizer(small)
+    load_module(bare, earlier)
+    going_on = Stage2(stage2_config(), store, tmp_path / "bare").tokenizer
+    mine, theirs = going_on.state_dict(), earlier.state_dict()
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs if key.split(".")[0] in ADAPTED)
+    added = [key for key in mine if key not in without]
+    assert added and all(key.startswith(MASK_HEAD) for key in added)
+
+    whole = Stage2(stage2_config(), store, runs / "stage2").tokenizer
+    earlier = copy.deepcopy(whole)
+    load_module(best(runs / "stage2") / "tokenizer.safetensors", earlier)
+    assert all(torch.equal(whole.state_dict()[key], earlier.state_dict()[key]) for key in added)
+
+    half = {key: value for key, value in whole.state_dict().items() if not key.startswith(MASK_HEAD[1])}
+    save_file(half, tmp_path / "half.safetensors")
+    with pytest.raises(ConfigError, match=r"weights of another architecture \('output\.masks"):
+        load_module(tmp_path / "half.safetensors", whole, new=MASK_HEAD)
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2", "stage3"])

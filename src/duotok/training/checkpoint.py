@@ -191,10 +191,11 @@ def newest_whole(run: Path, report: Callable[[str], None]) -> Path | None:
     return None
 
 
-def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> None:
+def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = (), new: tuple[str, ...] = ()) -> None:
     """Load one module of a checkpoint strictly. Raises ConfigError when it is missing or of another architecture.
 
     only: children that are loaded from the file; the others keep their weights, and may have other shapes.
+    new: parts, by the beginnings of their names, that keep their weights where the file has none of them.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: missing; train the earlier stage first or name its run")
@@ -203,6 +204,8 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = ()) -> No
     if only:
         loaded = {key: state[key] for key in present if key.split(".")[0] in only and key in state}
         state = {key: value for key, value in present.items() if key.split(".")[0] not in only} | loaded
+    if new and not any(key.startswith(new) for key in state):
+        state |= {key: value for key, value in present.items() if key.startswith(new)}
     problems = misfits(state, present, finite=False)  # a diverged run may still be loaded for inspection
     if problems:
         raise ConfigError(

@@ -22,7 +22,7 @@ from duotok.training.checkpoint import best, load_module, read_state
 from duotok.training.earlier_runs import origin_of
 from duotok.training.logs import show_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
-from duotok.training.stages.crop_stage import ADAPTED, ENCODER, CropStage, CropStageConfig
+from duotok.training.stages.crop_stage import ADAPTED, ENCODER, MASK_HEAD, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 6
 
@@ -61,14 +61,15 @@ class Stage2(CropStage):
     blocks = (Block,)
 
     def __init__(self, config: Stage2Config, store: ShardStore, start: Path | None) -> None:
-        """start: the run of stage 1 (encoder) or 2 (and projections and heads) to start from; None: new weights (dry runs, benchmarks)."""
+        """start: the run of stage 1 (encoder) or 2 (and projections and heads; a mask head that it lacks begins anew) to start from;
+        None: new weights (dry runs, benchmarks)."""
         self.config: Stage2Config = config
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
         if start is not None:
             checkpoint = best(start)
             learned = ADAPTED if read_state(checkpoint)["stage"] == "stage2" else ENCODER
-            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned)
+            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned, new=MASK_HEAD)
             self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}

@@ -3,8 +3,8 @@
     python -m benchmarks.partials --data WORK
     python -m benchmarks.partials --data WORK --track vocals --low 80 --high 1000
 
-WORK: folder of `duotok data prepare`. From five token frames (0.2 s) of each representation a small network is taught, on
-`--minutes` of its train split, the log magnitudes of the STFT bins (12.5 Hz, 80 ms) from --low to --high Hz, and asked on its
+WORK: folder of `duotok data prepare`. From five token frames (0.2 s; --reach) of each representation a small network is taught,
+on `--minutes` of its train split, the log magnitudes of the STFT bins (12.5 Hz, 80 ms) from --low to --high Hz, and asked on its
 validation split:
 
     corr     correlation over these bins of told and true magnitudes, mean over token frames that sound; 1: the same notes
@@ -45,7 +45,6 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.sounds import SegmentSound
 
-REACH = 2  # token frames of context on each side
 N_FFT, HOP = 3840, 480
 SOUNDING_DB = -40.0
 ALL = 1e9
@@ -72,28 +71,28 @@ def magnitudes(sound: Tensor, chosen: slice) -> Tensor:
     return of_tokens
 
 
-def in_context(rows: Tensor) -> Tensor:
-    """`[frames, width]` to `[frames, (2 REACH + 1) width]`: each with its neighbours, the ends repeated."""
-    padded = nn.functional.pad(rows.T[None], (REACH, REACH), mode="replicate")[0].T
-    return padded.unfold(0, 2 * REACH + 1, 1).reshape(len(rows), -1)
+def in_context(rows: Tensor, reach: int) -> Tensor:
+    """`[frames, width]` to `[frames, (2 reach + 1) width]`: each with its neighbours, the ends repeated."""
+    padded = nn.functional.pad(rows.T[None], (reach, reach), mode="replicate")[0].T
+    return padded.unfold(0, 2 * reach + 1, 1).reshape(len(rows), -1)
 
 
 @torch.inference_mode()
-def representations(model: DuoTok, sound: Tensor, track: str) -> Told:
+def representations(model: DuoTok, sound: Tensor, track: str, reach: int) -> Told:
     """Each representation of mono 48 kHz sound `[samples]`, whole token frames, with its context: `[frames, width]`."""
     mel = model.mel(resample(sound[None], SAMPLE_RATE, ANALYSIS_RATE))
     hidden = model.tokenizer.lower(mel)
     quantized = model.tokenizer.quantize(hidden, track)
     latents = model.autoencoder.encode(sound[None, None])[0]
     frames = hidden.shape[1]
-    return {
-        "nothing": torch.zeros(frames, 1),
-        "mel": in_context(mel[0].reshape(frames, -1, mel.shape[-1]).mean(1)),
-        "hidden": in_context(hidden[0]),
-        "z": in_context(quantized.z[0]),
-        "codes": in_context(quantized.z_q[0]),
-        "latents": in_context(latents.reshape(frames, -1)),
+    rows = {
+        "mel": mel[0].reshape(frames, -1, mel.shape[-1]).mean(1),
+        "hidden": hidden[0],
+        "z": quantized.z[0],
+        "codes": quantized.z_q[0],
+        "latents": latents.reshape(frames, -1),
     }
+    return {"nothing": torch.zeros(frames, 1)} | {name: in_context(of_it, reach) for name, of_it in rows.items()}
 
 
 def segments(store: ShardStore, split: Split, track: str, minutes: float, seed: int) -> list[SegmentSound]:
@@ -111,13 +110,13 @@ def segments(store: ShardStore, split: Split, track: str, minutes: float, seed: 
 
 
 def described(
-    model: DuoTok, sounds: list[SegmentSound], track: str, chosen: slice, what: str
+    model: DuoTok, sounds: list[SegmentSound], track: str, chosen: slice, reach: int, what: str
 ) -> Iterator[tuple[str, Told, Tensor]]:
     """Recording, representations and magnitudes of each segment that sounds at all."""
     for sound in progress(sounds, description=what, console=Console(stderr=True)):
         audio = sound.mono(track)
         if float(audio.abs().max()) > 1e-3:
-            yield sound.segment.recording, representations(model, audio, track), magnitudes(audio, chosen)
+            yield sound.segment.recording, representations(model, audio, track, reach), magnitudes(audio, chosen)
 
 
 def teach(inputs: Tensor, targets: Tensor, steps: int, seed: int) -> nn.Module:
@@ -159,7 +158,7 @@ def measure(model: DuoTok, store: ShardStore, options: argparse.Namespace) -> li
     chosen = bins(options.low, options.high)
     splits: tuple[tuple[Split, float], ...] = (("train", options.minutes), ("validation", ALL))
     parts = {
-        split: list(described(model, segments(store, split, options.track, minutes, options.seed), options.track, chosen, split))
+        split: list(described(model, segments(store, split, options.track, minutes, options.seed), options.track, chosen, options.reach, split))
         for split, minutes in splits
     }  # fmt: skip
     targets = torch.cat([true for _, _, true in parts["train"]])
@@ -185,6 +184,7 @@ def main() -> None:
     arguments.add_argument("--track", choices=TRACKS, default="accompaniment")
     arguments.add_argument("--low", type=float, default=25.0, help="Hz")
     arguments.add_argument("--high", type=float, default=300.0, help="Hz")
+    arguments.add_argument("--reach", type=int, default=2, help="token frames of context on each side")
     arguments.add_argument("--minutes", type=float, default=25.0, help="of the train split to learn from")
     arguments.add_argument("--steps", type=int, default=1500, help="of 256 token frames, for each representation")
     arguments.add_argument("--seed", type=int, default=0)
@@ -196,7 +196,7 @@ def main() -> None:
         {"representation": name, **{key: mean([row[key] for row in rows if row["representation"] == name]) for key in FIGURES}}
         for name in ROWS
     ]  # fmt: skip
-    told = {key: getattr(options, key) for key in ("track", "low", "high", "minutes", "steps", "seed")}
+    told = {key: getattr(options, key) for key in ("track", "low", "high", "reach", "minutes", "steps", "seed")}
     result = {"conditions": {**conditions(model, options.threads), **told}, "means": means, "recordings": rows}
     corr = {(row["representation"], row["recording"]): row["corr"] for row in rows}
     each = [[name, *(corr[kind, name] for kind in ROWS)] for name in dict.fromkeys(row["recording"] for row in rows)]

@@ -26,7 +26,7 @@ def test_a_range_without_bins_is_refused() -> None:
 
 
 def test_context_is_of_both_sides_and_ends_are_repeated() -> None:
-    found = in_context(torch.arange(6.0)[:, None])
+    found = in_context(torch.arange(6.0)[:, None], 2)
     assert found.shape == (6, 5)
     assert found[0].tolist() == [0, 0, 0, 1, 2] and found[3].tolist() == [1, 2, 3, 4, 5]
 

@@ -46,7 +46,7 @@ lint: $(BIN)/.dev    ## ruff
 	$(BIN)/ruff check src tests benchmarks scripts
 	$(BIN)/ruff format --check src tests benchmarks scripts
 
-types: $(BIN)/.dev   ## mypy, strict for the package
+types: $(BIN)/.dev   ## mypy: the package strictly, the benchmarks' calls of it
 	$(BIN)/mypy
 
 mini: $(BIN)/.dev    ## train the whole recipe from AUDIO= and the song generator into a bundle (hours, resumable)

@@ -57,6 +57,7 @@ class DacStageConfig(StageConfig):
     scales_per_step: int = Field(default=3, ge=1, le=len(SCALES))
     mel_weight: float = Field(default=15.0, gt=0)
     continuous_steps: int = Field(default=300, ge=0, description="before these the codebooks are left out")
+    codebook_lr_scale: float = Field(default=20.0, gt=0, description="learning rate of the codes over that of the rest")
     fit_batches: int = Field(default=40, gt=0, description="whose features the codebooks start from")
     mixture: dict[str, TrackComponent]
 
@@ -81,6 +82,14 @@ class DacStage(Stage):
         rate = self.dac.config.sampling_rate
         self.filters = {n: mel_filters(rate, n, 5 * n // 32) for n in SCALES}
         self.used = torch.zeros(self.dac.config.n_codebooks, self.dac.config.codebook_size)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Codes have to follow features that all weights of the encoder move at once: at one rate they fall behind, the commitment
+        loss grows, and after a few hundred steps training diverges."""
+        codes = [quantizer.codebook.weight for quantizer in self.dac.quantizer.quantizers]
+        chosen = {id(p) for p in codes}
+        others = [p for p in self.dac.parameters() if id(p) not in chosen]
+        return [{"params": codes, "scale": self.config.codebook_lr_scale, "weight_decay": 0.0}, {"params": others}]
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         return self._batch("train", step, items)

@@ -16,13 +16,14 @@ from duotok.cli.main import app
 from duotok.codec.bundle import Bundle, seal_bundle
 from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError, ConfigError
+from duotok.files import sha256
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble
 from duotok.training.checkpoint import best
 from duotok.training.earlier_runs import origin_of
 from duotok.training.engine import train
-from duotok.training.stages.registry import Needs, build_stage
+from duotok.training.stages.registry import Needs, build_stage, config_class
 from duotok.training.unpack import unpack
 
 RUNS = ("stage2", "stage3", "autoencoder", "separator", "stage4.vocals", "stage4.accompaniment")
@@ -130,6 +131,49 @@ def test_a_new_tokenizer_does_not_fit_the_released_renderers(own: Path, mine: Ne
         assemble(mine.runs, mine.store, tmp_path / "bundle", "mine", "test", overrides=chosen)
 
 
+def test_new_codebooks_are_not_left_out_in_silence(own: Path, mine: Needs, tmp_path: Path) -> None:
+    """Renderers that go on from the released ones learn the released tokens, unless they are told of the new ones."""
+    train(built(own, "stage3", mine, ["fit_batches=0"]), mine.runs / "stage3")
+    for track in TRACKS:
+        train(built(own, f"stage4.{track}", mine), mine.runs / f"stage4.{track}")
+    chosen = [f"separator_from={own / 'separator'}", "window=40", "context=8"]
+
+    def bundled(name: str, *more: str) -> str:
+        made = assemble(mine.runs, mine.store, tmp_path / name, name, "test", overrides=[*chosen, *more])
+        return str(Bundle(made).config.lineage["tokenizer"].sha256["tokenizer.safetensors"])
+
+    with pytest.raises(
+        ConfigError,
+        match=r"mine/stage3: trained, but the renderers are for the tokens of .*own/stage3; .*tokenizer_from=stage3",
+    ):
+        bundled("either")
+    released = sha256(best(own / "stage3") / "tokenizer.safetensors")
+    assert bundled("released", f"tokenizer_from={own / 'stage3'}") == released
+    for track in TRACKS:
+        shutil.rmtree(mine.runs / f"stage4.{track}")
+        train(built(own, f"stage4.{track}", mine, ["tokenizer_from=stage3"]), mine.runs / f"stage4.{track}")
+    assert bundled("new") == sha256(best(mine.runs / "stage3") / "tokenizer.safetensors") != released
+
+
+@pytest.mark.parametrize("run", ["separator", "autoencoder"])
+def test_the_config_of_a_part_goes_on_from_it(run: str, own: Path, mine: Needs) -> None:
+    stage = built(own, run, mine, ["crop_seconds=1"])
+    stage.start()
+    released = load_file(best(own / run) / f"{run}.safetensors")
+    now = stage.modules[run].state_dict()
+    assert all(torch.equal(now[name], released[name].float()) for name in released)
+
+
+def test_music_in_which_everybody_sings_trains_on(own: Path, mine: Needs) -> None:
+    for run in ("stage2", "stage3"):
+        stage = built(own, run, mine, ["fit_batches=0"] if run == "stage3" else [])
+        assert {name: part.optional for name, part in stage.config.mixture.items() if name == "instrumental"} == {
+            "instrumental": True
+        }
+        weights = {name: part.weight for name, part in config_class(run).model_fields["mixture"].default.items()}
+        assert {name: part.weight for name, part in stage.config.mixture.items()} == weights
+
+
 def test_other_stages_train_in_the_unpacked_runs(own: Path, mine: Needs, tmp_path: Path) -> None:
     """The separator and the autoencoder go on in their own run: step 0 is a checkpoint like any."""
     shutil.copytree(own, mine.runs)
@@ -139,8 +183,8 @@ def test_other_stages_train_in_the_unpacked_runs(own: Path, mine: Needs, tmp_pat
     trained = load_file(best(mine.runs / "separator") / "separator.safetensors")
     assert best(mine.runs / "separator").name.endswith("2")
     assert all(torch.allclose(trained[name], released[name], atol=1e-6) for name in released)
-    origin = origin_of(best(mine.runs / "separator"), "separator")
-    assert origin.parents["start_from"].stage == "bundle tiny"
+    start = origin_of(best(mine.runs / "separator"), "separator").parents["start_from"]
+    assert (start.stage, start.step, start.parents["start_from"].stage) == ("separator", 0, "bundle tiny")
 
 
 def test_a_separator_goes_on_from_the_weights_of_another(own: Path, mine: Needs) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    stage: Annotated[str, typer.Argument(help="separator, autoencoder, stage1, stage2, stage3, stage4, adapt, or lm.")],
+    stage: Annotated[str, typer.Argument(help="separator, autoencoder, stage1, stage2, stage3, stage4, adversarial, adapt, or lm.")],
     config: Annotated[Path, typer.Option("--config", "-c", help="A YAML file, or a recipe of `duotok recipes list`: mini/stage1.")],
     data: Annotated[Path | None, typer.Option(help="Folder of `duotok data prepare`: its shards, and derived/ for what follows from them.")] = None,
     shards: Annotated[str | None, typer.Option(help="Where the shards are, if not in DATA/shards: a folder or a URL.")] = None,
@@ -35,8 +35,8 @@ def train(
     A run goes on where its folder RUNS/STAGE has one; a folder that holds other files of the same names is left alone.
 
     The order is separator, autoencoder, stage1, stage2 (needs separator and stage1), stage3 (needs stage2), stage4 once with
-    --set track=vocals and once with --set track=accompaniment (needs stage3 and autoencoder), adapt (needs stage4). The
-    config names these runs: start_from, tokenizer_from, autoencoder_from, teacher_from, renderer_from; a relative name is a
+    --set track=vocals and once with --set track=accompaniment (needs stage3 and autoencoder), and for better sound
+    adversarial (needs the autoencoder) and adapt (needs adversarial, if it was trained, and both runs of stage4). The config names these runs: start_from, tokenizer_from, autoencoder_from, teacher_from, renderer_from; a relative name is a
     folder in RUNS. The language model (lm) learns from the tokens of `duotok pack`, which its config names as data.
     On several GPUs start it with `accelerate launch` or `torchrun`; --dry-run needs neither data nor earlier runs (lm: its
     tokens), and says which it would start from.

@@ -79,6 +79,7 @@ def find_parts(chosen: BundleRuns, runs: Path, tokens_only: bool) -> dict[str, P
             parts["autoencoder"] = find_run(named, home if name is None else runs)
         if chosen.tokenizer_from is None:
             parts["tokenizer"] = find_run(NamedRun("tokenizer_from", renderer.tokenizer_from, ("stage3",)), home)
+            _check_own(parts["tokenizer"], runs)
     if "tokenizer" not in parts:
         name = chosen.tokenizer_from or Path("stage3")
         parts["tokenizer"] = find_run(NamedRun("tokenizer_from", name, ("stage3",)), runs)
@@ -86,6 +87,17 @@ def find_parts(chosen: BundleRuns, runs: Path, tokens_only: bool) -> dict[str, P
     if not tokens_only or checkpoints(separator.folder(runs)):
         parts["separator"] = find_run(separator, runs)
     return parts
+
+
+def _check_own(tokenizer: Path, runs: Path) -> None:
+    """Raises ConfigError where RUNS has codebooks of its own and its renderers were trained for those of `tokenizer`: a bundle would
+    leave out what was trained last, without a word."""
+    own = runs / "stage3"
+    if checkpoints(own) and own.resolve() != tokenizer.resolve():
+        raise ConfigError(
+            f"{own}: trained, but the renderers are for the tokens of {tokenizer}; train stage 4 for the new ones (--set "
+            f"tokenizer_from=stage3 of `duotok train stage4`), or bundle the others: --set tokenizer_from={tokenizer}"
+        )
 
 
 def check_parts(parts: Mapping[str, Path], origins: Mapping[str, Origin]) -> None:

@@ -59,7 +59,7 @@ def unpack(name: str | Path, runs: Path) -> list[Path]:
             _write_run(bundle, run, values, partial, card)
         for run, values in settings.items():
             (partial / run).rename(runs / run)
-            write_bytes(runs / f"{run}.yaml", _yaml(bundle, values).encode())
+            write_bytes(runs / f"{run}.yaml", _yaml(bundle, values | _to_go_on(run, runs.resolve())).encode())
     except OSError as error:
         raise DuoTokError(f"{runs}: cannot be written ({error.strerror}); name another folder with --runs") from None
     finally:
@@ -127,6 +127,19 @@ def _origin(bundle: Bundle, part: str) -> Origin:
         sha256={file: bundle.sha256[file]} if file in bundle.sha256 else {},
         parents=None if before is None else {START_FROM: before},
     )
+
+
+def _to_go_on(run: str, runs: Path) -> dict[str, Any]:
+    """What a config says besides, and the unpacked run does not: it was not trained so."""
+    if run in ("separator", "autoencoder"):
+        return {START_FROM: str(runs / run)}
+    if run in ("stage2", "stage3"):  # the paper's mixture, also for music in which everybody sings
+        mixture = config_class(run).model_fields["mixture"].default
+        optional = {**mixture, "instrumental": mixture["instrumental"].model_copy(update={"optional": True})}
+        return {
+            "mixture": {name: part.model_dump(mode="json", exclude_defaults=True) for name, part in optional.items()}
+        }
+    return {}
 
 
 def _yaml(bundle: Bundle, values: dict[str, Any]) -> str:

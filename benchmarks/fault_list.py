@@ -464,9 +464,30 @@ FAULTS = (
     Fault(
         "stage 2 starts from nothing",
         "src/duotok/training/stages/stage2.py",
-        '            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned)\n',
+        '            load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned, new=MASK_HEAD)\n',
         "            pass\n",
         TRAINING,
+    ),
+    Fault(
+        "a new mask head is refused",
+        "src/duotok/training/stages/stage2.py",
+        "only=learned, new=MASK_HEAD)",
+        "only=learned)",
+        TRAINING,
+    ),
+    Fault(
+        "a renderer of other weights counts as measured",
+        "src/duotok/suite/units.py",
+        'sound = getattr(system, "sound_hash", "") if instrument.cost.decodings else ""',
+        'sound = ""',
+        ("tests/suite/test_run.py",),
+    ),
+    Fault(
+        "codebooks trained last are left out in silence",
+        "src/duotok/training/assemble.py",
+        '            _check_own(parts["tokenizer"], runs)\n',
+        "",
+        ("tests/training/test_unpack.py",),
     ),
     Fault(
         "stage 2 starts from the lower half alone",

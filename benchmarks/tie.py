@@ -116,6 +116,8 @@ def main() -> None:
     pairs = [pair for table in tables for pair in sung_beats(table, table)]
     others = [pair for n, table in enumerate(tables) for pair in sung_beats(tables[(n + 1) % len(tables)], table)]
     doubled = sum("doubled by" in song["details"] for song in songs)
+    if not pairs or not others:
+        parser.error(f"{folder}: nobody sings in these songs; make some with vocals")
     print(
         f"{len(songs)} songs, {sum(s['seconds'] for s in songs) / 3600:.1f} hours, the melody doubled in {doubled}; {len(pairs)} sung beats"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.tie import beats, codes_and_pitches, entropy, pitch_class, sung_beats, tie
+from benchmarks.tie import beats, codes_and_pitches, entropy, main, pitch_class, sung_beats, tie
 from tests.lm.small import CODEC
 
 from duotok.errors import DuoTokError
@@ -70,3 +70,19 @@ def test_codes_are_tied_to_the_pitch_in_the_frame_and_not_later_or_elsewhere(tmp
         assert tie(pairs) == (pytest.approx(2, abs=0.01), pytest.approx(2, abs=0.02))
     with pytest.raises(DuoTokError, match=r"nowhere/s0/song\.json: no song of"):
         codes_and_pitches(corpus, tmp_path / "nowhere", "vocals")
+
+
+def test_songs_without_singers_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    song = {
+        "key": "C major", "seconds": 1.0, "beats": [{"time": 0.0}], "chords": [{"start": 0.0, "end": 1.0, "name": "C"}],
+        "notes": [], "details": {},
+    }  # fmt: skip
+    for n in range(2):
+        (tmp_path / f"song-{n}").mkdir()
+        (tmp_path / f"song-{n}" / "song.json").write_text(json.dumps(song))
+    monkeypatch.setattr("sys.argv", ["tie", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "nobody sings in these songs" in capsys.readouterr().err

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tests.tiny import song
+from tests.tiny import song, tiny_bundle, tiny_config
 
 from duotok.audio import io
 from duotok.audio.features import HIGHPASS_HZ
 from duotok.audio.highpass import highpass
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import n_frames
+from duotok.codec.bundle import build, write_bundle
 from duotok.codec.duotok import DuoTok
 from duotok.codec.spool import AudioSource, Spool, tracks_of
 from duotok.errors import AudioError, BundleError, ConfigError
@@ -275,3 +276,17 @@ def test_a_renderer_is_asked_with_its_track_s_vectors(model: DuoTok, monkeypatch
         wanted = model.tokenizer.branch(track).quantizer.code_vectors(tokens.track(track))
         torch.testing.assert_close(vectors, wanted.detach())
     assert model.dit("vocals") is not model.dit("accompaniment")
+
+
+def test_what_decodes_has_a_hash_of_its_own(model: DuoTok, bundle: Path, tmp_path: Path) -> None:
+    """Tokens mean the same under another renderer, and sound otherwise; the same weights elsewhere are the same."""
+    again = DuoTok.from_pretrained(tiny_bundle(tmp_path / "again"))
+    assert (again.model_hash, again.sound_hash) == (model.model_hash, model.sound_hash) and model.sound_hash
+    config = tiny_config()
+    torch.manual_seed(0)
+    parts = {part: build(config, part) for part in config.parts}
+    renderer = next(part for part in parts if part not in ("tokenizer", "separator", "autoencoder"))
+    with torch.no_grad():
+        next(parts[renderer].parameters()).add_(1)
+    other = DuoTok.from_pretrained(write_bundle(tmp_path / "other", config, parts))
+    assert other.model_hash == model.model_hash and other.sound_hash != model.sound_hash

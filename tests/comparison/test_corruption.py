@@ -11,6 +11,7 @@ import pytest
 from duotok.comparison.context import block_ends, curve, tails, windows
 from duotok.comparison.corruption import DEFAULT, Corruption, corrupt, costs, fitted, mask, mismatched, shift
 from duotok.comparison.metrics import measure
+from duotok.comparison.plan import Corruptions
 from duotok.errors import MetricError
 from duotok.evaluation.intervals import Resampling
 from duotok.lm.scores import SongScore
@@ -63,6 +64,13 @@ def reader(songs: Sequence[TokenizedSong]) -> list[SongScore]:
         frames = song.tokens["accompaniment"].shape[1]
         found += scored(song, np.tile(6 - np.arange(frames) / RATE / 5, (song.tokens["accompaniment"].shape[0], 1)))
     return found
+
+
+def test_every_corruption_has_a_name_of_its_own() -> None:
+    """Its scores are kept under it."""
+    listed = Corruptions(shifts=(1.0, 1.001), ratios=(0.001, 0.004, 0.122, 0.124, 0.5)).listed()
+    assert len({each.slug for each in listed}) == len({str(each) for each in listed}) == len(listed) >= 7
+    assert str(Corruption("mask", 0.2)).startswith("mask 20% ")
 
 
 def test_shift() -> None:

@@ -243,6 +243,20 @@ def test_resumes(tmp_path: Path) -> None:
     assert {run.split()[1] for run in other.runs} == {"vocals-to-accompaniment"}
 
 
+def test_another_tokenizer_may_change_what_is_scored(tmp_path: Path) -> None:
+    """Beside `coarse`, `fine` has another piece to be scored: its kept scores are of other moments, and are made again; the models
+    stay."""
+    path = setup(tmp_path, seeds=[0], protocols=["parallel"])
+    both = yaml.safe_load(path.read_text())
+
+    def result(out: str, *names: str) -> Any:
+        path.write_text(yaml.safe_dump({**both, "tokenizers": {name: both["tokenizers"][name] for name in names}}))
+        return as_json(conduct(Comparison(path, tmp_path / out), Toy()))
+
+    assert result("out", "fine")["hours"] > result("new", "fine", "coarse")["hours"]
+    assert result("out", "fine", "coarse") == result("new", "fine", "coarse")
+
+
 def test_refuses_a_folder_with_other_settings(tmp_path: Path) -> None:
     path, out = setup(tmp_path), tmp_path / "out"
     conduct(Comparison(path, out), Toy())

@@ -244,3 +244,15 @@ def test_atomic_write(tmp_path: Path) -> None:
     (tmp_path / "a.tar").touch()
     jobs.sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "deep"]
+
+
+def test_a_sweep_spares_what_another_run_is_writing(tmp_path: Path) -> None:
+    new, old, whole = tmp_path / ".new.partial", tmp_path / ".old.partial", tmp_path / "old.wav"
+    for path in (new, old, whole):
+        path.write_bytes(b"half")
+    for path in (old, whole):
+        os.utime(path, (0, 0))
+    jobs.sweep(tmp_path, older=3600.0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".new.partial", "old.wav"]
+    jobs.sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["old.wav"]

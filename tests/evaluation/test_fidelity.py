@@ -13,7 +13,7 @@ from transformers.audio_utils import mel_filter_bank
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import ANALYSIS_RATE
 from duotok.evaluation.fidelity import SCALES, level_of, mel_distance, stoi
-from duotok.evaluation.opus import opus
+from duotok.evaluation.opus import lag_of, opus
 from duotok.separation.measures import floored_si_sdr
 
 
@@ -117,6 +117,12 @@ def test_opus_is_aligned_and_at_its_rate() -> None:
     assert 8 < coded.kbps < 40
     assert float(floored_si_sdr(coded.audio, sound[:1])) > 10
     assert mel_distance(opus(sound, 6000).audio, sound, rate) < 2.5
+
+
+@pytest.mark.parametrize("silent", [0, 31])
+def test_the_delay_of_a_codec_is_found_behind_silence(silent: int) -> None:
+    original = np.pad(noise(0.5, 48_000)[0].numpy(), (silent * 48_000, 0))
+    assert lag_of(np.pad(original, (312, 0))[: len(original)], original) == 312
 
 
 def test_opus_of_silence_and_of_little() -> None:

@@ -155,6 +155,22 @@ def test_cells_of_other_data_are_left_out_and_named(tmp_path: Path) -> None:
     ]
 
 
+def test_settings_of_the_tokenizer_keep_no_cell_out() -> None:
+    """Its language model and what decodes it are its own; the rest of the settings are everybody's."""
+    own = {"seconds": 20, "lm": "lm 0123", "sound": "s" * 64}
+    for instrument, config, together in (
+        ("leakage", {"seconds": 20, "lm": ""}, True),
+        ("leakage", {"seconds": 10, "lm": ""}, False),
+        ("reconstruction", {"seconds": 20, "lm": "lm 0123"}, True),
+        ("reconstruction", {"seconds": 20, "lm": ""}, False),
+    ):
+        one = cell(tokenizer="one", instrument=instrument, config=own)
+        other = cell(tokenizer="other", instrument=instrument, config=config)
+        chosen, problems = comparable([one, other])
+        assert (len(chosen), len(problems)) == ((2, 0) if together else (1, 1)), (instrument, config)
+        assert all(found in (one, other) for found in chosen), "as they were"
+
+
 def test_parts_are_averaged_before_songs_and_reasons_are_counted() -> None:
     mel, mel_accompaniment, pesq = summarise([cell()])
     assert (mel.track, mel.n, mel.failures, mel.mean) == ("vocals", 2, 0, 3.0)

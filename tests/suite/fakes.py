@@ -31,7 +31,7 @@ class Steps:
     def __init__(self, fault: str = "", streams: tuple[str, ...] = TRACKS) -> None:
         self.fault, self.model_hash = fault, f"{hash_of(fault)}"
         self.streams = tuple(Stream(stream, (SIZE,)) for stream in streams)
-        self.encoded = 0
+        self.encoded, self.sound_hash = 0, ""
 
     def n_frames(self, n_samples: int) -> int:
         return -(-n_samples // HOP)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.lm import small
 from tests.suite.conftest import run_suite, suite_of
+from tests.suite.fakes import HERE
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
 from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError, ConfigError
-from duotok.evaluation.results import read_cells
+from duotok.evaluation.results import Cell, read_cells, why_not_done, write_cell
 from duotok.evaluation.systems import parse_system
+from duotok.lm.protocols import parallel
+from duotok.lm.saved import LanguageModel
 from duotok.separation import ChunkedSeparator
 from duotok.suite.leakage import experiment as leakage
 from duotok.suite.leakage import work
@@ -82,6 +87,12 @@ def test_separators_that_do_not_open_are_gaps() -> None:
     assert "needs weights" in gaps["bs-roformer"]
     with pytest.raises(ConfigError, match="no separator 'minni'"):
         open_separators(["minni"])
+
+
+def test_a_separator_has_a_name_of_its_own() -> None:
+    """Rows and settings are found by it: of two with one name each would be shown for the other."""
+    with pytest.raises(ConfigError, match="separator 'mini' is named twice"):
+        open_separators(["mini", "mini=elsewhere"])
 
 
 def test_what_is_kept_comes_back(tmp_path: Path, model: DuoTok, stems: dict[str, torch.Tensor]) -> None:
@@ -212,6 +223,57 @@ def test_a_song_that_failed_is_measured_again_when_it_is_mended_or_on_retry(
     assert leakage_plan.todo(retry=True)[0].why == "some of it failed"
     (cell,) = leakage_plan.conduct(Runner(leakage_plan.store, retry=True)).cells
     assert calls == [broken] * 2 and not leakage.song_failures(cell)
+
+
+def test_a_separator_that_failed_separates_again_on_retry(
+    leakage_plan: leakage.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, calls, broken = ChunkedSeparator.separate, list[int](), [True]
+
+    def separate(self: ChunkedSeparator, *given: torch.Tensor) -> object:
+        calls.append(1)
+        if broken[0]:
+            raise AudioError("out of memory")
+        return true(self, *given)
+
+    def run(retry: bool) -> list[float | None]:
+        (cell,) = leakage_plan.conduct(Runner(leakage_plan.store, HERE, retry=retry)).cells
+        return [row.value for row in cell.rows if row.measure == "equal.mini"]
+
+    monkeypatch.setattr(ChunkedSeparator, "separate", separate)
+    assert set(run(retry=False)) == {None}
+    broken[0], first = False, len(calls)
+    assert set(run(retry=False)) == {None} and len(calls) == first, "what failed stays as it is"
+    assert leakage_plan.todo(retry=True)[0].songs == 2
+    assert None not in run(retry=True)
+    after = len(calls)
+    run(retry=True)
+    assert after > first and len(calls) == after, "what did not fail is not measured twice"
+
+
+def test_another_language_model_is_another_measurement(leakage_plan: leakage.Plan, tmp_path: Path) -> None:
+    """Also when it lies in a folder of the same name, as every training run's does."""
+
+    def asked(run: str, seed: int) -> leakage.Plan:
+        lm = LanguageModel(small.model(seed=seed), parallel(small.CODEC), 2.0, tmp_path / run / "lm")
+        return replace(leakage_plan, lms=(lm,))
+
+    inputs = asked("a", 0).inputs("tiny", small.CODEC.hash)
+    write_cell(tmp_path / "store", Cell(inputs, (), ()))
+    assert not why_not_done(tmp_path / "store", asked("elsewhere", 0).inputs("tiny", small.CODEC.hash))
+    assert "other settings (lm " in why_not_done(tmp_path / "store", asked("b", 1).inputs("tiny", small.CODEC.hash))
+
+
+def test_what_decodes_counts_where_that_is_heard(leakage_plan: leakage.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another renderer of the same tokens is another measurement, and has stretches of its own; of tokens alone it is the same."""
+    (one,), song = leakage_plan.tokenizers, leakage_plan.songs[0]
+    decoding = replace(leakage_plan, settings=leakage_plan.settings.model_copy(update={"decode": True}))
+    plans = (leakage_plan, decoding)
+    before = [(plan.of(one), plan.folder(one, song)) for plan in plans]
+    monkeypatch.setattr(one.codec, "sound_hash", "another renderer", raising=False)
+    tokens, sounds = [(plan.of(one), plan.folder(one, song)) for plan in plans]
+    assert tokens == before[0]
+    assert sounds[0].config != before[1][0].config and sounds[1] != before[1][1]
 
 
 def test_stretches_are_those_of_the_song(songs: Path) -> None:

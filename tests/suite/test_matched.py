@@ -21,10 +21,11 @@ from duotok.evaluation.systems import parse_system
 from duotok.renderer.dit import DiTConfig
 from duotok.suite.matched import conduct
 from duotok.suite.matched.experiment import CEILING, IDEAL
-from duotok.suite.matched.material import Material, conditions_of, embeddings_of, ideal, shuffled
+from duotok.suite.matched.material import Material, MaterialCache, conditions_of, embeddings_of, ideal, shuffled
 from duotok.suite.matched.rate import at_latent_rate, slots_of
 from duotok.suite.matched.stage import MatchedConfig, MatchedStage
 from duotok.suite.runner import Runner
+from duotok.suite.true_stems import TrueSong
 from duotok.training.engine import train
 
 DIT = {
@@ -234,6 +235,20 @@ def test_the_rate_of_the_autoencoder_is_asked_for_and_kept(
     material = experiment.materials(contestant, "train", "vocals")[0]
     assert len(material.latents) == len(material.condition) == material.frames == 25
     assert found.conduct(Runner(tmp_path)).cells[0].gap == ""
+
+
+@pytest.mark.parametrize("largest", [1.0, 65_504.0, 1e5])
+def test_kept_arrays_have_room_for_every_embedding(
+    largest: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrueSong, "sound", lambda self, start, seconds: {})
+    made = {track: largest * torch.tensor([[1.0, -0.7], [0.25, 0.0]]) for track in ("vocals", "accompaniment")}
+    cache, song = MaterialCache(tmp_path, (0.0, 1.0)), TrueSong("song", "test", {})
+    first = cache.tracks(song, "content", "tokens hash", lambda _: made)
+    again = cache.tracks(song, "content", "tokens hash", lambda _: pytest.fail("made again"))
+    for track, array in made.items():
+        torch.testing.assert_close(first[track], array, rtol=1e-3, atol=0)
+        assert torch.equal(first[track], again[track])
 
 
 def test_embeddings_meet_the_latents_in_time() -> None:

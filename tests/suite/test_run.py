@@ -13,16 +13,18 @@ import torch
 from tests.suite.fakes import HERE, Steps, pair
 
 from duotok.errors import BundleError, ConfigError
-from duotok.evaluation.instrument import Song
-from duotok.evaluation.results import read_cells
+from duotok.evaluation.instrument import Observation, Song
+from duotok.evaluation.results import Cell, Inputs, Measure, Row, read_cells
 from duotok.evaluation.summaries import summarise
 from duotok.evaluation.systems import CodecSystem, SystemConfig, open_system, parse_system
+from duotok.evaluation.usage import Usage
 from duotok.suite import run as suite
 from duotok.suite import units
 from duotok.suite.costs import in_all
 from duotok.suite.run import Plan, choose, conduct, dry_run
 from duotok.suite.songs import SongsConfig, find_songs
 from duotok.suite.table import as_json, as_markdown
+from duotok.suite.units import ORIGINAL
 from duotok.suite.versa import check_folder, write_lists
 
 CHEAP = ("mel", "si_sdr", "loudness_error")
@@ -103,6 +105,23 @@ def test_what_is_done_stays_and_what_changed_is_measured_again(
     assert systems[""].encoded == 7
     conduct(plan("fake:", instruments=(choose("reconstruction", names=["mel"]),)), engine=HERE)
     assert systems[""].encoded == 10
+
+
+def test_what_decodes_counts_for_what_is_heard_alone(plan: Callable[..., Plan], systems: dict[str, Steps]) -> None:
+    """Another renderer of the same tokens: its sounds are measured again, its tokens are not."""
+    both = (choose("reconstruction", names=["mel"]), choose("usage"))
+
+    def asked() -> Plan:
+        return plan("fake:", instruments=both, song={"limit": 1})
+
+    conduct(asked(), engine=HERE)
+    systems[""].sound_hash = "another renderer"
+    heard, counted = dry_run(asked())[0]
+    assert (heard.songs, counted.songs) == (1, 0) and "sound" in heard.why and not counted.why
+    before = systems[""].encoded
+    cell, _ = conduct(asked(), engine=HERE).cells
+    assert systems[""].encoded == before + 1 and cell.inputs.config["sound"] == "another renderer"
+    assert not any(todo.why for todo in dry_run(asked())[0])
 
 
 def test_an_interrupted_run_goes_on_at_the_song(
@@ -218,6 +237,25 @@ def test_kept_sounds_and_their_lists_for_versa(
     assert {"name": "pesq"} in yaml.safe_load((kept / "versa.yaml").read_text())
 
 
+def test_sounds_are_kept_in_the_folder_that_was_asked_for(
+    plan: Callable[..., Plan], systems: dict[str, Steps], tmp_path: Path
+) -> None:
+    """Also when another folder has them already."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two, two):
+        conduct(plan("fake:", song={"limit": 1}, keep=folder), engine=HERE)
+    kept = [sorted(path.relative_to(folder) for path in folder.rglob("*.wav")) for folder in (one, two)]
+    assert kept[0] == kept[1] and len(kept[0]) == 6 and systems[""].encoded == 2
+
+
+def test_no_tokenizer_keeps_its_sounds_among_the_originals(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    named = (f"{ORIGINAL}=fake:", "ours=fake:")
+    done = conduct(plan(*named, song={"limit": 1}, keep=tmp_path / "kept"), engine=HERE)
+    assert [cell.inputs.tokenizer for cell in done.cells] == ["ours"]
+    assert len(done.problems) == 1 and f"'{ORIGINAL}' is where originals are kept" in done.problems[0]
+    assert len(conduct(plan(*named, song={"limit": 1}), engine=HERE).cells) == 2, "without sounds the name is free"
+
+
 def test_dry_run_writes_nothing(plan: Callable[..., Plan], tmp_path: Path) -> None:
     todo, problems = dry_run(plan("fake:", "fake:missing"))
     assert not (tmp_path / "store").exists() and len(problems) == 1
@@ -244,6 +282,38 @@ def test_json_has_no_nan_and_every_reason(plan: Callable[..., Plan]) -> None:
     assert {s["mean"] is None for s in summaries if s["tokenizer"] == "steps mute"} == {True}
     assert {tuple(s["reasons"]) for s in summaries if s["tokenizer"] == "steps mute"} == {("steps: encodes only",)}
     assert all(s["interval"] is None for s in summaries)  # one song
+
+
+def test_every_codebook_is_in_the_table() -> None:
+    """Where a stream has a row of its own its codebooks stay out; where it has none they stand for it."""
+    usage = Usage()
+
+    def cell(name: str, books: int) -> Cell:
+        data = {"counts": {"vocals": [[[0, 1], [5, 5]]] * books}, "sizes": {"vocals": [4] * books}}
+        rows = usage.rows([Observation("song", "", ("vocals",), data)])
+        return Cell(Inputs(name, "usage", "a" * 64, "b" * 64, {}), usage.measures, tuple(rows))
+
+    for cells in ([cell("one", 1), cell("four", 4)], [cell("four", 4)]):
+        measured = {(s.tokenizer, s.track) for s in summarise(cells)}
+        text = as_markdown(cells)
+        for name, track in measured:
+            (section,) = [part for part in text.split("## ") if part.startswith(f"{track.capitalize()}\n")]
+            assert f"| {name} |" in section, (name, track)
+    mel = Measure("mel", "as named")
+    both = (Row("mel", "vocals", "song", 0.5), Row("mel", "vocals.1", "song", 0.25))
+    text = as_markdown([Cell(Inputs("one", "usage", "a" * 64, "b" * 64, {}), (mel,), both)])
+    assert "## Vocals\n" in text and "Vocals.1" not in text
+
+
+def test_an_anchor_is_its_codec_whatever_it_is_called() -> None:
+    """Another bit rate under the same name is another system, another name for the same is not."""
+
+    def hash_of(model: str) -> str:
+        return open_system(parse_system(model)).model_hash
+
+    assert hash_of("x=opus:6000") != hash_of("x=opus:12000")
+    assert hash_of("x=original") != hash_of("x=lowpass")
+    assert hash_of("x=opus:6000") == hash_of("opus:6000") == hash_of("y=opus")
 
 
 def test_names_of_systems() -> None:

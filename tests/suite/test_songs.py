@@ -97,6 +97,16 @@ def test_the_hash_is_of_sound_and_cut_not_of_the_place(tmp_path: Path) -> None:
     assert songs(tmp_path / "two").hash != one
 
 
+def test_a_file_that_cannot_be_read_is_the_same_in_every_folder(tmp_path: Path) -> None:
+    pair(tmp_path / "one", "a")
+    (tmp_path / "one" / "b.wav").write_bytes(b"no sound")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = songs(tmp_path / "one"), songs(tmp_path / "two")
+    assert str(tmp_path) in one.gaps[0][2] and one.hash == two.hash
+    (tmp_path / "two" / "b.wav").unlink()
+    assert songs(tmp_path / "two").hash != one.hash
+
+
 def test_an_index_beside_the_folder_says_what_is_sung_alone(tmp_path: Path) -> None:
     write(tmp_path / "songs" / "solo.wav", steps_sound(1.5), SAMPLE_RATE)
     columns = ("path", "use", "kind", "start", "seconds", "channels", "has_vocals", "licence", "attribution", "source")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.comparison.test_run import Toy, setup
+from tests.comparison.test_run import FINE, Toy, make_songs, setup
 from tests.suite.fakes import HERE, Steps, pair, steps_sound
 from typer.testing import CliRunner, Result
 
@@ -17,6 +18,7 @@ from duotok.cli.main import app
 from duotok.errors import ConfigError, MetricError
 from duotok.evaluation.results import read_cells
 from duotok.evaluation.systems import CodecSystem, SystemConfig, open_system
+from duotok.lm.corpus import write_tokens
 from duotok.suite import experiments, predictability, units
 from duotok.suite import run as suite
 from duotok.suite.config import load_suite
@@ -167,6 +169,21 @@ def test_language_models_join_the_store(tmp_path: Path) -> None:
     assert all(line.endswith("done") for line in predictability.todo(path, store))
     with pytest.raises(MetricError, match="lacks song"):
         predictability.study(setup(tmp_path / "odd", lambda songs: songs[1:]), store, lines.append, runner=toy)
+
+
+def test_figures_of_other_tokens_are_not_those_of_these(tmp_path: Path) -> None:
+    """Songs of the same names and lengths that were packed again with other tokens: measured anew or refused, never answered."""
+    path, store = setup(tmp_path, seeds=[0], protocols=["parallel"]), tmp_path / "store"
+    before, *_ = predictability.study(path, store, lambda _: None, runner=Toy())
+    turned = [
+        replace(song, tokens={name: codes[:, ::-1].copy() for name, codes in song.tokens.items()})
+        for song in make_songs(FINE)
+    ]
+    write_tokens(tmp_path / "fine.parquet", FINE, turned)
+    with pytest.raises(ConfigError, match="was run with tokens = "):
+        predictability.study(path, store, lambda _: None, runner=Toy())
+    after, *_ = predictability.study(path, tmp_path / "another", lambda _: None, runner=Toy())
+    assert after.inputs.data_hash != before.inputs.data_hash
 
 
 def test_commands_for_one_instrument(written: Path, tmp_path: Path) -> None:

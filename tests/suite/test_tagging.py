@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.suite.conftest import run_suite, suite_of
+from tests.suite.fakes import HERE
 from typer.testing import CliRunner
 
 from duotok.audio.io import write
@@ -22,7 +23,7 @@ from duotok.suite.table import as_markdown as suite_markdown
 from duotok.suite.tagging import conduct, work
 from duotok.suite.tagging.conduct import TaggingSettings
 from duotok.suite.tagging.embeddings import EmbeddingCache, random_vectors, reader
-from duotok.suite.tagging.experiment import TaggingConfig
+from duotok.suite.tagging.experiment import Experiment, TaggingConfig
 from duotok.suite.tagging.probe_training import ProbeTraining, TaggedSongs, fit
 from duotok.suite.tagging.tag_sets import TagSet, most_frequent, open_tag_set
 
@@ -237,6 +238,39 @@ def test_a_recording_that_takes_its_process_with_it_costs_that_recording(
     assert plan.todo(retry=True)[0].why == "some of it failed" and not plan.todo()[0].why
     (cell,) = conduct.plan(settings, [], tmp_path).conduct(Runner(tmp_path, retry=True)).cells
     assert not [row for row in cell.failures if row.measure == "scored"]
+
+
+def test_probes_learn_again_from_recordings_that_retry_brought_back(
+    tmp_path: Path, songs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of a probe are those of the recordings that are there, not of those that once were; the same ones are not learned
+    twice."""
+    settings = TaggingSettings.model_validate({
+        "data": f"songs={songs}", "probes": ["linear"], "training": {"seconds": 1, "epochs": 1}, "seeds": [0], "replicates": 100,
+        "excerpt": 1,
+    })  # fmt: skip
+    monkeypatch.setattr(conduct, "open_each", lambda systems, mix: ([], []))
+    embed, learn = work.embed_recording, Experiment._train
+    broken, learned = {open_tag_set(settings.data).of("train")[0].id}, list[int]()
+
+    def embedded(payload: dict[str, Any]) -> dict[str, Any]:
+        if payload["recording"] in broken:
+            raise RuntimeError("out of memory")
+        return embed(payload)
+
+    def counted(self: Experiment, condition: Any, seed: int, usable: Any, path: Path) -> None:
+        learned.append(len(usable["train"]))
+        learn(self, condition, seed, usable, path)
+
+    monkeypatch.setattr(conduct, "embed_recording", embedded)
+    monkeypatch.setattr(Experiment, "_train", counted)
+    conduct.plan(settings, [], tmp_path).conduct(Runner(tmp_path, HERE))
+    assert learned == [13]
+    broken.clear()
+    for _ in range(2):
+        work._experiment.cache_clear()
+        conduct.plan(settings, [], tmp_path).conduct(Runner(tmp_path, HERE, retry=True))
+    assert learned == [13, 14]
 
 
 def test_settings_keep_their_defaults_where_the_public_code_has_them() -> None:

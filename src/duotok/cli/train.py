@@ -36,7 +36,8 @@ def train(
 
     The order is separator, autoencoder, stage1, stage2 (needs separator and stage1), stage3 (needs stage2), stage4 once with
     --set track=vocals and once with --set track=accompaniment (needs stage3 and autoencoder), and for better sound
-    adversarial (needs the autoencoder) and adapt (needs adversarial, if it was trained, and both runs of stage4). The config names these runs: start_from, tokenizer_from, autoencoder_from, teacher_from, renderer_from; a relative name is a
+    adversarial (needs the autoencoder) and adapt (needs both runs of stage4, and adversarial where that was trained). The
+    config names these runs: start_from, tokenizer_from, autoencoder_from, teacher_from, renderer_from; a relative name is a
     folder in RUNS. The language model (lm) learns from the tokens of `duotok pack`, which its config names as data.
     On several GPUs start it with `accelerate launch` or `torchrun`; --dry-run needs neither data nor earlier runs (lm: its
     tokens), and says which it would start from.

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -199,6 +202,20 @@ class DuoTok:
         if not self._hash:
             self._hash = model_hash(self._values, self.tokenizer)
         return self._hash
+
+    @cached_property
+    def sound_hash(self) -> str:
+        """sha256 of what gives the tokens their sound: renderer, autoencoder and their settings; "" where there is none."""
+        if not self.config.renders:
+            return ""
+        settings = self.config.model_dump(mode="json", exclude={"name", "tokenizer", "separator"})
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for part in self.config.parts:
+            if part not in ("tokenizer", "separator"):
+                for name, tensor in sorted(self._part(part).state_dict().items()):
+                    digest.update(f"\0{part}\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+                    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def codebook_sizes(self) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class Corruption:
     def __str__(self) -> str:
         if self.kind == "mismatch":
             return "mismatch"
-        return f"shift {self.amount:g} s" if self.kind == "shift" else f"mask {self.amount:.0%} {self.fill}"
+        return f"shift {self.amount:g} s" if self.kind == "shift" else f"mask {100 * self.amount:g}% {self.fill}"
 
     @property
     def slug(self) -> str:

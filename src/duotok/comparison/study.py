@@ -9,6 +9,7 @@ same songs. Each such run is a folder, and results in the folder are not compute
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -225,7 +226,20 @@ class Comparison:
     def _facts(self, run: ModelRun, name: str) -> dict[str, Any]:
         part = name.partition("/")[0]
         part_config = getattr(self.config, part).model_dump(mode="json") if part in ("corruption", "context") else {}
-        return {"settings": run.settings(), "split": self.config.split, "scored": name, **{part: part_config}}
+        chosen = self.moments
+        if part == "corruption":
+            chosen = self._long_pieces()
+        elif part == "context" and self.config.context is not None:
+            chosen = self._whole_songs(max(self.config.context.seconds))
+        places = json.dumps([[moment.id(self.rows), moment.start, moment.stop] for moment in chosen])
+        digest = hashlib.sha256(places.encode()).hexdigest()  # another tokenizer in the table may change them
+        return {
+            "settings": run.settings(),
+            "split": self.config.split,
+            "scored": name,
+            "moments": digest,
+            **{part: part_config},
+        }
 
     def todo(self, run: ModelRun) -> list[str]:
         """The tasks of a run without scores so far. Raises ConfigError when its folder belongs to another run."""

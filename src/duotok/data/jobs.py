@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -212,7 +213,10 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def sweep(folder: Path) -> None:
-    """Remove half-written files of a killed run from `folder`. No other run may be writing there."""
+def sweep(folder: Path, older: float = 0.0) -> None:
+    """Remove half-written files of a killed run from `folder`: those that nobody has touched for `older` seconds. At 0 no other run
+    may be writing there."""
     for partial in folder.glob(f".*{PARTIAL}"):
-        remove(partial)
+        with contextlib.suppress(OSError):  # another run may have finished it
+            if not older or time.time() - partial.stat().st_mtime > older:
+                remove(partial)

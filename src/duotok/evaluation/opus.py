@@ -52,8 +52,9 @@ def opus(audio: Tensor, bit_rate: int = 6000, application: str = "audio") -> Cod
 
 
 def lag_of(late: NDArray[np.float32], original: NDArray[np.float32]) -> int:
-    """By how many samples (0 to 100 ms) `late` follows `original`, from the first 30 s that both have."""
-    late, original = late[: 30 * SAMPLE_RATE], original[: 30 * SAMPLE_RATE]
+    """By how many samples (0 to 100 ms) `late` follows `original`, from 30 s around its loudest sample."""
+    first = max(0, int(np.abs(original).argmax()) - 15 * SAMPLE_RATE)
+    late, original = (sound[first : first + 30 * SAMPLE_RATE] for sound in (late, original))
     size = 1 << (len(late) + len(original)).bit_length()
     product = np.fft.rfft(late, size) * np.conj(np.fft.rfft(original, size))
     return int(np.argmax(np.fft.irfft(product, size)[:LONGEST_DELAY]))

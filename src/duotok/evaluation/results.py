@@ -327,6 +327,15 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+OWN: dict[str, tuple[str, ...]] = {"reconstruction": ("sound",), "stability": ("sound",), "leakage": ("lm", "sound")}
+"""Settings that belong to the tokenizer: instrument -> keys in which cells of one table may differ."""
+
+
+def _shared(cell: Cell) -> dict[str, Any]:
+    own = OWN.get(cell.inputs.instrument, ())
+    return {key: value for key, value in cell.inputs.config.items() if key not in own}
+
+
 def comparable(cells: Iterable[Cell]) -> tuple[list[Cell], list[str]]:
     """The cells that may stand in one table, and a line for each that may not: of an instrument the newest one says which data and
     settings count, and what was measured on other data or with other settings is left out. Gaps stay: they have no figure."""
@@ -341,7 +350,7 @@ def comparable(cells: Iterable[Cell]) -> tuple[list[Cell], list[str]]:
                 chosen.append(cell)
                 continue
             what = "data" if cell.inputs.data_hash != newest.inputs.data_hash else "settings"
-            if what == "settings" and cell.inputs.config == newest.inputs.config:
+            if what == "settings" and _shared(cell) == _shared(newest):
                 chosen.append(cell)
                 continue
             problems.append(

@@ -67,6 +67,11 @@ class CodecSystem:
         return self._codec.model_hash
 
     @property
+    def sound_hash(self) -> str:
+        """Of what decodes, where `model_hash` is of the tokens' meaning alone; "" where that has all of it."""
+        return str(getattr(self._codec, "sound_hash", ""))
+
+    @property
     def sample_rate(self) -> int:
         return self._codec.sample_rate
 
@@ -92,13 +97,14 @@ class CodecSystem:
 
 @dataclass(frozen=True)
 class AnchorSystem:
-    """A classical codec or a control, on each track alone. version: what its output depends on besides its name; kbps: of one
-    track, as asked for; None for a control."""
+    """A classical codec or a control, on each track alone. what: the codec with its setting, "" where the name says it; version:
+    what its output depends on besides; kbps: of one track, as asked for; None for a control."""
 
     name: str
     code: Callable[[Tensor], Coded]
     version: str = ""
     kbps: float | None = None
+    what: str = ""
     sample_rate: int = SAMPLE_RATE
 
     @property
@@ -107,7 +113,7 @@ class AnchorSystem:
 
     @cached_property
     def model_hash(self) -> str:
-        return hashlib.sha256(json.dumps([self.name, self.version]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.what or self.name, self.version]).encode()).hexdigest()
 
     @property
     def about(self) -> dict[str, Any]:
@@ -122,24 +128,24 @@ def open_system(config: SystemConfig) -> System:
     """Raises what `open_codec` raises, and ConfigError for anchors that there are not."""
     kind, _, setting = config.model.partition(":")
     if kind == ORIGINAL and not setting:
-        return AnchorSystem(config.name or ORIGINAL, lambda sound: Coded(sound, 0.0))
+        return AnchorSystem(config.name or ORIGINAL, lambda sound: Coded(sound, 0.0), what=ORIGINAL)
     if kind == LOWPASS and not setting:
-        return AnchorSystem(config.name or LOWPASS, _lowpass)
+        return AnchorSystem(config.name or LOWPASS, _lowpass, what=LOWPASS)
     if kind == "opus":
         if setting and not (setting.isdigit() and 500 <= int(setting) <= 512_000):
             raise ConfigError(f"{config.model}: give bits a second, 500 to 512000, as in opus:{OPUS_BITS}")
         bits = int(setting or OPUS_BITS)
-        return AnchorSystem(
-            config.name or f"opus-{bits / 1000:g}k", lambda sound: opus(sound, bits), _av_version(), bits / 1000
-        )
+        what = f"opus-{bits / 1000:g}k"
+        return AnchorSystem(config.name or what, lambda sound: opus(sound, bits), _av_version(), bits / 1000, what=what)
     if kind == "codec2":
         mode = setting or MODES[0]
         if mode not in MODES:
             raise ConfigError(f"{config.model}: give a mode, as in codec2:{MODES[0]}; there are {', '.join(MODES)}")
         if (here := ANCHORS["codec2"].here()) != "yes":
             raise ConfigError(f"codec2: {here}")
+        what = f"codec2-{mode}"
         return AnchorSystem(
-            config.name or f"codec2-{mode}", lambda sound: codec2(sound, mode), "", int(mode.rstrip("C")) / 1000
+            config.name or what, lambda sound: codec2(sound, mode), "", int(mode.rstrip("C")) / 1000, what=what
         )
     tracks = config.tracks
     return CodecSystem(open_codec(config.model, config.device, config.codebooks, tracks), config.name)

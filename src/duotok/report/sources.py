@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from duotok.seals import read_json
 
 LISTENING, LISTENED_BY = "report.json", "duotok listen report"
 """File of a listening test's result, and what it says that it was made by."""
-OWN = {"leakage": ("lm",)}
-"""Settings that belong to the tokenizer: instrument -> keys in which cells of one table may differ."""
 RETRAINED = ("matched-decoder",)
 """Instruments whose cells are of something made from a tokenizer, and so have hashes of their own."""
 
@@ -101,7 +99,7 @@ def gather(folders: Sequence[Path]) -> Sources:
             cells += [(folder, one) for one in found if isinstance(one, Cell)]
     kept, lines = _one_of_each(cells)
     problems += lines
-    chosen, lines = _comparable(kept)
+    chosen, lines = comparable(kept)
     problems += lines
     of_study = [cell for cell in chosen if cell.inputs.instrument == LM]
     if of_study:
@@ -177,19 +175,6 @@ def _difference(one: Cell, other: Cell) -> str:
     if a.data_hash != b.data_hash:
         return f"other data: {b.data_hash[:8]} and {a.data_hash[:8]}"
     return "other settings" if a.config != b.config else ""
-
-
-def _comparable(cells: Iterable[Cell]) -> tuple[list[Cell], list[str]]:
-    """As `results.comparable`, but for settings that belong to the tokenizer."""
-    every = {(cell.inputs.tokenizer, cell.inputs.instrument): cell for cell in cells}
-
-    def plain(cell: Cell) -> Cell:
-        own = OWN.get(cell.inputs.instrument, ())
-        config = {key: value for key, value in cell.inputs.config.items() if key not in own}
-        return replace(cell, inputs=replace(cell.inputs, config=config))
-
-    chosen, problems = comparable(plain(cell) for cell in every.values())
-    return [every[cell.inputs.tokenizer, cell.inputs.instrument] for cell in chosen], problems
 
 
 def _other_models(cells: Sequence[Cell], studies: Sequence[Study]) -> list[str]:

@@ -79,7 +79,8 @@ def todo(path: Path, store: Path) -> list[str]:
 
 def _inputs(comparison: Comparison, name: str) -> Inputs:
     config = comparison.config.model_dump(mode="json", exclude={"tokenizers", "tokens"})
-    songs = json.dumps([comparison.rows, comparison.moments])
+    tokens = {of: [corpus.hash for corpus in corpora] for of, corpora in comparison.trained.items()}
+    songs = json.dumps([comparison.rows, comparison.moments, tokens])
     digest = hashlib.sha256(songs.encode()).hexdigest()
     # of the tokenizer, or of all its trainings
     codec = "+".join(corpus.identity.hash for corpus in comparison.trained[name])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from duotok.data.jobs import Engine, LocalEngine, Results, Unit, pending, run_units
+from duotok.data.jobs import Engine, LocalEngine, Results, Unit, pending, run_units, sweep
 from duotok.errors import DuoTokError, one_line
 from duotok.evaluation.instrument import Instrument, NoTokens, Observation, System
 from duotok.evaluation.results import Cell, Inputs, plain_name, read_cell, versions_of, why_not_done, write_cell
@@ -20,10 +20,12 @@ from duotok.suite.costs import Speed, Todo, trial
 from duotok.suite.experiments import Asked
 from duotok.suite.runner import LEDGER, Found, Report, Runner
 from duotok.suite.songs import SongSet
-from duotok.suite.units import INSTRUMENTS, make_instrument, observe, unit_of
+from duotok.suite.units import INSTRUMENTS, ORIGINAL, make_instrument, observe, settings_of, unit_of
 
 STEMS = "stems"
 """Folder in the store for separated vocals."""
+LEFT_OVER = 3600.0
+"""Seconds after which a half-written file there is a killed run's: tokenizers, and commands, share the folder."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ class _Task:
 
     def inputs(self, instrument: Instrument) -> Inputs:
         return Inputs(
-            self.system.name, instrument.name, self.system.model_hash, self.plan.songs.hash, instrument.settings
+            self.system.name,
+            instrument.name,
+            self.system.model_hash,
+            self.plan.songs.hash,
+            settings_of(self.system, instrument),
         )
 
     def _why(self, instrument: Instrument, keep: Path | None) -> str:
@@ -119,10 +125,11 @@ class _Task:
         units = [unit for instrument in wanted for unit in self.units[instrument.name]]
         results = Results()
         if units:
+            sweep(self.plan.store / STEMS, older=LEFT_OVER)
             again = self.plan.force
             results = run_units(
                 observe, units, self.ledger, engine, self.system.name, retry=again or self.plan.retry,
-                intact=_never if again else _kept, folders=(self.plan.store / STEMS,),
+                intact=_never if again else _kept,
             )  # fmt: skip
         cells = []
         for chosen in self.plan.instruments:
@@ -159,8 +166,15 @@ class _Task:
 
 
 def _kept(unit: Unit, result: dict[str, Any]) -> bool:
-    """Whether the sounds that the unit is to keep are there."""
-    return not unit.place["keep"] or (bool(result["kept"]) and all(Path(path).is_file() for path in result["kept"]))
+    """Whether the sounds that the unit is to keep are there, in the folders that were asked for."""
+    folders = [Path(unit.place[name]).absolute() for name in ("keep", "original")]
+    return not unit.place["keep"] or (
+        bool(result["kept"])
+        and all(
+            Path(path).is_file() and any(folder in Path(path).absolute().parents for folder in folders)
+            for path in result["kept"]
+        )
+    )
 
 
 def _never(unit: Unit, result: dict[str, Any]) -> bool:
@@ -176,6 +190,11 @@ def opened(plan: Plan, report: Report = lambda _: None) -> tuple[list[_Task], li
             system = open_system(config)
             if system.name in [task.system.name for task in tasks]:
                 problems.append(f"{config.model}: '{system.name}' is there twice; name it, as in other={config.model}")
+                continue
+            if plan.keep is not None and plain_name(system.name) == ORIGINAL:
+                problems.append(
+                    f"{config.model}: '{ORIGINAL}' is where originals are kept; name it, as in other={config.model}"
+                )
                 continue
             tasks.append(_Task(plan, config, system))
         except DuoTokError as error:

@@ -92,7 +92,9 @@ class SongSet:
         """Of the files, how they are cut and what separates them: another hash is other data."""
         values = [[s.song, s.part, s.start, s.seconds, self.hashes_of(s)] for s in self.stretches]
         stamp = self.stamp if any(s.separated for s in self.stretches) else ""
-        text = json.dumps([values, self.gaps, stamp, LOUDNESS], sort_keys=True)
+        here = str(Path(self.config.folder).absolute())  # reasons name files, and a set is not where it lies
+        gaps = [(name, tracks, reason.replace(here, "")) for name, tracks, reason in self.gaps]
+        text = json.dumps([values, gaps, stamp, LOUDNESS], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property

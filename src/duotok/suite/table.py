@@ -29,11 +29,18 @@ def as_markdown(cells: Sequence[Cell], problems: Iterable[str] = (), books: bool
             lines += [f"# {instrument.capitalize()}", "", own(of_it).rstrip(), ""]
             continue
         summaries = summarise(of_it)
-        tracks = dict.fromkeys(s.track for s in summaries if books or "." not in s.track)
+        whole = {(s.tokenizer, s.track) for s in summaries}
+        # a codebook stands for itself where its stream has no figure of its own (`usage`)
+        summaries = [
+            s
+            for s in summaries
+            if books or "." not in s.track or (s.tokenizer, s.track.rpartition(".")[0]) not in whole
+        ]
+        tracks = dict.fromkeys(s.track for s in summaries)
         lines += [f"# {instrument.capitalize()}", "", _data(of_it[0]), ""]
         for track in tracks:
             lines += [f"## {track.capitalize()}", "", *_track(of_it, [s for s in summaries if s.track == track]), ""]
-        gaps = _gaps([s for s in summaries if books or "." not in s.track])
+        gaps = _gaps(summaries)
         if gaps:
             lines += ["Missing:", "", *gaps, ""]
         lines += ["What is measured:", "", *_definitions(of_it[0]), ""]

@@ -25,6 +25,16 @@ from duotok.evaluation.usage import Usage
 from duotok.files import short_hash
 from duotok.suite.songs import SongSet, Stretch, load
 
+SOUND = "sound"
+"""Key of settings: the hash of what decodes, for instruments that decode."""
+
+
+def settings_of(system: System, instrument: Instrument) -> dict[str, Any]:
+    """Of an instrument, with what decodes where it hears that."""
+    sound = getattr(system, "sound_hash", "") if instrument.cost.decodings else ""
+    return {**instrument.settings, **({SOUND: sound} if sound else {})}
+
+
 FORMAT = 1
 """Of what a unit returns; another number makes everything be measured again."""
 INSTRUMENTS: dict[str, type[Instrument]] = {one.name: one for one in (Reconstruction, Stability, Usage)}
@@ -50,7 +60,7 @@ def unit_of(
     hashes = songs.hashes_of(stretch)
     separator = songs.config.separator if stretch.separated else "none"
     payload = {
-        "format": FORMAT, "instrument": instrument.name, "settings": instrument.settings, "model_hash": system.model_hash,
+        "format": FORMAT, "instrument": instrument.name, "settings": settings_of(system, instrument), "model_hash": system.model_hash,
         "song": stretch.song, "part": stretch.part, "start": stretch.start, "seconds": stretch.seconds, "hashes": hashes,
         "stamp": songs.stamp if stretch.separated else "",
     }  # fmt: skip

@@ -27,7 +27,7 @@ def all_(
 
     What is done stays, also what a command of its own has measured, and a run that was stopped goes on at the song. A tokenizer
     that cannot be opened, a song that breaks one, a measure without an answer, an instrument for which these songs have no tags or
-    true stems: each is named, the rest arrives. Without `instruments` there are all of them; matched-decoder takes hours.
+    true stems: each is named, the rest arrives. Without `instruments` there are reconstruction, stability and usage; the others take hours.
 
     \b
       duotok eval all -c suite.yaml -o results --dry-run

@@ -32,6 +32,7 @@ from duotok.evaluation.results import (
     write_cell,
 )
 from duotok.evaluation.systems import CodecSystem, SystemConfig
+from duotok.lm.evaluate import fingerprint
 from duotok.lm.saved import LanguageModel, find_lm, open_lm
 from duotok.records import SPLITS
 from duotok.suite.costs import Todo, trial
@@ -110,13 +111,18 @@ class Plan:
         """The language model of a tokenizer, if one was given."""
         return next((lm for lm in self.lms if lm.protocol.codec.hash == model_hash), None)
 
-    def inputs(self, name: str, model_hash: str) -> Inputs:
+    def inputs(self, name: str, model_hash: str, sound: str = "") -> Inputs:
         lm = self.lm_of(model_hash)
-        config = {**self.config(), "lm": "" if lm is None else lm.source.name}
+        config = {**self.config(), "lm": "" if lm is None else f"{lm.source.name} {fingerprint(lm.model)[:16]}"}
+        config |= {"sound": sound} if sound else {}
         return Inputs(name, INSTRUMENT, model_hash, self.content, config)
 
     def of(self, one: Named) -> Inputs:
-        return self.inputs(one.name, one.codec.model_hash)
+        return self.inputs(one.name, one.codec.model_hash, self.sound(one))
+
+    def sound(self, one: Named) -> str:
+        """The hash of what decodes, where that is measured and the tokenizer's own hash leaves it out."""
+        return str(getattr(one.codec, "sound_hash", "")) if self.settings.decode else ""
 
     def why(self, one: Named, retry: bool = False, force: bool = False) -> str:
         """Why a cell must be measured, "" where it is done."""
@@ -133,16 +139,16 @@ class Plan:
     def folder(self, one: Named, song: TrueSong) -> Path:
         """Where the stretches of a song are kept; another name when its sound, the tokenizer or a setting changes, and no other song's
         when one is mended."""
-        key = [FORMAT, one.codec.model_hash, self.config(), song.id, _content(song)]
+        key = [FORMAT, one.codec.model_hash, self.config(), song.id, _content(song), *filter(None, [self.sound(one)])]
         return self.store / WORK / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
-    def units(self, wanted: Sequence[Named], again: bool = False) -> list[Unit]:
+    def units(self, wanted: Sequence[Named], again: bool = False, retry: bool = False) -> list[Unit]:
         settings, units = self.settings, list[Unit]()
         for song in self.songs:
             folders = {one.name: str(self.folder(one, song)) for one in wanted}
             place = {
                 "song": song.id, "files": {track: [str(p) for p in paths] for track, paths in song.files.items()}, "folders": folders,
-                "systems": {one.name: one.config.model_dump(mode="json") for one in wanted}, "again": again,
+                "systems": {one.name: one.config.model_dump(mode="json") for one in wanted}, "again": again, "retry": retry,
                 "separators": [separator.text for separator in self.separators], "device": settings.device,
                 "seconds": settings.seconds, "stretches": settings.stretches, "levels": list(settings.levels), "decode": settings.decode,
             }  # fmt: skip
@@ -152,9 +158,8 @@ class Plan:
     @staticmethod
     def _kept(unit: Unit, result: dict[str, Any]) -> bool:
         folders = unit.place["folders"]
-        return all(
-            kept(Path(folders[name]) / file) is not None for name, files in result["files"].items() for file in files
-        )
+        found = [kept(Path(folders[name]) / file) for name, files in result["files"].items() for file in files]
+        return all(one is not None and not (unit.place["retry"] and one.failed) for one in found)
 
     # -- what is to do -----------------------------------------------------------------------------------------------------
 
@@ -162,7 +167,7 @@ class Plan:
         """A line for each cell; minutes without those of separators, which are shared by all tokenizers."""
         wanted = [one for one in self.tokenizers if self.why(one, retry, force)]
         ledger = self.store / LEDGER / "experiments" / f"{INSTRUMENT}.jsonl"
-        units = self.units(wanted)
+        units = self.units(wanted, retry=retry)
         left = len(units if force else pending(units, ledger, retry=retry, intact=self._kept).todo)
         result, sound = list[Todo](), left * self.settings.stretches * self.settings.seconds
         for one in self.tokenizers:
@@ -181,7 +186,7 @@ class Plan:
     def conduct(self, runner: Runner) -> Found:
         """Measure what is not done, write a cell for each tokenizer. A song that fails is a row with its reason, and stops no other."""
         wanted = [one for one in self.tokenizers if self.why(one, runner.retry, runner.force)]
-        units = self.units(wanted, runner.force) if wanted else []
+        units = self.units(wanted, runner.force, runner.retry) if wanted else []
         results, found = runner.run(INSTRUMENT, "songs", measure_song, units, self._kept), Found()
         for one in self.tokenizers:
             if one in wanted:

@@ -32,6 +32,11 @@ class Measured:
     rows: tuple[Row, ...]
     codes: dict[str, Codes]
 
+    @property
+    def failed(self) -> bool:
+        """Whether a condition of the stems failed."""
+        return any(row.value is None and row.measure.startswith("equal.") for row in self.rows)
+
 
 def equal_share(actual: Tensor, expected: Tensor) -> float:
     """Share of equal codes of two `[books, frames]`, over the frames that both have."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from duotok.errors import DuoTokError
+from duotok.errors import ConfigError, DuoTokError
 from duotok.separation import SEPARATORS, Separator, separator_by_name
 from duotok.separation.choose import separator_stamp
 from duotok.tracks import TRACKS
@@ -48,6 +48,11 @@ class OpenSeparator:
 def open_separators(texts: Sequence[str], device: str = "cpu") -> tuple[list[OpenSeparator], dict[str, str]]:
     """Those of NAME or NAME=WEIGHTS that open, and name -> why not for the others. None given: all that DuoTok knows."""
     found, gaps = list[OpenSeparator](), dict[str, str]()
+    names = [text.partition("=")[0] for text in texts]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(
+            f"separator '{twice[0]}' is named twice, and a table has one of each name; run it again in another store"
+        )
     for text in texts or SEPARATORS:
         name, _, weights = text.partition("=")
         try:

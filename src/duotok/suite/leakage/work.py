@@ -30,7 +30,11 @@ def measure_song(payload: dict[str, Any]) -> dict[str, Any]:
     failed, done = dict[str, str](), dict[str, list[str]]()
     for start, true in stretches(song, payload["seconds"], payload["stretches"]):
         file = f"{start:09.3f}.safetensors"
-        wanted = [n for n in codecs if n not in failed and (payload["again"] or kept(folders[n] / file) is None)]
+        there = {n: kept(folders[n] / file) for n in codecs}
+        wanted = [
+            n for n, one in there.items()
+            if n not in failed and (payload["again"] or one is None or (payload["retry"] and one.failed))
+        ]  # fmt: skip
         made = list(variants(true, payload["levels"], separators)) if wanted else []
         for name in wanted:
             try:

@@ -125,8 +125,10 @@ class MaterialCache:
                 raise AudioError(
                     f"{song.id}: {owner.split()[0]} of {track} has values that are no numbers; leave it out"
                 )
-        save_arrays(path, {track: array.half() for track, array in made.items()})
-        return {track: array.half().float() for track, array in made.items()}
+        small = all(float(array.abs().max()) < 6e4 for array in made.values())  # what half precision has room for
+        stored = {track: array.half() if small else array.float() for track, array in made.items()}
+        save_arrays(path, stored)
+        return {track: array.float() for track, array in stored.items()}
 
 
 @torch.no_grad()

@@ -121,7 +121,7 @@ class Experiment:
         """Train the probe of a condition and a seed, if its scores are not kept; its epochs. again: also then."""
         usable = self.embed()
         path = self.scores_path(condition, seed)
-        if again or _kept(path, self._shape(usable)) is None:
+        if again or _kept(path, self._shape(usable), _songs(usable)) is None:
             self._train(condition, seed, usable, path)
         return self._scores(condition, seed, usable)[1]
 
@@ -169,7 +169,7 @@ class Experiment:
 
     def _scores(self, condition: Condition, seed: int, usable: Usable) -> tuple[NDArray[np.float64], int]:
         """Scores of the test songs `[songs, tags]` by a probe of that seed, and its epochs."""
-        kept = _kept(self.scores_path(condition, seed), self._shape(usable))
+        kept = _kept(self.scores_path(condition, seed), self._shape(usable), _songs(usable))
         if kept is None:
             raise MetricError(f"{condition}, seed {seed}: its scores are not there; run the same command again")
         return kept
@@ -180,7 +180,7 @@ class Experiment:
             self.config.training, songs["train"], songs["validation"], self.cache.frame_rate, seed, self.device
         )
         scores = fitted.scores(songs["test"], self.config.training.batch_size)
-        save_arrays(path, {"scores": torch.from_numpy(scores)}, {"epochs": len(fitted.losses)})
+        save_arrays(path, {"scores": torch.from_numpy(scores)}, {"epochs": len(fitted.losses), "songs": _songs(usable)})
 
     def _songs(self, items: Sequence[tuple[Recording, Embedded]], condition: Condition, seed: int) -> TaggedSongs:
         embedded = [found for _, found in items]
@@ -191,12 +191,18 @@ class Experiment:
         )
 
 
-def _kept(path: Path, shape: tuple[int, int]) -> tuple[NDArray[np.float64], int] | None:
+def _songs(usable: Usable) -> str:
+    """A hash of the recordings that a probe learned from and scores."""
+    names = {split: [item.id for item, _ in items] for split, items in usable.items()}
+    return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
+
+
+def _kept(path: Path, shape: tuple[int, int], songs: str) -> tuple[NDArray[np.float64], int] | None:
     """Scores and epochs; None where they are not there, damaged, or of other songs."""
     try:
         arrays, facts = read_arrays(path)
         scores = arrays["scores"].numpy()
-        return (scores, int(facts["epochs"])) if scores.shape == shape else None
+        return (scores, int(facts["epochs"])) if scores.shape == shape and facts["songs"] == songs else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -20,13 +20,14 @@ from duotok.evaluation.results import read_cells
 from duotok.evaluation.systems import parse_system
 from duotok.renderer.dit import DiTConfig
 from duotok.suite.matched import conduct
-from duotok.suite.matched.experiment import CEILING, IDEAL
+from duotok.suite.matched.experiment import CEILING, IDEAL, loaded
 from duotok.suite.matched.material import Material, MaterialCache, conditions_of, embeddings_of, ideal, shuffled
 from duotok.suite.matched.rate import at_latent_rate, slots_of
 from duotok.suite.matched.stage import MatchedConfig, MatchedStage
 from duotok.suite.runner import Runner
 from duotok.suite.true_stems import TrueSong
-from duotok.training.engine import train
+from duotok.training.checkpoint import latest
+from duotok.training.engine import only_one, train
 
 DIT = {
     "condition_dim": 16, "condition_width": 8, "condition_kernel": 3, "width": 16, "heads": 2, "blocks": 1, "ffn_ratio": 2.0,
@@ -249,6 +250,26 @@ def test_kept_arrays_have_room_for_every_embedding(
     for track, array in made.items():
         torch.testing.assert_close(first[track], array, rtol=1e-3, atol=0)
         assert torch.equal(first[track], again[track])
+
+
+def test_a_trained_decoder_is_read_while_another_worker_has_it(tmp_path: Path) -> None:
+    """Workers reconstruct songs side by side behind one decoder; only one of them can hold its run."""
+
+    def stage() -> MatchedStage:
+        return MatchedStage(config(), "vocals", materials(6, 1), materials(6, 1, 1))
+
+    assert not loaded(stage(), tmp_path / "run")
+    train(stage(), tmp_path / "run", stop_after=2)
+    assert not loaded(stage(), tmp_path / "run"), "half trained"
+    trained, read = stage(), stage()
+    train(trained, tmp_path / "run")
+    with only_one(tmp_path / "run"):
+        assert loaded(read, tmp_path / "run")
+    mine, theirs = read.ema.state_dict(), trained.ema.state_dict()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+    weights = latest(tmp_path / "run") / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert not loaded(stage(), tmp_path / "run"), "damaged: training mends it"
 
 
 def test_embeddings_meet_the_latents_in_time() -> None:

@@ -7,6 +7,7 @@ autoencoder alone are the ceiling of all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -45,7 +46,9 @@ from duotok.suite.matched.stage import MatchedConfig, MatchedStage
 from duotok.suite.splits import balanced
 from duotok.suite.true_stems import TrueSong, content_of
 from duotok.tracks import TRACKS
+from duotok.training.checkpoint import Damaged, checkpoints, load_module, read_state
 from duotok.training.engine import train
+from duotok.training.stages.loading import device_of
 
 WORK = "matched"
 """Folder in the store for arrays and runs."""
@@ -168,9 +171,25 @@ class Experiment:
         if contestant.embed is not None:
             for track in TRACKS:
                 stages[track] = self.stage(contestant, track)
-                train(stages[track], self.run_folder(contestant, track))
+                run = self.run_folder(contestant, track)
+                if not loaded(stages[track], run):
+                    train(stages[track], run)
                 stages[track].ema.eval()
         return System(self, contestant, stages)
+
+
+def loaded(stage: MatchedStage, run: Path) -> bool:
+    """Whether the run has come to its end; its average is in the stage then. Several workers may read it at once, where only one trains."""
+    whole = checkpoints(run)
+    if not whole:
+        return False
+    with contextlib.suppress(Damaged):  # then training mends it
+        if int(read_state(whole[-1])["step"]) >= stage.config.steps:
+            load_module(whole[-1] / "ema.safetensors", stage.ema)
+            stage.device = device_of(stage.config)
+            stage.ema.to(stage.device)
+            return True
+    return False
 
 
 class System:

@@ -170,12 +170,26 @@ def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
         analysis["highpass_hz"] = values["codec"]["highpass_hz"]
     settings = {"tokenizer": values["tokenizer"], "codec": analysis}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode())
-    for name, tensor in sorted(tokenizer.state_dict().items()):
+    _add_weights(digest, tokenizer)
+    return digest.hexdigest()
+
+
+def sound_hash(config: BundleConfig, parts: Mapping[str, nn.Module]) -> str:
+    """sha256, in 64 hex digits, of what gives tokens their sound: `parts` (autoencoder and renderers), as in `model_hash`, and settings."""
+    settings = config.model_dump(mode="json", exclude={"name", "tokenizer", "separator", "lineage"})
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, module in sorted(parts.items()):
+        digest.update(f"\0{name}\0".encode())
+        _add_weights(digest, module)
+    return digest.hexdigest()
+
+
+def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
+    for name, tensor in sorted(module.state_dict().items()):
         value = tensor.detach().cpu()
         value = value.float() if value.is_floating_point() else value
         digest.update(f"\0{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
         digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _for_storage(state: dict[str, Tensor], learned: set[str], storage: Storage) -> dict[str, Tensor]:

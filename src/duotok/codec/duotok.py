@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import tempfile
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
-from duotok.codec.bundle import Bundle, BundleConfig, Storage, model_hash, write_bundle
+from duotok.codec.bundle import Bundle, BundleConfig, Storage, model_hash, sound_hash, write_bundle
 from duotok.codec.contract import Source, Stream, check_tokens
 from duotok.codec.hub import find_bundle, push
 from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
@@ -208,14 +206,9 @@ class DuoTok:
         """sha256 of what gives the tokens their sound: renderer, autoencoder and their settings; "" where there is none."""
         if not self.config.renders:
             return ""
-        settings = self.config.model_dump(mode="json", exclude={"name", "tokenizer", "separator"})
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for part in self.config.parts:
-            if part not in ("tokenizer", "separator"):
-                for name, tensor in sorted(self._part(part).state_dict().items()):
-                    digest.update(f"\0{part}\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-                    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return sound_hash(
+            self.config, {p: self._part(p) for p in self.config.parts if p not in ("tokenizer", "separator")}
+        )
 
     @property
     def codebook_sizes(self) -> tuple[int, int]:

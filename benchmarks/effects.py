@@ -50,8 +50,8 @@ BATCH = 16
 class Encoder:
     """Codes of a track of a stretch, and the mel that they give."""
 
-    def __init__(self, tokenizer: Tokenizer, store: ShardStore, window: int) -> None:
-        self.tokenizer, self.store, self.window = tokenizer, store, window
+    def __init__(self, tokenizer: Tokenizer, store: ShardStore, window: int, half: bool = False) -> None:
+        self.tokenizer, self.store, self.window, self.half = tokenizer, store, window, half
         self.used = {track: np.zeros(tokenizer.config.codebook_size, np.int64) for track in TRACKS}
         self.errors: dict[str, dict[str, float]] = {track: {} for track in TRACKS}
 
@@ -64,7 +64,8 @@ class Encoder:
         tracks = torch.tensor(TRACKS.index(track))
         for windows, lengths in self._windows(mel):
             route = tracks.expand(len(windows))
-            drawn = self.tokenizer.encode(windows, route, lengths)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+                drawn = self.tokenizer.encode(windows, route, lengths)
             codes += [row[:length] for row, length in zip(drawn, lengths.tolist(), strict=True)]
             if stretch.split == "test":
                 guesses = self.tokenizer.reconstruct(drawn.clamp_min(0), route, lengths)["mel"]
@@ -87,8 +88,8 @@ class Encoder:
             yield torch.nn.utils.rnn.pad_sequence(list(chosen), batch_first=True), lengths
 
 
-def pack(runs: Path, work: Path, output: Path, window: int, workers: int = 1) -> dict[str, object]:
-    """Tokens of all songs with both tracks, and the summary that goes to the JSON file beside them."""
+def pack(runs: Path, work: Path, output: Path, window: int, workers: int = 1, half: bool = False) -> dict[str, object]:
+    """Tokens of all songs with both tracks, and the summary that goes to the JSON file beside them. half: blocks in bfloat16."""
     store = ShardStore(work / "shards", work / "derived")
     to_pack = stretches(store)
     needed = sorted({index for stretch in to_pack for index in stretch.segments})
@@ -98,7 +99,7 @@ def pack(runs: Path, work: Path, output: Path, window: int, workers: int = 1) ->
     tokenizer = load_tokenizer(checkpoint)
     weights = sha256(checkpoint / "tokenizer.safetensors")
     size = tokenizer.config.codebook_size
-    encoder = Encoder(tokenizer, store, window)
+    encoder = Encoder(tokenizer, store, window, half)
 
     def songs() -> Iterator[TokenizedSong]:
         for s in progress(to_pack, f"encoding for {output.name}"):
@@ -108,10 +109,11 @@ def pack(runs: Path, work: Path, output: Path, window: int, workers: int = 1) ->
     every = torch.arange(size)[None]
     vectors = {f"{track}.0": principal(tokenizer.code_vectors(every, track)[0]) for track in TRACKS}
     streams = tuple(Stream(track, (size,)) for track in TRACKS)
-    identity = CodecIdentity(str(runs.name), f"{weights}:{window}", FRAME_RATE, SAMPLE_RATE, streams)
+    identity = CodecIdentity(str(runs.name), f"{weights}:{window}" + ":bf16" * half, FRAME_RATE, SAMPLE_RATE, streams)
     count = write_tokens(output, identity, songs(), source=f"benchmarks.effects {runs}", vectors=vectors)
     summary = {
         "runs": str(runs), "checkpoint": checkpoint.name, "tokenizer": weights, "window": window, "songs": count,
+        "precision": "bf16" if half else "fp32",
         "codes used": {track: int((used > 0).sum()) for track, used in encoder.used.items()},
         "mel error": encoder.errors,
     }  # fmt: skip
@@ -217,6 +219,12 @@ def main() -> None:
     one.add_argument("--data", type=Path, required=True, help="folder of `duotok data`")
     one.add_argument("-o", "--output", type=Path, required=True, help="Parquet file")
     one.add_argument("--window", type=int, default=256, help="token frames that are encoded at once")
+    one.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the encoder's blocks; bf16 is faster on some CPUs",
+    )
     one.add_argument("--workers", type=int, default=2, help="processes that derive features")
     one.add_argument("--threads", type=int, default=1, help="of torch; more only lose on small models")
     both = kinds.add_parser("table", help="Table 9 beside Table 10")
@@ -233,7 +241,8 @@ def main() -> None:
             print(table(options.results, options.tokens))
         else:
             torch.set_num_threads(options.threads)
-            summary = pack(options.runs, options.data, options.output, options.window, options.workers)
+            half = options.precision == "bf16"
+            summary = pack(options.runs, options.data, options.output, options.window, options.workers, half)
             print(json.dumps({key: value for key, value in summary.items() if key != "mel error"}))
     except DuoTokError as error:
         sys.exit(f"error: {error}")

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from duotok.evaluation.intervals import Interval
-from duotok.report import drawing
+from duotok.report import drawing, players
 from duotok.report.drawing import Bar, Curve, Dot
 
 if TYPE_CHECKING:
@@ -72,3 +73,15 @@ def test_short_names_keep_both_ends() -> None:
     assert drawing.short("duotok-mini", 22) == "duotok-mini"
     assert drawing.short(LONG, 22) == "averylongna…rat44100hz"
     assert drawing.short("$x$", 9) == "\\$x\\$"
+
+
+def test_letters_of_spectrograms_are_as_large_as_small_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page shows them about 340 px wide."""
+    drawn = list["Figure"]()
+    draw = players.draw_mel
+    monkeypatch.setattr(players, "draw_mel", lambda axis, *rest: (drawn.append(axis.figure), draw(axis, *rest)))
+    players.spectrogram(torch.zeros(1, 48_000))
+    (figure,) = drawn
+    least = min(text.get_fontsize() for text in figure.axes[0].texts) * figure.dpi / 72
+    assert least * 340 / figure.bbox.width >= 9
+    assert tuple(figure.bbox.size) == (640, 240)

@@ -180,6 +180,44 @@ def test_mushra_by_keys(chromium: Browser, tested: ListeningTest) -> None:
     assert given == dict(zip(order, [(51, 0), (0, 0), (100, 0)], strict=True))
 
 
+# In the page: the first rating that is sent stays on the way while the next ones go ahead.
+SLOW = """
+const ask = globalThis.fetch; let first = true;
+globalThis.fetch = async (...what) => {
+  if (what[1]?.method === "PUT" && first) { first = false; await new Promise(done => setTimeout(done, 500)); }
+  return ask(...what);
+};
+null
+"""
+
+
+@pytest.mark.parametrize("keys", [["ArrowRight", "ArrowRight"], ["ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowRight"]])
+def test_what_stands_at_the_slider_is_what_is_kept(chromium: Browser, tested: ListeningTest, keys: list[str]) -> None:
+    """Held keys move a slider faster than ratings arrive: the last place counts, also where it was there before."""
+    tested.plan = tested.plan.model_copy(update={"method": "mushra"})
+    slider = "document.querySelector('[data-of]')"
+    with served_here(tested) as address:
+        chromium.session = ""
+        chromium.open(address)
+        chromium.run("document.querySelector('button.main').click()")
+        chromium.until("document.querySelectorAll('button.play').length === 4")
+        chromium.until("[...document.querySelectorAll('button.play')].every(b => b.textContent === 'Play')")
+        chromium.run("document.querySelectorAll('button.play')[1].click()")
+        chromium.until(f"!{slider}.disabled")
+        chromium.run(f"{slider}.value = 50, {slider}.dispatchEvent(new Event('change'))")
+        chromium.until("kept.get('1') === 50")
+        chromium.run(SLOW)
+        chromium.run(f"{slider}.focus()")
+        for key in keys:
+            chromium.press(key, 39 if key == "ArrowRight" else 37)
+        shown = 52 if keys[-2:] == ["ArrowRight", "ArrowRight"] else 50
+        assert chromium.run(f"{slider}.value") == str(shown)
+        chromium.run("new Promise(done => setTimeout(done, 700))")
+        chromium.until("wanted.size === 0")
+        assert chromium.run("kept.get('1')") == shown
+    assert [one.score for one in Ratings(tested).all()] == [shown]
+
+
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://localhost:")])
 def test_addresses(host: str, shown: str) -> None:
     with listen_on(host, 0) as opened:

@@ -20,7 +20,10 @@ deck.onheard = sound => {
 };
 deck.ready.then(() => { if (document.activeElement === document.body) deck.sounds[0].button.focus({preventScroll: true}); });
 
-async function save() {
+// One after the other: of two on their way the older one could arrive last, and stay.
+let turn = Promise.resolve(true);
+const save = () => turn = turn.then(send);
+async function send() {
   if (!wanted.size) return true;
   const sent = new Map(wanted);
   const body = {scores: Object.fromEntries(sent), heard: {}};
@@ -76,9 +79,9 @@ if (method === "mushra") {
     const take = async () => {
       const score = Number(field.value);
       show(field, score);
-      if (kept.get(place) === score || wanted.get(place) === score) return;
+      if ((wanted.has(place) ? wanted : kept).get(place) === score) return;
       wanted.set(place, score);
-      if (await save()) say(`${field.getAttribute("aria-label")}: ${score}, saved.`);
+      if (await save() && kept.get(place) === score) say(`${field.getAttribute("aria-label")}: ${score}, saved.`);
     };
     field.addEventListener("change", take);
     field.addEventListener("pointerup", () => { if (!field.disabled) take(); });

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 from tests.demo.browser import Browser, browser
+from tests.listening import simulated
+from tests.listening.ask import plan_of
 
 from duotok.errors import DuoTokError
+from duotok.listening.analysis import analyse
 from duotok.listening.order import trials
 from duotok.listening.plan import ListeningTest
 from duotok.listening.ratings import Ratings
+from duotok.listening.report import page
 from duotok.listening.server import application
 from duotok.listening.serving import address_of, listen_on
 
@@ -216,6 +220,25 @@ def test_what_stands_at_the_slider_is_what_is_kept(chromium: Browser, tested: Li
         chromium.until("wanted.size === 0")
         assert chromium.run("kept.get('1')") == shown
     assert [one.score for one in Ratings(tested).all()] == [shown]
+
+
+def test_the_report_on_a_phone_and_on_paper(chromium: Browser, tmp_path: Path) -> None:
+    test = plan_of(songs=6, systems=("a-name-that-is-rather-long", "poor"), tracks=("vocals", "accompaniment", "mix"))
+    found = analyse(
+        test, simulated.ratings(test, dict.fromkeys(test.conditions, 4.0) | {"lowpass-3500": 1.0}, 7, noise=0.1)
+    )
+    (tmp_path / "index.html").write_text(page(found, "0"))
+    chromium.session = ""
+    chromium.open(tmp_path / "index.html", 390)
+    chromium.run("document.querySelector('.wide').scrollLeft = 200")
+    chromium.until("document.querySelector('.wide').scrollLeft > 100")
+    first = "document.querySelector('.wide tbody td').getBoundingClientRect().left"
+    assert 0 <= chromium.run(first) < 40, "the name of a row stays where its figures are looked at"
+    chromium.open(tmp_path / "index.html", 700)  # A4 upright within its margins
+    chromium.call("Emulation.setEmulatedMedia", media="print")
+    ends = chromium.run("[...document.querySelectorAll('table')].map(table => table.getBoundingClientRect().right)")
+    assert ends and max(ends) <= 700, "paper does not scroll"
+    chromium.call("Emulation.setEmulatedMedia", media="")
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://localhost:")])

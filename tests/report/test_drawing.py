@@ -31,7 +31,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
 
 def inside(figure: Figure, texts: list[str]) -> None:
     """All are drawn, and none over the edge."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     shown = [*(t for legend in figure.legends for t in legend.get_texts()), *figure.axes[0].get_yticklabels()]
     assert [t.get_text() for t in shown][: len(texts)] == texts
     for text in shown:

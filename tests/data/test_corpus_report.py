@@ -100,6 +100,8 @@ def test_the_page_needs_nothing_but_itself(work: Path) -> None:
     pictures = [address for tag, address in page.addresses if tag == "img"]
     assert len(pictures) == len(PICTURES) == len(set(pictures)) and len(page.addresses) == len(PICTURES) + 1
     assert "<th></th>" not in text, "a column without a name"
+    said = [fields["alt"] for tag, fields in page.tags if tag == "img"]
+    assert "Splits: train 19 min, 95 segments; test 14 s, 1 segment; validation 14 s, 1 segment" in said, "in words too"
     assert page.text.count("Training data") == 2 and "Nothing: the ledgers name no unit that failed." in page.text
 
 

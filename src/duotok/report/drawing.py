@@ -9,7 +9,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -188,8 +188,9 @@ def _legend_height(names: Sequence[str]) -> float:
 
 def _legend(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
     """Below the panel. Handed over: matplotlib leaves out a label of a curve that begins with `_`."""
+    drawn: list[Any] = list(axis.containers)
     figure.legend(
-        axis.containers, [short(name, ROW) for name in names], loc="outside lower center", ncols=_columns(names), frameon=False,
+        drawn, [short(name, ROW) for name in names], loc="outside lower center", ncols=_columns(names), frameon=False,
         fontsize=9, labelcolor=INK,
     )  # fmt: skip
 

@@ -222,6 +222,29 @@ def test_what_stands_at_the_slider_is_what_is_kept(chromium: Browser, tested: Li
     assert [one.score for one in Ratings(tested).all()] == [shown]
 
 
+def test_who_goes_back_takes_the_rating_along(chromium: Browser, tested: ListeningTest) -> None:
+    """Also one that waits for the one before it."""
+    tested.plan = tested.plan.model_copy(update={"method": "mushra"})
+    ratings = Ratings(tested, create=True)
+    token = ratings.new_rater()
+    first, second, *_ = trials(tested, 1)
+    ratings.save(1, {sound.id: 50 for sound in first.sounds})
+    with served_here(tested) as address:
+        chromium.session = ""
+        chromium.open(f"{address}r/{token}")
+        chromium.until("[...document.querySelectorAll('button.play')].every(b => b.textContent === 'Play')")
+        chromium.run("document.querySelectorAll('button.play')[1].click()")
+        chromium.until("!document.querySelector('[data-of]').disabled")
+        chromium.run(SLOW)
+        chromium.run("document.querySelector('[data-of]').focus()")
+        for _ in range(2):
+            chromium.press("ArrowRight", 39)
+        chromium.run("document.querySelector('form a').click()")
+        chromium.until("document.title === 'Page 1 of 3'")
+    given = {one.sound: one.score for one in Ratings(tested).all()}
+    assert given[second.sounds[0].id] == 52
+
+
 def test_the_report_on_a_phone_and_on_paper(chromium: Browser, tmp_path: Path) -> None:
     test = plan_of(songs=6, systems=("a-name-that-is-rather-long", "poor"), tracks=("vocals", "accompaniment", "mix"))
     found = analyse(

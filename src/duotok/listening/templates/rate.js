@@ -43,6 +43,13 @@ async function send() {
   return true;
 }
 
+// Back: what still waits goes first.
+for (const link of form.querySelectorAll("a")) link.addEventListener("click", async event => {
+  if (!wanted.size) return;
+  event.preventDefault();
+  if (await save()) location.assign(link.href);
+});
+
 let leaving = false;
 form.addEventListener("submit", async event => {
   event.preventDefault();

@@ -95,9 +95,13 @@ def test_an_identity_in_two_splits_is_shown(tmp_path: Path) -> None:
 
 
 def test_the_page_needs_nothing_but_itself(work: Path) -> None:
-    page = Page(make_report(work)[1].read_text(encoding="utf-8"))
+    text = make_report(work)[1].read_text(encoding="utf-8")
+    page = Page(text)
     pictures = [address for tag, address in page.addresses if tag == "img"]
     assert len(pictures) == len(PICTURES) == len(set(pictures)) and len(page.addresses) == len(PICTURES) + 1
+    assert "<th></th>" not in text, "a column without a name"
+    said = [fields["alt"] for tag, fields in page.tags if tag == "img"]
+    assert "Splits: train 19 min, 95 segments; test 14 s, 1 segment; validation 14 s, 1 segment" in said, "in words too"
     assert page.text.count("Training data") == 2 and "Nothing: the ledgers name no unit that failed." in page.text
 
 

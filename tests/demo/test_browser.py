@@ -23,6 +23,9 @@ globalThis.play = async i => { const runs = once(i, "timeupdate"); await sound[i
 globalThis.place = query => { const e = document.querySelector(query); e.scrollIntoView({block: "center"});
   const b = e.getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]; };
 globalThis.runs = async t => { while (mixer.playing && now < t) await rest(20); return mixer.playing; };
+globalThis.light = text => { const [r, g, b] = text.match(/[0-9.]+/g).slice(0, 3).map(v => v / (text.startsWith("color(") ? 1 : 255))
+  .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+globalThis.contrast = (a, b) => (Math.max(light(a), light(b)) + .05) / (Math.min(light(a), light(b)) + .05);
 globalThis.rest = ms => new Promise(done => setTimeout(done, ms));
 null
 """
@@ -107,6 +110,22 @@ def test_names_as_screen_readers_have_them(opened: Browser) -> None:
     assert {("slider", "position in the song; spectrogram of Vocals, decoded"), ("button", "solo vocals")} <= set(named)
     assert {("region", "distances"), ("image", "how often each code is used")} <= set(named)
     assert [role for role, name in named if role in ("image", "slider", "button", "region") and not name] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_mixer_can_be_read(opened: Browser, scheme: str) -> None:
+    opened.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    opened.run("document.querySelectorAll('#mixer [data-what]').forEach(button => button.click())")
+    read = "[...document.querySelectorAll(`{of}`)].map(e => contrast(getComputedStyle(e).color, getComputedStyle(e.closest(`{on}`)).backgroundColor))"
+    texts = read.format(of="#mixer .track b", on="#mixer")
+    buttons = read.format(of="#mixer [aria-pressed=true]", on="button")
+    assert len(opened.run(buttons)) == 4 and min(opened.run(buttons) + opened.run(texts)) >= 4.5
+    opened.call("Emulation.setEmulatedMedia", features=[])
+
+
+def test_columns_have_names_and_code_takes_keys(opened: Browser) -> None:
+    assert opened.run("[...document.querySelectorAll('th')].filter(th => !th.textContent.trim()).length") == 0
+    assert opened.run("document.querySelector('pre').tabIndex") == 0, "it scrolls on a phone"
 
 
 def test_on_a_phone_tables_scroll_and_the_page_does_not(chromium: Browser, page: Path) -> None:

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 from tests.demo.browser import Browser, browser
+from tests.listening import simulated
+from tests.listening.ask import plan_of
 
 from duotok.errors import DuoTokError
+from duotok.listening.analysis import analyse
 from duotok.listening.order import trials
 from duotok.listening.plan import ListeningTest
 from duotok.listening.ratings import Ratings
+from duotok.listening.report import page
 from duotok.listening.server import application
 from duotok.listening.serving import address_of, listen_on
 
@@ -178,6 +182,86 @@ def test_mushra_by_keys(chromium: Browser, tested: ListeningTest) -> None:
     order = [sound.id for sound in trials(tested, 1)[0].sounds]
     given = {one.sound: (one.score, one.changes) for one in Ratings(tested).all()}
     assert given == dict(zip(order, [(51, 0), (0, 0), (100, 0)], strict=True))
+
+
+# In the page: the first rating that is sent stays on the way while the next ones go ahead.
+SLOW = """
+const ask = globalThis.fetch; let first = true;
+globalThis.fetch = async (...what) => {
+  if (what[1]?.method === "PUT" && first) { first = false; await new Promise(done => setTimeout(done, 500)); }
+  return ask(...what);
+};
+null
+"""
+
+
+@pytest.mark.parametrize("keys", [["ArrowRight", "ArrowRight"], ["ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowRight"]])
+def test_what_stands_at_the_slider_is_what_is_kept(chromium: Browser, tested: ListeningTest, keys: list[str]) -> None:
+    """Held keys move a slider faster than ratings arrive: the last place counts, also where it was there before."""
+    tested.plan = tested.plan.model_copy(update={"method": "mushra"})
+    slider = "document.querySelector('[data-of]')"
+    with served_here(tested) as address:
+        chromium.session = ""
+        chromium.open(address)
+        chromium.run("document.querySelector('button.main').click()")
+        chromium.until("document.querySelectorAll('button.play').length === 4")
+        chromium.until("[...document.querySelectorAll('button.play')].every(b => b.textContent === 'Play')")
+        chromium.run("document.querySelectorAll('button.play')[1].click()")
+        chromium.until(f"!{slider}.disabled")
+        chromium.run(f"{slider}.value = 50, {slider}.dispatchEvent(new Event('change'))")
+        chromium.until("kept.get('1') === 50")
+        chromium.run(SLOW)
+        chromium.run(f"{slider}.focus()")
+        for key in keys:
+            chromium.press(key, 39 if key == "ArrowRight" else 37)
+        shown = 52 if keys[-2:] == ["ArrowRight", "ArrowRight"] else 50
+        assert chromium.run(f"{slider}.value") == str(shown)
+        chromium.run("new Promise(done => setTimeout(done, 700))")
+        chromium.until("wanted.size === 0")
+        assert chromium.run("kept.get('1')") == shown
+    assert [one.score for one in Ratings(tested).all()] == [shown]
+
+
+def test_who_goes_back_takes_the_rating_along(chromium: Browser, tested: ListeningTest) -> None:
+    """Also one that waits for the one before it."""
+    tested.plan = tested.plan.model_copy(update={"method": "mushra"})
+    ratings = Ratings(tested, create=True)
+    token = ratings.new_rater()
+    first, second, *_ = trials(tested, 1)
+    ratings.save(1, {sound.id: 50 for sound in first.sounds})
+    with served_here(tested) as address:
+        chromium.session = ""
+        chromium.open(f"{address}r/{token}")
+        chromium.until("[...document.querySelectorAll('button.play')].every(b => b.textContent === 'Play')")
+        chromium.run("document.querySelectorAll('button.play')[1].click()")
+        chromium.until("!document.querySelector('[data-of]').disabled")
+        chromium.run(SLOW)
+        chromium.run("document.querySelector('[data-of]').focus()")
+        for _ in range(2):
+            chromium.press("ArrowRight", 39)
+        chromium.run("document.querySelector('form a').click()")
+        chromium.until("document.title === 'Page 1 of 3'")
+    given = {one.sound: one.score for one in Ratings(tested).all()}
+    assert given[second.sounds[0].id] == 52
+
+
+def test_the_report_on_a_phone_and_on_paper(chromium: Browser, tmp_path: Path) -> None:
+    test = plan_of(songs=6, systems=("a-name-that-is-rather-long", "poor"), tracks=("vocals", "accompaniment", "mix"))
+    found = analyse(
+        test, simulated.ratings(test, dict.fromkeys(test.conditions, 4.0) | {"lowpass-3500": 1.0}, 7, noise=0.1)
+    )
+    (tmp_path / "index.html").write_text(page(found, "0"))
+    chromium.session = ""
+    chromium.open(tmp_path / "index.html", 390)
+    chromium.run("document.querySelector('.wide').scrollLeft = 200")
+    chromium.until("document.querySelector('.wide').scrollLeft > 100")
+    first = "document.querySelector('.wide tbody td').getBoundingClientRect().left"
+    assert 0 <= chromium.run(first) < 40, "the name of a row stays where its figures are looked at"
+    chromium.open(tmp_path / "index.html", 700)  # A4 upright within its margins
+    chromium.call("Emulation.setEmulatedMedia", media="print")
+    ends = chromium.run("[...document.querySelectorAll('table')].map(table => table.getBoundingClientRect().right)")
+    assert ends and max(ends) <= 700, "paper does not scroll"
+    chromium.call("Emulation.setEmulatedMedia", media="")
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://localhost:")])

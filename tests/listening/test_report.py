@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from duotok.cli.main import app
 from duotok.listening.analysis import analyse
+from duotok.listening.pictures import figure_of
 from duotok.listening.plan import REFERENCE, ListeningTest, load
 from duotok.listening.ratings import Ratings
 from duotok.listening.report import as_json, as_markdown, made_before, outputs, write
@@ -68,7 +69,28 @@ def test_when_everyone_is_excluded_there_is_still_a_report(tmp_path: Path) -> No
     found = analyse(test, simulated.ratings(test, dict.fromkeys(test.conditions, 3.0), 3, noise=0.1))
     assert len(found.excluded) == 3
     write(found, tmp_path, "0")
-    assert "not rated" in (tmp_path / "report.md").read_text()
+    screened, everyone = (tmp_path / "report.md").read_text().split("Of all raters")
+    assert "none counts" in screened and "not rated" not in screened + everyone, "they did rate"
+    page = Page((tmp_path / "index.html").read_text())
+    assert page.count("img") == 0 and "Nobody counts, so there is nothing to draw" in page.text
+
+
+def test_a_long_name_leaves_room_for_the_scores() -> None:
+    name = "a-very-long-name-without-blanks-that-somebody-gave-to-the-system-of-theirs"
+    test = plan_of(songs=6, systems=(name, "averylongname" * 6, "_h"))
+    found = analyse(
+        test, simulated.ratings(test, dict.fromkeys(test.conditions, 4.0) | {"lowpass-3500": 1.0}, 7, noise=0.1)
+    )
+    figure = figure_of(found, "mix")
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    assert axis.get_window_extent().width > 0.55 * figure.bbox.width
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert (
+        labels[0] == "hidden reference"
+        and labels[1].replace("\n", "").startswith("a-very-long-name")
+        and labels[3] == "_h"
+    )
 
 
 def test_a_report_replaces_only_reports(tmp_path: Path) -> None:

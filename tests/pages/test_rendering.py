@@ -46,6 +46,11 @@ def test_bytes_that_are_no_text_are_shown(tmp_path: Path) -> None:
     made.encode()
 
 
+def test_a_name_turns_no_other_text_around(tmp_path: Path) -> None:
+    """Marks that set the direction of whatever follows, up to the end of the paragraph."""
+    assert "<title>one\\u202etwo\\u2067 · DuoTok</title>" in page(tmp_path, name="one\u202etwo\u2067")
+
+
 def test_a_value_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UndefinedError, match="name"):
         page(tmp_path)

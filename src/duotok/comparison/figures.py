@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#3b8fe8", "#e8743b", "#2fa39a", "#7a6fd0", "#c9a227", "#d05f8d", "#6b8e4e", "#8a6d5a", "#5a7d9a", "#b4b8c0")
 INK, GREY = "#3a3f47", "#8a8f98"
-MARKERS = "osD^vPXh<>"
+MARKERS = "osD^vPXh<>*"
+"""One more than there are colours: the eleventh does not look like the first."""
 
 
 def _style(place: int) -> tuple[str, str]:

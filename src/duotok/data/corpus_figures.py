@@ -201,15 +201,19 @@ def _split(table: Table, column: str, order: tuple[str, ...], values: NDArray[An
     return {name: values[table[column] == name] for name in order}
 
 
+PLURALS = {
+    "type": "types", "activity": "activities", "kind": "kinds", "split": "splits", "corpus": "corpora", "language": "languages",
+    "licence": "licences",
+}  # fmt: skip
+"""Columns of the report that are drawn as bars, and the names of their pictures."""
+
+
 def draw(table: Table, report: CorpusReport) -> dict[str, bytes]:
     """All pictures as PNG bytes, by name."""
     images = {
         f"{plural}.png": pictures.bars(report.hours[name], report.segments[name], name in ("type", "activity", "split"))
-        for name, plural in (
-            ("type", "types"), ("activity", "activities"), ("kind", "kinds"), ("split", "splits"),
-            ("corpus", "corpora"), ("language", "languages"), ("licence", "licences"),
-        )
-    }  # fmt: skip
+        for name, plural in PLURALS.items()
+    }
     seconds, loudness = table["seconds"], table["loudness"]
     images["durations.png"] = pictures.histogram(
         _split(table, "activity", ACTIVITIES, seconds), np.arange(0.0, max(31.0, float(seconds.max()) + 1)), "seconds"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duotok
-from duotok.data.corpus_figures import CorpusReport
+from duotok.data.corpus_figures import PLURALS, CorpusReport
 from duotok.data.corpus_pictures import amount
 from duotok.pages import rendering
 
@@ -44,6 +44,20 @@ def _splits(report: CorpusReport) -> list[list[str]]:
     ]
 
 
+def _said(report: CorpusReport) -> dict[str, str]:
+    """What the bars show, for those who do not see them."""
+
+    def of(column: str) -> str:
+        hours, segments = report.hours[column], report.segments[column]
+        names = sorted(hours, key=lambda name: (-hours[name], name))
+        return "; ".join(
+            f"{name} {amount(hours[name])}, {segments[name]:,} segment{'' if segments[name] == 1 else 's'}"
+            for name in names
+        )
+
+    return {plural: of(column) for column, plural in PLURALS.items()}
+
+
 def render(report: CorpusReport, drawn: Mapping[str, bytes]) -> str:
     """The page; drawn: PNG bytes by file name."""
     return rendering.render(
@@ -52,6 +66,7 @@ def render(report: CorpusReport, drawn: Mapping[str, bytes]) -> str:
         corpora=list(report.hours["corpus"]),
         facts=_facts(report),
         splits=_splits(report),
+        said=_said(report),
         drawn={name.removesuffix(".png"): rendering.png_uri(data) for name, data in drawn.items()},
         version=duotok.__version__,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import TYPE_CHECKING
 
 from duotok.listening.analysis import Analysis
@@ -11,14 +12,24 @@ from duotok.listening.scale import RANGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, GREY = "#2a2e35", "#8a8f98"
+NAME = 24
+"""Characters of a condition's name on a line; there is room for two lines."""
 SYSTEM, GIVEN = "#1d5fa8", "#8a6d1f"
 
 
 def means_picture(analysis: Analysis, track: str) -> bytes:
     """PNG of one track (or all of them). Systems are filled circles, reference and anchors open squares: shape tells them apart, not
     colour alone."""
+    buffer = io.BytesIO()
+    figure_of(analysis, track).savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def figure_of(analysis: Analysis, track: str) -> Figure:
+    """The picture before it is bytes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -27,9 +38,7 @@ def means_picture(analysis: Analysis, track: str) -> bytes:
     height = 0.7 + 0.36 * len(analysis.test.conditions)
     figure = Figure(figsize=(5.4, height), dpi=150, layout="constrained", facecolor="white")
     _panel(figure.subplots(), analysis, track)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure
 
 
 def _panel(axis: Axes, analysis: Analysis, track: str) -> None:
@@ -49,7 +58,10 @@ def _panel(axis: Axes, analysis: Analysis, track: str) -> None:
         )
         axis.annotate(f"{found.value:.2f}" if most == 5 else f"{found.value:.0f}", (found.value, place), (0, 7),
                       textcoords="offset points", ha="center", fontsize=8, color=INK)  # fmt: skip
-    axis.set_yticks(range(len(names)), ["hidden reference" if name == REFERENCE else name for name in names])
+    shown = ["hidden reference" if name == REFERENCE else name for name in names]
+    axis.set_yticks(
+        range(len(names)), ["\n".join(textwrap.wrap(name, NAME, max_lines=2, placeholder="…")) for name in shown]
+    )
     axis.set_ylim(len(names) - 0.5, -0.7)
     pad = 0.03 * (most - least)
     axis.set_xlim(least - pad, most + pad)

@@ -103,10 +103,10 @@ def as_json(analysis: Analysis, version: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shown(found: Mean | None, method: Method, sign: str = "") -> str:
-    """`3.62 [3.31, 3.93]`, MUSHRA with one decimal; without an interval the mean alone; "not rated" for None. sign: "+" writes it."""
+def shown(found: Mean | None, method: Method, sign: str = "", nothing: str = "none counts") -> str:
+    """`3.62 [3.31, 3.93]`, MUSHRA with one decimal; without an interval the mean alone; nothing: what None is. sign: "+" writes it."""
     if found is None:
-        return "not rated"
+        return nothing
     spec = f"{sign}.2f" if method == "mos" else f"{sign}.1f"
     if found.low is None or found.high is None:
         return f"{found.value:{spec}}"
@@ -120,11 +120,12 @@ def name_of(condition: str) -> str:
 def rows(analysis: Analysis, table: Table) -> list[list[str]]:
     """A row for each condition: its mean in every track, ratings, raters."""
     lines = []
+    nothing = "not rated" if table is analysis.everyone else "none counts"
     for name in analysis.test.conditions:
         found = [table.means[track].get(name) for track in analysis.tracks]
         whole = found[-1]  # the last one has all tracks
         n = ["0", "0"] if whole is None else [str(whole.ratings), str(whole.raters)]
-        lines.append([name_of(name), *(shown(one, analysis.test.plan.method) for one in found), *n])
+        lines.append([name_of(name), *(shown(one, analysis.test.plan.method, nothing=nothing) for one in found), *n])
     return lines
 
 
@@ -247,7 +248,9 @@ def page(analysis: Analysis, version: str) -> str:
         scale=RANGES[plan.method],
         grades=GRADES,
         pictures=[
-            (track, png_uri(means_picture(analysis, track)), _in_words(analysis, track)) for track in analysis.tracks
+            (track, png_uri(means_picture(analysis, track)), _in_words(analysis, track))
+            for track in analysis.tracks
+            if analysis.screened.means[track]
         ],
         tracks=analysis.tracks,
         head=["condition", *analysis.tracks, "ratings", "raters"],

@@ -46,12 +46,13 @@ def environment(templates: Path) -> Environment:
 
 
 def render(page: Path, **values: object) -> str:
-    """The page of a template file. Always valid UTF-8: bytes of file names that are none are shown as `\\xff`.
+    """The page of a template file. Always valid UTF-8: bytes of file names that are none are shown as `\\xff`, and marks that turn
+    the text around which follows as `\\u202e`.
 
     Raises jinja2.UndefinedError when the template needs a value that was not given.
     """
     text = environment(page.parent).get_template(page.name).render(values)
-    return re.sub("[\ud800-\udfff]", _byte, text)
+    return re.sub("[\ud800-\udfff\u202a-\u202e\u2066-\u2069]", _byte, text)
 
 
 def _byte(lone: re.Match[str]) -> str:

@@ -198,9 +198,9 @@ def _use_panels(found: list[Use], whose: str) -> list[Panel]:
         shown_bars = []
         for (name, stream, where), books in streams.items():
             mean, mark = (sum(getattr(b, field) for b in books) / len(books) for field in (value, ideal))
-            label = f"{name}, {stream}" + (f" ({where})" if several else "")
-            shown_bars.append(Bar(label, name, exact(mean), mark if math.isfinite(mark) else None))
-        said = "; ".join(f"{bar.name}: {bar.value.value:.3f}" for bar in shown_bars)
+            of = stream + (f" ({where})" if several else "")
+            shown_bars.append(Bar(name, name, exact(mean), mark if math.isfinite(mark) else None, of))
+        said = "; ".join(f"{bar.whole}: {bar.value.value:.3f}" for bar in shown_bars)
         panels.append(Panel(f"{title}, {whose}", bars(shown_bars, title, ".3f", most=1.0), said))
     return panels
 

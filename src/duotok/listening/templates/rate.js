@@ -20,7 +20,10 @@ deck.onheard = sound => {
 };
 deck.ready.then(() => { if (document.activeElement === document.body) deck.sounds[0].button.focus({preventScroll: true}); });
 
-async function save() {
+// One after the other: of two on their way the older one could arrive last, and stay.
+let turn = Promise.resolve(true);
+const save = () => turn = turn.then(send);
+async function send() {
   if (!wanted.size) return true;
   const sent = new Map(wanted);
   const body = {scores: Object.fromEntries(sent), heard: {}};
@@ -39,6 +42,13 @@ async function save() {
   }
   return true;
 }
+
+// Back: what still waits goes first.
+for (const link of form.querySelectorAll("a")) link.addEventListener("click", async event => {
+  if (!wanted.size) return;
+  event.preventDefault();
+  if (await save()) location.assign(link.href);
+});
 
 let leaving = false;
 form.addEventListener("submit", async event => {
@@ -76,9 +86,9 @@ if (method === "mushra") {
     const take = async () => {
       const score = Number(field.value);
       show(field, score);
-      if (kept.get(place) === score || wanted.get(place) === score) return;
+      if ((wanted.has(place) ? wanted : kept).get(place) === score) return;
       wanted.set(place, score);
-      if (await save()) say(`${field.getAttribute("aria-label")}: ${score}, saved.`);
+      if (await save() && kept.get(place) === score) say(`${field.getAttribute("aria-label")}: ${score}, saved.`);
     };
     field.addEventListener("change", take);
     field.addEventListener("pointerup", () => { if (!field.disabled) take(); });

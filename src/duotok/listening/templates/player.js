@@ -5,7 +5,7 @@ const say = (text, wrong = false) => {
   status.textContent = text;
   status.classList.toggle("wrong", wrong);
 };
-const clock = seconds => `0:${String(Math.floor(seconds)).padStart(2, "0")}`;
+const clock = seconds => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 class Deck {
   // buttons: those of class "play", each with data-sound, its address, and data-name; place: the slider, if there is one

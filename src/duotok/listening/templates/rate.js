@@ -51,6 +51,8 @@ for (const link of form.querySelectorAll("a")) link.addEventListener("click", as
 });
 
 let leaving = false;
+// some browsers bring a page back as it was left
+addEventListener("pageshow", () => { leaving = false; });
 form.addEventListener("submit", async event => {
   event.preventDefault();
   if (leaving) return;

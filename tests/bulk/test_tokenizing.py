@@ -19,6 +19,8 @@ from tests.tiny import tiny_bundle
 from duotok.bulk import store as stores
 from duotok.bulk.engines import Job, LocalPipeline, Model, Result, Times
 from duotok.bulk.ledger import Ledger
+from duotok.bulk.pipelines import pipeline
+from duotok.bulk.ray_engine import RayPipeline
 from duotok.bulk.tokenizing import Settings, Watch, preview, tokenize
 from duotok.codec.duotok import DuoTok
 from duotok.data.engines import Worker
@@ -283,6 +285,33 @@ def test_a_dry_run_counts_and_writes_nothing(music: Path, tmp_path: Path, run: R
     facts = preview([str(music)], tmp_path / "store", Settings())
     assert (facts["listed"], facts["new"], facts["in the store"]) == (5, 1, 4) and files(tmp_path) == before
     assert preview([str(music)], tmp_path / "none", Settings())["new"] == 5
+
+
+def test_what_workers_are_given_does_not_depend_on_their_folder(
+    music: Path, tmp_path: Path, run: Run, bundle: Path, model: DuoTok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a Ray cluster run wherever it was started."""
+    monkeypatch.chdir(tmp_path)
+    given: list[Job] = []
+
+    class Elsewhere(LocalPipeline):
+        def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
+            for job in jobs:
+                given.append(job)
+                yield job.number, {"error": "not done"}
+
+    here = Model(os.path.relpath(bundle), model.model_hash)
+    run(["music", "music/train/s0.wav"], Path("store"), pipeline=lambda scratch: Elsewhere(here, ["cpu"]))
+    assert len(given) == 5 and {job.payload["scratch"] for job in given} == {str(tmp_path / "store/scratch")}
+    assert all(
+        Path(place[0]).is_file() and place[0][0] == "/" for job in given for place in job.payload["sources"].values()
+    )
+    there = pipeline("ray", here)
+    assert (
+        isinstance(there, RayPipeline)
+        and Path(there.model.name).is_absolute()
+        and Path(there.model.name).samefile(bundle)
+    )
 
 
 def test_two_songs_of_one_id_are_named(music: Path, tmp_path: Path, run: Run) -> None:

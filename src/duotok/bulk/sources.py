@@ -100,7 +100,7 @@ def _source(name: str, uri: str, listing: Listing, split: Split | None) -> Itera
     elif ending == ".tar":
         yield from _tar(name, uri, mark, listing, split)
     else:
-        yield _entry(name, name, {"mix": Place(uri)}, {"mix": mark}, split)
+        yield _entry(name, name, {"mix": Place(uri if is_remote(uri) else os.path.abspath(uri))}, {"mix": mark}, split)
 
 
 def _reason(error: BaseException) -> str:

@@ -201,7 +201,8 @@ class _Run:
         self.folder, self.identity, self.settings, self.summary, self.watch = folder, identity, settings, summary, watch
         self.found, self.left = found, dict(found.counts)
         self.common = {
-            "highpass": codec.config.codec.highpass_hz, "separates": codec.separator is not None, "scratch": str(folder / SCRATCH),
+            "highpass": codec.config.codec.highpass_hz, "separates": codec.separator is not None,
+            "scratch": str((folder / SCRATCH).absolute()),  # workers of a cluster run in other folders
         }  # fmt: skip
         self.lock = threading.Lock()
         self.shards: dict[int, _Shard] = {}

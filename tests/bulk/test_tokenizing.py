@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
+import soundfile
 from tests.bulk.conftest import Run, files, put
 from tests.tiny import tiny_bundle
 
+from duotok.bulk import preparing
 from duotok.bulk import store as stores
 from duotok.bulk.engines import Job, LocalPipeline, Model, Result, Times
 from duotok.bulk.ledger import Ledger
 from duotok.bulk.pipelines import pipeline
+from duotok.bulk.places import Place
 from duotok.bulk.ray_engine import RayPipeline
 from duotok.bulk.tokenizing import Settings, Watch, preview, tokenize
 from duotok.codec.duotok import DuoTok
 from duotok.data.engines import Worker
-from duotok.errors import DuoTokError, TokenFileError
+from duotok.errors import AudioError, DuoTokError, TokenFileError
 from duotok.lm.token_store import TokenStore
 
 
@@ -201,6 +205,30 @@ def test_a_song_that_is_removed_while_it_runs_fails_alone(
     summary = run(music, tmp_path / "store", pipeline=lambda scratch: Slow(inner, (music / "train/s1.wav").unlink))
     assert (summary.encoded, summary.failed) == (3, 1)
     assert "train/s1.wav: is not there" in (tmp_path / "store/failures.jsonl").read_text()
+
+
+def test_what_fails_leaves_nothing_on_the_scratch_disk(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Songs that are broken at their end had filled it."""
+    late, changed = music / "late.wav", music / "train/s1.wav"
+    sound = np.zeros((48_000 * 12, 2), np.float32)
+    sound[-1] = np.nan
+    soundfile.write(late, sound, 48_000, subtype="FLOAT")
+
+    def prepared(path: Path) -> dict[str, Any]:
+        scratch = tmp_path / "scratch"
+        scratch.mkdir(exist_ok=True)
+        payload = {"sources": {"mix": Place(str(path))}, "marks": {}, "highpass": 10.0, "separates": True}
+        return preparing.prepare(payload | {"scratch": str(scratch)})
+
+    with pytest.raises(AudioError, match="late.wav: samples that are no sound"):
+        prepared(late)
+    keep = preparing._keep_mix
+    monkeypatch.setattr(preparing, "_keep_mix", lambda *given: (os.utime(changed), keep(*given))[1])
+    with pytest.raises(AudioError, match="s1.wav: was changed while it was read"):
+        prepared(changed)
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_store_is_one_models_and_one_runs(music: Path, tmp_path: Path, run: Run, bundle: Path) -> None:

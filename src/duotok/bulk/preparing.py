@@ -39,29 +39,33 @@ def prepare(payload: dict[str, Any]) -> dict[str, Any]:
     if all(marks.values()) and marks == known.get("marks"):
         return {"sha256": known["sha256"], "marks": marks, "same": True}
     out = scratch / f"{uuid.uuid4().hex}{ENDING}"
-    with contextlib.ExitStack() as stack:
-        files = {role: stack.enter_context(fetched(place, scratch)) for role, place in places.items()}
-        hashes = {role: digest for role, (_, digest) in files.items()}
-        if hashes == known.get("sha256"):
-            return {"sha256": hashes, "marks": marks, "same": True}
-        try:
-            sounds = {role: _Named(path, places[role].shown, payload["highpass"]) for role, (path, _) in files.items()}
-            if set(sounds) == {"mix"}:
-                if not payload["separates"]:
-                    raise AudioError(
-                        f"{sounds['mix'].name}: the bundle has no separator; give vocals and accompaniment"
-                    )
-                facts = _keep_mix(sounds["mix"], out)
-            else:
-                facts = _keep_pair(sounds, out)
-        except AudioError as error:
-            raise AudioError(
-                _with_places(str(error), {str(path): places[role].shown for role, (path, _) in files.items()})
-            ) from None
-        except BaseException:
-            out.unlink(missing_ok=True)
-            raise
+    try:
+        with contextlib.ExitStack() as stack:
+            files = {role: stack.enter_context(fetched(place, scratch)) for role, place in places.items()}
+            hashes = {role: digest for role, (_, digest) in files.items()}
+            if hashes == known.get("sha256"):
+                return {"sha256": hashes, "marks": marks, "same": True}
+            try:
+                facts = _kept(files, places, payload, out)
+            except AudioError as error:
+                raise AudioError(
+                    _with_places(str(error), {str(path): places[role].shown for role, (path, _) in files.items()})
+                ) from None
+    except BaseException:  # also of a file that changed meanwhile, which is known only now
+        out.unlink(missing_ok=True)
+        raise
     return {"sha256": hashes, "marks": marks, "file": str(out), "bytes": out.stat().st_size, **facts}
+
+
+def _kept(
+    files: dict[str, tuple[Path, str]], places: dict[str, Place], payload: dict[str, Any], out: Path
+) -> dict[str, Any]:
+    sounds = {role: _Named(path, places[role].shown, payload["highpass"]) for role, (path, _) in files.items()}
+    if set(sounds) != {"mix"}:
+        return _keep_pair(sounds, out)
+    if not payload["separates"]:
+        raise AudioError(f"{sounds['mix'].name}: the bundle has no separator; give vocals and accompaniment")
+    return _keep_mix(sounds["mix"], out)
 
 
 def _mark(place: Place) -> str:

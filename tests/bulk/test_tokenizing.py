@@ -207,6 +207,31 @@ def test_a_song_that_is_removed_while_it_runs_fails_alone(
     assert "train/s1.wav: is not there" in (tmp_path / "store/failures.jsonl").read_text()
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_song_that_is_done_stays_while_its_file_cannot_be_reached(
+    music: Path, tmp_path: Path, run: Run, bundle: Path, model: DuoTok, apart: bool
+) -> None:
+    """A list of a disk that is not mounted had emptied the store."""
+    store, songs = tmp_path / "store", tmp_path / "songs.txt"
+    songs.write_text("music/train/s0.wav\nmusic/train/s1.wav\n")
+    run(songs, store, split="train")
+    before = files(store)
+    music.rename(tmp_path / "unmounted")
+
+    def engine(scratch: Path) -> LocalPipeline:
+        return LocalPipeline(Model(str(bundle), model.model_hash), ["cpu"], apart=apart)
+
+    summary = run(songs, store, split="train", pipeline=engine)
+    assert (summary.failed, summary.store["songs"], summary.store["failed"]) == (2, 2, 0)
+    after = files(store)
+    said = after.pop("failures.jsonl").decode().splitlines()
+    assert [json.loads(line)["id"] for line in said] == ["songs/music/train/s0", "songs/music/train/s1"]
+    assert "s0.wav: is not there" in said[0] and "its tokens stay" in said[0]
+    assert after == {name: data for name, data in before.items() if name != "failures.jsonl"}
+    (tmp_path / "unmounted").rename(music)
+    assert run(songs, store, split="train").kept == 2 and files(store) == before
+
+
 def test_what_fails_leaves_nothing_on_the_scratch_disk(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

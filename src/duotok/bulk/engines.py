@@ -64,7 +64,7 @@ class Times:
 
 
 class Pipeline(Protocol):
-    """Yields (number of the job, result) as they end: `error`, or `same`, or codes; see `prepare` and `encode_group`."""
+    """Yields (number of the job, result) as they end: `error` (`unread` if only its files are to blame), or `same`, or codes; see `prepare` and `encode_group`."""
 
     times: Times
 
@@ -248,7 +248,7 @@ class _Run:
                     raise JobError(f"{outcome.error}; fix that, then run the same command again")
                 if outcome.result is None:
                     self.answers.put((job.number, {"error": f"{outcome.error}"}))
-                elif outcome.result.get("same"):
+                elif "file" not in outcome.result:
                     self.answers.put((job.number, outcome.result))
                 else:
                     self.shelf.put(_Prepared(job, outcome.result))

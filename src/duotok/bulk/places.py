@@ -51,6 +51,10 @@ class Place(NamedTuple):
         return os.path.splitext(self.name or self.uri)[1].lower()
 
 
+class UnreadError(AudioError):
+    """The bytes could not be had; of the sound it says nothing."""
+
+
 def is_remote(uri: str) -> bool:
     return "://" in uri
 
@@ -93,7 +97,7 @@ def fingerprint(uri: str) -> str:
 def fetched(place: Place, folder: Path) -> Iterator[tuple[Path, str]]:
     """A local file with these bytes, and their SHA-256. A copy in `folder`, removed afterwards, unless it is one already.
 
-    Raises AudioError when they cannot be read, or when the file changes meanwhile.
+    Raises UnreadError when they cannot be read, AudioError when the file changes meanwhile.
     """
     try:
         if not is_remote(place.uri) and not place.name:
@@ -110,12 +114,12 @@ def fetched(place: Place, folder: Path) -> Iterator[tuple[Path, str]]:
     except FileNotFoundError as error:
         if error.filename is not None and str(error.filename) != place.uri and not is_remote(place.uri):
             raise
-        raise AudioError(
+        raise UnreadError(
             f"{place.shown}: is not there; it was removed since it was listed, or its name is wrong"
         ) from None
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
-        raise AudioError(f"{place.shown}: cannot be read ({reason}); check it, then --retry") from None
+        raise UnreadError(f"{place.shown}: cannot be read ({reason}); check it, then --retry") from None
 
 
 def _copied(place: Place, copy: Path) -> str:

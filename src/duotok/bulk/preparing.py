@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duotok.bulk.places import Place, fetched, fingerprint
+from duotok.bulk.places import Place, UnreadError, fetched, fingerprint
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.spool import BLOCK_SECONDS, AudioSource, Spool, tracks_of
+from duotok.data.engines import no_space
 from duotok.errors import AudioError, one_line
+from duotok.records import CorpusError
 
 ENDING = ".prepared"
 
@@ -30,8 +32,17 @@ def prepare(payload: dict[str, Any]) -> dict[str, Any]:
     payload: `sources` role -> `Place` as a list; `marks` role -> fingerprint as listed; `known`, None or the `sha256` and `marks` of
     what the store has tokens of; `highpass` in Hz; `separates`, whether a mix alone will do; `scratch`, a folder. Returns `sha256`
     and `marks` by role, and either `same`, when nothing has changed, or `kind` (mix, pair), `file`, `bytes`, `seconds`, and of a pair
-    what its `Spool` knows. Raises AudioError.
+    what its `Spool` knows; or `error` and `unread` where the files of a song that the store has cannot be read. Raises AudioError.
     """
+    try:
+        return _prepared(payload)
+    except (UnreadError, CorpusError) as error:
+        if not payload.get("known") or no_space(error):
+            raise
+        return {"error": f"{one_line(error, None)}; its tokens stay", "unread": True}
+
+
+def _prepared(payload: dict[str, Any]) -> dict[str, Any]:
     scratch = Path(payload["scratch"])
     places = {role: Place(*place) for role, place in payload["sources"].items()}
     marks = {role: payload["marks"].get(role) or _mark(place) for role, place in places.items()}
@@ -69,15 +80,15 @@ def _kept(
 
 
 def _mark(place: Place) -> str:
-    """The fingerprint of a file that its listing did not tell. Raises AudioError."""
+    """The fingerprint of a file that its listing did not tell. Raises UnreadError."""
     try:
         mark = fingerprint(place.uri)
     except FileNotFoundError:
-        raise AudioError(
+        raise UnreadError(
             f"{place.shown}: is not there; it was removed since it was listed, or its name is wrong"
         ) from None
     except OSError as error:
-        raise AudioError(f"{place.shown}: cannot be read ({one_line(error)}); check it, then --retry") from None
+        raise UnreadError(f"{place.shown}: cannot be read ({one_line(error)}); check it, then --retry") from None
     return f"{mark} {place.offset} {place.size}" if mark and place.name else mark
 
 

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 LOCK, PLAN, LEDGERS, SCRATCH, FAILURES = "lock", "plan.parquet", "ledger", "scratch", "failures.jsonl"
+UNREAD = "unread.jsonl"
+"""In the scratch folder: songs that are done, and could not be read in this run."""
 SHARD_FRAMES = 1 << 25
 """Frames after which a shard goes on in another file: 373 hours, at most 256 MiB."""
 
@@ -282,8 +285,19 @@ class _Before:
         return song if song.sha256 == row.get("song") else None
 
 
-def write_manifest(folder: Path, identity: CodecIdentity, ledgers: Iterable[tuple[Split, Ledger]]) -> dict[str, int]:
-    """Write manifest and failures from the ledgers of all shards, in order. Returns how many songs, failed ones and frames."""
+def write_failure(path: Path, id: str, error: str) -> None:
+    """Add a line to a file of failures. Raises OSError."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": id, "error": error}) + "\n")
+
+
+def write_manifest(
+    folder: Path, identity: CodecIdentity, ledgers: Iterable[tuple[Split, Ledger]], unread: Path | None = None
+) -> dict[str, int]:
+    """Write manifest and failures from the ledgers of all shards, in order. Returns how many songs, failed ones and frames.
+
+    unread: a file of more failures, if it is there.
+    """
     shards: list[dict[str, Any]] = []
     totals = {"songs": 0, "failed": 0, "frames": 0, "bytes": 0}
     lengths: list[NDArray[np.int32]] = []
@@ -299,6 +313,9 @@ def write_manifest(folder: Path, identity: CodecIdentity, ledgers: Iterable[tupl
                 if "error" in row:
                     totals["failed"] += 1
                     file.write(json.dumps({"id": row["id"], "error": row["error"]}) + "\n")
+        if unread is not None and unread.exists():
+            with unread.open(encoding="utf-8") as more:
+                shutil.copyfileobj(more, file)
     names = {shard["name"] for shard in shards}
     for path in folder.glob("*.parquet"):  # what a kill between two steps left
         if re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{6}}(\.\d+)?\.parquet", path.name) and path.name not in names:

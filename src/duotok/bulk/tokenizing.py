@@ -24,10 +24,12 @@ from duotok.bulk.store import (
     LEDGERS,
     PLAN,
     SCRATCH,
+    UNREAD,
     Plan,
     begin,
     held,
     shard_name,
+    write_failure,
     write_manifest,
     write_shard,
 )
@@ -122,7 +124,7 @@ def tokenize(
         finally:
             run.close()
         run.settle_all()
-        summary.store = write_manifest(folder, identity, _ledgers(folder))
+        summary.store = write_manifest(folder, identity, _ledgers(folder), run.unread)
         summary.verified = list(_verified(folder, codec, found, settings, scratch))
     return summary
 
@@ -204,6 +206,7 @@ class _Run:
             "highpass": codec.config.codec.highpass_hz, "separates": codec.separator is not None,
             "scratch": str((folder / SCRATCH).absolute()),  # workers of a cluster run in other folders
         }  # fmt: skip
+        self.unread = folder / SCRATCH / UNREAD
         self.lock = threading.Lock()
         self.shards: dict[int, _Shard] = {}
         self.under_way: dict[int, Planned] = {}
@@ -263,7 +266,10 @@ class _Run:
             shard, entry = self._shard(planned.shard), planned.entry
             row = self._row(planned)
             if "error" in result:
-                shard.ledger.append(row | {"error": result["error"]})
+                if result.get("unread"):  # a disk that is not mounted must not cost the tokens of its songs
+                    write_failure(self.unread, entry.id, result["error"])
+                else:
+                    shard.ledger.append(row | {"error": result["error"]})
                 self.summary.failed += 1
             elif result.get("same"):
                 before = shard.ledger.rows[planned.place]

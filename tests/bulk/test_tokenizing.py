@@ -294,6 +294,34 @@ def test_a_shard_that_is_lost_or_damaged_is_made_again(music: Path, tmp_path: Pa
     TokenStore(store).check()
 
 
+def test_damage_is_told_with_a_remedy_that_works(music: Path, tmp_path: Path, run: Run) -> None:
+    store = tmp_path / "store"
+    run(music, store)
+    before = files(store)
+    shard = bytearray(before["train-000000.parquet"])
+    shard[len(shard) // 3] ^= 1
+    (store / "train-000000.parquet").write_bytes(shard)
+    assert run(music, store).kept == 4
+    opened = TokenStore(store)
+    for read in (opened.check, lambda: [song.tokens for song in opened.songs("train")]):
+        with pytest.raises(TokenFileError, match=r"train-000000.parquet: .*; remove the file and run duotok tokenize"):
+            read()
+    (store / "train-000000.parquet").unlink()
+    assert run(music, store).encoded == 2 and files(store) == before
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:-9], None])
+def test_code_vectors_that_were_damaged_are_written_again(music: Path, tmp_path: Path, run: Run, damage: Any) -> None:
+    """The next manifest had taken them for what they are."""
+    store = tmp_path / "store"
+    run(music, store)
+    before = files(store)
+    (store / "vectors.safetensors").unlink()
+    if damage:
+        (store / "vectors.safetensors").write_bytes(damage(before["vectors.safetensors"]))
+    assert run(music, store).kept == 4 and files(store) == before
+
+
 def test_a_shard_goes_on_in_another_file_when_it_grows_too_large(
     music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,8 +146,7 @@ def begin(folder: Path, identity: CodecIdentity, options: dict[str, Any], vector
             raise DuoTokError(
                 f"{folder}: holds {strangers[0]}, and is no store of tokens; choose another place with -o"
             )
-        tables = {name: np.ascontiguousarray(table) for name, table in sorted(vectors.items())}
-        write_bytes(folder / VECTORS, safetensors.numpy.save(tables))
+        _write_vectors(folder, vectors)
         write_bytes(path, (json.dumps(seal(facts), indent=1) + "\n").encode())
         return
     try:
@@ -166,6 +165,21 @@ def begin(folder: Path, identity: CodecIdentity, options: dict[str, Any], vector
             raise DuoTokError(
                 f"{folder}: made with {name} {_short(before['options'].get(name))}, now it is {_short(value)}; choose another place with -o"
             )
+    if not _has_vectors(folder):
+        _write_vectors(folder, vectors)
+
+
+def _write_vectors(folder: Path, vectors: Vectors) -> None:
+    tables = {name: np.ascontiguousarray(table) for name, table in sorted(vectors.items())}
+    write_bytes(folder / VECTORS, safetensors.numpy.save(tables))
+
+
+def _has_vectors(folder: Path) -> bool:
+    """Whether the vectors are there, and those of the manifest if there is one: the next manifest takes their hash as it is."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, FileNotFoundError):
+        now = sha256(folder / VECTORS)
+        return not (folder / MANIFEST).exists() or bool(read_json((folder / MANIFEST).read_bytes())["vectors"] == now)
+    return False
 
 
 def _short(value: Any) -> str:

@@ -310,6 +310,24 @@ def test_damage_is_told_with_a_remedy_that_works(music: Path, tmp_path: Path, ru
     assert run(music, store).encoded == 2 and files(store) == before
 
 
+def test_verify_finds_songs_by_their_place_and_reads_their_shards_alone(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A song that is listed with another split now is compared too, and no shard is read for those that were not drawn."""
+    store = tmp_path / "store"
+    run(music, store)
+    summary = run(music, store, split="test", verify=4)
+    assert len(summary.verified) == 4 and all(one.equal for one in summary.verified)
+    read: list[str] = []
+    real = stores.TokenCorpus
+    monkeypatch.setattr(stores, "TokenCorpus", lambda path: (read.append(path.name), real(path))[1])
+    assert len(run(music, store, verify=1).verified) == len(read) == 1
+    shard = bytearray((store / read[0]).read_bytes())
+    shard[len(shard) // 3] ^= 1
+    (store / read[0]).write_bytes(shard)
+    assert "is damaged; remove the file" in run(music, store, verify=1).verified[0].error
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:-9], None])
 def test_code_vectors_that_were_damaged_are_written_again(music: Path, tmp_path: Path, run: Run, damage: Any) -> None:
     """The next manifest had taken them for what they are."""

@@ -299,6 +299,11 @@ class _Before:
         return song if song.sha256 == row.get("song") else None
 
 
+def song_of(folder: Path, ledger: Ledger, place: int) -> TokenizedSong | None:
+    """A song of a settled shard; None where its file is damaged."""
+    return _Before(folder, ledger).song(ledger.rows[place])
+
+
 def write_failure(path: Path, id: str, error: str) -> None:
     """Add a line to a file of failures. Raises OSError."""
     with path.open("a", encoding="utf-8") as file:

@@ -8,6 +8,7 @@ where follows from the listing alone, so the shards are the same bytes with any 
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from duotok.bulk.store import (
     begin,
     held,
     shard_name,
+    song_of,
     write_failure,
     write_manifest,
     write_shard,
@@ -39,10 +41,11 @@ from duotok.errors import DuoTokError
 from duotok.lm.pack import code_vectors
 from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity, codec_identity
-from duotok.lm.token_store import TokenStore
+from duotok.lm.token_store import SHARD_REMEDY
 from duotok.records import SPLITS, Split
 
 SHARD_SONGS = 1000
+DAMAGED = f"its shard is damaged; {SHARD_REMEDY}"
 IDLE_LEDGERS = 8
 """Ledgers without open work that stay in memory."""
 
@@ -133,11 +136,18 @@ def _verified(folder: Path, codec: DuoTok, found: ListedSongs, settings: Setting
     """Some songs of this listing that are done, encoded again."""
     if not settings.verify:
         return
-    store = TokenStore(folder)
-    songs = {(split, song.id): song for split in store.counts for song in store.songs(split)}
-    done = (planned for planned in found if (planned.entry.split, planned.entry.id) in songs)
+
+    @functools.lru_cache(maxsize=IDLE_LEDGERS)
+    def ledger_of(shard: int) -> Ledger:
+        return Ledger.read(folder / LEDGERS / f"{shard_name(SPLITS[shard >> 32], shard & 0xFFFFFFFF)}.jsonl")
+
+    def row_of(planned: Planned) -> dict[str, Any]:
+        return ledger_of(planned.shard).rows.get(planned.place, {"error": "not there"})
+
+    done = (planned for planned in found if "error" not in row_of(planned))
     for planned in chosen(done, settings.verify, settings.seed):
-        yield compare(codec, planned, songs[planned.entry.split, planned.entry.id].song, scratch)
+        song = song_of(folder, ledger_of(planned.shard), planned.place)
+        yield compare(codec, planned, song, scratch) if song else Compared(planned.entry.id, error=DAMAGED)
 
 
 def preview(sources: Sequence[str], folder: Path, settings: Settings) -> dict[str, Any]:

@@ -132,6 +132,21 @@ def test_a_stream_goes_on_at_the_exact_song(folder: Path, workers: int) -> None:
     assert found == whole and state == StreamState(1, 0)
 
 
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_that_outlive_an_epoch_go_on_with_the_next(folder: Path, context: str) -> None:
+    """They had their own copy of the state, and gave the first epoch again and again."""
+    stream = TokenStream(TokenStore(folder), frames=20, seed=3, batch_size=2)
+    loader = DataLoader(
+        stream, batch_size=2, num_workers=1, collate_fn=list, persistent_workers=True, multiprocessing_context=context
+    )
+    state = StreamState()
+    for epoch in range(2):
+        stream.at(state)
+        alone = [key(sample) for sample in TokenStream(TokenStore(folder), frames=20, seed=3, state=state)]
+        assert [key(sample) for batch in loader for sample in batch] == alone and alone[0][2] == epoch
+        state = state.advanced(len(stream), len(stream))
+
+
 def test_a_stream_reads_no_more_than_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, opened = TokenStore(folder), []
     real = store.shard

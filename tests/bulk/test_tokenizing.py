@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import signal
+import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +21,7 @@ import soundfile
 from tests.bulk.conftest import Run, files, put
 from tests.tiny import tiny_bundle
 
-from duotok.bulk import preparing
+from duotok.bulk import engines, preparing
 from duotok.bulk import store as stores
 from duotok.bulk.engines import Job, LocalPipeline, Model, Result, Times
 from duotok.bulk.ledger import Ledger
@@ -185,6 +188,31 @@ def test_failures_stay_until_they_are_tried_again(music: Path, tmp_path: Path, r
     assert (store / "failures.jsonl").read_text() == ""
 
 
+def test_a_run_that_ends_early_leaves_no_thread_that_computes(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, or a full disk, had ended in "terminate called without an active exception", code 134 and no other."""
+    real, working = engines.encode_group, threading.Event()
+
+    def long(payload: dict[str, Any]) -> dict[str, Any]:
+        while working.is_set():
+            time.sleep(0.01)
+        working.set()
+        return real(payload)
+
+    def interrupt(id: str, result: Result) -> None:
+        working.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines, "encode_group", long)
+    before = threading.enumerate()
+    with pytest.raises(KeyboardInterrupt):
+        run(music, tmp_path / "store", watch=Watch(ended=interrupt))
+    assert set(threading.enumerate()) <= set(before)
+    monkeypatch.undo()
+    assert run(music, tmp_path / "store").encoded == 3
+
+
 class Slow:
     """A pipeline that lets something happen before the first song."""
 
@@ -252,6 +280,13 @@ def test_what_fails_leaves_nothing_on_the_scratch_disk(
     keep = preparing._keep_mix
     monkeypatch.setattr(preparing, "_keep_mix", lambda *given: (os.utime(changed), keep(*given))[1])
     with pytest.raises(AudioError, match="s1.wav: was changed while it was read"):
+        prepared(changed)
+
+    def full(*given: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(preparing, "_keep_mix", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/scratch'"):  # no fault of the song
         prepared(changed)
     assert not list((tmp_path / "scratch").iterdir())
 

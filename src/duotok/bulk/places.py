@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from duotok.data.engines import FULL
 from duotok.errors import AudioError, MissingExtraError
 from duotok.files import text_of
 from duotok.records import CorpusError
@@ -118,6 +119,8 @@ def fetched(place: Place, folder: Path) -> Iterator[tuple[Path, str]]:
             f"{place.shown}: is not there; it was removed since it was listed, or its name is wrong"
         ) from None
     except OSError as error:
+        if error.errno in FULL:  # where the copy, or what is made of it, is put
+            raise
         reason = error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadError(f"{place.shown}: cannot be read ({reason}); check it, then --retry") from None
 

@@ -32,14 +32,19 @@ def prepare(payload: dict[str, Any]) -> dict[str, Any]:
     payload: `sources` role -> `Place` as a list; `marks` role -> fingerprint as listed; `known`, None or the `sha256` and `marks` of
     what the store has tokens of; `highpass` in Hz; `separates`, whether a mix alone will do; `scratch`, a folder. Returns `sha256`
     and `marks` by role, and either `same`, when nothing has changed, or `kind` (mix, pair), `file`, `bytes`, `seconds`, and of a pair
-    what its `Spool` knows; or `error` and `unread` where the files of a song that the store has cannot be read. Raises AudioError.
+    what its `Spool` knows; or `error` and `unread` where the files of a song that the store has cannot be read. Raises AudioError, and OSError
+    of the scratch folder.
     """
     try:
         return _prepared(payload)
     except (UnreadError, CorpusError) as error:
-        if not payload.get("known") or no_space(error):
+        if not payload.get("known"):
             raise
         return {"error": f"{one_line(error, None)}; its tokens stay", "unread": True}
+    except OSError as error:
+        if no_space(error):
+            raise OSError(error.errno, error.strerror, payload["scratch"]) from None
+        raise
 
 
 def _prepared(payload: dict[str, Any]) -> dict[str, Any]:

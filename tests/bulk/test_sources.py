@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from duotok.bulk import places
 from duotok.bulk.places import Place, fetched
 from duotok.bulk.sources import Listing, SongEntry, songs
 from duotok.errors import AudioError, ConfigError
@@ -228,3 +229,40 @@ def test_a_slow_bucket_is_asked_again_and_named_when_it_gives_up(
         fetched(Place("s3://bucket/x.mp3"), tmp_path),
     ):
         pass
+
+
+class Plain:
+    """A web server that gives no parts of a file, and perhaps not its size."""
+
+    def __init__(self, data: bytes, told: bool = True) -> None:
+        self.data, self.size = data, len(data) if told else None
+
+    def info(self, path: str) -> dict[str, Any]:
+        return {"name": path, "size": self.size, "type": "file"}
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        return self.data
+
+    def open(self, path: str, mode: str) -> Any:
+        raise ValueError("no range requests")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_server_that_gives_no_parts_gives_a_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Each part had been the whole, and a song longer than a part its own repetition."""
+    monkeypatch.setattr(places, "BLOCK", 10)
+    monkeypatch.setattr(ranges, "WAITS", ())
+    server = Plain(b"a whole song, and no more", told)
+    for module in ("places", "sources"):
+        monkeypatch.setattr(f"duotok.bulk.{module}.opened", lambda uri: (server, "x.mp3"))
+    with fetched(Place("http://host/x.mp3"), tmp_path) as (copy, _):
+        assert copy.read_bytes() == server.data
+    with (
+        pytest.raises(AudioError, match="x.tar:k.mp3: cannot be read .*25 bytes came for 6"),
+        fetched(Place("http://host/x.tar", "k.mp3", 2, 6), tmp_path),
+    ):
+        pass
+    found, listing = listed("http://host/x.tar")
+    assert not found and "no range requests" in listing.broken[0]

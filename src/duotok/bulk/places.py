@@ -148,7 +148,16 @@ def _blocks(place: Place) -> Iterator[bytes]:
                 yield block
         return
     system, path = opened(place.uri)
-    size = place.size if place.size >= 0 else int(patiently(lambda: system.info(path))["size"])
+    size = place.size if place.size >= 0 else patiently(lambda: system.info(path))["size"]
+    if size is None:  # some servers do not say
+        yield patiently(lambda: system.cat_file(path))
+        return
     for start in range(place.offset, place.offset + size, BLOCK):
         end = min(start + BLOCK, place.offset + size)
-        yield patiently(lambda start=start, end=end: system.cat_file(path, start=start, end=end))  # type: ignore[misc]
+        block = patiently(lambda start=start, end=end: system.cat_file(path, start=start, end=end))  # type: ignore[misc]
+        if not start and place.size < 0 and len(block) == size:  # of a server that gives no parts, the whole file
+            yield block
+            return
+        if len(block) != end - start:
+            raise OSError(f"{len(block)} bytes came for {end - start}; the server gives no parts, or the file changed")
+        yield block

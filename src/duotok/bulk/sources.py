@@ -241,7 +241,7 @@ def _tar(name: str, uri: str, mark: str, listing: Listing, split: Split | None) 
             file.seek(tar.offset)  # of a header that is cut tarfile says nothing
             if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("no end of archive")
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, ValueError, tarfile.TarError) as error:  # ValueError: a server that gives no parts
         listing.broken.append(
             f"{uri}: cut or damaged ({_reason(error)}); what came before is taken, copy the tar again"
         )

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import tarfile
 import threading
 import time
 import uuid
@@ -446,6 +447,18 @@ def test_what_workers_are_given_does_not_depend_on_their_folder(
         and Path(there.model.name).is_absolute()
         and Path(there.model.name).samefile(bundle)
     )
+
+
+def test_a_warning_names_the_song_and_not_the_copy_of_it(
+    tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = put(tmp_path / "whole.flac", 2.0).read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(tmp_path / "cut.flac", "cut.flac")
+    run(tmp_path / "set.tar", tmp_path / "store")
+    said = [message for message in caplog.messages if "is cut off" in message]
+    assert [message.partition(": ")[0] for message in said] == [f"{tmp_path}/set.tar:cut.flac"]
 
 
 def test_two_songs_of_one_id_are_named(music: Path, tmp_path: Path, run: Run) -> None:

@@ -7,6 +7,7 @@ tracks. So memory does not grow with a song, and what computes waits for no deco
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,12 +62,12 @@ def _prepared(payload: dict[str, Any]) -> dict[str, Any]:
             hashes = {role: digest for role, (_, digest) in files.items()}
             if hashes == known.get("sha256"):
                 return {"sha256": hashes, "marks": marks, "same": True}
+            names = {str(path): places[role].shown for role, (path, _) in files.items()}
             try:
-                facts = _kept(files, places, payload, out)
+                with _Warnings(names):
+                    facts = _kept(files, places, payload, out)
             except AudioError as error:
-                raise AudioError(
-                    _with_places(str(error), {str(path): places[role].shown for role, (path, _) in files.items()})
-                ) from None
+                raise AudioError(_with_places(str(error), names)) from None
     except BaseException:  # also of a file that changed meanwhile, which is known only now
         out.unlink(missing_ok=True)
         raise
@@ -102,6 +103,28 @@ def _with_places(message: str, names: dict[str, str]) -> str:
     for copy, name in names.items():
         message = message.replace(copy, name)
     return message
+
+
+class _Warnings(logging.Filter):
+    """The same of the warnings of those who read, for the block. names: path of a copy -> place."""
+
+    LOGS = tuple(logging.getLogger(name) for name in ("duotok.audio.io", "duotok.audio.decoders"))
+
+    def __init__(self, names: dict[str, str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _with_places(record.getMessage(), self.names), ()
+        return True
+
+    def __enter__(self) -> None:
+        for log in self.LOGS:
+            log.addFilter(self)
+
+    def __exit__(self, *error: object) -> None:
+        for log in self.LOGS:
+            log.removeFilter(self)
 
 
 class _Named(AudioSource):

@@ -22,7 +22,7 @@ import soundfile
 from tests.bulk.conftest import Run, files, put
 from tests.tiny import tiny_bundle
 
-from duotok.bulk import engines, preparing
+from duotok.bulk import engines, preparing, tokenizing
 from duotok.bulk import store as stores
 from duotok.bulk.engines import Job, LocalPipeline, Model, Result, Times
 from duotok.bulk.ledger import Ledger
@@ -164,6 +164,35 @@ def test_only_what_has_changed_is_encoded_again(music: Path, tmp_path: Path, run
     assert run(music, store).kept == 4 and rows(store) == after
     put(music / "train/s0.vocals.wav", 0.5, seed=99)  # a given stem
     assert run(music, store).encoded == 1 and rows(store)["music/train/s0"]["song"] != after["music/train/s0"]["song"]
+
+
+def test_songs_in_another_order_than_their_shards_need_few_open_files(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A corpus that was copied, under a list in another order, had opened the journal of every shard: too many files."""
+    monkeypatch.setattr(tokenizing, "OPEN_LEDGERS", 2)
+    names = [put(music / f"t{number}.wav", 0.1, number).name for number in range(12)]
+    order = [*names[::2], *names[1::2]]
+    for path, listed in ((tmp_path / "one.csv", names), (tmp_path / "two.csv", order)):
+        path.write_text("id,path,split\n" + "".join(f"{name},music/{name},train\n" for name in listed))
+    run(tmp_path / "one.csv", tmp_path / "store")
+    before = files(tmp_path / "store")
+    for name in names:
+        os.utime(music / name)
+    seen: dict[int, Ledger] = {}
+    most, append = 0, Ledger.append
+
+    def counted(self: Ledger, row: dict[str, Any]) -> None:
+        nonlocal most
+        append(self, row)
+        seen[id(self)] = self
+        most = max(most, sum(ledger._file is not None for ledger in seen.values()))
+
+    monkeypatch.setattr(Ledger, "append", counted)
+    assert run(tmp_path / "two.csv", tmp_path / "store").kept == 12
+    assert most == 3  # the one that is written, before another is closed
+    after = files(tmp_path / "store")
+    assert {name for name in after if after[name] != before[name]} <= {name for name in after if "ledger" in name}
 
 
 def test_new_songs_come_into_new_shards(music: Path, tmp_path: Path, run: Run) -> None:

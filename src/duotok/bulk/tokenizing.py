@@ -11,6 +11,7 @@ import contextlib
 import functools
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ SHARD_SONGS = 1000
 DAMAGED = f"its shard is damaged; {SHARD_REMEDY}"
 IDLE_LEDGERS = 8
 """Ledgers without open work that stay in memory."""
+OPEN_LEDGERS = 64
+"""Journals whose files stay open: songs that come in another order than they have in the store touch all shards at once."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,7 @@ class _Run:
         self.unread = folder / SCRATCH / UNREAD
         self.lock = threading.Lock()
         self.shards: dict[int, _Shard] = {}
+        self.open: OrderedDict[str, Ledger] = OrderedDict()
         self.under_way: dict[int, Planned] = {}
 
     def jobs(self) -> Iterator[Job]:
@@ -236,7 +240,7 @@ class _Run:
         job = None
         if entry.problem:
             if row is None or row.get("error") != entry.problem:
-                shard.ledger.append(self._row(planned) | {"error": entry.problem})
+                self._append(shard.ledger, self._row(planned) | {"error": entry.problem})
             self._failed(entry.id, entry.problem)
         elif row is not None and "error" in row and not self.settings.retry and _same(row, entry.marks):
             self._failed(entry.id, row["error"])
@@ -279,24 +283,31 @@ class _Run:
                 if result.get("unread"):  # a disk that is not mounted must not cost the tokens of its songs
                     write_failure(self.unread, entry.id, result["error"])
                 else:
-                    shard.ledger.append(row | {"error": result["error"]})
+                    self._append(shard.ledger, row | {"error": result["error"]})
                 self.summary.failed += 1
             elif result.get("same"):
                 before = shard.ledger.rows[planned.place]
                 codes = shard.ledger.codes(planned.place)
                 if before["marks"] != result["marks"]:
                     more = {} if codes is None else {"codes": codes}
-                    shard.ledger.append(before | more | {"marks": result["marks"]})
+                    self._append(shard.ledger, before | more | {"marks": result["marks"]})
                 self.summary.kept += 1
             else:
                 song = TokenizedSong(entry.id, row["split"], codes_of(result["codes"]), entry.identity)
                 facts = {key: result[key] for key in ("sha256", "marks", "n_samples", "gain_db", "codes")}
-                shard.ledger.append(row | facts | {"song": song.sha256})
+                self._append(shard.ledger, row | facts | {"song": song.sha256})
                 self.summary.encoded += 1
                 self.summary.seconds += result["seconds"]
             shard.open -= 1
             self._settle_if_whole(shard)
         self.watch.ended(entry.id, result)
+
+    def _append(self, ledger: Ledger, row: dict[str, Any]) -> None:
+        ledger.append(row)
+        self.open[ledger.path.name] = ledger
+        self.open.move_to_end(ledger.path.name)
+        if len(self.open) > OPEN_LEDGERS:
+            self.open.popitem(last=False)[1].close()
 
     def _shard(self, number: int) -> _Shard:
         if number not in self.shards:

@@ -260,7 +260,7 @@ def test_a_server_that_gives_no_parts_gives_a_file_once(
     with fetched(Place("http://host/x.mp3"), tmp_path) as (copy, _):
         assert copy.read_bytes() == server.data
     with (
-        pytest.raises(AudioError, match="x.tar:k.mp3: cannot be read .*25 bytes came for 6"),
+        pytest.raises(AudioError, match=r"x.tar:k.mp3: cannot be read .*25 bytes came for 6"),
         fetched(Place("http://host/x.tar", "k.mp3", 2, 6), tmp_path),
     ):
         pass

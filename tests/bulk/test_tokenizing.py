@@ -305,11 +305,11 @@ def test_what_fails_leaves_nothing_on_the_scratch_disk(
         payload = {"sources": {"mix": Place(str(path))}, "marks": {}, "highpass": 10.0, "separates": True}
         return preparing.prepare(payload | {"scratch": str(scratch)})
 
-    with pytest.raises(AudioError, match="late.wav: samples that are no sound"):
+    with pytest.raises(AudioError, match=r"late.wav: samples that are no sound"):
         prepared(late)
     keep = preparing._keep_mix
     monkeypatch.setattr(preparing, "_keep_mix", lambda *given: (os.utime(changed), keep(*given))[1])
-    with pytest.raises(AudioError, match="s1.wav: was changed while it was read"):
+    with pytest.raises(AudioError, match=r"s1.wav: was changed while it was read"):
         prepared(changed)
 
     def full(*given: Any) -> Any:

@@ -65,7 +65,8 @@ class Times:
 
 
 class Pipeline(Protocol):
-    """Yields (number of the job, result) as they end: `error` (`unread` if only its files are to blame), or `same`, or codes; see `prepare` and `encode_group`."""
+    """Yields (number of the job, result) as they end: `error` (`unread` if only the way to its files is to blame), or `same`, or codes;
+    see `prepare` and `encode_group`."""
 
     times: Times
 
@@ -242,7 +243,7 @@ class _Run:
         self.shelf.close()
         for hand in self.hands:
             hand.stop()
-        for thread, hand in zip(self.threads, self.hands, strict=True):
+        for thread in self.threads:
             if thread.ident is not None:
                 thread.join()
 

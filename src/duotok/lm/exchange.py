@@ -70,8 +70,8 @@ def export_tokens(corpus: TokenCorpus | TokenStore, folder: Path, layout: Layout
     try:
         with writing(folder) as partial:
             partial.mkdir()
-            for split in corpus.counts:
-                songs[split], frames[split] = corpus.counts[split]
+            for split, counted in corpus.counts.items():
+                songs[split], frames[split] = counted
                 WRITERS[to](partial, split, _rows(corpus, split, layout), layout)
             if corpus.vectors is not None:
                 vectors = {name: np.ascontiguousarray(table) for name, table in sorted(corpus.vectors.items())}

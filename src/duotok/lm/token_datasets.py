@@ -93,7 +93,8 @@ class TokenStream(IterableDataset[Sample]):
             )
         self.store, self.split, self.frames, self.seed, self.rank, self.world = store, split, frames, seed, rank, world
         self.batch_size, self.shards_at_once = batch_size, shards_at_once
-        self._numbers = torch.zeros(2, dtype=torch.int64).share_memory_()  # workers that outlive an epoch see `at` too
+        # Shared: workers that outlive an epoch see `at` too.
+        self._numbers: torch.Tensor = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self.state = state or StreamState()
         self.songs = LazySongs(store, split, shortest)
         if len(self.songs) < world:

@@ -393,6 +393,20 @@ def test_verify_finds_songs_by_their_place_and_reads_their_shards_alone(
     assert "is damaged; remove the file" in run(music, store, verify=1).verified[0].error
 
 
+def test_a_store_that_changes_under_its_reader_is_refused(music: Path, tmp_path: Path, run: Run) -> None:
+    """Songs had come under the numbers and lengths of others."""
+    run(music, tmp_path / "store", split="train", shard_songs=10)
+    before = TokenStore(tmp_path / "store").songs("train")
+    (music / "train/p.vocals.wav").write_bytes(b"broken")
+    run(music, tmp_path / "store")
+    with pytest.raises(
+        TokenFileError, match=r"train-000000.parquet: is not as large as in the manifest; open the store again"
+    ):
+        print(before[0].id)
+    after = TokenStore(tmp_path / "store").songs("train")
+    assert [song.frames for song in after] == [song.tokens["vocals"].shape[1] for song in after]
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:-9], None])
 def test_code_vectors_that_were_damaged_are_written_again(music: Path, tmp_path: Path, run: Run, damage: Any) -> None:
     """The next manifest had taken them for what they are."""

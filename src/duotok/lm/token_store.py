@@ -135,8 +135,13 @@ class TokenStore:
         """A shard, opened. One of a URL is read whole, and checked by its hash. Raises TokenFileError, CorpusError."""
         if shard.name not in self._open:
             if self.ranges.local is not None:
+                file = self.ranges.local / shard.name
+                if file.exists() and file.stat().st_size != shard.bytes:  # songs would stand in other places
+                    raise TokenFileError(
+                        f"{file}: is not as large as in the manifest; open the store again once duotok tokenize has run, or copy it again"
+                    )
                 with _of_a_store():
-                    corpus = TokenCorpus(self.ranges.local / shard.name, self.identity)
+                    corpus = TokenCorpus(file, self.identity)
             else:
                 data = self.ranges.read(shard.name, 0, shard.bytes, shard.sha256)
                 if hashlib.sha256(data).hexdigest() != shard.sha256:

@@ -231,6 +231,21 @@ def test_a_slow_bucket_is_asked_again_and_named_when_it_gives_up(
         pass
 
 
+def test_the_query_of_a_signed_address_is_no_part_of_its_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Plain(b"x.mp3\ny.mp3\n")
+    server.open = lambda path, mode: io.BytesIO(server.data)  # type: ignore[method-assign]
+    for module in ("places", "sources"):
+        monkeypatch.setattr(f"duotok.bulk.{module}.opened", lambda uri: (server, uri))
+    signed = f"?Expires=3600&Signature={'a' * 300}.b"
+    with fetched(Place(f"https://host/x.mp3{signed}"), tmp_path) as (copy, _):
+        assert copy.suffix == ".mp3"
+    found, _ = listed(f"set=https://host/songs.txt{signed}")
+    assert list(found) == ["set/x", "set/y"]
+    assert Place("s3://bucket/what?.mp3").suffix == ".mp3"
+
+
 class Plain:
     """A web server that gives no parts of a file, and perhaps not its size."""
 

@@ -49,11 +49,17 @@ class Place(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        return os.path.splitext(self.name or self.uri)[1].lower()
+        return ending_of(self.name or self.uri)
 
 
 class UnreadError(AudioError):
     """The bytes could not be had; of the sound it says nothing."""
+
+
+def ending_of(uri: str) -> str:
+    """`.mp3`, also of a web address with a query behind it, as signed ones have."""
+    web = uri.startswith(("http://", "https://"))
+    return os.path.splitext(uri.partition("?")[0] if web else uri)[1].lower()
 
 
 def is_remote(uri: str) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from duotok.audio.finding import AUDIO_SUFFIXES
-from duotok.bulk.places import Place, described, fingerprint, is_remote, opened, stated
+from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, stated
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.stem_names import parse_stem_name
 from duotok.errors import ConfigError
@@ -83,7 +83,7 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _source(name: str, uri: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
-    ending = os.path.splitext(uri)[1].lower()
+    ending = ending_of(uri)
     try:
         if is_remote(uri):
             system, path = opened(uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ def test_a_url_gives_what_the_folder_gives(tmp_path: Path) -> None:
     mark = there["music/b"].marks["mix"]
     system.pipe(f"{url.removeprefix('memory:/')}/b.mp3", b"other")
     assert listed(url)[0]["music/b"].marks["mix"] != mark
+
+
+def test_two_colons_in_a_name_are_no_chain_of_addresses(tmp_path: Path) -> None:
+    touch(tmp_path / "music", "her :: song.mp3")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("x.mp3", b"zipped")
+    for source in (f"a=file://{tmp_path}/music", f"a=file://{tmp_path}/music/her :: song.mp3"):
+        for entry in listed(source)[0].values():
+            with fetched(entry.sources["mix"], tmp_path) as (copy, _):
+                assert copy.read_bytes() == b"her :: song.mp3"
+    with fetched(Place(f"zip://x.mp3::file://{tmp_path}/set.zip"), tmp_path) as (copy, _):
+        assert copy.read_bytes() == b"zipped"
+    with fetched(Place(f"zip://x.mp3::{tmp_path}/set.zip"), tmp_path) as (copy, _):
+        assert copy.read_bytes() == b"zipped"
 
 
 def test_a_fingerprint_changes_with_the_file_even_when_size_and_time_are_put_back(tmp_path: Path) -> None:

@@ -66,6 +66,18 @@ def is_remote(uri: str) -> bool:
     return "://" in uri
 
 
+def _is_name_with_colons(uri: str) -> bool:
+    """Whether the `::` of a URL is part of a name, as in `s3://bucket/her :: song.mp3`; fsspec takes any for a chain of URLs."""
+    import fsspec
+    from fsspec.archive import AbstractArchiveFileSystem
+
+    first, colons, rest = uri.partition("::")
+    return bool(
+        colons and "://" in first and "://" not in rest
+        and not issubclass(fsspec.get_filesystem_class(first.partition("://")[0]), AbstractArchiveFileSystem)
+    )  # fmt: skip
+
+
 def opened(uri: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it. Raises CorpusError for a URL that cannot be opened."""
     try:
@@ -73,7 +85,10 @@ def opened(uri: str) -> tuple[Any, str]:
     except ImportError:
         raise MissingExtraError(f"{uri}: needs fsspec: pip install 'duotok[train]'") from None
     try:
-        system, path = fsspec.core.url_to_fs(uri)
+        if not _is_name_with_colons(uri):
+            return fsspec.core.url_to_fs(uri)
+        kind = fsspec.get_filesystem_class(uri.partition("://")[0])
+        system, path = kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
     except (ImportError, ValueError, OSError) as error:
         raise CorpusError(f"{uri}: this kind of URL cannot be opened ({' '.join(str(error).split())[:160]})") from None
     return system, path

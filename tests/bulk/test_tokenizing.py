@@ -124,6 +124,26 @@ def test_a_kill_at_any_step_loses_nothing(
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
+def test_a_kill_between_a_shard_and_its_ledger_costs_no_song_of_it(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All songs of a shard that was written anew had been encoded again, because its size was not the ledger's."""
+    store = tmp_path / "store"
+    run(music, store, split="train", shard_songs=10)
+    put(music / "train/s0.wav", 0.9, seed=9)
+
+    def killed(*given: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Ledger, "settle", killed)
+        run(music, store)
+    summary = run(music, store)
+    assert (summary.encoded, summary.kept, summary.damaged) == (0, 4, 0)
+    run(music, tmp_path / "whole", split="train", shard_songs=10)
+    assert files(store) == files(tmp_path / "whole")
+
+
 def test_a_process_that_is_killed_takes_no_song_with_it(
     music: Path, tmp_path: Path, bundle: Path, model: DuoTok, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -304,6 +304,16 @@ def song_of(folder: Path, ledger: Ledger, place: int) -> TokenizedSong | None:
     return _Before(folder, ledger).song(ledger.rows[place])
 
 
+def places_of(folder: Path, ledger: Ledger) -> set[int]:
+    """Places whose songs the files of a shard have, as after a kill between the files and the ledger."""
+    before = _Before(folder, ledger)
+    return {
+        place
+        for place, row in sorted(ledger.rows.items())
+        if "error" not in row and not ledger.has_codes(place) and before.song(row) is not None
+    }
+
+
 def write_failure(path: Path, id: str, error: str) -> None:
     """Add a line to a file of failures. Raises OSError."""
     with path.open("a", encoding="utf-8") as file:

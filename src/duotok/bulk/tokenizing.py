@@ -30,6 +30,7 @@ from duotok.bulk.store import (
     Plan,
     begin,
     held,
+    places_of,
     shard_name,
     song_of,
     write_failure,
@@ -320,7 +321,7 @@ class _Run:
             name = shard_name(split, number & 0xFFFFFFFF)
             ledger = Ledger.read(self.folder / LEDGERS / f"{name}.jsonl")
             if any(not _is_there(self.folder / file, facts["bytes"]) for file, facts in ledger.files.items()):
-                ledger.lose_files()
+                ledger.lose_files(places_of(self.folder, ledger))
             self.shards[number] = _Shard(split, name, ledger, self.left.get(number, 0))
         return self.shards[number]
 

@@ -85,10 +85,11 @@ def opened(uri: str) -> tuple[Any, str]:
     except ImportError:
         raise MissingExtraError(f"{uri}: needs fsspec: pip install 'duotok[train]'") from None
     try:
-        if not _is_name_with_colons(uri):
-            return fsspec.core.url_to_fs(uri)
-        kind = fsspec.get_filesystem_class(uri.partition("://")[0])
-        system, path = kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
+        if _is_name_with_colons(uri):
+            kind = fsspec.get_filesystem_class(uri.partition("://")[0])
+            system, path = kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
+        else:
+            system, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError, OSError) as error:
         raise CorpusError(f"{uri}: this kind of URL cannot be opened ({' '.join(str(error).split())[:160]})") from None
     return system, path

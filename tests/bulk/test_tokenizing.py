@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import signal
+import tarfile
+import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
+import soundfile
 from tests.bulk.conftest import Run, files, put
 from tests.tiny import tiny_bundle
 
+from duotok.bulk import engines, preparing, tokenizing
 from duotok.bulk import store as stores
 from duotok.bulk.engines import Job, LocalPipeline, Model, Result, Times
 from duotok.bulk.ledger import Ledger
+from duotok.bulk.pipelines import pipeline
+from duotok.bulk.places import Place
+from duotok.bulk.ray_engine import RayPipeline
 from duotok.bulk.tokenizing import Settings, Watch, preview, tokenize
 from duotok.codec.duotok import DuoTok
 from duotok.data.engines import Worker
-from duotok.errors import DuoTokError, TokenFileError
+from duotok.errors import AudioError, DuoTokError, TokenFileError
 from duotok.lm.token_store import TokenStore
 
 
@@ -114,6 +124,26 @@ def test_a_kill_at_any_step_loses_nothing(
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
+def test_a_kill_between_a_shard_and_its_ledger_costs_no_song_of_it(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All songs of a shard that was written anew had been encoded again, because its size was not the ledger's."""
+    store = tmp_path / "store"
+    run(music, store, split="train", shard_songs=10)
+    put(music / "train/s0.wav", 0.9, seed=9)
+
+    def killed(*given: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Ledger, "settle", killed)
+        run(music, store)
+    summary = run(music, store)
+    assert (summary.encoded, summary.kept, summary.damaged) == (0, 4, 0)
+    run(music, tmp_path / "whole", split="train", shard_songs=10)
+    assert files(store) == files(tmp_path / "whole")
+
+
 def test_a_process_that_is_killed_takes_no_song_with_it(
     music: Path, tmp_path: Path, bundle: Path, model: DuoTok, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +186,35 @@ def test_only_what_has_changed_is_encoded_again(music: Path, tmp_path: Path, run
     assert run(music, store).encoded == 1 and rows(store)["music/train/s0"]["song"] != after["music/train/s0"]["song"]
 
 
+def test_songs_in_another_order_than_their_shards_need_few_open_files(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A corpus that was copied, under a list in another order, had opened the journal of every shard: too many files."""
+    monkeypatch.setattr(tokenizing, "OPEN_LEDGERS", 2)
+    names = [put(music / f"t{number}.wav", 0.1, number).name for number in range(12)]
+    order = [*names[::2], *names[1::2]]
+    for path, listed in ((tmp_path / "one.csv", names), (tmp_path / "two.csv", order)):
+        path.write_text("id,path,split\n" + "".join(f"{name},music/{name},train\n" for name in listed))
+    run(tmp_path / "one.csv", tmp_path / "store")
+    before = files(tmp_path / "store")
+    for name in names:
+        os.utime(music / name)
+    seen: dict[int, Ledger] = {}
+    most, append = 0, Ledger.append
+
+    def counted(self: Ledger, row: dict[str, Any]) -> None:
+        nonlocal most
+        append(self, row)
+        seen[id(self)] = self
+        most = max(most, sum(ledger._file is not None for ledger in seen.values()))
+
+    monkeypatch.setattr(Ledger, "append", counted)
+    assert run(tmp_path / "two.csv", tmp_path / "store").kept == 12
+    assert most == 3  # the one that is written, before another is closed
+    after = files(tmp_path / "store")
+    assert {name for name in after if after[name] != before[name]} <= {name for name in after if "ledger" in name}
+
+
 def test_new_songs_come_into_new_shards(music: Path, tmp_path: Path, run: Run) -> None:
     store = tmp_path / "store"
     run(music, store)
@@ -179,6 +238,31 @@ def test_failures_stay_until_they_are_tried_again(music: Path, tmp_path: Path, r
     assert (store / "failures.jsonl").read_text() == ""
 
 
+def test_a_run_that_ends_early_leaves_no_thread_that_computes(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, or a full disk, had ended in "terminate called without an active exception", code 134 and no other."""
+    real, working = engines.encode_group, threading.Event()
+
+    def long(payload: dict[str, Any]) -> dict[str, Any]:
+        while working.is_set():
+            time.sleep(0.01)
+        working.set()
+        return real(payload)
+
+    def interrupt(id: str, result: Result) -> None:
+        working.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines, "encode_group", long)
+    before = threading.enumerate()
+    with pytest.raises(KeyboardInterrupt):
+        run(music, tmp_path / "store", watch=Watch(ended=interrupt))
+    assert set(threading.enumerate()) <= set(before)
+    monkeypatch.undo()
+    assert run(music, tmp_path / "store").encoded == 3
+
+
 class Slow:
     """A pipeline that lets something happen before the first song."""
 
@@ -199,6 +283,62 @@ def test_a_song_that_is_removed_while_it_runs_fails_alone(
     summary = run(music, tmp_path / "store", pipeline=lambda scratch: Slow(inner, (music / "train/s1.wav").unlink))
     assert (summary.encoded, summary.failed) == (3, 1)
     assert "train/s1.wav: is not there" in (tmp_path / "store/failures.jsonl").read_text()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_song_that_is_done_stays_while_its_file_cannot_be_reached(
+    music: Path, tmp_path: Path, run: Run, bundle: Path, model: DuoTok, apart: bool
+) -> None:
+    """A list of a disk that is not mounted had emptied the store."""
+    store, songs = tmp_path / "store", tmp_path / "songs.txt"
+    songs.write_text("music/train/s0.wav\nmusic/train/s1.wav\n")
+    run(songs, store, split="train")
+    before = files(store)
+    music.rename(tmp_path / "unmounted")
+
+    def engine(scratch: Path) -> LocalPipeline:
+        return LocalPipeline(Model(str(bundle), model.model_hash), ["cpu"], apart=apart)
+
+    summary = run(songs, store, split="train", pipeline=engine)
+    assert (summary.failed, summary.store["songs"], summary.store["failed"]) == (2, 2, 0)
+    after = files(store)
+    said = after.pop("failures.jsonl").decode().splitlines()
+    assert [json.loads(line)["id"] for line in said] == ["songs/music/train/s0", "songs/music/train/s1"]
+    assert "s0.wav: is not there" in said[0] and "its tokens stay" in said[0]
+    assert after == {name: data for name, data in before.items() if name != "failures.jsonl"}
+    (tmp_path / "unmounted").rename(music)
+    assert run(songs, store, split="train").kept == 2 and files(store) == before
+
+
+def test_what_fails_leaves_nothing_on_the_scratch_disk(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Songs that are broken at their end had filled it."""
+    late, changed = music / "late.wav", music / "train/s1.wav"
+    sound = np.zeros((48_000 * 12, 2), np.float32)
+    sound[-1] = np.nan
+    soundfile.write(late, sound, 48_000, subtype="FLOAT")
+
+    def prepared(path: Path) -> dict[str, Any]:
+        scratch = tmp_path / "scratch"
+        scratch.mkdir(exist_ok=True)
+        payload = {"sources": {"mix": Place(str(path))}, "marks": {}, "highpass": 10.0, "separates": True}
+        return preparing.prepare(payload | {"scratch": str(scratch)})
+
+    with pytest.raises(AudioError, match=r"late.wav: samples that are no sound"):
+        prepared(late)
+    keep = preparing._keep_mix
+    monkeypatch.setattr(preparing, "_keep_mix", lambda *given: (os.utime(changed), keep(*given))[1])
+    with pytest.raises(AudioError, match=r"s1.wav: was changed while it was read"):
+        prepared(changed)
+
+    def full(*given: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(preparing, "_keep_mix", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/scratch'"):  # no fault of the song
+        prepared(changed)
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_store_is_one_models_and_one_runs(music: Path, tmp_path: Path, run: Run, bundle: Path) -> None:
@@ -237,6 +377,66 @@ def test_a_shard_that_is_lost_or_damaged_is_made_again(music: Path, tmp_path: Pa
     summary = run(music, store)
     assert summary.damaged == 1 and run(music, store).encoded == 1
     TokenStore(store).check()
+
+
+def test_damage_is_told_with_a_remedy_that_works(music: Path, tmp_path: Path, run: Run) -> None:
+    store = tmp_path / "store"
+    run(music, store)
+    before = files(store)
+    shard = bytearray(before["train-000000.parquet"])
+    shard[len(shard) // 3] ^= 1
+    (store / "train-000000.parquet").write_bytes(shard)
+    assert run(music, store).kept == 4
+    opened = TokenStore(store)
+    for read in (opened.check, lambda: [song.tokens for song in opened.songs("train")]):
+        with pytest.raises(TokenFileError, match=r"train-000000.parquet: .*; remove the file and run duotok tokenize"):
+            read()
+    (store / "train-000000.parquet").unlink()
+    assert run(music, store).encoded == 2 and files(store) == before
+
+
+def test_verify_finds_songs_by_their_place_and_reads_their_shards_alone(
+    music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A song that is listed with another split now is compared too, and no shard is read for those that were not drawn."""
+    store = tmp_path / "store"
+    run(music, store)
+    summary = run(music, store, split="test", verify=4)
+    assert len(summary.verified) == 4 and all(one.equal for one in summary.verified)
+    read: list[str] = []
+    real = stores.TokenCorpus
+    monkeypatch.setattr(stores, "TokenCorpus", lambda path: (read.append(path.name), real(path))[1])
+    assert len(run(music, store, verify=1).verified) == len(read) == 1
+    shard = bytearray((store / read[0]).read_bytes())
+    shard[len(shard) // 3] ^= 1
+    (store / read[0]).write_bytes(shard)
+    assert "is damaged; remove the file" in run(music, store, verify=1).verified[0].error
+
+
+def test_a_store_that_changes_under_its_reader_is_refused(music: Path, tmp_path: Path, run: Run) -> None:
+    """Songs had come under the numbers and lengths of others."""
+    run(music, tmp_path / "store", split="train", shard_songs=10)
+    before = TokenStore(tmp_path / "store").songs("train")
+    (music / "train/p.vocals.wav").write_bytes(b"broken")
+    run(music, tmp_path / "store")
+    with pytest.raises(
+        TokenFileError, match=r"train-000000.parquet: is not as large as in the manifest; open the store again"
+    ):
+        print(before[0].id)
+    after = TokenStore(tmp_path / "store").songs("train")
+    assert [song.frames for song in after] == [song.tokens["vocals"].shape[1] for song in after]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:-9], None])
+def test_code_vectors_that_were_damaged_are_written_again(music: Path, tmp_path: Path, run: Run, damage: Any) -> None:
+    """The next manifest had taken them for what they are."""
+    store = tmp_path / "store"
+    run(music, store)
+    before = files(store)
+    (store / "vectors.safetensors").unlink()
+    if damage:
+        (store / "vectors.safetensors").write_bytes(damage(before["vectors.safetensors"]))
+    assert run(music, store).kept == 4 and files(store) == before
 
 
 def test_a_shard_goes_on_in_another_file_when_it_grows_too_large(
@@ -283,6 +483,45 @@ def test_a_dry_run_counts_and_writes_nothing(music: Path, tmp_path: Path, run: R
     facts = preview([str(music)], tmp_path / "store", Settings())
     assert (facts["listed"], facts["new"], facts["in the store"]) == (5, 1, 4) and files(tmp_path) == before
     assert preview([str(music)], tmp_path / "none", Settings())["new"] == 5
+
+
+def test_what_workers_are_given_does_not_depend_on_their_folder(
+    music: Path, tmp_path: Path, run: Run, bundle: Path, model: DuoTok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a Ray cluster run wherever it was started."""
+    monkeypatch.chdir(tmp_path)
+    given: list[Job] = []
+
+    class Elsewhere(LocalPipeline):
+        def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
+            for job in jobs:
+                given.append(job)
+                yield job.number, {"error": "not done"}
+
+    here = Model(os.path.relpath(bundle), model.model_hash)
+    run(["music", "music/train/s0.wav"], Path("store"), pipeline=lambda scratch: Elsewhere(here, ["cpu"]))
+    assert len(given) == 5 and {job.payload["scratch"] for job in given} == {str(tmp_path / "store/scratch")}
+    assert all(
+        Path(place[0]).is_file() and place[0][0] == "/" for job in given for place in job.payload["sources"].values()
+    )
+    there = pipeline("ray", here)
+    assert (
+        isinstance(there, RayPipeline)
+        and Path(there.model.name).is_absolute()
+        and Path(there.model.name).samefile(bundle)
+    )
+
+
+def test_a_warning_names_the_song_and_not_the_copy_of_it(
+    tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = put(tmp_path / "whole.flac", 2.0).read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(tmp_path / "cut.flac", "cut.flac")
+    run(tmp_path / "set.tar", tmp_path / "store")
+    said = [message for message in caplog.messages if "is cut off" in message]
+    assert [message.partition(": ")[0] for message in said] == [f"{tmp_path}/set.tar:cut.flac"]
 
 
 def test_two_songs_of_one_id_are_named(music: Path, tmp_path: Path, run: Run) -> None:

@@ -61,6 +61,19 @@ def test_stems_that_arrive_give_the_codes_of_the_whole(model: DuoTok) -> None:
     assert all(torch.equal(found[track], whole[track]) for track in TRACKS)
 
 
+@pytest.mark.parametrize("rest", [1, 2, 17, 32, 33])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_of_samples_by_channels_keep_that_order_to_the_last(model: DuoTok, rest: int, channels: int) -> None:
+    """As soundfile.blocks gives them; the last one may be shorter than a sound has channels. Empty ones are none."""
+    sound, stream = song(0.5)[:channels, : 4800 * 3 + rest], model.stream()
+    blocks = [part.numpy().T for part in sound.split(4800, dim=1)]
+    state = stream.encoder(gain_db=-3.0)
+    found = joined(list(stream.encode([*blocks[:1], blocks[0][:0], *blocks[1:]], state=state)))
+    whole = model.encode(sound, gain_db=-3.0)
+    assert state.n_samples == whole.n_samples == 4800 * 3 + rest
+    assert all(torch.equal(found[track], whole[track]) for track in TRACKS)
+
+
 def test_a_mix_that_arrives_gives_the_codes_of_the_whole(model: DuoTok) -> None:
     sound, stream = song(13.0), model.stream(WindowPlan(30, 5))
     state = stream.encoder()
@@ -148,5 +161,7 @@ def test_arriving_vectors_keep_no_more_than_windows() -> None:
 def test_what_cannot_be_streamed_is_named(model: DuoTok) -> None:
     with pytest.raises(AudioError, match="no sound came"):
         list(model.stream().encode([]))
+    with pytest.raises(AudioError, match="block at 44100 samples a second; give rate=44100"):
+        list(model.stream().encode([(song(0.1), 44_100)]))
     with pytest.raises(ConfigError, match="track 'drums'"):
         list(model.stream().decode([], "drums"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,13 @@ def test_token_files(tmp_path: Path) -> None:
     assert TokenCorpus(path).counts.keys() <= {"train", "test"}
     pack_tokens(folder, path, "validation", force=True)
     assert TokenCorpus(path).counts == {"validation": (4, 26)}
+
+
+def test_token_files_whose_names_are_no_utf_8(tmp_path: Path) -> None:
+    folder = files(tmp_path / "tokens")
+    (folder / "three.duotok").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.duotok"))
+    pack_tokens(folder, tmp_path / "tokens.parquet", "train")
+    assert "caf\\xe9" in [song.id for song in TokenCorpus(tmp_path / "tokens.parquet").songs("train")]
 
 
 def test_token_files_bring_the_vectors_of_their_model(bundle: Path, codec: DuoTok, tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ import pytest
 import torch
 from tests.lm.small import CODEC, MIXED, TINY, song
 from torch.utils.data import DataLoader
+from typer.testing import CliRunner
 
 from duotok.bulk.encoding import packed
 from duotok.bulk.ledger import Ledger
 from duotok.bulk.store import begin, held, write_manifest, write_shard
+from duotok.cli.main import app
 from duotok.errors import ConfigError, TokenFileError
 from duotok.lm.corpus import write_tokens
+from duotok.lm.exchange import import_tokens
 from duotok.lm.song import TokenizedSong
 from duotok.lm.stage import LMStage, LMStageConfig
 from duotok.lm.token_datasets import StreamState, TokenSongs, TokenStream
@@ -132,6 +135,21 @@ def test_a_stream_goes_on_at_the_exact_song(folder: Path, workers: int) -> None:
     assert found == whole and state == StreamState(1, 0)
 
 
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_that_outlive_an_epoch_go_on_with_the_next(folder: Path, context: str) -> None:
+    """They had their own copy of the state, and gave the first epoch again and again."""
+    stream = TokenStream(TokenStore(folder), frames=20, seed=3, batch_size=2)
+    loader = DataLoader(
+        stream, batch_size=2, num_workers=1, collate_fn=list, persistent_workers=True, multiprocessing_context=context
+    )
+    state = StreamState()
+    for epoch in range(2):
+        stream.at(state)
+        alone = [key(sample) for sample in TokenStream(TokenStore(folder), frames=20, seed=3, state=state)]
+        assert [key(sample) for batch in loader for sample in batch] == alone and alone[0][2] == epoch
+        state = state.advanced(len(stream), len(stream))
+
+
 def test_a_stream_reads_no_more_than_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, opened = TokenStore(folder), []
     real = store.shard
@@ -166,6 +184,17 @@ def test_what_is_damaged_is_named(folder: Path, tmp_path: Path) -> None:
         TokenStore(tmp_path)
     with pytest.raises(TokenFileError, match="expected those of mixed"):
         TokenStore(folder, MIXED)
+
+
+def test_a_store_is_exported_as_a_packed_file_is(folder: Path, tmp_path: Path) -> None:
+    write_tokens(tmp_path / "tokens.parquet", CODEC, SONGS)
+    for source, out in ((tmp_path / "tokens.parquet", "file"), (folder, "store")):
+        done = CliRunner().invoke(app, ["tokens", "export", str(source), "-o", str(tmp_path / out), "--to", "npy"])
+        assert done.exit_code == 0, done.output
+    for path in (tmp_path / "file").iterdir():
+        if path.name != "layout.json":  # that names the source by its hash
+            assert path.read_bytes() == (tmp_path / "store" / path.name).read_bytes()
+    assert import_tokens(tmp_path / "store", tmp_path / "again.parquet") == len(SONGS)
 
 
 def test_a_language_model_learns_the_same_from_a_store(folder: Path, tmp_path: Path) -> None:

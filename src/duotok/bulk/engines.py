@@ -7,6 +7,7 @@ each alone, and only the one that ends its process twice is given up.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import queue
 import threading
 import time
@@ -64,24 +65,47 @@ class Times:
 
 
 class Pipeline(Protocol):
-    """Yields (number of the job, result) as they end: `error`, or `same`, or codes; see `prepare` and `encode_group`."""
+    """Yields (number of the job, result) as they end: `error` (`unread` if only the way to its files is to blame), or `same`, or codes;
+    see `prepare` and `encode_group`."""
 
     times: Times
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]: ...
 
 
+class _Stopped(BaseException):
+    """Raised in the thread of a unit that is to end."""
+
+
 class Here:
-    """A function in this process, with what `Worker` has."""
+    """A function in this process, in the thread that calls it, with what `Worker` has."""
 
     def __init__(self, function: Function) -> None:
         self.function, self.stopped = function, False
+        self._thread: int | None = None
+        self._lock = threading.Lock()
 
     def run(self, payload: dict[str, Any]) -> Outcome | None:
-        return None if self.stopped else attempt(self.function, payload)
+        try:
+            with self._lock:
+                if self.stopped:
+                    return None
+                self._thread = threading.get_ident()
+            outcome = attempt(self.function, payload)
+            with self._lock:
+                self._thread = None
+            return outcome
+        except _Stopped:
+            return None
 
     def stop(self) -> None:
-        self.stopped = True
+        """End the running unit. A thread that computed on while Python leaves would abort the whole process."""
+        with self._lock:
+            self.stopped = True
+            if self._thread is not None:
+                number, error = ctypes.c_ulong(self._thread), ctypes.py_object(_Stopped)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(number, error)
+                self._thread = None
 
     def end(self) -> None: ...
 
@@ -219,8 +243,8 @@ class _Run:
         self.shelf.close()
         for hand in self.hands:
             hand.stop()
-        for thread, hand in zip(self.threads, self.hands, strict=True):
-            if thread.ident is not None and not isinstance(hand, Here):
+        for thread in self.threads:
+            if thread.ident is not None:
                 thread.join()
 
     def _guard(self, work: Any, hand: Worker | Here, *more: Any) -> None:
@@ -248,7 +272,7 @@ class _Run:
                     raise JobError(f"{outcome.error}; fix that, then run the same command again")
                 if outcome.result is None:
                     self.answers.put((job.number, {"error": f"{outcome.error}"}))
-                elif outcome.result.get("same"):
+                elif "file" not in outcome.result:
                     self.answers.put((job.number, outcome.result))
                 else:
                     self.shelf.put(_Prepared(job, outcome.result))

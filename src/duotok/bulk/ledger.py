@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -78,10 +78,10 @@ class Ledger:
         """Whether the journal has the codes of a row."""
         return place in self._lines
 
-    def lose_files(self) -> None:
-        """The shard's files are gone or changed: what only they had is to be done again."""
-        self.rows = {place: row for place, row in self.rows.items() if "error" in row or place in self._lines}
-        self.files, self.dirty = {}, True
+    def lose_files(self, kept: Collection[int] = ()) -> None:
+        """The shard's files are gone or changed: what only they had is to be done again, but for places that they still have."""
+        self.rows = {p: row for p, row in self.rows.items() if "error" in row or p in self._lines or p in kept}
+        self.files, self.dirty = self.files if kept else {}, True
 
     def append(self, row: Row) -> None:
         """Add a row, at once in the file. Raises OSError, as of a full disk."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 from duotok.bulk.engines import LocalPipeline, Model, Pipeline
 from duotok.bulk.ray_engine import RayPipeline
+from duotok.codec.hub import CONFIG_FILE
 from duotok.devices import check_device
 from duotok.errors import ConfigError
 
@@ -39,4 +44,6 @@ def pipeline(
     if len(names) > 1 or (share and not (share.isdigit() and int(share) > 0)):
         raise ConfigError(f"--device {devices}: on Ray one kind, cpu or cuda, or cuda/2 for two actors on each GPU")
     gpu = 0.0 if name == "cpu" else 1 / int(share or 1)
+    if (Path(model.name) / CONFIG_FILE).is_file():  # workers of a cluster run in other folders
+        model = replace(model, name=os.path.abspath(model.name))
     return RayPipeline(model, name, workers, readers or (READERS_OF_A_GPU if gpu else 1) * workers, gpu, address)

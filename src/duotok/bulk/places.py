@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from duotok.data.engines import FULL
 from duotok.errors import AudioError, MissingExtraError
 from duotok.files import text_of
 from duotok.records import CorpusError
@@ -48,11 +49,33 @@ class Place(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        return os.path.splitext(self.name or self.uri)[1].lower()
+        return ending_of(self.name or self.uri)
+
+
+class UnreadError(AudioError):
+    """The bytes could not be had; of the sound it says nothing."""
+
+
+def ending_of(uri: str) -> str:
+    """`.mp3`, also of a web address with a query behind it, as signed ones have."""
+    web = uri.startswith(("http://", "https://"))
+    return os.path.splitext(uri.partition("?")[0] if web else uri)[1].lower()
 
 
 def is_remote(uri: str) -> bool:
     return "://" in uri
+
+
+def _is_name_with_colons(uri: str) -> bool:
+    """Whether the `::` of a URL is part of a name, as in `s3://bucket/her :: song.mp3`; fsspec takes any for a chain of URLs."""
+    import fsspec
+    from fsspec.archive import AbstractArchiveFileSystem
+
+    first, colons, rest = uri.partition("::")
+    return bool(
+        colons and "://" in first and "://" not in rest
+        and not issubclass(fsspec.get_filesystem_class(first.partition("://")[0]), AbstractArchiveFileSystem)
+    )  # fmt: skip
 
 
 def opened(uri: str) -> tuple[Any, str]:
@@ -62,7 +85,11 @@ def opened(uri: str) -> tuple[Any, str]:
     except ImportError:
         raise MissingExtraError(f"{uri}: needs fsspec: pip install 'duotok[train]'") from None
     try:
-        system, path = fsspec.core.url_to_fs(uri)
+        if _is_name_with_colons(uri):
+            kind = fsspec.get_filesystem_class(uri.partition("://")[0])
+            system, path = kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
+        else:
+            system, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError, OSError) as error:
         raise CorpusError(f"{uri}: this kind of URL cannot be opened ({' '.join(str(error).split())[:160]})") from None
     return system, path
@@ -93,7 +120,7 @@ def fingerprint(uri: str) -> str:
 def fetched(place: Place, folder: Path) -> Iterator[tuple[Path, str]]:
     """A local file with these bytes, and their SHA-256. A copy in `folder`, removed afterwards, unless it is one already.
 
-    Raises AudioError when they cannot be read, or when the file changes meanwhile.
+    Raises UnreadError when they cannot be read, AudioError when the file changes meanwhile.
     """
     try:
         if not is_remote(place.uri) and not place.name:
@@ -110,12 +137,14 @@ def fetched(place: Place, folder: Path) -> Iterator[tuple[Path, str]]:
     except FileNotFoundError as error:
         if error.filename is not None and str(error.filename) != place.uri and not is_remote(place.uri):
             raise
-        raise AudioError(
+        raise UnreadError(
             f"{place.shown}: is not there; it was removed since it was listed, or its name is wrong"
         ) from None
     except OSError as error:
+        if error.errno in FULL:  # where the copy, or what is made of it, is put
+            raise
         reason = error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
-        raise AudioError(f"{place.shown}: cannot be read ({reason}); check it, then --retry") from None
+        raise UnreadError(f"{place.shown}: cannot be read ({reason}); check it, then --retry") from None
 
 
 def _copied(place: Place, copy: Path) -> str:
@@ -141,7 +170,16 @@ def _blocks(place: Place) -> Iterator[bytes]:
                 yield block
         return
     system, path = opened(place.uri)
-    size = place.size if place.size >= 0 else int(patiently(lambda: system.info(path))["size"])
+    size = place.size if place.size >= 0 else patiently(lambda: system.info(path))["size"]
+    if size is None:  # some servers do not say
+        yield patiently(lambda: system.cat_file(path))
+        return
     for start in range(place.offset, place.offset + size, BLOCK):
         end = min(start + BLOCK, place.offset + size)
-        yield patiently(lambda start=start, end=end: system.cat_file(path, start=start, end=end))  # type: ignore[misc]
+        block = patiently(lambda start=start, end=end: system.cat_file(path, start=start, end=end))  # type: ignore[misc]
+        if not start and place.size < 0 and len(block) == size:  # of a server that gives no parts, the whole file
+            yield block
+            return
+        if len(block) != end - start:
+            raise OSError(f"{len(block)} bytes came for {end - start}; the server gives no parts, or the file changed")
+        yield block

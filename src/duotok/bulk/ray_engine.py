@@ -101,7 +101,7 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
         return {"result": {"fatal": outcome.error}}
     if outcome.result is None:
         return {"result": {"error": outcome.error}}
-    return {"result": outcome.result} if outcome.result.get("same") else {"prepared": outcome.result}
+    return {"prepared" if "file" in outcome.result else "result": outcome.result}
 
 
 class _Computer:

@@ -6,6 +6,7 @@ whose names say that they are tracks of a song (`duotok.corpora.stem_names`) are
 
 from __future__ import annotations
 
+import codecs
 import csv
 import itertools
 import os
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from duotok.audio.finding import AUDIO_SUFFIXES
-from duotok.bulk.places import Place, described, fingerprint, is_remote, opened, stated
+from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, stated
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.stem_names import parse_stem_name
 from duotok.errors import ConfigError
@@ -82,7 +83,7 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _source(name: str, uri: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
-    ending = os.path.splitext(uri)[1].lower()
+    ending = ending_of(uri)
     try:
         if is_remote(uri):
             system, path = opened(uri)
@@ -100,7 +101,7 @@ def _source(name: str, uri: str, listing: Listing, split: Split | None) -> Itera
     elif ending == ".tar":
         yield from _tar(name, uri, mark, listing, split)
     else:
-        yield _entry(name, name, {"mix": Place(uri)}, {"mix": mark}, split)
+        yield _entry(name, name, {"mix": Place(uri if is_remote(uri) else os.path.abspath(uri))}, {"mix": mark}, split)
 
 
 def _reason(error: BaseException) -> str:
@@ -234,19 +235,20 @@ def _tar(name: str, uri: str, mark: str, listing: Listing, split: Split | None) 
         with _opened_file(uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if member.isfile() and not member.name.rsplit("/", 1)[-1].startswith("."):
-                    members[member.name] = Place(where, member.name, member.offset_data, member.size)
+                    below = member.name.removeprefix("./")  # of `tar -C FOLDER .`
+                    members[below] = Place(where, member.name, member.offset_data, member.size)
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
             file.seek(tar.offset)  # of a header that is cut tarfile says nothing
             if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("no end of archive")
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, ValueError, tarfile.TarError) as error:  # ValueError: a server that gives no parts
         listing.broken.append(
             f"{uri}: cut or damaged ({_reason(error)}); what came before is taken, copy the tar again"
         )
 
     def look(below: str) -> tuple[Place, str]:
         place = members[below]
-        return place, f"{mark} {place.offset} {place.size}"
+        return place, f"{mark} {place.offset} {place.size}" if mark else ""
 
     yield from _joined(name, list(members), look, listing, split)
 
@@ -274,8 +276,9 @@ def _list(name: str, uri: str, ending: str, split: Split | None) -> Iterator[Son
 
 
 def _list_entry(name: str, base: str, row: dict[str, Any], where: str, split: Split | None) -> SongEntry:
-    given = {role: str(row.get(role) or "") for role in ROLES}
-    given["mix"] = given["mix"] or str(row.get("path") or "")
+    texts = {name: "" if value is None else str(value) for name, value in row.items()}  # ids may be numbers, and 0
+    given = {role: texts.get(role, "") for role in ROLES}
+    given["mix"] = given["mix"] or texts.get("path", "")
     paths = {role: path for role, path in given.items() if path}
     if not paths:
         raise ConfigError(f"{where}: names no file; a list has a column path, or vocals and accompaniment")
@@ -284,13 +287,13 @@ def _list_entry(name: str, base: str, row: dict[str, Any], where: str, split: Sp
         for role, path in paths.items()
     }
     first = next(iter(paths.values())).split("://", 1)[-1]
-    below = str(row.get("id") or os.path.splitext(first)[0].lstrip("/"))
-    stated_split = str(row.get("split") or "")
+    below = texts.get("id") or os.path.splitext(first)[0].lstrip("/")
+    stated_split = texts.get("split", "")
     if stated_split and stated_split not in SPLITS:
         raise ConfigError(f"{where}: split '{stated_split}' is unknown; there are {', '.join(SPLITS)}")
     marks = {role: _mark(place.uri) for role, place in sources.items()}
-    id = below if row.get("id") else f"{name}/{below}"
-    return _entry(id, below, sources, marks, split or stated_split or None, str(row.get("identity") or ""))
+    id = below if texts.get("id") else f"{name}/{below}"
+    return _entry(id, below, sources, marks, split or stated_split or None, texts.get("identity", ""))
 
 
 def _mark(uri: str) -> str:
@@ -301,18 +304,21 @@ def _mark(uri: str) -> str:
         return ""  # it is named when its turn comes
 
 
-def _line_rows(uri: str) -> Iterator[dict[str, Any]]:
+def _lines(uri: str) -> Iterator[str]:
     with _opened_file(uri) as file:
-        for line in file:
-            text = os.fsdecode(line).strip()
-            if text and not text.startswith("#"):
-                yield {"path": text}
+        for number, line in enumerate(file):
+            yield os.fsdecode(line if number else line.removeprefix(codecs.BOM_UTF8))  # spreadsheets write it
+
+
+def _line_rows(uri: str) -> Iterator[dict[str, Any]]:
+    for line in _lines(uri):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            yield {"path": text}
 
 
 def _table_rows(uri: str) -> Iterator[dict[str, Any]]:
-    with _opened_file(uri) as file:
-        lines = (os.fsdecode(line) for line in file)
-        yield from csv.DictReader(lines, delimiter="\t" if uri.lower().endswith(".tsv") else ",")
+    yield from csv.DictReader(_lines(uri), delimiter="\t" if uri.lower().endswith(".tsv") else ",")
 
 
 def _parquet_rows(uri: str) -> Iterator[dict[str, Any]]:

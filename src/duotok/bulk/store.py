@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 LOCK, PLAN, LEDGERS, SCRATCH, FAILURES = "lock", "plan.parquet", "ledger", "scratch", "failures.jsonl"
+UNREAD = "unread.jsonl"
+"""In the scratch folder: songs that are done, and could not be read in this run."""
 SHARD_FRAMES = 1 << 25
 """Frames after which a shard goes on in another file: 373 hours, at most 256 MiB."""
 
@@ -143,8 +146,7 @@ def begin(folder: Path, identity: CodecIdentity, options: dict[str, Any], vector
             raise DuoTokError(
                 f"{folder}: holds {strangers[0]}, and is no store of tokens; choose another place with -o"
             )
-        tables = {name: np.ascontiguousarray(table) for name, table in sorted(vectors.items())}
-        write_bytes(folder / VECTORS, safetensors.numpy.save(tables))
+        _write_vectors(folder, vectors)
         write_bytes(path, (json.dumps(seal(facts), indent=1) + "\n").encode())
         return
     try:
@@ -163,6 +165,21 @@ def begin(folder: Path, identity: CodecIdentity, options: dict[str, Any], vector
             raise DuoTokError(
                 f"{folder}: made with {name} {_short(before['options'].get(name))}, now it is {_short(value)}; choose another place with -o"
             )
+    if not _has_vectors(folder):
+        _write_vectors(folder, vectors)
+
+
+def _write_vectors(folder: Path, vectors: Vectors) -> None:
+    tables = {name: np.ascontiguousarray(table) for name, table in sorted(vectors.items())}
+    write_bytes(folder / VECTORS, safetensors.numpy.save(tables))
+
+
+def _has_vectors(folder: Path) -> bool:
+    """Whether the vectors are there, and those of the manifest if there is one: the next manifest takes their hash as it is."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, FileNotFoundError):
+        now = sha256(folder / VECTORS)
+        return not (folder / MANIFEST).exists() or bool(read_json((folder / MANIFEST).read_bytes())["vectors"] == now)
+    return False
 
 
 def _short(value: Any) -> str:
@@ -282,8 +299,34 @@ class _Before:
         return song if song.sha256 == row.get("song") else None
 
 
-def write_manifest(folder: Path, identity: CodecIdentity, ledgers: Iterable[tuple[Split, Ledger]]) -> dict[str, int]:
-    """Write manifest and failures from the ledgers of all shards, in order. Returns how many songs, failed ones and frames."""
+def song_of(folder: Path, ledger: Ledger, place: int) -> TokenizedSong | None:
+    """A song of a settled shard; None where its file is damaged."""
+    return _Before(folder, ledger).song(ledger.rows[place])
+
+
+def places_of(folder: Path, ledger: Ledger) -> set[int]:
+    """Places whose songs the files of a shard have, as after a kill between the files and the ledger."""
+    before = _Before(folder, ledger)
+    return {
+        place
+        for place, row in sorted(ledger.rows.items())
+        if "error" not in row and not ledger.has_codes(place) and before.song(row) is not None
+    }
+
+
+def write_failure(path: Path, id: str, error: str) -> None:
+    """Add a line to a file of failures. Raises OSError."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": id, "error": error}) + "\n")
+
+
+def write_manifest(
+    folder: Path, identity: CodecIdentity, ledgers: Iterable[tuple[Split, Ledger]], unread: Path | None = None
+) -> dict[str, int]:
+    """Write manifest and failures from the ledgers of all shards, in order. Returns how many songs, failed ones and frames.
+
+    unread: a file of more failures, if it is there.
+    """
     shards: list[dict[str, Any]] = []
     totals = {"songs": 0, "failed": 0, "frames": 0, "bytes": 0}
     lengths: list[NDArray[np.int32]] = []
@@ -299,6 +342,9 @@ def write_manifest(folder: Path, identity: CodecIdentity, ledgers: Iterable[tupl
                 if "error" in row:
                     totals["failed"] += 1
                     file.write(json.dumps({"id": row["id"], "error": row["error"]}) + "\n")
+        if unread is not None and unread.exists():
+            with unread.open(encoding="utf-8") as more:
+                shutil.copyfileobj(more, file)
     names = {shard["name"] for shard in shards}
     for path in folder.glob("*.parquet"):  # what a kill between two steps left
         if re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{6}}(\.\d+)?\.parquet", path.name) and path.name not in names:

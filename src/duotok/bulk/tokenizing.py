@@ -8,8 +8,10 @@ where follows from the listing alone, so the shards are the same bytes with any 
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +26,14 @@ from duotok.bulk.store import (
     LEDGERS,
     PLAN,
     SCRATCH,
+    UNREAD,
     Plan,
     begin,
     held,
+    places_of,
     shard_name,
+    song_of,
+    write_failure,
     write_manifest,
     write_shard,
 )
@@ -37,12 +43,15 @@ from duotok.errors import DuoTokError
 from duotok.lm.pack import code_vectors
 from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity, codec_identity
-from duotok.lm.token_store import TokenStore
+from duotok.lm.token_store import SHARD_REMEDY
 from duotok.records import SPLITS, Split
 
 SHARD_SONGS = 1000
+DAMAGED = f"its shard is damaged; {SHARD_REMEDY}"
 IDLE_LEDGERS = 8
 """Ledgers without open work that stay in memory."""
+OPEN_LEDGERS = 64
+"""Journals whose files stay open: songs that come in another order than they have in the store touch all shards at once."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ def tokenize(
         finally:
             run.close()
         run.settle_all()
-        summary.store = write_manifest(folder, identity, _ledgers(folder))
+        summary.store = write_manifest(folder, identity, _ledgers(folder), run.unread)
         summary.verified = list(_verified(folder, codec, found, settings, scratch))
     return summary
 
@@ -131,11 +140,18 @@ def _verified(folder: Path, codec: DuoTok, found: ListedSongs, settings: Setting
     """Some songs of this listing that are done, encoded again."""
     if not settings.verify:
         return
-    store = TokenStore(folder)
-    songs = {(split, song.id): song for split in store.counts for song in store.songs(split)}
-    done = (planned for planned in found if (planned.entry.split, planned.entry.id) in songs)
+
+    @functools.lru_cache(maxsize=IDLE_LEDGERS)
+    def ledger_of(shard: int) -> Ledger:
+        return Ledger.read(folder / LEDGERS / f"{shard_name(SPLITS[shard >> 32], shard & 0xFFFFFFFF)}.jsonl")
+
+    def row_of(planned: Planned) -> dict[str, Any]:
+        return ledger_of(planned.shard).rows.get(planned.place, {"error": "not there"})
+
+    done = (planned for planned in found if "error" not in row_of(planned))
     for planned in chosen(done, settings.verify, settings.seed):
-        yield compare(codec, planned, songs[planned.entry.split, planned.entry.id].song, scratch)
+        song = song_of(folder, ledger_of(planned.shard), planned.place)
+        yield compare(codec, planned, song, scratch) if song else Compared(planned.entry.id, error=DAMAGED)
 
 
 def preview(sources: Sequence[str], folder: Path, settings: Settings) -> dict[str, Any]:
@@ -201,10 +217,13 @@ class _Run:
         self.folder, self.identity, self.settings, self.summary, self.watch = folder, identity, settings, summary, watch
         self.found, self.left = found, dict(found.counts)
         self.common = {
-            "highpass": codec.config.codec.highpass_hz, "separates": codec.separator is not None, "scratch": str(folder / SCRATCH),
+            "highpass": codec.config.codec.highpass_hz, "separates": codec.separator is not None,
+            "scratch": str((folder / SCRATCH).absolute()),  # workers of a cluster run in other folders
         }  # fmt: skip
+        self.unread = folder / SCRATCH / UNREAD
         self.lock = threading.Lock()
         self.shards: dict[int, _Shard] = {}
+        self.open: OrderedDict[str, Ledger] = OrderedDict()
         self.under_way: dict[int, Planned] = {}
 
     def jobs(self) -> Iterator[Job]:
@@ -222,7 +241,7 @@ class _Run:
         job = None
         if entry.problem:
             if row is None or row.get("error") != entry.problem:
-                shard.ledger.append(self._row(planned) | {"error": entry.problem})
+                self._append(shard.ledger, self._row(planned) | {"error": entry.problem})
             self._failed(entry.id, entry.problem)
         elif row is not None and "error" in row and not self.settings.retry and _same(row, entry.marks):
             self._failed(entry.id, row["error"])
@@ -262,24 +281,34 @@ class _Run:
             shard, entry = self._shard(planned.shard), planned.entry
             row = self._row(planned)
             if "error" in result:
-                shard.ledger.append(row | {"error": result["error"]})
+                if result.get("unread"):  # a disk that is not mounted must not cost the tokens of its songs
+                    write_failure(self.unread, entry.id, result["error"])
+                else:
+                    self._append(shard.ledger, row | {"error": result["error"]})
                 self.summary.failed += 1
             elif result.get("same"):
                 before = shard.ledger.rows[planned.place]
                 codes = shard.ledger.codes(planned.place)
                 if before["marks"] != result["marks"]:
                     more = {} if codes is None else {"codes": codes}
-                    shard.ledger.append(before | more | {"marks": result["marks"]})
+                    self._append(shard.ledger, before | more | {"marks": result["marks"]})
                 self.summary.kept += 1
             else:
                 song = TokenizedSong(entry.id, row["split"], codes_of(result["codes"]), entry.identity)
                 facts = {key: result[key] for key in ("sha256", "marks", "n_samples", "gain_db", "codes")}
-                shard.ledger.append(row | facts | {"song": song.sha256})
+                self._append(shard.ledger, row | facts | {"song": song.sha256})
                 self.summary.encoded += 1
                 self.summary.seconds += result["seconds"]
             shard.open -= 1
             self._settle_if_whole(shard)
         self.watch.ended(entry.id, result)
+
+    def _append(self, ledger: Ledger, row: dict[str, Any]) -> None:
+        ledger.append(row)
+        self.open[ledger.path.name] = ledger
+        self.open.move_to_end(ledger.path.name)
+        if len(self.open) > OPEN_LEDGERS:
+            self.open.popitem(last=False)[1].close()
 
     def _shard(self, number: int) -> _Shard:
         if number not in self.shards:
@@ -292,7 +321,7 @@ class _Run:
             name = shard_name(split, number & 0xFFFFFFFF)
             ledger = Ledger.read(self.folder / LEDGERS / f"{name}.jsonl")
             if any(not _is_there(self.folder / file, facts["bytes"]) for file, facts in ledger.files.items()):
-                ledger.lose_files()
+                ledger.lose_files(places_of(self.folder, ledger))
             self.shards[number] = _Shard(split, name, ledger, self.left.get(number, 0))
         return self.shards[number]
 

@@ -47,7 +47,7 @@ class FileKind(StrEnum):
 
 @app.command("export")
 def export(
-    corpus: Annotated[Path, typer.Argument(help="Packed tokens: duotok pack.", show_default=False)],
+    corpus: Annotated[Path, typer.Argument(help="Packed tokens of duotok pack, or a store of duotok tokenize.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder.", show_default=False)],
     layout: Annotated[LayoutKind, typer.Option(help="Rows of codes, one number at a time, or rows with codebooks late.")] = LayoutKind.interleaved,
     to: Annotated[FileKind, typer.Option(help="Kind of files; hf is a folder for datasets.load_dataset.")] = FileKind.parquet,
@@ -63,11 +63,11 @@ def export(
       duotok tokens export tokens.parquet -o yue --first-id 45334 --shared     as YuE has them: one vocabulary for both tracks
       duotok tokens export tokens.parquet -o levo --layout delayed             as LeVo and MusicGen have them
     """
-    from duotok.lm.corpus import TokenCorpus
     from duotok.lm.exchange import export_tokens
     from duotok.lm.layouts import Layout
+    from duotok.lm.token_store import open_tokens
 
-    packed = TokenCorpus(corpus)
+    packed = open_tokens(corpus)
     chosen = Layout(packed.identity, layout.value, first_id, shared, tuple(delay or ()))
     done = export_tokens(packed, out, chosen, to.value)
     facts = {"output": str(out), "vocabulary": chosen.as_json()["vocabulary"], **asdict(done)}

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duotok.audio.arrays import sound_of
+from duotok.audio.arrays import MOST_CHANNELS, sound_of
 from duotok.audio.channels import remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.loudness import LoudnessMeter
@@ -72,11 +72,21 @@ class _Arriving(AudioSource):
         size = round(BLOCK_SECONDS * SAMPLE_RATE)
         waiting: NDArray[np.float32] = np.zeros((0, 2), np.float32)
         resampler = Resampler(self._rate, SAMPLE_RATE, 2)
+        turned = 0  # channels of blocks [samples, channels]; of a short one, as the last, the shape alone does not tell
         for block in itertools.chain(self._arriving, [None]):
+            shape = tuple(getattr(block, "shape", ()))
+            if 0 in shape:  # nothing came this time
+                continue
             if block is None:
                 stereo: NDArray[np.float32] = np.zeros((0, 2), np.float32)
             else:
-                sound, _ = sound_of(block, self._rate, self.name)
+                if len(shape) == 2 and shape[0] > MOST_CHANNELS:
+                    turned = shape[1]
+                elif len(shape) == 2 and shape[1] == turned:
+                    block = block.T
+                sound, rate = sound_of(block, self._rate, self.name)
+                if rate != self._rate:
+                    raise AudioError(f"{self.name}: a block at {rate} samples a second; give rate={rate}")
                 stereo = remix(sound.numpy().T, default_layout(sound.shape[0]), 2)
             waiting = np.concatenate([waiting, resampler.push(stereo, last=block is None)])
             while len(waiting) >= size or (block is None and len(waiting)):

@@ -30,6 +30,7 @@ from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.layouts import Layout
 from duotok.lm.song import TokenizedSong
 from duotok.lm.start import Vectors
+from duotok.lm.token_store import TokenStore
 from duotok.records import SPLITS, Split
 from duotok.seals import is_sealed, read_json, seal
 
@@ -53,7 +54,7 @@ class Exported:
     files: list[str]
 
 
-def export_tokens(corpus: TokenCorpus, folder: Path, layout: Layout, to: To) -> Exported:
+def export_tokens(corpus: TokenCorpus | TokenStore, folder: Path, layout: Layout, to: To) -> Exported:
     """Write all songs of a corpus into `folder`, which must be new or empty; it appears complete or not at all.
 
     The same corpus and layout give the same bytes. Raises DuoTokError when the folder holds something or cannot be written,
@@ -69,8 +70,8 @@ def export_tokens(corpus: TokenCorpus, folder: Path, layout: Layout, to: To) -> 
     try:
         with writing(folder) as partial:
             partial.mkdir()
-            for split in corpus.counts:
-                songs[split], frames[split] = corpus.counts[split]
+            for split, counted in corpus.counts.items():
+                songs[split], frames[split] = counted
                 WRITERS[to](partial, split, _rows(corpus, split, layout), layout)
             if corpus.vectors is not None:
                 vectors = {name: np.ascontiguousarray(table) for name, table in sorted(corpus.vectors.items())}
@@ -88,7 +89,7 @@ def export_tokens(corpus: TokenCorpus, folder: Path, layout: Layout, to: To) -> 
     return Exported(songs, frames, [*files, LAYOUT])
 
 
-def _rows(corpus: TokenCorpus, split: str, layout: Layout) -> Iterator[Row]:
+def _rows(corpus: TokenCorpus | TokenStore, split: str, layout: Layout) -> Iterator[Row]:
     for song in corpus.songs(split):  # type: ignore[arg-type]
         facts = {
             "id": song.id, "split": song.split, "identity": song.identity, "recording": song.recording,
@@ -170,7 +171,7 @@ WRITERS: dict[str, Callable[[Path, str, Iterator[Row], Layout], None]] = {
 }  # fmt: skip
 
 
-def _card(corpus: TokenCorpus, layout: Layout, songs: Mapping[str, int]) -> str:
+def _card(corpus: TokenCorpus | TokenStore, layout: Layout, songs: Mapping[str, int]) -> str:
     """A dataset card with the names of the splits, as the hub and `datasets` read it."""
     files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in songs)
     columns = "".join(f"| {c.stream} {c.codebook} | {c.size:,} | {offset} |\n" for c, offset in

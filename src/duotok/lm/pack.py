@@ -29,6 +29,7 @@ from duotok.codec.token_files import SUFFIX as PART
 from duotok.codec.token_files import load_tokens, save_tokens
 from duotok.corpora.base import split_by_identity
 from duotok.errors import DuoTokError, TokenFileError
+from duotok.files import text_of
 from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.song import Codes, TokenizedSong
 from duotok.lm.start import Vectors, principal
@@ -244,7 +245,7 @@ def pack_tokens(
         first.require(tokens_identity(tokens), str(file))
         below = file.relative_to(folder).with_suffix("")
         top_folder = below.parts[0] if len(below.parts) > 1 else ""
-        name = below.as_posix()
+        name = text_of(below.as_posix())
         song_split: Split = split or (top_folder if top_folder in SPLITS else split_by_identity(name))  # type: ignore[assignment]
         return TokenizedSong(name, song_split, _codes(tokens), name)
 

@@ -92,11 +92,23 @@ class TokenStream(IterableDataset[Sample]):
                 f"rank {rank} of {world}, batch_size {batch_size}, shards_at_once {shards_at_once}: give a rank below world"
             )
         self.store, self.split, self.frames, self.seed, self.rank, self.world = store, split, frames, seed, rank, world
-        self.batch_size, self.shards_at_once, self.state = batch_size, shards_at_once, state or StreamState()
+        self.batch_size, self.shards_at_once = batch_size, shards_at_once
+        # Shared: workers that outlive an epoch see `at` too.
+        self._numbers: torch.Tensor = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self.state = state or StreamState()
         self.songs = LazySongs(store, split, shortest)
         if len(self.songs) < world:
             raise ConfigError(f"{store.path}: {len(self.songs)} {split} songs for {world} processes; tokenize more")
         self._shards = self.songs.shard_of(np.arange(len(self.songs)))
+
+    @property
+    def state(self) -> StreamState:
+        """Where iterating begins."""
+        return StreamState(*self._numbers.tolist())
+
+    @state.setter
+    def state(self, state: StreamState) -> None:
+        self._numbers[:] = torch.tensor([state.epoch, state.taken])
 
     def __len__(self) -> int:
         """Songs of this rank in an epoch; the few that do not go round are left out, others in each epoch."""

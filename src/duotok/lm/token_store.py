@@ -10,6 +10,7 @@ STORE/train-000000.parquet ...   shards: packed tokens (`corpus.py`)
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import hashlib
 import io
@@ -37,6 +38,8 @@ from duotok.shards.ranges import Ranges
 FORMAT = 1
 STORE, MANIFEST, VECTORS, LENGTHS = "store.json", "manifest.json", "vectors.safetensors", "lengths.npy"
 REMEDY = "run duotok tokenize again, or copy the store again"
+SHARD_REMEDY = "remove the file and run duotok tokenize again, or copy it again"
+"""A run does not read the shards that are done."""
 OPEN_SHARDS = 4
 """Shards of which what was read stays in memory."""
 OPEN_GROUPS = 64
@@ -132,11 +135,17 @@ class TokenStore:
         """A shard, opened. One of a URL is read whole, and checked by its hash. Raises TokenFileError, CorpusError."""
         if shard.name not in self._open:
             if self.ranges.local is not None:
-                corpus = TokenCorpus(self.ranges.local / shard.name, self.identity)
+                file = self.ranges.local / shard.name
+                if file.exists() and file.stat().st_size != shard.bytes:  # songs would stand in other places
+                    raise TokenFileError(
+                        f"{file}: is not as large as in the manifest; open the store again once duotok tokenize has run, or copy it again"
+                    )
+                with _of_a_store():
+                    corpus = TokenCorpus(file, self.identity)
             else:
                 data = self.ranges.read(shard.name, 0, shard.bytes, shard.sha256)
                 if hashlib.sha256(data).hexdigest() != shard.sha256:
-                    raise TokenFileError(f"{self.path}/{shard.name}: was changed since it was written; {REMEDY}")
+                    raise TokenFileError(f"{self.path}/{shard.name}: was changed since it was written; {SHARD_REMEDY}")
                 corpus = TokenCorpus(f"{self.path}/{shard.name}", self.identity, data)
             self._open[shard.name] = corpus
             if len(self._open) > OPEN_SHARDS:
@@ -148,7 +157,9 @@ class TokenStore:
         """The songs of a row group of a shard."""
         key = (shard.name, number)
         if key not in self._groups:
-            self._groups[key] = self.shard(shard).group(number)
+            corpus = self.shard(shard)
+            with _of_a_store():
+                self._groups[key] = corpus.group(number)
             if len(self._groups) > OPEN_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(key)
@@ -174,8 +185,17 @@ class TokenStore:
         for shard in self.shards:
             data = self.ranges.read(shard.name, 0, shard.bytes)
             if hashlib.sha256(data).hexdigest() != shard.sha256:
-                raise TokenFileError(f"{self.path}/{shard.name}: was changed since it was written; {REMEDY}")
+                raise TokenFileError(f"{self.path}/{shard.name}: was changed since it was written; {SHARD_REMEDY}")
         _ = self.vectors
+
+
+@contextlib.contextmanager
+def _of_a_store() -> Iterator[None]:
+    """What is damaged in a shard, with the remedy of a store: `TokenCorpus` knows that of a packed file."""
+    try:
+        yield
+    except TokenFileError as error:
+        raise TokenFileError(f"{str(error).split(';')[0]}; {SHARD_REMEDY}") from None
 
 
 class LazySong:

@@ -165,3 +165,8 @@ def test_what_cannot_be_streamed_is_named(model: DuoTok) -> None:
         list(model.stream().encode([(song(0.1), 44_100)]))
     with pytest.raises(ConfigError, match="track 'drums'"):
         list(model.stream().decode([], "drums"))
+    codes = torch.zeros(1, 3, dtype=torch.int64)
+    with pytest.raises(ConfigError, match=r"frames \{'vocals': 3\}; give vocals and accompaniment"):
+        list(model.stream().decode([{"vocals": codes}]))
+    with pytest.raises(ConfigError, match=r"\{'vocals': 3, 'accompaniment': 2\}.*equally many"):
+        list(model.stream().decode([{"vocals": codes, "accompaniment": codes[:, :2]}]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -224,7 +224,8 @@ class DuoTokStream:
         """Sound `[channels, samples]` at 48 kHz of codes that come piece by piece: each maps tracks to integers `[1, frames]`.
 
         gain_db, n_samples: as the tokens of the song have them. Together the blocks are what `DuoTok.decode` gives with these settings.
-        Raises ConfigError for a track that does not exist, BundleError for a model without renderer.
+        Raises ConfigError for a track that does not exist or pieces that lack one or are not equally long, BundleError for a model
+        without renderer.
         """
         if track not in (*TRACKS, "mix"):
             raise ConfigError(f"track '{track}' does not exist; choose {', '.join((*TRACKS, 'mix'))}")
@@ -234,7 +235,7 @@ class DuoTokStream:
             arriving_track(
                 self.model.dit(name), self.model.autoencoder, self._vectors(copy, name), self.settings, track=name
             )
-            for copy, name in zip(itertools.tee(pieces, len(names)), names, strict=True)
+            for copy, name in zip(itertools.tee(_whole(pieces, names), len(names)), names, strict=True)
         ]
         left = n_samples
         for blocks in zip(*tracks, strict=True):
@@ -250,3 +251,12 @@ class DuoTokStream:
             with torch.inference_mode():  # over before the piece is handed on: the caller may want gradients
                 vectors = self.model.tokenizer.condition(piece[track].to(self.model.device), track, kind)[0]
             yield vectors
+
+
+def _whole(pieces: Iterable[Mapping[str, Tensor]], names: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+    """The pieces as they come. Raises ConfigError for one that lacks a track, or whose tracks are not equally long."""
+    for piece in pieces:
+        frames = {name: piece[name].shape[-1] for name in names if name in piece}
+        if len(frames) < len(names) or len(set(frames.values())) > 1:
+            raise ConfigError(f"a piece of tokens has frames {frames}; give {' and '.join(names)}, equally many of each")
+        yield piece

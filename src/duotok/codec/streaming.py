@@ -258,5 +258,7 @@ def _whole(pieces: Iterable[Mapping[str, Tensor]], names: Sequence[str]) -> Iter
     for piece in pieces:
         frames = {name: piece[name].shape[-1] for name in names if name in piece}
         if len(frames) < len(names) or len(set(frames.values())) > 1:
-            raise ConfigError(f"a piece of tokens has frames {frames}; give {' and '.join(names)}, equally many of each")
+            raise ConfigError(
+                f"a piece of tokens has frames {frames}; give {' and '.join(names)}, equally many of each"
+            )
         yield piece

@@ -31,6 +31,9 @@ class Component(Config):
     corpora: tuple[str, ...] = ()
     needs: tuple[str, ...] = Field(default=(), description="tracks that a segment must be able to give")
     lyrics: bool = Field(default=False, description="only segments whose words are known")
+    masks: bool = Field(
+        default=False, description="only mixes whose masks the teacher made: stage 2 with `mask_seconds` of few"
+    )
     seconds: float = Field(default=0.0, ge=0, description="only segments at least this long")
     optional: bool = Field(default=False, description="without segments: passed over instead of an error")
 
@@ -40,6 +43,8 @@ class Component(Config):
             split, types=self.types, kinds=self.kinds, corpora=self.corpora, needs=self.needs, lyrics=self.lyrics
         )
         indices = indices[np.flatnonzero(store.frames[indices] >= self.seconds * FRAME_RATE)]
+        if self.masks:
+            indices = indices[[store.has(int(index), "mix", "masks") for index in indices]]
         if len(indices) == 0 and not self.optional:
             conditions = (
                 ", ".join(f"{k}={v}" for k, v in self.model_dump(exclude={"weight", "optional"}).items() if v)

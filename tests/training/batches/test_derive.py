@@ -43,6 +43,16 @@ def test_stage2_hears_its_teacher(needs: Needs, tmp_path: Path):
     assert masks["masks"].shape[2:] == (4, 128)
     assert 0 < float(masks["masks"][row].max()) <= 1
     train(stage, tmp_path / "run")
+    figures = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    seen = [float(batch["masks_items"].float().mean()) for batch in found[:2]]
+    assert [f["masked"] for f in figures if f["kind"] == "train"] == pytest.approx(seen)
+
+
+def test_mixes_without_masks_can_be_left_out(needs: Needs, tmp_path: Path):
+    mixture = {"mix": {"types": ["mix"], "masks": True}}
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 8.0, "mixture": mixture}
+    stage = build_stage("stage2", write(tmp_path, "stage2", values), [], needs)
+    assert all(stage.batch(step, range(4))["masks_items"].all() for step in range(6))
 
 
 def test_bins_of_no_grid_are_refused(needs: Needs, tmp_path: Path):

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from duotok.distributed import total
 from duotok.model.health import effective_rank, noise_detectability
 from duotok.model.losses import Stage2Weights, stage2_loss
 from duotok.model.tokenizer import Tokenizer
@@ -75,15 +76,32 @@ class Stage2(CropStage):
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops = config.batches(store, "train", masks=True)
         self.held_out_crops = config.batches(store, "validation", masks=True)
+        self.masked: list[Tensor] = []
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         batch = self.filled(batch)
+        if "masks_items" in batch:
+            self.masked.append(batch["masks_items"])
         heads = self.tokenizer.stage2(batch["mel"], batch["lengths"], self.draws(batch))
         return stage2_loss(heads, batch, batch["lengths"], self.config.weights)
 
+    def report(self) -> dict[str, float]:
+        """Since the last call: `masked`, the share of the crops whose masks the teacher made; only they teach the mask head."""
+        masked, self.masked = self.masked, []
+        if not masked:
+            return {}
+        counts = total(
+            torch.stack(
+                [torch.cat(masked).sum().float(), torch.tensor(float(sum(map(len, masked))), device=masked[0].device)]
+            )
+        )
+        return {"masked": float(counts[0] / counts[1])}
+
     def held_out(self) -> dict[str, float]:
         """Losses, and the health of the bottleneck: `effective_rank` of its features, `noise_told` from them by a linear test."""
-        return means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES) | self._health()
+        losses = means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES) | self._health()
+        self.masked.clear()
+        return losses
 
     def _health(self) -> dict[str, float]:
         rows, noise = [], []

@@ -162,6 +162,23 @@ def test_trainings_of_one_tokenizer(tmp_path: Path) -> None:
     assert "Trained once for each seed: fine." in as_markdown(result)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_differences_may_be_taken_seed_by_seed(tmp_path: Path, paired: bool) -> None:
+    """What both tokenizers' trainings of a seed have in common falls out of the interval of their difference."""
+
+    def each(run: ModelRun) -> Scorer:
+        return Toy((0.5 if run.tokenizer == "fine" else 0.6) + 0.1 * run.config.seed)(replace(run, tokenizer="fine"))
+
+    intervals = {**QUICK, "paired_seeds": paired}
+    everyone = setup(tmp_path, intervals=intervals, groups={"everyone": [f"song{i}" for i in range(len(SPLITS))]})
+    result = conduct(Comparison(everyone, tmp_path / "out"), each)
+    for differences in (result.differences["parallel"], result.groups["parallel"]["everyone"].differences):
+        gap = differences["coarse"]["average.cnbpt"]
+        assert gap.value == pytest.approx(0.1)
+        assert (gap.high - gap.low < 1e-6) == paired
+    assert ("paired over songs and seeds;" in as_markdown(result)) == paired
+
+
 def test_every_training_has_the_same_songs(tmp_path: Path) -> None:
     """Also where the files have the same name, in folders of their own."""
     again = replace(FINE, hash="ef" * 32)

@@ -30,7 +30,7 @@ def difference(
 ) -> Intervals:
     """first - second of every figure that both have, on the same songs: what two tokenizers differ by.
 
-    Songs are drawn together, seeds apart; with `same_seeds` (the same models twice) these too. Raises MetricError as
+    Songs are drawn together, seeds apart; with `same_seeds` (the same models twice, or pairs of trainings) these too. Raises MetricError as
     `estimate`, and when the songs are not the same.
     """
     return _paired(first, second, resampling, same_seeds, lambda a, b: a - b)

@@ -56,12 +56,17 @@ class Contexts(Config):
 
 
 class Bootstrap(Config):
-    """How intervals are made; over: what is resampled as a whole, songs or identities (all songs of an artist)."""
+    """How intervals are made; over: what is resampled as a whole, songs or identities (all songs of an artist).
+
+    paired_seeds: the trainings of one seed have their start and data in common in all tokenizers, as the arms of an ablation; the
+    difference of two tokenizers is then taken seed by seed, and what all trainings of a seed share falls out of its interval.
+    """
 
     replicates: int = Field(default=2000, ge=100)
     level: float = Field(default=0.95, gt=0, lt=1)
     seed: int = 0
     over: Literal["songs", "identities"] = "songs"
+    paired_seeds: bool = False
 
     def resampling(self) -> Resampling:
         return Resampling(self.replicates, self.level, self.seed)

@@ -312,7 +312,7 @@ class Comparison:
             runs = {name: self._measured(name, protocol, "scores") for name in self.corpora}
             result.values[protocol] = {name: estimate(runs[name], resampling) for name in runs}
             result.differences[protocol] = {
-                name: difference(runs[name], runs[config.compared_with], resampling)
+                name: difference(runs[name], runs[config.compared_with], resampling, config.intervals.paired_seeds)
                 for name in runs
                 if name != config.compared_with
             }
@@ -334,7 +334,7 @@ class Comparison:
             len({self._unit(moment) for moment in chosen}),
             {name: estimate(measured, resampling) for name, measured in runs.items()},
             {
-                name: difference(measured, runs[reference], resampling)
+                name: difference(measured, runs[reference], resampling, self.config.intervals.paired_seeds)
                 for name, measured in runs.items()
                 if name != reference
             },

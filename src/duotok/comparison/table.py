@@ -171,7 +171,8 @@ def _differences(result: Result, protocol: str) -> list[str]:
             if f"{group}.cnbpt" in differences:
                 gap, entropy = differences[f"{group}.cnbpt"], differences[f"{group}.enbpt"]
                 rows.append([name, group, f"{gap:+}", _defined(entropy, "+"), _verdict(gap)])
-    title = f"Against {reference}, paired over songs; below 0 is easier to predict."
+    pairs = "songs and seeds" if result.config.intervals.paired_seeds else "songs"
+    title = f"Against {reference}, paired over {pairs}; below 0 is easier to predict."
     return [title, "", *_table(["tokenizer", "stream", "cnBPT", "enBPT", "by cnBPT"], rows)]
 
 

@@ -6,9 +6,11 @@
 # Each arm differs from `full` in one setting and is trained with three seeds (stages 1 to 3 each); arms of one seed share its
 # stage 1, those that change stage 3 alone share full's stage 2. `-n` shows the commands. Needs `make dev`. Give -j the cores that
 # are free: every process takes one. START=BUNDLE begins with the stage 2 of a bundle (mini) and has no stage 1; a bundle has no mask
-# head, so there are masks (and an arm without) only with MASKS=3600, the seconds of mixes that the teacher separates. Two more arms,
-# `masked` and `masked-without-mss`, draw those mixes alone: where they are few, full hardly differs from without-mss. PACK is the
-# data whose songs become tokens, where those to train on (WORK) are others. PRECISION=bf16 takes half the time on CPUs that have it.
+# head, so there are masks (and an arm without) only with MASKS=3600, the seconds of mixes that the teacher separates. PACK is the data
+# whose songs become tokens, where those to train on (WORK) are others. PRECISION=bf16 takes half the time on CPUs that compute it.
+#
+# More arms, for ARMS: `masked` and `masked-without-mss` draw only mixes with masks (where they are few, full hardly differs from
+# without-mss); `anew` and `anew-without-noise` begin the bottleneck anew, which noise has shaped in a bundle.
 OUT     ?= runs/effects
 BIN     ?= .venv/bin
 SONGS   ?= 1800
@@ -34,7 +36,7 @@ MASKS   ?= $(if $(START),0,900)
 ifeq ($(MASKS),0)
 override ARMS := $(filter-out without-mss,$(ARMS))
 endif
-OWN2    := $(filter full without-noise full-covariance without-mss masked masked-without-mss,$(ARMS))
+OWN2    := $(filter full without-noise full-covariance without-mss masked masked-without-mss anew anew-without-noise,$(ARMS))
 ON_FULL := $(filter without-freezing shared-codebook,$(ARMS))
 
 # As YAML: full: [full-0.parquet,...], and the control.
@@ -46,9 +48,12 @@ stage2.without-noise     := --set model.noise=none
 stage3.without-noise     := --set model.noise=none
 stage2.full-covariance   := --set model.noise_covariance=full
 stage3.full-covariance   := --set model.noise_covariance=full
+stage3.anew-without-noise := --set model.noise=none
 stage2.without-mss       := --set model.mask_head=false
 stage2.masked            := --set mixture.mix.masks=true
 stage2.masked-without-mss := --set mixture.mix.masks=true --set weights.masks=0
+stage2.anew              := --set new_bottleneck=true --set lr=1e-3
+stage2.anew-without-noise := --set new_bottleneck=true --set lr=1e-3 --set model.noise=none
 stage3.without-mss       := --set model.mask_head=false
 stage3.without-freezing  := --set freeze=false
 stage3.shared-codebook   := --set model.shared_codebook=true

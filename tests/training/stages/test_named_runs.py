@@ -93,6 +93,9 @@ def test_stage_2_goes_on_from_a_run_of_stage_2(needs: Needs, elsewhere: Needs, t
         }
     assert all(equal["stage2"].values())
     assert not equal["stage1"]["projection_in.linear.weight"] and not equal["stage1"]["output.mel.out.weight"]
+    anew = build_stage("stage2", config, [f"start_from={needs.runs / 'stage2'}", "new_bottleneck=true"], elsewhere)
+    kept = {name for name, value in anew.tokenizer.state_dict().items() if torch.equal(value, weights[name])}
+    assert {name.split(".")[0] for name in equal["stage2"].keys() - kept} == {"projection_in", "projection_out"}
 
 
 def test_a_teacher_elsewhere_is_named_and_its_masks_are_its_own(needs: Needs, elsewhere: Needs, tmp_path: Path) -> None:

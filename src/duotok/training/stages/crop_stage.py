@@ -16,7 +16,8 @@ from duotok.training.stage import Batch, Stage, StageConfig, to_device
 
 ENCODER = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
 """The parts of the tokenizer that stage 1 trains; stages 2 and 3 start from them."""
-ADAPTED = (*ENCODER, "projection_in", "projection_out", "output")
+BOTTLENECK = ("projection_in", "projection_out")
+ADAPTED = (*ENCODER, *BOTTLENECK, "output")
 """The parts that stage 2 trains; in stage 3 the quantizers are new."""
 MASK_HEAD = ("output.mask_upsampling.", "output.masks.")
 """A part of stage 2 that only training needs: a bundle has none."""

@@ -23,7 +23,7 @@ from duotok.training.checkpoint import best, load_module, read_state
 from duotok.training.earlier_runs import origin_of
 from duotok.training.logs import show_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
-from duotok.training.stages.crop_stage import ADAPTED, ENCODER, MASK_HEAD, CropStage, CropStageConfig
+from duotok.training.stages.crop_stage import ADAPTED, BOTTLENECK, ENCODER, MASK_HEAD, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 6
 
@@ -40,6 +40,10 @@ class Stage2Config(CropStageConfig):
     start_from: Path = Field(
         default=Path("stage1"),
         description="run of stage 1 to start from, or one of stage 2 to go on from: in RUNS, or absolute",
+    )
+    new_bottleneck: bool = Field(
+        default=False,
+        description="with a start from stage 2: proj in and proj out begin anew, so that the noise of this run alone shapes them",
     )
     teacher: Literal["trained", "mini", "demucs", "bs-roformer"] = Field(
         default="trained", description="separator whose masks are learned; trained: that of the run `teacher_from`"
@@ -62,14 +66,16 @@ class Stage2(CropStage):
     blocks = (Block,)
 
     def __init__(self, config: Stage2Config, store: ShardStore, start: Path | None) -> None:
-        """start: the run of stage 1 (encoder) or 2 (and projections and heads; a mask head that it lacks begins anew) to start from;
-        None: new weights (dry runs, benchmarks)."""
+        """start: the run of stage 1 (encoder) or 2 (and projections, unless `new_bottleneck`, and heads; a mask head that it
+        lacks begins anew) to start from; None: new weights (dry runs, benchmarks)."""
         self.config: Stage2Config = config
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
         if start is not None:
             checkpoint = best(start)
             learned = ADAPTED if read_state(checkpoint)["stage"] == "stage2" else ENCODER
+            if config.new_bottleneck:
+                learned = tuple(part for part in learned if part not in BOTTLENECK)
             load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned, new=MASK_HEAD)
             self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
         self.tokenizer.train_only(2)

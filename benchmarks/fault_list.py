@@ -625,7 +625,7 @@ FAULTS = (
     Fault(
         "stage 3 starts without stage 2's bottleneck",
         "src/duotok/training/stages/crop_stage.py",
-        'ADAPTED = (*ENCODER, "projection_in", "projection_out", "output")',
+        'ADAPTED = (*ENCODER, *BOTTLENECK, "output")',
         'ADAPTED = (*ENCODER, "output")',
         TRAINING,
     ),

@@ -73,7 +73,7 @@ class Stage2(CropStage):
         self.tokenizer = Tokenizer(config.model)
         if start is not None:
             checkpoint = best(start)
-            learned = ADAPTED if read_state(checkpoint)["stage"] == "stage2" else ENCODER
+            learned: tuple[str, ...] = ADAPTED if read_state(checkpoint)["stage"] == "stage2" else ENCODER
             if config.new_bottleneck:
                 learned = tuple(part for part in learned if part not in BOTTLENECK)
             load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned, new=MASK_HEAD)

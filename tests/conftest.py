@@ -24,11 +24,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import functools
 import gc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 import typer.testing
+from tests.demo.browser import Browser, browser
 from tests.skips import pytest_terminal_summary  # noqa: F401 (pytest finds it by its name)
 
 torch.set_num_threads(1)
@@ -62,3 +64,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(5000, 20, 100)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as found:
+        if found is None:
+            pytest.skip("no Chromium that starts")
+        yield found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.demo.browser import Browser, browser
+from tests.demo.browser import Browser
 from tests.tiny import song, tiny_bundle
 from typer.testing import CliRunner
 
@@ -40,14 +40,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     return folder / "out" / "index.html"
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as found:
-        if found is None:
-            pytest.skip("no Chromium that starts")
-        yield found
 
 
 @pytest.fixture

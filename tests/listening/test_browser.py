@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.demo.browser import Browser, browser
+from tests.demo.browser import Browser
 from tests.listening import simulated
 from tests.listening.ask import plan_of
 
@@ -42,14 +42,6 @@ class Server:
         self.process.send_signal(how)
         _, told = self.process.communicate(timeout=60)
         return self.process.returncode, told
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as found:
-        if found is None:
-            pytest.skip("no Chromium that starts")
-        yield found
 
 
 def free_port() -> int:

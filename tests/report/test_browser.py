@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.demo.browser import Browser, browser
+from tests.demo.browser import Browser
 from tests.report.stores import MEL, cell, fill, study
 
 from duotok.evaluation.results import write_cell
@@ -24,14 +23,6 @@ globalThis.light = text => text.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255).
 globalThis.contrast = (a, b) => (Math.max(light(a), light(b)) + .05) / (Math.min(light(a), light(b)) + .05);
 null
 """
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as found:
-        if found is None:
-            pytest.skip("no Chromium that starts")
-        yield found
 
 
 @pytest.fixture(scope="module")

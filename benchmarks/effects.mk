@@ -10,7 +10,8 @@
 # whose songs become tokens, where those to train on (WORK) are others. PRECISION=bf16 takes half the time on CPUs that compute it.
 #
 # More arms, for ARMS: `masked` and `masked-without-mss` draw only mixes with masks (where they are few, full hardly differs from
-# without-mss); `anew` and `anew-without-noise` begin the bottleneck anew, which noise has shaped in a bundle.
+# without-mss); `anew` and `anew-without-noise` begin the bottleneck anew, which noise has shaped in a bundle, and take ANEW steps;
+# `stopped-N`, for any N, is full stopped after N steps of stage 3, to compare an arm with at equal mel error.
 OUT     ?= runs/effects
 BIN     ?= .venv/bin
 SONGS   ?= 1800
@@ -19,6 +20,7 @@ DOUBLED ?= 0.4
 STAGE1  ?= 600
 STAGE2  ?= 600
 STAGE3  ?= 500
+ANEW    ?= 1200
 SEEDS   ?= 0 1 2
 ARMS    ?= full without-noise full-covariance without-mss without-freezing shared-codebook
 SET     ?=
@@ -37,7 +39,7 @@ ifeq ($(MASKS),0)
 override ARMS := $(filter-out without-mss,$(ARMS))
 endif
 OWN2    := $(filter full without-noise full-covariance without-mss masked masked-without-mss anew anew-without-noise,$(ARMS))
-ON_FULL := $(filter without-freezing shared-codebook,$(ARMS))
+ON_FULL := $(filter without-freezing shared-codebook stopped-%,$(ARMS))
 
 # As YAML: full: [full-0.parquet,...], and the control.
 listed  = $(subst $(space),$(comma),$(strip $(SEEDS:%=$(1)-%.parquet)))
@@ -52,8 +54,8 @@ stage3.anew-without-noise := --set model.noise=none
 stage2.without-mss       := --set model.mask_head=false
 stage2.masked            := --set mixture.mix.masks=true
 stage2.masked-without-mss := --set mixture.mix.masks=true --set weights.masks=0
-stage2.anew              := --set new_bottleneck=true --set lr=1e-3
-stage2.anew-without-noise := --set new_bottleneck=true --set lr=1e-3 --set model.noise=none
+stage2.anew              := --set new_bottleneck=true --set lr=1e-3 --set steps=$(ANEW)
+stage2.anew-without-noise := $(stage2.anew) --set model.noise=none
 stage3.without-mss       := --set model.mask_head=false
 stage3.without-freezing  := --set freeze=false
 stage3.shared-codebook   := --set model.shared_codebook=true
@@ -132,7 +134,7 @@ endef
 define on_full
 $(OUT)/$(1)-$(2)/.stage3: $(OUT)/full-$(2)/.stage2
 	$(DUOTOK) train stage3 -c $(RECIPE)/stage3 --data $(WORK) --runs $(OUT)/$(1)-$(2) --set start_from=../full-$(2)/stage2 \
-	  --set steps=$(STAGE3) --set seed=$(2) --set precision=$(PRECISION) $(stage3.$(1))
+	  --set steps=$(STAGE3) --set seed=$(2) --set precision=$(PRECISION) $(stage3.$(1)) $(if $(filter stopped-%,$(1)),--stop-after $(1:stopped-%=%))
 	touch $$@
 endef
 define packed

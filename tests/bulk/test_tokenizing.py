@@ -186,6 +186,46 @@ def test_only_what_has_changed_is_encoded_again(music: Path, tmp_path: Path, run
     assert run(music, store).encoded == 1 and rows(store)["music/train/s0"]["song"] != after["music/train/s0"]["song"]
 
 
+@pytest.mark.parametrize("kill", [False, True])
+def test_an_identity_that_is_corrected_is_taken_over(
+    music: Path, tmp_path: Path, run: Run, kill: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, listing = tmp_path / "store", tmp_path / "l.csv"
+    rows_of = "path,identity,split\nmusic/train/s0.wav,{},train\nmusic/train/s1.wav,other,train\n"
+    listing.write_text(rows_of.format("wrong"))
+    run(listing, store)
+    before = rows(store)
+    listing.write_text(rows_of.format("right"))
+    if kill:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Ledger, "settle", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+            run(listing, store)  # the shard is written, its ledger is not
+    summary = run(listing, store)
+    assert (summary.encoded, summary.kept, summary.damaged) == (0, 2, 0)
+    found = {song.id: song for song in TokenStore(store).songs("train")}
+    assert {id: song.identity for id, song in found.items()} == {
+        "l/music/train/s0": "right",
+        "l/music/train/s1": "other",
+    }
+    after = rows(store)
+    assert all(row["song"] == found[id].song.sha256 for id, row in after.items())
+    assert {id for id in after if after[id]["song"] != before[id]["song"]} == {"l/music/train/s0"}
+    fresh = tmp_path / "fresh/store"
+    run(listing, fresh)
+    assert files(fresh) == files(store)
+
+
+def test_a_song_whose_split_has_changed_is_named(music: Path, tmp_path: Path, run: Run) -> None:
+    store = tmp_path / "store"
+    assert not run(music, store).listing.broken
+    summary = run(music, store, split="validation")
+    assert summary.kept == 4 and len(summary.listing.broken) == 1
+    assert (
+        "music/train/s1: train in the store" in summary.listing.broken[0]
+        and "validation in the sources" in summary.listing.broken[0]
+    )
+
+
 def test_songs_in_another_order_than_their_shards_need_few_open_files(
     music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import uuid
 from pathlib import Path
 
@@ -118,7 +120,7 @@ def key(sample: dict[str, object]) -> tuple[object, ...]:
 def test_a_stream_goes_on_at_the_exact_song(folder: Path, workers: int) -> None:
     def loader(state: StreamState) -> DataLoader:
         stream = TokenStream(TokenStore(folder), frames=20, seed=3, batch_size=2, state=state)
-        return DataLoader(stream, batch_size=2, num_workers=workers, collate_fn=list)
+        return stream.loader(workers)
 
     whole = [key(sample) for sample in TokenStream(TokenStore(folder), frames=20, seed=3)]
     assert len({k[1] for k in whole}) > 3
@@ -148,6 +150,28 @@ def test_workers_that_outlive_an_epoch_go_on_with_the_next(folder: Path, context
         alone = [key(sample) for sample in TokenStream(TokenStore(folder), frames=20, seed=3, state=state)]
         assert [key(sample) for batch in loader for sample in batch] == alone and alone[0][2] == epoch
         state = state.advanced(len(stream), len(stream))
+
+
+def test_a_loader_of_another_batch_size_is_refused(folder: Path) -> None:
+    stream = TokenStream(TokenStore(folder), batch_size=2)
+    with pytest.raises(ConfigError, match="batch_size 3 of the loader, 2 of the stream"):
+        stream.loader(batch_size=3)
+    batches = [len(batch) for batch in stream.loader(drop_last=True, collate_fn=tuple)]
+    assert batches == [2] * 6
+
+
+def test_other_songs_in_a_shard_of_the_same_size_are_refused(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "store"
+    shutil.copytree(folder, again)
+    store = TokenStore(again)
+    shard = store.of("train")[0]
+    songs = [s for s in SONGS if s.split == "train"][: shard.songs]
+    write_tokens(again / shard.name, store.identity, [songs[1], songs[0], *songs[2:]])
+    size = (again / shard.name).stat().st_size  # as if it were the same by chance
+    store.shards = [dataclasses.replace(s, bytes=size) if s == shard else s for s in store.shards]
+    assert store.songs("train")[2].id == songs[2].id
+    with pytest.raises(TokenFileError, match="has other songs than the manifest"):
+        _ = store.songs("train")[0].tokens
 
 
 def test_a_stream_reads_no_more_than_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from duotok.files import write_bytes
 Row = dict[str, Any]
 """place, id, split, identity, marks; then either error, or sha256 (role -> of the source's bytes), n_samples, gain_db, song (the
 hash in the shard) or codes."""
+WAS = "identity as hashed"
+"""Of a song whose identity the sources have corrected since: the one that `song` is the hash with, until the shard is written again."""
 
 
 @dataclass
@@ -110,7 +112,7 @@ class Ledger:
         self.close()
         lines = [json.dumps({"files": files})]
         for place in sorted(self.rows):
-            row = {key: value for key, value in self.rows[place].items() if key != "new"}
+            row = {key: value for key, value in self.rows[place].items() if key not in ("new", WAS)}
             if place in songs:
                 row["song"] = songs[place]
             self.rows[place] = row

@@ -87,6 +87,7 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
     firsts = np.zeros(len(every), bool)
     firsts[np.unique(every, return_index=True)[1]] = True
     known, shards, places = plan.find(every)
+    moved = firsts & known & (shards >> 32 != split)
     fresh = firsts & ~known
     for number in range(len(SPLITS)):
         mine = fresh & (split == number)
@@ -96,7 +97,16 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
     if fresh.any():
         _extend(plan.path, every[fresh], shards[fresh], places[fresh])
     songs = ListedSongs(path, shards, places, ~firsts)
-    _name_twice(songs, path, ~firsts, listing)
+    if not firsts.all():
+        listing.broken.append(
+            f"{_some_of(path, ~firsts)}: two songs of one id, only the first is taken; name sources apart with NAME=SOURCE"
+        )
+    if moved.any():
+        first = int(np.flatnonzero(moved)[0])
+        listing.broken.append(
+            f"{_some_of(path, moved)}: {SPLITS[shards[first] >> 32]} in the store, where a song keeps its first split, and "
+            f"{SPLITS[split[first]]} in the sources; make another store if that is to change"
+        )
     return songs
 
 
@@ -124,13 +134,10 @@ def _extend(path: Path, keys: NDArray[np.uint64], shards: NDArray[np.int64], pla
         pq.write_table(sealed(table), partial, compression="zstd", write_page_checksum=True)
 
 
-def _name_twice(songs: ListedSongs, path: Path, twice: NDArray[np.bool_], listing: Listing) -> None:
-    if not twice.any():
-        return
+def _some_of(path: Path, chosen: NDArray[np.bool_]) -> str:
+    """The ids of some rows of a listing, and how many more there are."""
     import pyarrow.parquet as pq
 
-    ids = pq.read_table(path, columns=["id"])["id"].take(np.flatnonzero(twice)[:SHOWN]).to_pylist()
-    more = f" and {int(twice.sum()) - len(ids)} more" if twice.sum() > len(ids) else ""
-    listing.broken.append(
-        f"{', '.join(ids)}{more}: two songs of one id, only the first is taken; name sources apart with NAME=SOURCE"
-    )
+    ids = pq.read_table(path, columns=["id"])["id"].take(np.flatnonzero(chosen)[:SHOWN]).to_pylist()
+    more = f" and {int(chosen.sum()) - len(ids)} more" if chosen.sum() > len(ids) else ""
+    return f"{', '.join(ids)}{more}"

@@ -10,6 +10,7 @@ STORE/failures.jsonl   the songs that could not be done, and why
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -24,7 +25,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from duotok.bulk.encoding import codes_of
-from duotok.bulk.ledger import Ledger
+from duotok.bulk.ledger import WAS, Ledger
 from duotok.clock import n_frames
 from duotok.errors import DuoTokError, TokenFileError
 from duotok.files import hold, remove, sha256, sweep, write_bytes, writing
@@ -260,10 +261,7 @@ def _songs(ledger: Ledger, before: _Before, songs: dict[int, str]) -> Iterator[T
             continue
         texts = ledger.codes(place)
         if texts is not None:
-            song: TokenizedSong | None = TokenizedSong(row["id"], row["split"], codes_of(texts), row["identity"])
-            assert song is not None
-            if song.sha256 != row["song"]:
-                song = None
+            song = _checked(TokenizedSong(row["id"], row["split"], codes_of(texts)), row)
         else:
             song = before.song(row)
         if song is None:
@@ -295,8 +293,14 @@ class _Before:
                 self._group = corpus, group, corpus.group(group)
             except TokenFileError:
                 return None
-        song = self._group[2][place]
-        return song if song.sha256 == row.get("song") else None
+        return _checked(self._group[2][place], row)
+
+
+def _checked(song: TokenizedSong, row: dict[str, Any]) -> TokenizedSong | None:
+    """The song with the identity of its row, if it is the one that the row was written for."""
+    if dataclasses.replace(song, identity=row.get(WAS, row["identity"])).sha256 != row.get("song"):
+        return None
+    return dataclasses.replace(song, identity=row["identity"])
 
 
 def song_of(folder: Path, ledger: Ledger, place: int) -> TokenizedSong | None:

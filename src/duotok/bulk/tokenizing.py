@@ -19,7 +19,7 @@ from typing import Any
 
 from duotok.bulk.encoding import codes_of
 from duotok.bulk.engines import Job, Pipeline, Result, Times
-from duotok.bulk.ledger import Ledger
+from duotok.bulk.ledger import WAS, Ledger
 from duotok.bulk.planning import ListedSongs, Planned, listed
 from duotok.bulk.sources import Listing, songs
 from duotok.bulk.store import (
@@ -246,6 +246,8 @@ class _Run:
         elif row is not None and "error" in row and not self.settings.retry and _same(row, entry.marks):
             self._failed(entry.id, row["error"])
         elif row is not None and "error" not in row and _same(row, entry.marks) and all(entry.marks.values()):
+            if row["identity"] != entry.identity:
+                self._change(shard.ledger, row, identity=entry.identity)
             self.summary.kept += 1
             self.watch.kept(1)
         else:
@@ -287,11 +289,9 @@ class _Run:
                     self._append(shard.ledger, row | {"error": result["error"]})
                 self.summary.failed += 1
             elif result.get("same"):
-                before = shard.ledger.rows[planned.place]
-                codes = shard.ledger.codes(planned.place)
-                if before["marks"] != result["marks"]:
-                    more = {} if codes is None else {"codes": codes}
-                    self._append(shard.ledger, before | more | {"marks": result["marks"]})
+                before, now = shard.ledger.rows[planned.place], {"marks": result["marks"], "identity": entry.identity}
+                if any(before[key] != value for key, value in now.items()):
+                    self._change(shard.ledger, before, **now)
                 self.summary.kept += 1
             else:
                 song = TokenizedSong(entry.id, row["split"], codes_of(result["codes"]), entry.identity)
@@ -302,6 +302,12 @@ class _Run:
             shard.open -= 1
             self._settle_if_whole(shard)
         self.watch.ended(entry.id, result)
+
+    def _change(self, ledger: Ledger, row: dict[str, Any], **facts: Any) -> None:
+        """What is known of a song that is done, while its codes stay."""
+        codes = ledger.codes(row["place"])
+        more = {} if codes is None else {"codes": codes}
+        self._append(ledger, {WAS: row["identity"]} | row | more | facts)
 
     def _append(self, ledger: Ledger, row: dict[str, Any]) -> None:
         ledger.append(row)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from duotok.errors import ConfigError
 from duotok.lm.song import TokenizedSong
@@ -67,8 +67,8 @@ class TokenStream(IterableDataset[Sample]):
     """One epoch of a split from `state` on, shuffled: shards in random order, and the songs of a few shards among each other.
 
     frames: pieces of so many, from a random place of each song (None: whole songs); shortest: shorter songs are left out. rank, world:
-    this process and how many there are; each gets every `world`-th song, all equally many. batch_size: that of the loader, which must
-    be told when it has workers, so that batches come in the same order. Iterating does not change a stream: `at` gives it another
+    this process and how many there are; each gets every `world`-th song, all equally many. batch_size: that of the loader, on which
+    the order depends when it has workers: `loader` makes one that has it. Iterating does not change a stream: `at` gives it another
     state.
     """
 
@@ -118,6 +118,17 @@ class TokenStream(IterableDataset[Sample]):
         """The same stream from another state on."""
         self.state = state
         return self
+
+    def loader(self, workers: int = 0, **options: Any) -> DataLoader[Sample]:
+        """Lists of `batch_size` samples; options: further ones of torch's `DataLoader`. With a `batch_size` of its own among them, the
+        order of the songs would depend on the number of workers: raises ConfigError."""
+        if options.get("batch_size", self.batch_size) != self.batch_size:
+            raise ConfigError(
+                f"batch_size {options['batch_size']} of the loader, {self.batch_size} of the stream: give it to the stream"
+            )
+        return DataLoader(
+            self, **{"collate_fn": list, "num_workers": workers, **options, "batch_size": self.batch_size}
+        )
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The songs of an epoch in the order of all ranks together; 8 bytes a song."""

@@ -40,6 +40,7 @@ STORE, MANIFEST, VECTORS, LENGTHS = "store.json", "manifest.json", "vectors.safe
 REMEDY = "run duotok tokenize again, or copy the store again"
 SHARD_REMEDY = "remove the file and run duotok tokenize again, or copy it again"
 """A run does not read the shards that are done."""
+REOPEN = "open the store again once duotok tokenize has run, or copy it again"
 OPEN_SHARDS = 4
 """Shards of which what was read stays in memory."""
 OPEN_GROUPS = 64
@@ -137,9 +138,7 @@ class TokenStore:
             if self.ranges.local is not None:
                 file = self.ranges.local / shard.name
                 if file.exists() and file.stat().st_size != shard.bytes:  # songs would stand in other places
-                    raise TokenFileError(
-                        f"{file}: is not as large as in the manifest; open the store again once duotok tokenize has run, or copy it again"
-                    )
+                    raise TokenFileError(f"{file}: is not as large as in the manifest; {REOPEN}")
                 with _of_a_store():
                     corpus = TokenCorpus(file, self.identity)
             else:
@@ -208,7 +207,11 @@ class LazySong:
     def song(self) -> TokenizedSong:
         """The whole row. Raises TokenFileError, CorpusError."""
         group = bisect.bisect_right(self._shard.ends, self._place)
-        return self._store.group(self._shard, group)[self._place - (self._shard.ends[group - 1] if group else 0)]
+        songs = self._store.group(self._shard, group)
+        place = self._place - (self._shard.ends[group - 1] if group else 0)
+        if place >= len(songs) or songs[place].frames != self.frames:
+            raise TokenFileError(f"{self._store.path}/{self._shard.name}: has other songs than the manifest; {REOPEN}")
+        return songs[place]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from duotok.data import jobs
-from duotok.data.engines import name_of, no_space
+from duotok.data.engines import answer_all, name_of, no_space
 from duotok.data.jobs import JobError, LocalEngine, RayEngine, Unit, atomic_write, read_ledger, run_units
 from duotok.errors import AudioError, ConfigError, DuoTokError, MissingExtraError
 
@@ -206,6 +207,24 @@ run_units(work, units(Path({str(log)!r}), 50, **slow), Path({str(ledger)!r}), Lo
     assert 2 <= finished < 50
     results = run_units(work, units(log, 3, n0="sleep", n1="sleep", n2="sleep"), ledger, LocalEngine(1), "squares")
     assert results.kept >= 2
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_worker_whose_driver_is_killed_says_nothing(read: bool) -> None:
+    """It had ended in a traceback: nobody was there any more who could be told."""
+    mine, theirs = multiprocessing.Pipe()
+    mine.send_bytes(b"{}")
+
+    def work(payload: dict[str, Any]) -> dict[str, Any]:
+        if read:
+            mine.close()
+        return payload
+
+    if not read:
+        theirs.send_bytes(b"{}")  # waits on the other side, which is closed without reading it
+        mine.close()
+    answer_all(work, theirs)
+    assert mine.closed
 
 
 def test_functions_must_be_importable() -> None:

@@ -6,6 +6,7 @@ must be a module-level function that the other process can import.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import importlib
@@ -272,12 +273,15 @@ def serve(function: str, pipe: Connection, environment: dict[str, str]) -> None:
     begin_worker(environment)
     work = function_of(function)
     _one_thread()
-    while True:
-        try:
-            payload = json.loads(pipe.recv_bytes())
-        except EOFError:
-            return
-        pipe.send_bytes(json.dumps(asdict(attempt(work, payload))).encode())
+    answer_all(work, pipe)
+
+
+def answer_all(work: Function, pipe: Connection) -> None:
+    """One outcome for each payload, until the other side is closed or killed; then there is nobody to be told."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            outcome = attempt(work, json.loads(pipe.recv_bytes()))
+            pipe.send_bytes(json.dumps(asdict(outcome)).encode())
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -387,7 +387,10 @@ def test_trains_for_real_from_the_command_line(tmp_path: Path) -> None:
     command = ["eval", "lm", str(path), "-o", str(out)]
     dry = CliRunner().invoke(app, [*command, "--dry-run", "--json"])
     assert dry.exit_code == 0, dry.output
-    assert list(json.loads(dry.stdout).values()) == [["scores", "corruption/shift-2-s", "corruption/mismatch"]] * 2
+    found = json.loads(dry.stdout)
+    assert [run["todo"] for run in found["runs"]] == [["scores", "corruption/shift-2-s", "corruption/mismatch"]] * 2
+    minutes = [run["core_minutes"] for run in found["runs"]]
+    assert min(minutes) > 0 and found["core_minutes"] == pytest.approx(sum(minutes))
     assert not out.exists()
     done = CliRunner().invoke(app, [*command, "--json"])
     assert done.exit_code == 0, done.output
@@ -398,7 +401,7 @@ def test_trains_for_real_from_the_command_line(tmp_path: Path) -> None:
         assert 0.9 < low <= value <= high < 1.2
     assert (out / "table.md").read_text().startswith("# Comparison of tokenizers")
     dry = CliRunner().invoke(app, [*command, "--dry-run"])
-    assert dry.stdout.count(": done") == 2
+    assert dry.stdout.count(": done") == 2 and "in all 0.0 minutes of a core" in dry.stdout
     wrong = CliRunner().invoke(app, [*command, "--set", "lm.lr=1"])
     assert wrong.exit_code == 1
     assert "was run with lr = 0.0001, the config says 1.0" in wrong.stderr

@@ -129,6 +129,17 @@ def test_a_killed_worker_costs_its_unit_only(do: str, words: str, workers: int, 
     assert list(results.done) == ["u0", "u1", "u3", "u5"] and words in results.failed["u2"]
 
 
+def test_a_log_without_a_terminal_shows_that_a_long_job_is_alive(
+    log: Path, ledger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_units(work, units(log, 3), ledger, LocalEngine(), "squares")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(jobs, "LINE_SECONDS", 0.0)
+    ledger.unlink()
+    run_units(work, units(log, 3), ledger, LocalEngine(), "squares")
+    assert capsys.readouterr().err.splitlines() == [f"squares: {n} of 3" for n in (1, 2, 3)]
+
+
 def test_workers_may_print(log: Path, ledger: Path) -> None:
     assert len(run_units(work, units(log, n2="print", n3="print"), ledger, LocalEngine(2), "squares").done) == 6
 

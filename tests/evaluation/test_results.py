@@ -13,23 +13,8 @@ import pytest
 
 from duotok.errors import MetricError
 from duotok.evaluation.intervals import Resampling, minimum_songs
-from duotok.evaluation.results import (
-    COLUMNS,
-    Cell,
-    Inputs,
-    Measure,
-    ResultsError,
-    Row,
-    comparable,
-    files_of,
-    hash_of_files,
-    read_cell,
-    read_cells,
-    row_of,
-    versions_of,
-    why_not_done,
-    write_cell,
-)
+from duotok.evaluation.results import Cell, Inputs, Measure, ResultsError, Row, hash_of_files, row_of, versions_of
+from duotok.evaluation.store import COLUMNS, comparable, files_of, read_cell, read_cells, why_not_done, write_cell
 from duotok.evaluation.summaries import mean_difference, mean_interval, summarise
 from duotok.seals import seal, unsealed
 
@@ -65,11 +50,24 @@ def test_a_cell_comes_back_as_it_was(tmp_path: Path) -> None:
     values = json.loads(path.read_text())
     assert [f["reason"] for f in values["failures"]] == ["silence", "silence", "shorter than 30 s"]
     assert values["measures"][0]["definition"] == "distance of mels" and values["format"] == 1
+    assert values["summaries"][0] == {
+        "measure": "mel", "track": "vocals", "value": 3.0, "n": 2, "failures": 0, "interval": None
+    }  # fmt: skip
+    assert [(s["n"], s["failures"], s["value"]) for s in values["summaries"][1:]] == [(0, 1, None), (0, 2, None)]
     import pyarrow.parquet as pq
 
     table = pq.read_table(path.with_suffix(".parquet"))
     assert tuple(table.schema.names) == COLUMNS and set(table["tokenizer"].to_pylist()) == {"dac"}
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["reconstruction.dac.json", "reconstruction.dac.parquet"]
+
+
+def test_whoever_reads_the_json_alone_has_means_with_intervals(tmp_path: Path) -> None:
+    rows = tuple(Row("mel", "vocals", f"s{n}", float(n)) for n in range(8))
+    made = Cell(INPUTS, MEASURES, rows)
+    (of_file,) = json.loads(write_cell(tmp_path, made).read_text())["summaries"]
+    (found,) = summarise([made])
+    assert found.interval is not None and of_file["interval"] == [found.interval.low, found.interval.high]
+    assert (of_file["value"], of_file["n"]) == (3.5, 8)
 
 
 def test_no_row_is_blank_or_nan() -> None:
@@ -175,8 +173,12 @@ def test_parts_are_averaged_before_songs_and_reasons_are_counted() -> None:
     mel, mel_accompaniment, pesq = summarise([cell()])
     assert (mel.track, mel.n, mel.failures, mel.mean) == ("vocals", 2, 0, 3.0)
     assert mel.interval is None and f"{mel:.2f}" == "3.00"
-    assert (mel_accompaniment.n, mel_accompaniment.failures, str(mel_accompaniment)) == (0, 1, "shorter than 30 s")
-    assert (pesq.n, pesq.failures, pesq.mean, str(pesq)) == (0, 2, None, "silence (2 times)")
+    assert (mel_accompaniment.n, mel_accompaniment.failures, str(mel_accompaniment)) == (
+        0,
+        1,
+        "shorter than 30 s (of b)",
+    )
+    assert (pesq.n, pesq.failures, pesq.mean, str(pesq)) == (0, 2, None, "silence (of a, b)")
 
 
 def test_intervals_over_songs() -> None:

@@ -163,3 +163,15 @@ def test_usage_counts_all_songs_together() -> None:
     )
     gap = Observation("c", "", ("vocals", "mix"), {}, "broken")
     assert [r.reason for r in Usage().rows([gap]) if r.track == "mix"] == ["broken"] * 7
+
+
+def test_nothing_is_batched_in_one_window() -> None:
+    """A song of one window is computed in the same way with any batch size: equal tokens say nothing there."""
+    steps = Steps()
+    for windows, share in ((1, None), (2, 1.0)):
+        steps.n_windows = lambda frames, windows=windows: windows if frames > 100 else 0  # type: ignore[attr-defined]
+        found = Stability(("batch",)).observe(CodecSystem(steps), song())["shares"]["batch"]
+        if share is None:
+            assert "all of it is one window of this tokenizer, so nothing is batched" in found
+        else:
+            assert {value for shares in found.values() for value in shares} == {share}

@@ -16,7 +16,8 @@ from duotok.comparison.plan import ComparisonConfig
 from duotok.comparison.study import Result
 from duotok.comparison.table import TABLE, as_json
 from duotok.evaluation.intervals import Interval
-from duotok.evaluation.results import Cell, Inputs, Measure, Row, write_cell
+from duotok.evaluation.results import Cell, Inputs, Measure, Row
+from duotok.evaluation.store import write_cell
 from duotok.lm.streams import CodecIdentity
 from duotok.lm.unigram import Unigram
 from duotok.seals import seal

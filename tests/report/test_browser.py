@@ -9,7 +9,7 @@ import pytest
 from tests.demo.browser import Browser
 from tests.report.stores import MEL, cell, fill, study
 
-from duotok.evaluation.results import write_cell
+from duotok.evaluation.store import write_cell
 from duotok.report.page import make, write
 from duotok.report.sources import gather
 

@@ -20,16 +20,18 @@ from duotok.audio.loudness import integrated_loudness
 from duotok.cli.main import app
 from duotok.comparison.study import Result
 from duotok.evaluation.intervals import Interval
-from duotok.evaluation.results import Inputs, Measure, files_of, write_cell
+from duotok.evaluation.results import Inputs, Measure
+from duotok.evaluation.store import files_of, write_cell
 from duotok.evaluation.summaries import summarise
 from duotok.report import figures
 from duotok.report import players as hearing
-from duotok.report.content import PAPER, Picture, Table
+from duotok.report.content import PAPER, Picture, Table, without_folders
 from duotok.report.drawing import Bar, bars
 from duotok.report.page import MARK, Report, as_html, made_before, make, write
 from duotok.report.paper import paper
 from duotok.report.sources import Sources, gather
 from duotok.report.studies import ReportError, of_cells, read_table
+from duotok.report.tables import definitions
 from duotok.seals import seal, unsealed
 from duotok.suite.runner import write_gap
 from duotok.suite.units import ORIGINAL
@@ -147,7 +149,7 @@ def test_values_stand_in_their_places(sources: Sources, report: Report, folders:
     at = dict(zip(head, (row.name, *row.cells), strict=True))
     assert at["mel at 24 kHz"] == f"{mel} (6 of 7)" and at["tagging AP"] == "0.417 [0.391, 0.443]"
     assert at["cnBPT"] == format(result.values["parallel"]["theirs"]["average.cnbpt"]) and at["kbit/s"] == "0.45"
-    assert "theirs, mix, mel, mel_own_rate: the vocals are silent" in found["table-1"].gaps
+    assert "theirs, mix, mel, mel_own_rate: the vocals are silent (of song3)" in found["table-1"].gaps
     given = next(r for r in found["table-3"].ours if r.name == "ours")
     assert given.cells[0] == "vocals-to-accompaniment"
     assert given.cells[4] == format(result.values["vocals-to-accompaniment"]["ours"]["average.cnbpt"])
@@ -278,9 +280,32 @@ def test_leakage_is_a_figure_of_its_own_where_it_was_measured(tmp_path: Path, un
 
 
 def test_an_anchor_has_no_tokens(tmp_path: Path, undrawn: None) -> None:
-    write_cell(tmp_path, cell("opus", "reconstruction", [MEL], ["mix"], about={"anchor": True, "data": DATA}))
+    facts = {"anchor": True, "data": DATA}
+    write_cell(tmp_path, cell("opus", "reconstruction", [MEL], ["mix"], about=facts))
     (row,) = tables_of(make(gather([tmp_path]), ""))["table-1"].ours
-    assert row.cells[:6] == ("no tokens", "no tokens", "–", "no tokens", "no tokens", "no tokens")
+    assert row.cells[:6] == ("no tokens", "no tokens", "not measured", "no tokens", "no tokens", "no tokens")
+    write_cell(tmp_path, cell("opus", "reconstruction", [MEL], ["mix"], about={**facts, "kbps": 6.37}))
+    (row,) = tables_of(make(gather([tmp_path]), ""))["table-1"].ours
+    assert row.cells[2] == "6.37 a track"
+
+
+def test_a_definition_is_of_the_tokenizer_that_it_says(tmp_path: Path) -> None:
+    """The control without a tokenizer came last, and what it is stood for all."""
+    of_codes, of_mel = Measure("ap", "probe on codes", better="higher"), Measure("ap", "probe on log-mel, no tokenizer")
+    cells = [
+        cell(name, "tagging.linear", [m], ["all"]) for name, m in (("a", of_codes), ("b", of_codes), ("mel", of_mel))
+    ]
+    assert definitions(cells, ["ap"]) == {
+        "ap": "a, b: probe on codes; higher is better; mel: probe on log-mel, no tokenizer"
+    }
+    assert definitions(cells[:2], ["ap"]) == {"ap": "probe on codes; higher is better"}
+
+
+def test_folders_of_this_machine_are_left_out_of_reasons() -> None:
+    said = without_folders(
+        "/work/tmp/bad/nan.wav: NaN at 0.5 s; see docs/audio.md, '/a/b/x y.wav' and https://a.org/b/c, 4/4"
+    )
+    assert said == "nan.wav: NaN at 0.5 s; see docs/audio.md, 'x y.wav' and https://a.org/b/c, 4/4"
 
 
 def test_gaps_of_experiments_are_reasons_and_keep_no_one_out(tmp_path: Path, undrawn: None) -> None:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from duotok.cli.main import app
 from duotok.codec.duotok import DuoTok
 from duotok.errors import AudioError, ConfigError
-from duotok.evaluation.results import Cell, read_cells, why_not_done, write_cell
+from duotok.evaluation.results import Cell
+from duotok.evaluation.store import read_cells, why_not_done, write_cell
 from duotok.evaluation.systems import parse_system
 from duotok.lm.protocols import parallel
 from duotok.lm.saved import LanguageModel

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from duotok.cli.main import app
 from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError
-from duotok.evaluation.results import read_cells
+from duotok.evaluation.store import read_cells
 from duotok.evaluation.systems import parse_system
 from duotok.renderer.dit import DiTConfig
 from duotok.suite.matched import conduct

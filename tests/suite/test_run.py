@@ -14,7 +14,8 @@ from tests.suite.fakes import HERE, Steps, pair
 
 from duotok.errors import BundleError, ConfigError
 from duotok.evaluation.instrument import Observation, Song
-from duotok.evaluation.results import Cell, Inputs, Measure, Row, read_cells
+from duotok.evaluation.results import Cell, Inputs, Measure, Row
+from duotok.evaluation.store import read_cells
 from duotok.evaluation.summaries import summarise
 from duotok.evaluation.systems import CodecSystem, SystemConfig, open_system, parse_system
 from duotok.evaluation.usage import Usage
@@ -103,8 +104,14 @@ def test_what_is_done_stays_and_what_changed_is_measured_again(
     assert systems[""].encoded == 4 and other.inputs.data_hash != cell.inputs.data_hash
     conduct(plan("fake:", force=True), engine=HERE)
     assert systems[""].encoded == 7
-    conduct(plan("fake:", instruments=(choose("reconstruction", names=["mel"]),)), engine=HERE)
-    assert systems[""].encoded == 10
+    assert [line for line in lines if "that result is replaced" in line] == [
+        f"reconstruction of steps: measured on other data ({cell.inputs.data_hash[:8]}, now {other.inputs.data_hash[:8]}); "
+        f"that result is replaced in {plan('fake:').store}"
+    ]
+    lines.clear()
+    fewer = plan("fake:", instruments=(choose("reconstruction", names=["mel"]),))
+    conduct(fewer, engine=HERE, report=lines.append)
+    assert systems[""].encoded == 10 and any("measured with other settings (names" in line for line in lines)
 
 
 def test_what_decodes_counts_for_what_is_heard_alone(plan: Callable[..., Plan], systems: dict[str, Steps]) -> None:
@@ -187,6 +194,45 @@ def test_songs_that_are_too_short_are_rows_with_reasons(plan: Callable[..., Plan
     missing = [row for row in done.cells[0].rows if row.item == "tiny"]
     assert len(missing) == 9 and {row.reason for row in missing} == {"0.4 s of sound; at least 1 s are measured"}
     assert done.problems == ["tiny: left out: 0.4 s of sound; at least 1 s are measured"]
+    text = as_markdown(done.cells)
+    assert "- original, vocals, all: 0.4 s of sound; at least 1 s are measured (of tiny)" in text
+
+
+def test_many_songs_that_failed_are_five_names_and_a_number() -> None:
+    mel = Measure("mel", "as named")
+    rows = [Row("mel", "mix", f"song{n}", None, "silent" if n < 7 else f"reason {n}") for n in range(14)]
+    text = as_markdown([Cell(Inputs("one", "reconstruction", "a" * 64, "b" * 64, {}), (mel,), tuple(rows))])
+    assert "silent (of song0, song1, song2, song3, song4 and 2 more)" in text
+    assert "reason 9 (of song9)" in text and "4 other reasons (of song10, song11, song12, song13)" in text
+
+
+def test_a_measure_of_vocals_is_missed_where_only_the_mix_is_known(plan: Callable[..., Plan], songs: Path) -> None:
+    for path in songs.glob("*.vocals.wav"):
+        path.replace(path.with_name(path.name.replace(".vocals", "")))
+    for path in songs.glob("*.accompaniment.wav"):
+        path.unlink()
+    (cell,) = conduct(plan("original", instruments=(choose("reconstruction", names=["mel", "f0"]),)), engine=HERE).cells
+    assert {(row.measure, row.track, row.value is None) for row in cell.rows} == {
+        ("mel", "mix", False),
+        ("f0", "vocals", True),
+    }
+    assert {row.reason for row in cell.failures} == {"taken of vocals alone, and of this song only the mix is known"}
+
+
+def test_the_rate_of_an_anchor_is_what_its_packets_took(plan: Callable[..., Plan]) -> None:
+    """libopus has no 0.5 kbit/s; it was printed as if it had."""
+    (cell,) = conduct(plan("opus:500"), engine=HERE).cells
+    assert cell.about["kbps_asked"] == 0.5 and 2 < cell.about["kbps"] < 12
+    assert f"| opus-0.5k | {cell.about['kbps']:.2f} |" in as_markdown([cell])
+
+
+def test_figures_of_all_songs_together_have_no_interval_in_their_caption(plan: Callable[..., Plan]) -> None:
+    cells = conduct(
+        plan("fake:", instruments=(choose("usage"), choose("stability", cases=["again"]))), engine=HERE
+    ).cells
+    usage, stability = (as_markdown([cell]) for cell in cells)
+    assert "All songs together, so there is no interval." in usage and "bootstrap interval" not in usage
+    assert "bootstrap interval over songs" in stability
 
 
 def test_anchors_have_no_tokens(plan: Callable[..., Plan]) -> None:

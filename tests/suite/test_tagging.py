@@ -16,7 +16,7 @@ from duotok.audio.io import write
 from duotok.cli.main import app
 from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError
-from duotok.evaluation.results import read_cells
+from duotok.evaluation.store import read_cells
 from duotok.records import CorpusError, Recording
 from duotok.suite.runner import Runner
 from duotok.suite.table import as_markdown as suite_markdown

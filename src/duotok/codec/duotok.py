@@ -225,6 +225,10 @@ class DuoTok:
         """Frames of `n_samples` samples at 48 kHz: `ceil(n_samples / 1920)`."""
         return n_frames(n_samples)
 
+    def n_windows(self, frames: int) -> int:
+        """Windows in which `encode` takes so many frames."""
+        return len(self.config.codec.plan.windows(frames))
+
     # -- sound to tokens ---------------------------------------------------------------------------------------------
 
     def encode(

@@ -128,6 +128,10 @@ class TransformersCodec:
         ValueError for less than one sample."""
         return self.layout.n_frames(n_samples)
 
+    def n_windows(self, frames: int) -> int:
+        """Windows or chunks in which `encode` takes so many frames."""
+        return len(self.layout.pieces(frames))
+
     # -- sound to tokens ---------------------------------------------------------------------------------------------
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -185,15 +186,32 @@ def _append(file: IO[bytes], ledger: Path, unit: Unit, outcome: Outcome) -> None
         raise JobError(f"{ledger}: {error.strerror}; fix that, then run the same command again") from None
 
 
+LINE_SECONDS = 60.0
+
+
+class _Lines:
+    def __init__(self, description: str, total: int) -> None:
+        self._description, self._total, self._ended, self._last = description, total, 0, time.monotonic()
+
+    def __call__(self) -> None:
+        self._ended += 1
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            print(f"{self._description}: {self._ended} of {self._total}", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, if that is a terminal."""
+    """A progress bar on stderr; where that is no terminal, a line a minute, so that a log shows that a long job is alive."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal or total == 0:
+    if total == 0:
         yield lambda: None
+        return
+    if not console.is_terminal:
+        yield _Lines(description, total)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:

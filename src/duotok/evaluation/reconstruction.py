@@ -186,6 +186,10 @@ class Reconstruction(SongInstrument):
 
     def measure(self, system: System, song: Song, keep: Keep | None = None) -> Iterator[Row]:
         decoded = system.reconstruct(song)
+        for entry in (MEASURES[name] for name in self.names):
+            if not {*entry.tracks} & {*song.tracks}:
+                why = f"taken of {' and '.join(entry.tracks)} alone, and of this song only the mix is known"
+                yield Row(entry.measure.name, entry.tracks[0], song.name, None, why, song.part)
         for track in song.tracks:
             why = _unusable(song.sounds[track], decoded.get(track), system, track)
             entries = [MEASURES[name] for name in self.names if track in MEASURES[name].tracks]

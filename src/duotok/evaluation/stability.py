@@ -152,6 +152,11 @@ class Stability(Instrument):
             there = each(lambda sound: resample(sound, SAMPLE_RATE, OTHER_RATE), song.sounds)
             return encoded(cut(each(lambda sound: resample(sound, OTHER_RATE, SAMPLE_RATE), there))), 0
         if case == "batch":
+            windows = getattr(codec, "n_windows", None)  # other codecs do not say
+            if windows is not None and windows(next(iter(base.values())).shape[1]) < 2:
+                raise DuoTokError(
+                    "all of it is one window of this tokenizer, so nothing is batched; give longer stretches"
+                )
             return encoded(start, batch_size=BATCH), 0
         return self._with_other_threads(lambda: encoded(start)), 0
 

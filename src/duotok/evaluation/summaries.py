@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,11 @@ import numpy as np
 
 from duotok.errors import MetricError
 from duotok.evaluation.intervals import Interval, Resampling, draws, intervals, minimum_songs
-from duotok.evaluation.results import Cell, Measure
+from duotok.evaluation.results import ALL, Cell, Measure, Row
+
+NOT_MEASURED = "not measured"
+NAMED = 5
+"""Items that are named where a value is missing."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Summary:
     """One measure of one tokenizer on one track, over items (songs).
 
     n: items with a value; failures: items without; mean: None where n is 0; interval: None where the songs are fewer than it needs;
-    reasons: why values are missing -> how often.
+    reasons: why values are missing -> of which items.
     """
 
     tokenizer: str
@@ -29,7 +32,7 @@ class Summary:
     failures: int
     mean: float | None
     interval: Interval | None
-    reasons: Mapping[str, int]
+    reasons: Mapping[str, tuple[str, ...]]
 
     def __str__(self) -> str:
         return format(self)
@@ -45,11 +48,28 @@ class Summary:
 
     @property
     def why(self) -> str:
-        """The most frequent reasons for missing values, "" where none is missing."""
-        return "; ".join(
-            f"{reason}{f' ({count} times)' if count > 1 else ''}"
-            for reason, count in Counter(self.reasons).most_common(3)
-        )
+        """The most frequent reasons for missing values, with the items, "" where none is missing."""
+        often = sorted(self.reasons.items(), key=lambda found: -len(found[1]))
+        return "; ".join(reason_of(reason, items) for reason, items in often[:3])
+
+
+def reason_of(reason: str, items: Sequence[str]) -> str:
+    """Why items have no value, and which, for people: five by name and the number of the others."""
+    names = [item for item in items if item != ALL]
+    if not names:
+        return reason
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{reason} (of {', '.join(names[:NAMED])}{more})"
+
+
+def told(summary: Summary | None, spec: str = ".3f") -> str:
+    """For a cell of a table, never blank: a mean with its interval and, where songs are missing, how many it is of; or that there is
+    none."""
+    if summary is None:
+        return NOT_MEASURED
+    if summary.mean is None:
+        return f"none (0 of {summary.failures})"
+    return f"{summary:{spec}}" + (f" ({summary.n} of {summary.n + summary.failures})" if summary.failures else "")
 
 
 def item_values(cell: Cell, measure: str, track: str) -> dict[str, float]:
@@ -101,5 +121,13 @@ def _summary(cell: Cell, measure: Measure, track: str, resampling: Resampling) -
         cell.inputs.tokenizer, cell.inputs.instrument, measure, track, len(known), len(missing),
         sum(known) / len(known) if known else None,
         mean_interval(known, resampling) if known else None,
-        Counter(row.reason for row in rows if row.value is None),
+        _reasons(rows),
     )  # fmt: skip
+
+
+def _reasons(rows: Iterable[Row]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.value is None:
+            found.setdefault(row.reason, {})[row.item] = None
+    return {reason: tuple(items) for reason, items in found.items()}

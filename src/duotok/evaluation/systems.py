@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -98,7 +98,8 @@ class CodecSystem:
 @dataclass(frozen=True)
 class AnchorSystem:
     """A classical codec or a control, on each track alone. what: the codec with its setting, "" where the name says it; version:
-    what its output depends on besides; kbps: of one track, as asked for; None for a control."""
+    what its output depends on besides; kbps: of one track, as asked for; None for a control; rates: track -> the kbit/s that the song
+    coded last really took."""
 
     name: str
     code: Callable[[Tensor], Coded]
@@ -106,6 +107,7 @@ class AnchorSystem:
     kbps: float | None = None
     what: str = ""
     sample_rate: int = SAMPLE_RATE
+    rates: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def codec(self) -> None:
@@ -121,7 +123,11 @@ class AnchorSystem:
         return {"model_id": self.name, "sample_rate": self.sample_rate, "anchor": True, **rate}
 
     def reconstruct(self, song: Song) -> dict[str, Tensor]:
-        return {track: self.code(sound).audio for track, sound in song.sounds.items()}
+        coded = {track: self.code(sound) for track, sound in song.sounds.items()}
+        self.rates.clear()
+        if self.kbps is not None:
+            self.rates.update({track: one.kbps for track, one in coded.items()})
+        return {track: one.audio for track, one in coded.items()}
 
 
 def open_system(config: SystemConfig) -> System:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from duotok.clock import FRAME_RATE
+from duotok.lm.corpus import TokenCorpus
 from duotok.lm.stage import LMStage, LMStageConfig
-from duotok.lm.token_store import open_tokens
+from duotok.lm.token_store import TokenStore, open_tokens
 from duotok.training.cost.estimate import Cost, estimate
 
 
@@ -15,7 +16,13 @@ def estimate_lm(config: LMStageConfig, seconds: float = 10.0, processes: int = 1
 
     Raises ConfigError, TokenFileError as `LMStage` does.
     """
-    corpus = open_tokens(config.data, config.codec)
+    return estimate_of(config, open_tokens(config.data, config.codec), seconds, processes)
+
+
+def estimate_of(
+    config: LMStageConfig, corpus: TokenCorpus | TokenStore, seconds: float = 10.0, processes: int = 1
+) -> Cost:
+    """The same, on tokens that are open."""
     real = LMStage(config, corpus)
     outline = config.model_copy(update={"tables": "random"})  # what the tables hold costs nothing
     cost = estimate("lm", config, real, seconds, processes, build=lambda: LMStage(outline, corpus))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from duotok.evaluation.intervals import Interval
-from duotok.evaluation.summaries import Summary
+from duotok.evaluation.summaries import NOT_MEASURED, Summary, reason_of
 
 OURS = "measured"
 PAPER = "paper"
 NONE = "–"
 """What the paper does not print."""
-NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -81,23 +81,19 @@ def shown(interval: Interval | None, spec: str = ".3f") -> str:
     return f"{interval.value:{spec}} [{interval.low:{spec}}, {interval.high:{spec}}]"
 
 
-def told(summary: Summary | None, spec: str = ".3f") -> str:
-    """A mean over songs with its interval and, where songs are missing, how many it is of."""
-    if summary is None:
-        return NOT_MEASURED
-    if summary.mean is None:
-        return f"none (0 of {summary.failures})"
-    songs = f" ({summary.n} of {summary.n + summary.failures})" if summary.failures else ""
-    return f"{summary:{spec}}{songs}"
-
-
 def gaps_of(summaries: Sequence[Summary]) -> tuple[str, ...]:
-    """Why values are missing: a line for each tokenizer, track and reason, with the measures that it takes away."""
-    found: dict[tuple[str, str, str, int], list[str]] = {}
+    """Why values are missing: a line for each tokenizer, track and reason, with the measures that it takes away, and the songs."""
+    found: dict[tuple[str, str, str], list[str]] = {}
     for s in summaries:
-        for reason, count in s.reasons.items():
-            found.setdefault((s.tokenizer, s.track, reason, count), []).append(s.measure.name)
+        for reason, items in s.reasons.items():
+            found.setdefault((s.tokenizer, s.track, reason_of(without_folders(reason), items)), []).append(
+                s.measure.name
+            )
     return tuple(
-        f"{tokenizer}, {track}, {', '.join(names)}: {reason}{f' ({count} times)' if count > 1 else ''}"
-        for (tokenizer, track, reason, count), names in found.items()
+        f"{tokenizer}, {track}, {', '.join(names)}: {reason}" for (tokenizer, track, reason), names in found.items()
     )
+
+
+def without_folders(text: str) -> str:
+    """Of absolute paths only the last part: a page is for others."""
+    return re.sub(r"(?<![\w:/.])/(?:[^\s/:'\"]+/)+(?=[^\s/])", "", text)

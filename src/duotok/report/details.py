@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from duotok.evaluation.summaries import Summary
-from duotok.report.content import Row, Table, gaps_of, shown, told
+from duotok.evaluation.summaries import Summary, told
+from duotok.report.content import Row, Table, gaps_of, shown, without_folders
 from duotok.report.sources import Sources
 from duotok.report.studies import LM
 from duotok.report.tables import MEANS, TAGGING, USAGE, data_of, definitions, measured, not_measured, tagged
@@ -66,7 +66,7 @@ def _tagging(name: str, sources: Sources) -> Table:
         "random order in time; `over_`: the paired advantage over that control."
     )
     failed = [
-        f"{cell.inputs.tokenizer}, {row.item}: {row.reason}"
+        f"{cell.inputs.tokenizer}, {row.item}: {without_folders(row.reason)}"
         for cell in cells
         for row in cell.failures
         if row.measure == "scored"

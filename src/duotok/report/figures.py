@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from duotok.evaluation.intervals import Interval
-from duotok.report.content import NONE, NOT_MEASURED, PAPER, Panel, Picture, Row, Table, shown
+from duotok.evaluation.summaries import NOT_MEASURED
+from duotok.report.content import NONE, PAPER, Panel, Picture, Row, Table, shown
 from duotok.report.drawing import Bar, Curve, Dot, bars, curves, exact, plane
 from duotok.report.paper import paper
 from duotok.report.predictability import AVERAGE, COMPARE, FILL, PARALLEL, runs

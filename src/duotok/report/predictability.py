@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from duotok.report.content import NONE, NOT_MEASURED, PAPER, Row, Table, shown
+from duotok.evaluation.summaries import NOT_MEASURED
+from duotok.report.content import NONE, PAPER, Row, Table, shown
 from duotok.report.paper import paper
 from duotok.report.sources import Sources
 from duotok.report.studies import Figures, Study

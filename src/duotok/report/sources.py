@@ -9,7 +9,8 @@ from typing import Any
 
 from duotok.comparison.table import TABLE
 from duotok.errors import DuoTokError
-from duotok.evaluation.results import Cell, comparable, read_cells
+from duotok.evaluation.results import Cell
+from duotok.evaluation.store import comparable, read_cells
 from duotok.evaluation.summaries import Summary, summarise
 from duotok.report.studies import LM, ReportError, Study, of_cells, read_table
 from duotok.seals import read_json
@@ -70,6 +71,11 @@ class Sources:
     def is_anchor(self, name: str) -> bool:
         """Whether it is a control or a classical codec, which has no tokens."""
         return any(cell.about.get("anchor") for cell in self.cells if cell.inputs.tokenizer == name)
+
+    def rate_of(self, anchor: str) -> float | None:
+        """kbit/s of one track of an anchor, as measured; None where no cell says it."""
+        rates = [cell.about.get("kbps") for cell in self.cells if cell.inputs.tokenizer == anchor]
+        return next((rate for rate in rates if isinstance(rate, int | float)), None)
 
     def facts(self, tokenizer: str) -> dict[str, Any]:
         """Rates, streams and kbit/s of a tokenizer, from whatever knows them."""

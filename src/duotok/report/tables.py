@@ -10,8 +10,8 @@ import numpy as np
 
 from duotok.evaluation.intervals import Interval
 from duotok.evaluation.results import Cell
-from duotok.evaluation.summaries import Summary, item_values
-from duotok.report.content import NONE, NOT_MEASURED, PAPER, Row, Table, gaps_of, shown, told
+from duotok.evaluation.summaries import NOT_MEASURED, Summary, item_values, told
+from duotok.report.content import NONE, PAPER, Row, Table, gaps_of, shown, without_folders
 from duotok.report.paper import paper
 from duotok.report.predictability import (
     AVERAGE,
@@ -76,12 +76,20 @@ MEANS = "Means over songs; in brackets 95 % bootstrap intervals over songs, from
 
 
 def definitions(cells: Iterable[Cell], names: Sequence[str]) -> dict[str, str]:
-    """Of some measures, as the cells say."""
+    """Of some measures, as the cells say; where they differ, which is whose."""
+    texts: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        for m in cell.measures:
+            if m.name in names:
+                text = (
+                    m.definition
+                    + (f" ({m.source})" if m.source else "")
+                    + (f"; {m.better} is better" if m.better else "")
+                )
+                texts.setdefault(m.name, {}).setdefault(text, []).append(cell.inputs.tokenizer)
     return {
-        m.name: m.definition + (f" ({m.source})" if m.source else "") + (f"; {m.better} is better" if m.better else "")
-        for cell in cells
-        for m in cell.measures
-        if m.name in names
+        name: next(iter(of)) if len(of) == 1 else "; ".join(f"{', '.join(whose)}: {text}" for text, whose in of.items())
+        for name, of in texts.items()
     }
 
 
@@ -92,7 +100,7 @@ def measured(cells: Iterable[Cell]) -> list[Cell]:
 
 def not_measured(cells: Iterable[Cell]) -> tuple[str, ...]:
     """Why the others have none, a line each."""
-    return tuple(f"{c.inputs.tokenizer}, {c.inputs.instrument}: {c.gap}" for c in cells if c.gap)
+    return tuple(f"{c.inputs.tokenizer}, {c.inputs.instrument}: {without_folders(c.gap)}" for c in cells if c.gap)
 
 
 def probe_of(sources: Sources) -> str:
@@ -122,7 +130,8 @@ def table_1(sources: Sources) -> Table:
         if not (mel or own or name in tags or name in cnbpt):
             continue
         nothing = NO_TOKENS if sources.is_anchor(name) else NOT_MEASURED
-        interface = [NO_TOKENS, NO_TOKENS, NONE]
+        rate = sources.rate_of(name)
+        interface = [NO_TOKENS, NO_TOKENS, NOT_MEASURED if rate is None else f"{rate:.2f} a track"]
         if facts:
             kbps = facts["frame_rate"] * sum(bits(sizes) for sizes in facts["streams"].values()) / 1000
             interface = [f"{facts['frame_rate']:g} Hz", sizes_text(facts["streams"]), f"{kbps:.2f}"]

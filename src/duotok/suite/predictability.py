@@ -14,22 +14,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from duotok.comparison.cost import MEASURED_SECONDS, Costs
 from duotok.comparison.run import Runner, train_and_score
 from duotok.comparison.study import Comparison
 from duotok.comparison.table import as_json
 from duotok.comparison.workers import conduct
-from duotok.evaluation.results import (
-    Cell,
-    Inputs,
-    Measure,
-    Row,
-    read_cell,
-    row_of,
-    versions_of,
-    why_not_done,
-    write_cell,
-)
-from duotok.evaluation.results import files_of as cell_files
+from duotok.evaluation.results import Cell, Inputs, Measure, Row, row_of, versions_of
+from duotok.evaluation.store import files_of as cell_files
+from duotok.evaluation.store import read_cell, why_not_done, write_cell
+from duotok.suite.costs import Todo
 
 NAME = "lm"
 FIGURES: dict[str, tuple[str, Literal["higher", "lower"], str]] = {
@@ -68,13 +61,16 @@ def study(
     return [read_cell(cell_files(store, name, NAME)[1]) for name in inputs]
 
 
-def todo(path: Path, store: Path) -> list[str]:
-    """What a run would train and score, a line each."""
-    comparison = Comparison(path, store / NAME)
-    return [
-        f"{comparison.title(number)}: {f'{len(left)} to score' if (left := comparison.todo(run)) else 'done'}"
-        for number, run in enumerate(comparison.runs)
-    ]
+def todo(path: Path, store: Path, seconds: float = MEASURED_SECONDS) -> list[Todo]:
+    """What a run would train and score, with its cost; each model is tried for some `seconds`."""
+    comparison, result = Comparison(path, store / NAME), list[Todo]()
+    costs = Costs(comparison, seconds)
+    for number, run in enumerate(comparison.runs):
+        left = comparison.todo(run)
+        work = f"{run.protocol_name}, seed {run.config.seed}: {run.config.steps} steps, {len(left)} times to score"
+        why = "not measured yet" if left else ""
+        result.append(Todo(run.tokenizer, NAME, why, 0, costs.minutes(number), "", work))
+    return result
 
 
 def _inputs(comparison: Comparison, name: str) -> Inputs:

@@ -13,14 +13,16 @@ from typing import Any
 from duotok.data.jobs import Engine, LocalEngine, Results, Unit, pending, run_units, sweep
 from duotok.errors import DuoTokError, one_line
 from duotok.evaluation.instrument import Instrument, NoTokens, Observation, System
-from duotok.evaluation.results import Cell, Inputs, plain_name, read_cell, versions_of, why_not_done, write_cell
-from duotok.evaluation.results import files_of as cell_files
+from duotok.evaluation.results import Cell, Inputs, plain_name, versions_of
+from duotok.evaluation.store import MEASURED, read_cell, why_not_done, write_cell
+from duotok.evaluation.store import files_of as cell_files
 from duotok.evaluation.systems import SystemConfig, open_system
 from duotok.suite.costs import Speed, Todo, trial
 from duotok.suite.experiments import Asked
 from duotok.suite.runner import LEDGER, Found, Report, Runner
 from duotok.suite.songs import SongSet
 from duotok.suite.units import INSTRUMENTS, ORIGINAL, make_instrument, observe, settings_of, unit_of
+from duotok.tracks import TRACKS
 
 STEMS = "stems"
 """Folder in the store for separated vocals."""
@@ -119,9 +121,14 @@ class _Task:
             self.system.name, instrument.name, why, len(left), minutes, "" if a_second is not None else speed.why
         )
 
-    def run(self, engine: Engine) -> list[Cell]:
+    def run(self, engine: Engine, report: Report) -> list[Cell]:
         """Measure what is missing and write the cells."""
         wanted = [c.instrument for c in self.plan.instruments if self.why[c.instrument.name]]
+        for instrument in wanted:
+            if self.why[instrument.name].startswith(MEASURED):
+                report(
+                    f"{instrument.name} of {self.system.name}: {self.why[instrument.name]}; that result is replaced in {self.plan.store}"
+                )
         units = [unit for instrument in wanted for unit in self.units[instrument.name]]
         results = Results()
         if units:
@@ -147,7 +154,7 @@ class _Task:
 
     def _made(self, instrument: Instrument, results: Results) -> Cell:
         songs = self.plan.songs
-        seen, took = list[Observation](), 0.0
+        seen, took, rates = list[Observation](), 0.0, list[float]()
         for unit, stretch in zip(self.units[instrument.name], songs.stretches, strict=True):
             tracks = self._tracks(instrument, songs.tracks_of(stretch))
             result = results.done.get(unit.id)
@@ -155,10 +162,13 @@ class _Task:
                 seen.append(Observation(stretch.song, stretch.part, tracks, {}, results.failed[unit.id]))
                 continue
             took += result["took"]
+            rates += [kbps for track, kbps in result.get("kbps", {}).items() if track in TRACKS]
             seen.append(Observation(stretch.song, stretch.part, tracks, result["data"]))
         for name, tracks, reason in songs.gaps:
             seen.append(Observation(name, "", self._tracks(instrument, tracks), {}, reason))
         about = {**self.system.about, "data": songs.about, "core_seconds": round(took, 1)}
+        if rates:  # of what bits a second were asked for, an encoder may take more
+            about |= {"kbps_asked": about["kbps"], "kbps": round(sum(rates) / len(rates), 3)}
         return Cell(
             self.inputs(instrument), instrument.measures, tuple(instrument.rows(seen)), 0,
             versions_of(*instrument.packages), about,
@@ -231,7 +241,7 @@ def conduct(plan: Plan, workers: int = 1, report: Report = lambda _: None, engin
     engine = engine or LocalEngine(workers, apart=True)
     for task in tasks if plan.instruments else ():
         try:
-            done.cells += task.run(engine)
+            done.cells += task.run(engine, report)
         except DuoTokError as error:
             done.problems.append(f"{task.system.name}: {one_line(error, None)}")
             done.unmeasured += 1

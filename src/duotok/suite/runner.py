@@ -10,7 +10,8 @@ from typing import Any
 from duotok.data.engines import Function
 from duotok.data.jobs import Engine, LocalEngine, Results, Unit, run_units
 from duotok.errors import DuoTokError
-from duotok.evaluation.results import ALL, Cell, Inputs, Measure, Row, files_of, read_cell, versions_of, write_cell
+from duotok.evaluation.results import ALL, Cell, Inputs, Measure, Row, versions_of
+from duotok.evaluation.store import files_of, read_cell, write_cell
 
 LEDGER = "ledger"
 """Folder in a store: what is done."""

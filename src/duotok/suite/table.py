@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from duotok.evaluation.results import Cell
-from duotok.evaluation.summaries import Summary, summarise
+from duotok.evaluation.results import ALL, Cell
+from duotok.evaluation.summaries import Summary, reason_of, summarise, told
 from duotok.suite.leakage import experiment as leakage
 from duotok.suite.leakage.table import as_markdown as leakage_markdown
 from duotok.suite.matched import conduct as matched
@@ -59,6 +59,8 @@ def _data(cell: Cell) -> str:
         text += f" The stems of {data['separated']} were separated by {data['separator']}; they are what went in and what is compared with."
     if data.get("short"):
         text += f" Shorter: {', '.join(data['short'])}."
+    if all(row.item == ALL for row in cell.rows if row.value is not None):
+        return text + " All songs together, so there is no interval."
     return text + " Mean over songs, 95 % bootstrap interval over songs from six songs on."
 
 
@@ -70,7 +72,7 @@ def _track(cells: Sequence[Cell], summaries: Sequence[Summary]) -> list[str]:
         name = cell.inputs.tokenizer
         if any((name, measure) in found for measure in names):
             kbps = cell.about.get("kbps")
-            rows.append([name, "-" if kbps is None else f"{kbps:.2f}", *(_value(found.get((name, m))) for m in names)])
+            rows.append([name, "-" if kbps is None else f"{kbps:.2f}", *(told(found.get((name, m))) for m in names)])
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}
     better = {
         s.measure.name: arrows[s.measure.better] + (f", {s.measure.unit}" if s.measure.unit else "") for s in summaries
@@ -78,26 +80,17 @@ def _track(cells: Sequence[Cell], summaries: Sequence[Summary]) -> list[str]:
     return table(["tokenizer", "kbit/s", *(name + better[name] for name in names)], rows)
 
 
-def _value(summary: Summary | None) -> str:
-    """Never blank: a mean, or that there is none, with how many songs are missing."""
-    if summary is None:
-        return "not measured"
-    if summary.mean is None:
-        return f"none (of {summary.failures})"
-    return f"{summary}" + (f" ({summary.n} of {summary.n + summary.failures})" if summary.failures else "")
-
-
 def _gaps(summaries: Sequence[Summary]) -> list[str]:
     """Reasons, joined where several measures lack a value for the same one."""
     by_reason: dict[tuple[str, str, str], list[str]] = {}
     for s in summaries:
-        for reason, count in list(s.reasons.items())[:SHARES]:
-            times = f" ({count} times)" if count > 1 else ""
-            by_reason.setdefault((s.tokenizer, s.track, reason + times), []).append(s.measure.name)
-        if len(s.reasons) > SHARES:
-            by_reason.setdefault((s.tokenizer, s.track, f"{len(s.reasons) - SHARES} other reasons"), []).append(
-                s.measure.name
-            )
+        listed = list(s.reasons.items())
+        found = [reason_of(*one) for one in listed[:SHARES]]
+        if listed[SHARES:]:
+            others = dict.fromkeys(item for _, items in listed[SHARES:] for item in items)
+            found.append(reason_of(f"{len(listed) - SHARES} other reasons", list(others)))
+        for reason in found:
+            by_reason.setdefault((s.tokenizer, s.track, reason), []).append(s.measure.name)
     every = {
         (s.tokenizer, s.track): sum(x.tokenizer == s.tokenizer and x.track == s.track for x in summaries)
         for s in summaries
@@ -139,7 +132,8 @@ def as_json(cells: Sequence[Cell], problems: Iterable[str] = ()) -> dict[str, An
             {
                 "tokenizer": s.tokenizer, "instrument": s.instrument, "measure": s.measure.name, "track": s.track, "n": s.n,
                 "failures": s.failures, "mean": s.mean, "interval": None if s.interval is None else [s.interval.low, s.interval.high],
-                "reasons": dict(s.reasons), "definition": s.measure.definition, "better": s.measure.better, "unit": s.measure.unit,
+                "reasons": {reason: list(items) for reason, items in s.reasons.items()},
+                "definition": s.measure.definition, "better": s.measure.better, "unit": s.measure.unit,
             }
             for s in summarise(cells)
         ],

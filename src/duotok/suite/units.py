@@ -20,7 +20,7 @@ from duotok.evaluation.instrument import Instrument, Song, System, codec_of
 from duotok.evaluation.reconstruction import Reconstruction
 from duotok.evaluation.results import plain_name
 from duotok.evaluation.stability import Stability
-from duotok.evaluation.systems import SystemConfig, open_system
+from duotok.evaluation.systems import AnchorSystem, SystemConfig, open_system
 from duotok.evaluation.usage import Usage
 from duotok.files import short_hash
 from duotok.suite.songs import SongSet, Stretch, load
@@ -80,7 +80,7 @@ ORIGINAL = "reference"
 
 
 def observe(payload: dict[str, Any]) -> dict[str, Any]:
-    """The observation of one stretch, the seconds it took, and which sounds were kept."""
+    """The observation of one stretch, the seconds it took, which sounds were kept, and the rate of each track of an anchor."""
     began = time.process_time()
     system = _system(json.dumps(payload["system"], sort_keys=True))
     instrument = make_instrument(payload["instrument"], payload["fields"])
@@ -97,7 +97,8 @@ def observe(payload: dict[str, Any]) -> dict[str, Any]:
         data = {"rows": instrument.packed(instrument.measure(system, song, keep))}
     else:
         data = instrument.observe(system, song)
-    return {"data": data, "took": round(time.process_time() - began, 3), "kept": kept}
+    rates = {"kbps": dict(system.rates)} if isinstance(system, AnchorSystem) and system.rates else {}
+    return {"data": data, "took": round(time.process_time() - began, 3), "kept": kept, **rates}
 
 
 def _keeper(folder: Path, original: Path, song: Song, kept: list[str]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ def lm(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set lm.steps=100.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs trained side by side; what each says is in log.txt of its folder.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace tables and pictures in FOLDER that no comparison made.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and list the runs; train and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs and what they cost; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The table as one JSON document on stdout.")] = False,
 ) -> None:  # fmt: skip
     """Compare tokenizers by how well the same language model predicts them.
@@ -50,11 +50,22 @@ def lm(
     check_not_input(places, [config, *(Path(one.path) for corpora in comparison.trained.values() for one in corpora)])
     check_free(places, made_before(output), force)
     if dry_run:
-        plan = {str(run.folder): comparison.todo(run) for run in comparison.runs}
+        from duotok.comparison.cost import Costs
+
+        costs, runs = Costs(comparison), list[dict[str, Any]]()
+        for number, run in enumerate(comparison.runs):
+            say(f"{comparison.title(number)}: trying its speed")
+            runs.append(
+                {"folder": str(run.folder), "todo": comparison.todo(run), "core_minutes": costs.minutes(number)}
+            )
+        total = sum(one["core_minutes"] for one in runs)
         if as_json:
-            put_json(plan, indent=1)
-        for folder, todo in plan.items() if not as_json else ():
-            typer.echo(f"{folder}: {', '.join(todo) if todo else 'done'}")
+            put_json({"runs": runs, "core_minutes": total}, indent=1)
+            return
+        for one in runs:
+            todo = f"{', '.join(one['todo'])}, {one['core_minutes']:.1f} minutes of a core" if one["todo"] else "done"
+            typer.echo(f"{one['folder']}: {todo}")
+        typer.echo(f"in all {total:.1f} minutes of a core, with {workers} workers about {total / workers:.1f}")
         return
     result = conduct(comparison, train_and_score, say, workers)
     written = write(result, output)

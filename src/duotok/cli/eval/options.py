@@ -92,9 +92,11 @@ def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool, comparison: P
     if dry_run:
         from duotok.suite import predictability
 
-        lines = predictability.todo(comparison, plan.store) if comparison is not None else []
         todo, problems = tried(plan, say)
-        put_plan(todo, workers, as_json, lines, problems)
+        if comparison is not None:
+            say("trying the speed of language models")
+            todo += predictability.todo(comparison, plan.store)
+        put_plan(todo, workers, as_json, problems)
         return
     done = conduct(plan, workers, say)
     if comparison is not None:
@@ -114,8 +116,8 @@ def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool, comparison: P
         raise typer.Exit(1)
 
 
-def put_plan(todo: list[Todo], workers: int, as_json: bool, lm: list[str], problems: list[str]) -> None:
-    """What a run would do and what it costs. lm: lines of a comparison of language models."""
+def put_plan(todo: list[Todo], workers: int, as_json: bool, problems: list[str]) -> None:
+    """What a run would do and what it costs."""
     from duotok.suite.costs import in_all
 
     if as_json:
@@ -123,14 +125,13 @@ def put_plan(todo: list[Todo], workers: int, as_json: bool, lm: list[str], probl
         unknown = sum(one.minutes is None for one in todo)
         found = {
             "todo": [vars(one) for one in todo],
-            "lm": lm,
             "core_minutes": total,
             "unknown": unknown,
             "problems": problems,
         }
         put_json(found, indent=1)
         return
-    for line in (*map(str, todo), in_all(todo, workers), *(f"language model {line}" for line in lm)):
+    for line in (*map(str, todo), in_all(todo, workers)):
         typer.echo(line)
     for problem in problems:
         typer.echo(f"cannot be measured: {problem}")
@@ -144,7 +145,7 @@ def experiment(
     from duotok.suite.runner import Runner
 
     if dry_run:
-        put_plan(plan.todo(retry, force), workers, as_json, [], [])
+        put_plan(plan.todo(retry, force), workers, as_json, [])
         return None
     found = plan.conduct(Runner(output, LocalEngine(workers), retry, force, say))
     for problem in found.problems:

@@ -19,18 +19,8 @@ from duotok.config import Config
 from duotok.data.jobs import Results, Unit, pending
 from duotok.errors import AudioError, ConfigError, DuoTokError, MetricError
 from duotok.evaluation.instrument import facts_of
-from duotok.evaluation.results import (
-    ALL,
-    Cell,
-    Inputs,
-    Measure,
-    Row,
-    files_of,
-    read_cell,
-    versions_of,
-    why_not_done,
-    write_cell,
-)
+from duotok.evaluation.results import ALL, Cell, Inputs, Measure, Row, versions_of
+from duotok.evaluation.store import files_of, read_cell, why_not_done, write_cell
 from duotok.evaluation.systems import CodecSystem, SystemConfig
 from duotok.lm.evaluate import fingerprint
 from duotok.lm.saved import LanguageModel, find_lm, open_lm

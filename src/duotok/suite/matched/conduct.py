@@ -18,8 +18,9 @@ from pydantic import Field
 from duotok.data.jobs import Unit
 from duotok.errors import DuoTokError
 from duotok.evaluation.instrument import MIX, Observation
-from duotok.evaluation.results import Cell, Inputs, files_of, read_cell, versions_of, why_not_done, write_cell
-from duotok.evaluation.summaries import summarise
+from duotok.evaluation.results import Cell, Inputs, versions_of
+from duotok.evaluation.store import files_of, read_cell, why_not_done, write_cell
+from duotok.evaluation.summaries import summarise, told
 from duotok.evaluation.systems import SystemConfig
 from duotok.files import remove
 from duotok.records import SPLITS
@@ -227,10 +228,11 @@ def as_markdown(cells: Sequence[Cell]) -> str:
 
 
 def _rows(cells: Sequence[Cell]) -> list[str]:
+    tracks = {measure.name: instrument().tracks_of(measure) for measure in instrument().measures}
     lines = [f"| decoder on | track | {' | '.join(MEASURES)} |", "|---" * (2 + len(MEASURES)) + "|"]
     for cell in cells:
         found = {(s.measure.name, s.track): s for s in summarise([cell])}
         for track in TRACKS:
-            values = [format(found[name, track], ".3f") if (name, track) in found else "" for name in MEASURES]
+            values = [told(found.get((name, track))) if track in tracks[name] else "–" for name in MEASURES]
             lines.append(f"| {cell.inputs.tokenizer} | {track} | {' | '.join(values)} |")
     return lines

@@ -20,7 +20,8 @@ from duotok.data.jobs import Unit
 from duotok.errors import ConfigError, DuoTokError, one_line
 from duotok.evaluation.intervals import minimum_songs
 from duotok.evaluation.probes import PROBES
-from duotok.evaluation.results import Cell, Inputs, files_of, read_cell, why_not_done, write_cell
+from duotok.evaluation.results import Cell, Inputs
+from duotok.evaluation.store import files_of, read_cell, why_not_done, write_cell
 from duotok.evaluation.systems import SystemConfig
 from duotok.suite.costs import TRIAL_SECONDS, Todo
 from duotok.suite.opened import open_each

@@ -113,7 +113,8 @@ def as_markdown(cells: Sequence[Cell]) -> str:
             ap = name_of("ap", condition)
             if ap not in found or (cell.inputs.tokenizer == MEL and condition != "tokens"):
                 continue
-            over = [f"{found[key]:+}" if (key := f"{figure}.over_{condition}") in found else "" for figure in FIGURES]
+            none = "-" if condition == "tokens" else "not measured"
+            over = [f"{found[key]:+}" if (key := f"{figure}.over_{condition}") in found else none for figure in FIGURES]
             what = "mel" if cell.inputs.tokenizer == MEL else condition
             lines.append(
                 f"| {cell.inputs.tokenizer} | {probe} | {what} | {found[ap]} | {found[name_of('auc', condition)]} | {over[0]} | {over[1]} |"

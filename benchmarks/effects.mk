@@ -11,7 +11,8 @@
 #
 # More arms, for ARMS: `masked` and `masked-without-mss` draw only mixes with masks (where they are few, full hardly differs from
 # without-mss); `anew` and `anew-without-noise` begin the bottleneck anew, which noise has shaped in a bundle, and take ANEW steps;
-# `stopped-N`, for any N, is full stopped after N steps of stage 3, to compare an arm with at equal mel error.
+# `stopped-N`, for any N, is full stopped after N steps of stage 3, to compare an arm with at equal mel error; `light` and `light-ARM` have
+# a tenth of the quantizer's loss in stage 3 (equation 5's first weight).
 OUT     ?= runs/effects
 BIN     ?= .venv/bin
 SONGS   ?= 1800
@@ -38,8 +39,8 @@ MASKS   ?= $(if $(START),0,900)
 ifeq ($(MASKS),0)
 override ARMS := $(filter-out without-mss,$(ARMS))
 endif
-OWN2    := $(filter full without-noise full-covariance without-mss masked masked-without-mss anew anew-without-noise,$(ARMS))
-ON_FULL := $(filter without-freezing shared-codebook stopped-%,$(ARMS))
+OWN2    := $(filter full without-noise full-covariance without-mss masked masked-without-mss anew anew-without-noise light-anew light-anew-without-noise,$(ARMS))
+ON_FULL := $(filter without-freezing shared-codebook stopped-% light light-without-freezing light-shared-codebook,$(ARMS))
 
 # As YAML: full: [full-0.parquet,...], and the control.
 listed  = $(subst $(space),$(comma),$(strip $(SEEDS:%=$(1)-%.parquet)))
@@ -59,6 +60,14 @@ stage2.anew-without-noise := $(stage2.anew) --set model.noise=none
 stage3.without-mss       := --set model.mask_head=false
 stage3.without-freezing  := --set freeze=false
 stage3.shared-codebook   := --set model.shared_codebook=true
+LIGHT                    := --set weights.vq=0.1
+stage2.light-anew        := $(stage2.anew)
+stage2.light-anew-without-noise := $(stage2.anew-without-noise)
+stage3.light             := $(LIGHT)
+stage3.light-without-freezing := $(LIGHT) $(stage3.without-freezing)
+stage3.light-shared-codebook := $(LIGHT) $(stage3.shared-codebook)
+stage3.light-anew        := $(LIGHT)
+stage3.light-anew-without-noise := $(LIGHT) $(stage3.anew-without-noise)
 
 # The config of stages 2 and 3, what stage 2 of a seed needs, and where it starts.
 ifeq ($(START),)

@@ -207,7 +207,8 @@ def curves(results: Path, output: Path) -> None:
         axis.set_title(protocol, fontsize=10)
         axis.set_xlabel("frames seen")
         axis.set_ylabel("cnBPT of validation songs")
-    axes[0].legend(frameon=False, fontsize=8)
+    shown = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), frameon=False, fontsize=8, loc="outside right upper")
     figure.savefig(output, metadata={"Software": None})
 
 

@@ -5,6 +5,7 @@ PESQ (ITU-T P.862.2, wide band) was made for speech over telephones, ViSQOL in a
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -64,6 +65,7 @@ def visqol(estimate: Tensor, target: Tensor, rate: int) -> float:
 
 @cache
 def _visqol() -> Any:
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # songs run side by side, a process each
     try:
         from visqol import VisqolApi
     except ImportError:

@@ -123,7 +123,7 @@ MEASURES: dict[str, _Entry] = {
         ),
         _Entry(
             Measure("visqol", "ViSQOL v3, audio mode at 48 kHz, MOS-LQO", "", "higher", "Chinen et al. 2020"),
-            _at(SAMPLE_RATE, visqol), 0.3, package="visqol-python",
+            _at(SAMPLE_RATE, visqol), 0.15, package="visqol-python",
         ),
         _Entry(
             Measure("chroma", "correlation of the 12 chroma bins, mean over 10 ms frames that sound", "", "higher", "docs/evaluation.md"),

@@ -133,6 +133,35 @@ def test_every_form_of_stage3_trains(change: dict[str, object], store: ShardStor
     assert losses["loss"] > 0 and losses["distinct_vocals"] > 0
 
 
+def test_a_codebook_that_collapses_is_told_once(store: ShardStore, runs: Path, caplog: pytest.LogCaptureFixture):
+    """With the quantizer's loss at weight 1, two thirds of a codebook of 1,024 had gone within 150 steps, and nothing said so."""
+    stage = make("stage3", store, runs)
+    assert isinstance(stage, Stage3)
+    size = stage.config.model.codebook_size
+
+    def used(codes: int, frames: int) -> None:
+        for counts in stage.used.values():
+            counts.zero_()
+            counts[:codes] = frames / codes
+
+    for codes, frames, told in (
+        (size, 400, 0),
+        (size // 2 + 1, 400, 0),
+        (size // 4, 100, 0),
+        (size // 4, 400, 2),
+        (size // 4, 400, 2),
+    ):
+        used(codes, frames)
+        stage.report()
+        assert len(caplog.records) == told, (codes, frames)
+    assert "vocals: codes in use fell from 100 % of the codebook to 25 %" in caplog.messages[0]
+    assert f"--set weights.vq={stage.config.weights.vq / 10:g}" in caplog.messages[0]
+    stage.collapsed.clear()
+    used(size // 4, 400)
+    stage.uses()  # as held-out batches do, which are another number of frames
+    assert len(caplog.records) == 2
+
+
 def test_code_use_is_reported(store: ShardStore, runs: Path):
     stage = make("stage3", store, runs)
     stage.start()

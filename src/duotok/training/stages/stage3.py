@@ -3,6 +3,7 @@ SimVQ and proj out, routed hard by the known track; upper blocks and heads train
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from duotok.distributed import total
+from duotok.distributed import rank, total
 from duotok.errors import ConfigError
 from duotok.model.losses import Stage3Weights, stage3_loss
 from duotok.model.tokenizer import Basis, Tokenizer
@@ -26,6 +27,9 @@ from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_de
 from duotok.training.stages.crop_stage import ADAPTED, BRANCHES, CropStage, CropStageConfig
 
 HELD_OUT_BATCHES = 12
+COLLAPSE = 0.5
+"""Share of the codes in use at the first report below which a codebook is told to collapse."""
+log = logging.getLogger(__name__)
 
 
 class Stage3Config(CropStageConfig):
@@ -106,6 +110,8 @@ class Stage3(CropStage):
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
         self.refitted: int | None = None  # how many entries of refit_at are done; a resumed run does not repeat them
         self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
+        self.first_use: dict[str, tuple[float, float]] = {}  # track -> frames, codes in use as a share
+        self.collapsed: set[str] = set()
 
     def start(self) -> None:
         if self.config.fit_batches and not self.goes_on:
@@ -165,6 +171,25 @@ class Stage3(CropStage):
         return self.tokenizer.stage3(hidden, batch["track"], batch["lengths"])
 
     def report(self) -> dict[str, float]:
+        """What `uses` tells, with a warning where the codes in use have fallen by half since the first report."""
+        frames = {name: float(total(counts).sum()) for name, counts in self.used.items()}
+        figures = self.uses()
+        for name in TRACKS:
+            use, (before, first) = (
+                figures[f"use_{name}"],
+                self.first_use.setdefault(name, (frames[name], figures[f"use_{name}"])),
+            )
+            fell = frames[name] > 0.8 * before and use < COLLAPSE * first
+            if fell and name not in self.collapsed and not rank():
+                log.warning(
+                    "%s: codes in use fell from %.0f %% of the codebook to %.0f %%: the quantizer's loss draws the features together; "
+                    "lower it, as with --set weights.vq=%g (docs/model.md)",
+                    name, 100 * first, 100 * use, self.config.weights.vq / 10,
+                )  # fmt: skip
+                self.collapsed.add(name)
+        return figures
+
+    def uses(self) -> dict[str, float]:
         """Since the last call: codes in use as a share of the frames (1 = no code twice) and of the codebook."""
         figures = {}
         for name in TRACKS:
@@ -179,7 +204,7 @@ class Stage3(CropStage):
         for counts in self.used.values():
             counts.zero_()
         losses = means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES)
-        return losses | {name: value for name, value in self.report().items() if name.startswith("distinct")}
+        return losses | {name: value for name, value in self.uses().items() if name.startswith("distinct")}
 
     def sample(self, folder: Path) -> None:
         """Pictures of the true mel of held-out crops and of the mel head's prediction from tokens."""

@@ -283,7 +283,7 @@ def test_an_anchor_has_no_tokens(tmp_path: Path, undrawn: None) -> None:
     facts = {"anchor": True, "data": DATA}
     write_cell(tmp_path, cell("opus", "reconstruction", [MEL], ["mix"], about=facts))
     (row,) = tables_of(make(gather([tmp_path]), ""))["table-1"].ours
-    assert row.cells[:6] == ("no tokens", "no tokens", "not measured", "no tokens", "no tokens", "no tokens")
+    assert row.cells[:6] == ("no tokens", "no tokens", "no tokens", "no tokens", "no tokens", "no tokens")
     write_cell(tmp_path, cell("opus", "reconstruction", [MEL], ["mix"], about={**facts, "kbps": 6.37}))
     (row,) = tables_of(make(gather([tmp_path]), ""))["table-1"].ours
     assert row.cells[2] == "6.37 a track"

@@ -131,7 +131,7 @@ def table_1(sources: Sources) -> Table:
             continue
         nothing = NO_TOKENS if sources.is_anchor(name) else NOT_MEASURED
         rate = sources.rate_of(name)
-        interface = [NO_TOKENS, NO_TOKENS, NOT_MEASURED if rate is None else f"{rate:.2f} a track"]
+        interface = [NO_TOKENS, NO_TOKENS, NO_TOKENS if rate is None else f"{rate:.2f} a track"]
         if facts:
             kbps = facts["frame_rate"] * sum(bits(sizes) for sizes in facts["streams"].values()) / 1000
             interface = [f"{facts['frame_rate']:g} Hz", sizes_text(facts["streams"]), f"{kbps:.2f}"]

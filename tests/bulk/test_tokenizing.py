@@ -218,6 +218,9 @@ def test_an_identity_that_is_corrected_is_taken_over(
 def test_a_song_whose_split_has_changed_is_named(music: Path, tmp_path: Path, run: Run) -> None:
     store = tmp_path / "store"
     assert not run(music, store).listing.broken
+    mixed = run(music, store, split="test").listing.broken
+    assert [line.split(": ")[1].split(" ")[0] for line in mixed] == ["train", "validation"]
+    assert "s2" in mixed[1] and "s2" not in mixed[0]
     summary = run(music, store, split="validation")
     assert summary.kept == 4 and len(summary.listing.broken) == 1
     assert (

@@ -101,11 +101,11 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
         listing.broken.append(
             f"{_some_of(path, ~firsts)}: two songs of one id, only the first is taken; name sources apart with NAME=SOURCE"
         )
-    if moved.any():
-        first = int(np.flatnonzero(moved)[0])
+    for before, now in sorted(set(zip((shards[moved] >> 32).tolist(), split[moved].tolist(), strict=True))):
+        some = moved & (shards >> 32 == before) & (split == now)
         listing.broken.append(
-            f"{_some_of(path, moved)}: {SPLITS[shards[first] >> 32]} in the store, where a song keeps its first split, and "
-            f"{SPLITS[split[first]]} in the sources; make another store if that is to change"
+            f"{_some_of(path, some)}: {SPLITS[before]} in the store, where a song keeps its first split, and {SPLITS[now]} in the sources; "
+            "make another store if that is to change"
         )
     return songs
 

@@ -134,7 +134,7 @@ def test_every_form_of_stage3_trains(change: dict[str, object], store: ShardStor
 
 
 def test_a_codebook_that_collapses_is_told_once(store: ShardStore, runs: Path, caplog: pytest.LogCaptureFixture):
-    """With the quantizer's loss at weight 1, two thirds of a codebook of 1,024 had gone within 150 steps, and nothing said so."""
+    """With the quantizer's loss at weight 1, most of a codebook of 1,024 had gone within 170 steps, and nothing said so."""
     stage = make("stage3", store, runs)
     assert isinstance(stage, Stage3)
     size = stage.config.model.codebook_size

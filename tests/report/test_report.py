@@ -289,7 +289,7 @@ def test_an_anchor_has_no_tokens(tmp_path: Path, undrawn: None) -> None:
     assert row.cells[2] == "6.37 a track"
 
 
-def test_a_definition_is_of_the_tokenizer_that_it_says(tmp_path: Path) -> None:
+def test_a_definition_is_of_the_tokenizer_that_it_says(tmp_path: Path, undrawn: None) -> None:
     """The control without a tokenizer came last, and what it is stood for all."""
     of_codes, of_mel = Measure("ap", "probe on codes", better="higher"), Measure("ap", "probe on log-mel, no tokenizer")
     cells = [
@@ -299,6 +299,11 @@ def test_a_definition_is_of_the_tokenizer_that_it_says(tmp_path: Path) -> None:
         "ap": "a, b: probe on codes; higher is better; mel: probe on log-mel, no tokenizer"
     }
     assert definitions(cells[:2], ["ap"]) == {"ap": "probe on codes; higher is better"}
+    for name, measure in (("a", of_codes), ("mel", of_mel)):
+        about = {"figures": {"ap": [0.5, 0.4, 0.6]}, "data": "tags"}
+        write_cell(tmp_path, cell(name, "tagging.linear", [measure], ["all"], about=about))
+    (table,) = (part for part in make(gather([tmp_path]), "").instruments if part.key == "store-tagging.linear")
+    assert table.definitions["ap"].startswith("a: probe on codes")
 
 
 def test_folders_of_this_machine_are_left_out_of_reasons() -> None:

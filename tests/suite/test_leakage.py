@@ -134,6 +134,7 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.output
     assert "| tiny | other track at -20 dB |" in done.stdout and "| tiny | separated by mini |" in done.stdout
+    assert "|  |" not in done.stdout and "| true | – | – |" in done.stdout, "no cell is blank"
     assert b"<svg" in picture.read_bytes()
     (cell,), problems = read_cells(store)
     assert not problems

@@ -204,6 +204,7 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     assert all(len(values) == 1 and all(value is not None for value in values) for values in mels.values()), mels
     again = CliRunner().invoke(app, call)
     assert again.stdout == done.stdout and "not measured" not in again.output, "everything is read"
+    assert "|  |" not in done.stdout and "| – |" in done.stdout, "no cell is blank: f0 is of vocals alone"
     suite = suite_of(tmp_path, songs, bundle, limit=6)
     training = {"steps": 2, "batch_size": 2, "crop_frames": 8, "sample_steps": 1, "device": "cpu", "dit": shape}
     suite["instruments"] = {"matched-decoder": {"autoencoder": str(bundle), "seconds": 1, "training": training}}

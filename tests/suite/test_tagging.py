@@ -187,7 +187,7 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     assert done.exit_code == 0, done.output
     for condition in ("tokens", "untrained", "shuffled", "mel"):
         assert f"| {condition} |" in done.stdout
-    assert "Labels: true." in done.stdout and "nan" not in done.stdout.lower()
+    assert "Labels: true." in done.stdout and "nan" not in done.stdout.lower() and "|  |" not in done.stdout
     cells, problems = read_cells(tmp_path / "store")
     assert not problems and {cell.inputs.tokenizer for cell in cells} == {"tiny", "mel statistics"}
     mel = next(cell for cell in cells if cell.inputs.tokenizer == "mel statistics")

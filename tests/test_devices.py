@@ -9,7 +9,7 @@ from duotok.devices import check_device, gpu_or_cpu
 from duotok.errors import ConfigError
 
 
-@pytest.mark.parametrize("device", ["cuda:77", "nonsense", ""])
+@pytest.mark.parametrize("device", ["cuda:77", "nonsense", "", "meta"])
 def test_an_unusable_device_is_named(device: str) -> None:
     with pytest.raises(ConfigError, match=rf"^device '{device}': not usable here \(.+\); use --device cpu$") as caught:
         check_device(device, "--device ")

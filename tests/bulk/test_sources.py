@@ -17,7 +17,7 @@ import pytest
 from duotok.bulk import places
 from duotok.bulk.places import Place, fetched
 from duotok.bulk.sources import Listing, SongEntry, songs
-from duotok.errors import AudioError, ConfigError
+from duotok.errors import AudioError
 from duotok.records import CorpusError
 from duotok.shards import ranges
 
@@ -200,12 +200,34 @@ def test_names_keep_sources_apart_and_may_say_the_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("path\n\n,\n", "names no file"), ("path,split\nx.mp3,most\n", "'most' is unknown")]
+    ("text", "said"),
+    [("path,split\n,\nx.mp3,\n", "names no file"), ("path,split\ny.mp3,most\nx.mp3,\n", "'most' is unknown")],
 )
-def test_a_list_that_says_nothing_is_named_with_its_row(tmp_path: Path, text: str, said: str) -> None:
+def test_a_row_that_says_nothing_is_named_and_the_rest_is_taken(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "songs.csv").write_text(text)
-    with pytest.raises(ConfigError, match=rf"songs.csv, row \d: .*{said}"):
-        listed(tmp_path / "songs.csv")
+    found, listing = listed(tmp_path / "songs.csv")
+    assert list(found) == ["songs/x"] and len(listing.broken) == 1
+    assert "songs.csv, row 1: " in listing.broken[0] and said in listing.broken[0]
+
+
+def test_many_wrong_rows_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "songs.csv").write_text("path,split\n" + "".join(f"{n}.mp3,dev\n" for n in range(9)) + "x.mp3,\n")
+    found, listing = listed(tmp_path / "songs.csv")
+    assert list(found) == ["songs/x"] and len(listing.broken) == 6 and "4 more rows" in listing.broken[-1]
+
+
+def test_links_in_a_tar_are_taken_or_counted(tmp_path: Path) -> None:
+    """They had vanished without being counted."""
+    touch(tmp_path, "a.wav")
+    (tmp_path / "b.wav").hardlink_to(tmp_path / "a.wav")
+    (tmp_path / "c.wav").symlink_to("a.wav")
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for name in ("a.wav", "b.wav", "c.wav"):
+            tar.add(tmp_path / name, f"./{name}")
+    found, listing = listed(tmp_path / "set.tar")
+    assert list(found) == ["set/a", "set/b"] and sum(listing.left_out.values()) == 1
+    with fetched(found["set/b"].sources["mix"], tmp_path) as (copy, _):
+        assert copy.read_bytes() == b"a.wav"
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "memory://nothing/there", "nonsense://x/y"])
@@ -296,3 +318,41 @@ def test_a_server_that_gives_no_parts_gives_a_file_once(
         pass
     found, listing = listed("http://host/x.tar")
     assert not found and "no range requests" in listing.broken[0]
+
+
+def web_error(status: int) -> Exception:
+    """As fsspec gives them: of any failure of a web server it says that the file is not there."""
+    kind = type("ClientResponseError", (Exception,), {"__module__": "aiohttp.client_exceptions", "status": status})
+    error = FileNotFoundError("https://host/x.mp3")
+    error.__cause__ = kind(f"{status}, message='so it is'")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "said"),
+    [
+        (503, 3, "cannot be read .*503"),
+        (403, 1, "cannot be read .*403"),
+        (401, 1, "cannot be read .*401"),
+        (404, 1, "is not there"),
+    ],
+)
+def test_what_a_web_server_answers_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, asked: int, said: str
+) -> None:
+    """Every failure had been told as a file that was removed, and none was tried again."""
+    monkeypatch.setattr(ranges, "WAITS", (0.0, 0.0))
+    server, count = Plain(b"sound"), [0]
+
+    def info(path: str) -> dict[str, Any]:
+        count[0] += 1
+        raise web_error(status)
+
+    monkeypatch.setattr(server, "info", info)
+    monkeypatch.setattr("duotok.bulk.places.opened", lambda uri: (server, "x.mp3"))
+    with (
+        pytest.raises(AudioError, match=rf"https://host/x.mp3: {said}"),
+        fetched(Place("https://host/x.mp3"), tmp_path),
+    ):
+        pass
+    assert count[0] == asked

@@ -32,7 +32,7 @@ from duotok.bulk.ray_engine import RayPipeline
 from duotok.bulk.tokenizing import Settings, Watch, preview, tokenize
 from duotok.codec.duotok import DuoTok
 from duotok.data.engines import Worker
-from duotok.errors import AudioError, DuoTokError, TokenFileError
+from duotok.errors import AudioError, ConfigError, DuoTokError, TokenFileError
 from duotok.lm.token_store import TokenStore
 
 
@@ -593,3 +593,58 @@ def test_a_plan_that_was_changed_is_refused(music: Path, tmp_path: Path, run: Ru
             assert (getattr(read, name) == getattr(first, name)).all()
     path.write_bytes(whole)
     assert run(music, store).encoded == 0 and files(store) == before
+
+
+def test_one_name_that_cannot_be_read_costs_no_other(music: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "songs.txt").write_bytes(b"music/train/s0.wav\nb\0.wav\nmusic/train/s1.wav\n")
+    summary = run(tmp_path / "songs.txt", tmp_path / "store")
+    assert (summary.encoded, summary.failed) == (2, 1)
+    assert "cannot be read (embedded null byte)" in (tmp_path / "store/failures.jsonl").read_text()
+    for name in (b"bad\xff.wav", b"bad\\udcff.wav"):  # written alike where names are text
+        (music / "train" / os.fsdecode(name)).write_bytes((music / "train/s0.wav").read_bytes())
+    summary = run(music, tmp_path / "other")
+    assert summary.encoded == 5 and "two songs of one id" in summary.listing.broken[0]
+
+
+def test_files_that_are_gone_cost_no_tokens(music: Path, tmp_path: Path, run: Run) -> None:
+    """A song had lost its tokens with one of its stems, and with the end of its tar."""
+    store, tar_path = tmp_path / "store", tmp_path / "set.tar"
+    with tarfile.open(tar_path, "w") as tar:
+        for name in ("s0", "s1"):
+            tar.add(music / f"train/{name}.wav", f"{name}.wav")
+    run([music, tar_path], store)
+    songs = {song.id: song.sha256 for split in TokenStore(store).counts for song in TokenStore(store).songs(split)}
+    (music / "train/p.vocals.wav").unlink()
+    tar_path.write_bytes(tar_path.read_bytes()[:-40_000])
+    said: list[str] = []
+    summary = run([music, tar_path], store, watch=Watch(ended=lambda id, result: said.append(result.get("error", ""))))
+    assert summary.failed == 2 and any(
+        line.startswith("music/train/p: only accompaniment of this song") for line in said
+    )
+    assert any("set.tar:s1.wav: ends" in line for line in said)
+    opened = TokenStore(store)
+    assert {song.id: song.sha256 for split in opened.counts for song in opened.songs(split)} == songs
+
+
+def test_a_source_without_songs_says_why(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "set.tar").write_bytes(b"x" * 5000)
+    with pytest.raises(DuoTokError, match=r"set.tar: cut or damaged"):
+        run(tmp_path / "set.tar", tmp_path / "store")
+    put(tmp_path / "far/x.wav")
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near/link").symlink_to(tmp_path / "far")
+    with pytest.raises(DuoTokError, match=r"near: no songs there \(1 linked folders, or no ordinary files left out\)"):
+        run(tmp_path / "near", tmp_path / "store")
+
+
+def test_settings_that_cannot_be_are_refused(music: Path, tmp_path: Path, model: DuoTok) -> None:
+    """One had kept two songs of nine, another waited for ever."""
+    with pytest.raises(ConfigError, match="shard_songs = 0"):
+        Settings(shard_songs=0)
+    with pytest.raises(ConfigError, match=r"devices = \[\]"):
+        LocalPipeline(Model("x", "x"), [])
+    with pytest.raises(ConfigError, match="workers = 0"):
+        pipeline("local", Model("x", "x"), workers=0)
+    with pytest.raises(ConfigError, match="give a list of sources"):
+        tokenize(str(music), tmp_path / "store", model, lambda scratch: None)  # type: ignore[arg-type, return-value]
+    assert not (tmp_path / "store").exists()

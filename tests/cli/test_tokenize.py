@@ -67,3 +67,24 @@ def test_an_empty_source_is_named(tmp_path: Path, bundle: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = call(tmp_path / "empty", "-o", tmp_path / "tokens", "--model", bundle)
     assert done.exit_code == 1 and "empty: no songs there" in done.stderr
+
+
+def test_a_dry_run_says_what_a_run_would_refuse(music: Path, tmp_path: Path, bundle: Path) -> None:
+    (tmp_path / "songs.csv").write_text("path\nmusic/train/a.wav\n,\n".replace(",", '""'))
+    dry = call(tmp_path / "songs.csv", music, "-o", tmp_path / "tokens", "--model", bundle, "--dry-run")
+    assert dry.exit_code == 1 and "error: " in dry.stderr and "songs.csv, row 2: names no file" in dry.stderr
+    assert "listed: 2, new: 2, in the store: 0, left out: 1 (1 .jpg)" in dry.output
+
+
+def test_a_device_that_fails_outside_of_songs_is_one_line(
+    music: Path, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr("duotok.bulk.tokenizing.tokenize", fails)
+    result = call(music, "-o", tmp_path / "tokens", "--model", bundle)
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1 and "Traceback" not in result.output
+    assert result.stderr.startswith("error: CUDA error: device-side assert triggered")
+    monkeypatch.setattr("duotok.bulk.tokenizing.tokenize", lambda *given: [][0])  # a mistake of ours stays one
+    assert isinstance(call(music, "-o", tmp_path / "tokens", "--model", bundle).exception, IndexError)

@@ -107,7 +107,7 @@ class Batches(Device):
             result = super().ask(batch[0].work, *tensors, extra=batch[0].extra)
         except Exception as error:
             if len(batch) == 1:
-                batch[0].answer.set_exception(error)
+                batch[0].answer.set_exception(error.with_traceback(None))  # its frames would keep the batch alive
                 return
             for request in batch:
                 self._waiting.setdefault((bucket, id(request)), []).append(request)

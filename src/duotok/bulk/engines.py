@@ -1,13 +1,14 @@
 """Songs through their two steps on this machine: some processes read ahead, others compute, nobody waits for the other.
 
 What is read ahead is bounded in songs and in bytes on disk. A process that dies takes nothing with it: its songs are done again,
-each alone, and only the one that ends its process twice is given up.
+each alone, and only the one that ends its process three times is given up (a reader: twice).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import queue
 import threading
 import time
@@ -19,10 +20,12 @@ from typing import Any, Protocol
 from duotok.bulk.encoding import encode_group
 from duotok.bulk.preparing import prepare
 from duotok.data.engines import Function, JobError, Outcome, Worker, attempt, name_of
+from duotok.errors import ConfigError
 
 TRIES = 2
-"""Times that a song may end the process that it is in."""
+"""Times that a song is tried again after it ended the process that it was in."""
 AHEAD_BYTES = 32 << 30
+log = logging.getLogger(__name__)
 
 Song = dict[str, Any]
 Result = dict[str, Any]
@@ -115,6 +118,8 @@ class _Prepared:
     job: Job
     facts: dict[str, Any]
     tries: int = 0
+    failed: set[int] = field(default_factory=set)
+    """Numbers of the computing processes that could not do it; another one is to try."""
 
 
 @dataclass
@@ -128,6 +133,8 @@ class _Shelf:
     """Readers that may still bring something."""
     computing: int = 0
     """Groups under way, which may come back."""
+    able: set[int] = field(default_factory=set)
+    """Numbers of the computing processes that have not been given up."""
     closed: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -144,13 +151,20 @@ class _Shelf:
             self.waiting.extend(prepared)
             self.changed.notify_all()
 
-    def take(self, most: int) -> list[_Prepared]:
+    def _for(self, number: int) -> list[_Prepared]:
+        """What a computing process may take: a song that it failed at only where no other is left to try."""
+        return [p for p in self.waiting if number not in p.failed or p.failed >= self.able]
+
+    def take(self, most: int, number: int) -> list[_Prepared]:
         """The song that waits longest, with those nearest to it in length; none when there will be no more."""
         with self.changed:
-            self.changed.wait_for(lambda: self.closed or bool(self.waiting) or not (self.reading or self.computing))
-            if self.closed or not self.waiting:
+            self.changed.wait_for(
+                lambda: self.closed or bool(self._for(number)) or not (self.waiting or self.reading or self.computing)
+            )
+            mine = self._for(number)
+            if self.closed or not mine:
                 return []
-            first, *rest = self.waiting
+            first, *rest = mine
             rest = [] if first.tries else [p for p in rest if not p.tries]
             rest.sort(key=lambda p: abs(p.facts["seconds"] - first.facts["seconds"]))
             group = [first, *rest[: most - 1]]
@@ -164,6 +178,14 @@ class _Shelf:
             self.waiting[:0] = back
             self.computing -= 1
             self.changed.notify_all()
+
+    def give_up(self, number: int) -> int:
+        """A computing process has lost its device; returns how many have not."""
+        with self.changed:
+            self.able.discard(number)
+            self.closed |= not self.able  # nobody makes room for what is read
+            self.changed.notify_all()
+            return len(self.able)
 
     def left(self) -> None:
         with self.changed:
@@ -184,7 +206,9 @@ class LocalPipeline:
     def __init__(
         self, model: Model, devices: list[str], readers: int = 1, ahead_bytes: int = AHEAD_BYTES, apart: bool = False
     ) -> None:
-        """apart: processes even for one."""
+        """apart: processes even for one. Raises ConfigError."""
+        if not devices or readers < 1:
+            raise ConfigError(f"devices = {devices}, readers = {readers}: at least one of each")
         self.model, self.devices, self.readers, self.ahead_bytes = model, devices, readers, ahead_bytes
         self.apart = apart or len(devices) > 1 or readers > 1
         self.times = Times()
@@ -212,15 +236,19 @@ class _Run:
     ) -> None:
         self.pipeline, self.jobs, self.hands = pipeline, jobs, [*readers, *computers]
         size = pipeline.model.batch_size
-        self.shelf = _Shelf(2 * size * len(computers) + len(readers), pipeline.ahead_bytes, reading=len(readers))
+        self.shelf = _Shelf(
+            2 * size * len(computers) + len(readers),
+            pipeline.ahead_bytes,
+            reading=len(readers),
+            able=set(range(len(computers))),
+        )
         self.lock = threading.Lock()
-        self.able = len(computers)
         self.answers: queue.Queue[tuple[int, Result] | BaseException | None] = queue.Queue()
         self.began = float("inf")
         self.lost: list[str] = []
         self.threads = [threading.Thread(target=self._guard, args=(self._read, hand), daemon=True) for hand in readers]
-        for hand, device in zip(computers, pipeline.devices, strict=True):
-            self.threads.append(threading.Thread(target=self._guard, args=(self._compute, hand, device), daemon=True))
+        for number, hand in enumerate(computers):
+            self.threads.append(threading.Thread(target=self._guard, args=(self._compute, hand, number), daemon=True))
 
     def results(self) -> Iterator[tuple[int, Result]]:
         for thread in self.threads:
@@ -279,9 +307,9 @@ class _Run:
         finally:
             self.shelf.left()
 
-    def _compute(self, hand: Worker | Here, device: str) -> None:
-        model = self.pipeline.model
-        while group := self.shelf.take(model.batch_size):
+    def _compute(self, hand: Worker | Here, number: int) -> None:
+        model, device = self.pipeline.model, self.pipeline.devices[number]
+        while group := self.shelf.take(model.batch_size, number):
             back: list[_Prepared] = []
             try:
                 songs = [{"name": p.job.name, **p.facts} for p in group]
@@ -293,19 +321,19 @@ class _Run:
                     return
                 if outcome.fatal:  # the device, not a song
                     back = group
-                    self._give_up(outcome.error)
+                    self._give_up(number, outcome.error)
                     return
                 back = self._sort(group, outcome)
+                for prepared in back:
+                    prepared.failed.add(number)
             finally:
                 self.shelf.done(back)
 
-    def _give_up(self, why: str) -> None:
-        """A device is lost. Without any other, nobody makes room for what is read."""
-        with self.lock:
-            self.lost.append(why)
-            self.able -= 1
-            if not self.able:
-                self.shelf.close()
+    def _give_up(self, number: int, why: str) -> None:
+        """A device is lost; its songs are for the others."""
+        self.lost.append(why)
+        if left := self.shelf.give_up(number):
+            log.warning("%s; its songs go to the other processes (%d)", why, left)
 
     def _sort(self, group: list[_Prepared], outcome: Outcome) -> list[_Prepared]:
         """Answer for the songs of a group; returns those that are to be done again, alone."""

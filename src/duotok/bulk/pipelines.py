@@ -25,6 +25,8 @@ def pipeline(
 
     Raises ConfigError for options that do not go together.
     """
+    if workers < 1:
+        raise ConfigError(f"workers = {workers}: at least one")
     names = [name.strip() for name in devices.split(",") if name.strip()]
     if not names:
         raise ConfigError(f"--device {devices}: name one, as cpu or cuda:0,cuda:1")
@@ -36,7 +38,7 @@ def pipeline(
         every = [name for name in names for _ in range(workers)]
         if not readers:
             gpus = sum(name != "cpu" for name in every)
-            readers = READERS_OF_A_GPU * gpus or -(-len(every) // WORKERS_OF_A_READER)
+            readers = min(READERS_OF_A_GPU * gpus, os.cpu_count() or 1) or -(-len(every) // WORKERS_OF_A_READER)
         return LocalPipeline(model, every, readers)
     if engine != "ray":
         raise ConfigError(f"--engine {engine}: use local or ray")

@@ -35,7 +35,8 @@ class ListedSongs:
     def __init__(
         self, path: Path, shards: NDArray[np.int64], places: NDArray[np.int64], twice: NDArray[np.bool_]
     ) -> None:
-        self._path, self._shards, self._places, self._twice = path, shards, places, twice
+        self._path = path.absolute()  # Arrow takes a relative one with a colon for a URL
+        self._shards, self._places, self._twice = shards, places, twice
         numbers, counts = np.unique(shards[~twice], return_counts=True)
         self.counts: dict[int, int] = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
@@ -72,9 +73,9 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
     keys: list[NDArray[np.uint64]] = []
     splits: list[NDArray[np.int64]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path.absolute(), schema, compression="zstd") as writer:
         for batch in _batches(entries, ROWS):
-            keys.append(np.array([key_of(entry.id) for entry in batch], np.uint64))
+            keys.append(np.array([key_of(_utf8(entry.id)) for entry in batch], np.uint64))
             splits.append(np.array([SPLITS.index(entry.split) for entry in batch], np.int64))
             columns = {
                 "id": [_utf8(e.id) for e in batch], "split": splits[-1].astype(np.uint8), "identity": [_utf8(e.identity) for e in batch],
@@ -99,7 +100,8 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
     songs = ListedSongs(path, shards, places, ~firsts)
     if not firsts.all():
         listing.broken.append(
-            f"{_some_of(path, ~firsts)}: two songs of one id, only the first is taken; name sources apart with NAME=SOURCE"
+            f"{_some_of(path, ~firsts)}: two songs of one id, only the first is taken; rename one, give ids in a list, or name "
+            "sources apart with NAME=SOURCE"
         )
     for before, now in sorted(set(zip((shards[moved] >> 32).tolist(), split[moved].tolist(), strict=True))):
         some = moved & (shards >> 32 == before) & (split == now)
@@ -129,15 +131,15 @@ def _extend(path: Path, keys: NDArray[np.uint64], shards: NDArray[np.int64], pla
     }  # fmt: skip
     table = pa.table(columns)
     if path.exists():
-        table = pa.concat_tables([pq.read_table(path, page_checksum_verification=True), table])
+        table = pa.concat_tables([pq.read_table(path.absolute(), page_checksum_verification=True), table])
     with writing(path) as partial:
-        pq.write_table(sealed(table), partial, compression="zstd", write_page_checksum=True)
+        pq.write_table(sealed(table), partial.absolute(), compression="zstd", write_page_checksum=True)
 
 
 def _some_of(path: Path, chosen: NDArray[np.bool_]) -> str:
     """The ids of some rows of a listing, and how many more there are."""
     import pyarrow.parquet as pq
 
-    ids = pq.read_table(path, columns=["id"])["id"].take(np.flatnonzero(chosen)[:SHOWN]).to_pylist()
+    ids = pq.read_table(path.absolute(), columns=["id"])["id"].take(np.flatnonzero(chosen)[:SHOWN]).to_pylist()
     more = f" and {int(chosen.sum()) - len(ids)} more" if chosen.sum() > len(ids) else ""
     return f"{', '.join(ids)}{more}"

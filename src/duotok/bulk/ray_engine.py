@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from duotok.errors import one_line
 
 WINDOW = 2000
 """Songs that Ray gets at a time; the driver holds no more."""
+log = logging.getLogger(__name__)
 
 
 class RayPipeline:
@@ -43,6 +45,8 @@ class RayPipeline:
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
         """Raises JobError when the cluster cannot be joined, or fails."""
         ray = connected(self.address)
+        if self.share and not ray.cluster_resources().get("GPU"):
+            log.warning("Ray: the cluster has no GPU now; waiting for one, as an autoscaler may bring it (Ctrl-C ends)")
         waiting = iter(jobs)
         while window := list(itertools.islice(waiting, WINDOW)):
             try:
@@ -69,6 +73,8 @@ class RayPipeline:
         )  # fmt: skip
         for row in rows.iter_rows():
             result = json.loads(str(row["result"]))
+            for line in result.pop("warnings", ()):
+                log.warning("%s", line)
             times = result.pop("times", None)
             if times:
                 self.times.model += times[0]
@@ -93,7 +99,8 @@ class _Reader:
         if outcome is not None and self.worker.died:
             outcome = self.worker.run(job["payload"])
         assert outcome is not None
-        return {"number": row["number"], "job": json.dumps({"name": job["name"], **_facts(outcome)})}
+        facts = {"name": job["name"], "warnings": outcome.warnings, **_facts(outcome)}
+        return {"number": row["number"], "job": json.dumps(facts)}
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
@@ -120,6 +127,7 @@ class _Computer:
             for _ in range(TRIES):
                 if results[number] is None:
                     self._encode(rows, results, [number])
+        results = [{**result, "warnings": row["warnings"]} for row, result in zip(rows, results, strict=True)]
         return {"number": list(batch["number"]), "result": [json.dumps(result) for result in results]}
 
     def _encode(self, rows: list[dict[str, Any]], results: list[Any], numbers: list[int]) -> None:
@@ -132,6 +140,7 @@ class _Computer:
         except JobError as error:
             outcome = Outcome(error=str(error), fatal=True)
         assert outcome is not None
+        rows[numbers[0]]["warnings"].extend(outcome.warnings)
         if outcome.fatal:
             for n in numbers:
                 results[n] = {"fatal": outcome.error}

@@ -29,6 +29,8 @@ from duotok.tracks import TRACKS
 LISTS = (".txt", ".m3u", ".m3u8", ".csv", ".tsv", ".parquet")
 ROLES = ("mix", *TRACKS)
 ROWS = 10_000
+SHOWN = 5
+"""Wrong rows of a list that are named one by one."""
 """Rows of a Parquet list that are read at a time."""
 
 
@@ -97,7 +99,7 @@ def _source(name: str, uri: str, listing: Listing, split: Split | None) -> Itera
     if folder:
         yield from _tree(name, uri, listing, split)
     elif ending in LISTS:
-        yield from _list(name, uri, ending, split)
+        yield from _list(name, uri, ending, listing, split)
     elif ending == ".tar":
         yield from _tar(name, uri, mark, listing, split)
     else:
@@ -234,10 +236,18 @@ def _tar(name: str, uri: str, mark: str, listing: Listing, split: Split | None) 
     try:
         with _opened_file(uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                if member.isfile() and not member.name.rsplit("/", 1)[-1].startswith("."):
-                    below = member.name.removeprefix("./")  # of `tar -C FOLDER .`
-                    members[below] = Place(where, member.name, member.offset_data, member.size)
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+                below, target = (
+                    text.removeprefix("./") for text in (member.name, member.linkname)
+                )  # of `tar -C FOLDER .`
+                if member.isdir() or below.rsplit("/", 1)[-1].startswith("."):
+                    continue
+                if member.isfile():
+                    members[below] = Place(where, member.name, member.offset_data, member.size)
+                elif member.islnk() and target in members:
+                    members[below] = members[target]
+                else:
+                    listing.left_out["links in a tar, or no ordinary files"] += 1
             file.seek(tar.offset)  # of a header that is cut tarfile says nothing
             if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("no end of archive")
@@ -263,16 +273,26 @@ def _opened_file(uri: str) -> Any:
 # -- lists ---------------------------------------------------------------------------------------------------------------
 
 
-def _list(name: str, uri: str, ending: str, split: Split | None) -> Iterator[SongEntry]:
+def _list(name: str, uri: str, ending: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
     """A path or URL a line, or columns `path` (or `mix`), `vocals`, `accompaniment`, `id`, `split`, `identity`; paths are relative
-    to the list."""
+    to the list. A row that is no song is named, and the rest is taken."""
     base = uri.rsplit("/", 1)[0] if is_remote(uri) else os.path.dirname(os.path.abspath(uri))
     reader = {".csv": _table_rows, ".tsv": _table_rows, ".parquet": _parquet_rows}.get(ending, _line_rows)
+    wrong = 0
     try:
         for number, row in enumerate(reader(uri)):
-            yield _list_entry(name, base, row, f"{uri}, row {number + 1}", split)
+            try:
+                entry = _list_entry(name, base, row, f"{uri}, row {number + 1}", split)
+            except ConfigError as error:
+                wrong += 1
+                if wrong <= SHOWN:
+                    listing.broken.append(str(error))
+                continue
+            yield entry
     except (OSError, ValueError, csv.Error) as error:
         raise CorpusError(f"{uri}: cannot be read as a list ({_reason(error)}); check it") from None
+    if wrong > SHOWN:
+        listing.broken.append(f"{uri}: {wrong - SHOWN} more rows like these")
 
 
 def _list_entry(name: str, base: str, row: dict[str, Any], where: str, split: Split | None) -> SongEntry:
@@ -300,7 +320,7 @@ def _mark(uri: str) -> str:
     """Of a file of a list: a remote one is asked when its turn comes, not before."""
     try:
         return "" if is_remote(uri) else fingerprint(uri)
-    except OSError:
+    except (OSError, ValueError):  # of a name with a null byte
         return ""  # it is named when its turn comes
 
 

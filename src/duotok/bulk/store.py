@@ -28,7 +28,7 @@ from duotok.bulk.encoding import codes_of
 from duotok.bulk.ledger import WAS, Ledger
 from duotok.clock import n_frames
 from duotok.errors import DuoTokError, TokenFileError
-from duotok.files import hold, remove, sha256, sweep, write_bytes, writing
+from duotok.files import PARTIAL, hold, remove, sha256, write_bytes, writing
 from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.song import TokenizedSong
 from duotok.lm.start import Vectors
@@ -87,7 +87,7 @@ class Plan:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(self.path, page_checksum_verification=True)
+            table = pq.read_table(self.path.absolute(), page_checksum_verification=True)
             written = (table.schema.metadata or {}).get(DIGEST.encode())  # none in a store of an earlier DuoTok
             if table.column_names != [*COLUMNS] or (written is not None and written != _digest(table).encode()):
                 raise ValueError("not as it was written")
@@ -117,6 +117,7 @@ class Plan:
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """The store is this run's for the block. Raises DuoTokError when another run has it, or when it cannot be written."""
+    check_place(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "a+b")  # noqa: SIM115
@@ -125,10 +126,9 @@ def held(folder: Path) -> Iterator[None]:
     with file:
         if not hold(file):
             raise DuoTokError(f"{folder}: another run is at work on this store; wait for it, or end it")
-        for name in (STORE, MANIFEST, PLAN, FAILURES, VECTORS, LENGTHS):
-            sweep(folder / name)
-        for partial in [*folder.glob(".*.partial"), *(folder / LEDGERS).glob(".*.partial")]:
-            remove(partial)
+        for place in (folder, folder / LEDGERS):
+            for partial in _partials(place):
+                remove(partial)
         scratch = folder / SCRATCH
         remove(scratch)
         try:
@@ -137,19 +137,46 @@ def held(folder: Path) -> Iterator[None]:
             remove(scratch)
 
 
+def _partials(folder: Path) -> list[Path]:
+    """What killed writers left."""
+    return [path for path in folder.glob(f".*{PARTIAL}") if re.fullmatch(r"\.[0-9a-f]{16}\.[0-9a-f]{8}", path.stem)]
+
+
+def check_place(folder: Path) -> None:
+    """Raises DuoTokError for a place that is neither a store nor free for one; touches nothing."""
+    if (
+        len(folder.parts) > 1
+        and re.fullmatch(r"[a-z][a-z0-9+.-]+:", folder.parts[0])
+        and not Path(folder.parts[0]).exists()
+    ):
+        raise DuoTokError(
+            f"{folder}: a store is written into a folder; choose one with -o, and copy it to the URL afterwards"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise DuoTokError(f"{folder}: is a file; choose another place with -o")
+    if not folder.exists() or (folder / STORE).exists():
+        return
+    ours = {LOCK, VECTORS, *(path.name for path in _partials(folder))}  # of a first run that was killed
+    strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours)
+    if strangers:
+        raise DuoTokError(f"{folder}: holds {strangers[0]}, and is no store of tokens; choose another place with -o")
+
+
 def begin(folder: Path, identity: CodecIdentity, options: dict[str, Any], vectors: Vectors) -> None:
     """Make a store, or check that the one there has the same codec and options. Raises DuoTokError for another one."""
     facts = {"format": FORMAT, "codec": identity.as_json(), "options": options}
-    path = folder / STORE
-    if not path.exists():
-        strangers = [entry.name for entry in folder.iterdir() if entry.name not in (LOCK, SCRATCH, VECTORS)]
-        if strangers:
-            raise DuoTokError(
-                f"{folder}: holds {strangers[0]}, and is no store of tokens; choose another place with -o"
-            )
-        _write_vectors(folder, vectors)
-        write_bytes(path, (json.dumps(seal(facts), indent=1) + "\n").encode())
+    if (folder / STORE).exists():
+        check_same(folder, identity, options)
+        if not _has_vectors(folder):
+            _write_vectors(folder, vectors)
         return
+    _write_vectors(folder, vectors)
+    write_bytes(folder / STORE, (json.dumps(seal(facts), indent=1) + "\n").encode())
+
+
+def check_same(folder: Path, identity: CodecIdentity, options: dict[str, Any]) -> None:
+    """Raises DuoTokError for a store of another codec or other options, and for a part of one."""
+    path = folder / STORE
     try:
         before = read_json(path.read_bytes())
         if not is_sealed(before) or before.get("format") != FORMAT:
@@ -166,8 +193,24 @@ def begin(folder: Path, identity: CodecIdentity, options: dict[str, Any], vector
             raise DuoTokError(
                 f"{folder}: made with {name} {_short(before['options'].get(name))}, now it is {_short(value)}; choose another place with -o"
             )
-    if not _has_vectors(folder):
-        _write_vectors(folder, vectors)
+    _check_whole(folder)
+
+
+def _check_whole(folder: Path) -> None:
+    """Without its plan or a ledger a run would take songs that are done for new ones, and remove their shards."""
+    needed = {f"{LEDGERS}/{path.name.split('.')[0]}.jsonl" for path in _shard_files(folder)}
+    if needed or any((folder / LEDGERS).glob("*.jsonl")):
+        needed.add(PLAN)
+    gone = sorted(name for name in needed if not (folder / name).exists())
+    if gone:
+        raise DuoTokError(
+            f"{folder}: {gone[0]} is missing, so this is a part of a store; copy all of it, or choose another place with -o"
+        )
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    name = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}(\.\d+)?\.parquet")
+    return [path for path in folder.glob("*.parquet") if name.fullmatch(path.name)]
 
 
 def _write_vectors(folder: Path, vectors: Vectors) -> None:
@@ -221,7 +264,7 @@ def _groups(path: Path) -> list[int]:
     """Songs of each row group."""
     import pyarrow.parquet as pq
 
-    metadata = pq.read_metadata(path)
+    metadata = pq.read_metadata(path.absolute())
     return [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
 
 
@@ -350,8 +393,8 @@ def write_manifest(
             with unread.open(encoding="utf-8") as more:
                 shutil.copyfileobj(more, file)
     names = {shard["name"] for shard in shards}
-    for path in folder.glob("*.parquet"):  # what a kill between two steps left
-        if re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{6}}(\.\d+)?\.parquet", path.name) and path.name not in names:
+    for path in _shard_files(folder):
+        if path.name not in names:  # what a kill between two steps left
             remove(path)
     array = io.BytesIO()
     np.save(array, np.concatenate(lengths), allow_pickle=False)

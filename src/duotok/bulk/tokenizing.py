@@ -29,6 +29,8 @@ from duotok.bulk.store import (
     UNREAD,
     Plan,
     begin,
+    check_place,
+    check_same,
     held,
     places_of,
     shard_name,
@@ -39,11 +41,11 @@ from duotok.bulk.store import (
 )
 from duotok.bulk.verifying import Compared, chosen, compare
 from duotok.codec.duotok import DuoTok
-from duotok.errors import DuoTokError
+from duotok.errors import ConfigError, DuoTokError
 from duotok.lm.pack import code_vectors
 from duotok.lm.song import TokenizedSong
 from duotok.lm.streams import CodecIdentity, codec_identity
-from duotok.lm.token_store import SHARD_REMEDY
+from duotok.lm.token_store import SHARD_REMEDY, STORE
 from duotok.records import SPLITS, Split
 
 SHARD_SONGS = 1000
@@ -64,6 +66,13 @@ class Settings:
     shard_songs: int = SHARD_SONGS
     verify: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        if self.shard_songs < 1 or self.verify < 0:
+            raise ConfigError(
+                f"shard_songs = {self.shard_songs}, verify = {self.verify}: at least one song in a shard, and none or more to verify"
+            )
 
 
 @dataclass
@@ -94,8 +103,8 @@ class Watch:
 
 
 def tokenize(
-    sources: Sequence[str],
-    folder: Path,
+    sources: Sequence[str | Path],
+    folder: str | Path,
     codec: DuoTok,
     pipeline: Callable[[Path], Pipeline],
     settings: Settings | None = None,
@@ -107,7 +116,7 @@ def tokenize(
     sources do not are left as they are. Raises DuoTokError when the store is another model's or in use, CorpusError for a
     source that is not there, JobError when nothing can go on; what was finished is kept.
     """
-    settings, watch = settings or Settings(), watch or Watch()
+    settings, watch, folder, sources = settings or Settings(), watch or Watch(), Path(folder), _texts(sources)
     identity = codec_identity(codec)
     with held(folder):
         begin(folder, identity, options_of(codec), code_vectors(codec))
@@ -119,7 +128,7 @@ def tokenize(
             summary.listing,
         )  # fmt: skip
         if not len(found):
-            raise DuoTokError(f"{sources[0] if sources else 'SOURCE'}: no songs there; name another source")
+            raise DuoTokError(_no_songs(sources, summary.listing))
         summary.listed = len(found)
         watch.begun(len(found))
         run = _Run(folder, identity, codec, settings, summary, watch, found)
@@ -134,6 +143,22 @@ def tokenize(
         summary.store = write_manifest(folder, identity, _ledgers(folder), run.unread)
         summary.verified = list(_verified(folder, codec, found, settings, scratch))
     return summary
+
+
+def _texts(sources: Sequence[str | Path]) -> list[str]:
+    if isinstance(sources, str | Path):
+        raise ConfigError(f"sources = {sources}: give a list of sources")
+    return [str(source) for source in sources]
+
+
+def _no_songs(sources: Sequence[str], listing: Listing) -> str:
+    left = ", ".join(f"{count} {kind}" for kind, count in listing.left_out.most_common(3))
+    source = (
+        f"{sources[0]}: no songs there{f' ({left} left out)' if left else ''}; name another source"
+        if sources
+        else "no source is named"
+    )
+    return listing.broken[0] if listing.broken else source
 
 
 def _verified(folder: Path, codec: DuoTok, found: ListedSongs, settings: Settings, scratch: Path) -> Iterator[Compared]:
@@ -154,14 +179,24 @@ def _verified(folder: Path, codec: DuoTok, found: ListedSongs, settings: Setting
         yield compare(codec, planned, song, scratch) if song else Compared(planned.entry.id, error=DAMAGED)
 
 
-def preview(sources: Sequence[str], folder: Path, settings: Settings) -> dict[str, Any]:
-    """What a run would list, and how many of these songs the store does not know; writes nothing."""
-    listing = Listing()
+def preview(
+    sources: Sequence[str | Path], folder: Path, settings: Settings, codec: DuoTok | None = None
+) -> dict[str, Any]:
+    """What a run would list, and how many of these songs the store does not know; writes nothing.
+
+    codec: to compare the store with, if there is one. Raises what `tokenize` would before it encodes.
+    """
+    listing, sources = Listing(), _texts(sources)
+    check_place(folder)
+    if codec is not None and (folder / STORE).exists():
+        check_same(folder, codec_identity(codec), options_of(codec))
     with tempfile.TemporaryDirectory(prefix="duotok-") as own:
         plan = Plan(folder / PLAN, settings.shard_songs)
         before, plan.path = len(plan), Path(own) / PLAN
         found = listed(Path(own) / "listing.parquet", songs(sources, listing, settings.split), plan, listing)
         new = len(Plan(plan.path, settings.shard_songs)) if plan.path.exists() else 0
+    if not len(found):
+        raise DuoTokError(_no_songs(sources, listing))
     return {
         "listed": len(found),
         "new": new,
@@ -238,9 +273,18 @@ class _Run:
         shard = self._shard(planned.shard)
         shard.to_come -= 1
         entry, row = planned.entry, shard.ledger.rows.get(planned.place)
+        if row is not None and row["id"] != entry.id:
+            raise DuoTokError(
+                f"{self.folder}: {row['id']} stands where {PLAN} has {entry.id}, so they are not of one store; copy all of it, or choose "
+                "another place with -o"
+            )
         job = None
         if entry.problem:
-            if row is None or row.get("error") != entry.problem:
+            if (
+                row is not None and "error" not in row
+            ):  # files that are not there must not cost the tokens of their song
+                write_failure(self.unread, entry.id, entry.problem)
+            elif row is None or row["error"] != entry.problem:
                 self._append(shard.ledger, self._row(planned) | {"error": entry.problem})
             self._failed(entry.id, entry.problem)
         elif row is not None and "error" in row and not self.settings.retry and _same(row, entry.marks):
@@ -262,7 +306,7 @@ class _Run:
 
     def _failed(self, id: str, error: str) -> None:
         self.summary.failed += 1
-        self.watch.ended(id, {"error": error})
+        self.watch.ended(id, {"error": error if error.startswith(id) else f"{id}: {error}"})
 
     def _row(self, planned: Planned) -> dict[str, Any]:
         entry = planned.entry

@@ -51,6 +51,8 @@ def compare(codec: DuoTok, planned: Planned, song: TokenizedSong, scratch: Path)
             )
     except DuoTokError as error:
         return Compared(song.id, error=one_line(error, None))
+    except RuntimeError as error:  # torch's: memory of the device, or the device itself
+        return Compared(song.id, error=f"cannot be encoded again ({one_line(error)})")
     total = sum(codes.numel() for codes in tokens.values())
     if tokens.n_frames != song.frames:
         return Compared(song.id, total, total)

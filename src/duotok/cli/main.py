@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from duotok import __version__
 from duotok.cli.console import say
-from duotok.errors import DuoTokError
+from duotok.errors import DuoTokError, one_line
 
 INTERRUPTED = 130
 
@@ -74,6 +74,14 @@ class CommandGroup(TyperGroup):
             if isinstance(error, BrokenPipeError):
                 raise
             say(f"error: {error.filename or 'system'}: {error.strerror or error}")
+        except RuntimeError as error:
+            if "torch" not in sys.modules:
+                raise
+            from duotok.devices import is_of_device
+
+            if not is_of_device(error):
+                raise
+            say(f"error: {one_line(error)}; look at the device (its memory, other programs), or use another --device")
         except ModuleNotFoundError as error:
             extra = extra_of(error.name or "")
             if not extra:

@@ -52,20 +52,35 @@ def tokenize(
       duotok tokenize gs://bucket/songs.tar -o tokens --engine ray --address auto --device cuda/2 --workers 8
     """
     from duotok.bulk.tokenizing import Settings, preview
+    from duotok.lm.token_store import STORE
     from duotok.records import SPLITS
 
     if split is not None and split not in SPLITS:
         raise ConfigError(f"--split {split} is unknown; there are {', '.join(SPLITS)}")
     settings = Settings(split, retry, shard_songs, verify)  # type: ignore[arg-type]
     if dry_run:
-        facts = preview(sources, out, settings)
-        put_json(facts) if as_json else say(
-            ", ".join(f"{key}: {value}" for key, value in facts.items() if value or value == 0)
-        )
+        codec = open_model(model, "cpu", precision=precision) if (out / STORE).exists() else None
+        _say_preview(preview(sources, out, settings, codec), as_json)
         return
     summary = _run(sources, out, model, device, workers, readers, batch_size, precision, engine, address, settings)
     _report(summary, out, as_json)
     if summary.failed or summary.damaged or summary.listing.broken or not all(c.equal for c in summary.verified):
+        raise typer.Exit(1)
+
+
+def _say_preview(facts: dict[str, Any], as_json: bool) -> None:
+    """Raises Exit where a run would end with 1 before it encodes."""
+    for line in facts["broken"]:
+        say(f"error: {line}")
+    if as_json:
+        put_json(facts)
+    else:
+        counts = {key: facts[key] for key in ("listed", "new", "in the store")} | {
+            "left out": sum(facts["left out"].values())
+        }
+        kinds = ", ".join(f"{count} {kind}" for kind, count in facts["left out"].items())
+        say(", ".join(f"{key}: {count}" for key, count in counts.items()) + (f" ({kinds})" if kinds else ""))
+    if facts["broken"]:
         raise typer.Exit(1)
 
 

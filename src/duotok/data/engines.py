@@ -19,8 +19,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,6 +35,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 # Ray schedules block by block; more blocks than this cost more than they spread.
 RAY_BLOCKS = 2000
 CONNECT_SECONDS = 10.0
+log = logging.getLogger(__name__)
 _CHILDREN = threading.Lock()  # Python asks for every child's end when it starts one; only one of two askers is told
 
 
@@ -44,11 +45,13 @@ class JobError(DuoTokError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of one unit: its result, or its error in one line; `fatal` when every other unit would fail too."""
+    """The end of one unit: its result, or its error in one line; `fatal` when every other unit would fail too; what another process
+    would have logged as a warning meanwhile."""
 
     result: dict[str, Any] | None = None
     error: str = ""
     fatal: bool = False
+    warnings: Sequence[str] = ()
 
     @property
     def ok(self) -> bool:
@@ -151,6 +154,8 @@ class Worker:
         answer = _ask(self._pipe, payload)
         self.died = answer is None
         if answer is not None:
+            for line in answer.warnings:
+                log.warning("%s", line)
             return answer
         code = self._code(self._process)
         self._pipe.close()
@@ -278,10 +283,24 @@ def serve(function: str, pipe: Connection, environment: dict[str, str]) -> None:
 
 def answer_all(work: Function, pipe: Connection) -> None:
     """One outcome for each payload, until the other side is closed or killed; then there is nobody to be told."""
+    kept = _Kept(logging.WARNING)
+    logging.getLogger("duotok").addHandler(kept)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            outcome = attempt(work, json.loads(pipe.recv_bytes()))
+            outcome = replace(attempt(work, json.loads(pipe.recv_bytes())), warnings=tuple(kept.lines))
+            kept.lines.clear()
             pipe.send_bytes(json.dumps(asdict(outcome)).encode())
+
+
+class _Kept(logging.Handler):
+    """Keeps the lines of a worker for the process that asked: the terminal is its, and may be of another machine."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -70,7 +70,7 @@ def write_tokens(
                 "write_statistics": ["split"],
             }
             settings["write_page_checksum"] = True
-            with pq.ParquetWriter(partial, schema, **settings) as writer:
+            with pq.ParquetWriter(partial.absolute(), schema, **settings) as writer:
                 for group in _groups(songs):
                     for song in group:
                         check_song(identity, song, str(path))
@@ -135,7 +135,7 @@ class TokenCorpus:
         pa, pq = _arrow()
         self.path = Path(path)
         try:
-            source = self.path if data is None else pa.BufferReader(data)
+            source = self.path.absolute() if data is None else pa.BufferReader(data)
             self._file = pq.ParquetFile(source, page_checksum_verification=True)
             metadata = self._file.metadata.metadata or {}
             facts = read_json(metadata[KEY])

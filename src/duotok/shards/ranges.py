@@ -115,13 +115,23 @@ def patiently(work: Callable[[], T]) -> T:
     for wait in (*WAITS, None):
         try:
             return work()
-        except (FileNotFoundError, PermissionError):
+        except PermissionError:
             raise
         except Exception as error:  # botocore, aiohttp and others raise types of their own
-            if wait is None:
-                raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
-            time.sleep(wait)
+            failure = _failure_of_server(error) if isinstance(error, FileNotFoundError) else error
+            if failure is None:
+                raise
+            if wait is None or getattr(failure, "status", 0) in (401, 403):
+                raise OSError(f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}") from None
+        time.sleep(wait)
     raise AssertionError
+
+
+def _failure_of_server(error: FileNotFoundError) -> BaseException | None:
+    """fsspec tells any failure of a web server as a file that is not there; what it was, None when the file is not there."""
+    cause = error.__cause__
+    from_server = isinstance(cause, TimeoutError) or type(cause).__module__.partition(".")[0] == "aiohttp"
+    return cause if from_server and getattr(cause, "status", 0) not in (404, 410) else None
 
 
 def _reason(error: OSError) -> str:

@@ -140,10 +140,10 @@ def fetched(place: Place, folder: Path) -> Iterator[tuple[Path, str]]:
         raise UnreadError(
             f"{place.shown}: is not there; it was removed since it was listed, or its name is wrong"
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        if isinstance(error, OSError) and error.errno in FULL:  # where the copy, or what is made of it, is put
+    except OSError as error:
+        if error.errno in FULL:  # where the copy, or what is made of it, is put
             raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+        reason = error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadError(f"{place.shown}: cannot be read ({reason}); check it, then --retry") from None
 
 

@@ -93,7 +93,7 @@ def _mark(place: Place) -> str:
         raise UnreadError(
             f"{place.shown}: is not there; it was removed since it was listed, or its name is wrong"
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UnreadError(f"{place.shown}: cannot be read ({one_line(error)}); check it, then --retry") from None
     return f"{mark} {place.offset} {place.size}" if mark and place.name else mark
 

@@ -24,6 +24,11 @@ def answers(device: torch.device) -> bool:
         return False
 
 
+def reason_of(error: RuntimeError) -> str:
+    """What torch says of a device; the lines behind the first are advice for programmers."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
 def is_of_device(error: RuntimeError) -> bool:
     """Whether torch tells of a device or its memory rather than of a mistake in the program."""
     return type(error).__name__ in ("AcceleratorError", "OutOfMemoryError") or any(

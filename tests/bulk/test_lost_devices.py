@@ -134,13 +134,13 @@ def test_an_error_of_a_device_is_its_or_tried_elsewhere(
     monkeypatch.setattr(encoding, "answers", lambda device: answers)
 
     def fails(*given: Any) -> Any:
-        raise RuntimeError(text)
+        raise RuntimeError(f"{text}\nadvice for programmers")
 
     monkeypatch.setattr(encoding, "_encode", fails)
     if answers:
         assert [song["again"] for song in encode_group(payload_of(2))["songs"]] == [True, True]
     else:
-        with pytest.raises(DeviceLost, match=f"cuda:1: {text}"):
+        with pytest.raises(DeviceLost, match=f"^cuda:1: {text}$"):
             encode_group(payload_of(2))
 
 

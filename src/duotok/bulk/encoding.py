@@ -22,7 +22,7 @@ from duotok.bulk.batching import Batches, Device
 from duotok.bulk.preparing import PreparedMix, spool_of
 from duotok.codec.duotok import DuoTok
 from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
-from duotok.devices import answers, check_device
+from duotok.devices import answers, check_device, reason_of
 from duotok.errors import ConfigError, DuoTokError, one_line
 from duotok.separation.separator import MiniSeparator
 from duotok.tracks import TRACKS
@@ -52,7 +52,7 @@ def encode_group(payload: dict[str, Any]) -> dict[str, Any]:
         codec = opened(payload["model"], payload["device"], payload["precision"])
         _ = codec.model_hash, codec.separator if any(song["kind"] == "mix" for song in payload["songs"]) else None
     except RuntimeError as error:  # torch's: there is no place for the weights, or no device any more
-        raise DeviceLost(f"{payload['device']}: the model cannot be loaded ({one_line(error)})") from None
+        raise DeviceLost(f"{payload['device']}: the model cannot be loaded ({reason_of(error)})") from None
     began = time.perf_counter()
     if codec.model_hash != payload["model_hash"]:
         raise DeviceLost(
@@ -85,9 +85,9 @@ def _attempt(codec: DuoTok, song: dict[str, Any], device: Device, rows: int) -> 
     except RuntimeError as error:  # torch's: memory of the device, or the device itself
         if "out of memory" in str(error):
             remedy = "give a smaller --batch-size" if rows > 1 else "free memory of the device"
-            return {"error": f"{song['name']}: {one_line(error)}; {remedy}, then --retry", "again": True}
+            return {"error": f"{song['name']}: {reason_of(error)}; {remedy}, then --retry", "again": True}
         if not answers(codec.device):
-            return {"lost": one_line(error)}
+            return {"lost": reason_of(error)}
         # Libraries of a GPU have errors of their own (cuDNN, cuFFT); another device may do.
         return {
             "error": f"{song['name']}: unexpected {type(error).__name__}: {one_line(error)}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from duotok.bulk.places import fetched
 from duotok.bulk.planning import Planned
 from duotok.codec.duotok import DuoTok
+from duotok.devices import reason_of
 from duotok.errors import DuoTokError, one_line
 from duotok.lm.song import TokenizedSong
 
@@ -52,7 +53,7 @@ def compare(codec: DuoTok, planned: Planned, song: TokenizedSong, scratch: Path)
     except DuoTokError as error:
         return Compared(song.id, error=one_line(error, None))
     except RuntimeError as error:  # torch's: memory of the device, or the device itself
-        return Compared(song.id, error=f"cannot be encoded again ({one_line(error)})")
+        return Compared(song.id, error=f"cannot be encoded again ({reason_of(error)})")
     total = sum(codes.numel() for codes in tokens.values())
     if tokens.n_frames != song.frames:
         return Compared(song.id, total, total)

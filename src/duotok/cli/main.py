@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from duotok import __version__
 from duotok.cli.console import say
-from duotok.errors import DuoTokError, one_line
+from duotok.errors import DuoTokError
 
 INTERRUPTED = 130
 
@@ -77,11 +77,11 @@ class CommandGroup(TyperGroup):
         except RuntimeError as error:
             if "torch" not in sys.modules:
                 raise
-            from duotok.devices import is_of_device
+            from duotok.devices import is_of_device, reason_of
 
             if not is_of_device(error):
                 raise
-            say(f"error: {one_line(error)}; look at the device (its memory, other programs), or use another --device")
+            say(f"error: {reason_of(error)}; look at the device (its memory, other programs), or use another --device")
         except ModuleNotFoundError as error:
             extra = extra_of(error.name or "")
             if not extra:

@@ -9,9 +9,11 @@ import torch
 from tests.tiny import song
 from torch import Tensor
 
+from duotok.audio.arrays import sound_of
 from duotok.codec.duotok import DuoTok
 from duotok.codec.spool import AudioSource
-from duotok.errors import AudioError, ConfigError
+from duotok.codec.streaming import _Arriving
+from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.renderer import arriving
 from duotok.renderer.arriving import ArrivingVectors
 from duotok.renderer.render import RenderPlan, RenderSettings, RenderWindow, windows
@@ -72,6 +74,42 @@ def test_blocks_of_samples_by_channels_keep_that_order_to_the_last(model: DuoTok
     whole = model.encode(sound, gain_db=-3.0)
     assert state.n_samples == whole.n_samples == 4800 * 3 + rest
     assert all(torch.equal(found[track], whole[track]) for track in TRACKS)
+
+
+@pytest.mark.parametrize("size", [3, 8, 16, 32, 33])
+@pytest.mark.parametrize("first", [None, 1, 2, 700])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_small_blocks_of_either_order_give_the_sound_of_the_whole(
+    size: int, first: int | None, turned: bool, channels: int
+) -> None:
+    """A block of at most 32 samples does not tell which axis is time; the others do, however late they come."""
+    sound = song(0.1)[:channels, : (first or 0) + 40 * size + 1]
+    start = first or size
+    parts = [sound[:, :start], *sound[:, start:].split(size, dim=1)]
+    blocks = [part.T if turned else part for part in parts]
+    found = torch.cat(list(_Arriving(blocks, 48_000, 0.0)._blocks_at_48_khz()), dim=1)
+    assert torch.equal(found, torch.cat(list(AudioSource(sound)._blocks_at_48_khz()), dim=1))
+
+
+@pytest.mark.parametrize("size", [8, 16, 32, 33])
+@pytest.mark.parametrize("turned", [False, True])
+def test_small_blocks_of_either_order_give_the_tokens_of_the_whole(model: DuoTok, size: int, turned: bool) -> None:
+    sound, state = song(0.2), model.stream().encoder(gain_db=-3.0)
+    blocks = (part.T if turned else part for part in sound.split(size, dim=1))
+    found, whole = joined(list(model.stream().encode(blocks, state=state))), model.encode(sound, gain_db=-3.0)
+    assert state.n_samples == whole.n_samples
+    assert all(torch.equal(found[track], whole[track]) for track in TRACKS)
+
+
+def test_one_block_has_the_layout_of_a_sound_alone() -> None:
+    """Except that a few rows of a few columns are samples: a block may be short, a song of under 33 samples is none."""
+    for shape in ((2, 20), (33, 32), (5, 5), (1, 1), (40, 1), (1, 40)):
+        sound = torch.rand(shape)
+        alone = sound_of(sound, 48_000, "x")[0]
+        assert torch.equal(next(_Arriving([sound], 48_000, 0.0)._blocks()), alone) and alone.shape[0] == min(shape)
+    assert next(_Arriving([torch.rand(20, 2)], 48_000, 0.0)._blocks()).shape == (2, 20)
+    assert sound_of(torch.rand(2, 1), 48_000, "x")[0].shape == (2, 1)
 
 
 def test_a_mix_that_arrives_gives_the_codes_of_the_whole(model: DuoTok) -> None:
@@ -163,6 +201,8 @@ def test_what_cannot_be_streamed_is_named(model: DuoTok) -> None:
         list(model.stream().encode([]))
     with pytest.raises(AudioError, match="block at 44100 samples a second; give rate=44100"):
         list(model.stream().encode([(song(0.1), 44_100)]))
+    with pytest.raises(AudioError, match="NoneType is no sound"):
+        list(model.stream().encode([song(0.1), None, song(0.1)]))
     with pytest.raises(ConfigError, match="track 'drums'"):
         list(model.stream().decode([], "drums"))
     codes = torch.zeros(1, 3, dtype=torch.int64)
@@ -170,3 +210,94 @@ def test_what_cannot_be_streamed_is_named(model: DuoTok) -> None:
         list(model.stream().decode([{"vocals": codes}]))
     with pytest.raises(ConfigError, match=r"\{'vocals': 3, 'accompaniment': 2\}.*equally many"):
         list(model.stream().decode([{"vocals": codes, "accompaniment": codes[:, :2]}]))
+
+
+CODES = torch.zeros(1, 3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [(CODES + 64, "tokens of vocals, codebook 0: 64 is no code of tiny, which has 0 to 63"), (CODES - 1, "-1 is no code"),
+     (CODES.float(), r"torch.float32 \[1, 3\]"), (CODES[0], r"int64 \[3\]; tiny has integers \[1, frames\]"),
+     (CODES.repeat(2, 1), r"int64 \[2, 3\]"), (CODES.bool(), "torch.bool"), (CODES.numpy(), "ndarray; .* as a tensor"), ([[1]], "list")],
+    ids=str,
+)  # fmt: skip
+def test_codes_that_are_none_are_refused_as_the_whole_is(model: DuoTok, codes: Tensor, said: str) -> None:
+    tokens = {track: codes for track in TRACKS}
+    for decoded in (lambda: list(model.stream().decode([tokens], "vocals")), lambda: model.decode(tokens)):
+        with pytest.raises(BundleError, match=said):
+            decoded()
+
+
+def test_narrow_codes_and_empty_pieces_are_taken(model: DuoTok) -> None:
+    def sound(*parts: Tensor) -> Tensor:
+        return torch.cat(list(model.stream().decode([{"vocals": part} for part in parts], "vocals")), dim=1)
+
+    for kind in (torch.int16, torch.uint8, torch.uint16):
+        assert torch.equal(sound(CODES[:, :0], CODES.to(kind), CODES[:, :0]), sound(CODES))
+
+
+@pytest.mark.parametrize(
+    "pieces", [5, CODES, {"vocals": CODES}, ["vocals"], [CODES]], ids=lambda value: type(value).__name__
+)
+def test_what_is_no_row_of_pieces_is_named(model: DuoTok, pieces: object) -> None:
+    with pytest.raises(ConfigError, match=r"no (row of pieces|piece of tokens)"):
+        list(model.stream().decode(pieces, "vocals"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "blocks", [5, "song.wav", song(0.1), song(0.1).numpy(), {}], ids=lambda value: type(value).__name__
+)
+def test_what_is_no_row_of_blocks_is_named(model: DuoTok, blocks: object) -> None:
+    """The rows of one `[channels, samples]` were read as blocks that follow each other."""
+    with pytest.raises(AudioError, match="is no row of blocks; give an iterable of sound, such as"):
+        list(model.stream().encode(blocks))  # type: ignore[arg-type]
+    with pytest.raises(AudioError, match="rate 0; give samples per second"):
+        list(model.stream().encode([song(0.1)], 0))
+
+
+@pytest.mark.parametrize("gain", [float("nan"), float("inf"), 121, "3", True])
+def test_a_gain_is_a_number_of_decibels(model: DuoTok, gain: float) -> None:
+    sound, tokens = song(0.1), {track: CODES for track in TRACKS}
+    calls = [
+        lambda: model.encode(sound, gain_db=gain), lambda: model.stream().encoder(gain),
+        lambda: list(model.stream().encode([sound], gain_db=gain)),
+        lambda: list(model.stream().decode([tokens], gain_db=gain)),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ConfigError, match=f"gain_db {gain!r}: give decibels, within 120 of 0"):
+            call()
+
+
+@pytest.mark.parametrize("length", [-5, 5.5, "3", True, 3 * 1920 + 1])
+def test_a_length_is_one_that_the_pieces_have(model: DuoTok, length: int) -> None:
+    tokens = {track: CODES for track in TRACKS}
+    with pytest.raises(ConfigError, match=f"n_samples {length!r}: "):
+        list(model.stream().decode([tokens], n_samples=length))
+    blocks = list(model.stream().decode([tokens], n_samples=0))  # not known
+    assert sum(block.shape[1] for block in blocks) == 3 * 1920
+
+
+def test_a_state_is_for_one_song(model: DuoTok) -> None:
+    stream, sound = model.stream(), song(0.1)
+    state = stream.encoder()
+    list(stream.encode([sound], state=state))
+    with pytest.raises(
+        ConfigError, match=r"state: has taken sound already; give a new one for each song, stream.encoder\(\)"
+    ):
+        list(stream.encode([sound], state=state))
+    for again in (lambda: state.push(sound, sound), state.finish):
+        with pytest.raises(ConfigError, match="its song has ended"):
+            list(again())
+    with pytest.raises(ConfigError, match="gain_db 3: the state has a gain"):
+        list(stream.encode([sound], gain_db=3, state=stream.encoder()))
+    with pytest.raises(ConfigError, match="state: int is no encoder"):
+        list(stream.encode([sound], state=5))  # type: ignore[arg-type]
+
+
+def test_plan_and_settings_are_what_they_say(model: DuoTok) -> None:
+    with pytest.raises(ConfigError, match="plan 150: give a WindowPlan"):
+        model.stream(150)  # type: ignore[arg-type]
+    for given in (lambda: model.stream(None, {"steps": 4}), lambda: model.decode({}, settings={"steps": 4})):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="give RenderSettings, or single ones by name"):
+            given()

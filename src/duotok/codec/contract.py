@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from duotok.clock import SAMPLE_RATE
-from duotok.errors import BundleError
-from duotok.tokens import Tokens
+from duotok.errors import BundleError, ConfigError
+from duotok.tokens import LARGEST_GAIN_DB, Tokens
 
 Source = Any
 """A path, or sound from memory: what `duotok.audio.arrays.sound_of` takes."""
@@ -57,19 +59,24 @@ class StreamTokens(Tokens):
         return len(self.codes)
 
 
-class Described(Protocol):
-    """The identity of a codec. model_hash: of all that gives its tokens their meaning. Rates are in Hz; frame_rate is exact."""
+class HasStreams(Protocol):
+    """What tokens are checked against."""
 
     @property
     def model_id(self) -> str: ...
+    @property
+    def streams(self) -> tuple[Stream, ...]: ...
+
+
+class Described(HasStreams, Protocol):
+    """The identity of a codec. model_hash: of all that gives its tokens their meaning. Rates are in Hz; frame_rate is exact."""
+
     @property
     def model_hash(self) -> str: ...
     @property
     def sample_rate(self) -> int: ...
     @property
     def frame_rate(self) -> float: ...
-    @property
-    def streams(self) -> tuple[Stream, ...]: ...
 
 
 class Codec(Described, Protocol):
@@ -105,6 +112,33 @@ class Codec(Described, Protocol):
         ...
 
 
+def check_gain(gain_db: Any) -> None:
+    """Raises ConfigError for a gain that is no number of decibels, or beyond `LARGEST_GAIN_DB`."""
+    if isinstance(gain_db, bool) or not isinstance(gain_db, numbers.Real) or not abs(float(gain_db)) <= LARGEST_GAIN_DB:
+        raise ConfigError(f"gain_db {gain_db!r}: give decibels, within {LARGEST_GAIN_DB:g} of 0")
+
+
+def check_codes(codec: HasStreams, stream: Stream, codes: Any, least: int = 1) -> int:
+    """The number of frames of the codes of one stream, `[codebooks, frames]`. Raises BundleError when they cannot be those of `codec`:
+    no integers, another shape, fewer than `least` frames, or codes outside a codebook."""
+    tensor = isinstance(codes, Tensor)
+    whole = tensor and not (codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool)
+    if not whole or codes.ndim != 2 or len(codes) != stream.codebooks or codes.shape[1] < least:
+        found = f"{codes.dtype} {list(codes.shape)}" if tensor else type(codes).__name__
+        raise BundleError(
+            f"tokens of {stream.name}: {found}; {codec.model_id} has integers [{stream.codebooks}, frames]"
+            f"{'' if tensor else ' as a tensor'}; give those of this codec"
+        )
+    for k, (row, size) in enumerate(zip(codes.long(), stream.codebook_sizes, strict=True)):
+        low, high = (int(row.min()), int(row.max())) if len(row) else (0, 0)
+        if low < 0 or high >= size:
+            raise BundleError(
+                f"tokens of {stream.name}, codebook {k}: {low if low < 0 else high} is no code of "
+                f"{codec.model_id}, which has 0 to {size - 1}; give those of this codec"
+            )
+    return int(codes.shape[1])
+
+
 def check_tokens(codec: Described, tokens: Mapping[str, Tensor]) -> int:
     """The number of frames of `tokens`. Raises BundleError when they cannot be those of `codec`: other streams or shapes, codes
     outside a codebook, or streams of unequal length."""
@@ -114,22 +148,8 @@ def check_tokens(codec: Described, tokens: Mapping[str, Tensor]) -> int:
             f"tokens with the streams {', '.join(tokens) or 'none'}; {codec.model_id} has {', '.join(names)}; "
             "give those of this codec"
         )
-    for stream in codec.streams:
-        codes = tokens[stream.name]
-        if codes.ndim != 2 or len(codes) != stream.codebooks or codes.is_floating_point() or codes.shape[1] < 1:
-            raise BundleError(
-                f"tokens of {stream.name}: {codes.dtype} {list(codes.shape)}; {codec.model_id} has integers "
-                f"[{stream.codebooks}, frames]; give those of this codec"
-            )
-        for k, (row, size) in enumerate(zip(codes, stream.codebook_sizes, strict=True)):
-            low, high = int(row.min()), int(row.max())
-            if low < 0 or high >= size:
-                raise BundleError(
-                    f"tokens of {stream.name}, codebook {k}: {low if low < 0 else high} is no code of "
-                    f"{codec.model_id}, which has 0 to {size - 1}; give those of this codec"
-                )
-    lengths = {name: tokens[name].shape[1] for name in names}
+    lengths = {stream.name: check_codes(codec, stream, tokens[stream.name]) for stream in codec.streams}
     if len({*lengths.values()}) > 1:
         frame_counts = ", ".join(f"{name} {frames}" for name, frames in lengths.items())
         raise BundleError(f"streams of unequal length ({frame_counts} frames); give tokens of one sound")
-    return int(lengths[names[0]])
+    return lengths[names[0]]

@@ -21,7 +21,7 @@ from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
 from duotok.codec.bundle import Bundle, BundleConfig, Storage, model_hash, sound_hash, write_bundle
-from duotok.codec.contract import Source, Stream, check_tokens
+from duotok.codec.contract import Source, Stream, check_gain, check_tokens
 from duotok.codec.hub import find_bundle, push
 from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
 from duotok.codec.streaming import DuoTokStream
@@ -253,6 +253,8 @@ class DuoTok:
         """
         if not isinstance(plan, WindowPlan | None) or not isinstance(batch_size, int):
             raise ConfigError(f"plan {plan!r}, batch_size {batch_size!r}: give a WindowPlan and a whole number")
+        if gain_db is not None:
+            check_gain(gain_db)
         sounds = [
             None if source is None else AudioSource(source, rate, name, self.config.codec.highpass_hz)
             for source, name in ((audio, "audio"), (vocals, "vocals"), (accompaniment, "accompaniment"))
@@ -383,7 +385,12 @@ class DuoTok:
         return [torch.cat(parts) for parts in parts_by_track]
 
     def stream(self, plan: WindowPlan | None = None, settings: RenderSettings | None = None) -> DuoTokStream:
-        """Encoding of sound that is still arriving, and decoding of tokens that are still being made (`duotok.codec.streaming`)."""
+        """Encoding of sound that is still arriving, and decoding of tokens that are still being made (`duotok.codec.streaming`).
+
+        Raises ConfigError for a plan or settings that are none.
+        """
+        if not isinstance(plan, WindowPlan | None):
+            raise ConfigError(f"plan {plan!r}: give a WindowPlan")
         return DuoTokStream(self, plan or self.config.codec.plan, self.render_settings(settings))
 
     # -- sound to its stems ------------------------------------------------------------------------------------------
@@ -412,6 +419,7 @@ class DuoTok:
                 f"{type(tokens).__name__} is no tokens; read a file with DualTokens.load(path), or give a mapping from tracks to codes"
             )
         frames = check_tokens(self, tokens)
+        check_gain(getattr(tokens, "gain_db", 0.0))
         return DualTokens.from_codes(
             *(tokens[track][0] for track in TRACKS),
             n_samples=getattr(tokens, "n_samples", 0) or frames * FRAME_SAMPLES,
@@ -444,6 +452,8 @@ class DuoTok:
 
         Raises ConfigError for an unknown setting or an invalid value.
         """
+        if not isinstance(settings, RenderSettings | None):
+            raise ConfigError(f"settings {settings!r}: give RenderSettings, or single ones by name, as steps=8")
         defaults = self.config.codec
         chosen = settings or RenderSettings(
             defaults.steps, defaults.sampler, temperature=defaults.temperature, plan=defaults.render

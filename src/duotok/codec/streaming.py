@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -17,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duotok.audio.arrays import MOST_CHANNELS, sound_of
+from duotok.audio.arrays import Layout, check_rate, samples_of, tells
 from duotok.audio.channels import remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.loudness import LoudnessMeter
 from duotok.audio.resampling import Resampler
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
+from duotok.codec.contract import Stream, check_codes, check_gain
 from duotok.codec.spool import BLOCK_SECONDS, MONO_FRAME, AudioSource, StemSeparator, tracks_of
 from duotok.errors import AudioError, ConfigError
 from duotok.renderer.arriving import arriving_track, look_ahead
@@ -34,6 +36,8 @@ from duotok.tracks import TRACKS
 Piece = dict[str, Tensor]
 """Track -> int64 `[1, frames]`, the next codes of a song."""
 LISTEN_SECONDS = BLOCK_SECONDS
+HELD_BLOCKS = 100
+"""Blocks at the beginning of a stream that may wait for one that tells which axis is time; such are short."""
 
 
 class Streamable(Protocol):
@@ -43,6 +47,10 @@ class Streamable(Protocol):
     config: Any
     device: torch.device
 
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def streams(self) -> tuple[Stream, ...]: ...
     @property
     def separator(self) -> StemSeparator | None: ...
     @property
@@ -66,30 +74,48 @@ class _Arriving(AudioSource):
     """Blocks from an iterable, as an `AudioSource` gives those of a file."""
 
     def __init__(self, blocks: Iterable[Any], rate: int, highpass_hz: float) -> None:
-        self._arriving, self._rate, self._highpass_hz, self.name = blocks, rate, highpass_hz, "stream"
+        self._arriving, self._highpass_hz, self.name = blocks, highpass_hz, "stream"
+        self._rate = check_rate(rate, self.name)
+        if (
+            not isinstance(blocks, Iterable)
+            or isinstance(blocks, str | bytes | Mapping)
+            or getattr(blocks, "ndim", 3) < 3
+        ):
+            raise AudioError(
+                f"{self.name}: {type(blocks).__name__} is no row of blocks; give an iterable of sound, such as [samples]"
+            )
+
+    def _blocks(self) -> Iterator[Tensor]:
+        """What arrives, as `[channels, samples]`. The first blocks wait for one that tells which axis is time; where none does, the
+        longest axis of them is."""
+        held: list[Tensor] = []
+        layout: Layout | None = None
+        end = object()
+        for block in itertools.chain(self._arriving, [end]):
+            if block is not end:
+                if 0 in tuple(getattr(block, "shape", ())):  # nothing came this time
+                    continue
+                sound, rate = samples_of(block, self._rate, self.name)
+                if rate != self._rate:
+                    raise AudioError(f"{self.name}: a block at {rate} samples a second; give rate={rate}")
+                held.append(sound)
+                if layout is None and not tells(sound) and len(held) < HELD_BLOCKS:
+                    continue
+            if held:
+                layout = layout or Layout(max(held, key=lambda sound: (sound.ndim, max(sound.shape))))
+                yield from [layout.channels_first(sound, self.name) for sound in held]
+                held = []
 
     def _blocks_at_48_khz(self) -> Iterator[Tensor]:
         size = round(BLOCK_SECONDS * SAMPLE_RATE)
         waiting: NDArray[np.float32] = np.zeros((0, 2), np.float32)
         resampler = Resampler(self._rate, SAMPLE_RATE, 2)
-        turned = 0  # channels of blocks [samples, channels]; of a short one, as the last, the shape alone does not tell
-        for block in itertools.chain(self._arriving, [None]):
-            shape = tuple(getattr(block, "shape", ()))
-            if 0 in shape:  # nothing came this time
-                continue
-            if block is None:
-                stereo: NDArray[np.float32] = np.zeros((0, 2), np.float32)
-            else:
-                if len(shape) == 2 and shape[0] > MOST_CHANNELS:
-                    turned = shape[1]
-                elif len(shape) == 2 and shape[1] == turned:
-                    block = block.T
-                sound, rate = sound_of(block, self._rate, self.name)
-                if rate != self._rate:
-                    raise AudioError(f"{self.name}: a block at {rate} samples a second; give rate={rate}")
+        for sound in itertools.chain(self._blocks(), [None]):
+            stereo: NDArray[np.float32] = np.zeros((0, 2), np.float32)
+            if sound is not None:
                 stereo = remix(sound.numpy().T, default_layout(sound.shape[0]), 2)
-            waiting = np.concatenate([waiting, resampler.push(stereo, last=block is None)])
-            while len(waiting) >= size or (block is None and len(waiting)):
+            waiting = np.concatenate([waiting, resampler.push(stereo, last=sound is None)])
+            while len(waiting) >= size or (sound is None and len(waiting)):
                 yield torch.from_numpy(np.ascontiguousarray(waiting[:size].T))
                 waiting = waiting[size:]
 
@@ -98,9 +124,11 @@ class TrackEncoder:
     """The state of one song that is being encoded: push its two tracks, and take the codes that are sure."""
 
     def __init__(self, model: Streamable, plan: WindowPlan, gain_db: float | None = None) -> None:
-        """gain_db: of the whole song, as a token file has it; None measures the first `LISTEN_SECONDS`."""
+        """gain_db: of the whole song, as a token file has it; None measures the first `LISTEN_SECONDS`. Raises ConfigError for what is none."""
+        if gain_db is not None:
+            check_gain(gain_db)
         self.model, self.plan, self.gain_db = model, plan, gain_db
-        self.n_samples, self.covered = 0, 0
+        self.n_samples, self.covered, self.ended = 0, 0, False
         self._meter = LoudnessMeter(SAMPLE_RATE)
         self._resamplers = [Resampler(SAMPLE_RATE, ANALYSIS_RATE, 1) for _ in TRACKS]
         self._sound: list[NDArray[np.float32]] = [np.zeros(0, np.float32) for _ in TRACKS]
@@ -109,7 +137,8 @@ class TrackEncoder:
 
     def push(self, vocals: Tensor, accompaniment: Tensor) -> Iterator[Piece]:
         """Take the next `[2, samples]` of both at 48 kHz, filtered as `AudioSource` does; yields the codes that no later sound can
-        change."""
+        change. Raises ConfigError once the song has ended."""
+        self._check_open()
         pair = (vocals, accompaniment)
         self.n_samples += vocals.shape[1]
         if self.gain_db is None:
@@ -120,7 +149,9 @@ class TrackEncoder:
         yield from self._sure()
 
     def finish(self) -> Iterator[Piece]:
-        """The song has ended: yields all codes that are left. Raises AudioError when no sound came."""
+        """The song has ended: yields all codes that are left. Raises AudioError when no sound came, ConfigError when it had ended before."""
+        self._check_open()
+        self.ended = True
         if not self.n_samples:
             raise AudioError("nothing to encode; no sound came before the end of the stream")
         if self.gain_db is None:
@@ -131,6 +162,10 @@ class TrackEncoder:
         for window in self.plan.windows(n_frames(self.n_samples)):
             if window.keep_start >= self.covered:
                 yield self._encode(window)
+
+    def _check_open(self) -> None:
+        if self.ended:
+            raise ConfigError("state: its song has ended; give a new one for each song, stream.encoder()")
 
     def _take(self, blocks: list[NDArray[Any]], last: bool) -> None:
         for k, block in enumerate(blocks):
@@ -200,9 +235,19 @@ class DuoTokStream:
     ) -> Iterator[Piece]:
         """Codes of a song that comes in blocks of any size: what `duotok.audio.arrays.sound_of` takes, at `rate`.
 
-        Mix and stems as for `DuoTok.encode`. state: an encoder of this stream, which keeps gain and length for the caller. Together the
-        pieces are what `DuoTok.encode` gives with this plan and gain. Raises AudioError for sound that cannot be used.
+        Blocks are `[samples]`, `[channels, samples]` or `[samples, channels]`: an axis over 32 is time; where a block has none, time is the
+        axis that is not as long as the song has channels by its other blocks; where no block has one, it is the longest axis of the first
+        blocks, and squares are `[channels, samples]`. Mix and stems as for `DuoTok.encode`. state: a new encoder of this stream, which has
+        the gain and keeps gain and length for the caller. Together the pieces are what `DuoTok.encode` gives with this plan and gain.
+        Raises AudioError for sound that cannot be used, ConfigError for a state that is none or has taken sound already.
         """
+        if state is not None:
+            if not isinstance(state, TrackEncoder):
+                raise ConfigError(f"state: {type(state).__name__} is no encoder; give a new one, stream.encoder()")
+            if state.n_samples or state.ended:
+                raise ConfigError("state: has taken sound already; give a new one for each song, stream.encoder()")
+            if gain_db is not None:
+                raise ConfigError(f"gain_db {gain_db!r}: the state has a gain; give it to stream.encoder(gain_db)")
         encoder = state or self.encoder(gain_db)
         highpass = self.model.config.codec.highpass_hz
         whole, voice, band = (
@@ -223,10 +268,16 @@ class DuoTokStream:
     ) -> Iterator[Tensor]:
         """Sound `[channels, samples]` at 48 kHz of codes that come piece by piece: each maps tracks to integers `[1, frames]`.
 
-        gain_db, n_samples: as the tokens of the song have them. Together the blocks are what `DuoTok.decode` gives with these settings.
-        Raises ConfigError for a track that does not exist or pieces that lack one or are not equally long, BundleError for a model
-        without renderer.
+        gain_db, n_samples: as the tokens of the song have them (0 samples: not known, whole frames). Together the blocks are what
+        `DuoTok.decode` gives with these settings. Raises ConfigError for a track that does not exist, pieces that lack one or are not equally
+        long, a gain or length that is none or more than the pieces have; BundleError for codes of another model, or one without renderer.
         """
+        check_gain(gain_db)
+        whole = isinstance(n_samples, numbers.Integral) and not isinstance(n_samples, bool)
+        if n_samples is not None and not (whole and n_samples >= 0):
+            raise ConfigError(
+                f"n_samples {n_samples!r}: give the whole number of samples that the tokens have, or None"
+            )
         if track not in (*TRACKS, "mix"):
             raise ConfigError(f"track '{track}' does not exist; choose {', '.join((*TRACKS, 'mix'))}")
         self.model.check_renders()
@@ -235,30 +286,41 @@ class DuoTokStream:
             arriving_track(
                 self.model.dit(name), self.model.autoencoder, self._vectors(copy, name), self.settings, track=name
             )
-            for copy, name in zip(itertools.tee(_whole(pieces, names), len(names)), names, strict=True)
+            for copy, name in zip(itertools.tee(self._whole(pieces, names), len(names)), names, strict=True)
         ]
-        left = n_samples
+        left = n_samples or None
         for blocks in zip(*tracks, strict=True):
             sound = torch.stack(blocks).sum(0) * 10 ** (-gain_db / 20) if gain_db else torch.stack(blocks).sum(0)
             sound = sound if left is None else sound[:, :left]
             left = None if left is None else left - sound.shape[1]
             if sound.shape[1]:
                 yield sound
+        if left:
+            raise ConfigError(
+                f"n_samples {n_samples}: the pieces have {(n_samples or 0) - left}, {FRAME_SAMPLES} a frame; give the length that the tokens have"
+            )
 
     def _vectors(self, pieces: Iterable[Mapping[str, Tensor]], track: str) -> Iterator[Tensor]:
         kind = self.model.dit(track).config.condition
         for piece in pieces:
             with torch.inference_mode():  # over before the piece is handed on: the caller may want gradients
-                vectors = self.model.tokenizer.condition(piece[track].to(self.model.device), track, kind)[0]
+                vectors = self.model.tokenizer.condition(piece[track].long().to(self.model.device), track, kind)[0]
             yield vectors
 
-
-def _whole(pieces: Iterable[Mapping[str, Tensor]], names: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
-    """The pieces as they come. Raises ConfigError for one that lacks a track, or whose tracks are not equally long."""
-    for piece in pieces:
-        frames = {name: piece[name].shape[-1] for name in names if name in piece}
-        if len(frames) < len(names) or len(set(frames.values())) > 1:
+    def _whole(self, pieces: Iterable[Mapping[str, Tensor]], names: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+        """The pieces as they come, without empty ones. Raises as `decode`."""
+        if isinstance(pieces, Mapping) or not isinstance(pieces, Iterable):
             raise ConfigError(
-                f"a piece of tokens has frames {frames}; give {' and '.join(names)}, equally many of each"
+                f"{type(pieces).__name__} is no row of pieces; give an iterable of tokens, such as [tokens]"
             )
-        yield piece
+        streams = {stream.name: stream for stream in self.model.streams}
+        for piece in pieces:
+            if not isinstance(piece, Mapping):
+                raise ConfigError(f"{type(piece).__name__} is no piece of tokens; give a mapping from tracks to codes")
+            frames = {name: check_codes(self.model, streams[name], piece[name], 0) for name in names if name in piece}
+            if len(frames) < len(names) or len(set(frames.values())) > 1:
+                raise ConfigError(
+                    f"a piece of tokens has frames {frames}; give {' and '.join(names)}, equally many of each"
+                )
+            if any(frames.values()):
+                yield piece

@@ -39,6 +39,7 @@ from duotok.bulk.store import Plan
 from duotok.bulk.tokenizing import Settings, Summary, tokenize
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
+from duotok.errors import DuoTokError
 from duotok.lm.streams import codec_identity
 
 
@@ -281,7 +282,10 @@ def main() -> None:
     work: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
         "speed": speed, "memory": memory, "listing": listing, "corpus": corpus, "one": one_song,
     }  # fmt: skip
-    print(json.dumps(work[options.what](options)))
+    try:
+        print(json.dumps(work[options.what](options)))
+    except DuoTokError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -145,6 +145,8 @@ def main() -> None:
         done = subprocess.run(command(options.sources, whole, options), stdout=subprocess.DEVNULL)
         if done.returncode not in (0, 1):
             sys.exit("the run without kills failed")
+        if not (whole / "manifest.json").is_file():
+            sys.exit(f"error: {' '.join(options.sources)}: the run without kills made no store, and says above why")
         seconds = time.monotonic() - began
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         counts = killed(

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale simulate speed.json      what `python -m benchmarks.bulk speed` measured, beside what is simulated
     python -m benchmarks.scale count --model mini       operations for a second of music: separator and encoder
-    python -m benchmarks.scale plan --songs 1000000 --minutes 4 --reading 40 --encoding 900 --price 0.04
+    python -m benchmarks.scale plan --songs 1000000 --minutes 4 --reading 40 --encoding 900 --price 0.04 --devices 1 64
 
 A reader takes `reading` seconds for an hour of music, a device `encoding` seconds; between them a shelf of so many songs, as in
 `duotok.bulk.engines`. plan: songs x minutes / 60 hours; devices x 3600 x 24 / encoding hours a day; devices that one core's readers feed:
@@ -15,6 +15,7 @@ import argparse
 import heapq
 import itertools
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from benchmarks.output import table
 from duotok.bulk.sources import Listing, songs
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
+from duotok.errors import DuoTokError
 from duotok.separation.separator import MiniSeparator
 
 BYTES_A_FRAME = 3.75
@@ -98,27 +100,62 @@ def count(model: str) -> dict[str, float]:
     return {name: round(value, 2) for name, value in result.items()}
 
 
+def number(value: float) -> str:
+    """Three digits, or all before the point: of a small corpus too, nothing is 0."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def plan(options: argparse.Namespace) -> str:
-    """Rows for 1, 8, 64 and 512 devices."""
+    """Hours, bytes, and a row for each number of devices."""
     hours = options.songs * options.minutes / 60
     frames = hours * 3600 * FRAME_RATE
     rows = []
-    for devices in (1, 8, 64, 512):
+    for devices in options.devices:
         days = hours * options.encoding / devices / 86_400
         cores = devices * options.reading / options.encoding
         rows.append(
             [
                 devices,
-                round(days, 1),
-                max(1, round(cores + 0.5)),
-                round(hours * options.encoding / 3600 * options.price),
+                number(days),
+                math.ceil(cores),
+                number(hours * options.encoding / 3600 * options.price),
             ]
         )
-    head = f"{hours:,.0f} hours; {frames * options.bytes / 1e9:,.1f} GB of shards; read {hours * options.megabytes / 1e6:,.1f} TB"
+    shards, read = number(frames * options.bytes / 1e9), number(hours * options.megabytes / 1e6)
+    head = f"{number(hours)} hours; {shards} GB of shards; read {read} TB"
     return head + "\n\n" + table(("devices", "days", "cores that read", "money"), rows)
 
 
+def positive(text: str) -> float:
+    """For argparse: a number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
+def measured_in(path: Path | None) -> dict[str, object]:
+    """What `benchmarks.bulk speed` printed. Raises DuoTokError for anything else."""
+    made = "make it with: python -m benchmarks.bulk speed FOLDER > speed.json"
+    if path is None:
+        raise DuoTokError(f"simulate needs a file of measurements; {made}")
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DuoTokError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'no JSON'}); {made}") from None
+    if not isinstance(facts, dict) or "reading" not in facts:
+        raise DuoTokError(f"{path}: no measurements of speed; {made}")
+    return facts
+
+
 def main() -> None:
+    try:
+        run()
+    except DuoTokError as error:
+        sys.exit(f"error: {error}")
+
+
+def run() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -126,10 +163,11 @@ def main() -> None:
     parser.add_argument("measured", nargs="?", type=Path)
     parser.add_argument("--source", default="../shared/audio/validation")
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--songs", type=float, default=1e6)
-    parser.add_argument("--minutes", type=float, default=4.0)
-    parser.add_argument("--reading", type=float, help="core seconds for an hour of music")
-    parser.add_argument("--encoding", type=float, help="device seconds for an hour of music")
+    parser.add_argument("--songs", type=positive, default=1e6)
+    parser.add_argument("--minutes", type=positive, default=4.0)
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 8, 64, 512])
+    parser.add_argument("--reading", type=positive, help="core seconds for an hour of music")
+    parser.add_argument("--encoding", type=positive, help="device seconds for an hour of music")
     parser.add_argument("--price", type=float, default=1.0, help="of an hour of a device")
     parser.add_argument("--bytes", type=float, default=BYTES_A_FRAME, help="of a frame in the shards")
     parser.add_argument(
@@ -139,13 +177,15 @@ def main() -> None:
     if options.what == "count":
         print(json.dumps(count(options.model)))
     elif options.what == "simulate":
-        rows = compare(json.loads(options.measured.read_text()), lengths(options.source))
+        rows = compare(measured_in(options.measured), lengths(options.source))
         print(
             table(("workers", "hours a day, measured", "simulated", "share of the model", "seconds for an hour"), rows)
         )
     else:
         if options.reading is None or options.encoding is None:
-            sys.exit("plan needs --reading and --encoding: python -m benchmarks.bulk speed measures them")
+            raise DuoTokError("plan needs --reading and --encoding: python -m benchmarks.bulk speed measures them")
+        if min(options.devices) < 1:
+            raise DuoTokError(f"--devices {min(options.devices)}; give 1 or more")
         print(plan(options))
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import pickle
 import shutil
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import fsspec
@@ -21,7 +24,7 @@ from duotok.bulk.ledger import Ledger
 from duotok.bulk.store import begin, held, write_manifest, write_shard
 from duotok.cli.main import app
 from duotok.errors import ConfigError, TokenFileError
-from duotok.lm.corpus import write_tokens
+from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.exchange import import_tokens
 from duotok.lm.song import TokenizedSong
 from duotok.lm.stage import LMStage, LMStageConfig
@@ -63,15 +66,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("tokens") / "store")
 
 
-@pytest.fixture(params=["folder", "url", "cached url"])
-def store(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> TokenStore:
-    if request.param == "folder":
-        return TokenStore(folder)
+def uploaded(folder: Path) -> str:
+    """The URL of a copy."""
     url = f"memory://{uuid.uuid4().hex}"
     for path in folder.iterdir():
         if path.is_file():
             fsspec.filesystem("memory").pipe(f"{url.removeprefix('memory:/')}/{path.name}", path.read_bytes())
-    return TokenStore(url, cache=tmp_path if "cached" in request.param else None)
+    return url
+
+
+@pytest.fixture(params=["folder", "url", "cached url"])
+def store(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> TokenStore:
+    if request.param == "folder":
+        return TokenStore(folder)
+    return TokenStore(uploaded(folder), cache=tmp_path if "cached" in request.param else None)
 
 
 def test_every_song_is_as_it_was_written(store: TokenStore) -> None:
@@ -156,8 +164,86 @@ def test_a_loader_of_another_batch_size_is_refused(folder: Path) -> None:
     stream = TokenStream(TokenStore(folder), batch_size=2)
     with pytest.raises(ConfigError, match="batch_size 3 of the loader, 2 of the stream"):
         stream.loader(batch_size=3)
-    batches = [len(batch) for batch in stream.loader(drop_last=True, collate_fn=tuple)]
-    assert batches == [2] * 6
+    batches = [len(batch) for batch in stream.loader(drop_last=False, collate_fn=tuple)]
+    assert batches == [2] * 6 + [1]
+
+
+def test_a_loader_that_drops_songs_is_refused_for_its_epoch_would_not_end(folder: Path) -> None:
+    stream = TokenStream(TokenStore(folder), batch_size=2)
+    with pytest.raises(
+        ConfigError, match=r"drop_last: the epoch would never end.* skip a batch with fewer than 2 samples"
+    ):
+        stream.loader(drop_last=True)
+    state, taken = StreamState(), 0  # what it says instead
+    for batch in stream.at(state).loader():
+        state = state.advanced(len(batch), len(stream))
+        if len(batch) < 2:
+            continue
+        taken += len(batch)
+    assert (state, taken) == (StreamState(1, 0), 12)
+
+
+def test_songs_that_are_only_added_disturb_nobody_who_reads(tmp_path: Path) -> None:
+    """Lengths were read on first use, and were those of the new manifest then; so were a worker's shards."""
+    before = [s for s in SONGS if s.split == "validation" or s.id in ("s0", "s1", "s2")]
+    place = make(tmp_path / "store", before)
+    store = TokenStore(place)
+    more = make(tmp_path / "more")
+    for path in more.iterdir():
+        if path.is_file():
+            shutil.copy(path, place)
+    worker = pickle.loads(pickle.dumps(store))
+    for opened in (store, worker):
+        assert [s.id for s in opened.songs("train")] == ["s0", "s1", "s2"] and opened.counts["train"][0] == 3
+        assert [s.id for s in TokenSongs(opened, "validation").songs] == ["s13", "s14", "s15"]
+        opened.check()
+    assert len(TokenStore(place).songs("train")) == 13
+
+
+def test_what_is_missing_or_not_readable_is_named_with_its_remedy(folder: Path, tmp_path: Path) -> None:
+    copy, shard = tmp_path / "copy", TokenStore(folder).shards[0]
+    shutil.copytree(folder, copy)
+    here, there = TokenStore(copy), TokenStore(uploaded(copy))
+    (copy / shard.name).unlink()
+    fsspec.filesystem("memory").rm(f"{str(there.path).removeprefix('memory:/')}/{shard.name}")
+    for store in (here, there):
+        for read in (store.check, lambda store=store: store.group(shard, 0)):
+            with pytest.raises(
+                TokenFileError, match=rf"{shard.name}.*; run duotok tokenize again, copy it again, or open"
+            ):
+                read()
+    shutil.copy(folder / shard.name, copy)
+    os.truncate(copy / shard.name, 100)
+    with pytest.raises(TokenFileError, match=rf"{shard.name}: ends .*; remove the file and run duotok tokenize again"):
+        here.check()
+    (copy / "lengths.npy").unlink()
+    with pytest.raises(
+        TokenFileError, match=r"lengths.npy: cannot be read \(No such file or directory\); run duotok tokenize"
+    ):
+        TokenStore(copy)
+    with pytest.raises(
+        TokenFileError, match=r"bucket/x\.parquet: packed tokens are read from a disk; copy the file here"
+    ):
+        open_tokens("s3://bucket/x.parquet")
+    with pytest.raises(TokenFileError, match="copy: a folder, and no packed tokens; name a file of duotok pack"):
+        TokenCorpus(copy)
+
+
+def test_what_may_not_be_read_is_not_called_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read anything, so the system's answer is played."""
+    store = TokenStore(folder)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", refused)
+    monkeypatch.setattr("duotok.shards.ranges.Ranges._fetch", refused)
+    for read in (
+        lambda: TokenStore(folder), store.check, lambda: store.group(store.shards[0], 0),
+        lambda: open_tokens(folder / store.shards[0].name),
+    ):  # fmt: skip
+        with pytest.raises(TokenFileError, match=r"cannot be read \(Permission denied\); check its permissions$"):
+            read()
 
 
 def test_other_songs_in_a_shard_of_the_same_size_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -185,6 +271,15 @@ def test_a_stream_reads_no_more_than_it_needs(folder: Path, monkeypatch: pytest.
 def test_too_few_songs_and_a_wrong_rank_are_named(folder: Path) -> None:
     with pytest.raises(ConfigError, match="13 train songs for 14"):
         TokenStream(TokenStore(folder), world=14)
+    with pytest.raises(ConfigError, match=r"0 train songs for 1 processes, of at least 999 frames; .*lower shortest"):
+        TokenStream(TokenStore(folder), shortest=999)
+    stream = TokenStream(TokenStore(folder), world=2)
+    for taken in (6, 7, -1):
+        for given in (stream.at, lambda state: TokenStream(stream.store, world=2, state=state)):
+            with pytest.raises(
+                ConfigError, match=r"taken=.*: this stream has 6 songs an epoch.*; begin with StreamState\(2\)"
+            ):
+                given(StreamState(2, taken))
     with pytest.raises(ConfigError, match="rank 2 of 2"):
         TokenStream(TokenStore(folder), rank=2, world=2)
     with pytest.raises(TokenFileError, match="no songs of split 'test'; it has 13 train, 3 validation"):
@@ -212,13 +307,62 @@ def test_what_is_damaged_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_a_store_is_exported_as_a_packed_file_is(folder: Path, tmp_path: Path) -> None:
     write_tokens(tmp_path / "tokens.parquet", CODEC, SONGS)
-    for source, out in ((tmp_path / "tokens.parquet", "file"), (folder, "store")):
+    for source, out in ((tmp_path / "tokens.parquet", "file"), (folder, "store"), (uploaded(folder), "bucket")):
         done = CliRunner().invoke(app, ["tokens", "export", str(source), "-o", str(tmp_path / out), "--to", "npy"])
         assert done.exit_code == 0, done.output
     for path in (tmp_path / "file").iterdir():
         if path.name != "layout.json":  # that names the source by its hash
-            assert path.read_bytes() == (tmp_path / "store" / path.name).read_bytes()
+            for other in ("store", "bucket"):
+                assert path.read_bytes() == (tmp_path / other / path.name).read_bytes()
     assert import_tokens(tmp_path / "store", tmp_path / "again.parquet") == len(SONGS)
+
+
+def stage_of(data: object, **more: object) -> LMStage:
+    values = {"steps": 1, "batch_size": 4, "model": TINY.model_dump(), "data": data, "seconds": 2.0, "shortest": 1.6}
+    return LMStage(LMStageConfig.model_validate({**values, **more}))
+
+
+def test_a_language_model_fetches_every_shard_of_a_url_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = make(tmp_path / "store", each=1)
+    url, fetched = uploaded(place), Counter[str]()
+    real = fsspec.filesystem("memory").__class__.cat_file
+
+    def counted(system: object, path: str, *arguments: object, **options: object) -> bytes:
+        fetched[path.rsplit("/", 1)[-1]] += 1
+        return bytes(real(system, path, *arguments, **options))
+
+    def learned(**more: object) -> Counter[str]:
+        fetched.clear()
+        caplog.clear()
+        stage = stage_of(url, **more)
+        for step in range(12):
+            stage.batch(step, range(4))
+        for _ in range(2):
+            stage.held_out()
+        return Counter({name: count for name, count in fetched.items() if name.endswith(".parquet")})
+
+    monkeypatch.setattr(fsspec.filesystem("memory").__class__, "cat_file", counted)
+    monkeypatch.setattr("duotok.lm.token_store.OPEN_GROUPS", 4)
+    assert max(learned().values()) > 1 and "keep them with --set cache=FOLDER" in caplog.text
+    cache = tmp_path / "cache"
+    first = learned(cache=str(cache))
+    assert set(first.values()) == {1} and len(first) > 10 and not caplog.text
+    assert not learned(cache=str(cache)), "another run fetched them anew"
+    caplog.clear()
+    assert stage_of(place) and not caplog.text
+
+
+@pytest.mark.parametrize("missing", ["validation", "train"])
+@pytest.mark.parametrize("tables", ["random", "codec"])
+def test_a_store_without_songs_to_learn_from_is_told_what_helps(tmp_path: Path, missing: str, tables: str) -> None:
+    store = make(tmp_path / "store", [s for s in SONGS if s.split != missing])
+    words = (
+        rf"no songs of split '{missing}' \(it has .*\); add songs .* with duotok tokenize: .*'split'.*--split {missing}"
+    )
+    with pytest.raises(ConfigError, match=words):
+        stage_of(store, tables=tables)
 
 
 def test_a_language_model_learns_the_same_from_a_store(folder: Path, tmp_path: Path) -> None:
@@ -226,11 +370,8 @@ def test_a_language_model_learns_the_same_from_a_store(folder: Path, tmp_path: P
     write_tokens(packed_file, CODEC, SONGS)
     losses = []
     for data in (packed_file, folder):
-        config = LMStageConfig.model_validate(
-            {"steps": 1, "batch_size": 4, "model": TINY.model_dump(), "data": data, "seconds": 2.0, "shortest": 1.6}
-        )
-        stage = LMStage(config)
-        assert len(stage.songs) < 13 and stage.batch(3, range(4))["ids"] == LMStage(config).batch(3, range(4))["ids"]
+        stage = stage_of(data)
+        assert len(stage.songs) < 13 and stage.batch(3, range(4))["ids"] == stage_of(data).batch(3, range(4))["ids"]
         losses.append((stage.held_out(), {k: float(v) for k, v in stage.losses(stage.batch(5, range(4)), 5).items()}))
     assert losses[0] == losses[1]
     assert isinstance(open_tokens(folder), TokenStore)

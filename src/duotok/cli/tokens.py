@@ -47,7 +47,7 @@ class FileKind(StrEnum):
 
 @app.command("export")
 def export(
-    corpus: Annotated[Path, typer.Argument(help="Packed tokens of duotok pack, or a store of duotok tokenize.", show_default=False)],
+    corpus: Annotated[str, typer.Argument(help="Packed tokens of duotok pack, or a store of duotok tokenize (a folder or URL).", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder.", show_default=False)],
     layout: Annotated[LayoutKind, typer.Option(help="Rows of codes, one number at a time, or rows with codebooks late.")] = LayoutKind.interleaved,
     to: Annotated[FileKind, typer.Option(help="Kind of files; hf is a folder for datasets.load_dataset.")] = FileKind.parquet,

@@ -16,6 +16,7 @@ OWN = ("data", "codec", "protocol", "source", "target", "seed")
 """Keys of the language model's config that each run gets from the comparison."""
 FREE = {
     *OWN,
+    "cache",
     "device",
     "compile",
     "sharding",

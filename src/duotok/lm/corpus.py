@@ -134,6 +134,8 @@ class TokenCorpus:
         """data: the bytes of the file, where they are at hand; `path` is a name then."""
         pa, pq = _arrow()
         self.path = Path(path)
+        if data is None and self.path.is_dir():
+            raise TokenFileError(f"{path}: a folder, and no packed tokens; name a file of duotok pack")
         try:
             source = self.path.absolute() if data is None else pa.BufferReader(data)
             self._file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -141,6 +143,8 @@ class TokenCorpus:
             facts = read_json(metadata[KEY])
         except FileNotFoundError:
             raise TokenFileError(f"{path}: no such file; make it with: duotok pack") from None
+        except PermissionError as error:
+            raise TokenFileError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
         except (OSError, ValueError, KeyError):
             raise TokenFileError(f"{path}: not packed tokens, or damaged; make it with: duotok pack") from None
         file_format = facts.get("format") if isinstance(facts, dict) else None

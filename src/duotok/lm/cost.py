@@ -16,7 +16,7 @@ def estimate_lm(config: LMStageConfig, seconds: float = 10.0, processes: int = 1
 
     Raises ConfigError, TokenFileError as `LMStage` does.
     """
-    return estimate_of(config, open_tokens(config.data, config.codec), seconds, processes)
+    return estimate_of(config, open_tokens(config.data, config.codec, config.cache), seconds, processes)
 
 
 def estimate_of(

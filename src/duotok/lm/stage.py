@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from duotok.clock import FRAME_RATE
 from duotok.config import parse
-from duotok.distributed import mean_divisor
+from duotok.distributed import mean_divisor, rank
 from duotok.errors import ConfigError
 from duotok.lm.config import LMConfig
 from duotok.lm.corpus import TokenCorpus
@@ -26,12 +27,14 @@ from duotok.lm.protocols import PREFIX_SECONDS, Name, Protocol, batched, protoco
 from duotok.lm.song import TokenizedSong
 from duotok.lm.start import start_from_codec
 from duotok.lm.streams import CodecField
-from duotok.lm.token_store import LazySongs, TokenStore, frames_of, open_tokens
+from duotok.lm.token_store import OPEN_SHARDS, LazySongs, TokenStore, frames_of, open_tokens
 from duotok.lm.unigram import count_songs
 from duotok.random import ItemRandom
 from duotok.records import Split
 from duotok.training.checkpoint import best, latest, load_module, read_state
 from duotok.training.stage import Batch, Stage, StageConfig
+
+log = logging.getLogger(__name__)
 
 
 class LMStageConfig(StageConfig):
@@ -47,6 +50,10 @@ class LMStageConfig(StageConfig):
 
     data: Annotated[str, BeforeValidator(str)] = Field(
         description="tokens: a file of `duotok pack`, or a store of `duotok tokenize` (a folder or URL)"
+    )
+    cache: Path | None = Field(
+        default=None,
+        description="of a store at a URL: a folder where its shards are kept, so that each is fetched once",
     )
     codec: CodecField | None = Field(
         default=None, description="the only codec whose tokens will do; filled in from data"
@@ -76,7 +83,9 @@ class LMStage(Stage):
     """Pieces of random songs, each second as likely as any other; cross-entropy, averaged over steps and codebooks (B.1.3)."""
 
     def __init__(self, config: LMStageConfig, corpus: TokenCorpus | TokenStore | None = None) -> None:
-        corpus = corpus or open_tokens(config.data, config.codec)
+        if corpus is None:
+            corpus = open_tokens(config.data, config.codec, config.cache)
+            _warn_of_fetching(corpus)
         codec = corpus.identity
         if config.codec is not None:
             config.codec.require(codec, str(corpus.path))
@@ -85,6 +94,8 @@ class LMStage(Stage):
         check_lengths(self.protocol, config.seconds, config.shortest)
         between = {"track_to_track": "to", "aligned": "beside"}.get(config.protocol)
         self.name = "lm" if between is None else f"lm.{config.source}-{between}-{config.target}"
+        least = codec.frames(min(config.shortest, config.seconds))
+        self.songs, self.held_songs = (self._songs(corpus, split, least) for split in ("train", "validation"))
         torch.manual_seed(config.seed)
         self.lm = MultiStreamLM(config.model, codec)
         if config.tables == "codec":
@@ -100,11 +111,8 @@ class LMStage(Stage):
         self.modules = {"lm": self.lm}
         self.blocks = self.lm.blocks
 
-        least = codec.frames(min(config.shortest, config.seconds))
-        self.songs = self._songs(corpus, "train", least)
         self.ends = np.cumsum(frames_of(self.songs))
         self.length = codec.frames(config.seconds)
-        self.held_songs = self._songs(corpus, "validation", least)
         self.held_pieces = _spread(
             pieces(self.held_songs, codec, config.seconds, config.shortest), config.held_out_pieces
         )
@@ -112,11 +120,15 @@ class LMStage(Stage):
     def _songs(self, corpus: TokenCorpus | TokenStore, split: Split, least: int) -> Sequence[TokenizedSong]:
         if split not in corpus.counts:
             available = ", ".join(f"{count} {name}" for name, (count, _) in corpus.counts.items())
-            remedy = (
-                "pack more songs, or put some token files into a folder of that name"
-                if split != "train"
-                else "pack some"
-            )
+            if isinstance(corpus, TokenStore):
+                remedy = (
+                    "add songs that it has not yet with duotok tokenize: a column 'split' in a list, a folder of that name, "
+                    f"--split {split}, or more songs"
+                )
+            elif split != "train":
+                remedy = "pack more songs, or put some token files into a folder of that name"
+            else:
+                remedy = "pack some"
             raise ConfigError(f"{corpus.path}: no songs of split '{split}' (it has {available}); {remedy}")
         songs: Sequence[TokenizedSong]
         if isinstance(corpus, TokenStore):
@@ -204,6 +216,22 @@ def protocol_of(config: LMStageConfig) -> Protocol:
     """The protocol that a resolved config names."""
     assert config.codec is not None
     return protocol_by_name(config.codec, config.protocol, config.source, config.target, config.prefix_seconds)
+
+
+def _warn_of_fetching(corpus: TokenCorpus | TokenStore) -> None:
+    """Warn of a store of which nearly every piece would be the fetch of a whole shard."""
+    if (
+        rank()
+        or not isinstance(corpus, TokenStore)
+        or corpus.ranges.local is not None
+        or corpus.ranges.cache is not None
+    ):
+        return
+    if len(corpus.shards) > OPEN_SHARDS:
+        log.warning(
+            "%s: pieces come from its %d shards at random, and those are fetched whole, again and again; keep them with "
+            "--set cache=FOLDER", corpus.path, len(corpus.shards),
+        )  # fmt: skip
 
 
 def _spread(candidates: Sequence[Piece], count: int) -> list[Piece]:

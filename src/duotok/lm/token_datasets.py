@@ -86,7 +86,7 @@ class TokenStream(IterableDataset[Sample]):
         shards_at_once: int = SHARDS_AT_ONCE,
         state: StreamState | None = None,
     ) -> None:
-        """Raises ConfigError when there are fewer songs than processes."""
+        """Raises ConfigError when there are fewer songs than processes, and for a state that has taken more songs than an epoch has."""
         if not 0 <= rank < world or min(batch_size, shards_at_once) < 1:
             raise ConfigError(
                 f"rank {rank} of {world}, batch_size {batch_size}, shards_at_once {shards_at_once}: give a rank below world"
@@ -95,10 +95,13 @@ class TokenStream(IterableDataset[Sample]):
         self.batch_size, self.shards_at_once = batch_size, shards_at_once
         # Shared: workers that outlive an epoch see `at` too.
         self._numbers: torch.Tensor = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self.state = state or StreamState()
         self.songs = LazySongs(store, split, shortest)
         if len(self.songs) < world:
-            raise ConfigError(f"{store.path}: {len(self.songs)} {split} songs for {world} processes; tokenize more")
+            raise ConfigError(
+                f"{store.path}: {len(self.songs)} {split} songs for {world} processes, of at least {shortest} frames; tokenize more, or "
+                "lower shortest"
+            )
+        self.state = state or StreamState()
         self._shards = self.songs.shard_of(np.arange(len(self.songs)))
 
     @property
@@ -108,6 +111,11 @@ class TokenStream(IterableDataset[Sample]):
 
     @state.setter
     def state(self, state: StreamState) -> None:
+        if state.epoch < 0 or not 0 <= state.taken < len(self):  # nothing would come, and the epoch never end
+            raise ConfigError(
+                f"{state}: this stream has {len(self)} songs an epoch; a state is of one store, as many processes and one shortest; begin "
+                f"with StreamState({max(0, state.epoch)})"
+            )
         self._numbers[:] = torch.tensor([state.epoch, state.taken])
 
     def __len__(self) -> int:
@@ -120,11 +128,19 @@ class TokenStream(IterableDataset[Sample]):
         return self
 
     def loader(self, workers: int = 0, **options: Any) -> DataLoader[Sample]:
-        """Lists of `batch_size` samples; options: further ones of torch's `DataLoader`. With a `batch_size` of its own among them, the
-        order of the songs would depend on the number of workers: raises ConfigError."""
+        """Lists of `batch_size` samples; options: further ones of torch's `DataLoader`.
+
+        Raises ConfigError for a `batch_size` of its own among them (the order of the songs would depend on the number of workers) and for
+        `drop_last` (songs that never come are never taken, and the state would stay in the epoch for ever).
+        """
         if options.get("batch_size", self.batch_size) != self.batch_size:
             raise ConfigError(
                 f"batch_size {options['batch_size']} of the loader, {self.batch_size} of the stream: give it to the stream"
+            )
+        if options.get("drop_last"):
+            raise ConfigError(
+                "drop_last: the epoch would never end, as the last songs are not counted; in the loop, skip a batch with fewer than "
+                f"{self.batch_size} samples once `state.advanced(len(batch), len(stream))` has counted it"
             )
         return DataLoader(
             self, **{"collate_fn": list, "num_workers": workers, **options, "batch_size": self.batch_size}

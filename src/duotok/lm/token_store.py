@@ -38,6 +38,7 @@ from duotok.shards.ranges import Ranges
 FORMAT = 1
 STORE, MANIFEST, VECTORS, LENGTHS = "store.json", "manifest.json", "vectors.safetensors", "lengths.npy"
 REMEDY = "run duotok tokenize again, or copy the store again"
+MISSING = "run duotok tokenize again, copy it again, or open the store again if a run has replaced it"
 SHARD_REMEDY = "remove the file and run duotok tokenize again, or copy it again"
 """A run does not read the shards that are done."""
 REOPEN = "open the store again once duotok tokenize has run, or copy it again"
@@ -69,7 +70,8 @@ class Shard:
 class TokenStore:
     """A store in a folder or behind an fsspec URL, with what `TokenCorpus` has; tokens are read when they are asked for.
 
-    cache: a folder where shards of a URL are kept. Raises TokenFileError when there is none, or when it is damaged.
+    cache: a folder where shards of a URL are kept. Lengths are read here too, so that a run that only adds songs disturbs nobody who
+    has the store open. Raises TokenFileError when there is none, or when it is damaged.
     """
 
     def __init__(self, url: str | Path, codec: CodecIdentity | None = None, cache: Path | None = None) -> None:
@@ -89,22 +91,39 @@ class TokenStore:
         for split in sorted({shard.split for shard in self.shards}):
             chosen = self.of(split)
             self.counts[split] = (sum(s.songs for s in chosen), sum(s.frames for s in chosen))
+        self.lengths: NDArray[np.int32] = self._lengths()
+        """Frames of every song, shard by shard."""
+        self._start()
+
+    def _start(self) -> None:
         self.songs = functools.cache(self._songs)
         self._open: OrderedDict[str, TokenCorpus] = OrderedDict()
         self._groups: OrderedDict[tuple[str, int], list[TokenizedSong]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For workers of a loader: what was read is read again there."""
-        return {"url": self.ranges.url, "cache": self.ranges.cache}
+        """For workers of a loader: the same store, also where a run has changed the manifest meanwhile; songs are read again there."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("songs", "_open", "_groups")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["url"], cache=state["cache"])  # type: ignore[misc]
+        self.__dict__.update(state)
+        self._start()
+
+    def _read(self, name: str, missing: str, damaged: str, size: int | None = None, sha256: str = "") -> bytes:
+        """A file. Raises TokenFileError with a remedy; missing, damaged: those of a file that is not there, or too short."""
+        try:
+            return self.ranges.read(name, 0, size, sha256)
+        except CorpusError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+                remedy = missing
+            elif error.__cause__ is None:
+                remedy = damaged
+            else:
+                raise TokenFileError(str(error)) from None
+            raise TokenFileError(f"{str(error).split(';')[0]}; {remedy}") from None
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            facts = read_json(self.ranges.read(name))
-        except CorpusError as error:
-            raise TokenFileError(f"{error}; is it a store of duotok tokenize?") from None
+            facts = read_json(self._read(name, "is it a store of duotok tokenize?", REMEDY))
         except ValueError:
             raise TokenFileError(f"{self.path}/{name}: damaged, no JSON; {REMEDY}") from None
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
@@ -124,7 +143,7 @@ class TokenStore:
         """As `TokenCorpus.vectors`."""
         if not self._vectors_hash:
             return None
-        data = self.ranges.read(VECTORS)
+        data = self._read(VECTORS, REMEDY, REMEDY)
         if hashlib.sha256(data).hexdigest() != self._vectors_hash:
             raise TokenFileError(f"{self.path}/{VECTORS}: was changed since it was written; {REMEDY}")
         try:
@@ -133,24 +152,30 @@ class TokenStore:
             raise TokenFileError(f"{self.path}/{VECTORS}: damaged; {REMEDY}") from None
 
     def shard(self, shard: Shard) -> TokenCorpus:
-        """A shard, opened. One of a URL is read whole, and checked by its hash. Raises TokenFileError, CorpusError."""
+        """A shard, opened. One of a URL is read whole, and checked by its hash. Raises TokenFileError."""
         if shard.name not in self._open:
             if self.ranges.local is not None:
                 file = self.ranges.local / shard.name
-                if file.exists() and file.stat().st_size != shard.bytes:  # songs would stand in other places
+                if not file.exists():
+                    raise TokenFileError(f"{file}: no such file; {MISSING}")
+                if file.stat().st_size != shard.bytes:  # songs would stand in other places
                     raise TokenFileError(f"{file}: is not as large as in the manifest; {REOPEN}")
                 with _of_a_store():
                     corpus = TokenCorpus(file, self.identity)
             else:
-                data = self.ranges.read(shard.name, 0, shard.bytes, shard.sha256)
-                if hashlib.sha256(data).hexdigest() != shard.sha256:
-                    raise TokenFileError(f"{self.path}/{shard.name}: was changed since it was written; {SHARD_REMEDY}")
-                corpus = TokenCorpus(f"{self.path}/{shard.name}", self.identity, data)
+                corpus = TokenCorpus(f"{self.path}/{shard.name}", self.identity, self._whole(shard))
             self._open[shard.name] = corpus
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(shard.name)
         return self._open[shard.name]
+
+    def _whole(self, shard: Shard) -> bytes:
+        """The bytes of a shard, checked by its hash. Raises TokenFileError."""
+        data = self._read(shard.name, MISSING, SHARD_REMEDY, shard.bytes, shard.sha256)
+        if hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise TokenFileError(f"{self.path}/{shard.name}: was changed since it was written; {SHARD_REMEDY}")
+        return data
 
     def group(self, shard: Shard, number: int) -> list[TokenizedSong]:
         """The songs of a row group of a shard."""
@@ -171,20 +196,16 @@ class TokenStore:
     def _songs(self, split: Split) -> LazySongs:
         return LazySongs(self, split)
 
-    @functools.cached_property
-    def lengths(self) -> NDArray[np.int32]:
-        """Frames of every song, shard by shard. Raises TokenFileError, CorpusError."""
-        data = self.ranges.read(LENGTHS)
+    def _lengths(self) -> NDArray[np.int32]:
+        data = self._read(LENGTHS, REMEDY, REMEDY)
         if hashlib.sha256(data).hexdigest() != self._lengths_hash:
-            raise TokenFileError(f"{self.path}/{LENGTHS}: was changed since it was written; {REMEDY}")
+            raise TokenFileError(f"{self.path}/{LENGTHS}: is not that of {MANIFEST}; {REOPEN}")
         return cast("NDArray[np.int32]", np.load(io.BytesIO(data), allow_pickle=False))
 
     def check(self) -> None:
         """Read every shard once. Raises TokenFileError for what is not as it was written."""
         for shard in self.shards:
-            data = self.ranges.read(shard.name, 0, shard.bytes)
-            if hashlib.sha256(data).hexdigest() != shard.sha256:
-                raise TokenFileError(f"{self.path}/{shard.name}: was changed since it was written; {SHARD_REMEDY}")
+            self._whole(shard)
         _ = self.vectors
 
 
@@ -194,6 +215,8 @@ def _of_a_store() -> Iterator[None]:
     try:
         yield
     except TokenFileError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
         raise TokenFileError(f"{str(error).split(';')[0]}; {SHARD_REMEDY}") from None
 
 
@@ -205,7 +228,7 @@ class LazySong:
 
     @property
     def song(self) -> TokenizedSong:
-        """The whole row. Raises TokenFileError, CorpusError."""
+        """The whole row. Raises TokenFileError."""
         group = bisect.bisect_right(self._shard.ends, self._place)
         songs = self._store.group(self._shard, group)
         place = self._place - (self._shard.ends[group - 1] if group else 0)
@@ -262,8 +285,15 @@ def frames_of(songs: Sequence[Any]) -> NDArray[np.int64]:
     return np.asarray(songs.frames if isinstance(songs, LazySongs) else [song.frames for song in songs], np.int64)
 
 
-def open_tokens(url: str | Path, codec: CodecIdentity | None = None) -> TokenCorpus | TokenStore:
-    """A packed corpus (a file), or a store of token shards (a folder or URL). Raises TokenFileError."""
-    if (not str(url).endswith(".parquet")) if "://" in str(url) else Path(url).is_dir():
-        return TokenStore(url, codec)
+def open_tokens(
+    url: str | Path, codec: CodecIdentity | None = None, cache: Path | None = None
+) -> TokenCorpus | TokenStore:
+    """A packed corpus (a file), or a store of token shards (a folder or URL; cache: as of `TokenStore`). Raises TokenFileError."""
+    remote = "://" in str(url)
+    if remote and str(url).endswith(".parquet"):
+        raise TokenFileError(
+            f"{url}: packed tokens are read from a disk; copy the file here, or name the folder of a store"
+        )
+    if remote or Path(url).is_dir():
+        return TokenStore(url, codec, cache)
     return TokenCorpus(url, codec)

@@ -80,7 +80,9 @@ class Ranges:
         try:
             data = self._fetch(name, offset, size)
         except OSError as error:
-            raise CorpusError(f"{self.place(name)}: cannot be read ({_reason(error)})") from None
+            raise CorpusError(
+                f"{self.place(name)}: cannot be read ({_reason(error)}); {self._remedy(error)}"
+            ) from error
         if size is not None and len(data) != size:
             raise CorpusError(
                 f"{self.place(name)}: ends {size - len(data)} bytes too early; it changed since the manifest was written, "
@@ -91,6 +93,13 @@ class Ranges:
                 raise CorpusError(f"{self.place(name)}: other bytes at {offset} than the manifest says; copy it again")
             self._keep(cached, data)
         return data
+
+    def _remedy(self, error: OSError) -> str:
+        if isinstance(error, FileNotFoundError):
+            return "copy it there again"
+        if isinstance(error, PermissionError):
+            return "check its permissions"
+        return "check the disk" if self.local is not None else "check the connection, and run again"
 
     def _fetch(self, name: str, offset: int, size: int | None) -> bytes:
         if self.local is not None:

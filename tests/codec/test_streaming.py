@@ -220,7 +220,7 @@ CODES = torch.zeros(1, 3, dtype=torch.int64)
     [(CODES + 64, "tokens of vocals, codebook 0: 64 is no code of tiny, which has 0 to 63"), (CODES - 1, "-1 is no code"),
      (CODES.float(), r"torch.float32 \[1, 3\]"), (CODES[0], r"int64 \[3\]; tiny has integers \[1, frames\]"),
      (CODES.repeat(2, 1), r"int64 \[2, 3\]"), (CODES.bool(), "torch.bool"), (CODES.numpy(), "ndarray; .* as a tensor"), ([[1]], "list")],
-    ids=str,
+    ids=["too large", "negative", "floats", "one axis", "two rows", "bool", "numpy", "list"],
 )  # fmt: skip
 def test_codes_that_are_none_are_refused_as_the_whole_is(model: DuoTok, codes: Tensor, said: str) -> None:
     tokens = {track: codes for track in TRACKS}

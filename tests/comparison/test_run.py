@@ -283,7 +283,9 @@ def test_refuses_a_folder_with_other_settings(tmp_path: Path) -> None:
         conduct(Comparison(path, out, ["lm.steps=3"]), Toy())
     with pytest.raises(ConfigError, match="was run with checkpoint = best, the config says last"):
         conduct(Comparison(path, out, ["checkpoint=last"]), Toy())
-    conduct(Comparison(path, out, ["lm.threads=1"]), lambda _: pytest.fail("trained again"))  # changes nothing
+    conduct(
+        Comparison(path, out, ["lm.threads=1", "lm.cache=shards"]), lambda _: pytest.fail("trained again")
+    )  # changes nothing
     write_tokens(tmp_path / "coarse.parquet", COARSE, make_songs(COARSE)[::-1])
     write_tokens(tmp_path / "fine.parquet", FINE, make_songs(FINE)[::-1])
     with pytest.raises(ConfigError, match="was run with tokens = "):

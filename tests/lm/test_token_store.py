@@ -25,6 +25,7 @@ from duotok.bulk.store import begin, held, write_manifest, write_shard
 from duotok.cli.main import app
 from duotok.errors import ConfigError, TokenFileError
 from duotok.lm.corpus import TokenCorpus, write_tokens
+from duotok.lm.cost import estimate_lm
 from duotok.lm.exchange import import_tokens
 from duotok.lm.song import TokenizedSong
 from duotok.lm.stage import LMStage, LMStageConfig
@@ -317,9 +318,13 @@ def test_a_store_is_exported_as_a_packed_file_is(folder: Path, tmp_path: Path) -
     assert import_tokens(tmp_path / "store", tmp_path / "again.parquet") == len(SONGS)
 
 
-def stage_of(data: object, **more: object) -> LMStage:
+def config_of(data: object, **more: object) -> LMStageConfig:
     values = {"steps": 1, "batch_size": 4, "model": TINY.model_dump(), "data": data, "seconds": 2.0, "shortest": 1.6}
-    return LMStage(LMStageConfig.model_validate({**values, **more}))
+    return LMStageConfig.model_validate({**values, **more})
+
+
+def stage_of(data: object, **more: object) -> LMStage:
+    return LMStage(config_of(data, **more))
 
 
 def test_a_language_model_fetches_every_shard_of_a_url_once(
@@ -352,6 +357,9 @@ def test_a_language_model_fetches_every_shard_of_a_url_once(
     assert not learned(cache=str(cache)), "another run fetched them anew"
     caplog.clear()
     assert stage_of(place) and not caplog.text
+    fetched.clear()
+    estimate_lm(config_of(url, cache=str(cache)), 0)
+    assert fetched and not any(name.endswith(".parquet") for name in fetched), "a dry run has the cache too"
 
 
 @pytest.mark.parametrize("missing", ["validation", "train"])

@@ -12,7 +12,7 @@ from duotok.training.cost.estimate import Cost, estimate
 
 
 def estimate_lm(config: LMStageConfig, seconds: float = 10.0, processes: int = 1) -> Cost:
-    """The cost on the tokens that the config names, measured for some `seconds`; writes nothing.
+    """The cost on the tokens that the config names, measured for some `seconds`; writes nothing but the config's `cache`.
 
     Raises ConfigError, TokenFileError as `LMStage` does.
     """

@@ -99,7 +99,7 @@ class Ranges:
             return "copy it there again"
         if isinstance(error, PermissionError):
             return "check its permissions"
-        return "check the disk" if self.local is not None else "check the connection, and run again"
+        return "check the disk" if self.local is not None else "check the connection and your access, and run again"
 
     def _fetch(self, name: str, offset: int, size: int | None) -> bytes:
         if self.local is not None:

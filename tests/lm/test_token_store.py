@@ -230,6 +230,28 @@ def test_what_is_missing_or_not_readable_is_named_with_its_remedy(folder: Path, 
         TokenCorpus(copy)
 
 
+def test_a_damaged_copy_in_the_cache_is_fetched_again(folder: Path, tmp_path: Path) -> None:
+    """It was called damage of the store. `check` looks at the store, not at copies."""
+    url = uploaded(folder)
+    store = TokenStore(url, cache=tmp_path)
+    shard = store.shards[0]
+    songs = [s.sha256 for s in store.group(shard, 0)]
+    (copy,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    whole = copy.read_bytes()
+    copy.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    assert [s.sha256 for s in TokenStore(url, cache=tmp_path).group(shard, 0)] == songs and copy.read_bytes() == whole
+    place = f"{url.removeprefix('memory:/')}/{shard.name}"
+    fsspec.filesystem("memory").pipe(place, bytes([whole[0] ^ 1]) + whole[1:])
+    for read in (store.check, lambda: TokenStore(url).group(shard, 0)):
+        with pytest.raises(TokenFileError, match=rf"{shard.name}: was changed since it was written; remove the file"):
+            read()
+    copy.unlink()
+    with pytest.raises(
+        TokenFileError, match=rf"{shard.name}: other bytes at 0 than the manifest says; remove the file"
+    ):
+        TokenStore(url, cache=tmp_path).group(shard, 0)
+
+
 def test_what_may_not_be_read_is_not_called_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may read anything, so the system's answer is played."""
     store = TokenStore(folder)

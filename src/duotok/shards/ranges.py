@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -72,11 +73,12 @@ class Ranges:
 
         sha256: hash of these bytes, the key of a remote range in the cache; it is checked only when the range is cached.
         """
-        cached = self.cache / sha256[:2] / sha256 if self.cache is not None and sha256 else None
+        cached = self._kept(sha256)
         if cached is not None and cached.is_file():
-            data = cached.read_bytes()
-            if len(data) == size:
-                return data
+            with contextlib.suppress(OSError):  # fetched again where the copy cannot be read
+                data = cached.read_bytes()
+                if len(data) == size:
+                    return data
         try:
             data = self._fetch(name, offset, size)
         except OSError as error:
@@ -93,6 +95,17 @@ class Ranges:
                 raise CorpusError(f"{self.place(name)}: other bytes at {offset} than the manifest says; copy it again")
             self._keep(cached, data)
         return data
+
+    def _kept(self, sha256: str) -> Path | None:
+        return self.cache / sha256[:2] / sha256 if self.cache is not None and sha256 else None
+
+    def forget(self, sha256: str) -> bool:
+        """Remove the copy of a range from the cache, as one that is damaged; whether there was one."""
+        cached = self._kept(sha256)
+        try:
+            return cached is not None and cached.unlink() is None
+        except OSError:
+            return False
 
     def _remedy(self, error: OSError) -> str:
         if isinstance(error, FileNotFoundError):

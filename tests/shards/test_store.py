@@ -126,6 +126,14 @@ def test_the_same_from_a_url(folder: Path, store: ShardStore, tmp_path: Path) ->
             assert torch.equal(remote.audio(index, track, 2, 9), store.audio(index, track, 2, 9))
     kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert len(kept) > 5
+    before = {path: path.read_bytes() for path in kept}
+    for path, data in before.items():  # damaged copies are fetched again
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    verified = ShardStore("memory://shards-of-test", cache=tmp_path / "cache", verify=True)
+    for index in range(len(store)):
+        track = store.tracks(index)[-1]
+        assert torch.equal(verified.audio(index, track, 2, 9), store.audio(index, track, 2, 9))
+    assert {path: path.read_bytes() for path in kept} == before
     memory.rm("/shards-of-test", recursive=True)
     assert torch.equal(remote.audio(0, store.tracks(0)[0]), store.audio(0, store.tracks(0)[0]))
     with pytest.raises(CorpusError, match="memory://shards-of-test: no shards there"):

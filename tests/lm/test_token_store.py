@@ -226,6 +226,10 @@ def test_what_is_missing_or_not_readable_is_named_with_its_remedy(folder: Path, 
         TokenFileError, match=r"bucket/x\.parquet: packed tokens are read from a disk; copy the file here"
     ):
         open_tokens("s3://bucket/x.parquet")
+    with pytest.raises(
+        TokenFileError, match=r"tokens: this kind of URL cannot be opened .*; install what it needs, or check"
+    ):
+        TokenStore("nothing://bucket/tokens")
     with pytest.raises(TokenFileError, match="copy: a folder, and no packed tokens; name a file of duotok pack"):
         TokenCorpus(copy)
 

@@ -47,7 +47,9 @@ class Ranges:
             try:
                 system, folder = fsspec.core.url_to_fs(self.url)
             except (ImportError, ValueError) as error:
-                raise CorpusError(f"{self.url}: this kind of URL cannot be opened ({error})") from None
+                raise CorpusError(
+                    f"{self.url}: this kind of URL cannot be opened ({error}); install what it needs, or check the address"
+                ) from error
             self._opened = (os.getpid(), system, folder.rstrip("/"))
         return self._opened[1], self._opened[2]
 

@@ -104,10 +104,12 @@ class Ranges:
     def forget(self, sha256: str) -> bool:
         """Remove the copy of a range from the cache, as one that is damaged; whether there was one."""
         cached = self._kept(sha256)
-        try:
-            return cached is not None and cached.unlink() is None
-        except OSError:
+        if cached is None or not cached.is_file():
             return False
+        with contextlib.suppress(OSError):
+            cached.unlink()
+            return True
+        return False
 
     def _remedy(self, error: OSError) -> str:
         if isinstance(error, FileNotFoundError):

@@ -182,7 +182,9 @@ def check_same(folder: Path, identity: CodecIdentity, options: dict[str, Any]) -
         if not is_sealed(before) or before.get("format") != FORMAT:
             raise ValueError
         theirs = CodecIdentity.from_json(before["codec"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except OSError as error:
+        raise DuoTokError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DuoTokError(f"{path}: damaged, or of another version; choose another place with -o") from None
     if theirs != identity:
         raise DuoTokError(

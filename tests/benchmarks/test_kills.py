@@ -8,12 +8,15 @@ import random
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from benchmarks import kills, two_nodes
+from duotok.cli.main import app
 
 SLEEPS = "sleep 300 & sleep 300 & wait"
 
@@ -89,6 +92,17 @@ def test_steps_and_checkpoints_of_a_run_are_read_from_its_folder(tmp_path: Path)
     (tmp_path / "checkpoint-00000006").mkdir()  # not whole
     assert two_nodes.lines(tmp_path, "train") == [1, 2]
     assert two_nodes.checkpoints(tmp_path) == ["checkpoint-00000002", "checkpoint-00000004"]
+
+
+def test_the_command_that_is_killed_has_options_that_exist(tmp_path: Path) -> None:
+    options = Namespace(engine="ray", workers=3, model="other")
+    _, _, module, name, *words = kills.command(["music"], tmp_path, options)
+    assert (module, name) == ("duotok", "tokenize")
+    command = get_command(app).commands["tokenize"]  # type: ignore[attr-defined]
+    with command.make_context("tokenize", words) as context:
+        given = context.params
+    assert (given["sources"], given["out"], given["shard_songs"]) == (["music"], tmp_path, 4)
+    assert (given["engine"], given["workers"], given["model"]) == ("ray", 3, "other")
 
 
 @pytest.mark.parametrize("differing", [[], ["manifest.json"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,14 @@ def test_a_loader_of_its_own_and_a_stop_in_the_middle_change_no_weight(config: P
         call("train", "lm", "-c", config, "--runs", tmp_path / name, *more)
         return tmp_path / name / "lm"
 
+    def of_children() -> int:
+        """Pages that processes of this one have used, those that have ended."""
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+
     whole = train("whole")
+    before = of_children()
     apart = train("apart", "--set", "loader_workers=1")
+    assert of_children() > before, "batches come from another process"
     stopped = train("stopped", "--stop-after", 1)
     assert latest(stopped).name == "checkpoint-00000001"
     train("stopped")

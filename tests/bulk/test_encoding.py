@@ -21,7 +21,7 @@ from duotok.codec.duotok import DuoTok
 from duotok.data.engines import JobError
 
 SONGS = 6
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Between(LocalPipeline):

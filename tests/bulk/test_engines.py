@@ -24,7 +24,7 @@ from duotok.data.engines import JobError, Worker, name_of
 
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 UNUSABLE = "cuda:99"
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Stepped(LocalPipeline):

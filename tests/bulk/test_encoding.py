@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tests.bulk.conftest import Run, files, put
 from torch import Tensor
 
@@ -18,7 +17,6 @@ from duotok.bulk.encoding import encode_group, opened
 from duotok.bulk.engines import TRIES, Here, LocalPipeline, Model
 from duotok.bulk.preparing import ENDING, prepare
 from duotok.codec.duotok import DuoTok
-from duotok.data.engines import JobError
 
 SONGS = 6
 PATIENCE = 120.0
@@ -127,19 +125,3 @@ def test_a_song_whose_prepared_sound_is_gone_is_tried_again_and_then_a_row(
         assert run(songs, tmp_path / "store").encoded == 0
         assert run(songs, tmp_path / "store", retry=True).encoded == 1
     assert files(tmp_path / "store") == files(tmp_path / "whole")
-
-
-def test_a_device_that_has_broken_is_lost_and_no_song_is_blamed(
-    songs: Path, tmp_path: Path, bundle: Path, model: DuoTok, codec: DuoTok, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(mel: Tensor, routes: Tensor) -> Tensor:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    pipeline = Between(Model(str(bundle), model.model_hash, batch_size=3), ["cpu"])
-    monkeypatch.setattr(codec, "encode_mel", broken)
-    with pytest.raises(JobError, match=r"no device is left: cpu: CUDA error: an illegal memory.*run the same command"):
-        run(songs, tmp_path / "store", pipeline=lambda scratch: pipeline)
-    assert len(pipeline.groups) == 1 and not list((tmp_path / "store/ledger").glob("*.jsonl"))
-    monkeypatch.undo()
-    assert run(songs, tmp_path / "store").encoded == 6
-    assert torch.equal(codec.encode(songs / "s0.wav")["vocals"], model.encode(songs / "s0.wav")["vocals"])

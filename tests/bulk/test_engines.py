@@ -227,7 +227,7 @@ def test_a_shelf_has_room_for_so_many_songs_and_bytes(songs: int, size: int, roo
     assert fits.wait(PATIENCE)
     thread.join(0.1)
     assert thread.is_alive() and len(shelf.waiting) == room
-    assert [p.job.number for p in shelf.take(1)] == [0]
+    assert [p.job.number for p in shelf.take(1, 0)] == [0]
     thread.join(PATIENCE)
     assert not thread.is_alive() and [p.job.number for p in shelf.waiting] == list(range(1, room + 1))
 

@@ -78,8 +78,11 @@ class Played:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any, dict[str, Any]]] = []
         self.windows: list[int] = []
-        self.pulled, self.lost = 0, False
+        self.pulled, self.lost, self.gpus = 0, False, 0.0
         self.data, self.exceptions = self, SimpleNamespace(RayError=Lost)
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 4.0, **({"GPU": self.gpus} if self.gpus else {})}
 
     def ActorPoolStrategy(self, **sizes: int) -> dict[str, int]:
         return sizes
@@ -133,6 +136,7 @@ def test_songs_go_to_ray_in_windows_and_no_more_are_listed_than_one_holds(
     assert len(played.windows) == 3, "nothing to do, nothing asked"
 
 
+@pytest.mark.parametrize("gpus", [0.0, 4.0])
 @pytest.mark.parametrize(
     ("devices", "asked"),
     [
@@ -143,8 +147,16 @@ def test_songs_go_to_ray_in_windows_and_no_more_are_listed_than_one_holds(
     ],
 )
 def test_an_actor_asks_for_its_share_of_a_gpu(
-    devices: str, asked: dict[str, float], played: Played, bundle: Path, model: DuoTok
+    devices: str,
+    asked: dict[str, float],
+    gpus: float,
+    played: Played,
+    bundle: Path,
+    model: DuoTok,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """And says that it waits where no machine has one."""
+    played.gpus = gpus
     engine = pipeline("ray", Model(str(bundle), model.model_hash), devices, workers=8)
     assert isinstance(engine, RayPipeline) and engine.device == devices.partition("/")[0]
     payload = {
@@ -157,6 +169,8 @@ def test_an_actor_asks_for_its_share_of_a_gpu(
     assert [number for number, _ in engine.run([Job(7, "none", payload)])] == [7]
     (_, _, reading), (_, _, computing) = played.asked
     assert computing == asked and reading == {"num_cpus": 0.5}
+    waits = [message for message in caplog.messages if "the cluster has no GPU now; waiting" in message]
+    assert len(waits) == (devices != "cpu" and not gpus)
 
 
 def test_a_cluster_that_fails_is_one_line_and_the_same_command_goes_on(

@@ -232,6 +232,21 @@ def test_a_shelf_has_room_for_so_many_songs_and_bytes(songs: int, size: int, roo
     assert not thread.is_alive() and [p.job.number for p in shelf.waiting] == list(range(1, room + 1))
 
 
+def test_songs_of_nearly_one_length_go_together_and_one_that_came_back_goes_alone() -> None:
+    shelf = _Shelf(9, 100, able={0})
+    shelf.put(*(prepared(number, seconds=seconds) for number, seconds in enumerate((5.0, 90.0, 6.0, 4.0, 30.0))))
+
+    def taken() -> list[int]:
+        return [p.job.number for p in shelf.take(3, 0)]
+
+    back = shelf.take(1, 0)
+    back[0].tries = 1
+    shelf.done(back)
+    assert taken() == [0]
+    shelf.put(*back)
+    assert taken() == [1, 4, 2] and taken() == [3] and taken() == [0]
+
+
 class Slow(Stepped):
     """A computer that begins when nothing more is read. `seen`: prepared files at the moments when another song is to be read."""
 

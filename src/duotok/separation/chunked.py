@@ -9,8 +9,8 @@ at the caller's rate: what lies above the network's band stays in the accompanim
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import tee
 
 import numpy as np
 import torch
@@ -107,6 +107,24 @@ def crossfaded(
         yield run(waiting)
 
 
+def copies(stream: Iterator[Tensor], count: int) -> list[Iterator[Tensor]]:
+    """The stream `count` times. Holds what one copy has given and another has not; itertools.tee would keep 57 pieces more."""
+    ahead: list[deque[Tensor]] = [deque() for _ in range(count)]
+
+    def copy(mine: deque[Tensor]) -> Iterator[Tensor]:
+        while True:
+            if not mine:
+                piece = next(stream, None)
+                if piece is None:
+                    return
+                for pieces in ahead:
+                    pieces.append(piece)
+                del piece
+            yield mine.popleft()
+
+    return [copy(mine) for mine in ahead]
+
+
 def _delay(pieces: Iterator[Tensor], samples: int) -> Iterator[Tensor]:
     """`samples` of silence, then the stream."""
     if samples:
@@ -180,7 +198,7 @@ class ChunkedSeparator(ABC):
 
     def stream(self, blocks: Iterable[Tensor]) -> Iterator[dict[str, Tensor]]:
         """The same in bounded memory: blocks `[1 or 2, n]` in, pieces of every stem out, equal to `separate`."""
-        network_input, mix_copy = tee(as_stereo(block) for block in blocks)
+        network_input, mix_copy = copies((as_stereo(block) for block in blocks), 2)
         mixes = StreamReader(mix_copy)
         inside = resampled(network_input, self._outside, self.rate)
         for estimates in resampled(self._averaged(inside), self.rate, self._outside):
@@ -197,7 +215,7 @@ class ChunkedSeparator(ABC):
         """`[stems, 2, n]` estimates at the network's rate, the mean over the delayed runs."""
         first, *rest = (
             _skip(crossfaded(_delay(copy, shift), self._run, self.chunk, self._rise), shift)
-            for copy, shift in zip(tee(blocks, len(self._shifts)), self._shifts, strict=True)
+            for copy, shift in zip(copies(blocks, len(self._shifts)), self._shifts, strict=True)
         )
         other_runs = [StreamReader(stream) for stream in rest]
         for piece in first:

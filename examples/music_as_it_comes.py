@@ -23,10 +23,14 @@ from duotok.lm.saved import open_lm
 from duotok.renderer.render import RenderPlan, RenderSettings
 
 
-def music(seconds: float, seed: int, window: int) -> Iterator[Tensor]:
-    """Blocks `[2, samples]`; window: latent frames (20 ms) of the renderer, which is what the first sound waits for."""
+def plan_of(window: int) -> RenderPlan:
+    """window: latent frames (20 ms) of the renderer, which is what the first sound waits for. Raises ValueError for too few."""
+    return RenderPlan(window=window, context=32, crossfade=16, decode_block=window // 4)
+
+
+def music(seconds: float, seed: int, plan: RenderPlan) -> Iterator[Tensor]:
+    """Blocks `[2, samples]`."""
     model, lm = DuoTok.from_pretrained("mini"), open_lm("mini")
-    plan = RenderPlan(window=window, context=32, crossfade=16, decode_block=window // 4)
     stream = model.stream(settings=RenderSettings(steps=8, seed=seed, plan=plan))
     print(f"sound comes at most {stream.look_ahead.decoding:.1f} s of music after its tokens", file=sys.stderr)
     pieces = generate_pieces(lm, seed, seconds, sampling=TokenSampling(), frames=5)
@@ -38,10 +42,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seconds", type=float)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--window", type=int, default=256, help="latent frames of 20 ms that the first sound waits for; 96 and more")
     parser.add_argument("--wav", help="a file instead of standard output")
     options = parser.parse_args()
-    began, heard, blocks = time.monotonic(), 0.0, music(options.seconds, options.seed, options.window)
+    try:
+        plan = plan_of(options.window)
+    except ValueError:
+        parser.error(f"--window {options.window}: too short for its context and crossfade; give 96 or more")
+    began, heard, blocks = time.monotonic(), 0.0, music(options.seconds, options.seed, plan)
 
     def told() -> Iterator[Tensor]:
         nonlocal heard

@@ -196,3 +196,18 @@ def warns(payload: dict[str, Any]) -> dict[str, Any]:
     logging.getLogger("duotok.audio.io").warning("%s: is cut off", payload["name"])
     logging.getLogger("duotok.audio.io").info("not this")
     return {}
+
+
+def test_readers_are_no_more_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    from duotok.bulk import pipelines
+
+    monkeypatch.setattr(pipelines, "check_device", lambda *given: None)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+
+    def readers(devices: str, workers: int, readers: int = 0) -> int:
+        made = pipelines.pipeline("local", Model("model", "hash"), devices, workers, readers)
+        assert isinstance(made, LocalPipeline)
+        return made.readers
+
+    assert [readers("cuda:0", 1), readers("cuda:0,cuda:1", 4), readers("cuda:0,cuda:1", 4, 20)] == [4, 6, 20]
+    assert [readers("cpu", 1), readers("cpu", 9)] == [1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,3 +209,21 @@ def test_a_song_that_ends_the_process_of_an_actor_is_a_row_and_its_neighbours_ar
     monkeypatch.setattr(ray_engine, "Worker", InProcess)
     assert run(music, tmp_path / "store", pipeline=lambda scratch: engine, retry=True).encoded == 1
     assert files(tmp_path / "store") == files(tmp_path / "whole")
+
+
+def test_warnings_of_actors_reach_the_driver(
+    played: Played, music: Path, tmp_path: Path, bundle: Path, model: DuoTok, run: Run,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Ray keeps what its processes print."""
+
+    class Warns(InProcess):
+        def run(self, payload: dict[str, Any]) -> Outcome | None:
+            outcome = super().run(payload)
+            assert outcome is not None
+            return replace(outcome, warnings=["of a group" if "songs" in payload else "of a file"])
+
+    monkeypatch.setattr(ray_engine, "Worker", Warns)
+    engine = RayPipeline(Model(str(bundle), model.model_hash, batch_size=2), "cpu", 1, 1, 0.0)
+    run(music, tmp_path / "store", pipeline=lambda scratch: engine)
+    assert (caplog.messages.count("of a file"), caplog.messages.count("of a group")) == (4, 2)

@@ -57,6 +57,8 @@ def seeded() -> None:
     torch.default_generator.manual_seed(0)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(0)
+    if torch.get_num_threads() != 1:  # as a command of an earlier test chose
+        torch.set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:

@@ -90,3 +90,11 @@ def test_a_dry_run_refuses_what_a_run_would(music: Path, tmp_path: Path, run: Ru
     (tmp_path / "empty").mkdir()
     with pytest.raises(DuoTokError, match="empty: no songs there"):
         preview([tmp_path / "empty"], tmp_path / "store", Settings())
+
+
+def test_a_store_that_cannot_be_read_is_not_called_damaged(music: Path, tmp_path: Path, run: Run) -> None:
+    run(music, tmp_path / "store")
+    (tmp_path / "store/store.json").unlink()
+    (tmp_path / "store/store.json").mkdir()
+    with pytest.raises(DuoTokError, match=r"store.json: cannot be read \(Is a directory\); check its permissions"):
+        run(music, tmp_path / "store")

@@ -33,11 +33,12 @@ import torch
 from duotok.audio.io import stream
 from duotok.bulk.encoding import packed
 from duotok.bulk.engines import Job, LocalPipeline, Model, Pipeline, Result, Times
+from duotok.bulk.plan import Plan
 from duotok.bulk.planning import listed
 from duotok.bulk.preparing import prepare
+from duotok.bulk.settings import Settings, Summary
 from duotok.bulk.sources import Listing, songs
-from duotok.bulk.store import Plan
-from duotok.bulk.tokenizing import Settings, Summary, tokenize
+from duotok.bulk.tokenizing import tokenize
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.errors import DuoTokError

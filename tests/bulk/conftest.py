@@ -9,7 +9,8 @@ import soundfile
 from tests.tiny import song, tiny_bundle
 
 from duotok.bulk.engines import LocalPipeline, Model
-from duotok.bulk.tokenizing import Settings, Summary, Watch, tokenize
+from duotok.bulk.settings import Settings, Summary, Watch
+from duotok.bulk.tokenizing import tokenize
 from duotok.codec.duotok import DuoTok
 
 Run = Callable[..., Summary]

@@ -22,14 +22,16 @@ import soundfile
 from tests.bulk.conftest import Run, files, put
 from tests.tiny import tiny_bundle
 
-from duotok.bulk import engines, preparing, tokenizing
-from duotok.bulk import store as stores
+from duotok.bulk import engines, preparing, token_shards, tokenizing
+from duotok.bulk import folder as token_folder
 from duotok.bulk.engines import Job, LocalPipeline, Model, Result, Times
 from duotok.bulk.ledger import Ledger
 from duotok.bulk.pipelines import pipeline
 from duotok.bulk.places import Place
+from duotok.bulk.plan import Plan
 from duotok.bulk.ray_engine import RayPipeline
-from duotok.bulk.tokenizing import Settings, Watch, preview, tokenize
+from duotok.bulk.settings import Settings, Watch
+from duotok.bulk.tokenizing import preview, tokenize
 from duotok.codec.duotok import DuoTok
 from duotok.data.engines import Worker
 from duotok.errors import AudioError, ConfigError, DuoTokError, TokenFileError
@@ -99,8 +101,9 @@ def test_a_kill_at_any_step_loses_nothing(
 
         return step
 
-    for name in ("write_tokens", "write_bytes", "remove"):
-        monkeypatch.setattr(stores, name, counted(getattr(stores, name)))
+    for module, names in ((token_folder, "write_bytes remove"), (token_shards, "write_tokens write_bytes remove")):
+        for name in names.split():
+            monkeypatch.setattr(module, name, counted(getattr(module, name)))
     monkeypatch.setattr(Ledger, "append", counted(Ledger.append))
     monkeypatch.setattr(Ledger, "settle", counted(Ledger.settle))
     kills = 0
@@ -447,8 +450,8 @@ def test_verify_finds_songs_by_their_place_and_reads_their_shards_alone(
     summary = run(music, store, split="test", verify=4)
     assert len(summary.verified) == 4 and all(one.equal for one in summary.verified)
     read: list[str] = []
-    real = stores.TokenCorpus
-    monkeypatch.setattr(stores, "TokenCorpus", lambda path: (read.append(path.name), real(path))[1])
+    real = token_shards.TokenCorpus
+    monkeypatch.setattr(token_shards, "TokenCorpus", lambda path: (read.append(path.name), real(path))[1])
     assert len(run(music, store, verify=1).verified) == len(read) == 1
     shard = bytearray((store / read[0]).read_bytes())
     shard[len(shard) // 3] ^= 1
@@ -486,8 +489,8 @@ def test_a_shard_goes_on_in_another_file_when_it_grows_too_large(
     music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(music, tmp_path / "one", shard_songs=10)
-    real = stores.write_shard
-    monkeypatch.setattr("duotok.bulk.tokenizing.write_shard", lambda *given: real(*given, most=20))
+    real = token_shards.write_shard
+    monkeypatch.setattr("duotok.bulk.run.write_shard", lambda *given: real(*given, most=20))
     run(music, tmp_path / "many", shard_songs=10)
     one, many = TokenStore(tmp_path / "one"), TokenStore(tmp_path / "many")
     assert len(one.of("train")) == 1 and [s.name for s in many.of("train")][1:] == [
@@ -579,13 +582,13 @@ def test_a_plan_that_was_changed_is_refused(music: Path, tmp_path: Path, run: Ru
     run(music, store)
     path, before = store / "plan.parquet", files(store)
     whole, draw = path.read_bytes(), random.Random(0)
-    first = stores.Plan(path, 2)
+    first = Plan(path, 2)
     for place in [0, len(whole) - 1, *(draw.randrange(len(whole)) for _ in range(150))]:
         data = bytearray(whole)
         data[place] ^= 1 << draw.randrange(8)
         path.write_bytes(data)
         try:
-            read = stores.Plan(path, 2)
+            read = Plan(path, 2)
         except TokenFileError as error:
             assert "plan.parquet: damaged" in str(error)
             continue

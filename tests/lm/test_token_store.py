@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
 from duotok.bulk.encoding import packed
+from duotok.bulk.folder import begin, held
 from duotok.bulk.ledger import Ledger
-from duotok.bulk.store import begin, held, write_manifest, write_shard
+from duotok.bulk.token_shards import write_manifest, write_shard
 from duotok.cli.main import app
 from duotok.errors import ConfigError, TokenFileError
 from duotok.lm.corpus import TokenCorpus, write_tokens

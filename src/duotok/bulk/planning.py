@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duotok.bulk.places import Place
+from duotok.bulk.plan import Plan, key_of, sealed
 from duotok.bulk.sources import Listing, SongEntry
-from duotok.bulk.store import Plan, key_of, sealed
 from duotok.files import writing
 from duotok.records import SPLITS
 

@@ -11,7 +11,7 @@ from duotok.cli.console import open_model, progress_bars, put_json, say
 from duotok.errors import ConfigError
 
 if TYPE_CHECKING:
-    from duotok.bulk.tokenizing import Settings, Summary
+    from duotok.bulk.settings import Settings, Summary
 
 SHOWN = 20
 
@@ -51,7 +51,8 @@ def tokenize(
       duotok tokenize s3://bucket/music -o tokens --device cuda:0,cuda:1 --batch-size 16
       duotok tokenize gs://bucket/songs.tar -o tokens --engine ray --address auto --device cuda/2 --workers 8
     """
-    from duotok.bulk.tokenizing import Settings, preview
+    from duotok.bulk.settings import Settings
+    from duotok.bulk.tokenizing import preview
     from duotok.lm.token_store import STORE
     from duotok.records import SPLITS
 
@@ -90,7 +91,7 @@ def _run(
 ) -> Summary:  # fmt: skip
     from duotok.bulk.engines import Model
     from duotok.bulk.pipelines import pipeline
-    from duotok.bulk.tokenizing import Watch
+    from duotok.bulk.settings import Watch
     from duotok.bulk.tokenizing import tokenize as run
 
     # The driver encodes nothing but what it verifies; devices of a cluster may not be here.
@@ -124,7 +125,7 @@ def _run(
 def _report(summary: Summary, out: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from duotok.bulk.store import FAILURES
+    from duotok.bulk.folder import FAILURES
 
     for line in summary.listing.broken:
         say(f"error: {line}")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.bulk.conftest import Run, files, put
 
-from duotok.bulk.tokenizing import Settings, preview
+from duotok.bulk.settings import Settings
+from duotok.bulk.tokenizing import preview
 from duotok.codec.duotok import DuoTok
 from duotok.errors import DuoTokError
 from duotok.lm.token_store import TokenStore

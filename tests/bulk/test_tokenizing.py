@@ -22,8 +22,9 @@ import soundfile
 from tests.bulk.conftest import Run, files, put
 from tests.tiny import tiny_bundle
 
-from duotok.bulk import engines, preparing, token_shards, tokenizing
+from duotok.bulk import engines, preparing, token_shards
 from duotok.bulk import folder as token_folder
+from duotok.bulk import run as token_run
 from duotok.bulk.engines import Job, LocalPipeline, Model, Result, Times
 from duotok.bulk.ledger import Ledger
 from duotok.bulk.pipelines import pipeline
@@ -236,7 +237,7 @@ def test_songs_in_another_order_than_their_shards_need_few_open_files(
     music: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A corpus that was copied, under a list in another order, had opened the journal of every shard: too many files."""
-    monkeypatch.setattr(tokenizing, "OPEN_LEDGERS", 2)
+    monkeypatch.setattr(token_run, "OPEN_LEDGERS", 2)
     names = [put(music / f"t{number}.wav", 0.1, number).name for number in range(12)]
     order = [*names[::2], *names[1::2]]
     for path, listed in ((tmp_path / "one.csv", names), (tmp_path / "two.csv", order)):

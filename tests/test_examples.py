@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from typer.testing import CliRunner
 
+from duotok.cli.main import app
 from duotok.config import config_file, load_config
 from duotok.training.stages.registry import config_class
 
@@ -61,3 +66,60 @@ def test_the_script_that_trains_on_names_recipes_and_keys_that_there_are() -> No
 def test_the_script_that_trains_on_says_how_it_is_called() -> None:
     done = subprocess.run(["bash", EXAMPLES / "train_on.sh", "580"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "SECONDS WORK RUNS BUNDLE OUT" in done.stdout
+
+
+VERIFIED = ("bulk", "codecs", "steps", "language", "generation", "sound")
+
+
+@pytest.fixture
+def verify(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Calls the script; its commands are written to `commands` instead of run, and one of them fails."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/commands\n[ "$2" != benchmarks.generation ] || exit 3\n')
+    python.chmod(0o755)
+
+    def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = {**os.environ, "PYTHON": str(python), **environment}
+        script = ["bash", str(EXAMPLES / "verify_on.sh"), *words]
+        return subprocess.run(script, env=given, capture_output=True, text=True, check=False)
+
+    return call
+
+
+def test_the_script_that_verifies_names_benchmarks_and_options_that_there_are(
+    tmp_path: Path,
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verify("600", str(tmp_path / "out"), "cpu")
+    commands = [line.split() for line in (tmp_path / "commands").read_text().splitlines()]
+    assert len(commands) == len(VERIFIED)
+    for _, module, *words in commands:
+        if module == "duotok":
+            told = CliRunner().invoke(app, [words.pop(0), "--help"], env={"COLUMNS": "200"}).stdout
+        else:
+            monkeypatch.setattr(sys, "argv", [module, "--help"])
+            with pytest.raises(SystemExit):
+                importlib.import_module(module).main()
+            told = capsys.readouterr().out
+        for word in words:
+            assert not word.startswith("-") or re.search(rf"(^|\s){word}\b", told), (module, word)
+
+
+def test_the_script_that_verifies_tells_what_failed_and_what_had_no_time(
+    tmp_path: Path, verify: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    def summary() -> list[list[str]]:
+        return [line.split("\t")[:2] for line in (tmp_path / "out/summary.tsv").read_text().splitlines()]
+
+    done = verify("600", str(tmp_path / "out"), "cpu")
+    assert summary() == [[name, "3" if name == "generation" else "0"] for name in VERIFIED], done.stdout
+    assert done.returncode == 1 and "generation: exit code 3" in done.stdout
+    done = verify("600", str(tmp_path / "out"), CHECKS="codecs")
+    assert done.returncode == 0 and summary() == [["codecs", "0"]]
+    done = verify("3", str(tmp_path / "out"), CHECKS="codecs")
+    assert done.returncode == 1 and "codecs: no time left" in done.stdout and summary() == [["codecs", "124"]]
+    for words in (["soon", "out"], ["600"]):
+        done = verify(*words)
+        assert done.returncode == 2 and done.stdout

@@ -1,5 +1,6 @@
 """Runs by time: schedules follow the clock, looks are evenly spaced, the end comes early enough for the last of them."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,6 +154,13 @@ def test_looks_take_their_time_from_the_minutes(tmp_path: Path, monkeypatch: pyt
     timed(Thorough(clock, minutes=2.0, checks=4), tmp_path, monkeypatch)
     assert clock.now - 100.0 <= 120.0 + 10.0, "a step is not cut short"
     assert [row["step"] for row in rows(tmp_path) if row["kind"] == "held_out"] == [3, 4, 5]
+    again = Thorough(clock, minutes=2.0, checks=4)
+    timed(again, tmp_path, monkeypatch)
+    assert not again.shares, "it ended early for the sake of its last look, and is over"
+    longer = Thorough(clock, minutes=3.0, checks=4)
+    clock.now = 0.0
+    timed(longer, tmp_path, monkeypatch)
+    assert longer.shares and clock.now <= 180.0 - 55.0 + 10.0, "it knows from the start what the last look takes"
 
 
 def test_minutes_shorter_than_a_step_take_one_step(
@@ -185,13 +193,29 @@ def test_two_groups_are_two_optimizers(tmp_path: Path) -> None:
     assert [group["betas"] for group in groups] == [(0.9, 0.98), (0.5, 0.6)]
 
 
-def test_a_full_gpu_is_told_in_one_line(tmp_path: Path) -> None:
-    class Full(Line):
-        def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-            if step == 3:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().losses(batch, step)
+@pytest.mark.parametrize("place", ["losses", "after_step", "held_out"])
+def test_a_full_gpu_is_told_in_one_line(tmp_path: Path, place: str) -> None:
+    """Memory may be full in the forward pass, when AdamW makes its moments, or beside held-out excerpts."""
+    stage = Line(save_every=2, held_out_every=4)
+    real, calls = getattr(stage, place), itertools.count()
 
+    def full(*given: Any) -> Any:
+        if place == "held_out" or next(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*given)
+
+    setattr(stage, place, full)
     with pytest.raises(DuoTokError, match=r"out of memory at step 3; raise accumulate .* checkpoint-00000002 is kept"):
-        train(Full(save_every=2), tmp_path)
+        train(stage, tmp_path)
     assert latest(tmp_path).name == "checkpoint-00000002"
+
+
+def test_a_gpu_that_is_too_small_for_the_model_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Run) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Run, "_prepare", full)
+    with pytest.raises(DuoTokError, match=r"out of memory; raise accumulate .* device=cpu; there is no checkpoint yet"):
+        train(Line(), tmp_path)

@@ -101,9 +101,8 @@ def test_checkpoints_from_before_the_seals_are_read(trained: Path, tmp_path: Pat
     shutil.copytree(trained / "run", tmp_path / "run")
     state = latest(tmp_path / "run") / "state.json"
     values = json.loads(state.read_text())
-    old = {name: value for name, value in values.items() if name not in ("seal", "sha256", "seconds", "parents")} | {
-        "format": 2
-    }
+    newer = ("seal", "sha256", "seconds", "reserve", "share", "parents")
+    old = {name: value for name, value in values.items() if name not in newer} | {"format": 2}
     state.write_text(json.dumps(old))
     assert read_state(state.parent)["step"] == 30
     (state.parent / "optimizer.safetensors").write_bytes(b"cut")

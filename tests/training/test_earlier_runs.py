@@ -11,9 +11,11 @@ from tests.training.test_engine import Toy, config
 from duotok.errors import ConfigError
 from duotok.lineage import Origin
 from duotok.seals import seal
-from duotok.training.checkpoint import Untrained, latest, read_state
+from duotok.training.checkpoint import Untrained, best_so_far, latest, read_state
 from duotok.training.earlier_runs import check_same_settings, find_run, latents_of, mismatch, origin_of, same_latents
-from duotok.training.engine import train
+from duotok.training.engine import Run, train
+from duotok.training.leaving import Leaving
+from duotok.training.processes import join
 from duotok.training.stage import NamedRun
 from duotok.training.stages.stage2 import Stage2Config
 
@@ -108,7 +110,7 @@ class Child(Toy):
     """A toy that was made from something."""
 
     def __init__(self, start: str, tokens: str) -> None:
-        super().__init__(config())
+        super().__init__(config(held_out_every=10, best="mse"))
         self.made_from("start_from", origin("stage2", start))
         self.made_from("tokenizer_from", origin("stage3", tokens))
 
@@ -119,6 +121,10 @@ def test_a_run_that_goes_on_keeps_its_start_and_learns_from_the_others_as_they_a
     train(Child("a", "t"), tmp_path, stop_after=10)
     train(Child("a", "t"), tmp_path, stop_after=20)
     assert "goes on with" not in caplog.text
+    before = best_so_far(tmp_path)
+    assert before and Run(Child("b", "t"), tmp_path, join(config()), None, Leaving()).best == before
+    changed = Run(Child("a", "u"), tmp_path, join(config()), None, Leaving())
+    assert not changed.best and not best_so_far(tmp_path), "its figures are of other tokens"
     train(Child("b", "u"), tmp_path, stop_after=30)
     assert "was trained with tokenizer_from = stage3 at step 7 (sha256 t), and goes on with stage3" in caplog.text
     parents = origin_of(latest(tmp_path), "net").parents

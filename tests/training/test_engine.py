@@ -183,6 +183,32 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
     assert told["losses"]["loss"] == "nan"
 
 
+@pytest.mark.parametrize("what", ["loss", "gradient of a group with a limit of its own"])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, what: str):
+    """With check_every the loss is looked at now and then; a step that is saved is one of them."""
+
+    class Exploding(Toy):
+        def parameter_groups(self):
+            last = [*self.net[3].parameters()]
+            return [{"params": [*self.net[0].parameters()]}, {"params": last, "clip": 1.0}]
+
+        def losses(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+            loss = super().losses(batch, step)["loss"]
+            if what == "loss":
+                return {"loss": loss * (float("nan") if step == 12 else 1.0)}
+            if step == 19:
+                self.net[3].bias.register_hook(lambda gradient: gradient * float("nan"))
+            return {"loss": loss}
+
+    settings = {"check_every": 1000, "log_every": 1000}
+    with pytest.raises(DuoTokError, match="step 19"):
+        train(Exploding(config(**settings)), tmp_path)
+    assert latest(tmp_path).name == "checkpoint-00000010"
+    assert all(bool(value.isfinite().all()) for value in weights(tmp_path).values())
+    train(Toy(config(**settings)), tmp_path)
+    assert latest(tmp_path).name == "checkpoint-00000060"
+
+
 def test_an_exploding_loss_stops(tmp_path: Path):
     class Growing(Toy):
         def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

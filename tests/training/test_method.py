@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.training.budget import learning_rate
-from duotok.training.checkpoint import best, checkpoints, load_module
+from duotok.training.checkpoint import best, checkpoints, latest, load_module
 from duotok.training.engine import train
 from duotok.training.stage import START_FROM, Stage
 from duotok.training.stages.autoencoder import AutoencoderStage
@@ -237,13 +238,34 @@ def test_the_map_is_not_decayed_and_the_rest_is(store: ShardStore, runs: Path, t
 
 def test_by_minutes_codebooks_are_fitted_anew_once_each_share_is_past() -> None:
     fits: list[int] = []
-    stage = SimpleNamespace(config=stage3_config(refit_at=(0.3, 0.6)), refitted=None, fit=fits.append, share=0.0)
+    stage = SimpleNamespace(config=stage3_config(refit_at=(0.3, 0.6)), refitted=0, fit=fits.append, share=0.0)
+    stage._passed = partial(Stage3._passed, stage)
     for step, stage.share in enumerate((0.0, 0.2, 0.4, 0.5, 0.7, 0.9)):
         Stage3.after_step(stage, step)  # type: ignore[arg-type]
     assert fits == [3, 5]
-    stage.refitted = None  # a run that is resumed repeats nothing
+    for share in (0.9, None):  # a run that goes on repeats nothing
+        Stage3.go_on(stage, share)  # type: ignore[arg-type]
+        Stage3.after_step(stage, 6)  # type: ignore[arg-type]
+        assert fits == [3, 5]
+    Stage3.go_on(stage, 0.5)  # type: ignore[arg-type]
     Stage3.after_step(stage, 6)  # type: ignore[arg-type]
-    assert fits == [3, 5]
+    assert fits == [3, 5, 7], "stopped just before one was due"
+
+
+@pytest.mark.parametrize("stop", [4, 6])
+def test_a_fit_that_is_due_right_after_a_checkpoint_is_not_lost_and_one_that_was_made_is_not_repeated(
+    store: ShardStore, runs: Path, tmp_path: Path, stop: int
+) -> None:
+    """At share 0.5 of 8 steps, that is after the fifth; a run that was stopped after the fourth had gone on without it."""
+
+    def made() -> Stage3:
+        return Stage3(stage3_config(fit_batches=4, refit_at=(0.5,), steps=8), store, runs / "stage2")
+
+    train(made(), tmp_path / "whole")
+    train(made(), tmp_path / "stopped", stop_after=stop)
+    train(made(), tmp_path / "stopped")
+    one, other = (load_file(latest(tmp_path / name) / "tokenizer.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_every_fit_has_the_noise_of_the_config(store: ShardStore, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,7 +146,23 @@ def test_batches_made_by_workers_are_the_same(single: Path, tmp_path: Path):
     assert losses(tmp_path) == losses(single)
 
 
+class Slow(Unequal):
+    """The first process draws pictures, as it alone does: its looks take longer than the other's."""
+
+    def sample(self, folder: Path) -> None:
+        time.sleep(0.3)
+
+
+def test_two_processes_end_together_by_the_clock(tmp_path: Path):
+    """The end comes before the last look by what a look has taken, and each had its own idea of that: they waited for each other for ever."""
+    finish(start(HERE, str(tmp_path), "minutes"), seconds=90)
+    assert latest(tmp_path).name > "checkpoint-00000001"
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, sharding, *rest = sys.argv[1:]
+    if sharding == "minutes":
+        train(Slow(config(minutes=0.05, checks=4, sample_every=1)), Path(folder))
+        sys.exit()
     train(Unequal(config(sharding=sharding), int(rest[0]) if rest else None), Path(folder))

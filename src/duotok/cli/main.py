@@ -81,7 +81,7 @@ class CommandGroup(TyperGroup):
 
             if not is_of_device(error):
                 raise
-            say(f"error: {reason_of(error)}; look at the device (its memory, other programs), or use another --device")
+            say(f"error: {reason_of(error)}; look at the device (its memory, other programs), or use another device")
         except ModuleNotFoundError as error:
             extra = extra_of(error.name or "")
             if not extra:

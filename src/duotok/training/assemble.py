@@ -26,7 +26,7 @@ from duotok.seals import read_json
 from duotok.shards.index import SegmentIndex
 from duotok.tracks import TRACKS
 from duotok.training.checkpoint import best, checkpoints
-from duotok.training.earlier_runs import config_of, find_run, highpass_of, mismatch, origin_of
+from duotok.training.earlier_runs import config_of, find_run, highpass_of, mismatch, origin_of, train_anew
 from duotok.training.stage import START_FROM, NamedRun
 from duotok.training.stages.autoencoder import AUTOENCODERS
 from duotok.training.stages.loading import (
@@ -106,7 +106,7 @@ def check_parts(parts: Mapping[str, Path], origins: Mapping[str, Origin]) -> Non
         part = f"dit.{track}"
         if part in origins and (problem := mismatch(origins[part], origins["tokenizer"], origins["autoencoder"])):
             raise BundleError(
-                f"{parts[part]}: {problem}; train stage 4 again, name the runs that it was trained on (--set tokenizer_from=RUN, "
+                f"{parts[part]}: {problem}; {train_anew(parts[part])}, name the runs that it was trained on (--set tokenizer_from=RUN, "
                 "--set autoencoder_from=RUN), or --mismatched bundles them all the same"
             )
 

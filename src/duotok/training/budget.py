@@ -26,12 +26,11 @@ class Budget:
         self, steps: int, minutes: float | None = None, checks: int = 1, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.steps, self.minutes, self.checks, self.clock = steps, minutes, checks, clock
-        self.reserve = 0.0
         self.go_on(0.0)
 
-    def go_on(self, used: float) -> None:
-        """Start the clock, after `used` seconds of earlier training."""
-        self.used, self.started = used, self.clock() - used
+    def go_on(self, used: float, reserve: float = 0.0) -> None:
+        """Start the clock, after `used` seconds of earlier training, in which a check took up to `reserve` seconds."""
+        self.used, self.reserve, self.started = used, reserve, self.clock() - used
         self._checked = int(self.share(0) * self.checks) if self.timed else 0
 
     @property
@@ -42,8 +41,7 @@ class Budget:
         """Read the clock, once a step."""
         if self.minutes is None:
             return
-        now = self.clock() - self.started
-        self.used = now if world() == 1 else float(total(torch.tensor(now if rank() == 0 else 0.0)))
+        self.used = _of_first(self.clock() - self.started)
 
     def share(self, step: int) -> float:
         """The share of the run that is done before step `step`, 0 to 1."""
@@ -67,13 +65,21 @@ class Budget:
         return int(self.share(done) * self.checks) > self._checked
 
     def checked(self, took: float) -> None:
-        """Record that a check took so many seconds, since the last check must fit into the budget as well."""
-        self.reserve = max(self.reserve, took)
-        self._checked = int(self.share(0) * self.checks) if self.minutes is not None else 0
+        """Record that a check took so many seconds, since the last check must fit into the budget as well. All processes call it."""
+        if self.minutes is None:
+            return
+        # The first process alone logs and draws, and all must end together.
+        self.reserve = max(self.reserve, _of_first(took))
+        self._checked = int(self.share(0) * self.checks)
 
     def minutes_left(self) -> float | None:
         """None when steps are counted."""
         return None if self.minutes is None else max(0.0, self.minutes - self.used / 60)
+
+
+def _of_first(seconds: float) -> float:
+    """What the first process's clock says; every process calls this."""
+    return seconds if world() == 1 else float(total(torch.tensor(seconds if rank() == 0 else 0.0)))
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, steps: int, floor: float) -> float:

@@ -142,6 +142,13 @@ def mismatch(renderer: Origin, tokenizer: Origin, autoencoder: Origin) -> str:
     return ""
 
 
+def train_anew(run: Path) -> str:
+    """What to do with a run whose weights do not fit those of an earlier run any more, with the command; for an error."""
+    before = run.with_name(f"{run.name}.before")
+    stage = read_state(best(run))["stage"].split(".")[0]  # stage4.vocals
+    return f"move it away and train it again (mv {run} {before}; duotok train {stage} -c {before / 'config.json'} --data WORK --runs {run.parent})"
+
+
 def stamp(checkpoint: Path, module: str) -> str:
     """The name of weights in data derived from them: the checkpoint and the start of the SHA-256 of the file."""
     return f"{checkpoint.name} {sha256(checkpoint / f'{module}.safetensors')[:16]}"

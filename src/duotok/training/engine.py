@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from duotok.training.leaving import Leaving, deaf
 from duotok.training.logs import Log, Sums
 from duotok.training.processes import Trained, join, shard
 from duotok.training.saving import load_checkpoint, save_checkpoint
-from duotok.training.stage import Batch, Stage, evaluate, to_device
+from duotok.training.stage import Batch, Stage, StageConfig, evaluate, to_device
 from duotok.training.watch import Watch, stop
 
 if TYPE_CHECKING:
@@ -84,7 +85,27 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
     run.mkdir(parents=True, exist_ok=True)
     accelerator = join(stage.config)
     with only_one(run), Leaving() as leaving:
-        return Run(stage, run, accelerator, stop_after, leaving).go()
+        running = None
+        try:
+            running = Run(stage, run, accelerator, stop_after, leaving)
+            return running.go()
+        except torch.OutOfMemoryError:
+            raise _out_of_memory(run, stage.config, running.at if running else None) from None
+
+
+def _out_of_memory(run: Path, config: StageConfig, step: int | None) -> DuoTokError:
+    """Wherever it happened: forward and backward, AdamW's moments in the first step, held-out figures, weights on their way."""
+    values = config.model_dump()
+    crops = {key: value for key, value in values.items() if key.startswith("crop_") or key == "seconds"}
+    crops |= {"crops.frames": values["crops"]["frames"]} if "crops" in values else {}
+    shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
+    at = "" if step is None else f" at step {step}"
+    saved = every_checkpoint(run)
+    remains = f"{saved[-1].name} is kept" if saved else "there is no checkpoint yet"
+    return DuoTokError(
+        f"{run}: the GPU is out of memory{at}; raise accumulate ({config.accumulate}), lower batch_size "
+        f"({config.batch_size}){shorter}, or --set device=cpu; {remains}"
+    )
 
 
 class Run:
@@ -105,10 +126,12 @@ class Run:
         damaged: list[str] = []
         newest = newest_whole(run, damaged.append)
         state = load_checkpoint(newest, stage, self.plain) if newest else {"step": 0}
-        self.first = int(state["step"])
+        self.first = self.at = int(state["step"])
         if accelerator.scaler is not None and state.get("scaler"):
             accelerator.scaler.load_state_dict(state["scaler"])
-        self.budget.go_on(float(state.get("seconds", 0.0)))
+        self.budget.go_on(float(state.get("seconds", 0.0)), float(state.get("reserve", 0.0)))
+        if newest:
+            stage.go_on(state.get("share"))
         self.batches = Batches(stage, world(), rank())
         steps = None if self.budget.timed else self.config.steps
         self.log = Log(run, stage.name, self.first, steps) if self.main else None
@@ -122,7 +145,8 @@ class Run:
             for problem in damaged:
                 self.log.note(f"{problem.split('; ')[0]}: goes on from the one before")
         self.best = best_so_far(run)
-        if self.best.get("figure") != self.config.best:
+        # Figures of other latents or tokens cannot be compared with those of these.
+        if self.best.get("figure") != self.config.best or state.get("other_parents"):
             self.best = {}
             if self.main:
                 (run / BEST).unlink(missing_ok=True)
@@ -184,7 +208,7 @@ class Run:
             self.first >= self.last or (budget.timed and self.first > 0 and budget.over(self.first)),
         )
         while not ending:
-            step = done
+            step = self.at = done
             before = time.monotonic()
             parts = next(loader)
             waited = time.monotonic() - before
@@ -199,11 +223,12 @@ class Run:
             norms = self._norms() if logging else {}
             norm = self._clip()
             leaving = False
-            if done % config.check_every == 0 or logging:
+            saving = ending or budget.due(done, config.save_every) or budget.due(done, config.held_out_every)
+            if done % config.check_every == 0 or logging or saving:  # what is saved has been looked at
                 leaving = self._check(watch, step, lr, losses, norm, parts) and not ending
             self.optimizer.step()
             stage.after_step(step)
-            sums.add({**losses, "gradient": _local(norm)}, waited)
+            sums.add({**losses, "gradient": norm[0]}, waited)
             figures = None
             if logging:
                 figures = sums.means() | stage.report() | norms | self._speed(sums)
@@ -226,12 +251,11 @@ class Run:
             self.log.note(f"minutes {config.minutes:g} are over after one step; give it more to learn anything")
         return held_out
 
-    def _clip(self) -> Any:
-        """Clip the gradients. Returns their norm before clipping, without the groups that have their own limit."""
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
-        for parameters, limit in self.clipped_apart:
-            nn.utils.clip_grad_norm_(parameters, limit)
-        return norm
+    def _clip(self) -> Tensor:
+        """Clip the gradients. Returns their norms before that: of all groups without a limit of their own together, then of the others."""
+        norms = [_local(self.accelerator.clip_grad_norm_(self.parameters, self.config.clip))]
+        norms += [_local(nn.utils.clip_grad_norm_(parameters, limit)) for parameters, limit in self.clipped_apart]
+        return torch.stack(norms)
 
     def _speed(self, sums: Sums) -> dict[str, float]:
         """Items per second over all processes since the last figures, and on a GPU the peak memory."""
@@ -259,26 +283,11 @@ class Run:
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.trained):
-                try:
-                    losses = self.trained(to_device(part, self.device), step)
-                    self.accelerator.backward(losses["loss"] / len(parts))
-                except torch.OutOfMemoryError:
-                    raise self._out_of_memory(step) from None
+                losses = self.trained(to_device(part, self.device), step)
+                self.accelerator.backward(losses["loss"] / len(parts))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
         return sums
-
-    def _out_of_memory(self, step: int) -> DuoTokError:
-        config = self.config.model_dump()
-        crops = {key: value for key, value in config.items() if key.startswith("crop_")}
-        crops |= {"crops.frames": config["crops"]["frames"]} if "crops" in config else {}
-        shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
-        saved = every_checkpoint(self.run)
-        remains = f"{saved[-1].name} is kept" if saved else "there is no checkpoint yet"
-        return DuoTokError(
-            f"{self.run}: the GPU is out of memory at step {step}; raise accumulate ({self.config.accumulate}), lower "
-            f"batch_size ({self.config.batch_size}){shorter}; {remains}"
-        )
 
     def _norms(self) -> dict[str, float]:
         """Gradient norms by part, before clipping."""
@@ -290,13 +299,13 @@ class Run:
         return norms
 
     def _check(
-        self, watch: Watch, step: int, lr: float, losses: dict[str, Tensor], norm: Any, parts: list[Batch]
+        self, watch: Watch, step: int, lr: float, losses: dict[str, Tensor], norms: Tensor, parts: list[Batch]
     ) -> bool:
         """Stop a run that goes wrong. Returns whether any process was asked to end."""
         value = losses["loss"].float()
         loss, asked = total(torch.stack([value, value.new_tensor(float(self.leaving.asked))])).tolist()
         loss /= world()
-        norm = float(_local(norm)) if self.config.precision != "fp16" else 0.0  # the scaler skips steps that overflow
+        norm = float(norms.max()) if self.config.precision != "fp16" else 0.0  # the scaler skips steps that overflow
         problem = watch.problem(loss, norm)
         if problem:
             values = {name: float(value) for name, value in losses.items()}
@@ -330,7 +339,13 @@ class Run:
             if self.main:  # written first, because `forget_old` keeps the checkpoint that this file names
                 write_bytes(self.run / BEST, json.dumps(seal(self.best)).encode())
         scaling = scaler.state_dict() if scaler is not None else None
-        save_checkpoint(self.run, self.stage, self.plain, done, scaling, self.budget.used)
+        save_checkpoint(self.run, self.stage, self.plain, done, scaling, self._progress())
+
+    def _progress(self) -> dict[str, float]:
+        """Beside the step: seconds that the run has trained, seconds that the last look needs, and the share before the last step."""
+        # Rounded up: with less than it was a run that is over would go on.
+        seconds, reserve = (math.ceil(1000 * value) / 1000 for value in (self.budget.used, self.budget.reserve))
+        return {"seconds": seconds, "reserve": reserve, "share": self.stage.share}
 
     def _sample(self, done: int) -> None:
         if not self.main and self.config.sharding == "none":

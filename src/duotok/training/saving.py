@@ -59,11 +59,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     step: int,
     scaler: dict[str, Any] | None = None,
-    seconds: float = 0.0,
+    progress: Mapping[str, float] | None = None,
 ) -> Path:
     """Write the checkpoint of a step; every process calls this. A kill or a full disk leaves the previous checkpoint intact.
 
-    seconds: how long the run has trained in all, what a run by time goes on from.
+    progress: what a run goes on from besides the step (`Run._progress`).
     """
     target, partial = checkpoint_of(run, step), run / f".partial-{step:08d}"
     problem = _write_problem(lambda: _empty(partial)) if rank() == 0 else ""
@@ -82,7 +82,7 @@ def save_checkpoint(
     if rank() == 0 and not problem:
         state = {
             "format": FORMAT, "stage": stage.name, "step": step, "processes": world(), "scaler": scaler or {},
-            "seconds": round(seconds, 3), "config": stage.config.model_dump(mode="json"),
+            **(progress or {}), "config": stage.config.model_dump(mode="json"),
         }  # fmt: skip
         if stage.parents is not None:
             state["parents"] = {key: origin.model_dump(mode="json") for key, origin in stage.parents.items()}
@@ -161,7 +161,10 @@ def _complete(config: dict[str, Any], stage: Stage) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore modules, optimizer and generators; returns `state.json`. Raises ConfigError for another stage's checkpoint."""
+    """Restore modules, optimizer and generators. Raises ConfigError for another stage's checkpoint.
+
+    Returns `state.json` with `other_parents`: the config keys of earlier runs whose weights are not those of before.
+    """
     state = read_state(path)
     if state["stage"] != stage.name:
         raise ConfigError(
@@ -170,7 +173,7 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
     changed = changes(_complete(state["config"], stage), stage.config.model_dump(mode="json"))
     if changed and rank() == 0:
         log.warning("%s: goes on with other settings: %s", path, ", ".join(changed))
-    _keep_parents(path, state.get("parents"), stage)
+    state["other_parents"] = _keep_parents(path, state.get("parents"), stage)
     for name, module in stage.modules.items():
         load_module(path / f"{name}.safetensors", module)
     names = parameter_names(stage)
@@ -191,16 +194,28 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
     return state
 
 
-def _keep_parents(path: Path, recorded: dict[str, Any] | None, stage: Stage) -> None:
-    """Set the parents of a resumed run: `start_from` as recorded, all others as they are now."""
+def _keep_parents(path: Path, recorded: dict[str, Any] | None, stage: Stage) -> list[str]:
+    """Set the parents of a resumed run: `start_from` as recorded, all others as they are now. Returns the keys of those that changed."""
     if recorded is None:
         stage.parents = None
-        return
+        return []
     before = {key: parse(Origin, values, f"{path}: {key}") for key, values in recorded.items()}
-    for key, origin in (stage.parents or {}).items():
-        if key != START_FROM and key in before and not origin.same_weights(before[key]) and rank() == 0:
-            log.warning("%s: was trained with %s = %s, and goes on with %s", path, key, before[key], origin)
+    changed = [
+        key for key, origin in (stage.parents or {}).items() if key in before and not origin.same_weights(before[key])
+    ]
+    if START_FROM in changed and stage.needs_start:
+        raise ConfigError(
+            f"{path}: was trained with {START_FROM} = {before[START_FROM]}, which it still needs, and that run is now at "
+            f"{(stage.parents or {})[START_FROM]}; bring that checkpoint back, or begin anew in another --runs"
+        )
+    changed = [key for key in changed if key != START_FROM]
+    for key in changed:
+        if rank() == 0:
+            log.warning(
+                "%s: was trained with %s = %s, and goes on with %s", path, key, before[key], (stage.parents or {})[key]
+            )
     stage.parents = {**(stage.parents or {}), **({START_FROM: before[START_FROM]} if START_FROM in before else {})}
+    return changed
 
 
 def _place_moment(key: str, value: Tensor, parameter: Tensor, fused: bool) -> Tensor:

@@ -22,7 +22,7 @@ Batch = dict[str, Any]
 
 
 START_FROM = "start_from"
-"""The config key of the run whose weights a stage begins with; they are read before the first step and never again."""
+"""The config key of the run whose weights a stage begins with."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ class Stage(ABC):
     """The device of the modules; the engine sets it before the first step."""
     idle_parameters: bool = False
     """Whether a step may leave trained parameters without a gradient (a track that no item of a process belongs to)."""
+    needs_start: bool = False
+    """Whether the weights of `start_from` are needed after the first step too; a run can then not go on when they have changed."""
     padding: float | None = None
     """Share of padding in a batch, where a stage knows it without drawing one."""
     blocks: tuple[type[nn.Module], ...] = ()
@@ -142,6 +144,9 @@ class Stage(ABC):
 
     def start(self) -> None:  # noqa: B027 - optional hook
         """Called before the first step of a run, not when a run goes on; does the same on every process."""
+
+    def go_on(self, share: float | None) -> None:  # noqa: B027 - optional hook
+        """Called when a run goes on. share: the share of the run before its last step; None: written by an earlier DuoTok."""
 
     def lengths_of(self, batch: Batch) -> tuple[float, float] | None:
         """Token frames (40 ms) in a batch and its share of padding; None where its `lengths` or its sound tell them."""

@@ -1,11 +1,13 @@
 """Adversarial fine-tuning: each side learns from its own terms alone, the encoder stays, and it resumes to the bit."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from tests.training.small import AUTOENCODER
 
+from duotok.errors import ConfigError
 from duotok.shards.store import ShardStore
 from duotok.training.checkpoint import latest, load_module
 from duotok.training.engine import train
@@ -165,6 +167,26 @@ def test_a_wrong_bass_is_an_error_of_the_magnitudes(store: ShardStore, trained: 
         made.autoencoder.spectrum = lambda latents, wrong=wrong: wrong
         costs.append(float(made.decoded(torch.zeros(1, 10, 64), audio, 0)["magnitude"]))
     assert costs[0] > 10 * costs[1] > 0
+
+
+def test_latents_are_kept_near_those_of_the_run_that_was_named_or_the_run_stops(
+    store: ShardStore, trained: Path, tmp_path: Path
+) -> None:
+    """It needs that run's weights at every start: others would be another training, without a word."""
+    start = Path(shutil.copytree(trained, tmp_path / "start"))
+
+    def made(weight: float = 1.0) -> AutoencoderStage:
+        return stage(store, start, "autoencoder", adversary=None, latents_kept=weight)
+
+    train(made(), tmp_path / "kept", stop_after=2)
+    train(made(0.0), tmp_path / "free", stop_after=2)
+    train(AutoencoderStage(AUTOENCODER.model_copy(update={"steps": 4, "best": None}), store), start)
+    with pytest.raises(
+        ConfigError, match=r"trained with start_from = autoencoder at step 3 .* now at autoencoder at step 4"
+    ):
+        train(made(), tmp_path / "kept")
+    train(made(0.0), tmp_path / "free")
+    assert latest(tmp_path / "free").name == "checkpoint-00000004"
 
 
 def test_latents_that_move_away_cost_by_their_weight(store: ShardStore, trained: Path) -> None:

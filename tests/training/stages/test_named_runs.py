@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -200,15 +202,23 @@ def test_a_bundle_refuses_renderers_of_another_tokenizer(renderers: Needs, data:
     assert forced.exit_code == 0 and Bundle(tmp_path / "out").config.lineage["tokenizer"].step == 3
 
 
-def test_a_bundle_refuses_renderers_of_other_latents(renderers: Needs, tmp_path: Path) -> None:
+def test_a_bundle_refuses_renderers_of_other_latents_and_says_what_trains_them(
+    renderers: Needs, data: Path, tmp_path: Path
+) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived"))
     shutil.rmtree(runs / "autoencoder")
     train(make("autoencoder", renderers.store, runs, steps=3, seed=8), runs / "autoencoder")
-    with pytest.raises(
-        BundleError, match=r"stage4.vocals: renders latents of autoencoder at step 2 .*--set autoencoder_from=RUN"
-    ):
-        assemble(runs, renderers.store, tmp_path / "out", "t", "test")
+    for track in TRACKS:
+        with pytest.raises(
+            BundleError, match=rf"stage4.{track}: renders latents of autoencoder at step 2 .*--set autoencoder_from=RUN"
+        ) as refused:
+            assemble(runs, renderers.store, tmp_path / "out", "t", "test")
+        move, again = re.findall(r"(mv [^;]*); duotok ([^)]*)\)", str(refused.value))[0]
+        subprocess.run(move.split(), check=True)
+        done = run(*again.replace("--data WORK", f"--data {data}").split())
+        assert done.exit_code == 0, done.output
+    assemble(runs, renderers.store, tmp_path / "out", "t", "test")
 
 
 def test_a_bundle_follows_its_renderers_and_shows_its_lineage(renderers: Needs, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentSegment, latent_segments
 from duotok.training.checkpoint import best, checkpoints, load_module
-from duotok.training.earlier_runs import find_run, mismatch, origin_of, same_latents, stamp
+from duotok.training.earlier_runs import find_run, mismatch, origin_of, same_latents, stamp, train_anew
 from duotok.training.stage import START_FROM, Batch, NamedRun
 from duotok.training.stages.autoencoder import AUTOENCODERS, AutoencoderStage, AutoencoderStageConfig
 from duotok.training.stages.loading import device_of, load_dit, load_render_settings, load_vectors, stage4_config
@@ -101,7 +101,7 @@ def find_sources(config: AdaptConfig, runs: Path) -> Sources:
         origin = origins[f"renderer_from.{track}"]
         if problem := mismatch(origin, origins["tokenizer_from"], origins["autoencoder_from"]):
             raise ConfigError(
-                f"{path.parent}: {problem}; train it again, or name the runs that it was trained on: "
+                f"{path.parent}: {problem}; {train_anew(path.parent)}, or name the runs that it was trained on: "
                 "--set tokenizer_from=RUN, --set autoencoder_from=RUN"
             )
     if not same_latents(origin_of(sources.start, "autoencoder"), origins["autoencoder_from"]):

@@ -143,8 +143,10 @@ class AutoencoderStage(Stage):
             self.freeze_encoder()
         self.before: Autoencoder | None = None
         if self.encoder_learns and config.latents_kept and start is not None:
+            self.needs_start = True
             self.before = Autoencoder(config.model).requires_grad_(False)
             load_module(best(start) / "autoencoder.safetensors", self.before)
+            self.made_from(START_FROM, origin_of(best(start), "autoencoder"))
         self.discriminators: Discriminators | None = None
         if config.adversary is not None:
             self.discriminators = self.modules["discriminators"] = Discriminators(config.adversary)

@@ -108,7 +108,7 @@ class Stage3(CropStage):
             self.tokenizer.start_stage3(config.freeze)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
-        self.refitted: int | None = None  # how many entries of refit_at are done; a resumed run does not repeat them
+        self.refitted: int | None = 0  # how many entries of refit_at are done; None: not known
         self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
         self.first_use: dict[str, tuple[float, float]] = {}  # track -> frames, codes in use as a share
         self.collapsed: set[str] = set()
@@ -117,8 +117,15 @@ class Stage3(CropStage):
         if self.config.fit_batches and not self.goes_on:
             self.fit(0)
 
+    def go_on(self, share: float | None) -> None:
+        self.refitted = None if share is None else self._passed(share)
+
+    def _passed(self, share: float) -> int:
+        """How many refits are due once so much of the run is done."""
+        return sum(share >= one for one in self.config.refit_at)
+
     def after_step(self, step: int) -> None:
-        passed = sum(self.share >= share for share in self.config.refit_at)
+        passed = self._passed(self.share)
         if step + 1 in self.config.refit_steps or passed > (passed if self.refitted is None else self.refitted):
             self.fit(step + 1)
         self.refitted = passed

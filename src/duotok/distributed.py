@@ -39,14 +39,25 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def group_device(device: torch.device) -> torch.device:
+    """Where a tensor of `device` must lie to be summed over processes: NCCL, for one, knows no tensors of the CPU."""
+    kinds = [part.split(":")[0] for part in dist.get_backend_config().split(",")]
+    return device if device.type in kinds else torch.device(kinds[0])
+
+
 @torch.no_grad()
 def total(values: Tensor) -> Tensor:
     """The sum over processes, detached: every process must call it, with one shape."""
     if world() == 1:
         return values.detach()
-    summed = values.detach().clone()
+    summed = values.detach().clone().to(group_device(values.device))
     dist.all_reduce(summed)
-    return summed
+    return summed.to(values.device)
+
+
+def of_first(value: float) -> float:
+    """The first process's number; every process must call it."""
+    return value if world() == 1 else float(total(torch.tensor(value if rank() == 0 else 0.0, dtype=torch.float64)))
 
 
 def mean_divisor(count: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from tests.training.launch import finish, start
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from duotok.distributed import mean_divisor
+from duotok.distributed import mean_divisor, rank
 from duotok.random import ItemRandom
 from duotok.training.checkpoint import latest
 from duotok.training.engine import train
@@ -146,15 +146,22 @@ def test_batches_made_by_workers_are_the_same(single: Path, tmp_path: Path):
     assert losses(tmp_path) == losses(single)
 
 
-class Slow(Unequal):
-    """The first process draws pictures, as it alone does: its looks take longer than the other's."""
+class Apart(Unequal):
+    """The first process draws pictures, as it alone does, so its looks take longer than the other's; and held-out figures differ."""
+
+    held_out_figures = 0
+
+    def held_out(self) -> dict[str, float]:
+        self.held_out_figures += 1 if rank() else -1
+        return {"loss": float(self.held_out_figures)}
 
     def sample(self, folder: Path) -> None:
         time.sleep(0.3)
 
 
 def test_two_processes_end_together_by_the_clock(tmp_path: Path):
-    """The end comes before the last look by what a look has taken, and each had its own idea of that: they waited for each other for ever."""
+    """By what a look has taken the end comes before the last, and by a held-out figure a checkpoint is written: each process had its own idea
+    of both, and they waited for each other for ever."""
     finish(start(HERE, str(tmp_path), "minutes"), seconds=90)
     assert latest(tmp_path).name > "checkpoint-00000001"
 
@@ -163,6 +170,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, sharding, *rest = sys.argv[1:]
     if sharding == "minutes":
-        train(Slow(config(minutes=0.05, checks=4, sample_every=1)), Path(folder))
+        train(Apart(config(minutes=0.05, checks=4, sample_every=1)), Path(folder))
         sys.exit()
     train(Unequal(config(sharding=sharding), int(rest[0]) if rest else None), Path(folder))

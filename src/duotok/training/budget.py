@@ -9,9 +9,7 @@ import math
 import time
 from collections.abc import Callable
 
-import torch
-
-from duotok.distributed import rank, total, world
+from duotok.distributed import of_first
 
 
 class Budget:
@@ -41,7 +39,7 @@ class Budget:
         """Read the clock, once a step."""
         if self.minutes is None:
             return
-        self.used = _of_first(self.clock() - self.started)
+        self.used = of_first(self.clock() - self.started)
 
     def share(self, step: int) -> float:
         """The share of the run that is done before step `step`, 0 to 1."""
@@ -69,17 +67,12 @@ class Budget:
         if self.minutes is None:
             return
         # The first process alone logs and draws, and all must end together.
-        self.reserve = max(self.reserve, _of_first(took))
+        self.reserve = max(self.reserve, of_first(took))
         self._checked = int(self.share(0) * self.checks)
 
     def minutes_left(self) -> float | None:
         """None when steps are counted."""
         return None if self.minutes is None else max(0.0, self.minutes - self.used / 60)
-
-
-def _of_first(seconds: float) -> float:
-    """What the first process's clock says; every process calls this."""
-    return seconds if world() == 1 else float(total(torch.tensor(seconds if rank() == 0 else 0.0)))
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, steps: int, floor: float) -> float:

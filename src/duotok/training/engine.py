@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from duotok.distributed import alone, barrier, rank, total, world
+from duotok.distributed import alone, barrier, of_first, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import hold, put, write_bytes
 from duotok.seals import seal
@@ -330,7 +330,8 @@ class Run:
         if held_out and self.config.best not in held_out and self.log is not None:
             self.log.note(f"best: there is no figure {self.config.best}, so the newest checkpoint is what will be used")
         value = held_out.get(self.config.best)
-        return value is not None and value < self.best.get("value", float("inf"))
+        better = value is not None and value < self.best.get("value", float("inf"))
+        return of_first(float(better)) > 0  # figures of two GPUs may differ in the last digit, and all save or none
 
     def _save(self, done: int, improved: bool, held_out: dict[str, float]) -> None:
         scaler = self.accelerator.scaler

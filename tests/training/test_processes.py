@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from duotok.distributed import mean_divisor, rank
 from duotok.random import ItemRandom
-from duotok.training.checkpoint import latest
+from duotok.training.checkpoint import best_so_far, latest
 from duotok.training.engine import train
 from duotok.training.stage import Batch, Stage, StageConfig
 
@@ -152,24 +152,34 @@ class Apart(Unequal):
     held_out_figures = 0
 
     def held_out(self) -> dict[str, float]:
-        self.held_out_figures += 1 if rank() else -1
-        return {"loss": float(self.held_out_figures)}
+        self.held_out_figures += 1
+        return {"loss": float(abs(2 - self.held_out_figures) if rank() == 0 else self.held_out_figures)}
 
     def sample(self, folder: Path) -> None:
         time.sleep(0.3)
 
 
 def test_two_processes_end_together_by_the_clock(tmp_path: Path):
-    """By what a look has taken the end comes before the last, and by a held-out figure a checkpoint is written: each process had its own idea
-    of both, and they waited for each other for ever."""
+    """The end comes before the last look by what a look has taken, and each had its own idea of that: they waited for each other for ever."""
     finish(start(HERE, str(tmp_path), "minutes"), seconds=90)
     assert latest(tmp_path).name > "checkpoint-00000001"
+
+
+def test_the_first_process_says_which_checkpoint_is_the_best(tmp_path: Path):
+    finish(start(HERE, str(tmp_path), "best"), seconds=90)
+    assert best_so_far(tmp_path)["step"] == 8 and latest(tmp_path).name == "checkpoint-00000009"
+
+
+APART = {
+    "minutes": {"minutes": 0.05, "checks": 4, "sample_every": 1},
+    "best": {"steps": 9, "held_out_every": 4, "save_every": 1000},
+}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, sharding, *rest = sys.argv[1:]
-    if sharding == "minutes":
-        train(Apart(config(minutes=0.05, checks=4, sample_every=1)), Path(folder))
+    if sharding in APART:
+        train(Apart(config(**APART[sharding])), Path(folder))
         sys.exit()
     train(Unequal(config(sharding=sharding), int(rest[0]) if rest else None), Path(folder))

@@ -374,6 +374,7 @@ def test_a_damaged_or_missing_file_or_part_is_named(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--stages", "stage3"), "--stages stage3: this kit has stage1"),
+        (("--stages", ","), "--stages ',': names no run; this kit has stage1"),
         (("--minutes", "stage3=5"), "--minutes stage3=5: this kit has stage1"),
         (("--minutes", "-1"), "write minutes above 0"),
         (("--collect", "results"), "no checkpoint of stage1 yet"),

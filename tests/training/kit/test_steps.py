@@ -23,10 +23,11 @@ from typer.testing import CliRunner
 
 from duotok.cli.main import app
 from duotok.errors import ConfigError, DuoTokError
-from duotok.training.kit import steps, trainers, wheels
+from duotok.training.kit import start, steps, trainers, wheels
 from duotok.training.kit.collect import pack
 from duotok.training.kit.join import join_results
 from duotok.training.kit.make import KitOptions, make_kit
+from duotok.training.kit.pieces import entries
 from duotok.training.kit.plan import FILE, KitError, KitPlan, Training, assignments_for, read_plan
 from duotok.training.kit.script import _chosen
 from duotok.training.kit.steps import KitWork
@@ -301,6 +302,75 @@ def test_results_that_are_damaged_or_incomplete_are_named(tmp_path: Path) -> Non
             join_results(empty, tmp_path / "runs")
 
 
+ENTRY = {"name": "results.001", "bytes": 3, "sha256": ""}
+WRONG: dict[str, tuple[Any, str]] = {
+    "nothing that is known": ({"a": 1}, "its 'format' is missing or damaged"),
+    "another format": ({"format": 9}, "results of format 9, this DuoTok reads 1; update DuoTok"),
+    "no pieces": ({"pieces": []}, "its 'pieces' is missing or damaged"),
+    "pieces without names": ({"pieces": [{"bytes": 3}]}, "its 'pieces' is missing or damaged"),
+    "a length in words": ({"pieces": [{**ENTRY, "bytes": "3"}]}, "its 'pieces' is missing or damaged"),
+    "files that are a number": ({"files": 3}, "its 'files' is missing or damaged"),
+    "steps in a list": ({"steps": ["stage1"]}, "its 'steps' is missing or damaged"),
+    "a step in words": ({"steps": {"stage1": "three"}}, "its 'steps' is missing or damaged"),
+    "a run elsewhere": ({"steps": {"../stage1": 3}}, "'../stage1' is no name of a run"),
+    "a run that is not in it": ({"steps": {"stage7": 3}}, "has no checkpoint of 'stage7' at step 3"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_table_of_results_that_is_none_is_told_in_one_line(case: str, tmp_path: Path) -> None:
+    results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3])
+    table, (change, message) = results / "results.json", WRONG[case]
+    facts = json.loads(table.read_text())
+    table.write_text(json.dumps(change if "a" in change else {**facts, **change}))
+    with pytest.raises(ConfigError) as caught:
+        join_results(results, tmp_path / "runs")
+    assert str(caught.value).startswith(f"{table}: ") and message in str(caught.value)
+    assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
+
+
+def test_pieces_that_are_no_archive_are_told_in_one_line(tmp_path: Path) -> None:
+    results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3])
+    facts = json.loads((results / "results.json").read_text())
+    (results / "noise").write_bytes(os.urandom(3000))
+    (results / "results.json").write_text(json.dumps({**facts, "pieces": entries(results, ["noise"])}))
+    with pytest.raises(DuoTokError, match=r"its pieces are no archive \(.*\); collect them again") as caught:
+        join_results(results, tmp_path / "runs")
+    assert "\n" not in str(caught.value) and list((tmp_path / "runs").glob("*")) == []
+
+
+def test_parts_that_are_no_archive_are_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_bytes(Path(start.__file__).read_bytes())
+    (tmp_path / "noise").write_bytes(os.urandom(3000))
+    (tmp_path / "PARTS.json").write_text(json.dumps({"kit": "x", "parts": entries(tmp_path, ["noise"])}))
+    code, told = run(tmp_path, "--check")
+    assert code == 1 and told.startswith(f"error: {tmp_path}: its parts are no kit (") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ['{"format": 1, "ki', "[]", "{}", '{"a": 1}', '{"kit": "x", "parts": []}', '{"kit": "x", "parts": [3]}']
+)
+def test_a_damaged_table_of_parts_is_named(text: str, tmp_path: Path) -> None:
+    """A kit in parts has no MANIFEST.json: it must not be asked for."""
+    (tmp_path / "run.py").write_bytes(Path(start.__file__).read_bytes())
+    (tmp_path / "PARTS.json").write_text(text)
+    code, told = run(tmp_path, "--check")
+    assert (code, told) == (1, f"error: {tmp_path}/PARTS.json is damaged; bring it again, then run the same command\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '{"seal": "x", "files": [{"name": "run.py"}]}'])
+def test_a_manifest_without_its_keys_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_bytes(Path(start.__file__).read_bytes())
+    (tmp_path / "MANIFEST.json").write_text(text)
+    code, told = run(tmp_path, "--check")
+    assert (
+        code == 1
+        and told.startswith(f"error: {tmp_path}/MANIFEST.json is missing or damaged")
+        and told.count("\n") == 1
+    )
+
+
 def test_wheels_are_installed_once_and_what_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,9 +404,6 @@ def test_wheels_are_installed_once_and_what_is_missing_is_named(
 def test_wheels_of_another_python_or_machine_are_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str
 ) -> None:
-    from duotok.training.kit import start
-    from duotok.training.kit.pieces import entries
-
     monkeypatch.setattr(wheels, "duotok_requirements", lambda extras: [Requirement("alpha")])
     make_wheel(tmp_path / "index", "alpha", "1.5")
     kit = make(tmp_path / "kit", target=Target(PYTHON, HERE), sources=Sources([str(tmp_path / "index")], no_index=True))

@@ -23,13 +23,23 @@ from typer.testing import CliRunner
 
 from duotok.cli.main import app
 from duotok.errors import ConfigError, DuoTokError
-from duotok.training.kit import start, steps, trainers, wheels
+from duotok.training.kit import script, start, steps, trainers, wheels
 from duotok.training.kit.collect import pack
 from duotok.training.kit.join import join_results
 from duotok.training.kit.make import KitOptions, make_kit
 from duotok.training.kit.pieces import entries
-from duotok.training.kit.plan import FILE, KitError, KitPlan, Training, assignments_for, read_plan
+from duotok.training.kit.plan import (
+    FILE,
+    KitError,
+    KitPlan,
+    Training,
+    assignments_for,
+    read_plan,
+    train_words,
+    training_hash,
+)
 from duotok.training.kit.script import _chosen
+from duotok.training.kit.status import only_one
 from duotok.training.kit.steps import KitWork
 from duotok.training.kit.wheels import Sources, Target
 from duotok.training.stages.registry import NAMES, config_class
@@ -122,6 +132,8 @@ def test_killed_in_the_middle_it_goes_on_and_the_results_come_back(
     code, told = run(kit, "--out", out, "--set", f"stage1.steps={reached + 3}")
     assert code == 0 and "stage1: done before" in told
     facts = json.loads(run(kit, "--out", out, "--status", "--json")[1])
+    assert not facts["trainings"]["stage1"]["done"]  # the kit's own steps are others
+    facts = json.loads(run(kit, "--out", out, "--set", f"stage1.steps={reached + 3}", "--status", "--json")[1])
     row = facts["trainings"]["stage1"]
     assert row["done"] and row["checkpoint"] == row["step"] == row["steps"] == reached + 3 and not facts["running"]
     results, runs = tmp_path / "results", tmp_path / "runs"
@@ -466,13 +478,53 @@ def test_overrides_reach_the_runs_they_name() -> None:
     assert assignments_for(given, first, everything) == ["steps=3", "crops.frames=7", "crops.frames=9"]
 
 
+def test_a_run_is_done_where_the_same_command_would_not_train_it_again(
+    configs: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, words = tmp_path / "out", {"stages": ["stage1"], "configs": configs, "data": data}
+    kit, other = (
+        make(tmp_path / "kit", overrides=["steps=3"], **words),
+        make(tmp_path / "other", overrides=["steps=4"], **words),
+    )
+    checkpoint = out / "runs" / "stage1" / "checkpoint-00000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text("{}")
+    plan = read_plan(kit)
+    hashes = {entry["name"]: entry["sha256"] for entry in start.read(kit / start.MANIFEST)["files"]}
+    asked = training_hash(plan, plan.trainings[0], hashes)
+    (out / "state.json").write_text(json.dumps({"stage1": {"asked": asked, "seconds": 1.0}}))
+
+    def told(of: Path, *more: str) -> tuple[str, bool]:
+        text, as_json = (
+            script.run(of, out, ["--status", *more, *last]) or capsys.readouterr().out for last in ([], ["--json"])
+        )
+        return text.splitlines()[1].split(maxsplit=1)[1].partition(":")[0], json.loads(as_json)["trainings"]["stage1"][
+            "done"
+        ]
+
+    another = ("done with another config, overrides or minutes", False)
+    assert told(kit) == ("done", True)
+    assert told(other) == told(kit, "--minutes", "5") == told(kit, "--set", "lr=1e-4") == another
+    held = json.loads((out / "state.json").read_text())
+    (out / "state.json").write_text(json.dumps({**held, "now": {"stage1": time.time()}}))
+    with only_one(out):
+        assert told(other) == ("under way", False)
+    work = KitWork(kit, out, plan, Namespace(python=sys.executable))
+    assert work._trained(plan.trainings[0]) and not work._trained(read_plan(other).trainings[0])
+    capsys.readouterr()
+    (out / "state.json").write_text("{}")
+    assert told(kit) == ("under way", False)
+    (checkpoint / "state.json").unlink()
+    (out / "state.json").write_text(json.dumps({"stage1": {"asked": asked, "seconds": 1.0}}))
+    assert told(kit) == ("not begun", False)  # its checkpoint is gone: it would be trained
+
+
 def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path) -> None:
     kit = make(
         tmp_path / "kit", stages=["stage1"], configs=configs, data=data, minutes=["stage1=2.5"], overrides=["steps=3"]
     )
     plan = read_plan(kit)
-    work = KitWork(kit, tmp_path / "out", plan, Namespace(python=sys.executable, workers=3))
-    assert work.words(plan.trainings[0]) == [
+    assert train_words(plan, plan.trainings[0]) == [
         "train", "stage1", "-c", "{kit}/configs/stage1.yaml", "--data", "{work}", "--runs", "{runs}", "--shards", "{kit}/shards",
         "--minutes", "2.5", "--set", "steps=3",
     ]  # fmt: skip

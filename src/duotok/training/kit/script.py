@@ -76,7 +76,7 @@ def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
     try:
         chosen = _chosen(plan, options)
         if options.status:
-            status(out, chosen, options.json)
+            status(kit, out, plan, chosen, options.json)
             return 0
         if options.collect:
             _collect(out, chosen, options)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import model_validator
 
+from duotok.codec.bundle import CodecConfig
 from duotok.comparison.plan import ComparisonConfig
 from duotok.config import (
     RECIPES,
@@ -22,6 +23,8 @@ from duotok.config import (
     recipe_names,
 )
 from duotok.errors import ConfigError
+from duotok.renderer.dit import DiTConfig
+from duotok.training.stage import StageConfig
 
 
 class Part(Config):
@@ -201,6 +204,28 @@ class Branching(Config):
 def test_a_configuration_inside_its_own_kind() -> None:
     with pytest.raises(ConfigError, match=r"unknown key .below\.0\.laef.; did you mean .leaf."):
         parse(Branching, {"below": [{"laef": 1}]})
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", ".inf", ".nan"])
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        (Tree, "rate"),
+        (CodecConfig, "temperature"),
+        (DiTConfig, "guidance"),
+        (StageConfig, "minutes"),
+        (StageConfig, "lr"),
+    ],
+)
+def test_no_number_is_infinite_or_nan(model: type[Config], key: str, text: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        parse(
+            model,
+            override({"steps": 1, "batch_size": 1, "lr": 1.0} if model is StageConfig else {}, [f"{key}={text}"]),
+            "a.yaml",
+        )
+    value = float(text.replace(".", ""))
+    assert str(told.value) == f"a.yaml: '{key}' = {value}: Input should be a finite number"
 
 
 def test_a_missing_key_is_named_alone() -> None:

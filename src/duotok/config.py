@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, no unknown keys."""
+    """Base of every configuration: frozen, no unknown keys, no number that is infinite or NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _known_keys(model: type[BaseModel], place: str = "", around: tuple[type[BaseModel], ...] = ()) -> dict[str, str]:

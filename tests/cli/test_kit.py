@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from packaging.requirements import Requirement
 from tests.training.kit.wheel_maker import make_wheel
 from typer.testing import CliRunner
 
+from duotok.cli import kit as cli_kit
 from duotok.cli.main import app
 from duotok.training.kit import wheels
 from duotok.training.kit.collect import pack
+
+EXAMPLE = re.compile(r"^ *duotok kit make (?:[^\\\n]|\\\\\n)*", re.MULTILINE)
 
 
 def run(*arguments: object) -> Result:
@@ -56,6 +60,40 @@ def test_a_kit_is_made_with_its_wheels(tmp_path: Path, monkeypatch: pytest.Monke
     assert "no wheel of torch>=2.6 for Python 3.12 on linux-aarch64" in lost.stderr
 
 
+def test_wheels_over_the_size_end_the_fetching_and_say_what_to_leave_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "duotok_requirements", lambda extras: [Requirement("torch"), Requirement("alpha")])
+    make_wheel(
+        tmp_path / "index", "torch", "2.11", ["nvidia-big"], size=24 << 20
+    )  # what follows is in no index: it is not asked for
+    make_wheel(tmp_path / "index", "alpha", "1.5")
+    words = (
+        "kit",
+        "make",
+        "-o",
+        tmp_path / "kit",
+        "--find-links",
+        tmp_path / "index",
+        "--no-index",
+        "--max-size",
+        "20MiB",
+    )
+    done = run(*words, "--python", "3.12", "--platform", "linux-x86_64")
+    assert (
+        done.exit_code == 1 and "--have torch leaves out what that machine has already" in done.stderr.splitlines()[-1]
+    )
+    assert "wheels: nvidia-big" not in done.stderr and "wheels/torch-2.11-py3-none-any.whl 24.0 MiB" in done.stderr
+    assert run(*words, "--python", "3.12", "--platform", "linux-x86_64", "--have", "torch").exit_code == 0
+
+
+def test_examples_leave_torch_out() -> None:
+    """Its wheels for CUDA are larger than the largest kit."""
+    pages = [Path(__file__).parents[2] / "docs" / "kit.md", Path(cli_kit.__file__)]
+    told = [line.replace(chr(92) * 2 + chr(10), " ") for page in pages for line in EXAMPLE.findall(page.read_text())]
+    assert len(told) >= 6 and [line for line in told if "--have torch" not in line] == []
+
+
 def test_collected_results_are_joined(tmp_path: Path) -> None:
     checkpoint = tmp_path / "there" / "stage1" / "checkpoint-00000005"
     checkpoint.mkdir(parents=True)
@@ -79,6 +117,9 @@ def test_collected_results_are_joined(tmp_path: Path) -> None:
         (("--python", "2.7"), "--python 2.7: write 3.11 or newer"),
         (("--separator", "demucs"), "--separator demucs: a kit brings mini, or none"),
         (("--stages", "stage7"), "--stages stage7: there are"),
+        (("--stages", ","), "--stages ',': names nothing; write names with commas between"),
+        (("--licences", ", "), "--licences ', ': names nothing"),
+        (("--extra", ","), "--extra ',': names nothing"),
         (("--extra", "everything"), "--extra everything: there are"),
         (("--have", "torch>2"), "--have torch>2: write NAME or NAME==VERSION"),
         (("--requirement", "none.txt"), "--requirement none.txt: no such file"),

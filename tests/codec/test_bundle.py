@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from tests.tiny import song, tiny_bundle, tiny_config
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
-from duotok.codec.bundle import Bundle, build, facts, seal_bundle, write_bundle
+from duotok.codec.bundle import Bundle, CodecConfig, build, facts, seal_bundle, write_bundle
 from duotok.codec.duotok import DuoTok
 from duotok.codec.hub import find_bundle
 from duotok.errors import BundleError
+from duotok.renderer.samplers import SAMPLERS, SamplerName
 from duotok.seals import seal
 
 
@@ -178,6 +180,10 @@ def test_config_is_validated(copy: Path) -> None:
     for change, words in [
         ({"tokenizer": {**good["tokenizer"], "widht": 3}}, "unknown key 'tokenizer.widht'; did you mean 'width'"),
         ({"codec": {**good["codec"], "window": 10, "context": 5}}, "window 10"),
+        (
+            {"codec": {**good["codec"], "sampler": "foo"}},
+            "'codec.sampler' = 'foo': Input should be 'ddim', 'dpmpp-2m' or",
+        ),
         ({"format_version": 9}, "bundle format 9"),
         ({"format_version": None}, "bundle format None"),
         ({"tokenizer": None}, "not the config of a DuoTok bundle"),
@@ -189,6 +195,11 @@ def test_config_is_validated(copy: Path) -> None:
     path.write_text("{")
     with pytest.raises(BundleError, match="not valid JSON"):
         Bundle(copy)
+
+
+def test_a_bundle_takes_the_samplers_that_there_are() -> None:
+    assert get_args(SamplerName) == tuple(SAMPLERS)
+    assert [CodecConfig(sampler=name).sampler for name in SAMPLERS] == list(SAMPLERS)
 
 
 def test_finding(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from duotok.config import parse
+from duotok.errors import ConfigError
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig, ConvNeXt, Snake
 
 TINY = AutoencoderConfig(
@@ -137,10 +139,24 @@ def test_low_bands_tell_harmonics_of_a_low_note_apart():
     assert float(gap[-96:][:20].mean()) > 2 * float(gap[:20].mean())
 
 
-@pytest.mark.parametrize("values", [{"n_fft": 1000}, {"n_fft": 480}, {"kernel": 6}])
+@pytest.mark.parametrize("values", [{"n_fft": 1000}, {"n_fft": 480}, {"kernel": 6}, {"hop": 240}, {"hop": 960}])
 def test_sizes_that_cannot_be_are_named(values: dict[str, int]):
     with pytest.raises(ValueError, match=f"{next(iter(values))} {next(iter(values.values()))}"):
         AutoencoderConfig(**values)
+
+
+@pytest.mark.parametrize("key", ["encoder_blocks", "decoder_blocks"])
+@pytest.mark.parametrize("blocks", [(-1, 2), (1, -2)])
+def test_no_fewer_than_no_blocks(key: str, blocks: tuple[int, int]):
+    with pytest.raises(
+        ConfigError, match=rf"'{key}\.{blocks.index(min(blocks))}' = -[12]: .* greater than or equal to 0"
+    ):
+        parse(AutoencoderConfig, {key: blocks})
+
+
+def test_a_decoder_without_blocks_keeps_its_lengths():
+    none = Autoencoder(TINY.model_copy(update={"encoder_blocks": (0, 0), "decoder_blocks": (0, 0)}))
+    assert none.decode(none.encode(torch.zeros(1, 1, 2881))).shape == (1, 1, 3840)
 
 
 @torch.no_grad()

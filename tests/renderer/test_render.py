@@ -23,7 +23,7 @@ from duotok.renderer.render import (
     stream_track,
     windows,
 )
-from duotok.renderer.samplers import SAMPLERS
+from duotok.renderer.samplers import SAMPLERS, sample
 
 CONFIG = DiTConfig(
     latent_dim=6,
@@ -205,6 +205,16 @@ def test_mistakes_are_named() -> None:
         parse(RenderPlan, {"context": 3})
     with pytest.raises(ConfigError, match="leaves no room"):
         parse(RenderPlan, {"window": 128, "context": 64})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_temperature_is_finite(value: float) -> None:
+    with pytest.raises(ConfigError, match=f"^temperature {value} must be a finite number"):
+        RenderSettings(temperature=value)
+    with pytest.raises(ConfigError, match=f"^temperature {value} must be a finite number"):
+        RenderSettings().changed(temperature=value)
+    with pytest.raises(ConfigError, match=f"^temperature {value}: must be a finite number"):
+        sample(build(), torch.zeros(1, 4, 64), torch.zeros(1, 2, 4), 1, temperature=value)
 
 
 def test_neighbouring_windows_fade_into_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

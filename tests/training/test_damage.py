@@ -14,8 +14,10 @@ from tests.training.test_engine import Toy, config
 
 from duotok.errors import DuoTokError
 from duotok.seals import seal
-from duotok.training.checkpoint import best, best_so_far, checkpoints, latest, load_module, read_state
+from duotok.training.checkpoint import WeightsOnly, best, best_so_far, checkpoints, latest, load_module, read_state
 from duotok.training.engine import train
+from duotok.training.kit.collect import pack
+from duotok.training.kit.join import join_results
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,22 @@ def test_where_nothing_is_whole_it_is_told_in_one_line(trained: Path, tmp_path: 
     with pytest.raises(DuoTokError, match=r"none of \d checkpoints is whole .*another --runs") as caught:
         train(Toy(config()), tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_with_weights_only_says_why_it_cannot_go_on(trained: Path, tmp_path: Path) -> None:
+    pack(trained, ["run"], tmp_path / "results", 1 << 20, weights_only=True)
+    join_results(tmp_path / "results", tmp_path / "runs")
+    with pytest.raises(
+        WeightsOnly, match=r"run: its checkpoints have weights only \(collected with --weights-only\)"
+    ) as caught:
+        train(Toy(config()), tmp_path / "runs" / "run")
+    assert "\n" not in str(caught.value) and "none of" not in str(caught.value)
+    load_module(latest(tmp_path / "runs" / "run") / "net.safetensors", Toy(config()).net)  # as later stages do
+    shutil.copytree(trained / "run", tmp_path / "lost")
+    for path in checkpoints(tmp_path / "lost"):
+        (path / "optimizer.safetensors").unlink()  # but the generators are there: it was lost, and nobody left it out
+    with pytest.raises(DuoTokError, match=r"none of \d checkpoints is whole .*optimizer.safetensors: missing"):
+        train(Toy(config()), tmp_path / "lost")
 
 
 def test_later_stages_take_no_changed_weights(trained: Path, tmp_path: Path) -> None:

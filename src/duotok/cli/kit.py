@@ -18,10 +18,10 @@ HELP = """
 A folder that trains on a machine without network, and the way of its results back.
 
 \b
-  duotok kit make -o kit --stages stage1,stage2 --minutes 60 --data work     here: everything into the folder kit
-  python kit/run.py --workers 16                                             there: set up, prepare, train, go on
-  python kit/run.py --collect results                                        there: newest checkpoints in pieces
-  duotok kit join results --runs runs/mine                                   here: checked and joined
+  duotok kit make -o kit --stages stage1,stage2 --data work --have torch     here: everything into the folder kit
+  python kit/run.py --workers 16                                              there: set up, prepare, train, go on
+  python kit/run.py --collect results                                         there: newest checkpoints in pieces
+  duotok kit join results --runs runs/mine                                    here: checked and joined
 
 docs/kit.md tells it all.
 """
@@ -54,7 +54,7 @@ def make(
     bundle: Annotated[bool, typer.Option("--bundle", help="The packaged model comes along even where no step needs it.")] = False,
     python: Annotated[str, typer.Option(help="The Python of that machine, as in 3.12.")] = f"{sys.version_info.major}.{sys.version_info.minor}",
     platform: Annotated[str, typer.Option(help="linux-x86_64, linux-aarch64, macos-arm64 or macos-x86_64.")] = _this_platform(),
-    have: Annotated[list[str] | None, typer.Option(metavar="NAME,...", help="What that machine has already, e.g. torch==2.11.0,numpy.")] = None,
+    have: Annotated[list[str] | None, typer.Option(metavar="NAME,...", help="What that machine has, as in torch==2.11.0,numpy.")] = None,
     extra: Annotated[str, typer.Option(metavar="NAME,...", help="Extras of duotok besides train: songs, eval, lm.")] = "",
     wheels: Annotated[bool, typer.Option("--wheels/--no-wheels", help="Without: that machine's environment has everything.")] = True,
     requirement: Annotated[Path | None, typer.Option(metavar="FILE", help="Bring exactly the wheels of this requirements file.")] = None,
@@ -72,10 +72,10 @@ def make(
     stopped at any moment; the same command goes on. Every file is compared with its hash first.
 
     \b
-      duotok kit make -o kit --stages separator,autoencoder --minutes 60 --data work
+      duotok kit make -o kit --stages separator,autoencoder --minutes 60 --data work --have torch
       duotok kit make -o kit --stages stage1,stage2,stage3 --minutes 30 --minutes stage1=90 --separator none \\
           --corpus folder=~/Music --set folder.kind=song --python 3.12 --have torch,numpy,scipy --part-size 60MiB
-      duotok kit make -o kit --stages stage4 --data work --runs runs/mine --train-set loader_workers=8
+      duotok kit make -o kit --stages stage4 --data work --runs runs/mine --train-set loader_workers=8 --have torch
     """
     from duotok.errors import ConfigError
     from duotok.training.kit.collect import parse_size
@@ -93,11 +93,11 @@ def make(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     options = KitOptions(
-        stages=_names(stages), configs=configs, minutes=minutes or (), overrides=overrides or (), data=data,
-        corpora=corpora or (), settings=settings or (), licences=_names(licences),
+        stages=_names("--stages", stages), configs=configs, minutes=minutes or (), overrides=overrides or (), data=data,
+        corpora=corpora or (), settings=settings or (), licences=_names("--licences", licences),
         separator=separator, segment=cut or (), shard_segments=shard_segments,
         songs=songs, runs=runs, include=include or (), bundle=bundle, target=Target(python, platform) if wheels else None,
-        extras=_names(extra), have=have or (), requirement=requirement,
+        extras=_names("--extra", extra), have=have or (), requirement=requirement,
         sources=Sources(find_links or (), no_index, constraint), max_size=limit, part_size=part,
     )  # fmt: skip
     stage_names = (*NAMES, "lm")
@@ -122,8 +122,14 @@ def make(
     )
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(option: str, text: str) -> list[str]:
+    """The names in an option's value, none where it was not given. Raises ConfigError for a value without any."""
+    from duotok.errors import ConfigError
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if text and not names:
+        raise ConfigError(f"{option} '{text}': names nothing; write names with commas between, or leave it out")
+    return names
 
 
 def _config_class(stage: str) -> type[Config]:
@@ -153,7 +159,7 @@ def join(
     """
     from duotok.training.kit.join import join_results
 
-    joined = join_results(results, runs, _names(stages))
+    joined = join_results(results, runs, _names("--stages", stages))
     if as_json:
         put_json({"runs": joined})
         return

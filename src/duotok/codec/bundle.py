@@ -43,6 +43,7 @@ from duotok.renderer.dit import DiTConfig
 from duotok.renderer.ear_vae import EarVAEConfig
 from duotok.renderer.kinds import AnyAutoencoderConfig, AnyDiTConfig, make_autoencoder, make_dit
 from duotok.renderer.render import RenderPlan
+from duotok.renderer.samplers import SamplerName
 from duotok.seals import hashes, is_sealed, read_json, seal, unsealed
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.tokens import LARGEST_GAIN_DB, WindowPlan
@@ -83,7 +84,7 @@ class CodecConfig(Config):
     window: int = Field(default=500, gt=0, description="token frames of an encoder window")
     context: int = Field(default=50, ge=0, description="frames discarded at every inner edge")
     steps: int = Field(default=16, gt=0)
-    sampler: str = "dpmpp-2m"
+    sampler: SamplerName = "dpmpp-2m"
     temperature: float = Field(default=1.0, ge=0)
     render: RenderPlan = RenderPlan()
 

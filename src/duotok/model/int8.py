@@ -2,7 +2,8 @@
 
 Each output channel of the weights and each row of the input has its own scale. So a frame is rounded by itself: its code
 depends on no other item of the batch. The input has two digits of 8 bits: with one, rounding it would change more codes than
-rounding the weights does. The kernels are those of oneDNN, which is part of torch (`benchmarks/int8.py` compares).
+rounding the weights does. The kernels are those of oneDNN, which is part of torch (`benchmarks/int8.py` compares). They are fast for
+unsigned inputs, which is what the instructions of VNNI multiply: a digit is shifted by ZERO, and the kernel takes that off again.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -11,6 +12,9 @@ rounding the weights does. The kernels are those of oneDNN, which is part of tor
 from __future__ import annotations
 
 import copy
+import functools
+import logging
+import platform
 from typing import Any
 
 import torch
@@ -20,8 +24,21 @@ from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
 
 LEVELS = 127
+ZERO = 128  # what stands for 0 in an unsigned byte
 ROWS = 256  # at a time, so that the output of one operation is still in the cache for the next
 LEAST = 1e-12  # scale of a row of zeros
+X86 = ("x86_64", "amd64")
+
+log = logging.getLogger(__name__)
+
+
+def byte_product(digits: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+    """Sums of whole products, times the scale of each output channel: int8 `[rows, in]`, which is overwritten, to float32 `[rows, out]`."""
+    shifted = digits.view(torch.uint8).bitwise_xor_(ZERO)  # digit + ZERO: the sign is the highest bit
+    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        shifted, 1.0, ZERO, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product
 
 
 class Int8Linear(nn.Module):
@@ -47,15 +64,25 @@ class Int8Linear(nn.Module):
             scaled = part * (LEVELS / largest)
             digits[:n] = scaled  # rounds towards zero
             digits[n : 2 * n] = scaled.frac_().mul_(LEVELS)
-            both: Tensor = torch.ops.onednn.qlinear_pointwise(
-                digits[: 2 * n], 1.0, 0, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
-            )  # fmt: skip
+            both = byte_product(digits[: 2 * n], self.packed, self.scales, self.zeros)
             product = both[:n].add_(both[n:], alpha=1 / LEVELS)
             if self.bias is None:
                 torch.mul(product, largest / LEVELS, out=out)
             else:
                 torch.addcmul(self.bias, product, largest / LEVELS, out=out)
         return output.view(*x.shape[:-1], self.out_features)
+
+
+@functools.cache
+def sums_are_exact() -> bool:
+    """Whether the largest bytes are multiplied right here. CPUs without VNNI add two products in 16 bits, which overflow."""
+    size = 64
+    digits = torch.full((2, size), LEVELS, dtype=torch.int8)
+    digits[1] = -LEVELS
+    packed = torch.ops.onednn.qlinear_prepack(torch.full((size, size), LEVELS, dtype=torch.int8), None)
+    found = byte_product(digits, packed, torch.ones(size), torch.zeros(size, dtype=torch.int64))
+    sums = torch.tensor([[1.0], [-1.0]]) * size * LEVELS**2
+    return bool(torch.equal(found, sums.expand(2, size)))
 
 
 def check_int8(device: torch.device) -> None:
@@ -65,6 +92,15 @@ def check_int8(device: torch.device) -> None:
     available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not available or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         raise ConfigError("precision 'int8': this build of torch has no 8-bit kernels (oneDNN); use fp32")
+    if not sums_are_exact():
+        raise ConfigError(
+            "precision 'int8': sums of byte products overflow on this CPU (it has no VNNI), so tokens would be wrong; use fp32"
+        )
+    if platform.machine().lower() not in X86:
+        log.warning(
+            "precision 'int8' is fast on x86 with VNNI and was not tried on %s: compare it with fp32",
+            platform.machine(),
+        )
 
 
 def int8_encoder(tokenizer: Tokenizer) -> Tokenizer:

@@ -8,7 +8,7 @@ Everything is convolutional: the receptive field is finite, so decoding in windo
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -21,6 +21,10 @@ from duotok.config import Config
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.dit import depthwise
 from duotok.renderer.griffin_lim import phases_that_fit, without_faint
+
+SPECTRAL_SAMPLES = LATENT_SAMPLES // 2
+"""Samples of a spectral frame: 100 a second, two to a latent."""
+Blocks = Annotated[int, Field(ge=0)]
 
 
 class AutoencoderConfig(Config):
@@ -40,9 +44,9 @@ class AutoencoderConfig(Config):
         description="bins (25 Hz each) whose real and imaginary parts the encoder sees besides; 0 = magnitudes",
     )
     encoder_width: int = Field(default=192, gt=0)
-    encoder_blocks: tuple[int, int] = Field(default=(3, 2), description="at 100 Hz, at 50 Hz")
+    encoder_blocks: tuple[Blocks, Blocks] = Field(default=(3, 2), description="at 100 Hz, at 50 Hz")
     decoder_width: int = Field(default=256, gt=0)
-    decoder_blocks: tuple[int, int] = Field(default=(1, 7), description="at 50 Hz, at 100 Hz")
+    decoder_blocks: tuple[Blocks, Blocks] = Field(default=(1, 7), description="at 50 Hz, at 100 Hz")
     expansion: int = Field(default=3, gt=0)
     kernel: int = Field(default=7, gt=0, description="frames of the depthwise convolutions; odd")
     activation: Literal["gelu", "snake"] = Field(
@@ -52,7 +56,7 @@ class AutoencoderConfig(Config):
         default="angle", description="phase as an angle, or as the direction of a vector of two outputs"
     )
     n_fft: int = Field(default=1920, gt=0, description="window of the inverse STFT; a multiple of hop")
-    hop: int = Field(default=480, gt=0)
+    hop: int = Field(default=SPECTRAL_SAMPLES, description="samples of a spectral frame; 480, and no other")
     griffin_lim: int = Field(
         default=0,
         ge=0,
@@ -61,6 +65,10 @@ class AutoencoderConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> AutoencoderConfig:
+        if self.hop != SPECTRAL_SAMPLES:
+            raise ValueError(
+                f"hop {self.hop} must be {SPECTRAL_SAMPLES} (a latent has two spectral frames); leave it out"
+            )
         if self.n_fft % self.hop or self.n_fft < 2 * self.hop or (self.n_fft - self.hop) % 2:
             raise ValueError(
                 f"n_fft {self.n_fft} must be an even number of samples over, and a multiple of, hop {self.hop}"

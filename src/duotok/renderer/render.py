@@ -9,6 +9,7 @@ is exact always.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -59,7 +60,7 @@ class RenderSettings:
     """How code vectors become latents: one value that is passed through the renderer.
 
     steps, sampler, temperature: as for `samplers.sample`; seed: names the noise, so that the same seed gives the same sound; plan: the
-    windows. Raises ConfigError for a sampler that does not exist, steps < 1, a negative temperature and what is no number.
+    windows. Raises ConfigError for a sampler that does not exist, steps < 1, a negative or infinite temperature and what is no number.
     """
 
     steps: int = 16
@@ -76,6 +77,10 @@ class RenderSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise ConfigError(f"{name} {value!r} is no number; steps and seed are whole ones")
+        if not math.isfinite(self.temperature):
+            raise ConfigError(
+                f"temperature {self.temperature} must be a finite number; 1 is the model's own, 0 has no noise"
+            )
         if self.steps < 1 or self.temperature < 0:
             raise ConfigError(
                 f"steps {self.steps}, temperature {self.temperature} is too low; steps start at 1, temperature at 0"

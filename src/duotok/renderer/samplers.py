@@ -10,9 +10,10 @@ ddim: arXiv 2010.02502 (eta 0). dpmpp-2m: arXiv 2211.01095, algorithm 2. dpmpp-3
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -111,6 +112,7 @@ def dpmpp_3m_sde(x: Tensor, path: Path, denoise: Callable[[Tensor, int], Tensor]
     return x
 
 
+SamplerName = Literal["ddim", "dpmpp-2m", "dpmpp-3m-sde"]
 SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp-2m": dpmpp_2m, "dpmpp-3m-sde": dpmpp_3m_sde}
 
 
@@ -131,13 +133,13 @@ def sample(
 
     condition: `[batch, frames, code_dim]`; temperature scales all noise (1 = the model's own distribution, 0 = its mode
     for a Gaussian); generator (or `step_noise(step)`) feeds the stochastic sampler only: the others are functions of
-    `noise`. steps = 1 returns the posterior mean. Raises ConfigError for an unknown sampler, steps < 1 or a negative
-    temperature.
+    `noise`. steps = 1 returns the posterior mean. Raises ConfigError for an unknown sampler, steps < 1 or a
+    temperature that is negative or not finite.
     """
     if sampler not in SAMPLERS:
         raise ConfigError(f"sampler '{sampler}': known are {', '.join(SAMPLERS)}")
-    if temperature < 0:
-        raise ConfigError(f"temperature {temperature}: must not be negative")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ConfigError(f"temperature {temperature}: must be a finite number, 0 or more")
     way = path(steps, objective)
 
     def denoise(x: Tensor, step: int) -> Tensor:

@@ -29,6 +29,8 @@ FORMAT = 3
 BEST = "best.json"
 LOG, CONFIG, SAMPLES = "log.jsonl", "config.json", "samples"
 REMEDY = "delete that checkpoint to go on from the one before"
+TO_GO_ON = ("optimizer.", "random.")
+"""Beginnings of the files that training alone needs."""
 UNSEALED = 2  # the format before seals, which can still be read
 
 
@@ -38,6 +40,10 @@ class Untrained(ConfigError):
 
 class Damaged(DuoTokError):
     """A checkpoint, or a file of it, that was changed since it was written."""
+
+
+class WeightsOnly(Damaged):
+    """A checkpoint without what training needs to go on; later stages can use it."""
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -155,8 +161,11 @@ def check_file(path: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """Raises Damaged unless all files of a checkpoint are unchanged."""
+    """Raises Damaged unless all files of a checkpoint are unchanged; WeightsOnly where optimizer and generators were left out."""
     state = read_state(path)
+    to_go_on = [name for name in state.get("sha256", {}) if name.startswith(TO_GO_ON)]
+    if to_go_on and not any((path / name).exists() for name in to_go_on):
+        raise WeightsOnly(f"{path}: has weights only, without optimizer and generators")
     for name in state.get("sha256", {}):
         if not (path / name).is_file():
             raise Damaged(f"{path / name}: missing; {REMEDY}")
@@ -172,18 +181,24 @@ def check(path: Path) -> None:
 def newest_whole(run: Path, report: Callable[[str], None]) -> Path | None:
     """The newest undamaged checkpoint; None where there are no checkpoints. `report` is called for each damaged one.
 
-    Raises Damaged when there are checkpoints and all are damaged.
+    Raises Damaged when there are checkpoints and all are damaged, WeightsOnly when all have weights only.
     """
     every = every_checkpoint(run)
-    problem = ""
+    problem, without = "", 0
     for path in reversed(every):
         try:
             check(path)
         except Damaged as error:
             problem = str(error)
+            without += isinstance(error, WeightsOnly)
             report(problem)
         else:
             return path
+    if every and without == len(every):
+        raise WeightsOnly(
+            f"{run}: its checkpoints have weights only (collected with --weights-only), so it cannot be trained further: later stages and "
+            "`duotok bundle` take them; collect it without --weights-only, or begin again with another --runs"
+        )
     if problem:
         raise Damaged(
             f"{run}: none of {len(every)} checkpoints is whole ({problem.split('; ')[0]}); begin again with another --runs"

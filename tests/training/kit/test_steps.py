@@ -23,12 +23,23 @@ from typer.testing import CliRunner
 
 from duotok.cli.main import app
 from duotok.errors import ConfigError, DuoTokError
-from duotok.training.kit import steps, trainers, wheels
+from duotok.training.kit import script, start, steps, trainers, wheels
 from duotok.training.kit.collect import pack
 from duotok.training.kit.join import join_results
 from duotok.training.kit.make import KitOptions, make_kit
-from duotok.training.kit.plan import FILE, KitError, KitPlan, Training, assignments_for, read_plan
+from duotok.training.kit.pieces import entries
+from duotok.training.kit.plan import (
+    FILE,
+    KitError,
+    KitPlan,
+    Training,
+    assignments_for,
+    read_plan,
+    train_words,
+    training_hash,
+)
 from duotok.training.kit.script import _chosen
+from duotok.training.kit.status import only_one
 from duotok.training.kit.steps import KitWork
 from duotok.training.kit.wheels import Sources, Target
 from duotok.training.stages.registry import NAMES, config_class
@@ -121,6 +132,8 @@ def test_killed_in_the_middle_it_goes_on_and_the_results_come_back(
     code, told = run(kit, "--out", out, "--set", f"stage1.steps={reached + 3}")
     assert code == 0 and "stage1: done before" in told
     facts = json.loads(run(kit, "--out", out, "--status", "--json")[1])
+    assert not facts["trainings"]["stage1"]["done"]  # the kit's own steps are others
+    facts = json.loads(run(kit, "--out", out, "--set", f"stage1.steps={reached + 3}", "--status", "--json")[1])
     row = facts["trainings"]["stage1"]
     assert row["done"] and row["checkpoint"] == row["step"] == row["steps"] == reached + 3 and not facts["running"]
     results, runs = tmp_path / "results", tmp_path / "runs"
@@ -301,6 +314,75 @@ def test_results_that_are_damaged_or_incomplete_are_named(tmp_path: Path) -> Non
             join_results(empty, tmp_path / "runs")
 
 
+ENTRY = {"name": "results.001", "bytes": 3, "sha256": ""}
+WRONG: dict[str, tuple[Any, str]] = {
+    "nothing that is known": ({"a": 1}, "its 'format' is missing or damaged"),
+    "another format": ({"format": 9}, "results of format 9, this DuoTok reads 1; update DuoTok"),
+    "no pieces": ({"pieces": []}, "its 'pieces' is missing or damaged"),
+    "pieces without names": ({"pieces": [{"bytes": 3}]}, "its 'pieces' is missing or damaged"),
+    "a length in words": ({"pieces": [{**ENTRY, "bytes": "3"}]}, "its 'pieces' is missing or damaged"),
+    "files that are a number": ({"files": 3}, "its 'files' is missing or damaged"),
+    "steps in a list": ({"steps": ["stage1"]}, "its 'steps' is missing or damaged"),
+    "a step in words": ({"steps": {"stage1": "three"}}, "its 'steps' is missing or damaged"),
+    "a run elsewhere": ({"steps": {"../stage1": 3}}, "'../stage1' is no name of a run"),
+    "a run that is not in it": ({"steps": {"stage7": 3}}, "has no checkpoint of 'stage7' at step 3"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_table_of_results_that_is_none_is_told_in_one_line(case: str, tmp_path: Path) -> None:
+    results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3])
+    table, (change, message) = results / "results.json", WRONG[case]
+    facts = json.loads(table.read_text())
+    table.write_text(json.dumps(change if "a" in change else {**facts, **change}))
+    with pytest.raises(ConfigError) as caught:
+        join_results(results, tmp_path / "runs")
+    assert str(caught.value).startswith(f"{table}: ") and message in str(caught.value)
+    assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
+
+
+def test_pieces_that_are_no_archive_are_told_in_one_line(tmp_path: Path) -> None:
+    results = collected(tmp_path / "there" / "stage1", tmp_path / "results", [3])
+    facts = json.loads((results / "results.json").read_text())
+    (results / "noise").write_bytes(os.urandom(3000))
+    (results / "results.json").write_text(json.dumps({**facts, "pieces": entries(results, ["noise"])}))
+    with pytest.raises(DuoTokError, match=r"its pieces are no archive \(.*\); collect them again") as caught:
+        join_results(results, tmp_path / "runs")
+    assert "\n" not in str(caught.value) and list((tmp_path / "runs").glob("*")) == []
+
+
+def test_parts_that_are_no_archive_are_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_bytes(Path(start.__file__).read_bytes())
+    (tmp_path / "noise").write_bytes(os.urandom(3000))
+    (tmp_path / "PARTS.json").write_text(json.dumps({"kit": "x", "parts": entries(tmp_path, ["noise"])}))
+    code, told = run(tmp_path, "--check")
+    assert code == 1 and told.startswith(f"error: {tmp_path}: its parts are no kit (") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ['{"format": 1, "ki', "[]", "{}", '{"a": 1}', '{"kit": "x", "parts": []}', '{"kit": "x", "parts": [3]}']
+)
+def test_a_damaged_table_of_parts_is_named(text: str, tmp_path: Path) -> None:
+    """A kit in parts has no MANIFEST.json: it must not be asked for."""
+    (tmp_path / "run.py").write_bytes(Path(start.__file__).read_bytes())
+    (tmp_path / "PARTS.json").write_text(text)
+    code, told = run(tmp_path, "--check")
+    assert (code, told) == (1, f"error: {tmp_path}/PARTS.json is damaged; bring it again, then run the same command\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '{"seal": "x", "files": [{"name": "run.py"}]}'])
+def test_a_manifest_without_its_keys_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_bytes(Path(start.__file__).read_bytes())
+    (tmp_path / "MANIFEST.json").write_text(text)
+    code, told = run(tmp_path, "--check")
+    assert (
+        code == 1
+        and told.startswith(f"error: {tmp_path}/MANIFEST.json is missing or damaged")
+        and told.count("\n") == 1
+    )
+
+
 def test_wheels_are_installed_once_and_what_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,9 +416,6 @@ def test_wheels_are_installed_once_and_what_is_missing_is_named(
 def test_wheels_of_another_python_or_machine_are_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str
 ) -> None:
-    from duotok.training.kit import start
-    from duotok.training.kit.pieces import entries
-
     monkeypatch.setattr(wheels, "duotok_requirements", lambda extras: [Requirement("alpha")])
     make_wheel(tmp_path / "index", "alpha", "1.5")
     kit = make(tmp_path / "kit", target=Target(PYTHON, HERE), sources=Sources([str(tmp_path / "index")], no_index=True))
@@ -374,6 +453,7 @@ def test_a_damaged_or_missing_file_or_part_is_named(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--stages", "stage3"), "--stages stage3: this kit has stage1"),
+        (("--stages", ","), "--stages ',': names no run; this kit has stage1"),
         (("--minutes", "stage3=5"), "--minutes stage3=5: this kit has stage1"),
         (("--minutes", "-1"), "write minutes above 0"),
         (("--collect", "results"), "no checkpoint of stage1 yet"),
@@ -398,13 +478,53 @@ def test_overrides_reach_the_runs_they_name() -> None:
     assert assignments_for(given, first, everything) == ["steps=3", "crops.frames=7", "crops.frames=9"]
 
 
+def test_a_run_is_done_where_the_same_command_would_not_train_it_again(
+    configs: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, words = tmp_path / "out", {"stages": ["stage1"], "configs": configs, "data": data}
+    kit, other = (
+        make(tmp_path / "kit", overrides=["steps=3"], **words),
+        make(tmp_path / "other", overrides=["steps=4"], **words),
+    )
+    checkpoint = out / "runs" / "stage1" / "checkpoint-00000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text("{}")
+    plan = read_plan(kit)
+    hashes = {entry["name"]: entry["sha256"] for entry in start.read(kit / start.MANIFEST)["files"]}
+    asked = training_hash(plan, plan.trainings[0], hashes)
+    (out / "state.json").write_text(json.dumps({"stage1": {"asked": asked, "seconds": 1.0}}))
+
+    def told(of: Path, *more: str) -> tuple[str, bool]:
+        text, as_json = (
+            script.run(of, out, ["--status", *more, *last]) or capsys.readouterr().out for last in ([], ["--json"])
+        )
+        return text.splitlines()[1].split(maxsplit=1)[1].partition(":")[0], json.loads(as_json)["trainings"]["stage1"][
+            "done"
+        ]
+
+    another = ("done with another config, overrides or minutes", False)
+    assert told(kit) == ("done", True)
+    assert told(other) == told(kit, "--minutes", "5") == told(kit, "--set", "lr=1e-4") == another
+    held = json.loads((out / "state.json").read_text())
+    (out / "state.json").write_text(json.dumps({**held, "now": {"stage1": time.time()}}))
+    with only_one(out):
+        assert told(other) == ("under way", False)
+    work = KitWork(kit, out, plan, Namespace(python=sys.executable))
+    assert work._trained(plan.trainings[0]) and not work._trained(read_plan(other).trainings[0])
+    capsys.readouterr()
+    (out / "state.json").write_text("{}")
+    assert told(kit) == ("under way", False)
+    (checkpoint / "state.json").unlink()
+    (out / "state.json").write_text(json.dumps({"stage1": {"asked": asked, "seconds": 1.0}}))
+    assert told(kit) == ("not begun", False)  # its checkpoint is gone: it would be trained
+
+
 def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path) -> None:
     kit = make(
         tmp_path / "kit", stages=["stage1"], configs=configs, data=data, minutes=["stage1=2.5"], overrides=["steps=3"]
     )
     plan = read_plan(kit)
-    work = KitWork(kit, tmp_path / "out", plan, Namespace(python=sys.executable, workers=3))
-    assert work.words(plan.trainings[0]) == [
+    assert train_words(plan, plan.trainings[0]) == [
         "train", "stage1", "-c", "{kit}/configs/stage1.yaml", "--data", "{work}", "--runs", "{runs}", "--shards", "{kit}/shards",
         "--minutes", "2.5", "--set", "steps=3",
     ]  # fmt: skip

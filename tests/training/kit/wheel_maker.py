@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def make_wheel(folder: Path, name: str, version: str, requires: Sequence[str] = (), tag: str = "py3-none-any") -> Path:
-    """A wheel with one module, `NAME.py`, that knows its version."""
+def make_wheel(
+    folder: Path, name: str, version: str, requires: Sequence[str] = (), tag: str = "py3-none-any", size: int = 0
+) -> Path:
+    """A wheel with one module, `NAME.py`, that knows its version, and so many zeros."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{name.replace('-', '_')}-{version}"
     lines = [
@@ -22,6 +24,8 @@ def make_wheel(folder: Path, name: str, version: str, requires: Sequence[str] = 
         f"{stem}.dist-info/METADATA": "\n".join(lines) + "\n",
         f"{stem}.dist-info/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
+    if size:
+        files[f"{stem}.data/zeros"] = "0" * size
     path = folder / f"{stem}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         for inside, text in files.items():

@@ -13,6 +13,7 @@ from duotok.errors import ConfigError, DuoTokError
 from duotok.training.kit import collect
 
 README = "README.md"
+WHEELS = "wheels"
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,25 @@ def groups(items: Iterable[KitItem]) -> dict[str, int]:
     return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
 
 
+def _distribution(wheel: str) -> str:
+    """The name, as `--have` takes it, of a wheel in the kit."""
+    return wheel.removeprefix(f"{WHEELS}/").partition("-")[0].replace("_", "-").lower()
+
+
 def check_size(items: Sequence[KitItem], limit: int) -> int:
-    """Bytes in all. Raises DuoTokError that names the largest parts when it is over the limit."""
+    """Bytes in all. Raises DuoTokError that names the largest parts when it is over the limit, and what to name in --have
+    where most of it is wheels.
+    """
     sums = groups(items)
     total = sum(sums.values())
     if total > limit:
         largest = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in list(sums.items())[:5])
+        wheels = {_distribution(name): size for name, size in sums.items() if name.startswith(f"{WHEELS}/")}
+        remedy = "leave some out or raise --max-size"
+        if 2 * sum(wheels.values()) > total:
+            names = ["torch"] if "torch" in wheels else list(wheels)[:3]  # what only torch needs goes with it
+            remedy = f"--have {','.join(names)} leaves out what that machine has already; or raise --max-size"
         raise DuoTokError(
-            f"the kit would have {total / 2**20:.1f} MiB, over --max-size {limit / 2**20:.1f} MiB; its largest parts: {largest}; "
-            "leave some out or raise --max-size"
+            f"the kit would have {total / 2**20:.1f} MiB, over --max-size {limit / 2**20:.1f} MiB; its largest parts: {largest}; {remedy}"
         )
     return total

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import put
-from duotok.training.kit.collect import ALONGSIDE, LOG, TABLE, checkpoints, step_of
-from duotok.training.kit.start import damage, digest, read, unpack
+from duotok.training.kit.collect import ALONGSIDE, FORMAT, LOG, TABLE, checkpoints, step_of
+from duotok.training.kit.start import damage, digest, is_table, read, unpack
 
 
 def join_results(folder: Path, runs: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -21,9 +22,7 @@ def join_results(folder: Path, runs: Path, names: Sequence[str] = ()) -> list[di
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; name the one that `run.py --collect` wrote")
-    facts = read(folder / TABLE)
-    if not facts:
-        raise ConfigError(f"{folder}: no readable {TABLE} there; name the folder that `run.py --collect` wrote")
+    facts = _read_table(folder)
     for name in names:
         if name not in facts["steps"]:
             raise ConfigError(f"{folder}: no run '{name}' in it; it has {', '.join(facts['steps'])}")
@@ -39,7 +38,10 @@ def join_results(folder: Path, runs: Path, names: Sequence[str] = ()) -> list[di
     partial = runs / ".results.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        unpack([folder / piece["name"] for piece in facts["pieces"]], partial)
+        try:
+            unpack([folder / piece["name"] for piece in facts["pieces"]], partial)
+        except tarfile.TarError as error:
+            raise DuoTokError(f"{folder}: its pieces are no archive ({error}); collect them again") from None
         problem = damage(partial, facts["files"])
         if problem:
             raise DuoTokError(f"{problem}; collect them again")
@@ -51,6 +53,31 @@ def join_results(folder: Path, runs: Path, names: Sequence[str] = ()) -> list[di
         shutil.rmtree(partial, ignore_errors=True)
     row = {"resumable": bool(facts["resumable"])}
     return [{"run": name, "step": step, "folder": str(runs / name), **row} for name, step in chosen.items()]
+
+
+def _read_table(folder: Path) -> dict[str, Any]:
+    """results.json. Raises ConfigError when it cannot be read, is of another format or lacks something."""
+    facts, path = read(folder / TABLE), folder / TABLE
+    if not facts:
+        raise ConfigError(f"{folder}: no readable {TABLE} there; name the folder that `run.py --collect` wrote")
+    if "format" in facts and facts["format"] != FORMAT:
+        raise ConfigError(f"{path}: results of format {facts['format']!r}, this DuoTok reads {FORMAT}; update DuoTok")
+    steps = facts.get("steps")
+    good = {
+        "format": "format" in facts, "resumable": isinstance(facts.get("resumable"), bool), "pieces": is_table(facts.get("pieces")),
+        "files": is_table(facts.get("files")),
+        "steps": isinstance(steps, dict) and len(steps) > 0 and all(type(step) is int and step >= 0 for step in steps.values()),
+    }  # fmt: skip
+    wrong = next((key for key, right in good.items() if not right), None)
+    if wrong is not None:
+        raise ConfigError(f"{path}: its '{wrong}' is missing or damaged; bring it again, or collect again")
+    names = {entry["name"] for entry in facts["files"]}
+    for run, step in facts["steps"].items():
+        if run in (".", "..") or Path(run).name != run:
+            raise ConfigError(f"{path}: '{run}' is no name of a run; collect again")
+        if f"{run}/checkpoint-{step:08d}/state.json" not in names:
+            raise ConfigError(f"{path}: has no checkpoint of '{run}' at step {step:,}; collect again")
+    return facts
 
 
 def _check_clash(run: Path, step: int, files: Sequence[dict[str, Any]]) -> None:

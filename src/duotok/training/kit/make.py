@@ -87,9 +87,13 @@ def make_kit(
     partial = folder.absolute().parent / f".{folder.name}.{os.getpid()}.partial"
     try:
         with tempfile.TemporaryDirectory(prefix="duotok-wheels-") as place:
-            wheels, requires = _wheels(options, Path(place), tell)
+
+            def check(wheels: Sequence[Wheel]) -> None:
+                contents.check_size([*items, *_items(wheels)], options.max_size)
+
+            wheels, requires = _wheels(options, Path(place), tell, check)
             plan = _with_wheels(plan, wheels, requires, options.target)
-            items += [KitItem(f"wheels/{wheel.path.name}", wheel.path) for wheel in wheels]
+            items += _items(wheels)
             items += [KitItem(FILE, plan.text()), KitItem(contents.README, _readme(plan))]
             items.append(KitItem(SCRIPT, Path(start.__file__)))
             size, sums = contents.check_size(items, options.max_size), contents.groups(items)
@@ -158,8 +162,14 @@ def _needs_bundle(options: KitOptions, configs: Any, prepared: bool) -> bool:
     return (prepared and options.separator == "mini") or any(getattr(c, "teacher", "") == "mini" for c in configs)
 
 
-def _wheels(options: KitOptions, place: Path, tell: Callable[[str], None]) -> tuple[list[Wheel], list[str]]:
-    """The wheels, and every distribution that the kit needs, including those that the machine has."""
+def _items(wheels: Sequence[Wheel]) -> list[KitItem]:
+    return [KitItem(f"{contents.WHEELS}/{wheel.path.name}", wheel.path) for wheel in wheels]
+
+
+def _wheels(
+    options: KitOptions, place: Path, tell: Callable[[str], None], check: Callable[[Sequence[Wheel]], None]
+) -> tuple[list[Wheel], list[str]]:
+    """The wheels, and every distribution that the kit needs, including those that the machine has. check: see `Resolver`."""
     if options.target is None:
         return [], []
     have = parse_have(options.have)
@@ -167,7 +177,7 @@ def _wheels(options: KitOptions, place: Path, tell: Callable[[str], None]) -> tu
         wheels = from_list(options.requirement, options.target, place, options.sources)
         return wheels, sorted({*have, *(wheel.name for wheel in wheels)})
     extras = ["train", *(["songs"] if options.songs else []), *options.extras]
-    resolver = Resolver(options.target, have, place, options.sources, tell)
+    resolver = Resolver(options.target, have, place, options.sources, tell, check)
     wheels = resolver.resolve(list(dict.fromkeys(extras)))
     return wheels, sorted({*resolver.used, *(wheel.name for wheel in wheels)})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,27 @@ def read_plan(kit: Path) -> KitPlan:
 
 def _training(row: dict[str, Any]) -> Training:
     return Training(**{**row, **{name: tuple(row[name]) for name in ("overrides", "needs")}})
+
+
+def fingerprint(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def train_words(plan: KitPlan, training: Training) -> list[str]:
+    """`duotok train` for a training, with places in braces."""
+    words = ["train", training.stage, "-c", f"{{kit}}/{training.config}", "--data", "{work}", "--runs", "{runs}"]
+    if plan.shards:
+        words += ["--shards", f"{{kit}}/{plan.shards}"]
+    if training.minutes is not None:
+        words += ["--minutes", f"{training.minutes:g}"]
+    for override in training.overrides:
+        words += ["--set", override]
+    return words
+
+
+def training_hash(plan: KitPlan, training: Training, hashes: Mapping[str, str]) -> str:
+    """What `state.json` has of a training that is done; hashes: those of the kit's files, by name."""
+    return fingerprint(train_words(plan, training), hashes.get(training.config))
 
 
 def assignments_for(assignments: Sequence[str], training: Training, trainings: Sequence[Training]) -> list[str]:

@@ -76,7 +76,7 @@ def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
     try:
         chosen = _chosen(plan, options)
         if options.status:
-            status(out, chosen, options.json)
+            status(kit, out, plan, chosen, options.json)
             return 0
         if options.collect:
             _collect(out, chosen, options)
@@ -106,8 +106,12 @@ def run(kit: Path, out: Path, arguments: Sequence[str]) -> int:
 
 
 def _chosen(plan: KitPlan, options: argparse.Namespace) -> list[Training]:
-    names = [name for name in (options.stages or "").split(",") if name]
+    names = [name.strip() for name in (options.stages or "").split(",") if name.strip()]
     run_names = [training.run for training in plan.trainings]
+    if options.stages and not names:
+        raise KitError(
+            f"--stages '{options.stages}': names no run; this kit has {', '.join(run_names) or 'no trainings'}"
+        )
     for name in names:
         if name not in run_names:
             raise KitError(f"--stages {name}: this kit has {', '.join(run_names) or 'no trainings'}")

@@ -32,9 +32,17 @@ def read(path: Path) -> dict[str, Any]:
     """A JSON object; empty when it cannot be read as one."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def is_table(files: Any) -> bool:
+    """Whether a value is a list of one or more `name`, `bytes`, `sha256`, as `damage` and `seal` take it."""
+    kinds = {"name": str, "bytes": int, "sha256": str}
+    return isinstance(files, list) and len(files) > 0 and all(
+        isinstance(entry, dict) and all(type(entry.get(key)) is kind for key, kind in kinds.items()) for entry in files
+    )  # fmt: skip
 
 
 def damage(folder: Path, files: Sequence[Mapping[str, Any]]) -> str:
@@ -88,6 +96,8 @@ def unpack(pieces: Sequence[Path], folder: Path) -> None:
 
 def join(here: Path, out: Path, parts: Mapping[str, Any]) -> Path:
     """OUT/kit from the parts in `here`; they are not needed again after that."""
+    if not isinstance(parts.get("kit"), str) or not is_table(parts.get("parts")):
+        sys.exit(f"error: {here / PARTS} is damaged; bring it again, then run the same command")
     kit, partial = out / "kit", out / ".kit.partial"
     if read(kit / MANIFEST).get("seal") == parts["kit"]:
         return kit
@@ -97,7 +107,12 @@ def join(here: Path, out: Path, parts: Mapping[str, Any]) -> Path:
     if problem:
         sys.exit(f"error: {problem}; bring them again, then run the same command")
     shutil.rmtree(partial, ignore_errors=True)
-    unpack([here / entry["name"] for entry in parts["parts"]], partial)
+    try:
+        unpack([here / entry["name"] for entry in parts["parts"]], partial)
+    except tarfile.TarError as error:
+        sys.exit(
+            f"error: {here}: its parts are no kit ({error}); bring them and {PARTS} again, then run the same command"
+        )
     shutil.rmtree(kit, ignore_errors=True)
     partial.rename(kit)  # not flushed: the hashes show whether it reached the disk
     print(f"{kit}: joined from {len(parts['parts'])} parts", flush=True)
@@ -131,11 +146,11 @@ def main() -> int:
         )
     out = place(arguments, here)
     parts = read(here / PARTS)
-    if parts:
+    if parts or (here / PARTS).exists():
         kit = join(here, out, parts)
         os.execv(sys.executable, [sys.executable, str(kit / "run.py"), "--out", str(out), *arguments])
     manifest = read(here / MANIFEST)
-    if not manifest:
+    if not isinstance(manifest.get("seal"), str) or not is_table(manifest.get("files")):
         sys.exit(f"error: {here / MANIFEST} is missing or damaged; bring it again, then run the same command")
     if "--status" not in arguments:
         problem = damage(here, manifest["files"])

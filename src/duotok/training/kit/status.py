@@ -12,8 +12,8 @@ from typing import Any
 
 from duotok.files import hold
 from duotok.training.kit import collect
-from duotok.training.kit.plan import KitError, Training
-from duotok.training.kit.start import read
+from duotok.training.kit.plan import KitError, KitPlan, Training, training_hash
+from duotok.training.kit.start import MANIFEST, read
 
 
 def say(text: str, file: Any = None) -> None:
@@ -40,34 +40,39 @@ def busy(out: Path) -> bool:
         return True
 
 
-def status(out: Path, chosen: Sequence[Training], as_json: bool) -> None:
-    """Print the finished steps and the progress of each training."""
+def status(kit: Path, out: Path, plan: KitPlan, chosen: Sequence[Training], as_json: bool) -> None:
+    """Print the finished steps and the progress of each training, which is done where the same command would not train it again."""
     state = read(out / "state.json")
+    hashes = {entry["name"]: entry["sha256"] for entry in read(kit / MANIFEST).get("files", ())}
+    running = busy(out)
+    now = state.get("now", {}) if running else {}
     rows: dict[str, dict[str, Any]] = {}
     for training in chosen:
         folder = out / "runs" / training.run
         checkpoints = collect.checkpoints(folder)
+        asked = state.get(training.run, {}).get("asked")
+        wanted = training_hash(plan, training, hashes)
         line = _last_log(folder / "log.jsonl")
         rows[training.run] = {
-            "done": training.run in state,
+            "done": bool(checkpoints) and asked == wanted,
+            "done_otherwise": bool(checkpoints) and asked not in (None, wanted) and training.run not in now,
             "checkpoint": collect.step_of(checkpoints[-1]) if checkpoints else None,
             "step": line.get("step"),
             "steps": read(folder / "config.json").get("steps"),
             "minutes": training.minutes,
             **{key: line[key] for key in ("loss", "rate") if key in line},
         }
-    running = busy(out)
     facts = {
         "out": str(out),
         "running": running,
-        "now": sorted(state.get("now", {})) if running else [],
+        "now": sorted(now),
         **{step: state.get(step, {}).get("seconds") for step in ("packages", "songs", "data")},
         "trainings": rows,
     }
     if as_json:
         say(json.dumps(facts, indent=1))
         return
-    work = [f"{step} for {(time.time() - since) / 60:.1f} minutes" for step, since in state.get("now", {}).items()]
+    work = [f"{step} for {(time.time() - since) / 60:.1f} minutes" for step, since in now.items()]
     say(f"{out}: " + (f"at work, {', '.join(work) or 'packages'}" if running else "not running"))
     for step in ("packages", "songs", "data"):
         if step in state:
@@ -83,7 +88,14 @@ def _progress(row: dict[str, Any]) -> str:
     text += f" in {row['minutes']:g} minutes" if row["minutes"] is not None else ""
     text += "" if row["checkpoint"] is None else f", checkpoint {row['checkpoint']:,}"
     text += "".join(f", {key} {row[key]:.4g}" for key in ("loss", "rate") if key in row)
-    return ("done: " if row["done"] else "under way: ") + text
+    stage = (
+        "done"
+        if row["done"]
+        else "done with another config, overrides or minutes"
+        if row["done_otherwise"]
+        else "under way"
+    )
+    return f"{stage}: {text}"
 
 
 def _last_log(path: Path) -> dict[str, Any]:

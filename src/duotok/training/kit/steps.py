@@ -13,7 +13,6 @@ Python's standard library only: the packages come with the kit. Everything is wr
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -26,7 +25,7 @@ from typing import Any
 
 from duotok.files import put, write_bytes
 from duotok.training.kit import collect
-from duotok.training.kit.plan import KitError, KitPlan, Training
+from duotok.training.kit.plan import KitError, KitPlan, Training, fingerprint, train_words, training_hash
 from duotok.training.kit.start import MANIFEST, read
 from duotok.training.kit.status import say
 from duotok.training.kit.trainers import POLL, Child, kill_with_parent, side_by_side
@@ -50,10 +49,6 @@ print("torch", torch.__version__ + ",", ", ".join(gpus) or "no GPU")
 
 MARK = ".duotok-kit"
 """In OUT/packages: marks a folder that a kit installed and may replace."""
-
-
-def fingerprint(*values: object) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class KitWork:
@@ -231,19 +226,8 @@ class KitWork:
                     time.sleep(POLL)
                 self._finish_training(training, child)
 
-    def words(self, training: Training) -> list[str]:
-        """`duotok train` for a training, with places in braces."""
-        words = ["train", training.stage, "-c", f"{{kit}}/{training.config}", "--data", "{work}", "--runs", "{runs}"]
-        if self.plan.shards:
-            words += ["--shards", f"{{kit}}/{self.plan.shards}"]
-        if training.minutes is not None:
-            words += ["--minutes", f"{training.minutes:g}"]
-        for override in training.overrides:
-            words += ["--set", override]
-        return words
-
     def _task_hash(self, training: Training) -> str:
-        return fingerprint(self.words(training), self.hashes[training.config])
+        return training_hash(self.plan, training, self.hashes)
 
     def _trained(self, training: Training) -> bool:
         done = self._done(training.run, self._task_hash(training))
@@ -253,10 +237,10 @@ class KitWork:
         return False
 
     def _start_arrays(self, training: Training) -> Child:
-        return self._start(f"{training.run}.arrays", [*self.words(training), *self._workers(), "--prepare"])
+        return self._start(f"{training.run}.arrays", [*train_words(self.plan, training), *self._workers(), "--prepare"])
 
     def _start_training(self, training: Training) -> Child:
-        return self._start(training.run, [*self.words(training), *self._workers()], self.options.processes)
+        return self._start(training.run, [*train_words(self.plan, training), *self._workers()], self.options.processes)
 
     def _finish_training(self, training: Training, child: Child) -> None:
         self._finish(training.run, self._task_hash(training), child)

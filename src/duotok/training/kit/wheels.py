@@ -153,12 +153,17 @@ def parse_have(names: Sequence[str]) -> dict[str, str]:
 
 
 class Resolver:
-    """From requirements to wheels in `folder`, for a target that has the distributions `have` already."""
+    """From requirements to wheels in `folder`, for a target that has the distributions `have` already.
+
+    check: called with the wheels so far whenever some were fetched; what it raises ends the walk before more are.
+    """
 
     def __init__(
-        self, target: Target, have: Mapping[str, str], folder: Path, sources: Sources, tell: Callable[[str], None]
-    ) -> None:
+        self, target: Target, have: Mapping[str, str], folder: Path, sources: Sources, tell: Callable[[str], None],
+        check: Callable[[Sequence[Wheel]], None] = lambda wheels: None,
+    ) -> None:  # fmt: skip
         self.target, self.have, self.folder, self.sources, self.tell = target, have, folder, sources, tell
+        self.check = check
         self.wheels: dict[str, Wheel] = {}
         self.used: set[str] = set()
 
@@ -172,6 +177,7 @@ class Resolver:
                 return [self.wheels[name] for name in sorted(needed)]
             self.tell(f"wheels: {', '.join(sorted(missing))}")
             self._download([_text(name, specs) for name, specs in sorted(missing.items())], missing)
+            self.check(list(self.wheels.values()))
         raise DuoTokError(
             f"wheels: requirements contradict each other around {', '.join(sorted(missing))}; give --requirement FILE"
         )

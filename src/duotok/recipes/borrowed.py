@@ -20,13 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from duotok.config import config_folder
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import write_bytes
 from duotok.recipes import door
 from duotok.recipes.mini_bundle import INTERRUPTED, LISTS
+from duotok.recipes.sized import sizes_of, write_config
 from duotok.recipes.small_corpora import SmallCorpora, make_small_corpora, packed
 from duotok.training.kit import contents
 from duotok.training.kit.collect import parse_size
@@ -55,8 +54,6 @@ NAMED = {
     },
 }  # fmt: skip
 """Stage -> config key -> the released run that it starts from, where that run is not trained anew before it."""
-MODEL_OF = {"adversarial": "autoencoder", "adapt": "autoencoder"}
-"""Stages whose model is that of another run of a bundle."""
 
 
 def main() -> int:
@@ -263,21 +260,15 @@ def released(options: argparse.Namespace, runs: Sequence[str], out: Path) -> tup
         return folder, [], words if "separator" in runs else None
     if words is not None and "separator" not in runs:
         words += ["--set", f"separator_from={{out}}/{RELEASED}/separator"]
-    from duotok.codec.bundle import Bundle
-    from duotok.codec.hub import find_bundle
-    from duotok.training.unpack import settings_of
-
-    sizes = settings_of(Bundle(find_bundle(options.released)), Path(RELEASED))
+    sizes = sizes_of(options.released)
     place = out / "configs"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     overrides = []
     for run in runs:
         stage = run.partition(".")[0]
-        values = sizes.get(run, sizes.get(MODEL_OF.get(stage, ""), {}))
-        own = {key: value for key, value in values.items() if not key.endswith("_from") and key != "track"}
-        text = yaml.safe_dump({"extends": str((folder / f"{stage}.yaml").resolve()), **own}, sort_keys=False)
-        (place / f"{stage}.yaml").write_text(text, encoding="utf-8")
+        own = {key: value for key, value in sizes.get(run, {}).items() if key != "track"}
+        write_config(place / f"{stage}.yaml", folder / f"{stage}.yaml", own)
         for key, source in NAMED.get(stage, {}).items():
             source = source.format(run=run)
             # A run that is trained before this one is what it starts from by default.

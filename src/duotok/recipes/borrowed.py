@@ -12,6 +12,7 @@ From the released weights instead of nothing: --released mini --stages stage2,st
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import subprocess
@@ -78,8 +79,11 @@ def borrow(options: argparse.Namespace) -> str:
     check_out(out, top)
     if not (options.audio or options.songs):
         raise ConfigError("--audio and --songs: neither is given; name folders of audio, or how many songs to generate")
+    check_options(options)
     hidden = hidden_paths(options.hide, top)
     names = [run for run, _, _ in parse_stages([name for name in options.stages.split(",") if name], NAMES)]
+    if not names:
+        raise ConfigError(f"--stages '{options.stages}': names no run; leave it out for {ALL}")
     shares = door.parse_shares(options.share)
     machine = door_of(options)
     configs, overrides, bundle_words = released(options, names, out)
@@ -117,6 +121,34 @@ def borrow(options: argparse.Namespace) -> str:
     write_bytes(out / "calls.md", text.encode())
     tell(summary(small, facts, out))
     return text
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises ConfigError for a number, size or folder with which nothing can be made, before songs are."""
+    above = ("minutes", "song_seconds", "kbps", "limit_minutes")
+    for name in (*above, "start_minutes", "call_minutes", "hour_minutes"):
+        value = getattr(options, name)
+        if not (math.isfinite(value) and (value > 0 if name in above else value >= 0)):
+            wanted = "a number above 0" if name in above else "a number, 0 or more"
+            raise ConfigError(f"--{name.replace('_', '-')} {value:g}: give {wanted}")
+    least = {"songs": 0, "first_song": 0, "back_calls": 0}
+    for name in (
+        "songs",
+        "first_song",
+        "back_calls",
+        "workers",
+        "parallel",
+        "parts",
+        "cores",
+        "command_length",
+        "back_files",
+    ):
+        if getattr(options, name) < least.get(name, 1):
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)}: give {least.get(name, 1)} or more")
+    parse_size(options.call_size)
+    for folder in options.audio:
+        if not folder.is_dir():
+            raise ConfigError(f"--audio {folder}: no such folder; name a folder of audio")
 
 
 def tell(text: str) -> None:

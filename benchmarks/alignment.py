@@ -21,6 +21,7 @@ from rich.progress import track
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line, positive_int
 from benchmarks.output import conditions, parser, show, table
 from duotok.corpora.base import get, lyrics_part
 from duotok.data.lyric_head import LyricHead
@@ -56,10 +57,11 @@ def measure(head: LyricHead, recording: Recording) -> tuple[float, Times, Times,
     return aligned.margin, found, [first or 0.0 for first, _ in even], true
 
 
+@mistakes_in_one_line
 def main() -> None:
     about = parser(__doc__ or "")
     about.add_argument("--vocab", default=BERT_NAME, help="BERT's vocab.txt, for a bundle with that many classes")
-    about.add_argument("--limit", type=int, metavar="N", help="only the first N songs")
+    about.add_argument("--limit", type=positive_int, metavar="N", help="only the first N songs")
     options = about.parse_args()
     torch.set_num_threads(options.threads)
     head = LyricHead(options.model, options.vocab, options.device)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.calling import mistakes_in_one_line, positive_int
 from duotok.audio.features import MEL_MEAN, MEL_STD, POWER_FLOOR
 from duotok.errors import ConfigError
 from duotok.model.bestrq import BestRQConfig, RandomProjectionQuantizer, span_mask
@@ -85,12 +86,13 @@ def measure(train: Tensor, test: Tensor, whitening: str, floor: float, batch: in
     }  # fmt: skip
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mels", type=Path, required=True)
     parser.add_argument("--exclude", default="generated", help="leave out files with this in their path")
-    parser.add_argument("--batch", type=int, default=8, help="crops of 10 s in a batch")
-    parser.add_argument("--batches", type=int, default=24)
+    parser.add_argument("--batch", type=positive_int, default=8, help="crops of 10 s in a batch")
+    parser.add_argument("--batches", type=positive_int, default=24)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found = sorted(path for path in options.mels.rglob("*mel*.npy") if options.exclude not in str(path))

@@ -30,6 +30,7 @@ import numpy as np
 import soundfile
 import torch
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from duotok.audio.io import stream
 from duotok.bulk.encoding import packed
 from duotok.bulk.engines import Job, LocalPipeline, Model, Pipeline, Result, Times
@@ -174,7 +175,9 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.bulk", "one", "--minutes", str(minutes), "--model", options.model]
         command += ["--stems"] if options.stems else []
         command += ["--loop", *map(str, options.loop)] if options.loop else []
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE)
+        if done.returncode:
+            raise DuoTokError(f"{minutes:g} minutes: the process that tokenizes them failed, and says above why")
         rows.append(json.loads(done.stdout))
     return {"songs": rows, "ratio": round(rows[-1]["peak MB"] / rows[0]["peak MB"], 2)}
 
@@ -267,6 +270,7 @@ def corpus(options: argparse.Namespace) -> dict[str, Any]:
     return {"corpora": rows}
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bulk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -274,23 +278,20 @@ def main() -> None:
     parser.add_argument("what", choices=["speed", "memory", "listing", "corpus", "one"])
     parser.add_argument("source", nargs="?", default="../shared/audio/validation")
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 60.0])
+    parser.add_argument("--workers", type=positive_int, nargs="+", default=[1, 2])
+    parser.add_argument("--turns", type=positive_int, default=3)
+    parser.add_argument("--minutes", type=positive_number, nargs="+", default=[5.0, 60.0])
     parser.add_argument("--stems", action="store_true", help="given stems: nothing is separated")
     parser.add_argument(
         "--loop", type=Path, nargs="+", help="a song to make it of, or vocals and accompaniment with --stems"
     )
     parser.add_argument("--without-model", action="store_true", help="corpus: codes are known at once")
-    parser.add_argument("--entries", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--entries", type=positive_int, nargs="+", default=[1_000_000])
     options = parser.parse_args()
     work: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
         "speed": speed, "memory": memory, "listing": listing, "corpus": corpus, "one": one_song,
     }  # fmt: skip
-    try:
-        print(json.dumps(work[options.what](options)))
-    except DuoTokError as error:
-        sys.exit(f"error: {error}")
+    print(json.dumps(work[options.what](options)))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,15 @@ import torch
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line, positive_int
 from benchmarks.gpu import EQUAL_TOKENS, Row, made_clip
 from benchmarks.output import conditions, parser, show, table
 from duotok.audio.io import write
+from duotok.cli.files import check_writable
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.errors import DuoTokError
+from duotok.files import write_bytes
 from duotok.lm.token_store import TokenStore
 from duotok.records import SPLITS
 from duotok.tracks import TRACKS
@@ -235,26 +238,24 @@ def measure(tokenizer: Tokenizer, device: str) -> tuple[list[Row], dict[str, flo
     return rows, speeds
 
 
+@mistakes_in_one_line
 def main() -> None:
     options_of = parser(__doc__ or "")
     options_of.set_defaults(device="cuda")
     options_of.add_argument("-o", "--out", type=Path, help="write everything as JSON there")
     options_of.add_argument("--music", type=Path, help="a folder of songs (default: made ones)")
-    options_of.add_argument("--songs", type=int, default=SONGS, help="to be made")
+    options_of.add_argument("--songs", type=positive_int, default=SONGS, help="to be made")
     options = options_of.parse_args()
+    if options.out is not None:
+        check_writable(options.out)
     device = options.device
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        sys.exit(f"error: --device {device}: torch {torch.__version__} sees no GPU; --device cpu tries the same path")
-    try:
-        model = DuoTok.from_pretrained(options.model)
-        with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as place:
-            music = options.music
-            if music is None:
-                music = Path(place) / "music"
-                make_songs(music, options.songs, mixes=model.separator is not None)
-            rows, speeds = measure(Tokenizer(music, Path(place), options.model), device)
-    except DuoTokError as error:
-        sys.exit(f"error: {error}")
+    model = DuoTok.from_pretrained(options.model)
+    with tempfile.TemporaryDirectory(prefix="duotok-bulk-") as place:
+        music = options.music
+        if music is None:
+            music = Path(place) / "music"
+            make_songs(music, options.songs, mixes=model.separator is not None)
+        rows, speeds = measure(Tokenizer(music, Path(place), options.model), device)
     facts = conditions(model, options.threads) | {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     }
@@ -264,7 +265,7 @@ def main() -> None:
         "times_real_time": speeds,
     }
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_bytes(options.out, json.dumps(result, indent=1).encode())
     tables = [
         table(["what", "against", "found", "needed", "passes"], [row.cells for row in rows]),
         table(["a run, its start with it", "x real time"], [[name, value] for name, value in speeds.items()]),

@@ -25,6 +25,8 @@ SHORTEST = 5.0
 SOUNDING_SECONDS = 5.0
 SOUNDING_DB = -50.0
 HEADLINE = ("dual", "validation")
+GROUPS = (*HEADLINE, "instrumental", "voice")
+"""Of the held-out recordings."""
 
 
 @dataclass(frozen=True)

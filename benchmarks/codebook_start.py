@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.calling import mistakes_in_one_line, positive_int
 from duotok.config import load_config
 from duotok.model.tokenizer import Basis, Tokenizer
 from duotok.shards.store import ShardStore
@@ -45,12 +46,13 @@ def gather(tokenizer: Tokenizer, crops: CropBatches, batches: int) -> dict[str, 
     return {name: torch.cat(rows) for name, rows in hidden.items()}
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/mini"), help="folder of runs with stage2")
     parser.add_argument("--data", type=Path, help="WORK of `duotok data prepare` (default RUNS/data)")
     parser.add_argument("--config", default="mini/stage3", help="a YAML file, or a packaged recipe")
-    parser.add_argument("--batches", type=int, default=60, help="training batches of 6 x 10 s to fit on")
+    parser.add_argument("--batches", type=positive_int, default=60, help="training batches of 6 x 10 s to fit on")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     data, config = options.data or options.runs / "data", load_config(Stage3Config, options.config)

@@ -26,6 +26,7 @@ from torch import Tensor
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import int_from_0, mistakes_in_one_line, positive_number
 from benchmarks.output import conditions, parser, show, table
 from benchmarks.recordings import recordings
 from duotok.audio.io import probe, read
@@ -79,14 +80,15 @@ def sounding(sound: Tensor, frames: int) -> Tensor:
     return mono.reshape(frames, FRAME_SAMPLES).square().mean(1) > SILENT_POWER
 
 
+@mistakes_in_one_line
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("folders", nargs="*", type=Path, help="default: --audio")
     arguments.add_argument("--data", type=Path, help="WORK of `duotok data prepare` instead of folders: its segments")
-    arguments.add_argument("--hours", type=float, default=2.0, help="stop when each track has this much")
-    arguments.add_argument("--piece", type=float, default=60.0, help="seconds of a recording, at most")
+    arguments.add_argument("--hours", type=positive_number, default=2.0, help="stop when each track has this much")
+    arguments.add_argument("--piece", type=positive_number, default=60.0, help="seconds of a recording, at most")
     arguments.add_argument("--separate", action="store_true", help="use songs without stems as well")
-    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--seed", type=int_from_0, default=0)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     model = DuoTok.from_pretrained(options.model, options.device)

@@ -20,9 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import show, table
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
+from duotok.errors import DuoTokError
 from duotok.tracks import TRACKS
 
 TOP = 4000.0
@@ -30,6 +32,12 @@ LEVEL_DB = -18.0
 """RMS of a note, dB below full scale."""
 NEAR = 12.0
 """Hz: a line of the comb so near to a partial does not count."""
+SHORTEST = 2.0
+COMBS = {
+    "excess at 100 Hz": (100.0, 100.0), "excess at 50 Hz": (50.0, 100.0), "excess at 25 Hz": (75.0, 50.0),
+    "excess beside": (112.0, 50.0),
+}  # fmt: skip
+"""First line and the distance to the next, Hz."""
 
 
 def spectrum(sound: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -57,24 +65,41 @@ def excess(power: NDArray[np.float64], lines: NDArray[np.float64]) -> float:
     return float(np.mean(found))
 
 
+def comb_lines(note: float, partials: int, first: float, step: float) -> NDArray[np.float64]:
+    """Frequencies of a comb that no partial of the note is near."""
+    own = note * np.arange(1, partials + 1, dtype=np.float64)
+    every = np.arange(first, TOP + 1, step)
+    kept: NDArray[np.float64] = every[np.abs(every[:, None] - own).min(1) > NEAR]
+    return kept
+
+
+def check(notes: list[float], partials: int, seconds: float) -> None:
+    """Raises DuoTokError for notes of which nothing could be said, before any is decoded."""
+    if seconds < SHORTEST:
+        raise DuoTokError(
+            f"--seconds {seconds:g}: give {SHORTEST:g} or more; a window of 1 s, and half a second at each end is left out"
+        )
+    for note in notes:
+        if note >= TOP:
+            raise DuoTokError(f"--notes {note:g}: give less than {TOP:g} Hz")
+        if not all(len(comb_lines(note, partials, first, step)) for first, step in COMBS.values()):
+            raise DuoTokError(
+                f"--notes {note:g}: its {partials} partials are near to every line of a comb; give a higher note, or fewer --partials"
+            )
+
+
 def measure(sound: NDArray[np.float32], note: float, partials: int, given: float) -> dict[str, float]:
     """The figures of a decoded note; given: the power of the one that went in."""
     power = spectrum(sound)
     own = note * np.arange(1, partials + 1, dtype=np.float64)
 
-    def lines(first: float, step: float) -> NDArray[np.float64]:
-        every = np.arange(first, TOP + 1, step)
-        kept: NDArray[np.float64] = every[np.abs(every[:, None] - own).min(1) > NEAR]
-        return kept
-
     def level(found: NDArray[Any]) -> float:
         return 10 * math.log10(max(sum(line(power, hertz) for hertz in found), 1e-20) / given)
 
-    kept, comb = level(own[own < TOP]), level(lines(50, 50))
+    kept, comb = level(own[own < TOP]), level(comb_lines(note, partials, 50, 50))
     return {
-        "note": kept, "comb": comb, "comb over note": comb - kept, "excess at 100 Hz": excess(power, lines(100, 100)),
-        "excess at 50 Hz": excess(power, lines(50, 100)), "excess at 25 Hz": excess(power, lines(75, 50)),
-        "excess beside": excess(power, lines(112, 50)),
+        "note": kept, "comb": comb, "comb over note": comb - kept,
+        **{name: excess(power, comb_lines(note, partials, *lines)) for name, lines in COMBS.items()},
     }  # fmt: skip
 
 
@@ -94,16 +119,18 @@ def steady(note: float, partials: int, seconds: float) -> Tensor:
     return (sound * 10 ** (LEVEL_DB / 20) / sound.square().mean().sqrt()).float()
 
 
+@mistakes_in_one_line
 def main() -> None:
     options_of = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options_of.add_argument("--model", default="mini", help="a bundle: its folder, its name, or owner/name on the hub")
-    options_of.add_argument("--notes", type=float, nargs="+", default=[131.0, 233.0, 440.0, 784.0], help="Hz")
-    options_of.add_argument("--partials", type=int, default=12, help="1: a sine")
-    options_of.add_argument("--seconds", type=float, default=4.0, help="of each note")
-    options_of.add_argument("--steps", type=int, help="of decoding; default: the bundle's")
-    options_of.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+    options_of.add_argument("--notes", type=positive_number, nargs="+", default=[131.0, 233.0, 440.0, 784.0], help="Hz")
+    options_of.add_argument("--partials", type=positive_int, default=12, help="1: a sine")
+    options_of.add_argument("--seconds", type=positive_number, default=4.0, help="of each note")
+    options_of.add_argument("--steps", type=positive_int, help="of decoding; default: the bundle's")
+    options_of.add_argument("--threads", type=positive_int, default=2, help="CPU threads of torch")
     options_of.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = options_of.parse_args()
+    check(options.notes, options.partials, options.seconds)
     torch.set_num_threads(options.threads)
     model = DuoTok.from_pretrained(options.model)
     rows: list[dict[str, Any]] = []

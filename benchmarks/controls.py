@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -26,6 +25,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.calling import int_from_0, mistakes_in_one_line, positive_int, positive_number, share_of_1
 from duotok.clock import FRAME_RATE, SAMPLE_RATE
 from duotok.codec.contract import Stream
 from duotok.errors import DuoTokError
@@ -167,28 +167,26 @@ def change_tokens(options: argparse.Namespace) -> int:
     return write_tokens(options.output, codec, parts, source=f"{options.tokens}, {change}", vectors=vectors)
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
     notes = kinds.add_parser("notes", help="songs as notes and chords")
-    notes.add_argument("-n", "--count", type=int, default=600)
-    notes.add_argument("--seed", type=int, default=500_000)
-    notes.add_argument("--seconds", type=float, default=60.0)
-    notes.add_argument("--workers", type=int, default=2)
+    notes.add_argument("-n", "--count", type=positive_int, default=600)
+    notes.add_argument("--seed", type=int_from_0, default=500_000)
+    notes.add_argument("--seconds", type=positive_number, default=60.0)
+    notes.add_argument("--workers", type=positive_int, default=2)
     jitter = kinds.add_parser("jitter", help="tokens of which a share is replaced by random ones")
     jitter.add_argument("tokens", type=Path)
-    jitter.add_argument("--share", type=float, default=0.2)
-    jitter.add_argument("--seed", type=int, default=0)
+    jitter.add_argument("--share", type=share_of_1, default=0.2)
+    jitter.add_argument("--seed", type=int_from_0, default=0)
     melody = kinds.add_parser("sung", help="tokens with the melody itself in place of the vocals' tokens")
     melody.add_argument("tokens", type=Path)
     melody.add_argument("--songs", type=Path, required=True, help="folder of `duotok songs`")
     for one in (notes, jitter, melody):
         one.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    try:
-        count = compose_songs(options) if options.kind == "notes" else change_tokens(options)
-    except DuoTokError as error:
-        sys.exit(f"error: {error}")
+    count = compose_songs(options) if options.kind == "notes" else change_tokens(options)
     print(f"{options.output}: {count} songs")
 
 

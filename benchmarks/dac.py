@@ -28,6 +28,7 @@ from torch import Tensor
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line
 from duotok.audio.features import POWER_FLOOR, mel_filters
 from duotok.audio.io import resample
 from duotok.clock import SAMPLE_RATE
@@ -215,7 +216,8 @@ def check_out(folder: Path) -> None:
         raise DuoTokError(f"{folder}: is already there; name a new folder, or an empty one")
 
 
-def main() -> int:
+@mistakes_in_one_line
+def main() -> None:
     assert __doc__ is not None
     options_of = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options_of.add_argument("--data", type=Path, required=True, help="WORK of `duotok data prepare`")
@@ -224,20 +226,15 @@ def main() -> int:
     options_of.add_argument("--config", type=Path, default=CONFIG)
     options_of.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = options_of.parse_args()
-    try:
-        check_out(options.out)
-        check_run(options.runs / DacStage.name)
-        store = ShardStore(options.data / "shards", options.data / "derived")
-        derive_samples(store)
-        stage = DacStage(load_config(DacStageConfig, options.config, options.set), store)
-        print(train(stage, options.runs / stage.name))
-        load_module(best(options.runs / stage.name) / "dac.safetensors", stage.dac)
-    except DuoTokError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    check_out(options.out)
+    check_run(options.runs / DacStage.name)
+    store = ShardStore(options.data / "shards", options.data / "derived")
+    derive_samples(store)
+    stage = DacStage(load_config(DacStageConfig, options.config, options.set), store)
+    print(train(stage, options.runs / stage.name))
+    load_module(best(options.runs / stage.name) / "dac.safetensors", stage.dac)
     stage.dac.eval().save_pretrained(options.out)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.calling import int_from_0, mistakes_in_one_line, positive_int
 from benchmarks.fault_list import FAULTS
 from benchmarks.faults import ROOT, copied, load_libraries, run_tests
 
@@ -112,11 +113,12 @@ def difference(source: str, other: str) -> tuple[str, str]:
     return pairs[0] if pairs else ("", "")
 
 
+@mistakes_in_one_line
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("places", nargs="+", help="files or folders, as the fault list names them")
-    parser.add_argument("-n", "--count", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-n", "--count", type=positive_int, default=50)
+    parser.add_argument("--seed", type=int_from_0, default=0)
     parser.add_argument("--list", action="store_true", help="print what would be changed and stop")
     options = parser.parse_args()
     tests: dict[str, dict[str, None]] = {}

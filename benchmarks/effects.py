@@ -25,6 +25,7 @@ import torch
 from rich.progress import track as progress
 from torch import Tensor
 
+from benchmarks.calling import mistakes_in_one_line, positive_int
 from duotok.clock import FRAME_RATE, MEL_PER_FRAME, SAMPLE_RATE
 from duotok.codec.contract import Stream
 from duotok.comparison.figures import COLOURS, plain
@@ -193,7 +194,7 @@ def curves(results: Path, output: Path) -> None:
             if line["kind"] == "held_out":
                 points.setdefault(round(line["step"] * frames), []).append(line["cnbpt"])
     if not found:
-        raise SystemExit(f"{results}: no run of `duotok eval lm` in it")
+        raise DuoTokError(f"{results}: no run of `duotok eval lm` in it")
     figure = Figure(figsize=(6 * len(found), 4), dpi=130, layout="constrained")
     axes = figure.subplots(1, len(found), squeeze=False)[0]
     names = sorted({arm for arms in found.values() for arm in arms})
@@ -212,6 +213,7 @@ def curves(results: Path, output: Path) -> None:
     figure.savefig(output, metadata={"Software": None})
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -219,15 +221,15 @@ def main() -> None:
     one.add_argument("runs", type=Path, help="folder of a run of stage 3")
     one.add_argument("--data", type=Path, required=True, help="folder of `duotok data`")
     one.add_argument("-o", "--output", type=Path, required=True, help="Parquet file")
-    one.add_argument("--window", type=int, default=256, help="token frames that are encoded at once")
+    one.add_argument("--window", type=positive_int, default=256, help="token frames that are encoded at once")
     one.add_argument(
         "--precision",
         choices=("fp32", "bf16"),
         default="fp32",
         help="of the encoder's blocks; bf16 is faster on some CPUs",
     )
-    one.add_argument("--workers", type=int, default=2, help="processes that derive features")
-    one.add_argument("--threads", type=int, default=1, help="of torch; more only lose on small models")
+    one.add_argument("--workers", type=positive_int, default=2, help="processes that derive features")
+    one.add_argument("--threads", type=positive_int, default=1, help="of torch; more only lose on small models")
     both = kinds.add_parser("table", help="Table 9 beside Table 10")
     both.add_argument("results", type=Path, help="folder of `duotok eval lm`")
     both.add_argument("tokens", type=Path, help="folder of the tokens")
@@ -245,9 +247,7 @@ def main() -> None:
             half = options.precision == "bf16"
             summary = pack(options.runs, options.data, options.output, options.window, options.workers, half)
             print(json.dumps({key: value for key, value in summary.items() if key != "mel error"}))
-    except DuoTokError as error:
-        sys.exit(f"error: {error}")
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         sys.exit(f"error: {type(error).__name__}: {error}")
 
 

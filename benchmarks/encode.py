@@ -31,10 +31,12 @@ from torch.utils.flop_counter import FlopCounterMode
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from benchmarks.frontends import PAPER
 from benchmarks.output import parser, show, table
 from duotok.audio.features import LogMel
 from duotok.codec.families import FAMILIES
+from duotok.errors import DuoTokError
 from duotok.model.config import TokenizerConfig
 from duotok.model.int8 import int8_encoder
 from duotok.model.tokenizer import Tokenizer
@@ -166,11 +168,12 @@ def profile(encoder: Encoder, rows: int) -> str:
     return f"{encoder.name}:\n" + table(["operation", "calls", "share"], cells)
 
 
+@mistakes_in_one_line
 def main() -> None:
     options_of = parser(__doc__ or "")
     options_of.set_defaults(threads=1)
-    options_of.add_argument("--seconds", type=float, default=20.0, help="of sound, our windows are 20 s long")
-    options_of.add_argument("--repeat", type=int, default=3)
+    options_of.add_argument("--seconds", type=positive_number, default=20.0, help="of sound, our windows are 20 s long")
+    options_of.add_argument("--repeat", type=positive_int, default=3)
     options_of.add_argument(
         "--fronts", nargs="+", choices=list(PAPER), help="front ends (default: the preset's, conv2d)"
     )
@@ -178,10 +181,10 @@ def main() -> None:
     options_of.add_argument("--rivals", nargs="*", choices=list(PUBLISHED), default=list(PUBLISHED))
     options_of.add_argument("--profile", action="store_true", help="where the time of our first encoder goes")
     options = options_of.parse_args()
+    if options.seconds < 1:
+        raise DuoTokError(f"--seconds {options.seconds:g}: give 1 or more")
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        sys.exit(f"error: --device cuda: torch {torch.__version__} sees no GPU")
     default = TokenizerConfig.preset("paper").downsampling
     fronts = options.fronts or [default, "conv2d"]
     precisions = options.precisions or ["fp32", "bf16", *(["int8"] if device.type == "cpu" else [])]

@@ -28,7 +28,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line
 from benchmarks.fault_list import FAULTS, Fault
+from duotok.errors import DuoTokError
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("src", "tests", "benchmarks", "pyproject.toml", "docs", "README.md", "Makefile")
@@ -82,7 +84,7 @@ def try_fault(fault: Fault, copy: Path) -> Result:
 def run_tests(copy: Path, tests: tuple[str, ...]) -> str:
     """The first test that fails; empty when none does.
 
-    In a fork of this process, which has loaded the large libraries and nothing of duotok: that saves most of the time.
+    In a fork of this process, which has loaded the large libraries and forgets what it has of duotok: that saves most of the time.
     """
     report = copy / "report.txt"
     child = os.fork()
@@ -139,6 +141,7 @@ def load_libraries() -> None:
             importlib.import_module(name)
 
 
+@mistakes_in_one_line
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("words", nargs="*", help="only faults whose name or file holds one of these")
@@ -146,6 +149,8 @@ def main() -> int:
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     chosen = [f for f in FAULTS if not options.words or any(w in f.name or w in f.file for w in options.words)]
+    if not chosen:
+        raise DuoTokError(f"{' '.join(options.words)}: no fault has this in its name or file; --list prints them all")
     for fault in chosen:
         broken((ROOT / fault.file).read_text(encoding="utf-8"), fault)
     if options.list:

@@ -30,14 +30,16 @@ from rich.progress import track as progress
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.clips import HEADLINE, Clip, held_out, judged, pairs, sounding_samples
+from benchmarks.calling import mistakes_in_one_line, number_from_0, positive_int
+from benchmarks.clips import GROUPS, HEADLINE, Clip, held_out, judged, pairs, sounding_samples
 from benchmarks.output import conditions, deviation, mean, parser, show, table
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
-from duotok.errors import MissingExtraError
+from duotok.errors import DuoTokError, MissingExtraError
 from duotok.evaluation.fidelity import mel_distance, stoi
 from duotok.evaluation.music import chroma_correlation, f0_agreement
 from duotok.evaluation.opus import opus
+from duotok.renderer.samplers import SAMPLERS
 from duotok.tracks import TRACKS
 
 CODECS = ("tokens", "opus", "ceiling")
@@ -164,25 +166,26 @@ def _every_clip(rows: list[dict[str, Any]]) -> str:
     return table(head, lines)
 
 
+@mistakes_in_one_line
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--pairs", type=Path, help="a folder of stem pairs instead of the held-out recordings")
     arguments.add_argument(
         "--on", choices=("tuning", "test"), default="test", help="which held-out recordings (default: %(default)s)"
     )
-    arguments.add_argument("--groups", nargs="+", help="only these: dual validation instrumental chant")
-    arguments.add_argument("--limit", type=int, help="only the first N clips of each group")
-    arguments.add_argument("--steps", type=int, nargs="+", default=[None], help="default: the bundle's")
-    arguments.add_argument("--sampler", nargs="+", default=[None], help="default: the bundle's")
-    arguments.add_argument("--temperature", type=float, nargs="+", default=[None], help="default: the bundle's")
-    arguments.add_argument("--opus-bits", type=int, default=6000)
+    arguments.add_argument("--groups", nargs="+", choices=GROUPS, help="only these of the held-out recordings")
+    arguments.add_argument("--limit", type=positive_int, help="only the first N clips of each group")
+    arguments.add_argument("--steps", type=positive_int, nargs="+", default=[None], help="default: the bundle's")
+    arguments.add_argument("--sampler", nargs="+", choices=list(SAMPLERS), default=[None], help="default: the bundle's")
+    arguments.add_argument("--temperature", type=number_from_0, nargs="+", default=[None], help="default: the bundle's")
+    arguments.add_argument("--opus-bits", type=positive_int, default=6000)
     arguments.add_argument("--clips", action="store_true", help="a table with every clip as well")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     model = DuoTok.from_pretrained(options.model, options.device)
     settings: list[Setting] = list(product(options.steps, options.sampler, options.temperature))
     clips = pairs(options.pairs) if options.pairs else held_out(options.audio, options.on)
-    if options.groups:
+    if options.groups and not options.pairs:
         clips = [clip for clip in clips if clip.group in options.groups]
     if options.limit:
         kept = {g: [c for c in clips if c.group == g][: options.limit] for g in dict.fromkeys(c.group for c in clips)}
@@ -190,6 +193,11 @@ def main() -> None:
     rows = []
     for clip in progress(clips, description="fidelity", console=Console(stderr=True)):
         rows += measure(clip, model, settings, options.opus_bits)
+    if not rows:
+        among = f" among {' '.join(options.groups)} of {options.on}" if options.groups and not options.pairs else ""
+        raise DuoTokError(
+            f"{options.pairs or options.audio}: no clip{among} with a track that sounds; name other recordings"
+        )
     means = summaries(rows)
     result = {"conditions": conditions(model, options.threads), "means": means, "clips": rows}
     tables = [_overview(means)]

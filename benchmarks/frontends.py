@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import int_from_0, mistakes_in_one_line, positive_number
 from benchmarks.output import mean, parser, show, table
 from duotok.config import config_folder, load_config
 from duotok.errors import DuoTokError
@@ -176,6 +177,7 @@ def learned_table(runs: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+@mistakes_in_one_line
 def main() -> None:
     options_of = parser(__doc__ or "")
     options_of.set_defaults(threads=1)
@@ -185,15 +187,14 @@ def main() -> None:
         "--configs", type=Path, default=Path("mini"), help="the mini's recipes, or a folder like them"
     )
     options_of.add_argument("--kinds", nargs="+", choices=TRIED, default=list(TRIED))
-    options_of.add_argument("--seconds", nargs=2, type=float, default=[150.0, 100.0], help="of steps in stages 1 and 2")
-    options_of.add_argument("--seeds", nargs="+", type=int, default=[0])
+    options_of.add_argument(
+        "--seconds", nargs=2, type=positive_number, default=[150.0, 100.0], help="of steps in stages 1 and 2"
+    )
+    options_of.add_argument("--seeds", nargs="+", type=int_from_0, default=[0])
     options = options_of.parse_args()
     torch.set_num_threads(options.threads)
     paper, mini = costs("paper", PAPER), costs("mini", MINI)
-    try:
-        runs = [] if options.work is None else runs_of(options)
-    except DuoTokError as error:
-        sys.exit(f"error: {error}")
+    runs = [] if options.work is None else runs_of(options)
     head = [
         "front end",
         "channels",

@@ -26,9 +26,10 @@ import torch
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import parser, show, table
 from duotok.codec.contract import Stream
-from duotok.lm.config import LMConfig
+from duotok.lm.config import PRESETS, LMConfig
 from duotok.lm.generate import generate
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import parallel
@@ -83,14 +84,17 @@ def measure(preset: str, options: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@mistakes_in_one_line
 def main() -> None:
     assert __doc__ is not None
     options_of = parser(__doc__)
-    options_of.add_argument("--presets", nargs="+", default=["mini", "100m"])
-    options_of.add_argument("--seconds", type=float, default=30.0)
-    options_of.add_argument("--count", type=int, default=1, help="candidates at once (default %(default)s)")
-    options_of.add_argument("--every", type=int, default=125, help="frames between timed steps without the cache")
-    options_of.add_argument("--codes", type=int, default=32_768, help="of each codebook")
+    options_of.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["mini", "100m"])
+    options_of.add_argument("--seconds", type=positive_number, default=30.0)
+    options_of.add_argument("--count", type=positive_int, default=1, help="candidates at once (default %(default)s)")
+    options_of.add_argument(
+        "--every", type=positive_int, default=125, help="frames between timed steps without the cache"
+    )
+    options_of.add_argument("--codes", type=positive_int, default=32_768, help="of each codebook")
     options = options_of.parse_args()
     torch.set_num_threads(options.threads)
     rows = []

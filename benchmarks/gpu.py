@@ -33,12 +33,16 @@ from torch import Tensor
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import parser, show, table
 from duotok.audio.finding import find_audio
 from duotok.audio.io import read
+from duotok.cli.files import check_writable
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
+from duotok.codec.hub import find_bundle
 from duotok.errors import DuoTokError, MissingExtraError
+from duotok.files import write_bytes
 from duotok.model.config import TokenizerConfig
 from duotok.model.tokenizer import Tokenizer
 from duotok.random import ItemRandom
@@ -397,13 +401,14 @@ def is_result(path: Path) -> bool:
     return isinstance(found, dict) and {"rows", "conditions"} <= found.keys()
 
 
+@mistakes_in_one_line
 def main() -> None:
     options_of = parser(__doc__ or "")
     options_of.set_defaults(device="cuda", threads=min(8, os.cpu_count() or 1))
     options_of.add_argument("-o", "--out", type=Path, help="write everything as JSON there")
     options_of.add_argument("--clips", type=Path, help="folder of audio files (default: made clips)")
-    options_of.add_argument("--seconds", type=float, default=12.0, help="of a clip")
-    options_of.add_argument("--number", type=int, default=LARGEST, help="of clips at most")
+    options_of.add_argument("--seconds", type=positive_number, default=12.0, help="of a clip")
+    options_of.add_argument("--number", type=positive_int, default=LARGEST, help="of clips at most")
     options_of.add_argument("--stages", nargs="*", choices=list(OWN), default=list(OWN))
     options_of.add_argument(
         "--no-paper", action="store_true", help="leave out the encoder of the paper's size (default on a CPU)"
@@ -414,26 +419,24 @@ def main() -> None:
         options_of.error(f"{options.out}: is there and is no result of this benchmark; name another file, or --force")
     torch.set_num_threads(options.threads)
     device = options.device
-    if device != "cpu" and not torch.cuda.is_available():
-        sys.exit(f"error: --device {device}: torch {torch.__version__} sees no GPU; --device cpu tries the same path")
+    if options.out is not None:
+        check_writable(options.out)
+    find_bundle(options.model)  # before minutes of clips are made
     began = time.perf_counter()
     part_seconds: dict[str, float] = {}
-    try:
-        with tf32(False):
-            clips = clips_of(options.clips, options.seconds, options.number)
-            rows, tokens, took = timed(
-                part_seconds, "encode", lambda: encodings(options.model, device, list(clips.values()))
-            )
-            sound, more = timed(part_seconds, "decode", lambda: decodings(options.model, device, tokens))
-            rows += sound
-            if device != "cpu" and not options.no_paper:
-                rows += timed(part_seconds, "paper", lambda: paper_encodings(device, 20.0))
-            try:
-                rows += timed(part_seconds, "stages", lambda: stages(device, options.stages))
-            except MissingExtraError as error:
-                print(f"stages left out: {error}", file=sys.stderr)
-    except DuoTokError as error:
-        sys.exit(f"error: {error}")
+    with tf32(False):
+        clips = clips_of(options.clips, options.seconds, options.number)
+        rows, tokens, took = timed(
+            part_seconds, "encode", lambda: encodings(options.model, device, list(clips.values()))
+        )
+        sound, more = timed(part_seconds, "decode", lambda: decodings(options.model, device, tokens))
+        rows += sound
+        if device != "cpu" and not options.no_paper:
+            rows += timed(part_seconds, "paper", lambda: paper_encodings(device, 20.0))
+        try:
+            rows += timed(part_seconds, "stages", lambda: stages(device, options.stages))
+        except MissingExtraError as error:
+            print(f"stages left out: {error}", file=sys.stderr)
     speeds = {name: options.seconds * len(clips) / seconds for name, seconds in took.items()}
     speeds |= {name: options.seconds * min(DECODED, len(clips)) / seconds for name, seconds in more.items()}
     conditions = {
@@ -449,7 +452,7 @@ def main() -> None:
         "clips": list(clips),
     }
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_bytes(options.out, json.dumps(result, indent=1).encode())
     tables = [
         table(["what", "against", "found", "needed", "passes"], [row.cells for row in rows]),
         table(["both tracks, separation apart", "x real time"], [[name, value] for name, value in speeds.items()]),

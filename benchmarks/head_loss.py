@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.output import show, table
+from benchmarks.calling import mistakes_in_one_line, positive_int
+from benchmarks.output import Parser, show, table
 from duotok.lm.heads import head_loss
 
 SHAPES = {"compact": (1024, 48, 32_771), "small": (1024, 256, 32_771)}
@@ -127,12 +128,13 @@ def measure(device: str, dtype: torch.dtype, repeats: int) -> list[dict[str, obj
     return found
 
 
+@mistakes_in_one_line
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--device", default="cpu")
-    options.add_argument("--dtype", default="float32")
-    options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--repeats", type=int, default=9)
+    options.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    options.add_argument("--threads", type=positive_int, default=1)
+    options.add_argument("--repeats", type=positive_int, default=9)
     options.add_argument("--json", action="store_true", help="print JSON instead of a table")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import int_from_0, mistakes_in_one_line, positive_int, positive_number
 from benchmarks.gpu import clips_of
 from benchmarks.output import parser, show, table
 from duotok.audio.finding import find_audio
@@ -207,28 +208,26 @@ def speeds(repeat: int) -> list[dict[str, Any]]:
     return rows
 
 
+@mistakes_in_one_line
 def main() -> None:
     options_of = parser(__doc__ or "")
     options_of.set_defaults(threads=1)
     options_of.add_argument("--clips", type=Path, help="folder of audio files (default: made clips)")
     options_of.add_argument("--stems", action="store_true", help="the folder holds both stems of each song")
-    options_of.add_argument("--seconds", type=float, default=12.0, help="of a clip")
-    options_of.add_argument("--number", type=int, default=10, help="of clips at most")
-    options_of.add_argument("--repeat", type=int, default=5, help="turns of the layers; 0 leaves them out")
+    options_of.add_argument("--seconds", type=positive_number, default=12.0, help="of a clip")
+    options_of.add_argument("--number", type=positive_int, default=10, help="of clips at most")
+    options_of.add_argument("--repeat", type=int_from_0, default=5, help="turns of the layers; 0 leaves them out")
     options = options_of.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    try:
-        if options.stems:
-            pairs = pairs_of(options.clips or Path("."), options.seconds, options.number)
-        else:
-            clips = clips_of(options.clips, options.seconds, options.number)
-            bands = [*list(clips.values())[1:], *list(clips.values())[:1]]
-            pairs = {name: (clip, band) for (name, clip), band in zip(clips.items(), bands, strict=True)}
-        rows = shares(options.model, pairs)
-    except DuoTokError as error:
-        sys.exit(f"error: {error}")
+    if options.stems:
+        pairs = pairs_of(options.clips or Path("."), options.seconds, options.number)
+    else:
+        clips = clips_of(options.clips, options.seconds, options.number)
+        bands = [*list(clips.values())[1:], *list(clips.values())[:1]]
+        pairs = {name: (clip, band) for (name, clip), band in zip(clips.items(), bands, strict=True)}
+    rows = shares(options.model, pairs)
     tables = [share_table(rows)]
     layers = speeds(options.repeat) if options.repeat else []
     if layers:

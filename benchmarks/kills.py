@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.calling import int_from_0, mistakes_in_one_line, positive_int, positive_number
+
 
 def titled(pid: int, text: str) -> bool:
     """Whether a process's command line, which Ray sets to the actor's name and method, holds this text."""
@@ -119,17 +121,20 @@ def killed(
             return counts
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sources", nargs="+")
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kills", type=int_from_0, default=100)
+    parser.add_argument("--workers", type=positive_int, default=2)
     parser.add_argument("--engine", default="local")
     parser.add_argument("--model", default="mini")
     parser.add_argument(
-        "--within", type=float, help="CPU seconds from one kill to the next at most; default: those of a whole run"
+        "--within",
+        type=positive_number,
+        help="CPU seconds from one kill to the next at most; default: those of a whole run",
     )
     parser.add_argument(
         "--whole", type=Path, help="a store of the same songs and model made without kills, instead of a new one"
@@ -137,7 +142,7 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="kill only processes with this in their command line"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int_from_0, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="duotok-kills-") as place:
         whole, other = options.whole or Path(place) / "whole", Path(place) / "killed"

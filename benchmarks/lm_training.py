@@ -28,8 +28,10 @@ import torch
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import parser, show, table
 from duotok.codec.contract import Stream
+from duotok.lm.config import PRESETS
 from duotok.lm.corpus import write_tokens
 from duotok.lm.evaluate import score_songs
 from duotok.lm.song import TokenizedSong
@@ -102,16 +104,17 @@ def measure(preset: str, data: Path, options: Any) -> dict[str, Any]:
     return found
 
 
+@mistakes_in_one_line
 def main() -> None:
     assert __doc__ is not None
     options_of = parser(__doc__)
-    options_of.add_argument("--presets", nargs="+", default=["mini", "100m"])
-    options_of.add_argument("--items", type=int, default=1, help="pieces of a step (default %(default)s)")
-    options_of.add_argument("--seconds", type=float, default=30.0, help="of a piece (default %(default)s)")
-    options_of.add_argument("--codes", type=int, default=32_768, help="of each codebook")
-    options_of.add_argument("--repeat", type=int, default=5)
+    options_of.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["mini", "100m"])
+    options_of.add_argument("--items", type=positive_int, default=1, help="pieces of a step (default %(default)s)")
+    options_of.add_argument("--seconds", type=positive_number, default=30.0, help="of a piece (default %(default)s)")
+    options_of.add_argument("--codes", type=positive_int, default=32_768, help="of each codebook")
+    options_of.add_argument("--repeat", type=positive_int, default=5)
     options_of.add_argument("--profile", action="store_true", help="tables of where the time goes")
-    options_of.add_argument("--rows", type=int, default=15, help="of a profile")
+    options_of.add_argument("--rows", type=positive_int, default=15, help="of a profile")
     options = options_of.parse_args()
     torch.set_num_threads(options.threads)
     rows = []

@@ -24,6 +24,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import duotok
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import parser, show, table
 from duotok.data import catalog
 from duotok.data.jobs import LocalEngine
@@ -131,14 +132,17 @@ def measure(url: str | Path, derived: Path, options: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@mistakes_in_one_line
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--shards", help="folder or URL of shards")
-    options.add_argument("--minutes", type=float, default=30.0, help="sound to make shards of when none are given")
-    options.add_argument("--steps", type=int, default=20)
-    options.add_argument("--batch-size", type=int, default=6)
-    options.add_argument("--frames", type=int, default=256)
-    options.add_argument("--workers", type=int, default=2, help="processes that make shards and features")
+    options.add_argument(
+        "--minutes", type=positive_number, default=30.0, help="sound to make shards of when none are given"
+    )
+    options.add_argument("--steps", type=positive_int, default=20)
+    options.add_argument("--batch-size", type=positive_int, default=6)
+    options.add_argument("--frames", type=positive_int, default=256)
+    options.add_argument("--workers", type=positive_int, default=2, help="processes that make shards and features")
     chosen = options.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

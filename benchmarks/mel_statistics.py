@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.calling import mistakes_in_one_line
 from benchmarks.output import table
 from duotok.audio.features import MEL_MEAN, MEL_STD
 from duotok.errors import ConfigError
@@ -40,6 +41,7 @@ def statistics(store: ShardStore) -> dict[str, dict[str, float]]:
     }
 
 
+@mistakes_in_one_line
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, required=True, help="WORK of `duotok data prepare`")

@@ -15,16 +15,33 @@ from typing import Any
 import torch
 
 import duotok
+from benchmarks.calling import positive_int
 from duotok.codec.duotok import DuoTok
+from duotok.devices import check_device
+from duotok.errors import ConfigError
 
 
-def parser(about: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Looks at --device before anything long begins. Raises ConfigError for one that is not there."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options = super().parse_args(args, namespace)
+        device = options.device
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"--device {device}: torch {torch.__version__} sees no GPU; use --device cpu")
+        # A device that torch surely has is left alone: what touches a GPU here would count in what is measured there.
+        if device not in ("cpu", "cuda"):
+            check_device(device, "--device ")
+        return options
+
+
+def parser(about: str) -> Parser:
     """The options that all benchmarks share."""
-    result = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--audio", type=Path, default=Path("../shared/audio"), help="folder with INDEX.tsv")
     result.add_argument("--model", default="mini", help="a bundle: its folder, its name, or owner/name on the hub")
     result.add_argument("--device", default="cpu")
-    result.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+    result.add_argument("--threads", type=positive_int, default=2, help="CPU threads of torch")
     result.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return result
 

@@ -30,6 +30,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import duotok
+from benchmarks.calling import mistakes_in_one_line, positive_number
 from benchmarks.output import parser, show, table
 from duotok.config import load_config
 from duotok.training.cost.counting import count
@@ -162,12 +163,13 @@ def line(row: dict[str, Any]) -> list[Any]:
     return [*first, " + ".join(f"{s:.1f}" for s in row["seconds"]), rate, row["peak_bytes"] / 1e9, losses, falls]
 
 
+@mistakes_in_one_line
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument(
         "--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help=" ".join(STAGES)
     )
-    options.add_argument("--seconds", type=float, default=5.0, help="sound of the one item")
+    options.add_argument("--seconds", type=positive_number, default=5.0, help="sound of the one item")
     options.add_argument(
         "--checkpoint", action="store_true", help="also write and read one (6 to 7 GB of disk at a time)"
     )

@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.progress import track as progress
 from torch import Tensor, nn
 
+from benchmarks.calling import int_from_0, mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import conditions, mean, parser, show, table
 from duotok.audio.io import resample
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE
@@ -178,16 +179,19 @@ def measure(model: DuoTok, store: ShardStore, options: argparse.Namespace) -> li
     return rows
 
 
+@mistakes_in_one_line
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--data", type=Path, required=True, help="WORK of `duotok data prepare`")
     arguments.add_argument("--track", choices=TRACKS, default="accompaniment")
-    arguments.add_argument("--low", type=float, default=25.0, help="Hz")
-    arguments.add_argument("--high", type=float, default=300.0, help="Hz")
-    arguments.add_argument("--reach", type=int, default=2, help="token frames of context on each side")
-    arguments.add_argument("--minutes", type=float, default=25.0, help="of the train split to learn from")
-    arguments.add_argument("--steps", type=int, default=1500, help="of 256 token frames, for each representation")
-    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--low", type=positive_number, default=25.0, help="Hz")
+    arguments.add_argument("--high", type=positive_number, default=300.0, help="Hz")
+    arguments.add_argument("--reach", type=int_from_0, default=2, help="token frames of context on each side")
+    arguments.add_argument("--minutes", type=positive_number, default=25.0, help="of the train split to learn from")
+    arguments.add_argument(
+        "--steps", type=positive_int, default=1500, help="of 256 token frames, for each representation"
+    )
+    arguments.add_argument("--seed", type=int_from_0, default=0)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     model = DuoTok.from_pretrained(options.model, options.device)

@@ -35,6 +35,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import duotok
+from benchmarks.calling import mistakes_in_one_line, positive_int, share_of_1
 from benchmarks.output import show, table
 from duotok.corpora.base import get
 from duotok.data.jobs import read_ledger
@@ -161,15 +162,16 @@ def scanned_seconds(work: Path, recordings: set[str]) -> float:
     return sum(float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) for path in scans)
 
 
+@mistakes_in_one_line
 def main() -> None:
     about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     about.add_argument("--audio", type=Path, default=Path("../shared/audio"), help="folder with INDEX.tsv")
     about.add_argument(
         "--work", type=Path, required=True, help="scratch folder; FOLDER/work and FOLDER/tree are made anew"
     )
-    about.add_argument("--limit", type=int, metavar="N", help="only N recordings, evenly from all folders")
-    about.add_argument("--damage", type=float, default=0.02, help="share of the recordings that is damaged")
-    about.add_argument("--workers", type=int, default=2)
+    about.add_argument("--limit", type=positive_int, metavar="N", help="only N recordings, evenly from all folders")
+    about.add_argument("--damage", type=share_of_1, default=0.02, help="share of the recordings that is damaged")
+    about.add_argument("--workers", type=positive_int, default=2)
     about.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = about.parse_args()
 

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.calling import existing_folder, mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import table
 from duotok.config import parse
 from duotok.model.bestrq import BestRQConfig, RandomProjectionQuantizer
@@ -299,22 +300,36 @@ def memory(lengths: list[float], kind: str, channels: int, block: int) -> Iterat
         yield f"{length:g}", f"{loaded:.0f}", f"{most:.0f}", f"{took:.0f}"
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ear-vae", type=Path, metavar="CHECKOUT", help="of Eps-Acoustic-Revolution-Lab/EAR_VAE")
+    parser.add_argument(
+        "--ear-vae", type=existing_folder, metavar="CHECKOUT", help="of Eps-Acoustic-Revolution-Lab/EAR_VAE"
+    )
     parser.add_argument("--json", type=Path, nargs="+", default=[], help="published configurations to compare it with")
-    parser.add_argument("--ear-vae2", type=Path, metavar="CHECKOUT", help="of Eps-Acoustic-Revolution-Lab/EAR_VAE2")
-    parser.add_argument("--stable-audio", type=Path, metavar="CHECKOUT", help="of Stability-AI/stable-audio-tools")
-    parser.add_argument("--simvq", type=Path, metavar="CHECKOUT", help="of youngsheen/SimVQ")
+    parser.add_argument(
+        "--ear-vae2", type=existing_folder, metavar="CHECKOUT", help="of Eps-Acoustic-Revolution-Lab/EAR_VAE2"
+    )
+    parser.add_argument(
+        "--stable-audio", type=existing_folder, metavar="CHECKOUT", help="of Stability-AI/stable-audio-tools"
+    )
+    parser.add_argument("--simvq", type=existing_folder, metavar="CHECKOUT", help="of youngsheen/SimVQ")
     parser.add_argument("--packages", action="store_true", help="compare with installed packages")
-    parser.add_argument("--memory", type=float, nargs="+", default=[], metavar="SECONDS", help="decode so much sound")
+    parser.add_argument(
+        "--memory", type=positive_number, nargs="+", default=[], metavar="SECONDS", help="decode so much sound"
+    )
     parser.add_argument("--kind", choices=("ear-vae", "ear-vae2"), default="ear-vae", help="network for --memory")
     parser.add_argument(
-        "--channels", type=int, default=128, help="width of the network for --memory; published: 128, ear-VAE2: 64"
+        "--channels",
+        type=positive_int,
+        default=128,
+        help="width of the network for --memory; published: 128, ear-VAE2: 64",
     )
-    parser.add_argument("--block", type=int, default=100, help="latent frames decoded at once for --memory")
-    parser.add_argument("--decode-once", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--block", type=positive_int, default=100, help="latent frames decoded at once for --memory")
+    parser.add_argument("--decode-once", type=positive_number, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.json and not options.ear_vae:
+        parser.error("--json compares with a checkout of EAR_VAE: name it with --ear-vae")
     torch.manual_seed(0)
     if options.decode_once is not None:
         decode_once(options.decode_once, options.kind, options.channels, options.block)

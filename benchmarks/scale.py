@@ -16,13 +16,13 @@ import heapq
 import itertools
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.calling import mistakes_in_one_line, number_from_0, positive_int, positive_number
 from benchmarks.output import table
 from duotok.bulk.sources import Listing, songs
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, SAMPLE_RATE
@@ -126,14 +126,6 @@ def plan(options: argparse.Namespace) -> str:
     return head + "\n\n" + table(("devices", "days", "cores that read", "money"), rows)
 
 
-def positive(text: str) -> float:
-    """For argparse: a number above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError
-    return value
-
-
 def measured_in(path: Path | None) -> dict[str, object]:
     """What `benchmarks.bulk speed` printed. Raises DuoTokError for anything else."""
     made = "make it with: python -m benchmarks.bulk speed FOLDER > speed.json"
@@ -148,14 +140,8 @@ def measured_in(path: Path | None) -> dict[str, object]:
     return facts
 
 
+@mistakes_in_one_line
 def main() -> None:
-    try:
-        run()
-    except DuoTokError as error:
-        sys.exit(f"error: {error}")
-
-
-def run() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -163,15 +149,15 @@ def run() -> None:
     parser.add_argument("measured", nargs="?", type=Path)
     parser.add_argument("--source", default="../shared/audio/validation")
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--songs", type=positive, default=1e6)
-    parser.add_argument("--minutes", type=positive, default=4.0)
-    parser.add_argument("--devices", type=int, nargs="+", default=[1, 8, 64, 512])
-    parser.add_argument("--reading", type=positive, help="core seconds for an hour of music")
-    parser.add_argument("--encoding", type=positive, help="device seconds for an hour of music")
-    parser.add_argument("--price", type=float, default=1.0, help="of an hour of a device")
-    parser.add_argument("--bytes", type=float, default=BYTES_A_FRAME, help="of a frame in the shards")
+    parser.add_argument("--songs", type=positive_number, default=1e6)
+    parser.add_argument("--minutes", type=positive_number, default=4.0)
+    parser.add_argument("--devices", type=positive_int, nargs="+", default=[1, 8, 64, 512])
+    parser.add_argument("--reading", type=positive_number, help="core seconds for an hour of music")
+    parser.add_argument("--encoding", type=positive_number, help="device seconds for an hour of music")
+    parser.add_argument("--price", type=number_from_0, default=1.0, help="of an hour of a device")
+    parser.add_argument("--bytes", type=positive_number, default=BYTES_A_FRAME, help="of a frame in the shards")
     parser.add_argument(
-        "--megabytes", type=float, default=58.0, help="of an hour of music as it is stored; 58: 128 kbit/s"
+        "--megabytes", type=positive_number, default=58.0, help="of an hour of music as it is stored; 58: 128 kbit/s"
     )
     options = parser.parse_args()
     if options.what == "count":
@@ -184,8 +170,6 @@ def run() -> None:
     else:
         if options.reading is None or options.encoding is None:
             raise DuoTokError("plan needs --reading and --encoding: python -m benchmarks.bulk speed measures them")
-        if min(options.devices) < 1:
-            raise DuoTokError(f"--devices {min(options.devices)}; give 1 or more")
         print(plan(options))
 
 

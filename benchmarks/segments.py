@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.calling import mistakes_in_one_line, positive_int
 from duotok.clock import FRAME_RATE, FRAME_SAMPLES
 from duotok.data import catalog
 from duotok.data.activity import from_runs, voice_activity
@@ -118,11 +119,14 @@ def speed(count: int) -> float:
         return time.process_time() - start
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path)
-    parser.add_argument("--speed", type=int, metavar="RECORDINGS")
+    parser.add_argument("--speed", type=positive_int, metavar="RECORDINGS")
     options = parser.parse_args()
+    if not (options.work or options.speed):
+        parser.error("name a --work, or how many recordings with --speed")
     if options.speed:
         print(f"{options.speed} recordings: {speed(options.speed):.1f} s of one core")
     for corpus, figures in (measure(options.work) if options.work else {}).items():

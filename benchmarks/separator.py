@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.calling import mistakes_in_one_line, number_from_0, positive_int, positive_number
 from benchmarks.recordings import name as name_of
 from benchmarks.recordings import recordings
 from duotok.audio.io import stream
@@ -154,26 +154,23 @@ def table(results: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+@mistakes_in_one_line
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", help="bundle, run or checkpoint")
     parser.add_argument("--audio", type=Path, required=True, help="folder with stems")
     parser.add_argument("--all", action="store_true", help="also songs that were trained on")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--chunk", type=float, default=4.0, help="seconds")
-    parser.add_argument("--overlap", type=float, default=1.0, help="seconds")
+    parser.add_argument("--threads", type=positive_int, default=2)
+    parser.add_argument("--chunk", type=positive_number, default=4.0, help="seconds")
+    parser.add_argument("--overlap", type=number_from_0, default=1.0, help="seconds")
     parser.add_argument("--json", action="store_true", help="print facts as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    try:
-        separator = MiniSeparator(load_model(options.model), NAMES, options.chunk, options.overlap)
-        clips = find_clips(options.audio, options.all)
-        if not clips:
-            raise DuoTokError(f"{options.audio}: no held-out song with known stems there; try --all")
-        results = [measure(clip, separator) for clip in clips]
-    except DuoTokError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    separator = MiniSeparator(load_model(options.model), NAMES, options.chunk, options.overlap)
+    clips = find_clips(options.audio, options.all)
+    if not clips:
+        raise DuoTokError(f"{options.audio}: no held-out song with known stems there; try --all")
+    results = [measure(clip, separator) for clip in clips]
     if options.json:
         facts = {"model": options.model, "threads": options.threads, "chunk": options.chunk, "overlap": options.overlap}
         print(json.dumps(facts | {"clips": results}, indent=1))
@@ -181,8 +178,7 @@ def main() -> int:
         print(table(results))
         for result in results:
             print(f"{result['clip']}: {result['seconds']} s at {result['real_time_factor']} of real time")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,11 +13,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import conditions, parser, show, table
 from duotok.codec.duotok import DuoTok
+from duotok.errors import DuoTokError
 from duotok.lm.generate import generate
 from duotok.lm.sampling import TokenSampling
 from duotok.lm.saved import open_lm
+from duotok.lm.streams import codec_identity
 from duotok.tokens import DualTokens
 from duotok.tracks import TRACKS
 
@@ -32,16 +35,22 @@ def silent(sound: torch.Tensor) -> bool:
     return float((blocks > SILENT).float().mean()) < 0.1
 
 
+@mistakes_in_one_line
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument(
         "--lm", default="mini", help="a run of `duotok train lm`, its export, or the packaged one's name"
     )
-    arguments.add_argument("--songs", type=int, default=8)
-    arguments.add_argument("--seconds", type=float, default=10.0)
+    arguments.add_argument("--songs", type=positive_int, default=8)
+    arguments.add_argument("--seconds", type=positive_number, default=10.0)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     model, lm = DuoTok.from_pretrained(options.model, options.device), open_lm(options.lm, options.device)
+    learned, given = lm.protocol.codec, codec_identity(model)
+    if (learned.hash, learned.streams) != (given.hash, given.streams):
+        raise DuoTokError(
+            f"--lm {options.lm}: its tokens are not those of {options.model}; name the --model that made them"
+        )
     rows: list[dict[str, Any]] = []
     for name, sampling in SETTINGS.items():
         counts = [0, 0, 0]

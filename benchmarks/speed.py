@@ -23,12 +23,14 @@ import torch
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import conditions, parser, show, table
 from duotok.audio.io import read
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.demo.report import demo_song
 from duotok.errors import DuoTokError
+from duotok.renderer.samplers import SAMPLERS
 
 
 def song(options: Any) -> dict[str, torch.Tensor]:
@@ -62,15 +64,18 @@ def clocked(work: Callable[[], object], repeat: int) -> list[tuple[float, float]
     return taken
 
 
+@mistakes_in_one_line
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--vocals", type=Path)
     arguments.add_argument("--accompaniment", type=Path)
-    arguments.add_argument("--seconds", type=float, default=30.0)
-    arguments.add_argument("--repeat", type=int, default=3)
-    arguments.add_argument("--steps", type=int, help="of decoding; default: the bundle's")
-    arguments.add_argument("--sampler")
+    arguments.add_argument("--seconds", type=positive_number, default=30.0)
+    arguments.add_argument("--repeat", type=positive_int, default=3)
+    arguments.add_argument("--steps", type=positive_int, help="of decoding; default: the bundle's")
+    arguments.add_argument("--sampler", choices=list(SAMPLERS))
     options = arguments.parse_args()
+    if (options.vocals is None) != (options.accompaniment is None):
+        arguments.error("give both, --vocals and --accompaniment, or neither")
     torch.set_num_threads(options.threads)
     model = DuoTok.from_pretrained(options.model, options.device)
     sounds = song(options)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.calling import mistakes_in_one_line, positive_int
 from benchmarks.output import show, table
 from duotok.audio.channels import correlation, is_inverted
 
@@ -72,10 +73,11 @@ def variants(stereo: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"turned over: {name}", wide[name] * torch.tensor([[1.0], [-1.0]])
 
 
+@mistakes_in_one_line
 def main() -> None:
     options_of = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options_of.add_argument("--audio", type=Path, default=Path("../shared/audio"), help="folder with INDEX.tsv")
-    options_of.add_argument("--limit", type=int, help="only so many files, drawn once for all")
+    options_of.add_argument("--limit", type=positive_int, help="only so many files, drawn once for all")
     options_of.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = options_of.parse_args()
     found: dict[str, list[tuple[bool, bool, float]]] = {}

@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.calling import mistakes_in_one_line
 from benchmarks.controls import pitches
-from duotok.errors import DuoTokError
 from duotok.lm.corpus import TokenCorpus
 
 NAMES = {name: n for n, name in enumerate(("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"))}
@@ -103,6 +102,7 @@ def codes_and_pitches(
     return ways
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("songs", type=Path, help="folder of duotok songs")
@@ -124,13 +124,10 @@ def main() -> None:
     print(said("chords of the song", pairs))
     print(said("control: chords of another song", others))
     if options.tokens:
-        try:
-            corpus = TokenCorpus(options.tokens)
-            for stream in (stream.name for stream in corpus.identity.streams):
-                for way, found in codes_and_pitches(corpus, folder, stream).items():
-                    print(said(f"code of the {stream}, {way}", found))
-        except DuoTokError as error:
-            sys.exit(f"error: {error}")
+        corpus = TokenCorpus(options.tokens)
+        for stream in (stream.name for stream in corpus.identity.streams):
+            for way, found in codes_and_pitches(corpus, folder, stream).items():
+                print(said(f"code of the {stream}, {way}", found))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ import torch
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number, share_of_1
 from benchmarks.output import parser, show, table
 from duotok.config import config_folder, load_config
 from duotok.errors import ConfigError
@@ -219,17 +220,22 @@ def mini(name: str, folder: Path, options: Any) -> dict[str, Any]:
     return row
 
 
+@mistakes_in_one_line
 def main() -> None:
     assert __doc__ is not None
     options_of = parser(__doc__)
     options_of.add_argument("--stages", nargs="+", choices=list(SKETCHES), default=list(SKETCHES))
-    options_of.add_argument("--blocks", type=int, help="Transformer blocks (default: 2, on a GPU the paper's 24)")
     options_of.add_argument(
-        "--frames", type=int, help="token frames of a crop (default: 250, on a GPU the paper's 750)"
+        "--blocks", type=positive_int, help="Transformer blocks (default: 2, on a GPU the paper's 24)"
     )
-    options_of.add_argument("--items", type=int, help="items of a batch (default: 1, on a GPU as many as fit)")
-    options_of.add_argument("--peak", type=float, help="1e12 operations a second that the device is said to reach")
-    options_of.add_argument("--dropout", type=float, help="other than the paper preset's")
+    options_of.add_argument(
+        "--frames", type=positive_int, help="token frames of a crop (default: 250, on a GPU the paper's 750)"
+    )
+    options_of.add_argument("--items", type=positive_int, help="items of a batch (default: 1, on a GPU as many as fit)")
+    options_of.add_argument(
+        "--peak", type=positive_number, help="1e12 operations a second that the device is said to reach"
+    )
+    options_of.add_argument("--dropout", type=share_of_1, help="other than the paper preset's")
     options_of.add_argument(
         "--clock",
         choices=("wall", "cpu"),
@@ -237,15 +243,14 @@ def main() -> None:
         help="cpu, with --threads 1: the seconds that the process was running; for a machine that others use",
     )
     options_of.add_argument("--compile", action="store_true", help="torch.compile")
-    options_of.add_argument("--repeat", type=int, default=5)
+    options_of.add_argument("--repeat", type=positive_int, default=5)
     options_of.add_argument("--profile", action="store_true", help="tables of where the time goes")
-    options_of.add_argument("--rows", type=int, default=15, help="of a profile")
+    options_of.add_argument("--rows", type=positive_int, default=15, help="of a profile")
     options_of.add_argument("--mini", type=Path, default=Path("mini"), help="the mini's recipes, or a folder like them")
     options_of.add_argument("--only", choices=("paper", "mini"), help="one of the two tables")
     options = options_of.parse_args()
+    config_folder(options.mini)
     gpu = options.device == "cuda"
-    if gpu and not torch.cuda.is_available():
-        sys.exit(f"error: --device cuda: torch {torch.__version__} sees no GPU")
     options.blocks = options.blocks or (24 if gpu else 2)
     options.frames = options.frames or (750 if gpu else 250)
     torch.set_num_threads(options.threads)

@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.calling import mistakes_in_one_line, positive_int, positive_number
+
 
 def children(pid: int) -> list[int]:
     """All processes that descend from one."""
@@ -87,13 +89,14 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.parent.name for path in run.glob("**/state.json"))
 
 
+@mistakes_in_one_line
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.two_nodes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="the folder of the run")
-    parser.add_argument("--port", type=int, default=29511)
-    parser.add_argument("--timeout", type=float, default=1800)
+    parser.add_argument("--port", type=positive_int, default=29511)
+    parser.add_argument("--timeout", type=positive_number, default=1800)
     parser.add_argument("words", nargs="+")
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)

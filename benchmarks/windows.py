@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.calling import int_from_0, mistakes_in_one_line, positive_int, positive_number
 from benchmarks.output import conditions, parser, show, table
 from duotok.audio.io import read
 from duotok.clock import SAMPLE_RATE
@@ -47,11 +48,12 @@ def measure(model: DuoTok, seconds: float, steps: list[int], contexts: list[int]
     return rows
 
 
+@mistakes_in_one_line
 def main() -> None:
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--seconds", type=float, default=30.0)
-    arguments.add_argument("--steps", type=int, nargs="+", default=[1, 8])
-    arguments.add_argument("--context", type=int, nargs="+", default=[0, 32, 64])
+    arguments.add_argument("--seconds", type=positive_number, default=30.0)
+    arguments.add_argument("--steps", type=positive_int, nargs="+", default=[1, 8])
+    arguments.add_argument("--context", type=int_from_0, nargs="+", default=[0, 32, 64])
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     model = DuoTok.from_pretrained(options.model, options.device)

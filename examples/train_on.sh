@@ -6,13 +6,15 @@
 #
 # WORK: shards of `duotok data prepare` (--format opus makes them small enough for a narrow way). Everything is over, and OUT there,
 # SECONDS from now. Decoder and separator learn beside the rest; latents are derived beside stages 2 and 3. The bundle of
-# 2026-11-27 was made so, on an H100 (docs/kit.md). Environment: PYTHON (python3), WORKERS (14) processes that derive arrays,
-# RESERVE (35) seconds for the bundle, and overrides of each run: ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4.
+# 2026-11-27 was made so, on an H100 (docs/kit.md). Sizes are those of BUNDLE, rates and batches those of a set of recipes.
+# What the rest needs and fails ends all of it with exit code 1. Environment: PYTHON (python3), CONFIGS (gpu), the set of
+# recipes or a folder of such, WORKERS (14) processes that derive arrays, RESERVE (35) seconds for the bundle, and overrides
+# of each run: ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4.
 set -u
 [ $# -eq 5 ] || { grep '^#   bash' "$0" | cut -c5-; exit 2; }
 SECONDS_LEFT=$1 WORK=$(realpath "$2") BUNDLE=$4 OUT=$(realpath -m "$5")
 mkdir -p "$3/logs" && RUNS=$(realpath "$3") || exit 1
-PYTHON=${PYTHON:-python3} WORKERS=${WORKERS:-14} RESERVE=${RESERVE:-35}
+PYTHON=${PYTHON:-python3} CONFIGS=${CONFIGS:-gpu} WORKERS=${WORKERS:-14} RESERVE=${RESERVE:-35}
 ADVERSARIAL=${ADVERSARIAL:---set model.griffin_lim=8 --set batch_size=32 --set lr=3e-4 --set adversary.warmup=300}
 SEPARATOR=${SEPARATOR:---set lr=5e-4}
 STAGE2=${STAGE2:---set model.mask_head=false --set lr=4e-4 --set warmup=100 --set best=mel}
@@ -23,35 +25,47 @@ START=$(date +%s)
 left() { echo $((START + SECONDS_LEFT - RESERVE - $(date +%s))); }   # until the trainings must have ended
 minutes() { "$PYTHON" -c "print(round(max(0.01, $1 / 60), 3))"; }
 say() { echo "$(($(date +%s) - START)) s: $*"; }
-run() {  # NAME STAGE OPTIONS...: a training or its preparation, its words in RUNS/logs
-  local name=$1 stage=$2; shift 2
-  "$PYTHON" -m duotok train "$stage" -c "gpu/$stage" --data "$WORK" --runs "$RUNS" "$@" > "$RUNS/logs/$name.log" 2>&1
+run() {  # NAME STAGE CONFIG OPTIONS...: a training or its preparation, its words in RUNS/logs
+  local name=$1 stage=$2 config=$3; shift 3
+  "$PYTHON" -m duotok train "$stage" -c "$RUNS/configs/$config.yaml" --data "$WORK" --runs "$RUNS" "$@" > "$RUNS/logs/$name.log" 2>&1
   local code=$?
   say "$name: $(tail -n 1 "$RUNS/logs/$name.log")"
   return $code
 }
+set -m  # each background run is a process group, which ends as a whole
+give_up() {  # CODE: nothing goes on in the background
+  trap - INT TERM
+  for job in $(jobs -p); do kill -TERM -- "-$job"; done 2> /dev/null
+  wait 2> /dev/null
+  exit "$1"
+}
+trap 'give_up 130' INT
+trap 'give_up 143' TERM
+needed() { run "$@" & wait $! || give_up 1; }  # what the rest needs; only a background run can be interrupted
 
-if [ ! -d "$RUNS/released" ]; then
-  "$PYTHON" -m duotok bundle --unpack "$BUNDLE" --runs "$RUNS/released" > "$RUNS/logs/unpack.log" 2>&1 || { tail -n 1 "$RUNS/logs/unpack.log"; exit 1; }
-fi
+made() {  # NAME OPTIONS...: what is there before anything trains
+  "$PYTHON" -m "${@:2}" > "$RUNS/logs/$1.log" 2>&1 || { tail -n 1 "$RUNS/logs/$1.log"; exit 1; }
+}
+[ -d "$RUNS/released" ] || made unpack duotok bundle --unpack "$BUNDLE" --runs "$RUNS/released"
+made configs duotok.recipes.sized "$BUNDLE" --configs "$CONFIGS" -o "$RUNS/configs"
 OLD=$RUNS/released
-run features stage2 --prepare --workers "$WORKERS" --set start_from="$OLD/stage2" $STAGE2 || exit 1
-run samples separator --prepare --workers "$WORKERS" --set start_from="$OLD/separator" $SEPARATOR || exit 1
+needed features stage2 stage2 --prepare --workers "$WORKERS" --set start_from="$OLD/stage2" $STAGE2
+needed samples separator separator --prepare --workers "$WORKERS" --set start_from="$OLD/separator" $SEPARATOR
 
 # What waits for nothing.
-run adversarial adversarial --minutes "$(minutes "$(left)")" --set start_from="$OLD/autoencoder" $ADVERSARIAL &
-run separator separator --minutes "$(minutes "$(left)")" --set start_from="$OLD/separator" $SEPARATOR &
-run latents stage4 --prepare --workers 4 --set autoencoder_from="$OLD/autoencoder" $STAGE4 &
+run adversarial adversarial adversarial --minutes "$(minutes "$(left)")" --set start_from="$OLD/autoencoder" $ADVERSARIAL &
+run separator separator separator --minutes "$(minutes "$(left)")" --set start_from="$OLD/separator" $SEPARATOR &
+run latents stage4 stage4.vocals --prepare --workers 4 --set autoencoder_from="$OLD/autoencoder" $STAGE4 &
 LATENTS=$!
 
 # The tokenizer: shares of what is left, less the start of six processes.
 SHARED=$(($(left) - 50))
-run stage2 stage2 --minutes "$(minutes $((SHARED * 15 / 100)))" --set start_from="$OLD/stage2" $STAGE2
-run stage3 stage3 --minutes "$(minutes $((SHARED * 30 / 100)))" $STAGE3
-wait $LATENTS
-run codes stage4 --prepare --workers 8 --set autoencoder_from="$OLD/autoencoder" $STAGE4
+needed stage2 stage2 stage2 --minutes "$(minutes $((SHARED * 15 / 100)))" --set start_from="$OLD/stage2" $STAGE2
+needed stage3 stage3 stage3 --minutes "$(minutes $((SHARED * 30 / 100)))" $STAGE3
+wait $LATENTS || give_up 1
+needed codes stage4 stage4.vocals --prepare --workers 8 --set autoencoder_from="$OLD/autoencoder" $STAGE4
 for track in vocals accompaniment; do
-  run stage4.$track stage4 --minutes "$(minutes "$(left)")" --set track=$track --set autoencoder_from="$OLD/autoencoder" \
+  run stage4.$track stage4 stage4.$track --minutes "$(minutes "$(left)")" --set autoencoder_from="$OLD/autoencoder" \
     --set start_from="$OLD/stage4.$track" $STAGE4 &
 done
 wait

@@ -60,12 +60,83 @@ def test_the_script_that_trains_on_names_recipes_and_keys_that_there_are() -> No
         overrides = words.replace("--set ", "").split()
         config = load_config(config_class(stage), config_file(f"gpu/{stage}"), [*overrides, "start_from=run"])
         assert str(config.start_from) == "run"
-        assert f"run {stage} {stage} " in script or stage == "stage4"
+        assert f" {stage} {stage} {stage} " in script or stage == "stage4"
 
 
 def test_the_script_that_trains_on_says_how_it_is_called() -> None:
     done = subprocess.run(["bash", EXAMPLES / "train_on.sh", "580"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "SECONDS WORK RUNS BUNDLE OUT" in done.stdout
+
+
+@pytest.fixture
+def train_on(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Calls the script; its commands are written to `commands` instead of run. Runs side by side last until they are ended, and
+    write to `ended` then; the one that is named by FAILING fails."""
+    python = tmp_path / "python"
+    python.write_text(f"""#!/bin/bash
+if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi
+echo "$@" >> {tmp_path}/commands
+echo "the words of $3 $4"
+case "$FAILING:$*" in stage*:*" train $FAILING "*--minutes*|codes:*"--workers 8"*|latents:*"--workers 4"*|unpack:*--unpack*)
+  [ "$FAILING" = unpack ] || until [ "$(wc -l < {tmp_path}/began)" = 2 ]; do sleep 0.05; done
+  exit 3
+esac
+case "$*" in *" train adversarial "*|*" train separator "*--minutes*)
+  [ -n "$FAILING" ] || exit 0
+  trap 'echo ended >> {tmp_path}/ended; exit 1' TERM
+  echo began >> {tmp_path}/began
+  sleep 60 & wait
+esac
+""")
+    python.chmod(0o755)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "began").touch()
+
+    def call(failing: str = "", seconds: int = 100) -> subprocess.CompletedProcess[str]:
+        given = {**os.environ, "PYTHON": str(python), "FAILING": failing}
+        words = [str(seconds), *(str(tmp_path / name) for name in ("work", "runs")), "mini", str(tmp_path / "out")]
+        script = ["bash", str(EXAMPLES / "train_on.sh"), *words]
+        return subprocess.run(script, env=given, capture_output=True, text=True, check=False, timeout=50)
+
+    return call
+
+
+def commands_in(folder: Path) -> list[str]:
+    return (folder / "commands").read_text().splitlines()
+
+
+def test_the_script_that_trains_on_gives_each_run_the_sizes_of_the_bundle(
+    tmp_path: Path, train_on: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = train_on()
+    assert done.returncode == 0, done.stdout + done.stderr
+    commands = commands_in(tmp_path)
+    assert [line.split()[1] for line in commands[:2]] == ["duotok", "duotok.recipes.sized"]
+    assert " bundle --runs " in commands[-1]
+    trained = [line for line in commands if " train " in line]
+    assert all(f" -c {tmp_path}/runs/configs/{line.split()[3]}" in line for line in trained)
+    for track in ("vocals", "accompaniment"):
+        (line,) = [line for line in trained if f"configs/stage4.{track}.yaml" in line and "--minutes" in line]
+        assert f"start_from={tmp_path}/runs/released/stage4.{track} " in line
+
+
+@pytest.mark.parametrize("failing", ["stage2", "stage3", "codes", "latents"])
+def test_the_script_that_trains_on_ends_when_a_run_fails_that_others_need(
+    failing: str, tmp_path: Path, train_on: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = train_on(failing)
+    assert done.returncode == 1 and f"{failing}: the words of train " in done.stdout, done.stdout + done.stderr
+    commands = commands_in(tmp_path)
+    assert not any("/released/stage4." in line or " bundle --runs" in line for line in commands)
+    assert failing != "stage2" or not any(" train stage3 " in line for line in commands)
+    assert (tmp_path / "ended").read_text() == "ended\n" * 2, "decoder and separator do not go on"
+
+
+def test_the_script_that_trains_on_ends_before_it_began(
+    tmp_path: Path, train_on: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = train_on("unpack")
+    assert done.returncode == 1 and len(commands_in(tmp_path)) == 1 and "the words of bundle" in done.stdout
 
 
 VERIFIED = ("bulk", "codecs", "steps", "language", "generation", "sound")

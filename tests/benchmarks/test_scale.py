@@ -53,7 +53,6 @@ def test_a_plan_of_ten_songs_is_not_all_zeros(
      (("simulate", "list.json"), "list.json: no measurements of speed; make it with"),
      (("simulate", "some.json", "--source", "none"), "none: "),
      (("plan", "--reading", 3), "plan needs --reading and --encoding"),
-     (("plan", "--reading", 3, "--encoding", 3, "--devices", 0), "--devices 0; give 1 or more"),
      (("count", "--model", "./none"), "none: ")],
 )  # fmt: skip
 def test_what_cannot_be_computed_is_told(

@@ -239,6 +239,28 @@ def test_mistakes_are_told_in_one_line(checkout: Path, words: tuple[str, ...], m
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--minutes", "nan"), "--minutes nan: give a number above 0"),
+        (("--hour-minutes", "-1"), "--hour-minutes -1: give a number, 0 or more"),
+        (("--kbps", "0"), "--kbps 0: give a number above 0"),
+        (("--songs", "-1"), "--songs -1: give 0 or more"),
+        (("--parts", "0"), "--parts 0: give 1 or more"),
+        (("--stages", ","), "--stages ',': names no run"),
+        (("--call-size", "nope"), "size 'nope'"),
+        (("--audio", "nowhere"), "--audio nowhere: no such folder"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_before_songs_are_made(
+    checkout: Path, words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duotok.songs.generate_many", lambda *_, **__: pytest.fail("songs were made"))
+    with pytest.raises((ConfigError, ValueError), match=message):
+        borrow(options("--songs", "1", *words))
+    assert not (checkout / "b").exists()
+
+
+@pytest.mark.parametrize(
     ("stages", "named", "bundle"),
     [
         (

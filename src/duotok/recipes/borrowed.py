@@ -12,6 +12,7 @@ From the released weights instead of nothing: --released mini --stages stage2,st
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import subprocess
@@ -20,13 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from duotok.config import config_folder
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import write_bytes
 from duotok.recipes import door
 from duotok.recipes.mini_bundle import INTERRUPTED, LISTS
+from duotok.recipes.sized import sizes_of, write_config
 from duotok.recipes.small_corpora import SmallCorpora, make_small_corpora, packed
 from duotok.training.kit import contents
 from duotok.training.kit.collect import parse_size
@@ -55,8 +55,6 @@ NAMED = {
     },
 }  # fmt: skip
 """Stage -> config key -> the released run that it starts from, where that run is not trained anew before it."""
-MODEL_OF = {"adversarial": "autoencoder", "adapt": "autoencoder"}
-"""Stages whose model is that of another run of a bundle."""
 
 
 def main() -> int:
@@ -81,8 +79,11 @@ def borrow(options: argparse.Namespace) -> str:
     check_out(out, top)
     if not (options.audio or options.songs):
         raise ConfigError("--audio and --songs: neither is given; name folders of audio, or how many songs to generate")
+    check_options(options)
     hidden = hidden_paths(options.hide, top)
     names = [run for run, _, _ in parse_stages([name for name in options.stages.split(",") if name], NAMES)]
+    if not names:
+        raise ConfigError(f"--stages '{options.stages}': names no run; leave it out for {ALL}")
     shares = door.parse_shares(options.share)
     machine = door_of(options)
     configs, overrides, bundle_words = released(options, names, out)
@@ -120,6 +121,34 @@ def borrow(options: argparse.Namespace) -> str:
     write_bytes(out / "calls.md", text.encode())
     tell(summary(small, facts, out))
     return text
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises ConfigError for a number, size or folder with which nothing can be made, before songs are."""
+    above = ("minutes", "song_seconds", "kbps", "limit_minutes")
+    for name in (*above, "start_minutes", "call_minutes", "hour_minutes"):
+        value = getattr(options, name)
+        if not (math.isfinite(value) and (value > 0 if name in above else value >= 0)):
+            wanted = "a number above 0" if name in above else "a number, 0 or more"
+            raise ConfigError(f"--{name.replace('_', '-')} {value:g}: give {wanted}")
+    least = {"songs": 0, "first_song": 0, "back_calls": 0}
+    for name in (
+        "songs",
+        "first_song",
+        "back_calls",
+        "workers",
+        "parallel",
+        "parts",
+        "cores",
+        "command_length",
+        "back_files",
+    ):
+        if getattr(options, name) < least.get(name, 1):
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)}: give {least.get(name, 1)} or more")
+    parse_size(options.call_size)
+    for folder in options.audio:
+        if not folder.is_dir():
+            raise ConfigError(f"--audio {folder}: no such folder; name a folder of audio")
 
 
 def tell(text: str) -> None:
@@ -263,21 +292,15 @@ def released(options: argparse.Namespace, runs: Sequence[str], out: Path) -> tup
         return folder, [], words if "separator" in runs else None
     if words is not None and "separator" not in runs:
         words += ["--set", f"separator_from={{out}}/{RELEASED}/separator"]
-    from duotok.codec.bundle import Bundle
-    from duotok.codec.hub import find_bundle
-    from duotok.training.unpack import settings_of
-
-    sizes = settings_of(Bundle(find_bundle(options.released)), Path(RELEASED))
+    sizes = sizes_of(options.released)
     place = out / "configs"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     overrides = []
     for run in runs:
         stage = run.partition(".")[0]
-        values = sizes.get(run, sizes.get(MODEL_OF.get(stage, ""), {}))
-        own = {key: value for key, value in values.items() if not key.endswith("_from") and key != "track"}
-        text = yaml.safe_dump({"extends": str((folder / f"{stage}.yaml").resolve()), **own}, sort_keys=False)
-        (place / f"{stage}.yaml").write_text(text, encoding="utf-8")
+        own = {key: value for key, value in sizes.get(run, {}).items() if key != "track"}
+        write_config(place / f"{stage}.yaml", folder / f"{stage}.yaml", own)
         for key, source in NAMED.get(stage, {}).items():
             source = source.format(run=run)
             # A run that is trained before this one is what it starts from by default.

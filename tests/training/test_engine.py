@@ -209,6 +209,28 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, what: str):
     assert latest(tmp_path).name == "checkpoint-00000060"
 
 
+COMPILED = f"""
+import sys; sys.path.insert(0, {str(HERE.parents[2])!r})
+from pathlib import Path
+from duotok.errors import ConfigError
+from duotok.training.engine import train
+from tests.training.test_engine import Toy, config
+try:
+    train(Toy(config(compile=True, steps=2)), Path(sys.argv[1]))
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_model_that_cannot_be_compiled_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("CXX", "CC"):
+        monkeypatch.setenv(name, "/nonexist")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    done = python(COMPILED, tmp_path / "run")
+    assert b"cannot compile toy here (InvalidCxxCompiler: " in done.stdout, done.stderr.decode()
+    assert done.stdout.endswith(b"); --set compile=false\n")
+
+
 def test_an_exploding_loss_stops(tmp_path: Path):
     class Growing(Toy):
         def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

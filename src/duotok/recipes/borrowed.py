@@ -300,7 +300,7 @@ def released(options: argparse.Namespace, runs: Sequence[str], out: Path) -> tup
     for run in runs:
         stage = run.partition(".")[0]
         own = {key: value for key, value in sizes.get(run, {}).items() if key != "track"}
-        write_config(place / f"{stage}.yaml", folder / f"{stage}.yaml", own)
+        write_config(place / f"{run}.yaml", folder / f"{stage}.yaml", own)
         for key, source in NAMED.get(stage, {}).items():
             source = source.format(run=run)
             # A run that is trained before this one is what it starts from by default.

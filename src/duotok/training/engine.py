@@ -91,6 +91,13 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
             return running.go()
         except torch.OutOfMemoryError:
             raise _out_of_memory(run, stage.config, running.at if running else None) from None
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = str(error).strip().split("\n")[0]
+            raise ConfigError(
+                f"compile: torch.compile cannot compile {stage.name} here ({reason}); --set compile=false"
+            ) from None
 
 
 def _out_of_memory(run: Path, config: StageConfig, step: int | None) -> DuoTokError:

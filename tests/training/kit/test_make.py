@@ -133,6 +133,25 @@ def test_both_tracks_and_what_a_config_extends(configs: Path, tmp_path: Path, da
     assert plan.shards == "shards" and "shards/shards.json" in held and not any(n.startswith("derived") for n in held)
 
 
+def test_a_run_may_have_a_config_of_its_own(configs: Path, tmp_path: Path, data: Path) -> None:
+    """As the paper's recipes have for each track, and a bundle whose two renderers differ in size."""
+    folder = tmp_path / "own"
+    shutil.copytree(configs, folder)
+    (folder / "stage4.vocals.yaml").write_text("extends: stage4.yaml\nsteps: 78\n")
+    options = KitOptions(
+        stages=["stage3", "stage4"],
+        configs=str(folder),
+        data=data,
+        runs=None,
+        overrides=["stage3.start_from=/elsewhere/stage2", "stage4.autoencoder_from=/elsewhere/autoencoder"],
+    )
+    items, _ = gather(options, config_class, NAMES)
+    found = {
+        item.name: yaml.safe_load(str(item.source))["steps"] for item in items if item.name.startswith("configs/stage4")
+    }
+    assert found == {"configs/stage4.vocals.yaml": 78, "configs/stage4.accompaniment.yaml": 77}
+
+
 def test_parts_are_below_the_size_and_make_the_same_kit(configs: Path, tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(3 << 20))
     options = {"include": [tmp_path / "noise"]}

@@ -72,7 +72,8 @@ def plan_trainings(
         except ValueError:
             raise ConfigError(f"--minutes {' '.join(minutes)}: write minutes above 0, or RUN=MINUTES") from None
         chosen = [*training.overrides, *assignments_for(overrides, training, requested)]
-        source = folder / f"{training.stage}.yaml"
+        of_run, source = (folder / f"{name}.yaml" for name in (training.run, training.stage))
+        source = of_run if of_run.is_file() else source  # stage4.vocals.yaml before stage4.yaml
         if not source.is_file():
             raise ConfigError(
                 f"{source}: no such file; --configs names a folder or a set of recipes, one YAML for each stage"

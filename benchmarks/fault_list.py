@@ -751,8 +751,8 @@ FAULTS = (
     Fault(
         "gradients are not clipped",
         "src/duotok/training/engine.py",
-        "norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)",
-        "norm = self.accelerator.clip_grad_norm_(self.parameters, 1e9)",
+        "self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)",
+        "self.accelerator.clip_grad_norm_(self.parameters, 1e9)",
         TRAINING,
     ),
     Fault(
@@ -891,9 +891,44 @@ FAULTS = (
     Fault(
         "a resumed run has all of its minutes again",
         "src/duotok/training/engine.py",
-        'self.budget.go_on(float(state.get("seconds", 0.0)))',
+        'self.budget.go_on(float(state.get("seconds", 0.0)), float(state.get("reserve", 0.0)))',
         "self.budget.go_on(0.0)",
         TIME,
+    ),
+    Fault(
+        "a run that is over by the clock trains on",
+        "src/duotok/training/engine.py",
+        'float(state.get("reserve", 0.0))',
+        "0.0",
+        TIME,
+    ),
+    Fault(
+        "each process has its own idea of how long a look takes",
+        "src/duotok/training/budget.py",
+        "self.reserve = max(self.reserve, of_first(took))",
+        "self.reserve = max(self.reserve, took)",
+        ("tests/training/test_processes.py",),
+    ),
+    Fault(
+        "what is saved has not been looked at",
+        "src/duotok/training/engine.py",
+        "or logging or saving:",
+        "or logging:",
+        ("tests/training/test_engine.py",),
+    ),
+    Fault(
+        "a refit that is due when a run goes on is lost",
+        "src/duotok/training/stages/stage3.py",
+        "self.refitted = None if share is None else self._passed(share)",
+        "self.refitted = None",
+        ("tests/training/test_method.py",),
+    ),
+    Fault(
+        "numbers of the CPU are summed where the group knows none",
+        "src/duotok/distributed.py",
+        "return device if device.type in kinds else torch.device(kinds[0])",
+        "return device",
+        ("tests/test_distributed.py",),
     ),
     Fault(
         "minutes leave no time for the last look",
@@ -905,7 +940,7 @@ FAULTS = (
     Fault(
         "by minutes, the codebook is refitted by the steps",
         "src/duotok/training/stages/stage3.py",
-        "passed = sum(self.share >= share for share in self.config.refit_at)",
+        "passed = self._passed(self.share)",
         "passed = 0",
         TIME,
     ),

@@ -209,6 +209,7 @@ def test_a_bundle_refuses_renderers_of_other_latents_and_says_what_trains_them(
     shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived"))
     shutil.rmtree(runs / "autoencoder")
     train(make("autoencoder", renderers.store, runs, steps=3, seed=8), runs / "autoencoder")
+    work = shutil.copytree(data, tmp_path / "work")
     for track in TRACKS:
         with pytest.raises(
             BundleError, match=rf"stage4.{track}: renders latents of autoencoder at step 2 .*--set autoencoder_from=RUN"
@@ -216,7 +217,7 @@ def test_a_bundle_refuses_renderers_of_other_latents_and_says_what_trains_them(
             assemble(runs, renderers.store, tmp_path / "out", "t", "test")
         move, again = re.findall(r"(mv [^;]*); duotok ([^)]*)\)", str(refused.value))[0]
         subprocess.run(move.split(), check=True)
-        done = run(*again.replace("--data WORK", f"--data {data}").split())
+        done = run(*again.replace("--data WORK", f"--data {work}").split())
         assert done.exit_code == 0, done.output
     assemble(runs, renderers.store, tmp_path / "out", "t", "test")
 

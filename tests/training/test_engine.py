@@ -279,6 +279,28 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.glob(".partial*"))
 
 
+def test_the_best_checkpoint_stays_the_best_when_a_better_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = config(held_out_every=20, best="mse", save_every=1000)
+    train(Toy(settings), tmp_path, stop_after=20)
+    before = best_so_far(tmp_path)
+    assert before["step"] == 20
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        monkeypatch.context() as disk,
+        pytest.raises(DuoTokError, match=r"00000040: checkpoint not written \(No space left"),
+    ):
+        disk.setattr("duotok.training.saving.save_file", full)
+        train(Toy(settings), tmp_path)
+    assert best_so_far(tmp_path) == before and best(tmp_path).name == "checkpoint-00000020"
+    train(Toy(settings), tmp_path)
+    assert best_so_far(tmp_path)["step"] > 20
+
+
 def test_a_damaged_checkpoint_is_told(tmp_path: Path):
     train(Toy(config()), tmp_path, stop_after=10)
     path = latest(tmp_path) / "net.safetensors"

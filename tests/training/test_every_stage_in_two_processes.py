@@ -12,6 +12,7 @@ from tests.training.small import make
 from tests.training.stages.test_stage4 import config, fill
 from tests.training.stages.test_stage4 import make as make_stage4
 
+from duotok.errors import ConfigError
 from duotok.shards.store import ShardStore
 from duotok.training.checkpoint import latest
 from duotok.training.engine import train
@@ -23,16 +24,18 @@ STEPS = 2
 FIRST = ("stage1", "stage2")  # what the others start from
 
 
-def build(name: str, store: ShardStore, runs: Path) -> Stage:
+def build(name: str, store: ShardStore, runs: Path, sharding: str = "none") -> Stage:
+    changes: dict[str, object] = {"steps": STEPS, "batch_size": 4, "sharding": sharding}
     if name == "stage4":
-        return make_stage4(store, **{**config().model_dump(), "batch_size": 4, "steps": STEPS, "silence": 0.5})
-    changes: dict[str, object] = {"steps": STEPS, "batch_size": 4}
+        return make_stage4(store, **{**config().model_dump(), "silence": 0.5, **changes})
+    if name == "stage3" and sharding == "fsdp":
+        changes |= {"fit_batches": 0, "refit_at": ()}
     return make(name, store, runs, **changes)
 
 
-def run_all(store: ShardStore, runs: Path, out: Path) -> None:
+def run_all(store: ShardStore, runs: Path, out: Path, sharding: str = "none") -> None:
     for name in STAGES:
-        train(build(name, store, runs), out / name)
+        train(build(name, store, runs, sharding), out / name)
 
 
 def test_same_losses_and_weights(data: Path, tmp_path: Path) -> None:
@@ -42,10 +45,13 @@ def test_same_losses_and_weights(data: Path, tmp_path: Path) -> None:
     for name in FIRST:
         train(build(name, store, tmp_path / "before"), tmp_path / "before" / name)
     run_all(store, tmp_path / "before", tmp_path / "one")
+    train(build("stage3", store, tmp_path / "before", "fsdp"), tmp_path / "one" / "stage3 without fits")
     finish(start(HERE, str(data), str(tmp_path / "before"), str(tmp_path / "two")))
     for name in STAGES:
         compared = _compare(name, tmp_path / "one" / name, tmp_path / "two" / name)
         assert compared > 0, f"{name}: no weights to compare"
+        alone = tmp_path / "one" / ("stage3 without fits" if name == "stage3" else name)
+        assert _compare(f"{name}, sharded", alone, tmp_path / "two/sharded" / name) == compared
 
 
 def _compare(name: str, alone: Path, together: Path) -> int:
@@ -84,4 +90,12 @@ def _figures(run: Path) -> list[dict[str, float]]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     work, before, out = map(Path, sys.argv[1:])
-    run_all(ShardStore(work / "shards", work / "derived"), before, out)
+    store = ShardStore(work / "shards", work / "derived")
+    run_all(store, before, out)
+    run_all(store, before, out / "sharded", "fsdp")
+    try:
+        train(make("stage3", store, before, steps=2, batch_size=4, sharding="fsdp"), out / "fitted")
+    except ConfigError as error:
+        assert "set sharding=none" in str(error)
+    else:
+        raise AssertionError("codebooks were fitted to parts of weights")

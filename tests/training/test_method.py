@@ -27,7 +27,9 @@ from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.training.budget import learning_rate
 from duotok.training.checkpoint import best, checkpoints, latest, load_module
+from duotok.training.cost.estimate import Trial
 from duotok.training.engine import train
+from duotok.training.processes import join
 from duotok.training.stage import START_FROM, Stage
 from duotok.training.stages.autoencoder import AutoencoderStage
 from duotok.training.stages.crop_stage import ADAPTED, MASK_HEAD
@@ -568,3 +570,37 @@ def test_the_autoencoder_s_noise_and_scales_count(store: ShardStore) -> None:
     one, two = mel(0.0, 1, 1), mel(0.0, 2, 1)
     assert abs(one / two - 1) > 0.01  # other scales in other steps
     assert mel(0.0, 1, 7) == pytest.approx(mel(0.0, 2, 7), rel=5e-3)
+
+
+@pytest.mark.parametrize("name", ["stage2", "stage3"])
+def test_parts_of_a_batch_weigh_by_what_they_have(store: ShardStore, runs: Path, name: str) -> None:
+    """Words or masks in one part of four: their loss had become a quarter, so that a recipe depended on the memory that it ran in."""
+    model = TOKENIZER.model_copy(update={"noise": "none"})  # noise has the statistics of its part
+    stage = make(name, store, runs, batch_size=4, model=model, **({"fit_batches": 0} if name == "stage3" else {}))
+    random = torch.Generator().manual_seed(3)
+    batch = {**stage.batch(0, range(4)), "seeds": stage.seeds(0, range(4))}
+    rows = batch["mel"].shape[1]
+    batch["lengths"] = torch.tensor([rows // 4, rows // 8, rows // 4, 5])
+    batch["text"], batch["text_lengths"] = torch.randint(0, 27, (4, 3), generator=random), torch.tensor([3, 0, 0, 0])
+    if name == "stage2":
+        batch["masks"] = torch.rand(4, rows, 4, model.mask_bins, generator=random)
+        batch["masks_items"] = torch.tensor([False, False, True, False])
+    trial = Trial(stage, stage.config, join(stage.config))
+
+    def learned(parts: int) -> tuple[dict[str, float], dict[str, Tensor]]:
+        each = 4 // parts
+        kept = {key: value for key, value in batch.items() if isinstance(value, Tensor | list)}
+        cut = [{key: value[n : n + each] for key, value in kept.items()} for n in range(0, 4, each)]
+        losses = {key: float(value) for key, value in trial._backward(cut, 0).items()}
+        trained = {
+            key: p for key, p in stage.tokenizer.named_parameters() if key.startswith("output.") and p.grad is not None
+        }
+        return losses, {key: p.grad.clone() for key, p in trained.items()}
+
+    whole, gradients = learned(1)
+    checked = whole.keys() & {"mel", "chroma", "masks", "text"}
+    assert len(checked) == (4 if name == "stage2" else 3) and all(whole[key] > 0 for key in checked)
+    for parts in (2, 4):
+        losses, others = learned(parts)
+        assert {key: losses[key] for key in checked} == pytest.approx({key: whole[key] for key in checked}, rel=1e-4)
+        assert all(torch.allclose(others[key], gradients[key], rtol=1e-3, atol=1e-5) for key in gradients)

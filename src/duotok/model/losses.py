@@ -6,6 +6,8 @@ one is marked (`mel_items`, `text_lengths` 0), not left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -124,9 +126,7 @@ def ctc(logits: Tensor, targets: Tensor, target_lengths: Tensor, lengths: Tensor
     if lengths is None:
         lengths = torch.full((batch,), frames, device=logits.device, dtype=torch.long)
     real = frame_mask(target_lengths, targets.shape[1])
-    # Between two equal targets CTC needs a blank, hence one frame more.
-    doubles = ((targets[:, 1:] == targets[:, :-1]) & real[:, 1:]).sum(1)
-    chosen = (target_lengths > 0) & (target_lengths + doubles <= lengths)
+    chosen = ctc_items(targets, target_lengths, lengths)
     count = mean_divisor(chosen.sum())
     if not bool(chosen.any()):
         return logits.float().sum() * 0.0
@@ -141,6 +141,14 @@ def ctc(logits: Tensor, targets: Tensor, target_lengths: Tensor, lengths: Tensor
     return (losses / target_lengths[chosen]).sum() / count
 
 
+def ctc_items(targets: Tensor, target_lengths: Tensor, lengths: Tensor) -> Tensor:
+    """Which items have targets that fit into their frames: bool `[batch]`."""
+    real = frame_mask(target_lengths, targets.shape[1])
+    # Between two equal targets CTC needs a blank, hence one frame more.
+    doubles = ((targets[:, 1:] == targets[:, :-1]) & real[:, 1:]).sum(1)
+    return (target_lengths > 0) & (target_lengths + doubles <= lengths)
+
+
 def _head_losses(
     heads: dict[str, Tensor],
     targets: dict[str, Tensor],
@@ -149,6 +157,7 @@ def _head_losses(
     mel_octaves: float,
 ) -> dict[str, Tensor]:
     losses: dict[str, Tensor] = {}
+    shares: Mapping[str, float] = targets.get("shares", {})  # type: ignore[assignment]
     bands = {}
     if mel_octaves and "mel" in heads:
         octaves = octave_widths(ANALYSIS_RATE, heads["mel"].shape[2]).to(heads["mel"].device)
@@ -160,7 +169,7 @@ def _head_losses(
             losses[name] = ctc(heads[name], targets["text"], targets["text_lengths"], lengths)
         else:
             losses[name] = masked_l1(heads[name], targets[name], lengths, targets.get(f"{name}_items"), bands.get(name))
-    return losses
+    return {name: value * shares.get(name, 1.0) for name, value in losses.items()}
 
 
 def _weighted(losses: dict[str, Tensor], weights: Config) -> dict[str, Tensor]:
@@ -178,7 +187,8 @@ def stage2_loss(
     """Equation 2: `loss` and its parts, of the heads that are switched on; `latent_norm` if it has a weight.
 
     `targets`: `mel`, `chroma`, `masks` shaped like the heads, `text [batch, longest]` with `text_lengths [batch]`. Any
-    may be missing; bool `mel_items`, `chroma_items`, `masks_items [batch]` mark the items that have a target.
+    may be missing; bool `mel_items`, `chroma_items`, `masks_items [batch]` mark the items that have a target. `shares`: what
+    the loss of a head is multiplied by, for a batch that is a part of one (`Stage.counts`).
     """
     weights = weights or Stage2Weights()
     losses = _head_losses(heads, targets, lengths, ("mel", "chroma", "masks", "text"), weights.mel_octaves)

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset
 from duotok.distributed import alone, barrier, of_first, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import hold, put, write_bytes
-from duotok.seals import seal
 from duotok.training.budget import Budget, learning_rate, timed_rate
 from duotok.training.checkpoint import BEST, best_so_far, every_checkpoint, newest_whole
 from duotok.training.leaving import Leaving, deaf
@@ -190,7 +189,8 @@ class Run:
                 self.log.note(f"goes on from step {self.first}")
         try:
             if not self.first:
-                stage.start()
+                with self._gathered():
+                    stage.start()
             return self._steps()
         finally:
             if self.log is not None:
@@ -246,7 +246,8 @@ class Run:
                 self._leave(done)
             looked, improved = time.monotonic(), False
             if ending or budget.due(done, config.held_out_every):
-                held_out = evaluate(stage)
+                with self._gathered():
+                    held_out = evaluate(stage)
                 improved = self._compare(done, held_out)
             if ending or improved or budget.due(done, config.save_every):
                 self._save(done, improved, held_out)
@@ -257,6 +258,20 @@ class Run:
         if budget.timed and self.log is not None and done == self.first + 1:
             self.log.note(f"minutes {config.minutes:g} are over after one step; give it more to learn anything")
         return held_out
+
+    @contextmanager
+    def _gathered(self) -> Iterator[None]:
+        """For what calls parts of a sharded stage and not the whole: weights outside of its blocks are gathered in the whole's forward only."""
+        from torch.distributed.fsdp import FSDPModule
+
+        if not isinstance(self.trained, FSDPModule):
+            yield
+            return
+        self.trained.unshard()
+        try:
+            yield
+        finally:
+            self.trained.reshard()
 
     def _clip(self) -> Tensor:
         """Clip the gradients. Returns their norms before that: of all groups without a limit of their own together, then of the others."""
@@ -287,6 +302,8 @@ class Run:
             module.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
+        if len(parts) > 1:
+            parts = [{**part, "shares": shares} for part, shares in zip(parts, self._shares(parts), strict=True)]
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.trained):
@@ -295,6 +312,16 @@ class Run:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
         return sums
+
+    def _shares(self, parts: list[Batch]) -> list[dict[str, float]]:
+        """For each part what its losses are multiplied by, so that their mean over the parts is that of the batch of all processes."""
+        counts = [self.stage.counts(part) for part in parts]
+        names = list(counts[0])
+        if not names:
+            return [{} for _ in parts]
+        each = total(torch.stack([torch.stack([part[name] for name in names]) for part in counts]).float())
+        shares = (each * len(parts) / each.sum(0).clamp_min(1)).tolist()
+        return [dict(zip(names, row, strict=True)) for row in shares]
 
     def _norms(self) -> dict[str, float]:
         """Gradient norms by part, before clipping."""
@@ -344,10 +371,9 @@ class Run:
         scaler = self.accelerator.scaler
         if improved and self.config.best is not None:
             self.best = {"step": done, "figure": self.config.best, "value": held_out[self.config.best]}
-            if self.main:  # written first, because `forget_old` keeps the checkpoint that this file names
-                write_bytes(self.run / BEST, json.dumps(seal(self.best)).encode())
         scaling = scaler.state_dict() if scaler is not None else None
-        save_checkpoint(self.run, self.stage, self.plain, done, scaling, self._progress())
+        best = self.best if improved else None
+        save_checkpoint(self.run, self.stage, self.plain, done, scaling, self._progress(), best)
 
     def _progress(self) -> dict[str, float]:
         """Beside the step: seconds that the run has trained, seconds that the last look needs, and the share before the last step."""
@@ -362,7 +388,7 @@ class Run:
             module.eval()
         folder = self.run / "samples" / f"{done:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        with torch.no_grad(), alone() if self.config.sharding == "none" else contextlib.nullcontext():
+        with torch.no_grad(), self._gathered(), alone() if self.config.sharding == "none" else contextlib.nullcontext():
             self.stage.sample(folder)
         if self.log is not None:
             self.log.pictures(folder, done)

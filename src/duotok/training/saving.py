@@ -21,10 +21,11 @@ from torch import Tensor
 from duotok.config import parse
 from duotok.distributed import barrier, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
-from duotok.files import put
+from duotok.files import put, write_bytes
 from duotok.lineage import Origin
 from duotok.seals import hashes, seal
 from duotok.training.checkpoint import (
+    BEST,
     FORMAT,
     best,
     check_file,
@@ -60,10 +61,12 @@ def save_checkpoint(
     step: int,
     scaler: dict[str, Any] | None = None,
     progress: Mapping[str, float] | None = None,
+    best_now: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint of a step; every process calls this. A kill or a full disk leaves the previous checkpoint intact.
 
-    progress: what a run goes on from besides the step (`Run._progress`).
+    progress: what a run goes on from besides the step (`Run._progress`); best_now: what `best.json` is to say, if this checkpoint is the
+    best so far.
     """
     target, partial = checkpoint_of(run, step), run / f".partial-{step:08d}"
     problem = _write_problem(lambda: _empty(partial)) if rank() == 0 else ""
@@ -93,6 +96,8 @@ def save_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
         raise DuoTokError(f"{target}: checkpoint not written ({problem}); the last good one is kept")
     if rank() == 0:
+        if best_now is not None:  # not before its checkpoint is there, and before old ones go: the best one stays
+            write_bytes(run / BEST, json.dumps(seal(dict(best_now))).encode())
         forget_old(run, stage.config.keep)
     barrier()
     return target

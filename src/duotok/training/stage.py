@@ -148,6 +148,14 @@ class Stage(ABC):
     def go_on(self, share: float | None) -> None:  # noqa: B027 - optional hook
         """Called when a run goes on. share: the share of the run before its last step; None: written by an earlier DuoTok."""
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """How many targets each loss of a batch is a mean over, by the loss's name.
+
+        With `accumulate` above 1 the engine adds `shares` to each part of a batch, what its own mean is to be multiplied by, so that
+        parts with few targets weigh little and the mean over parts is that of the whole batch.
+        """
+        return {}
+
     def lengths_of(self, batch: Batch) -> tuple[float, float] | None:
         """Token frames (40 ms) in a batch and its share of padding; None where its `lengths` or its sound tell them."""
         return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydantic import Field
+from torch import Tensor
 
 from duotok.model.config import TokenizerConfig
+from duotok.model.losses import ctc_items
 from duotok.records import Split
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
@@ -83,6 +85,17 @@ class CropStage(Stage):
     def filled(self, batch: Batch) -> Batch:
         """The batch on the device, with its features."""
         return self.train_crops.filled(batch, self.device)
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Of the heads' losses: frames, and items with words that fit."""
+        if self.train_crops.config.mask_bins and "masks_items" not in batch:
+            batch = self.filled(to_device(batch, self.device))
+        frames = batch["lengths"]
+        words = ctc_items(batch["text"], batch["text_lengths"], frames).sum()
+        counts = {"mel": frames.sum(), "chroma": frames.sum(), "text": words}
+        if "masks_items" in batch:
+            counts["masks"] = (frames * batch["masks_items"]).sum()
+        return counts
 
     def drawn(self, step: int) -> Batch:
         """A whole batch of training crops on the device, to initialise a stage; steps below 0 are reserved for this."""

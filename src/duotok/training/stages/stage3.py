@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from duotok.distributed import rank, total
+from duotok.distributed import rank, total, world
 from duotok.errors import ConfigError
 from duotok.model.losses import Stage3Weights, stage3_loss
 from duotok.model.tokenizer import Basis, Tokenizer
@@ -133,6 +133,11 @@ class Stage3(CropStage):
     @torch.no_grad()
     def fit(self, step: int) -> None:
         """Start each codebook from its track's features: at their mean and covariance, at drawn frames or at k-means."""
+        if self.config.sharding == "fsdp" and world() > 1:
+            raise ConfigError(
+                "sharding: fsdp: codebooks are fitted to whole weights; train stage 3 with --set sharding=none (most of it is frozen), or with "
+                "--set fit_batches=0 --set refit_at=[]"
+            )
         self.tokenizer.eval()
         hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
         for index in range(self.config.fit_batches):

@@ -20,6 +20,7 @@ from duotok.distributed import mean_divisor, rank
 from duotok.random import ItemRandom
 from duotok.training.checkpoint import best_so_far, latest
 from duotok.training.engine import train
+from duotok.training.processes import leave
 from duotok.training.stage import Batch, Stage, StageConfig
 
 HERE = Path(__file__)
@@ -170,6 +171,11 @@ def test_the_first_process_says_which_checkpoint_is_the_best(tmp_path: Path):
     assert best_so_far(tmp_path)["step"] == 8 and latest(tmp_path).name == "checkpoint-00000009"
 
 
+def test_a_group_that_a_launcher_made_is_left_to_it(tmp_path: Path):
+    finish(start(HERE, str(tmp_path), "launched"), seconds=90)
+    assert latest(tmp_path).name == "checkpoint-00000002"
+
+
 APART = {
     "minutes": {"minutes": 0.05, "checks": 4, "sample_every": 1},
     "best": {"steps": 9, "held_out_every": 4, "save_every": 1000},
@@ -181,5 +187,16 @@ if __name__ == "__main__":
     folder, sharding, *rest = sys.argv[1:]
     if sharding in APART:
         train(Apart(config(**APART[sharding])), Path(folder))
+        assert torch.distributed.is_initialized()
+        leave()
+        assert not torch.distributed.is_initialized()
+        sys.exit()
+    if sharding == "launched":
+        torch.distributed.init_process_group("gloo")
+        train(Unequal(config(steps=2)), Path(folder))
+        leave()
+        assert torch.distributed.is_initialized(), "it is the launcher's"
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
         sys.exit()
     train(Unequal(config(sharding=sharding), int(rest[0]) if rest else None), Path(folder))

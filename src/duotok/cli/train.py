@@ -112,11 +112,13 @@ def _check(run: Path) -> None:
 def _train(built: Stage, run: Path, stop_after: int | None, as_json: bool) -> None:
     from duotok.distributed import rank
     from duotok.training.engine import train as run_training
+    from duotok.training.processes import leave
 
     _check(run)
     losses = run_training(built, run, stop_after)
     if rank() == 0:
         put_json(losses) if as_json else typer.echo(f"{built.name}: done, in {run}")
+    leave()
 
 
 def _language_model_cost(config: Path, overrides: list[str], processes: int, measure: float, as_json: bool) -> None:

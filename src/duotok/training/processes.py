@@ -13,11 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from duotok.devices import gpu_or_cpu
+from duotok.distributed import barrier
 from duotok.errors import ConfigError, MissingExtraError
 from duotok.training.stage import Batch, Stage, StageConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+_ours = False
+"""Whether the group of processes was made here."""
 
 
 def join(config: StageConfig) -> Accelerator:
@@ -35,10 +40,11 @@ def join(config: StageConfig) -> Accelerator:
             f"precision: {config.precision} is 100 times slower than fp32 on this CPU; use precision: fp32"
         )
     # One process may train several stages, each with its own precision and device. Processes that a launcher joined stay so.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    joined = torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=not joined)
     # accelerate passes it on by its old name
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
         dynamo_backend="inductor" if config.compile else "no",
@@ -48,6 +54,21 @@ def join(config: StageConfig) -> Accelerator:
             InitProcessGroupKwargs(timeout=timedelta(hours=24)),
         ],
     )
+    global _ours
+    _ours = torch.distributed.is_initialized() if not joined else _ours
+    return accelerator
+
+
+def leave() -> None:
+    """End the group of processes, if `join` made it; all call it when they are done. Else gloo's threads may abort a program that has ended well.
+
+    A group of the launcher's own, as of Ray Train, is left to it.
+    """
+    global _ours
+    if _ours and torch.distributed.is_initialized():
+        barrier()
+        torch.distributed.destroy_process_group()
+    _ours = False
 
 
 def _fast_half() -> bool:

@@ -70,11 +70,13 @@ def store(root: Path) -> ShardStore:
 
 
 def batches(
-    store: ShardStore, mixture: dict[str, Component] | None = None, seed: int = 4, **config: Any
-) -> CropBatches:
+    store: ShardStore, mixture: dict[str, Component] | None = None, seed: int = 4, masks_made_by: str | None = None,
+    **config: Any,
+) -> CropBatches:  # fmt: skip
     return CropBatches(
-        store, "train", mixture or STAGE2, seed=seed, batch_size=BATCH, config=CropConfig(**{"frames": 24, **config})
-    )
+        store, "train", mixture or STAGE2, seed=seed, batch_size=BATCH, config=CropConfig(**{"frames": 24, **config}),
+        masks_made_by=masks_made_by,
+    )  # fmt: skip
 
 
 def same_item(a: Batch, at: int, b: Batch, there: int, exact: bool = True) -> None:
@@ -265,3 +267,14 @@ def test_bert_word_pieces(store: ShardStore, tmp_path: Path) -> None:
     assert [pieces[i] for i in batch["text"][0]] == ["word", "##0", "word", "##1", "word", "##2"]
     with pytest.raises(ConfigError, match="no such vocabulary"):
         batches(store, vocabulary="/nowhere/vocab.txt")
+
+
+@pytest.mark.parametrize("bins", [BINS, BINS + 1])
+def test_masks_of_another_teacher_do_not_teach(store: ShardStore, bins: int) -> None:
+    """Those of its shards that the new teacher had no segment of; with another number of bins they ended in a traceback."""
+    any_teacher = batches(store, mask_bins=BINS).batch(0, range(BATCH))
+    same = batches(store, mask_bins=BINS, masks_made_by="test").batch(0, range(BATCH))
+    assert same["masks_items"].any() and torch.equal(same["masks"], any_teacher["masks"])
+    other = batches(store, mask_bins=bins, masks_made_by="another").batch(0, range(BATCH))
+    assert not other["masks_items"].any() and not other["masks"].any()
+    assert other["masks"].shape[2:] == (4, bins)

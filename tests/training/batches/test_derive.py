@@ -22,6 +22,7 @@ from duotok.seals import seal
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble, codec_config
+from duotok.training.batches.derive import compute_masks
 from duotok.training.batches.latent_data import latent_segments, rendered
 from duotok.training.batches.sounds import SegmentSound
 from duotok.training.checkpoint import best, latest
@@ -46,6 +47,50 @@ def test_stage2_hears_its_teacher(needs: Needs, tmp_path: Path):
     figures = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     seen = [float(batch["masks_items"].float().mean()) for batch in found[:2]]
     assert [f["masked"] for f in figures if f["kind"] == "train"] == pytest.approx(seen)
+
+
+def test_masks_are_told_from_those_that_another_teacher_left(
+    needs: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Few seconds of a new teacher leave the shards alone that it has no segment of."""
+    store = ShardStore(needs.store.ranges.url, Path(shutil.copytree(needs.runs / "derived", tmp_path / "derived")))
+    stamps = []
+    for teacher, seconds in (("old", 1000.0), ("new", 1.0)):
+        share = {"old": 0.25, "new": 0.75}[teacher]
+        monkeypatch.setattr(
+            "duotok.training.batches.derive.teacher_masks",
+            lambda _, sound, grid, share=share: torch.full((4, sound.shape[-1] // 480, 128), share).half(),
+        )
+        stamps.append(compute_masks(store, None, 128, seconds, teacher))
+    songs = store.select("train", "validation", types=("mix",), needs=("mix",))
+    found = {
+        stamp: {float(store.rows(i, "mix", "masks")[0, 0]) for i in songs if store.has(i, "mix", "masks", stamp)}
+        for stamp in stamps
+    }
+    assert list(found.values()) == [{0.25}, {0.75}]
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_stage2_hears_none_but_its_teacher(
+    needs: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resident: bool
+):
+    """An earlier run's teacher left masks in shards that this one has no segment of; they trained and judged the run."""
+    runs = Path(shutil.copytree(needs.runs, tmp_path / "runs"))
+    own = Needs(runs, ShardStore(needs.store.ranges.url, runs / "derived"))
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "resident": resident}
+    config = write(tmp_path, "stage2", values)
+    heard = {}
+    for teacher, seconds, share in (("old", 1000.0, 0.25), ("new", 1.0, 0.75)):
+        monkeypatch.setattr("duotok.training.stages.registry._teacher", lambda *_, name=teacher: (None, name, None))
+        monkeypatch.setattr(
+            "duotok.training.batches.derive.teacher_masks",
+            lambda _, sound, grid, share=share: torch.full((4, sound.shape[-1] // 480, 128), share).half(),
+        )
+        stage = build_stage("stage2", config, [f"mask_seconds={seconds}"], own)
+        drawn = [stage.filled(stage.batch(step, range(4))) for step in range(8)]
+        drawn += [stage.held_out_crops.batch(step, range(4)) for step in range(8)]
+        heard[teacher] = {float(v) for b in drawn for v in b["masks"][b["masks_items"]][:, 0].flatten()}
+    assert heard["old"] == {0.25} and heard["new"] <= {0.75}
 
 
 def test_mixes_without_masks_can_be_left_out(needs: Needs, tmp_path: Path):

@@ -20,7 +20,8 @@ PSEUDO = PseudoMix(share=0.6)
 
 
 def resident(made: CropBatches) -> CropBatches:
-    made.resident = Resident(made.store, made.cut_from(), made.made_by, made.config.mask_bins)
+    bins = made.config.mask_bins
+    made.resident = Resident(made.store, made.cut_from(), made.made_by, bins, made.masks_made_by)
     return made
 
 
@@ -44,6 +45,16 @@ def test_a_batch_cut_on_the_device_is_the_one_the_loader_cuts(
         kinds |= {(kind, int(row[1] >= 0)) for kind, row in zip(found["types"], planned["first"], strict=True)}
         kinds |= {("masked", int(value)) for value in found["masks_items"]}
     assert {("mix", 0), ("mix", 1), ("vocals", 0), ("masked", 0), ("masked", 1)} <= kinds  # every case was met
+
+
+@pytest.mark.parametrize(
+    ("teacher", "bins", "held"), [("test", BINS, True), ("another", BINS, False), ("another", BINS + 1, False)]
+)
+def test_masks_of_another_teacher_do_not_teach(store: ShardStore, teacher: str, bins: int, held: bool) -> None:  # noqa: F811
+    there = resident(batches(store, mask_bins=bins, masks_made_by=teacher))
+    found = there.filled(there.batch(0, range(BATCH)), CPU)
+    assert bool(found["masks_items"].any()) == bool(found["masks"].any()) == held
+    assert found["masks"].shape[2:] == (4, bins)
 
 
 def test_without_masks_none_are_made(store: ShardStore) -> None:  # noqa: F811

@@ -1,12 +1,17 @@
 """Adversarial fine-tuning: each side learns from its own terms alone, the encoder stays, and it resumes to the bit."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from tests.training.launch import finish, start
 from tests.training.small import AUTOENCODER
 
+from duotok.distributed import total, world
 from duotok.errors import ConfigError
 from duotok.shards.store import ShardStore
 from duotok.training.checkpoint import latest, load_module
@@ -51,6 +56,29 @@ def test_discriminators_learn_to_tell_and_the_matching_falls_for_the_truth() -> 
     told = judge(discriminators, smooth, target)
     assert float(told["discrimination"]) < 0.7 * first
     assert float(judge(discriminators, target, target)["matching"]) == 0.0 < float(told["matching"])
+
+
+def judged(first: int, last: int) -> dict[str, list[float]]:
+    """Losses of these items of a batch that grows louder, and the discriminators' gradients, averaged over processes."""
+    torch.manual_seed(0)
+    discriminators = Discriminators(SMALL)
+    generator = torch.Generator().manual_seed(1)
+    loudness = torch.tensor([0.001, 0.01, 0.1, 1.0])[:, None]
+    estimate, target = (loudness * torch.randn(4, 4800, generator=generator) for _ in range(2))
+    losses = judge(discriminators, estimate[first:last], target[first:last])
+    losses["discrimination"].backward()
+    found = {name: value.detach() for name, value in losses.items()}
+    found |= {name: p.grad for name, p in discriminators.named_parameters() if p.grad is not None}
+    return {name: (total(value) / world()).flatten().tolist() for name, value in found.items()}
+
+
+def test_two_processes_judge_as_one_does(tmp_path: Path) -> None:
+    """One has the quiet sounds, the other the loud ones: each divided the matching by the size of its own maps."""
+    finish(start(Path(__file__), str(tmp_path / "told.json")))
+    together, one = json.loads((tmp_path / "told.json").read_text()), judged(0, 4)
+    assert together.keys() == one.keys() and len(one) > 10
+    for name, values in one.items():
+        assert together[name] == pytest.approx(values, rel=1e-4, abs=1e-6), name
 
 
 def stage(store: ShardStore, start: Path, name: str = "adversarial", **changes: object) -> AutoencoderStage:
@@ -240,3 +268,13 @@ def test_crops_longer_than_some_sounds_are_cut_from_the_others(store: ShardStore
     """Sounds of 70 to 90 frames; crops of 80."""
     made = stage(store, trained, crop_seconds=3.2, adversary=None)
     assert made.batch(0, range(40))["audio"].shape == (40, 80 * 1920)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    half = 2 * dist.get_rank()
+    told = judged(half, half + 2)
+    if dist.get_rank() == 0:
+        Path(sys.argv[1]).write_text(json.dumps(told))
+    dist.destroy_process_group()

@@ -120,18 +120,18 @@ class DeviceArrays(Protocol):
 class CropBatches:
     """Draws batches of `batch_size` items (of all processes together) from a mixture of one split.
 
-    Mel, chroma and masks are read where they were derived; otherwise mel and chroma are computed from the sound. Raises
-    ConfigError for a component without segments.
+    Mel, chroma and masks are read where they were derived; otherwise mel and chroma are computed from the sound.
+    masks_made_by: only masks that were made by that, None for any. Raises ConfigError for a component without segments.
     """
 
     def __init__(
         self, store: ShardStore, split: Split, mixture: dict[str, Component], *, seed: int, batch_size: int,
-        config: CropConfig = CropConfig(),
+        config: CropConfig = CropConfig(), masks_made_by: str | None = None,
     ) -> None:  # fmt: skip
         self.store, self.seed, self.batch_size, self.config = store, seed, batch_size, config
         self.mixture = Mixture(store, split, mixture, seed)
         self.features = Features(store, config.highpass_hz)
-        self.made_by = made_by(config.highpass_hz)
+        self.made_by, self.masks_made_by = made_by(config.highpass_hz), masks_made_by
         self.vocabulary = vocabulary(config.vocabulary)
         pseudo = config.pseudo_mix
         self.pools: dict[str, np.ndarray] = {}
@@ -258,7 +258,7 @@ class CropBatches:
         return mel, chroma
 
     def _masks(self, index: int, start: int, count: int) -> Tensor | None:
-        if not self.config.mask_bins or not self.store.has(index, "mix", "masks"):
+        if not self.config.mask_bins or not self.store.has(index, "mix", "masks", self.masks_made_by):
             return None
         rows = self.store.rows(index, "mix", "masks", MEL_PER_FRAME * start, MEL_PER_FRAME * count)
         return torch.from_numpy(rows.astype(np.float32))

@@ -35,10 +35,11 @@ class Masks:
         return masks.permute(1, 0, 2).flatten(1).numpy()
 
 
-def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: float, made_by: str) -> None:
+def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: float, made_by: str) -> str:
     """Masks (of so many bins) of mixes with singing, `seconds` in all, spread over the recordings of both splits.
 
-    Raises ConfigError for a number of bins that no grid has.
+    Returns the `made_by` by which batches tell them from those of another teacher, which other shards may hold. Raises
+    ConfigError for a number of bins that no grid has.
     """
     if bins not in BINS:
         raise ConfigError(f"model.mask_bins {bins}: the teacher's grids have {', '.join(map(str, BINS))} bins")
@@ -50,7 +51,9 @@ def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: flo
         chosen.append(index)
         remaining -= store.segments[index].segment.seconds
     masks = Masks(store, teacher, BINS[bins])
-    derive(store, "masks", masks, tracks=("mix",), made_by=f"{made_by} bins {bins}", select=chosen)
+    stamp = f"{made_by} bins {bins}"
+    derive(store, "masks", masks, tracks=("mix",), made_by=stamp, select=chosen)
+    return stamp
 
 
 def _hash_order(store: ShardStore, index: int) -> tuple[int, str]:

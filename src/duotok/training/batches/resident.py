@@ -24,11 +24,14 @@ NOWHERE = -1
 class Resident:
     """Mel and chroma of `cut_from` (segment, track), and the masks of their mixes, read when the first crop is cut.
 
-    made_by: identifies the stored features; bins: of a stem's mask, 0 for no masks. Raises ConfigError for features that
-    are not stored.
+    made_by: identifies the stored features; bins: of a stem's mask, 0 for no masks; masks_made_by: identifies the masks,
+    None for any. Raises ConfigError for features that are not stored.
     """
 
-    def __init__(self, store: ShardStore, cut_from: Sequence[tuple[int, str]], made_by: str, bins: int) -> None:
+    def __init__(
+        self, store: ShardStore, cut_from: Sequence[tuple[int, str]], made_by: str, bins: int,
+        masks_made_by: str | None = None,
+    ) -> None:  # fmt: skip
         self.store, self.bins = store, bins
         for index, track in cut_from:
             if not all(store.has(index, track, name, made_by) for name in ("mel", "chroma")):
@@ -38,7 +41,9 @@ class Resident:
                 )
         self.places_of, self.rows = self._layout(cut_from)
         masked = [
-            (index, track) for index, track in cut_from if bins and track == "mix" and store.has(index, track, "masks")
+            (index, track)
+            for index, track in cut_from
+            if bins and track == "mix" and store.has(index, track, "masks", masks_made_by)
         ]
         self.masks_of, self.mask_rows = self._layout(masked)
         self.arrays: dict[str, Tensor] = {}

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from duotok.config import Config
+from duotok.distributed import total, world
 
 Maps = list[list[Tensor]]
 """For each discriminator its feature maps, the verdict last."""
@@ -120,13 +121,16 @@ def judge(discriminators: Discriminators, estimate: Tensor, target: Tensor) -> d
         for a, b in zip(true_maps, detached_maps, strict=True)
     )
     adversarial = sum((maps[-1].float() - 1).square().mean() for maps in estimate_maps)
-    gaps = [
-        (a.float() - b.detach().float()).abs().mean() / b.detach().float().abs().mean().clamp_min(1e-3)
+    pairs = [
+        (a.float(), b.detach().float())
         for maps_of_estimate, maps_of_target in zip(estimate_maps, true_maps, strict=True)
         for a, b in zip(maps_of_estimate[:-1], maps_of_target[:-1], strict=True)
     ]
+    gaps = torch.stack([(a - b).abs().mean() for a, b in pairs])
+    # One scale for the whole batch, over all processes.
+    scales = (total(torch.stack([b.abs().mean() for _, b in pairs])) / world()).clamp_min(1e-3)
     return {
         "discrimination": torch.as_tensor(discrimination) / count,
         "adversarial": torch.as_tensor(adversarial) / count,
-        "matching": torch.stack(gaps).mean(),
+        "matching": (gaps / scales).mean(),
     }

@@ -58,8 +58,13 @@ class CropStageConfig(StageConfig):
         "that trains faster than workers can copy",
     )
 
-    def batches(self, store: ShardStore, split: Split, masks: bool = False) -> CropBatches:
-        """Crops of a split, with teacher masks if `masks` is set. Held-out splits may lack components of the mixture."""
+    def batches(
+        self, store: ShardStore, split: Split, masks: bool = False, masks_made_by: str | None = None
+    ) -> CropBatches:
+        """Crops of a split, with teacher masks if `masks` is set (only those that were made by `masks_made_by`, None: any).
+
+        Held-out splits may lack components of the mixture.
+        """
         mixture = self.mixture
         if split != "train":
             mixture = {name: part.model_copy(update={"optional": True}) for name, part in mixture.items()}
@@ -67,9 +72,12 @@ class CropStageConfig(StageConfig):
         config = self.crops.model_copy(update={"mask_bins": bins})
         if split != "train":
             config = config.model_copy(update={"pseudo_mix": config.pseudo_mix.model_copy(update={"share": 0.0})})
-        crops = CropBatches(store, split, mixture, seed=self.seed, batch_size=self.batch_size, config=config)
+        crops = CropBatches(
+            store, split, mixture, seed=self.seed, batch_size=self.batch_size, config=config,
+            masks_made_by=masks_made_by,
+        )  # fmt: skip
         if self.resident and split == "train":
-            crops.resident = Resident(store, crops.cut_from(), crops.made_by, bins)
+            crops.resident = Resident(store, crops.cut_from(), crops.made_by, bins, masks_made_by)
         return crops
 
 

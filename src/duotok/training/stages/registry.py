@@ -99,11 +99,11 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     _check_start(config, needs, ENCODER_SETTINGS)
     if config.store_features:
         derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
-    teacher_origin = None
+    teacher_origin = masks_made_by = None
     if config.model.mask_head and config.mask_seconds:
         teacher, made_by, teacher_origin = _teacher(config, needs)
-        compute_masks(needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by)
-    stage = Stage2(config, needs.store, needs.run(config, START_FROM))
+        masks_made_by = compute_masks(needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by)
+    stage = Stage2(config, needs.store, needs.run(config, START_FROM), masks_made_by)
     if teacher_origin is not None:
         stage.made_from("teacher_from", teacher_origin)
     return stage

@@ -65,9 +65,12 @@ class Stage2(CropStage):
     name = "stage2"
     blocks = (Block,)
 
-    def __init__(self, config: Stage2Config, store: ShardStore, start: Path | None) -> None:
+    def __init__(
+        self, config: Stage2Config, store: ShardStore, start: Path | None, masks_made_by: str | None = None
+    ) -> None:
         """start: the run of stage 1 (encoder) or 2 (and projections, unless `new_bottleneck`, and heads; a mask head that it
-        lacks begins anew) to start from; None: new weights (dry runs, benchmarks)."""
+        lacks begins anew) to start from; None: new weights (dry runs, benchmarks).
+        masks_made_by: the teacher's masks, as `compute_masks` names them; None: any that are stored."""
         self.config: Stage2Config = config
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
@@ -80,8 +83,8 @@ class Stage2(CropStage):
             self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}
-        self.train_crops = config.batches(store, "train", masks=True)
-        self.held_out_crops = config.batches(store, "validation", masks=True)
+        self.train_crops = config.batches(store, "train", True, masks_made_by)
+        self.held_out_crops = config.batches(store, "validation", True, masks_made_by)
         self.masked: list[Tensor] = []
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from duotok.distributed import rank, total, world
+from duotok.distributed import alone, rank, total, world
 from duotok.errors import ConfigError
 from duotok.model.losses import Stage3Weights, stage3_loss
 from duotok.model.tokenizer import Basis, Tokenizer
@@ -216,7 +216,9 @@ class Stage3(CropStage):
         for counts in self.used.values():
             counts.zero_()
         losses = means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES)
-        return losses | {name: value for name, value in self.uses().items() if name.startswith("distinct")}
+        with alone():  # every process counted the same whole batches
+            figures = self.uses()
+        return losses | {name: value for name, value in figures.items() if name.startswith("distinct")}
 
     def sample(self, folder: Path) -> None:
         """Pictures of the true mel of held-out crops and of the mel head's prediction from tokens."""

@@ -1,0 +1,27 @@
+"""Stage 3's own figures."""
+
+from __future__ import annotations
+
+import pytest
+import torch.distributed as dist
+from tests.training.small import stage3_config
+
+from duotok.distributed import world
+from duotok.shards.store import ShardStore
+from duotok.training.stage import evaluate
+from duotok.training.stages.stage3 import Stage3
+
+
+def test_held_out_figures_do_not_depend_on_how_many_processes_look(
+    store: ShardStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each looks at whole batches: `distinct_TRACK` was half as large with two of them, which count the same."""
+    stage = Stage3(stage3_config(), store, None)
+    one = evaluate(stage)
+    assert one["distinct_vocals"] > 0 < one["distinct_accompaniment"]
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_backend_config", lambda: "cpu:gloo")
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(2))  # the other has the same numbers
+    assert world() == 2
+    assert evaluate(stage) == pytest.approx(one)

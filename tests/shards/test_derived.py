@@ -101,6 +101,25 @@ def test_a_selection_grows_without_losing_rows(store: ShardStore) -> None:
     check(store, function, ("mix",))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_array_is_not_taken_over_into_a_larger_one(
+    workers: int, store: ShardStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    function = Numbered(store)
+    songs = store.select(corpora=["tiny"])
+    derive(store, "codes", function, tracks=("mix",), made_by="a", select=songs[:1])
+    (path,) = (tmp_path / "derived").rglob("mix.codes.npy")
+    data = bytearray(path.read_bytes())
+    data[-4] ^= 1
+    path.write_bytes(data)
+    again = ShardStore(store.ranges.url, tmp_path / "derived")
+    derive(again, "codes", function, tracks=("mix",), made_by="a", workers=workers)
+    check(again, function, ("mix",))
+    assert again.derived is not None and again.derived.damaged() == []
+    if workers == 1:
+        assert caplog.messages == [f"{path}: not as it was written; all of it is derived again"]
+
+
 def test_resumes_after_an_error_and_leaves_no_halves(store: ShardStore, tmp_path: Path) -> None:
     function = Numbered(store)
 

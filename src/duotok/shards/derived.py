@@ -43,12 +43,13 @@ def possible_rows(name: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Open:
-    """A mapped array; per_frame: rows of a token frame; `starts`: segment index -> first row."""
+    """A mapped array; per_frame: rows of a token frame; `starts`: segment index -> first row; sha256: None in those of an earlier DuoTok."""
 
     array: np.ndarray
     per_frame: int
     starts: dict[int, int]
     made_by: str
+    sha256: str | None
 
 
 class DerivedArrays:
@@ -103,7 +104,8 @@ class DerivedArrays:
             raise CorpusError(f"{path}: cannot be read ({error}); delete it and derive it again") from None
         per_frame = len(array) // total
         starts = per_frame * (np.cumsum(frames) - frames)
-        return _Open(array, per_frame, dict(zip(indices.tolist(), starts.tolist(), strict=True)), str(stamp["made_by"]))
+        places = dict(zip(indices.tolist(), starts.tolist(), strict=True))
+        return _Open(array, per_frame, places, str(stamp["made_by"]), stamp.get("sha256"))
 
     def damaged(self) -> list[str]:
         """Read all arrays and compare their hashes: a line for each that is not as it was written."""
@@ -126,6 +128,14 @@ class DerivedArrays:
         if opened is None or opened.made_by != made_by:
             return {}
         return {index: self.rows(index, track, name) for index in opened.starts}
+
+    def is_whole(self, shard: str, track: str, name: str) -> bool:
+        """Whether an array has the hash that was taken when it was written: reads all of it."""
+        opened = self.open(shard, track, name)
+        try:
+            return opened is None or opened.sha256 in (None, sha256(self.path(shard, track, name)))
+        except OSError:
+            return False
 
     def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
         """Whether `rows` can give it (made_by: as made by that)."""

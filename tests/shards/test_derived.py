@@ -269,6 +269,32 @@ def test_stored_samples_stand_for_the_flac(store: ShardStore, folder: Path) -> N
                 assert store.audio(index, track, 3, 5, channels).equal(plain.audio(index, track, 3, 5, channels))
 
 
+@pytest.mark.parametrize("maps", [1, 64])
+def test_rows_do_not_change_under_who_reads_them(
+    maps: int, store: ShardStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few maps every file is closed and opened again between two reads, and another training may come between."""
+    monkeypatch.setattr("duotok.shards.derived.OPEN_MAPS", maps)
+    songs = store.select(corpora=["tiny"])
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a", select=songs[:-1])
+    before = [store.rows(index, "mix", "codes").copy() for index in songs[:-1]]
+    other = ShardStore(store.ranges.url, tmp_path / "derived")
+    derive(other, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    for index, rows in zip(songs[:-1], before, strict=True):  # another selection grew, which changes no rows
+        assert np.array_equal(store.rows(index, "mix", "codes"), rows)
+    derive(other, "codes", Numbered(store, offset=7), tracks=("mix",), made_by="b")
+    if maps == 1:
+        with pytest.raises(
+            CorpusError, match=r"mix\.codes\.npy: was replaced by another training; run the same command"
+        ):
+            [store.rows(index, "mix", "codes") for index in songs[:-1]]
+    else:
+        for index, rows in zip(songs[:-1], before, strict=True):
+            assert np.array_equal(store.rows(index, "mix", "codes"), rows)
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")  # the same command again
+    check(store, Numbered(store), ("mix",))
+
+
 def test_stamp_says_who_and_what(store: ShardStore, tmp_path: Path) -> None:
     derive(store, "codes", Numbered(store), tracks=("mix",), made_by="weights 1234")
     stamp = json.loads(next((tmp_path / "derived").rglob("mix.codes.json")).read_text())

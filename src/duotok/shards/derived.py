@@ -7,6 +7,7 @@ A .npy without its .json does not count. `deriving.py` computes them. Opening on
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -51,6 +52,12 @@ class _Open:
     made_by: str
     sha256: str | None
 
+    def goes_on_from(self, earlier: _Open) -> bool:
+        """Whether this is the same array, or the same rows with those of more segments, as when another selection grew."""
+        if self.made_by != earlier.made_by:
+            return False
+        return self.sha256 == earlier.sha256 or self.starts.keys() > earlier.starts.keys()
+
 
 class DerivedArrays:
     """The folder of derived arrays of one index. A few files stay mapped. writable: false in a dry run, which derives none."""
@@ -58,6 +65,7 @@ class DerivedArrays:
     def __init__(self, index: SegmentIndex, folder: Path, writable: bool = True) -> None:
         self.index, self.folder, self.writable = index, folder, writable
         self._maps: OrderedDict[tuple[str, str, str], _Open] = OrderedDict()
+        self._first: dict[tuple[str, str, str], _Open] = {}  # without arrays: what each was when it was opened first
         self.identity = functools.cache(index.identity)
 
     def path(self, shard: str, track: str, name: str) -> Path:
@@ -67,17 +75,24 @@ class DerivedArrays:
     def forget(self) -> None:
         """Close all maps, because files were replaced."""
         self._maps.clear()
+        self._first.clear()
 
     def open(self, shard: str, track: str, name: str) -> _Open | None:
         """The array of a shard; None when there is none, or when it belongs to other contents of the shard.
 
-        Raises CorpusError when the file is damaged.
+        Raises CorpusError when the file is damaged, or is no longer the one that was opened since `forget`.
         """
         key = (shard, track, name)
         if key not in self._maps:
-            opened = self._load(*key)
+            opened, first = self._load(*key), self._first.get(key)
+            if first is not None and (opened is None or not opened.goes_on_from(first)):
+                raise CorpusError(
+                    f"{self.path(*key)}: was replaced by another training; run the same command again, once that has ended"
+                )
             if opened is None:
                 return None
+            if first is None:
+                self._first[key] = dataclasses.replace(opened, array=np.empty(0))  # so that no file stays mapped
             self._maps[key] = opened
             while len(self._maps) > OPEN_MAPS:
                 self._maps.popitem(last=False)

@@ -101,6 +101,25 @@ def test_a_selection_grows_without_losing_rows(store: ShardStore) -> None:
     check(store, function, ("mix",))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_array_is_not_taken_over_into_a_larger_one(
+    workers: int, store: ShardStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    function = Numbered(store)
+    songs = store.select(corpora=["tiny"])
+    derive(store, "codes", function, tracks=("mix",), made_by="a", select=songs[:1])
+    (path,) = (tmp_path / "derived").rglob("mix.codes.npy")
+    data = bytearray(path.read_bytes())
+    data[-4] ^= 1
+    path.write_bytes(data)
+    again = ShardStore(store.ranges.url, tmp_path / "derived")
+    derive(again, "codes", function, tracks=("mix",), made_by="a", workers=workers)
+    check(again, function, ("mix",))
+    assert again.derived is not None and again.derived.damaged() == []
+    if workers == 1:
+        assert caplog.messages == [f"{path}: not as it was written; all of it is derived again"]
+
+
 def test_resumes_after_an_error_and_leaves_no_halves(store: ShardStore, tmp_path: Path) -> None:
     function = Numbered(store)
 
@@ -248,6 +267,32 @@ def test_stored_samples_stand_for_the_flac(store: ShardStore, folder: Path) -> N
         for track in store.tracks(index):
             for channels in (1, 2):
                 assert store.audio(index, track, 3, 5, channels).equal(plain.audio(index, track, 3, 5, channels))
+
+
+@pytest.mark.parametrize("maps", [1, 64])
+def test_rows_do_not_change_under_who_reads_them(
+    maps: int, store: ShardStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few maps every file is closed and opened again between two reads, and another training may come between."""
+    monkeypatch.setattr("duotok.shards.derived.OPEN_MAPS", maps)
+    songs = store.select(corpora=["tiny"])
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a", select=songs[:-1])
+    before = [store.rows(index, "mix", "codes").copy() for index in songs[:-1]]
+    other = ShardStore(store.ranges.url, tmp_path / "derived")
+    derive(other, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    for index, rows in zip(songs[:-1], before, strict=True):  # another selection grew, which changes no rows
+        assert np.array_equal(store.rows(index, "mix", "codes"), rows)
+    derive(other, "codes", Numbered(store, offset=7), tracks=("mix",), made_by="b")
+    if maps == 1:
+        with pytest.raises(
+            CorpusError, match=r"mix\.codes\.npy: was replaced by another training; run the same command"
+        ):
+            [store.rows(index, "mix", "codes") for index in songs[:-1]]
+    else:
+        for index, rows in zip(songs[:-1], before, strict=True):
+            assert np.array_equal(store.rows(index, "mix", "codes"), rows)
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")  # the same command again
+    check(store, Numbered(store), ("mix",))
 
 
 def test_stamp_says_who_and_what(store: ShardStore, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ A .npy without its .json does not count. `deriving.py` computes them. Opening on
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -43,12 +44,19 @@ def possible_rows(name: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Open:
-    """A mapped array; per_frame: rows of a token frame; `starts`: segment index -> first row."""
+    """A mapped array; per_frame: rows of a token frame; `starts`: segment index -> first row; sha256: None in those of an earlier DuoTok."""
 
     array: np.ndarray
     per_frame: int
     starts: dict[int, int]
     made_by: str
+    sha256: str | None
+
+    def goes_on_from(self, earlier: _Open) -> bool:
+        """Whether this is the same array, or the same rows with those of more segments, as when another selection grew."""
+        if self.made_by != earlier.made_by:
+            return False
+        return self.sha256 == earlier.sha256 or self.starts.keys() > earlier.starts.keys()
 
 
 class DerivedArrays:
@@ -57,6 +65,7 @@ class DerivedArrays:
     def __init__(self, index: SegmentIndex, folder: Path, writable: bool = True) -> None:
         self.index, self.folder, self.writable = index, folder, writable
         self._maps: OrderedDict[tuple[str, str, str], _Open] = OrderedDict()
+        self._first: dict[tuple[str, str, str], _Open] = {}  # without arrays: what each was when it was opened first
         self.identity = functools.cache(index.identity)
 
     def path(self, shard: str, track: str, name: str) -> Path:
@@ -66,17 +75,24 @@ class DerivedArrays:
     def forget(self) -> None:
         """Close all maps, because files were replaced."""
         self._maps.clear()
+        self._first.clear()
 
     def open(self, shard: str, track: str, name: str) -> _Open | None:
         """The array of a shard; None when there is none, or when it belongs to other contents of the shard.
 
-        Raises CorpusError when the file is damaged.
+        Raises CorpusError when the file is damaged, or is no longer the one that was opened since `forget`.
         """
         key = (shard, track, name)
         if key not in self._maps:
-            opened = self._load(*key)
+            opened, first = self._load(*key), self._first.get(key)
+            if first is not None and (opened is None or not opened.goes_on_from(first)):
+                raise CorpusError(
+                    f"{self.path(*key)}: was replaced by another training; run the same command again, once that has ended"
+                )
             if opened is None:
                 return None
+            if first is None:
+                self._first[key] = dataclasses.replace(opened, array=np.empty(0))  # so that no file stays mapped
             self._maps[key] = opened
             while len(self._maps) > OPEN_MAPS:
                 self._maps.popitem(last=False)
@@ -103,7 +119,8 @@ class DerivedArrays:
             raise CorpusError(f"{path}: cannot be read ({error}); delete it and derive it again") from None
         per_frame = len(array) // total
         starts = per_frame * (np.cumsum(frames) - frames)
-        return _Open(array, per_frame, dict(zip(indices.tolist(), starts.tolist(), strict=True)), str(stamp["made_by"]))
+        places = dict(zip(indices.tolist(), starts.tolist(), strict=True))
+        return _Open(array, per_frame, places, str(stamp["made_by"]), stamp.get("sha256"))
 
     def damaged(self) -> list[str]:
         """Read all arrays and compare their hashes: a line for each that is not as it was written."""
@@ -126,6 +143,14 @@ class DerivedArrays:
         if opened is None or opened.made_by != made_by:
             return {}
         return {index: self.rows(index, track, name) for index in opened.starts}
+
+    def is_whole(self, shard: str, track: str, name: str) -> bool:
+        """Whether an array has the hash that was taken when it was written: reads all of it."""
+        opened = self.open(shard, track, name)
+        try:
+            return opened is None or opened.sha256 in (None, sha256(self.path(shard, track, name)))
+        except OSError:
+            return False
 
     def has(self, index: int, track: str, name: str, made_by: str | None = None) -> bool:
         """Whether `rows` can give it (made_by: as made by that)."""

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,6 +26,7 @@ from duotok.seals import seal
 from duotok.shards.derived import KINDS, DerivedArrays, possible_rows
 from duotok.shards.store import ShardStore
 
+log = logging.getLogger(__name__)
 Make = Callable[[int, str], dict[str, np.ndarray]]
 
 
@@ -169,6 +171,10 @@ class _Output:
             self.file.close()
             raise CorpusError(f"{self.path}: another process is making it; wait for it to end")
         self.file.truncate(0)
+        # The copies get a hash of their own, which would hide any damage for good.
+        if self.kept and not self.derived.is_whole(self.shard, self.track, self.name):
+            log.warning("%s: not as it was written; all of it is derived again", self.path)
+            self.kept = {}
         return self
 
     def put(self, index: int, rows: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError, ConfigError
 from duotok.files import sha256
 from duotok.lineage import Origin
+from duotok.seals import seal
+from duotok.shards.deriving import derive
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble
@@ -39,7 +42,7 @@ from duotok.training.batches.latent_data import latent_segments
 from duotok.training.checkpoint import best, read_state
 from duotok.training.earlier_runs import origin_of
 from duotok.training.engine import train
-from duotok.training.stages.adapt import AdaptConfig, find_sources, render_excerpts, rendered_by
+from duotok.training.stages.adapt import AdaptConfig, Excerpt, find_sources, render_excerpts, rendered_by
 from duotok.training.stages.registry import Needs, build_stage
 from duotok.training.stages.stage3 import Stage3
 
@@ -162,6 +165,15 @@ def test_other_sizes_than_those_of_the_run_before_are_one_line(renderers: Needs,
         build_stage("stage4", stage4, ["dit.latent_dim=32"], renderers)
     with pytest.raises(ConfigError, match=r"dit.heads = 1, but .*stage4.accompaniment was trained with 2"):
         build_stage("stage4", stage4, ["dit.heads=1", "start_from=stage4.accompaniment"], renderers)
+
+
+def test_stage_4_derives_the_codes_of_its_own_track_alone(needs: Needs, tmp_path: Path) -> None:
+    """Those of the other track may be another training's, which reads them now."""
+    derived = tmp_path / "derived"
+    shutil.copytree(needs.runs / "derived", derived, ignore=shutil.ignore_patterns("*.codes.*"))
+    own = Needs(needs.runs, ShardStore(needs.store.ranges.url, derived))
+    build_stage("stage4", write(tmp_path, "stage4", stage4_values()), ["track=vocals"], own)
+    assert {path.name for path in derived.rglob("*.codes.npy")} == {"vocals.codes.npy"}
 
 
 def test_checkpoints_tell_the_whole_way_back(renderers: Needs) -> None:
@@ -324,6 +336,74 @@ def test_latents_are_rendered_anew_when_the_renderer_is_trained_further(renderer
     assert rendered_by(first, "accompaniment") == rendered_by(second, "accompaniment")
     after = render_excerpts(renderers.store, runs, second, config, "train", 1.0)[0]
     assert after.segment.key == before.segment.key and (np.array(after.rendered) != np.array(before.rendered)).any()
+
+
+@pytest.fixture
+def rendered(renderers: Needs, tmp_path: Path) -> Callable[[ShardStore], Excerpt]:
+    """The first excerpt of a store as adapt renders it, or finds it in RUNS of its own."""
+    runs = tmp_path / "runs"
+    shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived", "rendered"))
+    config = AdaptConfig.model_validate({**adapt_values(), "rendered_seconds": 0.1})
+    sources = find_sources(config, runs)
+    return lambda store: render_excerpts(store, runs, sources, config, "train", 0.1)[0]
+
+
+def test_other_sound_of_the_same_name_is_rendered_anew(
+    renderers: Needs, rendered: Callable[[ShardStore], Excerpt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derived = tmp_path / "derived"
+    shutil.copytree(renderers.runs / "derived", derived, ignore=shutil.ignore_patterns("*.codes.*"))
+    other = ShardStore(renderers.store.ranges.url, derived)
+    derive(other, "codes", lambda i, _: np.arange(other.frames[i])[:, None] % 256, tracks=TRACKS, made_by="other sound")
+    first, second = rendered(renderers.store), rendered(other)
+    assert first.segment.key == second.segment.key
+    assert (np.array(first.rendered) != np.array(second.rendered)).any()
+    monkeypatch.delattr("duotok.training.stages.adapt.render_latents")  # both were kept
+    assert np.array_equal(rendered(renderers.store).rendered, first.rendered)
+    assert np.array_equal(rendered(other).rendered, second.rendered)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "a bit", "another length", "no stamp", "a stamp that is none"])
+def test_rendered_latents_that_were_damaged_are_rendered_anew(
+    damage: str,
+    renderers: Needs,
+    rendered: Callable[[ShardStore], Excerpt],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = np.array(rendered(renderers.store).rendered)
+    path = next((tmp_path / "runs" / "rendered").glob("vocals-*/train/**/*.npy"))
+    data, stamp = bytearray(path.read_bytes()), path.with_suffix(".json")
+    if damage == "cut off":
+        path.write_bytes(data[:-300])
+    elif damage == "a bit":
+        data[-4] ^= 1
+        path.write_bytes(data)
+    elif damage == "another length":
+        np.save(path, before[:-2])
+        stamp.write_text(json.dumps(seal({"sha256": sha256(path)})))
+    elif damage == "no stamp":  # as when the process was killed between the two
+        np.save(path, before[:-2])
+        stamp.unlink()
+    else:
+        stamp.write_text("[1]")
+    after = rendered(renderers.store)
+    assert np.array_equal(after.rendered, before)
+    assert caplog.messages == [f"{path}: not as it was written; rendered anew"] * (damage != "no stamp")
+    rendered(renderers.store)
+    assert len(caplog.messages) == (damage != "no stamp")
+
+
+def test_a_renderer_of_no_numbers_is_one_line(
+    renderers: Needs, rendered: Callable[[ShardStore], Excerpt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "duotok.training.stages.adapt.render_latents",
+        lambda dit, vectors, *_, **__: torch.full((2 * len(vectors), 64), 1e6),
+    )
+    with pytest.raises(ConfigError, match=r"stage4\.vocals: renders latents that are no numbers; move it away") as told:
+        rendered(renderers.store)
+    assert "\n" not in str(told.value)
 
 
 def test_a_dry_run_says_which_runs_it_would_start_from(needs: Needs, tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ autoencoder is a finished one; the latents' meaning does not change, so the rend
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +23,11 @@ from torch import Tensor
 from duotok.clock import LATENT_SAMPLES, SAMPLE_RATE
 from duotok.errors import ConfigError
 from duotok.evaluation.fidelity import mel_distance
-from duotok.files import short_hash, writing
+from duotok.files import fitted, sha256, short_hash, write_bytes, writing
 from duotok.lineage import Origin
 from duotok.records import Split
 from duotok.renderer.render import latents as render_latents
+from duotok.seals import is_sealed, read_json, seal
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentSegment, latent_segments
@@ -34,6 +38,7 @@ from duotok.training.stages.autoencoder import AUTOENCODERS, AutoencoderStage, A
 from duotok.training.stages.loading import device_of, load_dit, load_render_settings, load_vectors, stage4_config
 from duotok.training.stages.stage4 import RendererRuns
 
+log = logging.getLogger(__name__)
 ADVERSARIAL = NamedRun(START_FROM, Path("adversarial"), AUTOENCODERS, optional=True)
 """The run of the adversarially trained decoder, from which adapt starts if that run exists."""
 
@@ -124,6 +129,48 @@ def rendered_by(sources: Sources, track: str) -> str:
     return f"{track}-{short_hash(' '.join((*weights, settings)))}"
 
 
+def rendered_file(folder: Path, segment: LatentSegment) -> Path:
+    """Where the rendered latents of a segment lie. Its codes are part of the name: other sound may have the same key."""
+    codes = hashlib.sha256(segment.codes().astype("<i4").tobytes()).hexdigest()[:16]
+    place = folder / segment.key
+    return place.with_name(fitted(place.name, f"-{codes}.json")).with_suffix(".npy")
+
+
+def _kept(path: Path, segment: LatentSegment) -> np.ndarray | None:
+    """Rendered latents that were kept, mapped; None where there are none, or not as they were written."""
+    try:
+        stamp = read_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if is_sealed(stamp) and stamp["sha256"] == sha256(path):
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.shape == segment.latents().shape:
+                return array
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    log.warning("%s: not as it was written; rendered anew", path)
+    return None
+
+
+def _keep(path: Path, rendered: np.ndarray, renderer: Path) -> np.ndarray:
+    """Write rendered latents and the .json with their hash, without which they do not count; gives them mapped.
+
+    Raises ConfigError when they are no numbers, which says that the renderer is of no use, or cannot be written.
+    """
+    if not np.isfinite(rendered).all():
+        raise ConfigError(f"{renderer.parent}: renders latents that are no numbers; {train_anew(renderer.parent)}")
+    try:
+        with writing(path) as partial:
+            with partial.open("wb") as file:
+                np.save(file, rendered, allow_pickle=False)
+            stamp = seal({"sha256": sha256(partial)})
+        write_bytes(path.with_suffix(".json"), json.dumps(stamp).encode())
+        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise ConfigError(f"{path}: not written ({error.strerror}); nothing is lost, go on later") from None
+    return mapped
+
+
 class Excerpt:
     """A whole segment of one track with its rendered latents `[latent_frames, 64]`."""
 
@@ -155,8 +202,9 @@ def render_excerpts(
         for segment in progress(queue, description=f"rendering {track}"):
             if left <= 0:
                 break
-            path = folder / split / f"{segment.key}.npy"
-            if not path.is_file():
+            path = rendered_file(folder / split, segment)
+            kept = _kept(path, segment)
+            if kept is None:
                 codes = torch.from_numpy(segment.codes().astype(np.int64))
                 rendered = render_latents(
                     dit,
@@ -164,9 +212,8 @@ def render_excerpts(
                     settings.changed(seed=len(excerpts)),
                     track=track,
                 )
-                with writing(path) as partial, partial.open("wb") as file:
-                    np.save(file, rendered.half().cpu().numpy(), allow_pickle=False)
-            excerpts.append(Excerpt(segment, np.load(path, mmap_mode="r", allow_pickle=False)))
+                kept = _keep(path, rendered.half().cpu().numpy(), renderer)
+            excerpts.append(Excerpt(segment, kept))
             left -= segment.sound.seconds
     if not excerpts:
         raise ConfigError(f"{store.ranges.url}: no {split} segment of {config.crop_seconds:g} s with sound to adapt to")

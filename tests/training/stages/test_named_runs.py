@@ -167,15 +167,6 @@ def test_other_sizes_than_those_of_the_run_before_are_one_line(renderers: Needs,
         build_stage("stage4", stage4, ["dit.heads=1", "start_from=stage4.accompaniment"], renderers)
 
 
-def test_stage_4_derives_the_codes_of_its_own_track_alone(needs: Needs, tmp_path: Path) -> None:
-    """Those of the other track may be another training's, which reads them now."""
-    derived = tmp_path / "derived"
-    shutil.copytree(needs.runs / "derived", derived, ignore=shutil.ignore_patterns("*.codes.*"))
-    own = Needs(needs.runs, ShardStore(needs.store.ranges.url, derived))
-    build_stage("stage4", write(tmp_path, "stage4", stage4_values()), ["track=vocals"], own)
-    assert {path.name for path in derived.rglob("*.codes.npy")} == {"vocals.codes.npy"}
-
-
 def test_checkpoints_tell_the_whole_way_back(renderers: Needs) -> None:
     origin = origin_of(best(renderers.runs / "stage4.vocals"), "ema")
     assert origin.stage == "stage4.vocals" and origin.parents is not None

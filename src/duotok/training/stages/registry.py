@@ -181,7 +181,7 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     start = needs.run(config, START_FROM) if config.start_from is not None else None
     if start is not None:
         check_same_settings(config.dit, "dit", type(config.dit).model_fields, start)
-    _derive_codes(needs, tokenizer, coder, config.encoder_window, device_of(config), (config.track,))
+    _derive_codes(needs, tokenizer, coder, config.encoder_window, device_of(config))
     stage = Stage4(config, needs.store, vectors, autoencoder.cpu(), start)
     stage.made_from("autoencoder_from", origin_of(encoder, "autoencoder"))
     stage.made_from("tokenizer_from", origin_of(coder, "tokenizer"))

@@ -1178,7 +1178,7 @@ FAULTS = (
     Fault(
         "a second run of a process stays on the device of the first",
         "src/duotok/training/processes.py",
-        "AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())",
+        "AcceleratorState._reset_state(reset_partial_state=not joined)",
         "AcceleratorState._reset_state()",
         ("tests/training/test_engine.py",),
     ),

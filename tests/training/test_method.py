@@ -584,7 +584,7 @@ def test_parts_of_a_batch_weigh_by_what_they_have(store: ShardStore, runs: Path,
     batch["text"], batch["text_lengths"] = torch.randint(0, 27, (4, 3), generator=random), torch.tensor([3, 0, 0, 0])
     if name == "stage2":
         batch["masks"] = torch.rand(4, rows, 4, model.mask_bins, generator=random)
-        batch["masks_items"] = torch.tensor([False, False, True, False])
+        batch["masks_items"] = torch.tensor([False, True, True, False])
     trial = Trial(stage, stage.config, join(stage.config))
 
     def learned(parts: int) -> tuple[dict[str, float], dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """Losses of stages 2 and 3 (equations 2, 3 and 5). Frames beyond an item's length never count.
 
-Every mean is over the batch of all processes (`share`), so all of them must have the same kinds of targets; an item without
+Every mean is over the batch of all processes (`mean_divisor`), so all of them must have the same kinds of targets; an item without
 one is marked (`mel_items`, `text_lengths` 0), not left out.
 """
 

@@ -88,6 +88,11 @@ def test_stage2_hears_none_but_its_teacher(
         )
         stage = build_stage("stage2", config, [f"mask_seconds={seconds}"], own)
         drawn = [stage.filled(stage.batch(step, range(4))) for step in range(8)]
+        for step, batch in enumerate(
+            drawn
+        ):  # what the parts of a batch weigh by, also where its masks lie on the device
+            expected = (batch["lengths"] * batch["masks_items"]).sum()
+            assert stage.counts(stage.batch(step, range(4)))["masks"] == expected
         drawn += [stage.held_out_crops.batch(step, range(4)) for step in range(8)]
         heard[teacher] = {float(v) for b in drawn for v in b["masks"][b["masks_items"]][:, 0].flatten()}
     assert heard["old"] == {0.25} and heard["new"] <= {0.75}

@@ -23,6 +23,7 @@ from duotok.lm.song import TokenizedSong
 from duotok.lm.stage import LMStage, LMStageConfig, load_lm
 from duotok.training.checkpoint import latest
 from duotok.training.engine import train
+from duotok.training.processes import leave
 from duotok.training.stage import evaluate
 
 
@@ -211,3 +212,4 @@ if __name__ == "__main__":
         stage = LMStage(config(Path(sys.argv[1]), protocol="track_to_track", sharding=sharding, steps=5))
         train(stage, Path(sys.argv[2]) / sharding)
         assert all(isinstance(p, DTensor) == (sharding == "fsdp") for p in stage.lm.parameters())
+    leave()

@@ -365,3 +365,22 @@ def test_sample_every_nought_takes_no_samples(tmp_path: Path):
         stage.sample = lambda folder: (folder / "taken").write_text("")  # type: ignore[method-assign]
         train(stage, tmp_path / str(every))
         assert any((tmp_path / str(every)).glob("samples/*/taken")) is taken
+
+
+def test_settings_are_checked_before_processes_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ends with its error while another still waits for it gives that one an error of the network."""
+
+    class Picky(Toy):
+        def check(self, processes: int) -> None:
+            raise ConfigError(f"not with {processes} processes")
+
+    def exchanged(*_: object) -> None:
+        raise AssertionError("weights were exchanged")
+
+    monkeypatch.setattr("duotok.training.engine.Run._prepare", exchanged)
+    with pytest.raises(ConfigError, match="not with 1 processes"):
+        train(Picky(config()), tmp_path / "picky")
+    with pytest.raises(ConfigError, match="cannot be shared by 1 processes x accumulate 3"):
+        train(Toy(config(batch_size=16, accumulate=3)), tmp_path / "uneven")

@@ -16,6 +16,7 @@ from duotok.errors import ConfigError
 from duotok.shards.store import ShardStore
 from duotok.training.checkpoint import latest
 from duotok.training.engine import train
+from duotok.training.processes import leave
 from duotok.training.stage import Stage
 
 HERE = Path(__file__)
@@ -99,3 +100,4 @@ if __name__ == "__main__":
         assert "set sharding=none" in str(error)
     else:
         raise AssertionError("codebooks were fitted to parts of weights")
+    leave()

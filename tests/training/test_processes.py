@@ -200,3 +200,4 @@ if __name__ == "__main__":
         torch.distributed.destroy_process_group()
         sys.exit()
     train(Unequal(config(sharding=sharding), int(rest[0]) if rest else None), Path(folder))
+    leave()

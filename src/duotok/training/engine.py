@@ -128,6 +128,8 @@ class Run:
         self.device = stage.device = accelerator.device
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high" if self.config.tf32 else "highest")
+        stage.check(world())
+        self.batches = Batches(stage, world(), rank())
         self._prepare()
         damaged: list[str] = []
         newest = newest_whole(run, damaged.append)
@@ -138,7 +140,6 @@ class Run:
         self.budget.go_on(float(state.get("seconds", 0.0)), float(state.get("reserve", 0.0)))
         if newest:
             stage.go_on(state.get("share"))
-        self.batches = Batches(stage, world(), rank())
         steps = None if self.budget.timed else self.config.steps
         self.log = Log(run, stage.name, self.first, steps) if self.main else None
         if damaged:

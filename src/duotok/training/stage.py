@@ -142,6 +142,9 @@ class Stage(ABC):
     def held_out(self) -> dict[str, float]:
         """Losses on recordings that are never trained on; the same on every process."""
 
+    def check(self, processes: int) -> None:  # noqa: B027 - optional hook
+        """Raises ConfigError where the settings do not suit that many processes: before they have anything to wait for from each other."""
+
     def start(self) -> None:  # noqa: B027 - optional hook
         """Called before the first step of a run, not when a run goes on; does the same on every process."""
 

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from tests.training.small import stage3_config
 
 from duotok.distributed import world
+from duotok.errors import ConfigError
 from duotok.shards.store import ShardStore
 from duotok.training.stage import evaluate
 from duotok.training.stages.stage3 import Stage3
@@ -25,3 +26,17 @@ def test_held_out_figures_do_not_depend_on_how_many_processes_look(
     monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(2))  # the other has the same numbers
     assert world() == 2
     assert evaluate(stage) == pytest.approx(one)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"fit_batches": 1}, {"fit_batches": 0, "refit_at": (0.5,)}, {"fit_batches": 0, "refit_steps": (3,)}]
+)
+def test_fits_to_parts_of_weights_are_refused_before_weights_are_shared(
+    store: ShardStore, changes: dict[str, object]
+) -> None:
+    stage = Stage3(stage3_config(sharding="fsdp", **changes), store, None)
+    stage.check(1)
+    with pytest.raises(ConfigError, match="set sharding=none"):
+        stage.check(2)
+    Stage3(stage3_config(sharding="none", **changes), store, None).check(2)
+    Stage3(stage3_config(sharding="fsdp", fit_batches=0), store, None).check(2)

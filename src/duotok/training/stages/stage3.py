@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from duotok.distributed import alone, rank, total, world
+from duotok.distributed import alone, rank, total
 from duotok.errors import ConfigError
 from duotok.model.losses import Stage3Weights, stage3_loss
 from duotok.model.tokenizer import Basis, Tokenizer
@@ -113,6 +113,14 @@ class Stage3(CropStage):
         self.first_use: dict[str, tuple[float, float]] = {}  # track -> frames, codes in use as a share
         self.collapsed: set[str] = set()
 
+    def check(self, processes: int) -> None:
+        fits = (self.config.fit_batches and not self.goes_on) or self.config.refit_at or self.config.refit_steps
+        if fits and self.config.sharding == "fsdp" and processes > 1:
+            raise ConfigError(
+                "sharding: fsdp: codebooks are fitted to whole weights; train stage 3 with --set sharding=none (most of it is frozen), or with "
+                "--set fit_batches=0 --set refit_at=[] --set refit_steps=[]"
+            )
+
     def start(self) -> None:
         if self.config.fit_batches and not self.goes_on:
             self.fit(0)
@@ -133,11 +141,6 @@ class Stage3(CropStage):
     @torch.no_grad()
     def fit(self, step: int) -> None:
         """Start each codebook from its track's features: at their mean and covariance, at drawn frames or at k-means."""
-        if self.config.sharding == "fsdp" and world() > 1:
-            raise ConfigError(
-                "sharding: fsdp: codebooks are fitted to whole weights; train stage 3 with --set sharding=none (most of it is frozen), or with "
-                "--set fit_batches=0 --set refit_at=[]"
-            )
         self.tokenizer.eval()
         hidden: dict[str, list[Tensor]] = {name: [] for name in TRACKS}
         for index in range(self.config.fit_batches):

@@ -23,7 +23,7 @@ from duotok.random import ItemRandom
 from duotok.seals import seal
 from duotok.training.budget import learning_rate
 from duotok.training.checkpoint import best, best_so_far, checkpoints, latest, load_module
-from duotok.training.engine import only_one, train
+from duotok.training.engine import Run, only_one, train
 from duotok.training.leaving import Leaving, deaf
 from duotok.training.processes import join
 from duotok.training.saving import generator_state, restore_generators
@@ -384,3 +384,17 @@ def test_settings_are_checked_before_processes_wait_for_each_other(
         train(Picky(config()), tmp_path / "picky")
     with pytest.raises(ConfigError, match="cannot be shared by 1 processes x accumulate 3"):
         train(Toy(config(batch_size=16, accumulate=3)), tmp_path / "uneven")
+
+
+def test_norms_of_parts_are_those_of_the_gradients_whatever_the_scaler_made_them(tmp_path: Path) -> None:
+    stage = Toy(config(precision="fp32"))
+    run = Run(stage, tmp_path, join(stage.config), None, Leaving())
+    for parameter in stage.net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    plain = run._norms()
+    assert plain["gradient.net.0"] == pytest.approx((8 * 16 + 16) ** 0.5)
+    run.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    run.accelerator.scaler.scale(torch.zeros(()))  # its scale begins to be there
+    for parameter in stage.net.parameters():
+        parameter.grad = torch.full_like(parameter, 1024.0)
+    assert run._norms() == pytest.approx(plain)

@@ -37,14 +37,17 @@ class Component(Config):
     seconds: float = Field(default=0.0, ge=0, description="only segments at least this long")
     optional: bool = Field(default=False, description="without segments: passed over instead of an error")
 
-    def find(self, store: ShardStore, split: Split, name: str) -> np.ndarray:
-        """The segments `[n]` of a split that the filter lets through. Raises ConfigError when there is none."""
+    def find(self, store: ShardStore, split: Split, name: str, masks_made_by: str | None = None) -> np.ndarray:
+        """The segments `[n]` of a split that the filter lets through, with `masks` those whose masks were made by that (None: by any).
+
+        Raises ConfigError when there is none.
+        """
         indices = store.where(
             split, types=self.types, kinds=self.kinds, corpora=self.corpora, needs=self.needs, lyrics=self.lyrics
         )
         indices = indices[np.flatnonzero(store.frames[indices] >= self.seconds * FRAME_RATE)]
         if self.masks:
-            indices = indices[[store.has(int(index), "mix", "masks") for index in indices]]
+            indices = indices[[store.has(int(index), "mix", "masks", masks_made_by) for index in indices]]
         if len(indices) == 0 and not self.optional:
             conditions = (
                 ", ".join(f"{k}={v}" for k, v in self.model_dump(exclude={"weight", "optional"}).items() if v)
@@ -63,10 +66,17 @@ class Mixture:
     Raises ConfigError for a component without segments, or when all weights are 0.
     """
 
-    def __init__(self, store: ShardStore, split: Split, components: dict[str, Component], seed: int) -> None:
-        self._arguments = (store, split, components, seed)
+    def __init__(
+        self,
+        store: ShardStore,
+        split: Split,
+        components: dict[str, Component],
+        seed: int,
+        masks_made_by: str | None = None,
+    ) -> None:
+        self._arguments = (store, split, components, seed, masks_made_by)
         self.split, self.seed = split, seed
-        by_component = {name: c.find(store, split, name) for name, c in components.items() if c.weight}
+        by_component = {name: c.find(store, split, name, masks_made_by) for name, c in components.items() if c.weight}
         self.segments = {name: indices for name, indices in by_component.items() if len(indices)}
         self.components = {name: components[name] for name in self.segments}
         if not self.components:

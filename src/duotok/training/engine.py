@@ -326,11 +326,13 @@ class Run:
 
     def _norms(self) -> dict[str, float]:
         """Gradient norms by part, before clipping."""
+        scaler = self.accelerator.scaler  # of fp16: clipping, which comes later, takes its scale out
+        scale = 1.0 if scaler is None else scaler.get_scale()
         norms = {}
         for name, parameters in self.stage.parts().items():
             gradients = [p.grad for p in parameters if p.grad is not None]
             if gradients:
-                norms[f"gradient.{name}"] = float(_local(nn.utils.get_total_norm(gradients)))
+                norms[f"gradient.{name}"] = float(_local(nn.utils.get_total_norm(gradients))) / scale
         return norms
 
     def _check(

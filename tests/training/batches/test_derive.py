@@ -96,6 +96,16 @@ def test_stage2_hears_none_but_its_teacher(
         drawn += [stage.held_out_crops.batch(step, range(4)) for step in range(8)]
         heard[teacher] = {float(v) for b in drawn for v in b["masks"][b["masks_items"]][:, 0].flatten()}
     assert heard["old"] == {0.25} and heard["new"] <= {0.75}
+    # A component that asks for mixes with masks draws none that only the old teacher separated.
+    mixture = {"mix": {"types": ["mix"], "masks": True}, "vocals": {"types": ["vocals"]}}
+    values |= {"mixture": mixture, "crops": {**values.get("crops", {}), "pseudo_mix": {"share": 0.0}}}
+    stage = build_stage("stage2", write(tmp_path, "masked", values), ["mask_seconds=1.0"], own)
+    drawn = [stage.filled(stage.batch(step, range(4))) for step in range(8)]
+    assert sum(int(batch["masks_items"].sum()) for batch in drawn) == 16  # of 32, as every second is a mix
+    # No masks means none, whatever lies there.
+    stage = build_stage("stage2", config, ["mask_seconds=0"], own)
+    batches = [stage.filled(crops.batch(0, range(4))) for crops in (stage.train_crops, stage.held_out_crops)]
+    assert not any("masks" in batch for batch in batches)
 
 
 def test_mixes_without_masks_can_be_left_out(needs: Needs, tmp_path: Path):

@@ -129,7 +129,7 @@ class CropBatches:
         config: CropConfig = CropConfig(), masks_made_by: str | None = None,
     ) -> None:  # fmt: skip
         self.store, self.seed, self.batch_size, self.config = store, seed, batch_size, config
-        self.mixture = Mixture(store, split, mixture, seed)
+        self.mixture = Mixture(store, split, mixture, seed, masks_made_by)
         self.features = Features(store, config.highpass_hz)
         self.made_by, self.masks_made_by = made_by(config.highpass_hz), masks_made_by
         self.vocabulary = vocabulary(config.vocabulary)
@@ -137,7 +137,7 @@ class CropBatches:
         self.pools: dict[str, np.ndarray] = {}
         if pseudo.share:
             for name, component in (("pseudo_mix.voices", pseudo.voices), ("pseudo_mix.bands", pseudo.bands)):
-                self.pools[name] = component.find(store, split, name)
+                self.pools[name] = component.find(store, split, name, masks_made_by)
         if not all(len(pool) for pool in self.pools.values()):
             self.pools = {}  # nothing to mix: real mixes only
         self.resident: DeviceArrays | None = None

@@ -83,8 +83,9 @@ class Stage2(CropStage):
             self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
         self.tokenizer.train_only(2)
         self.modules = {"tokenizer": self.tokenizer}
-        self.train_crops = config.batches(store, "train", True, masks_made_by)
-        self.held_out_crops = config.batches(store, "validation", True, masks_made_by)
+        masks = config.mask_seconds > 0
+        self.train_crops = config.batches(store, "train", masks, masks_made_by)
+        self.held_out_crops = config.batches(store, "validation", masks, masks_made_by)
         self.masked: list[Tensor] = []
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -163,6 +163,41 @@ def test_looks_take_their_time_from_the_minutes(tmp_path: Path, monkeypatch: pyt
     assert longer.shares and clock.now <= 180.0 - 55.0 + 10.0, "it knows from the start what the last look takes"
 
 
+@pytest.mark.parametrize(
+    ("took", "minutes", "checks", "looks", "end"),
+    [
+        (200.0, 2.0, 4, [3], 230.0),  # the first is longer than all of the time: it is the last one
+        (30.0, 2.0, 8, [2, 6], 120.0),  # a second and a third would leave no time to train
+        (2.0, 2.0, 4, [3, 6, 9, 12], 128.0),
+    ],
+)
+def test_looks_leave_time_to_train(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    took: float,
+    minutes: float,
+    checks: int,
+    looks: list[int],
+    end: float,
+) -> None:
+    clock = Clock()
+
+    class Slow(Line):
+        def held_out(self) -> dict[str, float]:
+            clock.now += took
+            return super().held_out()
+
+    monkeypatch.setattr("duotok.training.engine.time", SimpleNamespace(monotonic=clock))
+    timed(Slow(clock, minutes=minutes, checks=checks, log_every=100), tmp_path, monkeypatch)
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "held_out"] == looks
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "train"] == looks[-1:], "the last step is logged"
+    assert clock.now - 100.0 == pytest.approx(end)
+    assert latest(tmp_path).name == f"checkpoint-{looks[-1]:08d}"
+    again = Slow(clock, minutes=minutes, checks=checks)
+    timed(again, tmp_path, monkeypatch)
+    assert not again.shares, "it is over, for the checkpoint too"
+
+
 def test_minutes_shorter_than_a_step_take_one_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,8 @@ class Budget:
 
     Counted in steps, everything is a function of the step. Counted in minutes, the clock decides: schedules follow the
     share of the time that is used, held-out figures and checkpoints come at `checks` evenly spaced moments, and the run
-    ends early enough for the last of them. All processes go by the clock of the first.
+    ends early enough for the last of them; a moment that would leave no time to train before the last is passed over. All
+    processes go by the clock of the first.
     """
 
     def __init__(
@@ -60,14 +61,19 @@ class Budget:
         """
         if self.minutes is None:
             return done % every == 0
-        return int(self.share(done) * self.checks) > self._checked
+        time_for_two = self.used + 2 * self.reserve < 60 * self.minutes
+        return time_for_two and int(self.share(done) * self.checks) > self._checked
+
+    def took(self, seconds: float) -> None:
+        """Record that a check, or a part of one, took so long, since the last check must fit into the budget as well. All processes call it."""
+        # The first process alone logs and draws, and all must end together.
+        self.reserve = max(self.reserve, of_first(seconds))
 
     def checked(self, took: float) -> None:
-        """Record that a check took so many seconds, since the last check must fit into the budget as well. All processes call it."""
+        """Record that a check is done, and how many seconds it took. All processes call it."""
         if self.minutes is None:
             return
-        # The first process alone logs and draws, and all must end together.
-        self.reserve = max(self.reserve, of_first(took))
+        self.took(took)
         self._checked = int(self.share(0) * self.checks)
 
     def minutes_left(self) -> float | None:

@@ -250,6 +250,14 @@ class Run:
                 with self._gathered():
                     held_out = evaluate(stage)
                 improved = self._compare(done, held_out)
+                if budget.timed and not ending:
+                    budget.took(time.monotonic() - looked)
+                    budget.tick()
+                    ending = budget.over(done)  # so this was the last look
+                    if ending and not logging:
+                        figures = sums.means() | stage.report() | self._speed(sums)
+                        if self.log is not None:
+                            self.log.step(done, figures, lr, budget.minutes_left())
             if ending or improved or budget.due(done, config.save_every):
                 self._save(done, improved, held_out)
             if config.sample_every and (ending or budget.due(done, config.sample_every)):

@@ -287,7 +287,7 @@ def main() -> None:
     )
     parser.add_argument("--without-model", action="store_true", help="corpus: codes are known at once")
     parser.add_argument("--entries", type=positive_int, nargs="+", default=[1_000_000])
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # the folder may come behind the options
     work: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
         "speed": speed, "memory": memory, "listing": listing, "corpus": corpus, "one": one_song,
     }  # fmt: skip

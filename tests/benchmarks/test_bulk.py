@@ -76,7 +76,7 @@ def test_speed_has_the_loop_beside_every_number_of_workers(
 ) -> None:
     for number in range(2):
         soundfile.write(tmp_path / f"{number}.wav", song(0.5, seed=number).numpy().T, 48_000)
-    found = told(capsys, monkeypatch, "speed", tmp_path, "--workers", 1, "--turns", 1, "--model", bundle)
+    found = told(capsys, monkeypatch, "speed", "--workers", 1, "--turns", 1, "--model", bundle, tmp_path)
     assert found["music"] == 1.0 and found["turns"] == 1 and found["reading"] > 0
     assert found["loop"]["seconds for an hour"] > 0
     row = found["1 workers"]

@@ -39,7 +39,7 @@ from duotok.training.kit.plan import (
     training_hash,
 )
 from duotok.training.kit.script import _chosen
-from duotok.training.kit.status import only_one
+from duotok.training.kit.status import STEPS, only_one
 from duotok.training.kit.steps import KitWork
 from duotok.training.kit.wheels import Sources, Target
 from duotok.training.stages.registry import NAMES, config_class
@@ -517,6 +517,39 @@ def test_a_run_is_done_where_the_same_command_would_not_train_it_again(
     (checkpoint / "state.json").unlink()
     (out / "state.json").write_text(json.dumps({"stage1": {"asked": asked, "seconds": 1.0}}))
     assert told(kit) == ("not begun", False)  # its checkpoint is gone: it would be trained
+
+
+def test_a_step_is_done_where_the_same_command_would_not_do_it_again(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was done for a kit with fewer songs, or other wheels, is not done for this one."""
+    out, words = tmp_path / "out", {"stages": ["stage1"], "configs": configs, "separator": "none"}
+    kit, larger = make(tmp_path / "kit", songs=2, **words), make(tmp_path / "larger", songs=3, **words)
+    (out / "work" / "shards").mkdir(parents=True)
+    (out / "work" / "shards" / "shards.json").touch()
+    monkeypatch.setattr(KitWork, "_command", lambda self, step, task_hash, *_: self._record(step, task_hash, 60.0))
+    work = KitWork(kit, out, read_plan(kit), Namespace(python=sys.executable, workers=1, device=None))
+    work.songs()
+    work.data()
+    work._record("packages", "of other wheels", 60.0)
+
+    def told(of: Path) -> tuple[list[str], dict[str, float | None], list[str]]:
+        text, as_json = (
+            script.run(of, out, ["--status", *last]) or capsys.readouterr().out for last in ([], ["--json"])
+        )
+        facts = json.loads(as_json)
+        return text.splitlines()[1:-1], {step: facts[step] for step in STEPS}, facts["done_otherwise"]
+
+    assert told(kit) == (
+        ["songs                   done in 1.0 minutes", "data                    done in 1.0 minutes"],
+        {"packages": None, "songs": 60.0, "data": 60.0}, [],
+    )  # fmt: skip
+    again = [f"{step:<24}done for a kit with others; the next run does it again" for step in ("songs", "data")]
+    assert told(larger) == (again, dict.fromkeys(STEPS), ["songs", "data"])
+    other_device = KitWork(kit, out, read_plan(kit), Namespace(python=sys.executable, workers=1, device="cuda"))
+    monkeypatch.setattr(KitWork, "_command", lambda *_: pytest.fail("it is done"))
+    other_device.songs()
+    other_device.data()
 
 
 def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path) -> None:

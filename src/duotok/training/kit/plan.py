@@ -86,6 +86,24 @@ def train_words(plan: KitPlan, training: Training) -> list[str]:
     return words
 
 
+def songs_words(plan: KitPlan) -> list[str]:
+    """`duotok songs` for the songs of the kit, with places in braces."""
+    return ["songs", "-n", str(plan.songs), "-o", "{out}/songs", "--format", "opus"]
+
+
+def step_hashes(plan: KitPlan, hashes: Mapping[str, str]) -> dict[str, str]:
+    """What `state.json` has of the steps before the trainings that this kit has and that are done; hashes: those of its files."""
+
+    def of(folder: str) -> list[tuple[str, str]]:
+        return [(name, value) for name, value in hashes.items() if name.startswith(f"{folder}/")]
+
+    return {
+        **({"packages": fingerprint(of("wheels"), plan.python)} if plan.wheels else {}),
+        **({"songs": fingerprint(songs_words(plan))} if plan.songs else {}),
+        **({"data": fingerprint(plan.prepare, of("audio"), plan.songs)} if plan.prepare else {}),
+    }
+
+
 def training_hash(plan: KitPlan, training: Training, hashes: Mapping[str, str]) -> str:
     """What `state.json` has of a training that is done; hashes: those of the kit's files, by name."""
     return fingerprint(train_words(plan, training), hashes.get(training.config))

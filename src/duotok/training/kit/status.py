@@ -12,8 +12,11 @@ from typing import Any
 
 from duotok.files import hold
 from duotok.training.kit import collect
-from duotok.training.kit.plan import KitError, KitPlan, Training, training_hash
+from duotok.training.kit.plan import KitError, KitPlan, Training, step_hashes, training_hash
 from duotok.training.kit.start import MANIFEST, read
+
+STEPS = ("packages", "songs", "data")
+"""What a kit does before its trainings."""
 
 
 def say(text: str, file: Any = None) -> None:
@@ -46,6 +49,9 @@ def status(kit: Path, out: Path, plan: KitPlan, chosen: Sequence[Training], as_j
     hashes = {entry["name"]: entry["sha256"] for entry in read(kit / MANIFEST).get("files", ())}
     running = busy(out)
     now = state.get("now", {}) if running else {}
+    steps = step_hashes(plan, hashes)
+    done = [step for step in steps if state.get(step, {}).get("asked") == steps[step]]
+    otherwise = [step for step in steps if step in state and step not in (*done, *now)]
     rows: dict[str, dict[str, Any]] = {}
     for training in chosen:
         folder = out / "runs" / training.run
@@ -66,7 +72,8 @@ def status(kit: Path, out: Path, plan: KitPlan, chosen: Sequence[Training], as_j
         "out": str(out),
         "running": running,
         "now": sorted(now),
-        **{step: state.get(step, {}).get("seconds") for step in ("packages", "songs", "data")},
+        **{step: state[step]["seconds"] if step in done else None for step in STEPS},
+        "done_otherwise": otherwise,
         "trainings": rows,
     }
     if as_json:
@@ -74,9 +81,11 @@ def status(kit: Path, out: Path, plan: KitPlan, chosen: Sequence[Training], as_j
         return
     work = [f"{step} for {(time.time() - since) / 60:.1f} minutes" for step, since in now.items()]
     say(f"{out}: " + (f"at work, {', '.join(work) or 'packages'}" if running else "not running"))
-    for step in ("packages", "songs", "data"):
-        if step in state:
+    for step in STEPS:
+        if step in done:
             say(f"{step:<24}done in {state[step]['seconds'] / 60:.1f} minutes")
+        elif step in otherwise:
+            say(f"{step:<24}done for a kit with others; the next run does it again")
     for name, row in rows.items():
         say(f"{name:<24}{_progress(row)}")
 

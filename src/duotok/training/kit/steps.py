@@ -25,7 +25,16 @@ from typing import Any
 
 from duotok.files import put, write_bytes
 from duotok.training.kit import collect
-from duotok.training.kit.plan import KitError, KitPlan, Training, fingerprint, train_words, training_hash
+from duotok.training.kit.plan import (
+    KitError,
+    KitPlan,
+    Training,
+    fingerprint,
+    songs_words,
+    step_hashes,
+    train_words,
+    training_hash,
+)
 from duotok.training.kit.start import MANIFEST, read
 from duotok.training.kit.status import say
 from duotok.training.kit.trainers import POLL, Child, kill_with_parent, side_by_side
@@ -57,6 +66,7 @@ class KitWork:
     def __init__(self, kit: Path, out: Path, plan: KitPlan, options: argparse.Namespace) -> None:
         self.kit, self.out, self.plan, self.options = kit, out, plan, options
         self.hashes = {entry["name"]: entry["sha256"] for entry in read(kit / MANIFEST)["files"]}
+        self.step_hashes = step_hashes(plan, self.hashes)
         self.python = shutil.which(options.python)
         if self.python is None:
             raise KitError(f"--python {options.python}: no such program; check the path")
@@ -71,9 +81,6 @@ class KitWork:
         for name, folder in places.items():
             text = text.replace(f"{{{name}}}", str(folder))
         return text
-
-    def _hashes(self, folder: str) -> list[tuple[str, str]]:
-        return [(name, value) for name, value in self.hashes.items() if name.startswith(f"{folder}/")]
 
     # State: a step is done when state.json has the fingerprint of its arguments under its name.
 
@@ -105,7 +112,7 @@ class KitWork:
         if plan.wheels and not self.options.no_install:
             self._check_target()
             target, partial = self.out / "packages", self.out / ".packages.partial"
-            task_hash = fingerprint(self._hashes("wheels"), plan.python)
+            task_hash = self.step_hashes["packages"]
             if not self._done("packages", task_hash) or not target.is_dir():
                 self._check_packages(target)
                 began = time.monotonic()
@@ -194,17 +201,16 @@ class KitWork:
     def songs(self) -> None:
         """Generate songs into OUT/songs."""
         if self.plan.songs:
-            words = ("songs", "-n", str(self.plan.songs), "-o", "{out}/songs", "--format", "opus")
-            task_hash = fingerprint(words)
+            task_hash = self.step_hashes["songs"]
             if not self._done("songs", task_hash):
-                self._command("songs", task_hash, *words, "--workers", str(self.options.workers))
+                self._command("songs", task_hash, *songs_words(self.plan), "--workers", str(self.options.workers))
 
     def data(self) -> None:
         """Make shards in OUT/work, where recordings are in the kit or were generated."""
         if not self.plan.prepare:
             return
         words = (*self.plan.prepare, *(("--device", self.options.device) if self.options.device else ()))
-        task_hash = fingerprint(words, self._hashes("audio"), self.plan.songs)
+        task_hash = self.step_hashes["data"]
         if not self._done("data", task_hash) or not (self.out / "work" / "shards" / "shards.json").is_file():
             self._command(
                 "data", task_hash, "data", "prepare", "--work", "{work}", "--workers", str(self.options.workers), *words

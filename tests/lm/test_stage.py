@@ -108,6 +108,15 @@ def test_a_share_of_the_targets_is_asked_for(data: Path) -> None:
     assert some.losses(some.batch(0, range(4)), 0)["loss"].isfinite()
 
 
+def test_accumulated_parts_with_unequal_targets_are_the_whole_batch(data: Path, tmp_path: Path) -> None:
+    """Each part divided by its own targets, so that a step depended on `accumulate`."""
+    for parts in (1, 4):
+        train(LMStage(config(data, steps=2, accumulate=parts, loss_share=0.2)), tmp_path / f"{parts}")
+    whole, cut = (lines(tmp_path / f"{parts}", "train") for parts in (1, 4))
+    for name in ("loss", "bits.vocals", "bits.accompaniment", "gradient"):
+        assert [line[name] for line in cut] == pytest.approx([line[name] for line in whole], rel=1e-4)
+
+
 @pytest.mark.parametrize("protocol", ["parallel", "track_to_track", "aligned"])
 def test_resume_is_exact(protocol: str, data: Path, tmp_path: Path) -> None:
     whole = train(LMStage(config(data, protocol=protocol)), tmp_path / "whole")

@@ -178,18 +178,30 @@ class LMStage(Stage):
         steps = float(real.sum()) - len(real)  # the first of each is SOS
         return steps * FRAME_RATE / self.lm.codec.frame_rate, 1.0 - float(real.float().mean())
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Target tokens, EOS included, and codes of each stream."""
+        codes = (batch["mask"] & (batch["targets"] < batch["targets"].new_tensor(self.lm.sizes))).sum((0, 1))
+        of_streams = {f"bits.{stream}": codes[codebooks].sum() for stream, codebooks in self._codebooks().items()}
+        return {"loss": batch["mask"].sum(), **of_streams}
+
+    def _codebooks(self) -> dict[str, list[int]]:
+        """The predicted columns of each stream that has some."""
+        codebooks: dict[str, list[int]] = {}
+        for k in self.protocol.scored:
+            codebooks.setdefault(self.lm.codec.columns[k].stream, []).append(k)
+        return codebooks
+
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """`loss`: nats a target token, EOS included; `bits.STREAM`: bits a code of that stream (BPT, but over V + 3)."""
         by_codebook = self.lm.losses(batch["inputs"], batch["targets"], batch["mask"])
         codes = torch.stack([losses.codes for losses in by_codebook])
-        shares = mean_divisor(torch.cat([batch["mask"].sum()[None], codes]).float())
-        result = {"loss": torch.stack([by_codebook[k].nats for k in self.protocol.scored]).sum() / shares[0]}
-        columns = self.lm.codec.columns
-        for stream in dict.fromkeys(columns[k].stream for k in self.protocol.scored):
-            codebooks = [k for k in self.protocol.scored if columns[k].stream == stream]
+        divisors = mean_divisor(torch.cat([batch["mask"].sum()[None], codes]).float())
+        result = {"loss": torch.stack([by_codebook[k].nats for k in self.protocol.scored]).sum() / divisors[0]}
+        for stream, codebooks in self._codebooks().items():
             nats = torch.stack([by_codebook[k].code_nats for k in codebooks]).sum()
-            result[f"bits.{stream}"] = nats / shares[1:][codebooks].sum() / math.log(2)
-        return result
+            result[f"bits.{stream}"] = nats / divisors[1:][codebooks].sum() / math.log(2)
+        shares = batch.get("shares", {})  # of a part of a batch: see `Stage.counts`
+        return {name: value * shares.get(name, 1.0) for name, value in result.items()}
 
     def held_out(self) -> dict[str, float]:
         """Figures on fixed pieces of validation songs, scored as in the evaluation: `bits.STREAM` (BPT), `cnbpt` (mean over

@@ -345,6 +345,14 @@ def test_durations_may_round(tmp_path: Path) -> None:
             {"protocols": ["vocals-to-accompaniment"], "context": {}},
             "context.protocol 'parallel' is none of the protocols",
         ),
+        ({"context": {"seconds": [2, 5]}}, "target 2.5 s is longer than the shortest context, 2 s"),
+        ({"context": {"seconds": []}}, "context.seconds"),
+        (
+            {"context": {"seconds": [4, 5], "protocol": "vocals-to-accompaniment"}},
+            "context 4 s: a prefix of 2 s leaves less than the target of 2.5 s",
+        ),
+        ({"intervals": {"seed": -1}}, "intervals.seed"),
+        ({"corruption": {"seed": -1}}, "corruption.seed"),
         ({"seads": [1]}, "unknown key 'seads'; did you mean 'seeds'"),
         ({"lm": {**LM, "shortest": 1.0}}, "a prefix of 2 s leaves nothing of the shortest piece, 1 s"),
     ],
@@ -357,7 +365,7 @@ def test_refuses_bad_configs(tmp_path: Path, settings: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"intervals": {"level": 0.995}}, "the evaluation has 7 songs of split 'test'.*interval needs at least 9"),
+        ({"intervals": {"level": 0.995}}, r"the evaluation has 7 songs of split 'test'.* 99\.5% interval needs at least 9"),
         ({"intervals": {"over": "identities"}}, "the evaluation has 4 identities .* a 95% interval needs at least 6"),
         ({"corruption": {"shifts": [4.1], "ratios": []}}, "corruption has 0 songs"),
         ({"context": {"seconds": [5, 16]}}, "context has 3 songs"),

@@ -365,7 +365,10 @@ def test_refuses_bad_configs(tmp_path: Path, settings: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"intervals": {"level": 0.995}}, r"the evaluation has 7 songs of split 'test'.* 99\.5% interval needs at least 9"),
+        (
+            {"intervals": {"level": 0.995}},
+            r"the evaluation has 7 songs of split 'test'.* 99\.5% interval needs at least 9",
+        ),
         ({"intervals": {"over": "identities"}}, "the evaluation has 4 identities .* a 95% interval needs at least 6"),
         ({"corruption": {"shifts": [4.1], "ratios": []}}, "corruption has 0 songs"),
         ({"context": {"seconds": [5, 16]}}, "context has 3 songs"),

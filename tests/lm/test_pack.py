@@ -120,6 +120,18 @@ def test_a_stopped_pack_goes_on(shards: Path, codec: DuoTok, tmp_path: Path, mon
     assert (done.songs, done.kept, len(calls)) == (3, 2, 4)
 
 
+def test_a_corrected_identity_comes_in_without_encoding(
+    codec: DuoTok, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ignored, as the sound was packed already."""
+    path = tmp_path / "tokens.parquet"
+    for identity in ("mistaken", "right"):
+        found = [segment("tiny/song", frames=30, identity=identity)]
+        pack_shards(codec, ShardStore(make_shards(tmp_path / identity, found)), path)
+        assert TokenCorpus(path).songs("train")[0].identity == f"tiny/{identity}"
+        monkeypatch.setattr(DuoTok, "encode", None)
+
+
 def test_a_damaged_corpus_or_part_is_made_again(shards: Path, codec: DuoTok, tmp_path: Path) -> None:
     """What is there is read before it is believed, and the same corpus comes out again."""
     store, path = ShardStore(shards), tmp_path / "tokens.parquet"

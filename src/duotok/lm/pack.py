@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -139,8 +139,12 @@ def pack_shards(
     source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in to_pack]).encode()).hexdigest()
     if _is_packed(path, identity, source, force):
         before = TokenCorpus(path)
-        if not before.has_vectors:  # packed by an earlier version, or damaged
-            songs_before = (song for split in before.counts for song in before.songs(split))
+        identities = {s.id: s.identity for s in to_pack}
+        # Packed by an earlier version or damaged, or the shards name other artists since.
+        if not before.has_vectors or before.identities() != identities:
+            songs_before = (
+                replace(song, identity=identities[song.id]) for split in before.counts for song in before.songs(split)
+            )
             write_tokens(path, identity, songs_before, source, code_vectors(model))
         return Packed(len(to_pack), sum(frames.values()), len(to_pack), left_out)
     parts = path.with_name(f"{path.name}.parts")

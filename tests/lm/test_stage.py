@@ -69,7 +69,7 @@ def test_an_item_is_a_function_of_its_place(protocol: str, data: Path) -> None:
     assert not torch.equal(whole["inputs"], one.batch(8, range(4))["inputs"])
 
 
-def test_every_second_is_as_likely(tmp_path: Path) -> None:
+def test_a_song_is_as_likely_as_it_is_long(tmp_path: Path) -> None:
     songs = [song("long", 300), song("short", 30), song("tiny", 9), song("held", 60, split="validation")]
     stage = LMStage(config(corpus(tmp_path, CODEC, songs)))
     assert [s.id for s in stage.songs] == ["long", "short"]  # shorter than `shortest` are left out

@@ -80,7 +80,7 @@ class LMStageConfig(StageConfig):
 
 
 class LMStage(Stage):
-    """Pieces of random songs, each second as likely as any other; cross-entropy, averaged over steps and codebooks (B.1.3)."""
+    """Pieces of random songs, a song as likely as it is long; cross-entropy, averaged over steps and codebooks (B.1.3)."""
 
     def __init__(self, config: LMStageConfig, corpus: TokenCorpus | TokenStore | None = None) -> None:
         if corpus is None:

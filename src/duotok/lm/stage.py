@@ -172,11 +172,13 @@ class LMStage(Stage):
         return {"inputs": inputs, "targets": targets, "mask": mask, "ids": ids}
 
     def lengths_of(self, batch: Batch) -> tuple[float, float]:
-        """The steps that are not padding, as if each were a frame of its codec (protocols may write a moment in more than one)."""
+        """The frames of music, of which track-to-track writes each twice, in its source and in its target."""
         ends = torch.tensor([column.size + 2 for column in self.lm.codec.columns])
         real = (batch["inputs"] != ends).any(-1)
-        steps = float(real.sum()) - len(real)  # the first of each is SOS
-        return steps * FRAME_RATE / self.lm.codec.frame_rate, 1.0 - float(real.float().mean())
+        frames = float(real.sum()) - len(real)  # one step of each is SOS
+        if self.protocol.name == "track_to_track":
+            frames /= 2
+        return frames * FRAME_RATE / self.lm.codec.frame_rate, 1.0 - float(real.float().mean())
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Target tokens, EOS included, and codes of each stream."""

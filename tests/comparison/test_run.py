@@ -27,7 +27,9 @@ from duotok.errors import ConfigError, DuoTokError, MetricError
 from duotok.lm.corpus import write_tokens
 from duotok.lm.scores import SongScore
 from duotok.lm.song import TokenizedSong
+from duotok.lm.stage import LMStage
 from duotok.lm.streams import CodecIdentity
+from duotok.training import engine
 
 FINE = CodecIdentity("fine", "ab" * 32, 25.0, 48_000, (Stream("vocals", (64,)), Stream("accompaniment", (1024,))))
 COARSE = CodecIdentity("coarse", "cd" * 32, 12.5, 24_000, (Stream("vocals", (16, 8)), Stream("accompaniment", (32,))))
@@ -510,3 +512,15 @@ def test_scorer_keeps_songs_whole(tmp_path: Path) -> None:
     assert [(s.song, len(s.bits)) for s in scores if s.codebook == 0 and s.stream == "vocals"] == [
         (song.id, song.frames) for song in songs
     ]
+
+
+def test_a_run_by_time_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted as trained as soon as it had made `steps`, which such a run does not look at."""
+    pytest.importorskip("transformers")
+    lm = {**LM, "steps": 1, "minutes": 30}
+    run = Comparison(setup(tmp_path, seeds=[0], protocols=["parallel"], lm=lm), tmp_path / "out").runs[0]
+    engine.train(LMStage(run.config, run.corpus), run.folder, stop_after=2)
+    called: list[Path] = []
+    monkeypatch.setattr(engine, "train", lambda _, folder: called.append(folder))
+    train_and_score(run)
+    assert called == [run.folder]

@@ -249,6 +249,9 @@ def test_the_command(shards: Path, bundle: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (["nowhere"], "no such folder"), ([str(shards), "--split", "dev"], "--split dev is unknown"),
         ([str(folder), "--split", "train", "--split", "test"], "all of one split"),
+        ([str(folder), "--split", "dev", "--dry-run"], "--split dev is unknown"),
+        ([str(folder), "--solo", "train"], "leave --codebooks, --mix and --solo out"),
+        ([str(bundle), "--dry-run"], "no .duotok files in this folder"),
     ):  # fmt: skip
         failed = run.invoke(app, ["pack", *arguments, "-o", str(tmp_path / "c.parquet")])
         assert failed.exit_code == 1 and message in failed.output

@@ -222,6 +222,14 @@ def _codes(tokens: Tokens) -> dict[str, Codes]:
     return {stream: codes.numpy().astype(np.int32) for stream, codes in tokens.items()}
 
 
+def token_files(folder: Path) -> list[Path]:
+    """The .duotok files below a folder, sorted. Raises TokenFileError when there are none."""
+    files = sorted(folder.rglob(f"*{SUFFIX}"))
+    if not files:
+        raise TokenFileError(f"{folder}: no {SUFFIX} files in this folder; name another")
+    return files
+
+
 def pack_tokens(
     folder: Path,
     path: Path,
@@ -237,9 +245,7 @@ def pack_tokens(
     model: the one that made the tokens, whose code vectors are packed too (`tables: codec` of a language model needs them).
     Raises TokenFileError for a file of another codec, of none, or for a folder without any.
     """
-    files = sorted(folder.rglob(f"*{SUFFIX}"))
-    if not files:
-        raise TokenFileError(f"{folder}: no {SUFFIX} files in this folder; name another")
+    files = token_files(folder)
     first = codec or tokens_identity(DualTokens.load(files[0]))
 
     def song(file: Path) -> TokenizedSong:

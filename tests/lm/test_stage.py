@@ -185,6 +185,9 @@ def test_mistakes(data: Path, tmp_path: Path) -> None:
     write_tokens(tmp_path / "train.parquet", CODEC, [song("a", 60), song("b", 60)])
     with pytest.raises(ConfigError, match=r"no songs of split 'validation' .it has 2 train.; pack more songs, or put"):
         LMStage(config(tmp_path / "train.parquet"))
+    for wrong in ({"seed": 2**70}, {"betas": [0.9, 1.0]}):  # they were tracebacks of torch
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            config(data, **wrong)
 
 
 def test_an_aligned_model_hears_the_frame_beside(tmp_path: Path) -> None:

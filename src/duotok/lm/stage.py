@@ -32,7 +32,7 @@ from duotok.lm.unigram import count_songs
 from duotok.random import ItemRandom
 from duotok.records import Split
 from duotok.training.checkpoint import best, latest, load_module, read_state
-from duotok.training.stage import Batch, Stage, StageConfig
+from duotok.training.stage import Batch, Beta, Stage, StageConfig
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class LMStageConfig(StageConfig):
     warmup: int = Field(default=50, ge=0)
     floor: float = Field(default=0.99, ge=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.8, 0.99)
+    betas: tuple[Beta, Beta] = (0.8, 0.99)
     eps: float = Field(default=1e-5, gt=0, description="AdamW's epsilon")
 
     data: Annotated[str, BeforeValidator(str)] = Field(

@@ -116,8 +116,13 @@ def test_a_stopped_pack_goes_on(shards: Path, codec: DuoTok, tmp_path: Path, mon
     with pytest.raises(KeyboardInterrupt):
         pack_shards(codec, store, path)
     assert not path.exists()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_remove_parts", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        pack_shards(codec, store, path)
+    assert len(calls) == 4 and path.exists()
     done = pack_shards(codec, store, path)
-    assert (done.songs, done.kept, len(calls)) == (3, 2, 4)
+    assert (done.songs, done.kept, len(calls)) == (3, 3, 4)
+    assert list(tmp_path.iterdir()) == [path], "nor do parts stay of a run that was killed when all was packed"
 
 
 def test_a_corrected_identity_comes_in_without_encoding(

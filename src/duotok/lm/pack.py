@@ -137,6 +137,7 @@ def pack_shards(
     identity = codec_identity(model)
     frames = {s.id: _frames(model, s) for s in to_pack}
     source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in to_pack]).encode()).hexdigest()
+    parts = path.with_name(f"{path.name}.parts")
     if _is_packed(path, identity, source, force):
         before = TokenCorpus(path)
         identities = {s.id: s.identity for s in to_pack}
@@ -146,8 +147,8 @@ def pack_shards(
                 replace(song, identity=identities[song.id]) for split in before.counts for song in before.songs(split)
             )
             write_tokens(path, identity, songs_before, source, code_vectors(model))
+        _remove_parts(parts, to_pack)  # of a run that was killed once it had packed
         return Packed(len(to_pack), sum(frames.values()), len(to_pack), left_out)
-    parts = path.with_name(f"{path.name}.parts")
     kept = 0
     for stretch in _with_progress(to_pack, "encoding"):
         if _is_encoded(parts, model, stretch):

@@ -178,6 +178,7 @@ def test_what_is_refused(models: dict[str, Path], bundle: Path, given: Path, tmp
         ([*parallel, *of, "-o", given], "given.duotok: is already there; --force replaces it"),
         ([*parallel, *of, "-o", given.with_suffix(".wav")], "given.duotok: is already there"),
         ([*parallel, *of, *out, "--temperature", -1], "temperature -1 must be 0"),
+        ([*parallel, *of, *out, "--seconds", 1, "--at-least", 1.5, "--dry-run"], "could never end the song"),
         ([*parallel, *of, *out, "--top-p", 0], "top_p 0 must be above 0"),
         (["--lm", tmp_path / "nothing", *of, *out], "nothing: no such folder; name the folder of a training run"),
         (["--lm", bundle, *of, *out], "tiny: no checkpoint there"),
@@ -187,6 +188,8 @@ def test_what_is_refused(models: dict[str, Path], bundle: Path, given: Path, tmp
         result = run(*arguments)
         assert result.exit_code == 1, arguments
         assert len(result.stderr.strip().splitlines()) == 1 and message in result.stderr, result.stderr
+    for option in ("--seconds", "--keep", "--at-least"):
+        assert run(*parallel, *of, *out, option, "inf").exit_code == 2
     assert names(tmp_path) == before
 
 

@@ -79,6 +79,19 @@ def test_a_dry_run_on_a_store_tells_the_cost_and_writes_nothing(
     assert (contents(tmp_path), contents(store.parent)) == before
 
 
+def test_what_is_about_shards_trains_on_nothing_else_in_silence(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--data other.parquet` trained on the tokens of the config, and so did `--prepare`."""
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "lm", "-c", str(config), "--runs", "runs"]
+    for option in ("--data", "--shards"):
+        done = CliRunner().invoke(app, [*words, option, "other.parquet"])
+        assert done.exit_code == 1 and "--set data=FILE" in done.output
+    assert "derives nothing" in call(*words, "--prepare").stdout
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_loader_of_its_own_and_a_stop_in_the_middle_change_no_weight(config: Path, tmp_path: Path) -> None:
     def train(name: str, *more: object) -> Path:
         call("train", "lm", "-c", config, "--runs", tmp_path / name, *more)

@@ -79,6 +79,13 @@ def test_shift() -> None:
     assert (shift(codes, 1e-9, RATE) != codes).all()  # at least one frame
     with pytest.raises(MetricError, match=r"a shift of 1 s needs a track of at least 1.5 s, this one has 0.4 s"):
         shift(codes, 1.0, RATE)
+    for rate in (
+        21.533203125,
+        43.06640625,
+        86.1328125,
+    ):  # pieces of exactly 1.5 times the shift, both rounded to frames
+        for seconds in (1.0, 4.0, 8.0, 16.0):
+            assert shift(np.arange(round(1.5 * seconds * rate))[None], seconds, rate)[0, 0] > 0
 
 
 @pytest.mark.parametrize("fill", ["uniform", "pad"])

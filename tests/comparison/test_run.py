@@ -27,7 +27,9 @@ from duotok.errors import ConfigError, DuoTokError, MetricError
 from duotok.lm.corpus import write_tokens
 from duotok.lm.scores import SongScore
 from duotok.lm.song import TokenizedSong
+from duotok.lm.stage import LMStage
 from duotok.lm.streams import CodecIdentity
+from duotok.training import engine
 
 FINE = CodecIdentity("fine", "ab" * 32, 25.0, 48_000, (Stream("vocals", (64,)), Stream("accompaniment", (1024,))))
 COARSE = CodecIdentity("coarse", "cd" * 32, 12.5, 24_000, (Stream("vocals", (16, 8)), Stream("accompaniment", (32,))))
@@ -345,6 +347,14 @@ def test_durations_may_round(tmp_path: Path) -> None:
             {"protocols": ["vocals-to-accompaniment"], "context": {}},
             "context.protocol 'parallel' is none of the protocols",
         ),
+        ({"context": {"seconds": [2, 5]}}, "target 2.5 s is longer than the shortest context, 2 s"),
+        ({"context": {"seconds": []}}, "context.seconds"),
+        (
+            {"context": {"seconds": [4, 5], "protocol": "vocals-to-accompaniment"}},
+            "context 4 s: a prefix of 2 s leaves less than the target of 2.5 s",
+        ),
+        ({"intervals": {"seed": -1}}, "intervals.seed"),
+        ({"corruption": {"seed": -1}}, "corruption.seed"),
         ({"seads": [1]}, "unknown key 'seads'; did you mean 'seeds'"),
         ({"lm": {**LM, "shortest": 1.0}}, "a prefix of 2 s leaves nothing of the shortest piece, 1 s"),
     ],
@@ -357,7 +367,10 @@ def test_refuses_bad_configs(tmp_path: Path, settings: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"intervals": {"level": 0.995}}, "the evaluation has 7 songs of split 'test'.*interval needs at least 9"),
+        (
+            {"intervals": {"level": 0.995}},
+            r"the evaluation has 7 songs of split 'test'.* 99\.5% interval needs at least 9",
+        ),
         ({"intervals": {"over": "identities"}}, "the evaluation has 4 identities .* a 95% interval needs at least 6"),
         ({"corruption": {"shifts": [4.1], "ratios": []}}, "corruption has 0 songs"),
         ({"context": {"seconds": [5, 16]}}, "context has 3 songs"),
@@ -499,3 +512,15 @@ def test_scorer_keeps_songs_whole(tmp_path: Path) -> None:
     assert [(s.song, len(s.bits)) for s in scores if s.codebook == 0 and s.stream == "vocals"] == [
         (song.id, song.frames) for song in songs
     ]
+
+
+def test_a_run_by_time_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted as trained as soon as it had made `steps`, which such a run does not look at."""
+    pytest.importorskip("transformers")
+    lm = {**LM, "steps": 1, "minutes": 30}
+    run = Comparison(setup(tmp_path, seeds=[0], protocols=["parallel"], lm=lm), tmp_path / "out").runs[0]
+    engine.train(LMStage(run.config, run.corpus), run.folder, stop_after=2)
+    called: list[Path] = []
+    monkeypatch.setattr(engine, "train", lambda _, folder: called.append(folder))
+    train_and_score(run)
+    assert called == [run.folder]

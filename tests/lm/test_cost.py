@@ -35,13 +35,15 @@ def test_counting_without_data_equals_counting_with_them(config: LMStageConfig, 
     assert counted(64) == true
 
 
-def test_padding_is_not_counted_as_music(config: LMStageConfig) -> None:
-    stage = LMStage(config)
+@pytest.mark.parametrize(("protocol", "steps"), [("parallel", 1), ("track_to_track", 2), ("aligned", 1)])
+def test_padding_and_a_source_are_not_counted_as_music(config: LMStageConfig, protocol: str, steps: int) -> None:
+    """With a source in front, twice the sound was counted, and half of what scoring takes."""
+    stage = LMStage(config.model_copy(update={"protocol": protocol}))
     picked = stage.pick(0, range(4))
     frames, padding = stage.lengths_of(stage.batch(0, range(4)))
     lengths = [piece.stop - piece.start for piece in picked]
     assert frames == sum(lengths) and len({*lengths}) > 1
-    assert padding == pytest.approx(1 - (sum(lengths) + 4) / (4 * (max(lengths) + 1)))
+    assert padding == pytest.approx(1 - (steps * sum(lengths) + 4) / (4 * (steps * max(lengths) + 1)))
 
 
 def test_a_dry_run_tells_the_cost_and_writes_nothing(config: LMStageConfig, tmp_path: Path) -> None:

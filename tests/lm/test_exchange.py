@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.lm.small import CODEC, MIXED
+from tests.lm.small import CODEC, MIXED, song
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
@@ -79,6 +79,14 @@ def test_every_altered_file_is_named(corpus: TokenCorpus, to: str, tmp_path: Pat
             import_tokens(out, tmp_path / "again.parquet")
         path.write_bytes(data)
     assert not (tmp_path / "again.parquet").exists() and import_tokens(out, tmp_path / "again.parquet") == 72
+
+
+def test_a_tar_that_lies_beside_an_export_is_not_its(tmp_path: Path) -> None:
+    for name in ("own", "other"):
+        write_tokens(tmp_path / name, CODEC, [song(name, 20)])
+        export_tokens(TokenCorpus(tmp_path / name), tmp_path / f"{name}.d", Layout(CODEC), "webdataset")
+    (tmp_path / "other.d" / "train-000000.tar").rename(tmp_path / "own.d" / "train-000001.tar")
+    assert import_tokens(tmp_path / "own.d", tmp_path / "again") == 1
 
 
 def test_other_programs_read_them(corpus: TokenCorpus, tmp_path: Path) -> None:

@@ -280,3 +280,11 @@ def test_nothing_to_make() -> None:
         generate(language(parallel(CODEC)), [0], 0.0)
     with pytest.raises(ConfigError, match="nothing to make"):
         generate(language(parallel(CODEC)), [], 1.0)
+
+
+def test_an_end_that_could_never_come_is_refused() -> None:
+    """It was an option that did nothing."""
+    for at_least in (1.5, float("inf")):
+        with pytest.raises(ConfigError, match="the model could never end the song"):
+            generate(language(parallel(CODEC)), [0], 1.0, at_least=at_least)
+    assert generate(language(parallel(CODEC)), [0], 1.0, at_least=1.0)

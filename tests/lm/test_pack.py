@@ -116,8 +116,25 @@ def test_a_stopped_pack_goes_on(shards: Path, codec: DuoTok, tmp_path: Path, mon
     with pytest.raises(KeyboardInterrupt):
         pack_shards(codec, store, path)
     assert not path.exists()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_remove_parts", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        pack_shards(codec, store, path)
+    assert len(calls) == 4 and path.exists()
     done = pack_shards(codec, store, path)
-    assert (done.songs, done.kept, len(calls)) == (3, 2, 4)
+    assert (done.songs, done.kept, len(calls)) == (3, 3, 4)
+    assert list(tmp_path.iterdir()) == [path], "nor do parts stay of a run that was killed when all was packed"
+
+
+def test_a_corrected_identity_comes_in_without_encoding(
+    codec: DuoTok, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ignored, as the sound was packed already."""
+    path = tmp_path / "tokens.parquet"
+    for identity in ("mistaken", "right"):
+        found = [segment("tiny/song", frames=30, identity=identity)]
+        pack_shards(codec, ShardStore(make_shards(tmp_path / identity, found)), path)
+        assert TokenCorpus(path).songs("train")[0].identity == f"tiny/{identity}"
+        monkeypatch.setattr(DuoTok, "encode", None)
 
 
 def test_a_damaged_corpus_or_part_is_made_again(shards: Path, codec: DuoTok, tmp_path: Path) -> None:
@@ -237,6 +254,9 @@ def test_the_command(shards: Path, bundle: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (["nowhere"], "no such folder"), ([str(shards), "--split", "dev"], "--split dev is unknown"),
         ([str(folder), "--split", "train", "--split", "test"], "all of one split"),
+        ([str(folder), "--split", "dev", "--dry-run"], "--split dev is unknown"),
+        ([str(folder), "--solo", "train"], "leave --codebooks, --mix and --solo out"),
+        ([str(bundle), "--dry-run"], "no .duotok files in this folder"),
     ):  # fmt: skip
         failed = run.invoke(app, ["pack", *arguments, "-o", str(tmp_path / "c.parquet")])
         assert failed.exit_code == 1 and message in failed.output

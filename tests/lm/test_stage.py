@@ -69,7 +69,7 @@ def test_an_item_is_a_function_of_its_place(protocol: str, data: Path) -> None:
     assert not torch.equal(whole["inputs"], one.batch(8, range(4))["inputs"])
 
 
-def test_every_second_is_as_likely(tmp_path: Path) -> None:
+def test_a_song_is_as_likely_as_it_is_long(tmp_path: Path) -> None:
     songs = [song("long", 300), song("short", 30), song("tiny", 9), song("held", 60, split="validation")]
     stage = LMStage(config(corpus(tmp_path, CODEC, songs)))
     assert [s.id for s in stage.songs] == ["long", "short"]  # shorter than `shortest` are left out
@@ -106,6 +106,15 @@ def test_a_share_of_the_targets_is_asked_for(data: Path) -> None:
     assert torch.equal(whole.batch(0, range(4))["inputs"], some.batch(0, range(4))["inputs"])
     assert torch.equal(some.batch(5, [3])["mask"][0], some.batch(5, range(4))["mask"][3])
     assert some.losses(some.batch(0, range(4)), 0)["loss"].isfinite()
+
+
+def test_accumulated_parts_with_unequal_targets_are_the_whole_batch(data: Path, tmp_path: Path) -> None:
+    """Each part divided by its own targets, so that a step depended on `accumulate`."""
+    for parts in (1, 4):
+        train(LMStage(config(data, steps=2, accumulate=parts, loss_share=0.2)), tmp_path / f"{parts}")
+    whole, cut = (lines(tmp_path / f"{parts}", "train") for parts in (1, 4))
+    for name in ("loss", "bits.vocals", "bits.accompaniment", "gradient"):
+        assert [line[name] for line in cut] == pytest.approx([line[name] for line in whole], rel=1e-4)
 
 
 @pytest.mark.parametrize("protocol", ["parallel", "track_to_track", "aligned"])
@@ -176,6 +185,9 @@ def test_mistakes(data: Path, tmp_path: Path) -> None:
     write_tokens(tmp_path / "train.parquet", CODEC, [song("a", 60), song("b", 60)])
     with pytest.raises(ConfigError, match=r"no songs of split 'validation' .it has 2 train.; pack more songs, or put"):
         LMStage(config(tmp_path / "train.parquet"))
+    for wrong in ({"seed": 2**70}, {"betas": [0.9, 1.0]}):  # they were tracebacks of torch
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            config(data, **wrong)
 
 
 def test_an_aligned_model_hears_the_frame_beside(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from duotok.tokens import DualTokens
 
 SECONDS = 30.0
+LONGEST = 86_400.0
 MONOTONE = 0.8
 """Share of one code above which a track counts as a drone."""
 
@@ -29,9 +30,9 @@ def generate(
     vocals: Annotated[Path | None, typer.Option(help="A song whose vocals get a new accompaniment: sound or .duotok.")] = None,
     accompaniment: Annotated[Path | None, typer.Option(help="A song whose accompaniment gets new vocals: sound or .duotok.")] = None,
     stem: Annotated[bool, typer.Option("--stem", help="The sound of --vocals or --accompaniment is that track alone; nothing is separated.")] = False,
-    keep: Annotated[float | None, typer.Option(min=0, help="Seconds of both tracks that stay. Default: all with --continue, else 0.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.04, help="Length with what stays. Default: 30, 30 more than stays, or the track's.")] = None,
-    at_least: Annotated[float | None, typer.Option(min=0, help="From here on the model may end the song. Default: exactly --seconds.")] = None,
+    keep: Annotated[float | None, typer.Option(min=0, max=LONGEST, help="Seconds of both tracks that stay. Default: all with --continue, else 0.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.04, max=LONGEST, help="Length with what stays. Default: 30, 30 more than stays, or the track's.")] = None,
+    at_least: Annotated[float | None, typer.Option(min=0, max=LONGEST, help="From here on the model may end the song. Default: exactly --seconds.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same tokens.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="So many candidates at once, with seeds that count on from --seed.")] = 1,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest code; 1: as the model says.")] = 1.0,
@@ -58,7 +59,7 @@ def generate(
       duotok generate --lm runs/lm.accompaniment-to-vocals --accompaniment band.wav --stem -o sung.wav
     """
     from duotok.cli.files import check_not_input
-    from duotok.lm.generate import check_given, windows
+    from duotok.lm.generate import check_end, check_given, windows
     from duotok.lm.generate import generate as make
     from duotok.lm.sampling import TokenSampling
     from duotok.lm.saved import open_lm
@@ -94,6 +95,7 @@ def generate(
             stays = 0.0 if tokens is None or what != "song" else tokens.seconds if keep is None else keep
             seconds = SECONDS + stays if tokens is None or what == "song" else tokens.seconds
         frames = codec.n_frames(round(seconds * codec.sample_rate))
+        check_end(at_least, frames / codec.frame_rate)
         fixed = {} if tokens is None or source is None else _given(tokens, what, keep, frames, source)
         given_frames = check_given(language.protocol, fixed, frames)
         if dry_run:

@@ -52,8 +52,8 @@ def pack(
     if shards is not None:
         facts = _from_shards(shards, out, model, codebooks, mix, split, solo, device, batch_size, force, dry_run)
     elif place.is_dir():
-        if codebooks is not None or mix:
-            raise ConfigError(f"{source}: token files are encoded already; leave --codebooks and --mix out")
+        if codebooks is not None or mix or solo:
+            raise ConfigError(f"{source}: token files are encoded already; leave --codebooks, --mix and --solo out")
         facts = _from_files(place, out, split, force, dry_run, model, device)
     else:
         raise ConfigError(f"{source}: no such folder; name WORK, a folder of shards, or one of .duotok files")
@@ -122,16 +122,17 @@ def _from_shards(
 def _from_files(
     folder: Path, out: Path, split: list[str] | None, force: bool, dry_run: bool, model: str, device: str
 ) -> dict[str, Any]:
-    from duotok.lm.pack import pack_tokens
-    from duotok.tokens import SUFFIX, load
+    from duotok.lm.pack import pack_tokens, token_files
+    from duotok.tokens import load
 
     if split and len(split) > 1:
         raise ConfigError("--split: token files are all of one split; name one, or none")
+    all_of = _splits("--split", split)[0] if split else None
+    files = token_files(folder)
     if dry_run:
-        return {"would pack": sum(1 for _ in folder.rglob(f"*{SUFFIX}"))}
-    first = next(iter(sorted(folder.rglob(f"*{SUFFIX}"))), None)
-    codec = None if first is None else _matching_model(model, device, load(first).model_hash)
-    done = pack_tokens(folder, out, _splits("--split", split)[0] if split else None, force=force, model=codec)
+        return {"would pack": len(files)}
+    codec = _matching_model(model, device, load(files[0]).model_hash)
+    done = pack_tokens(folder, out, all_of, force=force, model=codec)
     return {
         "packed": str(out),
         "songs": done.songs,

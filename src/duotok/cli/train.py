@@ -56,6 +56,11 @@ def train(
 
     overrides = [*(overrides or []), *([f"minutes={minutes}"] if minutes is not None else [])]
     if stage == "lm":
+        if given := [option for option, value in {"--data": data, "--shards": shards}.items() if value]:
+            raise ConfigError(f"lm: {given[0]} is about shards, and lm learns from packed tokens: --set data=FILE")
+        if prepare:
+            typer.echo("lm: derives nothing; its tokens are packed already")
+            return
         if dry_run:
             _language_model_cost(config, overrides, processes, measure, as_json)
         else:

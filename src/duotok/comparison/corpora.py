@@ -47,7 +47,7 @@ def rows_of(corpus: TokenCorpus) -> list[Row]:
         Row(
             r["id"], r["split"], r["identity"], r["recording"] or r["id"], r["start_frame"] / rate, r["n_frames"] / rate
         )
-        for r in pyarrow.parquet.read_table(corpus.path, columns=columns).to_pylist()
+        for r in pyarrow.parquet.read_table(corpus.path.absolute(), columns=columns).to_pylist()
     ]
 
 

@@ -72,7 +72,8 @@ def shift(codes: Codes, seconds: float, frame_rate: float) -> Codes:
     Raises MetricError when the codes are not at least 1.5 times as long: what wraps round would be hardly displaced.
     """
     frames, length = max(1, round(seconds * frame_rate)), codes.shape[1]
-    if length < 1.5 * frames:
+    # Both were rounded to frames, the track perhaps twice.
+    if length <= frames or length < 1.5 * (frames - 0.5) - 0.5:
         raise MetricError(
             f"a shift of {seconds:g} s needs a track of at least {1.5 * seconds:g} s, this one has {length / frame_rate:g} s"
         )

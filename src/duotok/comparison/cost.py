@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from duotok.clock import FRAME_RATE
 from duotok.comparison.run import ModelRun
 from duotok.comparison.study import Comparison
 from duotok.lm.cost import estimate_of
@@ -28,18 +29,22 @@ class Costs:
         todo = self.comparison.todo(run)
         if not todo:
             return 0.0
-        a_step, frames = self._step(run)
+        a_step, heard = self._step(run)
         saved = checkpoints(run.folder)
-        left = run.config.steps - (int(read_state(saved[-1])["step"]) if saved else 0)
+        state = read_state(saved[-1]) if saved else {}
+        if run.config.minutes is not None:
+            training = 60 * run.config.minutes - float(state.get("seconds", 0.0))
+        else:
+            training = (run.config.steps - int(state.get("step", 0))) * a_step
         tasks = self.comparison.tasks(run)
-        scored = sum(song.frames for name in todo for song in tasks[name]())
-        return (left * a_step + FORWARD * a_step * scored / frames) / 60
+        scored = sum(song.frames for name in todo for song in tasks[name]()) / run.protocol.codec.frame_rate
+        return (max(0.0, training) + FORWARD * a_step * scored / heard) / 60
 
     def _step(self, run: ModelRun) -> tuple[float, float]:
-        """Seconds and frames of one step of models of this shape."""
+        """Seconds that a step of models of this shape takes, and seconds of music in it."""
         codec = run.corpus.identity
         key = (run.tokenizer, repr(codec.streams), repr(codec.frame_rate), run.protocol_name)
         if key not in self._steps:
             cost = estimate_of(run.config, run.corpus, self.seconds)
-            self._steps[key] = cost.speed.seconds, cost.frames
+            self._steps[key] = cost.speed.seconds, cost.frames / FRAME_RATE
         return self._steps[key]

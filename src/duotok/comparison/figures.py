@@ -105,12 +105,13 @@ def cnbpt_bars(values: Mapping[str, Mapping[str, Interval]], title: str = "cnBPT
     width = 0.8 / len(names)
     highest = max(by_group[group].high for by_group in values.values() for group in by_group)
     for place, name in enumerate(names):
+        first = next((group for group in groups if group in values[name]), None)
         for at, group in enumerate(groups):
             if group not in values[name]:
                 continue
             interval = values[name][group]
             x = at + (place - (len(names) - 1) / 2) * width
-            axis.bar(x, interval.value, 0.9 * width, color=_style(place)[0], label=name if at == 0 else None)
+            axis.bar(x, interval.value, 0.9 * width, color=_style(place)[0], label=name if group == first else None)
             errors = np.clip([[interval.value - interval.low], [interval.high - interval.value]], 0, None)
             axis.errorbar(x, interval.value, errors, color=INK, elinewidth=1, capsize=2.5)
             axis.text(x, interval.high + 0.015 * highest, f"{interval.value:.3f}", ha="center", fontsize=8, color=INK)
@@ -211,6 +212,7 @@ def codebook_use(books: Mapping[str, Mapping[str, Sequence[Unigram]]]) -> bytes:
     width = 0.8 / len(names)
     for column, (axis, title) in enumerate(zip(axes, ("Utilization", "Normalized entropy"), strict=True)):
         for place, name in enumerate(names):
+            first = next((stream for stream in streams if stream in books[name]), None)
             for at, stream in enumerate(streams):
                 if stream not in books[name]:
                     continue
@@ -218,7 +220,7 @@ def codebook_use(books: Mapping[str, Mapping[str, Sequence[Unigram]]]) -> bytes:
                 x = at + (place - (len(names) - 1) / 2) * width
                 value = float(np.mean([(u.utilization, u.normalized())[column] for u in counted]))
                 ideal = float(np.mean([u.uniform()[column] for u in counted]))
-                axis.bar(x, value, 0.9 * width, color=_style(place)[0], label=name if at == 0 else None)
+                axis.bar(x, value, 0.9 * width, color=_style(place)[0], label=name if stream == first else None)
                 axis.plot([x - 0.45 * width, x + 0.45 * width], [ideal, ideal], color=INK, linewidth=1.6)
                 axis.text(x, max(value, ideal) + 0.015, f"{value:.2f}", ha="center", fontsize=8, color=INK)
         axis.set_xticks(range(len(streams)), streams)

@@ -76,7 +76,9 @@ def _replicates(seeds: Sequence[Measured], resampling: Resampling, stream: int) 
         _same_songs(seeds[0], other)
     songs, least = len(seeds[0].sums.songs), minimum_songs(resampling.level)
     if songs < least:
-        raise MetricError(f"{songs} songs: a {resampling.level:.0%} interval needs at least {least}; score more songs")
+        raise MetricError(
+            f"{songs} songs: a {100 * resampling.level:g}% interval needs at least {least}; score more songs"
+        )
     of_songs, of_seeds = draws(songs, resampling, 0), draws(len(seeds), resampling, stream)
     figures = [measured.figures(of_songs) for measured in seeds]
     return {

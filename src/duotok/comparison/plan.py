@@ -37,7 +37,7 @@ class Corruptions(Config):
     ratios: tuple[float, ...] = RATIOS
     fill: Literal["uniform", "pad"] = "uniform"
     mismatch: bool = True
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     def listed(self) -> tuple[Corruption, ...]:
         return (
@@ -50,10 +50,18 @@ class Corruptions(Config):
 class Contexts(Config):
     """Context lengths in seconds (figure 4), the seconds that are scored, and how many such stretches of a song at most."""
 
-    seconds: tuple[float, ...] = context.CONTEXTS
+    seconds: tuple[float, ...] = Field(default=context.CONTEXTS, min_length=1)
     target: float = Field(default=context.TARGET, gt=0)
     blocks: int = Field(default=context.BLOCKS, gt=0)
     protocol: str = "parallel"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Contexts:
+        if self.target > min(self.seconds):
+            raise ValueError(
+                f"target {self.target:g} s is longer than the shortest context, {min(self.seconds):g} s; take a shorter target"
+            )
+        return self
 
 
 class Bootstrap(Config):
@@ -65,7 +73,7 @@ class Bootstrap(Config):
 
     replicates: int = Field(default=2000, ge=100)
     level: float = Field(default=0.95, gt=0, lt=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     over: Literal["songs", "identities"] = "songs"
     paired_seeds: bool = False
 

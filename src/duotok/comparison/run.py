@@ -79,7 +79,8 @@ def train_and_score(run: ModelRun) -> Scorer:
     from duotok.training.engine import train
 
     saved = checkpoints(run.folder)
-    if not saved or int(read_state(saved[-1])["step"]) < run.config.steps:
+    # Of a run by time the engine knows whether it is over.
+    if not saved or run.config.minutes is not None or int(read_state(saved[-1])["step"]) < run.config.steps:
         train(LMStage(run.config, run.corpus), run.folder)
     device = gpu_or_cpu(run.config.device)
     trained = load_lm(run.folder, newest=run.checkpoint == "last", device=device)

@@ -110,6 +110,7 @@ class Comparison:
                 path,
             )
         self._check_songs()
+        self._check_contexts()
 
     def _check_trainings(self) -> None:
         """Raises ConfigError when the trainings of a tokenizer differ in more than their weights, or one is named twice."""
@@ -159,10 +160,22 @@ class Comparison:
             if count < least:
                 raise MetricError(
                     f"{name} has {count} {over} of split '{self.config.split}' that are long enough; a "
-                    f"{self.config.intervals.level:.0%} interval needs at least {least}"
+                    f"{100 * self.config.intervals.level:g}% interval needs at least {least}"
                 )
         if self.config.corruption is not None and self.config.corruption.mismatch:
             mismatched([self._identity(moment) for moment in self._long_pieces()], self.config.corruption.seed)
+
+    def _check_contexts(self) -> None:
+        """Raises ConfigError when the prefix of a protocol reaches into the target of the shortest context."""
+        for run in self.runs if self.config.context is not None else ():
+            lengths, rate = self.config.context, run.protocol.codec.frame_rate
+            assert lengths is not None
+            least = run.protocol.prefix + target_frames(rate, lengths.target)
+            if run.protocol_name == lengths.protocol and round(min(lengths.seconds) * rate) < least:
+                raise ConfigError(
+                    f"context {min(lengths.seconds):g} s: a prefix of {run.protocol.prefix_seconds:g} s leaves less than the "
+                    f"target of {lengths.target:g} s; take longer contexts or a shorter target"
+                )
 
     def _identity(self, moment: Moment) -> str:
         row = self.rows[moment.row]

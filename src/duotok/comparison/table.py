@@ -98,7 +98,7 @@ def as_markdown(result: Result) -> str:
         f"Held constant: {', '.join(f'{key} {_plain(value)}' for key, value in config.lm.items()) or 'all defaults'}; "
         f"checkpoint {config.checkpoint}; seeds {', '.join(map(str, config.seeds))}. Scored: split {config.split}, "
         f"{result.songs} {interval.over}, {result.hours:.2f} hours, the same moments for all. In brackets "
-        f"{interval.level:.0%} intervals over {interval.over}{' and seeds' if len(config.seeds) > 1 else ''}.", "",
+        f"{100 * interval.level:g}% intervals over {interval.over}{' and seeds' if len(config.seeds) > 1 else ''}.", "",
     ]  # fmt: skip
     for protocol, values in result.values.items():
         lines += [f"## {protocol}", "", *_values(result, protocol), ""]

@@ -113,7 +113,7 @@ def estimate(replicates: dict[str, Array], songs: int, resampling: Resampling = 
     least = minimum_songs(resampling.level)
     if songs < least:
         raise MetricError(
-            f"{songs} songs: a {resampling.level:.0%} interval needs at least {least}; test on more songs"
+            f"{songs} songs: a {100 * resampling.level:g}% interval needs at least {least}; test on more songs"
         )
     return intervals(replicates, songs, resampling)
 

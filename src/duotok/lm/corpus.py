@@ -222,6 +222,11 @@ class TokenCorpus:
         groups = [self._read([group], ["id"])["id"].to_pylist() for group in range(self._file.num_row_groups)]
         return [(group, place, id) for group, ids in enumerate(groups) for place, id in enumerate(ids)]
 
+    def identities(self) -> dict[str, str]:
+        """The identity of each song by its id; reads no tokens."""
+        table = self._read(None, ["id", "identity"])
+        return dict(zip(table["id"].to_pylist(), table["identity"].to_pylist(), strict=True))
+
     def group(self, number: int) -> list[TokenizedSong]:
         """The songs of a row group. Raises TokenFileError when they are damaged."""
         return list(self._rows(number))

@@ -148,13 +148,17 @@ def _to_npy(folder: Path, split: str, rows: Iterator[Row], layout: Layout) -> No
     np.save(folder / f"{split}.starts.npy", np.array(starts, np.int64), allow_pickle=False)
 
 
+def _tar(folder: Path, split: str, number: int) -> Path:
+    return folder / f"{split}-{number:06d}.tar"
+
+
 def _to_tars(folder: Path, split: str, rows: Iterator[Row], layout: Layout) -> None:
     tar: tarfile.TarFile | None = None
     for number, row in enumerate(rows):
         if number % TAR_SONGS == 0:
             if tar is not None:
                 tar.close()
-            tar = tarfile.open(folder / f"{split}-{number // TAR_SONGS:06d}.tar", "w")  # noqa: SIM115
+            tar = tarfile.open(_tar(folder, split, number // TAR_SONGS), "w")  # noqa: SIM115
         assert tar is not None
         ids, array = row.pop("input_ids"), io.BytesIO()
         np.save(array, ids, allow_pickle=False)
@@ -281,8 +285,8 @@ def _from_npy(folder: Path, songs: Mapping[str, int]) -> Iterator[Row]:
 
 def _from_tars(folder: Path, songs: Mapping[str, int]) -> Iterator[Row]:
     for split in _splits(songs):
-        for path in sorted(folder.glob(f"{split}-*.tar")):
-            with tarfile.open(path) as tar:
+        for number in range(-(-songs[split] // TAR_SONGS)):  # and no other tar that lies there
+            with tarfile.open(_tar(folder, split, number)) as tar:
                 row: Row = {}
                 for member in tar:
                     data = tar.extractfile(member)

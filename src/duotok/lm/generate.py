@@ -74,9 +74,9 @@ def generate(
     given: stream -> codes `[codebooks, frames]` that stay as they are. A track-to-track or aligned model needs its source for the
     whole length, and continues the given part of the target. A parallel model continues from the end of the shortest given stream,
     and conditions on the further frames of longer ones.
-    at_least: seconds from which on the model may end the song; by default it never does. cache: False reads the whole sequence
-    again at every step, for tests and measurements: the same codes, many times slower. progress(fraction) is called after each
-    frame.
+    at_least: seconds from which on the model may end the song, at most `seconds`; by default it never does. cache: False reads
+    the whole sequence again at every step, for tests and measurements: the same codes, many times slower. progress(fraction) is
+    called after each frame.
     Raises ConfigError for lengths that do not fit, TokenFileError for codes that the codec does not have.
     """
     run = _Run(lm, seeds, seconds, given or {}, sampling or TokenSampling(), at_least)
@@ -128,6 +128,7 @@ class _Run:
             raise ConfigError(
                 f"{seconds:g} s for {len(seeds)} seeds: nothing to make; take at least a frame and one seed"
             )
+        check_end(at_least, seconds)
         given_frames = check_given(lm.protocol, given, self.frames)
         self.known = min(given_frames[k] for k in lm.protocol.scored)
         self.earliest = self.frames if at_least is None else max(1, codec.frames(at_least), self.known)
@@ -171,6 +172,14 @@ class _Run:
             )
             for i, (seed, end) in enumerate(zip(self.seeds, self.ends, strict=True))
         ]
+
+
+def check_end(at_least: float | None, seconds: float) -> None:
+    """Raises ConfigError when the model could never end the song."""
+    if at_least is not None and at_least > seconds:
+        raise ConfigError(
+            f"at least {at_least:g} s of {seconds:g} s: the model could never end the song; lower it, or raise the seconds"
+        )
 
 
 def check_given(protocol: Protocol, given: Given, frames: int) -> dict[int, int]:

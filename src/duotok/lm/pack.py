@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -137,13 +137,18 @@ def pack_shards(
     identity = codec_identity(model)
     frames = {s.id: _frames(model, s) for s in to_pack}
     source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in to_pack]).encode()).hexdigest()
+    parts = path.with_name(f"{path.name}.parts")
     if _is_packed(path, identity, source, force):
         before = TokenCorpus(path)
-        if not before.has_vectors:  # packed by an earlier version, or damaged
-            songs_before = (song for split in before.counts for song in before.songs(split))
+        identities = {s.id: s.identity for s in to_pack}
+        # Packed by an earlier version or damaged, or the shards name other artists since.
+        if not before.has_vectors or before.identities() != identities:
+            songs_before = (
+                replace(song, identity=identities[song.id]) for split in before.counts for song in before.songs(split)
+            )
             write_tokens(path, identity, songs_before, source, code_vectors(model))
+        _remove_parts(parts, to_pack)  # of a run that was killed once it had packed
         return Packed(len(to_pack), sum(frames.values()), len(to_pack), left_out)
-    parts = path.with_name(f"{path.name}.parts")
     kept = 0
     for stretch in _with_progress(to_pack, "encoding"):
         if _is_encoded(parts, model, stretch):
@@ -218,6 +223,14 @@ def _codes(tokens: Tokens) -> dict[str, Codes]:
     return {stream: codes.numpy().astype(np.int32) for stream, codes in tokens.items()}
 
 
+def token_files(folder: Path) -> list[Path]:
+    """The .duotok files below a folder, sorted. Raises TokenFileError when there are none."""
+    files = sorted(folder.rglob(f"*{SUFFIX}"))
+    if not files:
+        raise TokenFileError(f"{folder}: no {SUFFIX} files in this folder; name another")
+    return files
+
+
 def pack_tokens(
     folder: Path,
     path: Path,
@@ -233,9 +246,7 @@ def pack_tokens(
     model: the one that made the tokens, whose code vectors are packed too (`tables: codec` of a language model needs them).
     Raises TokenFileError for a file of another codec, of none, or for a folder without any.
     """
-    files = sorted(folder.rglob(f"*{SUFFIX}"))
-    if not files:
-        raise TokenFileError(f"{folder}: no {SUFFIX} files in this folder; name another")
+    files = token_files(folder)
     first = codec or tokens_identity(DualTokens.load(files[0]))
 
     def song(file: Path) -> TokenizedSong:

@@ -32,7 +32,7 @@ from duotok.lm.unigram import count_songs
 from duotok.random import ItemRandom
 from duotok.records import Split
 from duotok.training.checkpoint import best, latest, load_module, read_state
-from duotok.training.stage import Batch, Stage, StageConfig
+from duotok.training.stage import Batch, Beta, Stage, StageConfig
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class LMStageConfig(StageConfig):
     warmup: int = Field(default=50, ge=0)
     floor: float = Field(default=0.99, ge=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.8, 0.99)
+    betas: tuple[Beta, Beta] = (0.8, 0.99)
     eps: float = Field(default=1e-5, gt=0, description="AdamW's epsilon")
 
     data: Annotated[str, BeforeValidator(str)] = Field(
@@ -80,7 +80,7 @@ class LMStageConfig(StageConfig):
 
 
 class LMStage(Stage):
-    """Pieces of random songs, each second as likely as any other; cross-entropy, averaged over steps and codebooks (B.1.3)."""
+    """Pieces of random songs, a song as likely as it is long; cross-entropy, averaged over steps and codebooks (B.1.3)."""
 
     def __init__(self, config: LMStageConfig, corpus: TokenCorpus | TokenStore | None = None) -> None:
         if corpus is None:
@@ -172,24 +172,38 @@ class LMStage(Stage):
         return {"inputs": inputs, "targets": targets, "mask": mask, "ids": ids}
 
     def lengths_of(self, batch: Batch) -> tuple[float, float]:
-        """The steps that are not padding, as if each were a frame of its codec (protocols may write a moment in more than one)."""
+        """The frames of music, of which track-to-track writes each twice, in its source and in its target."""
         ends = torch.tensor([column.size + 2 for column in self.lm.codec.columns])
         real = (batch["inputs"] != ends).any(-1)
-        steps = float(real.sum()) - len(real)  # the first of each is SOS
-        return steps * FRAME_RATE / self.lm.codec.frame_rate, 1.0 - float(real.float().mean())
+        frames = float(real.sum()) - len(real)  # one step of each is SOS
+        if self.protocol.name == "track_to_track":
+            frames /= 2
+        return frames * FRAME_RATE / self.lm.codec.frame_rate, 1.0 - float(real.float().mean())
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Target tokens, EOS included, and codes of each stream."""
+        codes = (batch["mask"] & (batch["targets"] < batch["targets"].new_tensor(self.lm.sizes))).sum((0, 1))
+        of_streams = {f"bits.{stream}": codes[codebooks].sum() for stream, codebooks in self._codebooks().items()}
+        return {"loss": batch["mask"].sum(), **of_streams}
+
+    def _codebooks(self) -> dict[str, list[int]]:
+        """The predicted columns of each stream that has some."""
+        codebooks: dict[str, list[int]] = {}
+        for k in self.protocol.scored:
+            codebooks.setdefault(self.lm.codec.columns[k].stream, []).append(k)
+        return codebooks
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """`loss`: nats a target token, EOS included; `bits.STREAM`: bits a code of that stream (BPT, but over V + 3)."""
         by_codebook = self.lm.losses(batch["inputs"], batch["targets"], batch["mask"])
         codes = torch.stack([losses.codes for losses in by_codebook])
-        shares = mean_divisor(torch.cat([batch["mask"].sum()[None], codes]).float())
-        result = {"loss": torch.stack([by_codebook[k].nats for k in self.protocol.scored]).sum() / shares[0]}
-        columns = self.lm.codec.columns
-        for stream in dict.fromkeys(columns[k].stream for k in self.protocol.scored):
-            codebooks = [k for k in self.protocol.scored if columns[k].stream == stream]
+        divisors = mean_divisor(torch.cat([batch["mask"].sum()[None], codes]).float())
+        result = {"loss": torch.stack([by_codebook[k].nats for k in self.protocol.scored]).sum() / divisors[0]}
+        for stream, codebooks in self._codebooks().items():
             nats = torch.stack([by_codebook[k].code_nats for k in codebooks]).sum()
-            result[f"bits.{stream}"] = nats / shares[1:][codebooks].sum() / math.log(2)
-        return result
+            result[f"bits.{stream}"] = nats / divisors[1:][codebooks].sum() / math.log(2)
+        shares = batch.get("shares", {})  # of a part of a batch: see `Stage.counts`
+        return {name: value * shares.get(name, 1.0) for name, value in result.items()}
 
     def held_out(self) -> dict[str, float]:
         """Figures on fixed pieces of validation songs, scored as in the evaluation: `bits.STREAM` (BPT), `cnbpt` (mean over

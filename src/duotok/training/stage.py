@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -21,6 +21,8 @@ Batch = dict[str, Any]
 """Tensors `[items, ...]` by name, `ids` (list of str: what the items are, for people) and `seeds` (int64 `[items]`)."""
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""A beta of AdamW."""
 START_FROM = "start_from"
 """The config key of the run whose weights a stage begins with."""
 
@@ -61,9 +63,9 @@ class StageConfig(Config):
     warmup: int = Field(default=200, ge=0)
     floor: float = Field(default=0.05, ge=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     clip: float = Field(default=1.0, gt=0, description="largest norm of all gradients together")
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     tf32: bool = Field(default=True, description="on a GPU, matrix products that are left in fp32 may round to TF32")

@@ -11,6 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -561,6 +562,9 @@ def test_minutes_reach_the_trainer(configs: Path, data: Path, tmp_path: Path) ->
         "train", "stage1", "-c", "{kit}/configs/stage1.yaml", "--data", "{work}", "--runs", "{runs}", "--shards", "{kit}/shards",
         "--minutes", "2.5", "--set", "steps=3",
     ]  # fmt: skip
+    lm = replace(plan.trainings[0], stage="lm", run="lm", config="configs/lm.yaml", minutes=None, overrides=("data=x",))
+    words = ["train", "lm", "-c", "{kit}/configs/lm.yaml", "--runs", "{runs}", "--set", "data=x"]
+    assert train_words(plan, lm) == words, "it learns from tokens, and takes no shards"
 
 
 def paced(begun: list[str], fails: str = "") -> tuple[Callable[[Training], Any], ...]:

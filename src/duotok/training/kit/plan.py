@@ -76,8 +76,10 @@ def fingerprint(*values: object) -> str:
 
 def train_words(plan: KitPlan, training: Training) -> list[str]:
     """`duotok train` for a training, with places in braces."""
-    words = ["train", training.stage, "-c", f"{{kit}}/{training.config}", "--data", "{work}", "--runs", "{runs}"]
-    if plan.shards:
+    shards = training.stage != "lm"  # which learns from the tokens that its config names
+    words = ["train", training.stage, "-c", f"{{kit}}/{training.config}"]
+    words += [*(["--data", "{work}"] if shards else []), "--runs", "{runs}"]
+    if plan.shards and shards:
         words += ["--shards", f"{{kit}}/{plan.shards}"]
     if training.minutes is not None:
         words += ["--minutes", f"{training.minutes:g}"]

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from duotok.audio.loudness import integrated_loudness
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data import catalog
 from duotok.data.activity import ActivityConfig, voice_activity
@@ -323,6 +325,18 @@ def test_loudness_and_gain() -> None:
     assert cut.segments[0].loudness > cut.segments[-1].loudness + 5
     quiet = segment_recording(recording("sound"), *scan_of({"mix": np.full(500, -60.0)}, -65.0))
     assert quiet[0].gain_db == 30.0
+
+
+def test_mono_counts_as_heard_from_two_channels() -> None:
+    """As `encode` takes it: the same sound as one channel and as two equal ones has one gain."""
+    sound = torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) / 20
+    gains = set()
+    for channels in (1, 2):
+        measured = integrated_loudness([sound.expand(channels, -1)], 48_000)
+        scan, rows = scan_of({"mix": np.full(500, LOUD)}, measured)
+        (segment,) = segment_recording(recording("sound"), {**scan, "channels": channels}, rows)
+        gains.add((segment.gain_db, segment.loudness))
+    assert len(gains) == 1
 
 
 def test_configs_that_cannot_work() -> None:

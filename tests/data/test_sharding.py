@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import tarfile
 import time
@@ -435,6 +436,23 @@ def test_a_source_that_changed_since_its_scan(corpus: Corpus, work: Path) -> Non
     corpus.scan(work)
     corpus.shard(work)
     assert check_shards(work / "shards", LocalEngine(1)) == []
+
+
+def test_other_sound_of_the_same_length_since_the_scan(corpus: Corpus, work: Path, tmp_path: Path) -> None:
+    put(Path(corpus.recordings[0].audio["mix"]), tone(2.3, 1, seed=9))
+    with pytest.raises(JobError, match=r"0\.flac: other bytes .*scan again"):
+        corpus.shard(work)
+    corpus.scan(work)
+    corpus.shard(work)
+    first = contents(work)
+    # The same bytes at another place are the same source.
+    shutil.rmtree(work / "shards")
+    moved = (tmp_path / "corpus").rename(tmp_path / "moved")
+    corpus.recordings = [
+        dataclasses.replace(r, audio={"mix": str(moved / Path(r.audio["mix"]).name)}) for r in corpus.recordings
+    ]
+    corpus.shard(work)
+    assert contents(work) == first
 
 
 def test_plan_errors(corpus: Corpus, work: Path) -> None:

@@ -26,7 +26,7 @@ from duotok.audio.channels import fix_polarity
 from duotok.audio.io import probe, stream
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data.jobs import Engine, JobError, Pending, Results, Unit, atomic_write, pending, run_units
-from duotok.data.scan import read_scan
+from duotok.data.scan import pending_scan, read_scan
 from duotok.data.segments import stem_sources
 from duotok.data.sources import local
 from duotok.data.stem_files import OpusFile
@@ -64,6 +64,9 @@ def plan_shards(
     stored = _format(audio)
     by_id = {recording.id: recording for recording in recordings}
     _check_segments(segments, by_id)
+    used = {segment.recording for segment in segments}
+    # Files that are not as the scan found them, by size, time or place: their bytes decide.
+    seen = pending_scan([by_id[name] for name in sorted(used)], work).done
     scans: dict[str, dict[str, Any]] = {}
     units = []
     for split in SPLITS:
@@ -89,7 +92,10 @@ def plan_shards(
                 "segments": [dataclasses.asdict(segment) for segment in chosen], "sources": sources,
                 **stored,
             }  # fmt: skip
-            place = {"audio": places, "folder": str(work.absolute() / "shards")}
+            place = {
+                "audio": places, "folder": str(work.absolute() / "shards"),
+                "unsure": [name for name in sources if name not in seen],
+            }  # fmt: skip
             units.append(Unit(shard, payload, place))
     return units
 
@@ -127,6 +133,11 @@ def write_shard(payload: dict[str, Any]) -> dict[str, Any]:
     Raises AudioError when a source has changed since the scan; OSError when the shard cannot be written.
     """
     shard = Path(payload["folder"]) / payload["shard"]
+    for name in payload["unsure"]:
+        for stem, place in payload["audio"][name].items():
+            with local(place) as path:
+                if sha256(path) != payload["sources"][name]["sha256"][stem]:
+                    raise AudioError(f"{place}: other bytes than when it was scanned; run the scan again")
     rows = []
     with atomic_write(shard) as file:
         hashed = _Hashed(file)

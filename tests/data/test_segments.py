@@ -383,12 +383,14 @@ def test_the_cutter_finds_the_cheapest_chain() -> None:
 # the step
 
 
-def put(work: Path, item: Recording, stems: dict[str, np.ndarray], lyrics: Lyrics | None = None) -> Recording:
+def put(
+    work: Path, item: Recording, stems: dict[str, np.ndarray], lyrics: Lyrics | None = None, **facts: Any
+) -> Recording:
     """Write what the scan and the transcribe step would have."""
     text, rows = scan_files(work / "scan", item.id)
     scan, values = scan_of(stems)
     text.parent.mkdir(parents=True, exist_ok=True)
-    text.write_text(json.dumps(scan))
+    text.write_text(json.dumps({"sha256": {stem: f"{item.id} {stem}" for stem in stems}, **scan, **facts}))
     np.save(rows, values, allow_pickle=False)
     if lyrics is not None:
         path = work / "lyrics" / f"{item.id}.json"
@@ -436,6 +438,20 @@ def test_the_step(work: Path) -> None:
         facts["all"]["all"]["segments"] == len(result.segments) == sum(c["segments"] for c in facts["split"].values())
     )
     assert not list(work.rglob("*.partial"))
+
+
+def test_no_sound_is_in_two_splits(tmp_path: Path) -> None:
+    """A copy under another name, in a split of its own, is left out of the one that learns."""
+    hashes = {"a": "one", "b": "one", "c": "two", "d": "two", "e": "two", "f": "one"}
+    splits = {"a": "train", "b": "test", "c": "train", "d": "validation", "e": "train", "f": "validation"}
+    items = [recording("sound", name, split=splits[name]) for name in hashes]
+    catalog.write(tmp_path, Catalog(items))
+    for item, sha256 in zip(items, hashes.values(), strict=True):
+        put(tmp_path, item, {"mix": np.full(500, LOUD)}, sha256={"mix": sha256})
+    found = segment_all(tmp_path)
+    assert {s.recording for s in found.segments} == {"c/b", "c/d"}
+    assert found.left_out["c/a"] == "the same sound as c/b, which is in test" == found.left_out["c/f"]
+    assert found.left_out["c/c"] == "the same sound as c/d, which is in validation"
 
 
 def test_no_identity_is_in_two_splits(work: Path) -> None:

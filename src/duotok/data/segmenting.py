@@ -21,10 +21,10 @@ from duotok.corpora.licences import LICENCE_CLASSES, licence_class
 from duotok.data import catalog
 from duotok.data.engines import attempt
 from duotok.data.jobs import Engine, JobError, LocalEngine, atomic_write, read_ledger
-from duotok.data.scan import read_scan, scan_files
+from duotok.data.scan import mix_parts, read_scan, scan_files
 from duotok.data.segments import SegmentConfig, cut_recording
 from duotok.lyrics.types import Lyrics, LyricsError
-from duotok.records import CorpusError, Recording, Segment, write_table
+from duotok.records import SPLITS, CorpusError, Recording, Segment, write_table
 
 TABLE = "segments.parquet"
 LEDGER = Path("ledger") / "segment.jsonl"
@@ -73,6 +73,7 @@ def _cut(payload: dict[str, Any]) -> dict[str, Any]:
         "segments": [vars(segment) for segment in cut.segments],
         "notes": [*notes, *cut.notes],
         "reason": cut.reason,
+        "sound": [scan["sha256"][stem] for stem in mix_parts(scan["stems"])],
     }
 
 
@@ -80,7 +81,22 @@ def cut_batch(payload: dict[str, Any]) -> dict[str, Any]:
     """The unit of work: cut some recordings; an error in one does not affect the others."""
     shared = {"work": payload["work"], "config": payload["config"]}
     outcomes = (attempt(_cut, {**shared, "recording": recording}) for recording in payload["recordings"])
-    return {"cuts": [outcome.result or {"segments": [], "notes": [], "reason": outcome.error} for outcome in outcomes]}
+    none: dict[str, Any] = {"segments": [], "notes": [], "sound": []}
+    return {"cuts": [outcome.result or {**none, "reason": outcome.error} for outcome in outcomes]}
+
+
+def _copies(recordings: Sequence[Recording], cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Recordings whose sound is held out under another name -> why they are left out: no sound may be in two splits."""
+    used = [(r, tuple(cut["sound"])) for r, cut in zip(recordings, cuts, strict=True) if cut["segments"]]
+    kept: dict[tuple[str, ...], Recording] = {}
+    for recording, sound in used:
+        if SPLITS.index(recording.split) > SPLITS.index(kept.setdefault(sound, recording).split):
+            kept[sound] = recording
+    return {
+        recording.id: f"the same sound as {kept[sound].id}, which is in {kept[sound].split}"
+        for recording, sound in used
+        if kept[sound].split != recording.split
+    }
 
 
 def _usable(
@@ -130,7 +146,12 @@ def segment_all(
             raise JobError(f"segment: {outcome.error}")
         cuts[index] = outcome.result["cuts"]
     segments: list[Segment] = []
-    for recording, cut in zip(todo, (cut for index in sorted(cuts) for cut in cuts[index]), strict=True):
+    ordered = [cut for index in sorted(cuts) for cut in cuts[index]]
+    copies = _copies(todo, ordered)
+    for recording, cut in zip(todo, ordered, strict=True):
+        if recording.id in copies:
+            left_out[recording.id] = copies[recording.id]
+            continue
         segments += map(_segment, cut["segments"])
         if cut["reason"]:
             left_out[recording.id] = cut["reason"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,17 @@ def test_write_and_read_back(tmp_path: Path, name: str) -> None:
 def test_loud_sound_is_clipped_not_wrapped(tmp_path: Path) -> None:
     io.write(tmp_path / "x.flac", torch.full((1, 100), 1.5), 48_000)
     assert io.read(tmp_path / "x.flac").min() > 0.99
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.ogg"])
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 1e7])
+def test_what_is_no_sound_is_not_written(name: str, value: float, tmp_path: Path) -> None:
+    """It could not be read again; in ogg it silences the rest, and mp3's encoder aborts the process."""
+    sound = torch.zeros(2, 4800)
+    sound[1, 100] = value
+    with pytest.raises(AudioError, match=f"{name}: not written"):
+        io.write(tmp_path / name, sound, 48_000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_unwritable(tmp_path: Path) -> None:

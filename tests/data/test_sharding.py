@@ -24,11 +24,13 @@ from tests.data.test_jobs import work as work_unit
 from tests.data.test_scan import put, tone
 
 from duotok.audio.io import read
-from duotok.data import jobs
+from duotok.data import catalog, jobs
 from duotok.data import sharding as shards
 from duotok.data.checking import check_shards
 from duotok.data.jobs import JobError, LocalEngine, RayEngine, run_units
 from duotok.data.scan import run_scan
+from duotok.data.segmenting import segment_all
+from duotok.data.segments import SegmentConfig
 from duotok.data.sharding import MANIFEST, SUMMARY, cut, pending_shards, plan_shards, run_shards
 from duotok.errors import ConfigError
 from duotok.pool import context
@@ -453,6 +455,21 @@ def test_other_sound_of_the_same_length_since_the_scan(corpus: Corpus, work: Pat
     ]
     corpus.shard(work)
     assert contents(work) == first
+
+
+def test_segments_of_the_sound_that_was_there_before(corpus: Corpus, work: Path) -> None:
+    """Their gains, words and borders are those of other sound."""
+    catalog.write(work, catalog.Catalog(corpus.recordings))
+
+    def shard_anew() -> None:
+        run_shards(segment_all(work, SegmentConfig(whole_seconds=1)).segments, corpus.recordings, work, LocalEngine(1))
+
+    shard_anew()
+    put(Path(corpus.recordings[0].audio["mix"]), tone(2.3, 1, seed=9))
+    run_scan(corpus.recordings, work, LocalEngine(1))
+    with pytest.raises(CorpusError, match=r"c/r00: was scanned again.*duotok data segment"):
+        run_shards(read_table(work / "segments.parquet", Segment), corpus.recordings, work, LocalEngine(1))
+    shard_anew()
 
 
 def test_plan_errors(corpus: Corpus, work: Path) -> None:

@@ -33,11 +33,13 @@ BATCH = 64  # recordings that go to a worker at once
 
 @dataclass(frozen=True)
 class Segmentation:
-    """All segments in the order of the catalog; left_out: recording id -> why it has none; notes: recording id -> remarks."""
+    """All segments in the order of the catalog; left_out: recording id -> why it has none; notes: recording id -> remarks; sounds:
+    recording id -> the hashes of the files of its mix."""
 
     segments: list[Segment]
     left_out: dict[str, str]
     notes: dict[str, tuple[str, ...]]
+    sounds: dict[str, list[str]]
 
 
 def read_lyrics(work: Path, recording: str) -> Lyrics | None:
@@ -73,8 +75,13 @@ def _cut(payload: dict[str, Any]) -> dict[str, Any]:
         "segments": [vars(segment) for segment in cut.segments],
         "notes": [*notes, *cut.notes],
         "reason": cut.reason,
-        "sound": [scan["sha256"][stem] for stem in mix_parts(scan["stems"])],
+        "sound": sound_of(scan),
     }
+
+
+def sound_of(scan: dict[str, Any]) -> list[str]:
+    """The hashes of the files that make up the mix of a scanned recording."""
+    return [scan["sha256"][stem] for stem in mix_parts(scan["stems"])]
 
 
 def cut_batch(payload: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +168,8 @@ def segment_all(
         too_short = any(reason.startswith("shorter than") for reason in left_out.values())
         remedy = "--segment whole_seconds=1 takes shorter ones whole" if too_short else "scan first: duotok data scan"
         raise CorpusError(f"{work}: no segments at all ({most_frequent(left_out)}); {remedy}")
-    result = Segmentation(segments, left_out, notes)
+    sounds = {recording.id: cut["sound"] for recording, cut in zip(todo, ordered, strict=True)}
+    result = Segmentation(segments, left_out, notes, sounds)
     if not dry_run:
         write_table(work / TABLE, segments, Segment)
         _write_ledger(work / LEDGER, recordings, result, config)
@@ -197,7 +205,10 @@ def _write_ledger(path: Path, recordings: Iterable[Recording], result: Segmentat
             if name in result.left_out:
                 row["error"] = result.left_out[name]
             else:
-                row["result"] = {"segments": number[name], "frames": frames[name], "notes": result.notes.get(name, ())}
+                row["result"] = {
+                    "segments": number[name], "frames": frames[name], "notes": result.notes.get(name, ()),
+                    "sound": result.sounds[name],
+                }  # fmt: skip
             file.write(json.dumps(row).encode() + b"\n")
 
 

@@ -311,6 +311,16 @@ def test_what_cannot_be_a_segment_says_why() -> None:
         cut_recording(recording(), scan, rows[:, :-1])
 
 
+def test_no_voice_is_lost_where_two_segments_hardly_fit() -> None:
+    config = SegmentConfig(min_seconds=5, max_seconds=10, target_seconds=7)
+    for frames in range(251, 276):
+        rng = np.random.default_rng(frames)
+        scan, rows = scan_of({name: LOUD + rng.normal(0, 2, frames) for name in ("vocals", "accompaniment")})
+        stems = {"vocals": "v.wav", "accompaniment": "a.wav"}
+        found = segment_recording(recording(audio=stems), scan, rows, config=config)
+        assert sum(s.frames for s in found) == frames
+
+
 def test_a_bark_in_silence_is_kept() -> None:
     mix = levels((-110, 3), (LOUD, 0.4), (-110, 3))
     assert [s.frames for s in segment_recording(recording("sound"), *scan_of({"mix": mix}))] == [len(mix)]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from duotok.audio.io import probe, read, write
@@ -48,12 +47,12 @@ class SongsConfig(Config):
     """
 
     folder: str
-    seconds: float = Field(default=30.0, ge=SHORTEST)
-    segments: int = Field(default=1, ge=1)
+    seconds: float = 30.0
+    segments: int = 1
     short: Literal["gap", "whole"] = "gap"
     separator: str = "mini"
     weights: str | None = None
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

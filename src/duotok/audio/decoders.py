@@ -37,7 +37,7 @@ class Decoder(Protocol):
     """An open sound file at its own rate and channels.
 
     note: one line where the container and its content differ, else ""; cut: whether the file ends before its container
-    states.
+    states, or lacks parts of it.
     """
 
     rate: int

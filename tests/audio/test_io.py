@@ -30,10 +30,10 @@ def put(path: Path, samples: np.ndarray, rate: int, **how: str) -> Path:
     return path
 
 
-def write_m4a(path: Path, samples: np.ndarray, rate: int) -> Path:
+def write_m4a(path: Path, samples: np.ndarray, rate: int, codec: str = "aac") -> Path:
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=rate, layout="stereo")
+        stream = container.add_stream(codec, rate=rate, layout="stereo")
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
         frame.rate, frame.pts = rate, 0
         for packet in [*stream.encode(frame), *stream.encode(None)]:
@@ -232,6 +232,17 @@ def test_write_and_read_back(tmp_path: Path, name: str) -> None:
 def test_loud_sound_is_clipped_not_wrapped(tmp_path: Path) -> None:
     io.write(tmp_path / "x.flac", torch.full((1, 100), 1.5), 48_000)
     assert io.read(tmp_path / "x.flac").min() > 0.99
+
+
+def test_what_follows_a_packet_that_cannot_be_decoded_keeps_its_time(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (40_960, 2)).astype(np.float32)
+    path = tmp_path / "x.m4a"
+    data = bytearray(write_m4a(path, samples, 48_000, "alac").read_bytes())
+    whole = io.read(path)
+    data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)  # more than a packet of 4096 samples
+    path.write_bytes(data)
+    damaged = io.read(path)
+    assert damaged.shape == whole.shape and torch.equal(damaged[:, -8192:], whole[:, -8192:])
 
 
 @pytest.mark.parametrize("name", ["x.wav", "x.ogg"])

@@ -164,7 +164,8 @@ def _ogg(file: IO[bytes], size: int) -> Layout:
 
     Decoders leave out pages that fail their checksum, a second of sound each, and tell nobody.
     """
-    at, links, begun, ended, damaged = 0, [], False, False, False
+    at, begun, ended, damaged = 0, False, False, False
+    links: list[int] = []
     following: dict[int, int] = {}  # stream -> the number of its next page
     while at + 27 <= size:
         file.seek(at)

@@ -13,7 +13,7 @@ from duotok.files import text_of
 from duotok.records import KINDS, CorpusError, Kind, Recording
 
 LYRICS = (".lrc", ".json", ".txt")
-TITLE_WORDS = frozenset("voice vocal vox bass drum drums other others".split())
+TITLE_WORDS = frozenset(["voice", "vocal", "vox", "bass", "drum", "drums", "other", "others"])
 """Words for tracks that titles end with as well: `All.About.That.Bass.mp3`."""
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,9 @@ class Folder(Corpus):
             if not ("vocals" in fellows and len(fellows) > 1) and not len(fellows - {"mix"}) > 1:
                 for track in list(parts):
                     if len(fellows) == 1:
-                        parts[track] = [(path, certain and not _may_end_a_title(path)) for path, certain in parts[track]]
+                        parts[track] = [
+                            (path, certain and not _may_end_a_title(path)) for path, certain in parts[track]
+                        ]
                     for path, certain in parts[track]:
                         if not certain:
                             bare.setdefault(path.with_suffix(""), []).append(path)

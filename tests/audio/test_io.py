@@ -129,6 +129,25 @@ def test_8_khz_mono_and_192_khz_surround(tmp_path: Path) -> None:
     assert io.read(path, channels=1).shape == (1, 4800)
 
 
+@pytest.mark.parametrize(
+    ("mask", "left", "right"),
+    [
+        (0x107, [1, 0, 0.5**0.5, 0.5], [0, 1, 0.5**0.5, 0.5]),  # left, right, centre, back: films
+        (0x03B, [1, 0, 0, 0.5**0.5, 0], [0, 1, 0, 0, 0.5**0.5]),  # with an effects channel in place of the centre
+        (0, [1, 0, 0.5**0.5, 0], [0, 1, 0, 0.5**0.5]),  # none: as it is usual for so many
+    ],
+)
+def test_a_wav_says_where_its_channels_are(mask: int, left: list[float], right: list[float], tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.eye(len(left), dtype=np.float32).repeat(100, 0) / 2, 48_000, format="WAVEX")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"fmt ") + 28
+    data[at : at + 4] = mask.to_bytes(4, "little")
+    path.write_bytes(data)
+    found = io.read(path, channels=2)[:, 50::100] * 2
+    assert torch.allclose(found, torch.tensor([left, right]) / sum(left), atol=1e-3)
+
+
 def test_surround_vorbis_keeps_left_left(tmp_path: Path) -> None:
     # Vorbis orders 5.1 as L C R ...; read in wav order, the right channel would sound in the middle.
     samples = np.zeros((48_000, 6), dtype=np.float32)

@@ -71,6 +71,30 @@ def examine(path: Path) -> Layout | None:
     return None
 
 
+SPEAKERS = ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR")
+"""By the bits of a wav's channel mask."""
+
+
+def wave_layout(path: Path, channels: int) -> tuple[str, ...]:
+    """The places of a wav's channels by its mask; () where it has none, or not one for each channel. Raises OSError."""
+    with open(path, "rb") as file:
+        order = ">" if file.read(12)[:4] == b"RIFX" else "<"
+        for _ in range(MOST_CHUNKS):
+            head = file.read(8)
+            if len(head) < 8 or head[:4] == b"data":
+                break
+            size = struct.unpack(order + "I", head[4:])[0]
+            if head[:4] == b"fmt ":
+                content = file.read(24)
+                if size < 40 or len(content) < 24 or content[:2] not in (b"\xfe\xff", b"\xff\xfe"):
+                    break
+                mask = struct.unpack(order + "I", content[20:])[0]
+                names = tuple(name for bit, name in enumerate(SPEAKERS) if mask >> bit & 1)
+                return names if len(names) == channels == mask.bit_count() else ()
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return ()
+
+
 def _chunks(file: IO[bytes], size: int, data_name: bytes, order: str) -> Layout | None:
     """RIFF and IFF: chunks of a name, a size of 32 bits, and the content filled up to an even length."""
     at, long_size = 12, None

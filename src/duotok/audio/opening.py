@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from duotok.audio.channels import remix
-from duotok.audio.containers import Layout, Slice, examine
+from duotok.audio.containers import Layout, Slice, examine, wave_layout
 from duotok.audio.decoders import (
     HIGHEST_RATE,
     LOWEST_RATE,
@@ -113,6 +113,8 @@ def _open(path: Path, strict: bool) -> Decoder:
             _note_truncation(decoder, layout)
         return decoder
     kind = plain.format.partition("/")[0]
+    if kind == "WAVEX" and plain.channels > 2:
+        plain.layout = wave_layout(path, plain.channels) or plain.layout
     if kind in ("MP3", "FLAC"):
         return _by_packets(path, strict, plain, kind)
     if layout is None:

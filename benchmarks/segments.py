@@ -39,7 +39,7 @@ from duotok.data.segmenting import TABLE, read_lyrics, segment_all
 from duotok.data.segments import SegmentConfig
 from duotok.data.sentences import sentences_of
 from duotok.lyrics.types import LyricLine, Lyrics, SungWord
-from duotok.records import CorpusError, Recording, Segment, read_table
+from duotok.records import CorpusError, Recording, Segment, read_table, write_table
 
 
 def mask(pairs: list[tuple[int, int]], frames: int, margin: int = 0) -> np.ndarray:
@@ -108,12 +108,12 @@ def speed(count: int) -> float:
             lines = [LyricLine("word " * 6, line[0].start, line[-1].end, tuple(line)) for line in words]
             text, levels = scan_files(work / "scan", name)
             with atomic_write(text) as file:
-                file.write(json.dumps(found).encode())
+                file.write(json.dumps({**found, "sha256": {s: f"{s} {n}" for s in found["stems"]}}).encode())
             np.save(levels, rows.astype(np.float16), allow_pickle=False)
             if n % 2:
                 with atomic_write(work / "lyrics" / f"{name}.json") as file:
                     file.write(json.dumps(Lyrics(tuple(lines)).as_json()).encode())
-        catalog.write(work, catalog.Catalog(items))
+        write_table(work / catalog.TABLE, items, Recording)
         start = time.process_time()
         segment_all(work)
         return time.process_time() - start

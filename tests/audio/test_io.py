@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,10 @@ def put(path: Path, samples: np.ndarray, rate: int, **how: str) -> Path:
     return path
 
 
-def write_m4a(path: Path, samples: np.ndarray, rate: int) -> Path:
+def write_m4a(path: Path, samples: np.ndarray, rate: int, codec: str = "aac") -> Path:
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=rate, layout="stereo")
+        stream = container.add_stream(codec, rate=rate, layout="stereo")
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
         frame.rate, frame.pts = rate, 0
         for packet in [*stream.encode(frame), *stream.encode(None)]:
@@ -126,6 +127,25 @@ def test_8_khz_mono_and_192_khz_surround(tmp_path: Path) -> None:
     stereo = io.read(path, channels=2)
     assert stereo[0].abs().max() > 0.1 and stereo[1].abs().max() == 0
     assert io.read(path, channels=1).shape == (1, 4800)
+
+
+@pytest.mark.parametrize(
+    ("mask", "left", "right"),
+    [
+        (0x107, [1, 0, 0.5**0.5, 0.5], [0, 1, 0.5**0.5, 0.5]),  # left, right, centre, back: films
+        (0x03B, [1, 0, 0, 0.5**0.5, 0], [0, 1, 0, 0, 0.5**0.5]),  # with an effects channel in place of the centre
+        (0, [1, 0, 0.5**0.5, 0], [0, 1, 0, 0.5**0.5]),  # none: as it is usual for so many
+    ],
+)
+def test_a_wav_says_where_its_channels_are(mask: int, left: list[float], right: list[float], tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.eye(len(left), dtype=np.float32).repeat(100, 0) / 2, 48_000, format="WAVEX")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"fmt ") + 28
+    data[at : at + 4] = mask.to_bytes(4, "little")
+    path.write_bytes(data)
+    found = io.read(path, channels=2)[:, 50::100] * 2
+    assert torch.allclose(found, torch.tensor([left, right]) / sum(left), atol=1e-3)
 
 
 def test_surround_vorbis_keeps_left_left(tmp_path: Path) -> None:
@@ -231,6 +251,28 @@ def test_write_and_read_back(tmp_path: Path, name: str) -> None:
 def test_loud_sound_is_clipped_not_wrapped(tmp_path: Path) -> None:
     io.write(tmp_path / "x.flac", torch.full((1, 100), 1.5), 48_000)
     assert io.read(tmp_path / "x.flac").min() > 0.99
+
+
+def test_what_follows_a_packet_that_cannot_be_decoded_keeps_its_time(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (40_960, 2)).astype(np.float32)
+    path = tmp_path / "x.m4a"
+    data = bytearray(write_m4a(path, samples, 48_000, "alac").read_bytes())
+    whole = io.read(path)
+    data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)  # more than a packet of 4096 samples
+    path.write_bytes(data)
+    damaged = io.read(path)
+    assert damaged.shape == whole.shape and torch.equal(damaged[:, -8192:], whole[:, -8192:])
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.ogg"])
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 1e7])
+def test_what_is_no_sound_is_not_written(name: str, value: float, tmp_path: Path) -> None:
+    """It could not be read again; in ogg it silences the rest, and mp3's encoder aborts the process."""
+    sound = torch.zeros(2, 4800)
+    sound[1, 100] = value
+    with pytest.raises(AudioError, match=f"{name}: not written"):
+        io.write(tmp_path / name, sound, 48_000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_unwritable(tmp_path: Path) -> None:

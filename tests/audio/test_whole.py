@@ -29,7 +29,7 @@ def heard(path: Path, caplog: pytest.LogCaptureFixture) -> tuple[float, list[str
 
 def refused(path: Path) -> None:
     """What shards are made of must be whole."""
-    with pytest.raises(AudioError, match=r"cut off|damaged"):
+    with pytest.raises(AudioError, match=r"cut off|damaged|broken"):
         list(io.stream(path, strict=True))
 
 
@@ -51,6 +51,7 @@ def test_files_that_were_joined(suffix: str, tmp_path: Path, caplog: pytest.LogC
     joined.write_bytes(one + two + one)
     seconds, said = heard(joined, caplog)
     assert seconds == pytest.approx(14.0, abs=0.2) and len(said) == 1 and "all" in said[0]
+    assert not io.probe(joined).cut
     part = io.read(joined, start=7.0, seconds=0.9)  # of the second file, which is loud there
     assert part.shape[1] == round(0.9 * RATE) and float(part.square().mean()) > 1e-3
 
@@ -96,6 +97,25 @@ def test_ogg_without_its_last_page(tmp_path: Path, caplog: pytest.LogCaptureFixt
     data = coded(tmp_path / "a.ogg", A)
     (tmp_path / "unended.ogg").write_bytes(data[: data.rindex(b"OggS")])
     assert "no end mark" in heard(tmp_path / "unended.ogg", caplog)[1][0]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
+def test_ogg_with_a_broken_or_missing_page(
+    suffix: str, joined: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Decoders leave the page out, a second of sound, and say nothing."""
+    data = coded(tmp_path / f"a{suffix}", A)
+    first = data.index(b"OggS", len(data) // 2)
+    second = data.index(b"OggS", first + 4)
+    broken = data[: first + 100] + bytes([data[first + 100] ^ 1]) + data[first + 101 :]
+    for damaged in (broken, data[:first] + data[second:]):
+        path = tmp_path / f"damaged{suffix}"
+        path.write_bytes(damaged + data if joined else damaged)
+        caplog.clear()
+        io.read(path)
+        assert "pages are broken or missing" in caplog.messages[0] and io.probe(path).cut
+        refused(path)
 
 
 def test_mp3_with_a_hole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

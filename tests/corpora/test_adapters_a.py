@@ -310,6 +310,15 @@ def folder(root: Path) -> Path:
     return root
 
 
+def test_a_title_that_ends_with_the_name_of_a_track_is_a_song(tmp_path: Path) -> None:
+    for file in ("All.About.That.Bass.mp3", "Lost.My.Voice.mp3", "Duo.bass.mp3", "Duo.drums.mp3"):
+        put(tmp_path / file)
+    found = {r.identity: (r.kind, set(r.audio)) for r in read("folder", tmp_path).values()}
+    song = ("music", {"mix"})
+    duo = ("instrumental", {"bass", "drums"})
+    assert found == {"All.About.That.Bass": song, "Lost.My.Voice": song, "Duo": duo}
+
+
 def test_folder(tmp_path: Path) -> None:
     found = read("folder", folder(tmp_path))
     assert len(found) == 40 + 6 + 6

@@ -82,6 +82,14 @@ def test_licence_class(text: str, expected: str) -> None:
     assert licence_class(text) == expected
 
 
+@pytest.mark.parametrize("text", [
+    "not CC0", "CC BY 4.0, commercial use prohibited", "CC BY except for commercial purposes", "CC BY N.C.", "CC BY NonComm",
+    "CC BY, nicht kommerziell", "MIT License with Commons Clause", "CC BY-SA for evaluation", "Public domain in the US only",
+])  # fmt: skip
+def test_a_licence_with_a_limit_is_never_free(text: str) -> None:
+    assert licence_class(text) == "unknown"
+
+
 @given(st.text(max_size=30), st.sampled_from(["CC BY-NC 3.0", "non-commercial", "by-nc-sa", "NonCommercial"]))
 def test_non_commercial_beats_everything(text: str, sign: str) -> None:
     assert licence_class(f"{text} {sign}") == "non-commercial"

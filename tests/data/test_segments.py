@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from duotok.audio.loudness import integrated_loudness
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.data import catalog
 from duotok.data.activity import ActivityConfig, voice_activity
@@ -309,6 +311,16 @@ def test_what_cannot_be_a_segment_says_why() -> None:
         cut_recording(recording(), scan, rows[:, :-1])
 
 
+def test_no_voice_is_lost_where_two_segments_hardly_fit() -> None:
+    config = SegmentConfig(min_seconds=5, max_seconds=10, target_seconds=7)
+    for frames in range(251, 276):
+        rng = np.random.default_rng(frames)
+        scan, rows = scan_of({name: LOUD + rng.normal(0, 2, frames) for name in ("vocals", "accompaniment")})
+        stems = {"vocals": "v.wav", "accompaniment": "a.wav"}
+        found = segment_recording(recording(audio=stems), scan, rows, config=config)
+        assert sum(s.frames for s in found) == frames
+
+
 def test_a_bark_in_silence_is_kept() -> None:
     mix = levels((-110, 3), (LOUD, 0.4), (-110, 3))
     assert [s.frames for s in segment_recording(recording("sound"), *scan_of({"mix": mix}))] == [len(mix)]
@@ -323,6 +335,18 @@ def test_loudness_and_gain() -> None:
     assert cut.segments[0].loudness > cut.segments[-1].loudness + 5
     quiet = segment_recording(recording("sound"), *scan_of({"mix": np.full(500, -60.0)}, -65.0))
     assert quiet[0].gain_db == 30.0
+
+
+def test_mono_counts_as_heard_from_two_channels() -> None:
+    """As `encode` takes it: the same sound as one channel and as two equal ones has one gain."""
+    sound = torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) / 20
+    gains = set()
+    for channels in (1, 2):
+        measured = integrated_loudness([sound.expand(channels, -1)], 48_000)
+        scan, rows = scan_of({"mix": np.full(500, LOUD)}, measured)
+        (segment,) = segment_recording(recording("sound"), {**scan, "channels": channels}, rows)
+        gains.add((segment.gain_db, segment.loudness))
+    assert len(gains) == 1
 
 
 def test_configs_that_cannot_work() -> None:
@@ -369,12 +393,14 @@ def test_the_cutter_finds_the_cheapest_chain() -> None:
 # the step
 
 
-def put(work: Path, item: Recording, stems: dict[str, np.ndarray], lyrics: Lyrics | None = None) -> Recording:
+def put(
+    work: Path, item: Recording, stems: dict[str, np.ndarray], lyrics: Lyrics | None = None, **facts: Any
+) -> Recording:
     """Write what the scan and the transcribe step would have."""
     text, rows = scan_files(work / "scan", item.id)
     scan, values = scan_of(stems)
     text.parent.mkdir(parents=True, exist_ok=True)
-    text.write_text(json.dumps(scan))
+    text.write_text(json.dumps({"sha256": {stem: f"{item.id} {stem}" for stem in stems}, **scan, **facts}))
     np.save(rows, values, allow_pickle=False)
     if lyrics is not None:
         path = work / "lyrics" / f"{item.id}.json"
@@ -422,6 +448,20 @@ def test_the_step(work: Path) -> None:
         facts["all"]["all"]["segments"] == len(result.segments) == sum(c["segments"] for c in facts["split"].values())
     )
     assert not list(work.rglob("*.partial"))
+
+
+def test_no_sound_is_in_two_splits(tmp_path: Path) -> None:
+    """A copy under another name, in a split of its own, is left out of the one that learns."""
+    hashes = {"a": "one", "b": "one", "c": "two", "d": "two", "e": "two", "f": "one"}
+    splits = {"a": "train", "b": "test", "c": "train", "d": "validation", "e": "train", "f": "validation"}
+    items = [recording("sound", name, split=splits[name]) for name in hashes]
+    catalog.write(tmp_path, Catalog(items))
+    for item, sha256 in zip(items, hashes.values(), strict=True):
+        put(tmp_path, item, {"mix": np.full(500, LOUD)}, sha256={"mix": sha256})
+    found = segment_all(tmp_path)
+    assert {s.recording for s in found.segments} == {"c/b", "c/d"}
+    assert found.left_out["c/a"] == "the same sound as c/b, which is in test" == found.left_out["c/f"]
+    assert found.left_out["c/c"] == "the same sound as c/d, which is in validation"
 
 
 def test_no_identity_is_in_two_splits(work: Path) -> None:

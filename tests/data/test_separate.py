@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from duotok.audio.io import read, write
 from duotok.data import catalog, separate, stem_files
 from duotok.data.jobs import JobError, LocalEngine
+from duotok.data.scan import run_scan
 from duotok.data.separate import SeparationOptions, pending_separate, run_separate, to_separate, with_stems
 from duotok.data.separation_check import mean_quality, measure_separation, with_true_stems
 from duotok.data.stem_files import StemWriter, stems_in
@@ -216,6 +217,21 @@ def test_nothing_is_done_twice_and_changes_are_seen(tmp_path: Path, options: Sep
     assert len(pending_separate(recordings, work, opus).todo) == 2
     run_separate(recordings, work, opus, ENGINE)
     assert sorted(p.name for p in (work / "stems/c/r0").iterdir()) == ["accompaniment.opus", "vocals.opus"]
+
+
+def test_stems_of_a_mix_that_was_exchanged_are_not_scanned(tmp_path: Path, options: SeparationOptions) -> None:
+    """Of the same length, so that nothing else would notice."""
+    (item,), work = mixes(tmp_path, 1), tmp_path / "work"
+
+    def failed() -> dict[str, str]:
+        return run_scan(with_stems([item], work), work, ENGINE).failed
+
+    run_separate([item], work, options, ENGINE)
+    assert failed() == {}
+    write(Path(item.audio["mix"]), sound(0.5, 2, seed=9), 48_000)
+    assert "separated from other sound" in failed()["c/r0"]
+    run_separate([item], work, options, ENGINE)
+    assert failed() == {}
 
 
 def test_another_place_or_device_name_is_the_same_work(tmp_path: Path, options: SeparationOptions) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import tarfile
 import time
@@ -23,11 +24,13 @@ from tests.data.test_jobs import work as work_unit
 from tests.data.test_scan import put, tone
 
 from duotok.audio.io import read
-from duotok.data import jobs
+from duotok.data import catalog, jobs
 from duotok.data import sharding as shards
 from duotok.data.checking import check_shards
 from duotok.data.jobs import JobError, LocalEngine, RayEngine, run_units
 from duotok.data.scan import run_scan
+from duotok.data.segmenting import segment_all
+from duotok.data.segments import SegmentConfig
 from duotok.data.sharding import MANIFEST, SUMMARY, cut, pending_shards, plan_shards, run_shards
 from duotok.errors import ConfigError
 from duotok.pool import context
@@ -435,6 +438,38 @@ def test_a_source_that_changed_since_its_scan(corpus: Corpus, work: Path) -> Non
     corpus.scan(work)
     corpus.shard(work)
     assert check_shards(work / "shards", LocalEngine(1)) == []
+
+
+def test_other_sound_of_the_same_length_since_the_scan(corpus: Corpus, work: Path, tmp_path: Path) -> None:
+    put(Path(corpus.recordings[0].audio["mix"]), tone(2.3, 1, seed=9))
+    with pytest.raises(JobError, match=r"0\.flac: other bytes .*scan again"):
+        corpus.shard(work)
+    corpus.scan(work)
+    corpus.shard(work)
+    first = contents(work)
+    # The same bytes at another place are the same source.
+    shutil.rmtree(work / "shards")
+    moved = (tmp_path / "corpus").rename(tmp_path / "moved")
+    corpus.recordings = [
+        dataclasses.replace(r, audio={"mix": str(moved / Path(r.audio["mix"]).name)}) for r in corpus.recordings
+    ]
+    corpus.shard(work)
+    assert contents(work) == first
+
+
+def test_segments_of_the_sound_that_was_there_before(corpus: Corpus, work: Path) -> None:
+    """Their gains, words and borders are those of other sound."""
+    catalog.write(work, catalog.Catalog(corpus.recordings))
+
+    def shard_anew() -> None:
+        run_shards(segment_all(work, SegmentConfig(whole_seconds=1)).segments, corpus.recordings, work, LocalEngine(1))
+
+    shard_anew()
+    put(Path(corpus.recordings[0].audio["mix"]), tone(2.3, 1, seed=9))
+    run_scan(corpus.recordings, work, LocalEngine(1))
+    with pytest.raises(CorpusError, match=r"c/r00: was scanned again.*duotok data segment"):
+        run_shards(read_table(work / "segments.parquet", Segment), corpus.recordings, work, LocalEngine(1))
+    shard_anew()
 
 
 def test_plan_errors(corpus: Corpus, work: Path) -> None:

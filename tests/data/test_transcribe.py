@@ -110,6 +110,21 @@ def test_a_changed_or_lost_file_is_done_again_and_old_words_do_not_outlive_damag
     assert list(run(work, one).failed) == ["c/a"] and not (work / "lyrics/c/a.json").exists()
 
 
+def test_words_do_not_outlive_the_file_that_was_taken_away(tmp_path: Path, audio: Path):
+    lyrics, work = file(tmp_path, "a.lrc", "[00:01.00]One two\n[00:02.00]"), tmp_path / "work"
+    heard = work / "lyrics" / "c" / "heard.json"
+    run(work, recording(audio, lyrics=lyrics))
+    assert words_of(work).text == "One two"
+    row = {"unit": "c/heard", "stamp": "", "ok": True, "result": {"source": "whisperx"}}
+    with (work / "ledger/transcribe.jsonl").open("a") as ledger:
+        ledger.write(json.dumps(row) + "\n")
+    heard.write_text("{}")
+    run(work, recording(audio), recording(audio, "c/heard"))
+    assert [path.name for path in heard.parent.iterdir()] == ["heard.json"]
+    run(work, recording(audio, lyrics=lyrics))
+    assert words_of(work).text == "One two"
+
+
 def test_an_excerpt_gets_its_own_words(tmp_path: Path, audio: Path):
     path = file(tmp_path, "a.lrc", "[00:01.00]Before\n[00:11.00]Inside\n[00:12.00]\n[00:30.00]After\n")
     run(tmp_path / "work", recording(audio, lyrics=lyrics_excerpt(path, 10.0, 14.0)))

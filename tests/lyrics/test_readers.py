@@ -83,6 +83,21 @@ def test_lrc_word_times_of_both_kinds(tmp_path: Path, row: str):
     assert (lyrics.lines[0].text, lyrics.lines[0].end) == ("When the truth", 2.75)
 
 
+@pytest.mark.parametrize("first", [1, 61])
+def test_lrc_words_of_a_repeated_line_are_sung_each_time(tmp_path: Path, first: int):
+    """The word times are those of one of the line's times, whichever; they were taken for those of all."""
+    m = first // 60
+    row = f"[00:01.00][01:01.00]<{m:02}:01.00>When <{m:02}:01.50>the <{m:02}:02.00>\n[00:30.00]Verse"
+    lyrics = read_lyrics(put(tmp_path, "a.lrc", row))
+    assert times(lyrics)[:2] == [("When", 1.0, 1.5), ("the", 1.5, 2.0)]
+    assert times(lyrics)[-2:] == [("When", 61.0, 61.5), ("the", 61.5, 62.0)] and not lyrics.notes
+
+
+def test_lrc_lines_that_are_lost_are_counted(tmp_path: Path):
+    lyrics = read_lyrics(put(tmp_path, "a.lrc", "[ti:T]\n[00:01.00]One\nsecond half\n\n[1:02:03.45]late\n-\n"))
+    assert lyrics.text == "One" and lyrics.notes == ("2 x line without a time, left out",)
+
+
 def test_lrc_syllables_make_words_and_credits_are_left_out(tmp_path: Path):
     path = put(tmp_path, "a", "[00:00.00]作词 : 某人\n[00:10.00]<00:10.00>我<00:10.40>爱<00:10.80>你<00:11.20>\n")
     lyrics = read_lyrics(path)

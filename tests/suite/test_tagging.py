@@ -18,6 +18,8 @@ from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError
 from duotok.evaluation.store import read_cells
 from duotok.records import CorpusError, Recording
+from duotok.separation.bs_roformer import BSRoFormer
+from duotok.separation.separator import MiniSeparator
 from duotok.suite.runner import Runner
 from duotok.suite.table import as_markdown as suite_markdown
 from duotok.suite.tagging import conduct, work
@@ -25,6 +27,7 @@ from duotok.suite.tagging.conduct import TaggingSettings
 from duotok.suite.tagging.embeddings import EmbeddingCache, random_vectors, reader
 from duotok.suite.tagging.experiment import Experiment, TaggingConfig
 from duotok.suite.tagging.probe_training import ProbeTraining, TaggedSongs, fit
+from duotok.suite.tagging.table import inputs_of
 from duotok.suite.tagging.tag_sets import TagSet, most_frequent, open_tag_set
 
 ARTISTS = (
@@ -141,6 +144,23 @@ def test_embeddings_are_made_once_and_anew_when_the_sound_changes(
     monkeypatch.setattr(cache, "embed", lambda sound: pytest.fail("made again"))
     assert cache.get(item) is not None and cache.missing([item]) == []
     assert EmbeddingCache(tmp_path, model, 20.0).missing([item]) == [item], "another excerpt"
+
+
+def test_another_separator_of_the_same_tokenizer_is_measured_again(
+    tmp_path: Path, songs: Path, model: DuoTok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mix goes in, so what takes it apart decides the tokens as well; the tokenizer's hash leaves it out."""
+
+    def places() -> set[str]:
+        data = open_tag_set(f"songs={songs}")
+        experiment = Experiment(data, "", TaggingConfig(), model, tmp_path)
+        files = experiment.cache.path(data.recordings[0]), experiment.scores_path("tokens", 0)
+        return {*map(str, files), str(inputs_of("x", experiment).config)}
+
+    first = places()
+    assert places() == first
+    monkeypatch.setattr(model, "_separator", MiniSeparator(BSRoFormer(model.config.separator)))
+    assert not places() & first
 
 
 def test_a_probe_learns_what_is_there_and_stops_early() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,8 +28,8 @@ class Layout:
 
     start, stated: first byte and size of the data by the header (stated None where it is left open); available: bytes from
     start to the end of the file; beyond: whether sound goes on after the stated size; links: where further whole files
-    begin that were appended to the first; broken: the file ends inside a page of ogg; unended: its last page of ogg is not
-    marked as the last; big: big-endian samples.
+    begin that were appended to the first; broken: the file ends inside a page of ogg; damaged: pages of ogg fail their checksum or
+    are missing; unended: its last page of ogg is not marked as the last; big: big-endian samples.
     """
 
     start: int = 0
@@ -37,6 +38,7 @@ class Layout:
     beyond: bool = False
     links: tuple[int, ...] = ()
     broken: bool = False
+    damaged: bool = False
     unended: bool = False
     big: bool = False
 
@@ -67,6 +69,30 @@ def examine(path: Path) -> Layout | None:
         if head[:4] == b"riff":
             return _w64(file, size)
     return None
+
+
+SPEAKERS = ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR")
+"""By the bits of a wav's channel mask."""
+
+
+def wave_layout(path: Path, channels: int) -> tuple[str, ...]:
+    """The places of a wav's channels by its mask; () where it has none, or not one for each channel. Raises OSError."""
+    with open(path, "rb") as file:
+        order = ">" if file.read(12)[:4] == b"RIFX" else "<"
+        for _ in range(MOST_CHUNKS):
+            head = file.read(8)
+            if len(head) < 8 or head[:4] == b"data":
+                break
+            size = struct.unpack(order + "I", head[4:])[0]
+            if head[:4] == b"fmt ":
+                content = file.read(24)
+                if size < 40 or len(content) < 24 or content[:2] not in (b"\xfe\xff", b"\xff\xfe"):
+                    break
+                mask = struct.unpack(order + "I", content[20:])[0]
+                names = tuple(name for bit, name in enumerate(SPEAKERS) if mask >> bit & 1)
+                return names if len(names) == channels == mask.bit_count() else ()
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return ()
 
 
 def _chunks(file: IO[bytes], size: int, data_name: bytes, order: str) -> Layout | None:
@@ -158,31 +184,53 @@ def _w64(file: IO[bytes], size: int) -> Layout | None:
 
 
 def _ogg(file: IO[bytes], size: int) -> Layout:
-    """Walks the pages: where a stream begins after another one had begun to sound, a link begins."""
-    at, links, begun, ended = 0, [], False, False
+    """Walks the pages: where a stream begins after another one had begun to sound, a link begins.
+
+    Decoders leave out pages that fail their checksum, a second of sound each, and tell nobody.
+    """
+    at, begun, ended, damaged = 0, False, False, False
+    links: list[int] = []
+    following: dict[int, int] = {}  # stream -> the number of its next page
     while at + 27 <= size:
         file.seek(at)
         head = file.read(27)
         if head[:4] != b"OggS":
-            following = _next_page(file, at, size)
-            if following is None:
+            page = _next_page(file, at, size)
+            if page is None:
                 break
-            at = following
+            at = page
             continue
         flags, segments = head[5], head[26]
-        body = sum(file.read(segments))
-        if flags & 2:
+        stream, number, checksum = struct.unpack("<III", head[14:26])
+        table = file.read(segments)
+        end = at + 27 + segments + sum(table)
+        if end > size and _next_page(file, at + 4, size) is None:
+            return Layout(0, None, size, links=tuple(links), broken=True, damaged=damaged)
+        file.seek(at + 27 + segments)
+        if _checksum(head[:22] + bytes(4) + head[26:] + table + file.read(sum(table))) != checksum:
+            damaged, at = True, at + 4
+            continue
+        first = bool(flags & 2)  # of a stream, whose name another one in a joined file may have had
+        damaged = damaged or (not first and number != following.get(stream, number))
+        following[stream] = number + 1
+        if first:
             if begun:
                 links.append(at)
                 begun = False
         else:
             begun = True
-        end = at + 27 + segments + body
-        ended = bool(flags & 4) and end <= size
-        if end > size:
-            return Layout(0, None, size, links=tuple(links), broken=True)
+        ended = bool(flags & 4)
         at = end
-    return Layout(0, None, size, links=tuple(links), unended=not ended)
+    return Layout(0, None, size, links=tuple(links), damaged=damaged, unended=not ended)
+
+
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _checksum(page: bytes) -> int:
+    """The CRC of ogg: zlib's of reversed bits, without its inversions."""
+    crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)
 
 
 def _next_page(file: IO[bytes], at: int, size: int) -> int | None:

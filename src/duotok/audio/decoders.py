@@ -25,6 +25,7 @@ BLOCK = 1 << 16
 # A damaged header can state any rate; resampled from 1 Hz, a second of samples would fill the memory.
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_536_000
 LOST_SECONDS = 0.1
+LONGEST_PACKET = 1.0  # seconds; what a damaged container says beyond this is not believed
 COUNTED_BYTES = 1 << 29  # films are not read through to count their sound
 STATES_LENGTH = ("mov", "mp4", "m4a", "matroska", "webm", "asf", "tta", "ape", "wv", "avi")
 """ffmpeg's containers whose header states a length; for others it guesses one from the bit rate."""
@@ -37,7 +38,7 @@ class Decoder(Protocol):
     """An open sound file at its own rate and channels.
 
     note: one line where the container and its content differ, else ""; cut: whether the file ends before its container
-    states.
+    states, or lacks parts of it.
     """
 
     rate: int
@@ -245,7 +246,8 @@ class AvDecoder:
             else:
                 self.n_samples = stated  # closer than the packets, which the encoder padded
 
-    def _frames(self) -> Iterator[Any]:
+    def _frames(self) -> Iterator[Samples]:
+        """All samples in blocks of any size; silence for what cannot be decoded, so that what follows keeps its time."""
         import av
 
         layout = self._stream.codec_context.layout
@@ -268,8 +270,10 @@ class AvDecoder:
                 break
             except (av.error.FFmpegError, ValueError) as error:
                 # One packet only: the header of an appended file, or damage after which the decoder goes on.
-                lost += float((packet.duration or 0) * (packet.time_base or 0))
-                reason = short(error)
+                seconds = float((packet.duration or 0) * (packet.time_base or 0))
+                lost, reason = lost + seconds, short(error)
+                if n_decoded:
+                    yield np.zeros((round(min(seconds, LONGEST_PACKET) * self.rate), self.channels), np.float32)
                 continue
             for frame in decoded:
                 frame.pts = None
@@ -279,26 +283,29 @@ class AvDecoder:
                     resampler = av.AudioResampler(format="flt", layout=layout, rate=self.rate)
                     for out in rest:
                         n_decoded += out.samples
-                        yield out
+                        yield self._samples(out)
                 for out in resampler.resample(frame):
                     n_decoded += out.samples
-                    yield out
+                    yield self._samples(out)
         if resampler is not None:
-            yield from resampler.resample(None)
+            yield from map(self._samples, resampler.resample(None))
         if not n_decoded and reason:
             raise AudioError(f"{self.path}: damaged ({reason}); get the file again")
         if lost > LOST_SECONDS and not self.cut:
             if self.strict:
                 raise AudioError(f"{self.path}: damaged, {lost:.2f} s of it cannot be decoded; get the file again")
-            log.warning("%s: damaged, %.2f s of it cannot be decoded and are left out", self.path, lost)
+            log.warning("%s: damaged, %.2f s of it cannot be decoded and are silent", self.path, lost)
+
+    def _samples(self, frame: Any) -> Samples:
+        block: Samples = frame.to_ndarray().reshape(-1, self.channels)
+        return block
 
     def blocks(self, first: int, count: int | None) -> Iterator[Samples]:
         # Seeking in compressed streams is only about right; decoding from the start is exact.
         position = done = 0
         buffer: list[Samples] = []
         buffered = 0
-        for frame in self._frames():
-            block: Samples = frame.to_ndarray().reshape(-1, self.channels)
+        for block in self._frames():
             begin = max(0, first - position)
             position += len(block)
             block = block[begin:]

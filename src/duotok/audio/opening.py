@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from duotok.audio.channels import remix
-from duotok.audio.containers import Layout, Slice, examine
+from duotok.audio.containers import Layout, Slice, examine, wave_layout
 from duotok.audio.decoders import (
     HIGHEST_RATE,
     LOWEST_RATE,
@@ -33,6 +33,7 @@ from duotok.errors import AudioError
 
 TOLERATED_SECONDS = 0.3
 RAW = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+DAMAGED = "some of its pages are broken or missing, with the sound in them"
 
 
 class LinkedDecoder:
@@ -101,6 +102,8 @@ def _open(path: Path, strict: bool) -> Decoder:
             linked.note = (
                 f"{len(layout.links) + 1} files joined to one; all {linked.n_samples / linked.rate:.2f} s are read"
             )
+            if layout.damaged:
+                linked.cut, linked.note = True, f"{linked.note}, but {DAMAGED}"
             return linked
     try:
         plain = SndfileDecoder(path, strict)
@@ -110,6 +113,8 @@ def _open(path: Path, strict: bool) -> Decoder:
             _note_truncation(decoder, layout)
         return decoder
     kind = plain.format.partition("/")[0]
+    if kind == "WAVEX" and plain.channels > 2:
+        plain.layout = wave_layout(path, plain.channels) or plain.layout
     if kind in ("MP3", "FLAC"):
         return _by_packets(path, strict, plain, kind)
     if layout is None:
@@ -129,6 +134,8 @@ def _note_truncation(decoder: Decoder, layout: Layout) -> None:
         decoder.cut, decoder.note = True, f"is cut off: {stated:.2f} s by its header, {seconds:.2f} s in it"
     elif layout.broken:
         decoder.cut, decoder.note = True, f"is cut off: it ends in the middle after {seconds:.2f} s"
+    elif layout.damaged:
+        decoder.cut, decoder.note = True, f"is damaged: {DAMAGED}"
     elif layout.unended:
         decoder.note = f"has no end mark; {seconds:.2f} s are in it, and it may be cut off"
 

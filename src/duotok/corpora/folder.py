@@ -13,6 +13,8 @@ from duotok.files import text_of
 from duotok.records import KINDS, CorpusError, Kind, Recording
 
 LYRICS = (".lrc", ".json", ".txt")
+TITLE_WORDS = frozenset(["voice", "vocal", "vox", "bass", "drum", "drums", "other", "others"])
+"""Words for tracks that titles end with as well: `All.About.That.Bass.mp3`."""
 log = logging.getLogger(__name__)
 
 
@@ -107,6 +109,10 @@ class Folder(Corpus):
             fellows = {*parts} | ({"mix"} if song in bare else set())
             if not ("vocals" in fellows and len(fellows) > 1) and not len(fellows - {"mix"}) > 1:
                 for track in list(parts):
+                    if len(fellows) == 1:
+                        parts[track] = [
+                            (path, certain and not _may_end_a_title(path)) for path, certain in parts[track]
+                        ]
                     for path, certain in parts[track]:
                         if not certain:
                             bare.setdefault(path.with_suffix(""), []).append(path)
@@ -152,3 +158,7 @@ class Folder(Corpus):
         if file.parent == base:
             places += [base / f"{stem}{suffix}" for stem in (base.name, "lyrics") for suffix in LYRICS]
         return next((str(place) for place in places if place.is_file()), "")
+
+
+def _may_end_a_title(path: Path) -> bool:
+    return path.stem.rpartition(".")[2].lower() in TITLE_WORDS

@@ -30,7 +30,11 @@ _SIGNS: tuple[tuple[LicenceClass, str], ...] = (
     ),
     ("public-domain", r"\bcc ?0\b|\bcc zero\b|\bpublic ?domain\b|\bpdm\b|^pd$|\bpddl\b|\bunlicense\b|^wtfpl$"),
 )
-_NOT = re.compile(r"\b(not|isn t|never)( in)?( the)? (public ?domain|cc|licensed)\b")
+# Words that deny or limit the licence that a text names.
+_DOUBT = re.compile(
+    r"\b(not|isn t|never)( in)?( the)? (public ?domain|cc|cc ?0|licensed)\b|commerci|kommerzi|comercial|\bnon ?(comm|profit)|\bn c\b"
+    r"|\bexcept|prohibit|forbidden|commons clause|\b(evaluation|educational|research)\b|\b(us|usa|states|metadata) only\b"
+)
 
 
 def licence_class(text: str) -> LicenceClass:
@@ -41,8 +45,8 @@ def licence_class(text: str) -> LicenceClass:
     """
     words = " ".join(re.findall(r"[a-z0-9]+\+?", text.lower()))
     words = re.sub(r"\bcreative ?commons( org)?\b", "cc", words)
-    negated = _NOT.search(words) is not None
+    doubtful = _DOUBT.search(words) is not None
     for name, signs in _SIGNS:
         if re.search(signs, words):
-            return "unknown" if negated and name not in ("non-commercial", "restricted") else name
+            return "unknown" if doubtful and name not in ("non-commercial", "restricted") else name
     return "unknown"

@@ -140,10 +140,14 @@ def plain_reason(error: str) -> str:
 
 
 def failures(work: Path) -> tuple[Failure, ...]:
-    """The failures in the ledgers of all steps, by step and reason, most frequent first."""
+    """The failures in the ledgers of all steps, by step and reason, most frequent first; not those of recordings that are no
+    longer in the catalog, whose lines stay in ledgers that are only appended to."""
     by_reason: dict[tuple[str, str], dict[str, str]] = {}
+    listed = set(_recordings(work))
     for path in sorted((work / "ledger").glob("*.jsonl")):
         for unit, entry in read_ledger(path).items():
+            if path.stem in ("separate", "transcribe", "scan") and listed and unit not in listed:
+                continue
             # the segment step repeats failures of the scan, which count once
             if entry.error and not (path.stem == "segment" and entry.error.startswith("scan: ")):
                 by_reason.setdefault((path.stem, plain_reason(entry.error)), {})[unit] = entry.error
@@ -154,13 +158,15 @@ def failures(work: Path) -> tuple[Failure, ...]:
     return tuple(sorted(result, key=lambda failure: (-failure.count, failure.step, failure.reason)))
 
 
-def _recordings(work: Path) -> int:
+def _recordings(work: Path) -> list[str]:
+    """The ids in the catalog; none where there is no catalog."""
     import pyarrow.parquet as pq
 
     try:
-        return int(pq.ParquetFile(work / "recordings.parquet").metadata.num_rows)
-    except (OSError, ValueError):
-        return 0
+        ids: list[str] = pq.read_table(work / "recordings.parquet", columns=["id"])["id"].to_pylist()
+    except (OSError, ValueError, KeyError):
+        return []
+    return ids
 
 
 def gather(work: Path, table: Table) -> CorpusReport:
@@ -181,7 +187,7 @@ def gather(work: Path, table: Table) -> CorpusReport:
     owners = np.unique(np.stack([table[name].astype(str) for name in ("corpus", "identity", "split")]), axis=1)
     shards = sorted((work / "shards").glob("*.tar"))
     return CorpusReport(
-        recordings=_recordings(work),
+        recordings=len(_recordings(work)),
         used=len(np.unique(table["recording"].astype(str))),
         hours={"all": {"all": float(hours.sum())}, **{name: amounts[0] for name, amounts in sums.items()}},
         segments={"all": {"all": len(hours)}, **{name: amounts[1] for name, amounts in sums.items()}},

@@ -55,7 +55,10 @@ def best_cuts(material: Material, shortest: int, longest: int, target: int) -> F
     target: the preferred length. Empty when the recording is shorter than `shortest`. Frames with a high `skip` are always in
     a segment, since any recording that is long enough can be tiled.
     """
-    at = candidates(material.cut)
+    frames = len(material.voiced)
+    # Hardly two segments fit: one candidate in each half second may leave no place for the boundary.
+    tight = longest < frames < 2 * (shortest + CANDIDATE_FRAMES)
+    at = np.arange(frames + 1) if tight else candidates(material.cut)
     n = len(at)
     low, high = np.searchsorted(at, at - longest), np.searchsorted(at, at - shortest, side="right")
     width = int((high - low).max())

@@ -20,7 +20,7 @@ from torch import Tensor
 from duotok.audio.io import probe, stream
 from duotok.audio.loudness import LoudnessMeter
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
-from duotok.data.jobs import Engine, Pending, Results, Unit, atomic_write, pending, run_units
+from duotok.data.jobs import Engine, Pending, Results, Unit, atomic_write, pending, read_ledger, run_units
 from duotok.data.sources import fingerprint, local
 from duotok.errors import AudioError
 from duotok.files import sha256
@@ -66,6 +66,8 @@ def scan_recording(payload: dict[str, Any]) -> dict[str, Any]:
             scan.push(block)
         hashes = {stem: sha256(path) for stem, path in zip(stems, paths, strict=True)}
         rates = {probe(path).rate for path in paths} - {SAMPLE_RATE}
+    if payload.get("separated") not in (None, hashes.get("mix")):
+        raise CorpusError(f"{audio['mix']}: its stems were separated from other sound; run: duotok data separate")
     samples = scan.samples([audio[stem] for stem in stems])
     _check_length(recording, samples / SAMPLE_RATE)
     notes = [f"resampled from {rate} Hz" for rate in sorted(rates)]
@@ -200,6 +202,7 @@ def _check_length(recording: dict[str, Any], seconds: float) -> None:
 def scan_units(recordings: Sequence[Recording], work: Path) -> list[Unit]:
     """One unit a recording; changed files change the stamp of its unit."""
     fields = ("id", "audio", "seconds", "start", "stop")
+    separations = read_ledger(work / "ledger" / "separate.jsonl")
     units = []
     for recording in recordings:
         payload = {
@@ -207,7 +210,15 @@ def scan_units(recordings: Sequence[Recording], work: Path) -> list[Unit]:
             "files": {stem: fingerprint(place) for stem, place in recording.audio.items()},
             "format": FORMAT,
         }
-        units.append(Unit(recording.id, payload, {"folder": str(work.absolute() / "scan")}))
+        place: dict[str, Any] = {"folder": str(work.absolute() / "scan")}
+        entry = separations.get(recording.id)
+        if (
+            entry is not None
+            and entry.result
+            and Path(recording.audio.get("vocals", "")).is_relative_to(work / "stems")
+        ):
+            place["separated"] = entry.result.get("sha256")  # none in ledgers of an earlier DuoTok
+        units.append(Unit(recording.id, payload, place))
     return units
 
 

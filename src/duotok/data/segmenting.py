@@ -21,10 +21,10 @@ from duotok.corpora.licences import LICENCE_CLASSES, licence_class
 from duotok.data import catalog
 from duotok.data.engines import attempt
 from duotok.data.jobs import Engine, JobError, LocalEngine, atomic_write, read_ledger
-from duotok.data.scan import read_scan, scan_files
+from duotok.data.scan import mix_parts, read_scan, scan_files
 from duotok.data.segments import SegmentConfig, cut_recording
 from duotok.lyrics.types import Lyrics, LyricsError
-from duotok.records import CorpusError, Recording, Segment, write_table
+from duotok.records import SPLITS, CorpusError, Recording, Segment, write_table
 
 TABLE = "segments.parquet"
 LEDGER = Path("ledger") / "segment.jsonl"
@@ -33,11 +33,13 @@ BATCH = 64  # recordings that go to a worker at once
 
 @dataclass(frozen=True)
 class Segmentation:
-    """All segments in the order of the catalog; left_out: recording id -> why it has none; notes: recording id -> remarks."""
+    """All segments in the order of the catalog; left_out: recording id -> why it has none; notes: recording id -> remarks; sounds:
+    recording id -> the hashes of the files of its mix."""
 
     segments: list[Segment]
     left_out: dict[str, str]
     notes: dict[str, tuple[str, ...]]
+    sounds: dict[str, list[str]]
 
 
 def read_lyrics(work: Path, recording: str) -> Lyrics | None:
@@ -73,14 +75,35 @@ def _cut(payload: dict[str, Any]) -> dict[str, Any]:
         "segments": [vars(segment) for segment in cut.segments],
         "notes": [*notes, *cut.notes],
         "reason": cut.reason,
+        "sound": sound_of(scan),
     }
+
+
+def sound_of(scan: dict[str, Any]) -> list[str]:
+    """The hashes of the files that make up the mix of a scanned recording."""
+    return [scan["sha256"][stem] for stem in mix_parts(scan["stems"])]
 
 
 def cut_batch(payload: dict[str, Any]) -> dict[str, Any]:
     """The unit of work: cut some recordings; an error in one does not affect the others."""
     shared = {"work": payload["work"], "config": payload["config"]}
     outcomes = (attempt(_cut, {**shared, "recording": recording}) for recording in payload["recordings"])
-    return {"cuts": [outcome.result or {"segments": [], "notes": [], "reason": outcome.error} for outcome in outcomes]}
+    none: dict[str, Any] = {"segments": [], "notes": [], "sound": []}
+    return {"cuts": [outcome.result or {**none, "reason": outcome.error} for outcome in outcomes]}
+
+
+def _copies(recordings: Sequence[Recording], cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Recordings whose sound is held out under another name -> why they are left out: no sound may be in two splits."""
+    used = [(r, tuple(cut["sound"])) for r, cut in zip(recordings, cuts, strict=True) if cut["segments"]]
+    kept: dict[tuple[str, ...], Recording] = {}
+    for recording, sound in used:
+        if SPLITS.index(recording.split) > SPLITS.index(kept.setdefault(sound, recording).split):
+            kept[sound] = recording
+    return {
+        recording.id: f"the same sound as {kept[sound].id}, which is in {kept[sound].split}"
+        for recording, sound in used
+        if kept[sound].split != recording.split
+    }
 
 
 def _usable(
@@ -130,7 +153,12 @@ def segment_all(
             raise JobError(f"segment: {outcome.error}")
         cuts[index] = outcome.result["cuts"]
     segments: list[Segment] = []
-    for recording, cut in zip(todo, (cut for index in sorted(cuts) for cut in cuts[index]), strict=True):
+    ordered = [cut for index in sorted(cuts) for cut in cuts[index]]
+    copies = _copies(todo, ordered)
+    for recording, cut in zip(todo, ordered, strict=True):
+        if recording.id in copies:
+            left_out[recording.id] = copies[recording.id]
+            continue
         segments += map(_segment, cut["segments"])
         if cut["reason"]:
             left_out[recording.id] = cut["reason"]
@@ -140,7 +168,8 @@ def segment_all(
         too_short = any(reason.startswith("shorter than") for reason in left_out.values())
         remedy = "--segment whole_seconds=1 takes shorter ones whole" if too_short else "scan first: duotok data scan"
         raise CorpusError(f"{work}: no segments at all ({most_frequent(left_out)}); {remedy}")
-    result = Segmentation(segments, left_out, notes)
+    sounds = {recording.id: cut["sound"] for recording, cut in zip(todo, ordered, strict=True)}
+    result = Segmentation(segments, left_out, notes, sounds)
     if not dry_run:
         write_table(work / TABLE, segments, Segment)
         _write_ledger(work / LEDGER, recordings, result, config)
@@ -176,7 +205,10 @@ def _write_ledger(path: Path, recordings: Iterable[Recording], result: Segmentat
             if name in result.left_out:
                 row["error"] = result.left_out[name]
             else:
-                row["result"] = {"segments": number[name], "frames": frames[name], "notes": result.notes.get(name, ())}
+                row["result"] = {
+                    "segments": number[name], "frames": frames[name], "notes": result.notes.get(name, ()),
+                    "sound": result.sounds[name],
+                }  # fmt: skip
             file.write(json.dumps(row).encode() + b"\n")
 
 

@@ -43,6 +43,8 @@ NEVER_SKIP, SKIP_SOUND = 50.0, 0.2  # for each frame that is in no segment
 PAUSE_SECONDS = 2.0  # silence, and pauses of a voice alone, may be left out from this length on
 LEAST_AGREEMENT = 0.3
 QUIETEST_LOUDNESS = -70.0
+# A mono recording is heard, tokenized and trained on in two channels, which together are this much louder than the one.
+DUAL_MONO = 10 * math.log10(2)
 
 
 class SegmentConfig(Config):
@@ -242,6 +244,7 @@ def cut_recording(
         )
     if loudness is None:
         return Cut((), reason="silent")
+    loudness += DUAL_MONO if scan.get("channels") == 1 else 0.0
     if frames < round(config.whole_seconds * FRAME_RATE):
         return Cut((), reason=f"shorter than {config.whole_seconds:g} s")
     sound = _Sound.from_levels(recording.kind, dict(zip(stems, clean(levels), strict=True)))

@@ -25,6 +25,7 @@ from duotok.data.jobs import Engine, Outcome, Pending, Results, Unit, pending, r
 from duotok.data.sources import fingerprint, local
 from duotok.data.stem_files import EXTENSIONS, StemWriter, remove_stems, stems_in
 from duotok.errors import AudioError, ConfigError
+from duotok.files import sha256
 from duotok.records import Recording
 from duotok.separation.choose import SEPARATORS, separator_by_name, separator_stamp
 from duotok.separation.chunked import ACCOMPANIMENT, VOCALS, ChunkedSeparator
@@ -108,9 +109,11 @@ def separate_recording(payload: dict[str, Any]) -> dict[str, Any]:
                     raise AudioError(f"{path}: the separator gave no finite sound for it; try another")
                 writer.write(vocals, vocals + accompaniment)
                 samples += vocals.shape[-1]
+        source = sha256(path)
     return {
         "samples": samples, "seconds": samples / SAMPLE_RATE, "channels": channels, "clipped": writer.clipped,
         "took": round(time.perf_counter() - began, 3), "extension": options.extension,
+        "sha256": source,
     }  # fmt: skip
 
 

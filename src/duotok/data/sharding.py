@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from duotok.audio.channels import fix_polarity
 from duotok.audio.io import probe, stream
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
-from duotok.data.jobs import Engine, JobError, Pending, Results, Unit, atomic_write, pending, run_units
-from duotok.data.scan import read_scan
+from duotok.data.jobs import Engine, JobError, Pending, Results, Unit, atomic_write, pending, read_ledger, run_units
+from duotok.data.scan import pending_scan, read_scan
+from duotok.data.segmenting import LEDGER as SEGMENT_LEDGER
+from duotok.data.segmenting import sound_of
 from duotok.data.segments import stem_sources
 from duotok.data.sources import local
 from duotok.data.stem_files import OpusFile
@@ -64,7 +66,11 @@ def plan_shards(
     stored = _format(audio)
     by_id = {recording.id: recording for recording in recordings}
     _check_segments(segments, by_id)
-    scans: dict[str, dict[str, Any]] = {}
+    used = {segment.recording for segment in segments}
+    # Files that are not as the scan found them, by size, time or place: their bytes decide.
+    seen = pending_scan([by_id[name] for name in sorted(used)], work).done
+    scans = {name: read_scan(work, name)[0] for name in sorted(used)}
+    _check_scans(work, scans)
     units = []
     for split in SPLITS:
         order = sorted(
@@ -76,7 +82,7 @@ def plan_shards(
             sources, places = {}, {}
             for name in sorted({segment.recording for segment in chosen}):
                 recording = by_id[name]
-                scan = scans.setdefault(name, read_scan(work, name)[0])
+                scan = scans[name]
                 stems = stem_sources(recording.kind, scan["stems"])
                 sources[name] = {
                     "start": recording.start, "samples": scan["samples"],
@@ -89,9 +95,24 @@ def plan_shards(
                 "segments": [dataclasses.asdict(segment) for segment in chosen], "sources": sources,
                 **stored,
             }  # fmt: skip
-            place = {"audio": places, "folder": str(work.absolute() / "shards")}
+            place = {
+                "audio": places, "folder": str(work.absolute() / "shards"),
+                "unsure": [name for name in sources if name not in seen],
+            }  # fmt: skip
             units.append(Unit(shard, payload, place))
     return units
+
+
+def _check_scans(work: Path, scans: Mapping[str, dict[str, Any]]) -> None:
+    """Segments of the sound that was scanned before would have its gains, words and borders."""
+    made = read_ledger(work / SEGMENT_LEDGER)
+    for name, scan in scans.items():
+        entry = made.get(name)
+        # Ledgers of an earlier DuoTok do not say it.
+        if entry is not None and entry.result and entry.result.get("sound") not in (None, sound_of(scan)):
+            raise CorpusError(
+                f"{name}: was scanned again, as other sound, since its segments were made; run: duotok data segment --work {work}"
+            )
 
 
 def _check_segments(segments: Sequence[Segment], recordings: Mapping[str, Recording]) -> None:
@@ -127,6 +148,11 @@ def write_shard(payload: dict[str, Any]) -> dict[str, Any]:
     Raises AudioError when a source has changed since the scan; OSError when the shard cannot be written.
     """
     shard = Path(payload["folder"]) / payload["shard"]
+    for name in payload["unsure"]:
+        for stem, place in payload["audio"][name].items():
+            with local(place) as path:
+                if sha256(path) != payload["sources"][name]["sha256"][stem]:
+                    raise AudioError(f"{place}: other bytes than when it was scanned; run the scan again")
     rows = []
     with atomic_write(shard) as file:
         hashed = _Hashed(file)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from duotok.audio.io import probe
 from duotok.corpora.base import lyrics_part
-from duotok.data.jobs import Engine, Pending, Results, Unit, atomic_write, pending, run_units, sweep
+from duotok.data.jobs import Engine, Pending, Results, Unit, atomic_write, pending, read_ledger, run_units, sweep
 from duotok.data.sources import fingerprint, local
 from duotok.errors import ConfigError
 from duotok.lyrics.readers import read_lyrics
@@ -94,7 +94,7 @@ def transcribe_recording(payload: dict[str, Any]) -> dict[str, Any]:
         file.write(json.dumps(lyrics.as_json(), ensure_ascii=False, indent=1).encode())
     words = lyrics.words
     return {
-        "source": lyrics.source, "language": lyrics.language or "", "lines": len(lyrics.lines), "words": len(words),
+        "source": lyrics.source, "file": bool(payload["lyrics"]), "language": lyrics.language or "", "lines": len(lyrics.lines), "words": len(words),
         "timed lines": sum(line.timed for line in lyrics.lines), "timed words": sum(word.timed for word in words),
         "margin": margin, "notes": list(lyrics.notes),
     }  # fmt: skip
@@ -242,10 +242,21 @@ def run_transcribe(
     units = transcribe_units(recordings, work, options)
     for folder in sorted({_file(work / "lyrics", unit.id).parent for unit in units}):
         sweep(folder)
+    _forget(recordings, work)
     try:
         return run_units(transcribe_recording, units, work / LEDGER, engine, "transcribe", retry=retry, intact=_intact)
     finally:
         close_tools()
+
+
+def _forget(recordings: Sequence[Recording], work: Path) -> None:
+    """Words of lyrics files that were taken away must not outlive them; what a transcriber heard stays."""
+    ledger = read_ledger(work / LEDGER)
+    for recording in recordings:
+        entry = None if recording.lyrics else ledger.get(recording.id)
+        # Ledgers of an earlier DuoTok do not say where the words are from.
+        if entry is not None and entry.result and entry.result.get("file", entry.result["source"] not in TOOLS):
+            _file(work / "lyrics", recording.id).unlink(missing_ok=True)
 
 
 def summary(results: Results) -> dict[str, Any]:

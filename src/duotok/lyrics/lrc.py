@@ -33,29 +33,35 @@ def parse(text: str) -> Draft:
     """Lines in order of time. A positive offset (milliseconds) makes words earlier, as in players."""
     headers: dict[str, str] = {}
     rows = []
+    lost = 0
     for row in text.splitlines():
         header = _HEADER.match(row.strip())
         if header:
             headers[header[1].lower()] = header[2].strip()
         elif _LINE_TAG.match(row.strip()):
             rows.append(row.strip())
+        else:
+            lost += any(c.isalnum() for c in row)
     try:
         offset = float(headers.get("offset", "0").replace("+", "") or 0) / 1000
     except ValueError:
         offset = 0.0
-    timed: list[tuple[float, str]] = []
+    timed: list[tuple[float, str, float]] = []
     for row in rows:
         times, rest = [], row
         while match := _LINE_TAG.match(rest):
             times.append(_seconds(match, offset))
             rest = rest[match.end() :]
             rest = rest.lstrip() if _LINE_TAG.match(rest.lstrip()) else rest
-        timed.extend((time, rest) for time in times)
+        # The word times of a line that is sung several times are those of one of its times.
+        word = _ANY_TAG.search(rest)
+        base = max((t for t in times if word and t <= _seconds(word, offset)), default=times[0])
+        timed.extend((time, rest, offset - (time - base)) for time in times)
     timed.sort(key=lambda entry: entry[0])
-    texts = [" ".join(_ANY_TAG.sub("", rest).split()) for _, rest in timed]
+    texts = [" ".join(_ANY_TAG.sub("", rest).split()) for _, rest, _ in timed]
     lines: list[LyricLine] = []
     credits = 0
-    for i, (start, rest) in enumerate(timed):
+    for i, (start, rest, shifted) in enumerate(timed):
         if _CREDIT.match(texts[i]):
             credits += 1
         elif texts[i]:
@@ -64,9 +70,10 @@ def parse(text: str) -> Draft:
             # An empty line states where the one before ends; the start of a later line is only an upper bound.
             end = following if later is not None and not texts[later] else None
             last = end if end is not None or following is None else min(following, start + LONGEST_LINE)
-            words = words_of_pieces(_pieces(start, rest, last, offset)) if _ANY_TAG.search(rest) else []
+            words = words_of_pieces(_pieces(start, rest, last, shifted)) if _ANY_TAG.search(rest) else []
             lines.append(LyricLine(texts[i], start, end, tuple(words)))
     notes = [f"{credits} x credit line, left out"] if credits else []
+    notes += [f"{lost} x line without a time, left out"] if lost else []
     language = language_code(headers.get("la", headers.get("lang", headers.get("language", ""))))
     return Draft(lines, language, "lrc", notes)
 

@@ -2,8 +2,8 @@
 
 The mix goes in, as a listener hears it: a dual-track tokenizer separates it itself, a single-stream tokenizer codes it whole.
 What is kept are the codes and the post-quantization vectors `codec.embeddings(tokens)`, streams side by side on the channel
-axis (the public evaluation code does both); nothing of the encoder's. A file is named after the sound's hash, the stretch
-and the tokenizer's hash, so that it is made anew when one of them changes.
+axis (the public evaluation code does both); nothing of the encoder's. A file is named after the sound's hash, the stretch,
+the tokenizer's hash and its separator's, so that it is made anew when one of them changes.
 
 Controls that need no other run of the tokenizer: `untrained`, the same codes with a random vector for each code of each codebook;
 `shuffled`, the true vectors in a random order in time; and `mel`, mean and deviation of the log-mel of each 40 ms, no tokenizer.
@@ -11,6 +11,7 @@ Controls that need no other run of the tokenizer: `untrained`, the same codes wi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ from duotok.random import ItemRandom, item_seed
 from duotok.records import Recording
 from duotok.sealed_arrays import read_arrays, save_arrays
 from duotok.separation import ChunkedSeparator, separator_by_name
+from duotok.separation.choose import separator_stamp
+from duotok.separation.identity import separator_identity
 from duotok.suite.tagging.tag_sets import sources
 from duotok.tokens import Tokens
 from duotok.tracks import TRACKS
@@ -97,6 +100,14 @@ class EmbeddingCache:
         self.problems: dict[str, str] = {}
         self._separator: ChunkedSeparator | None = None
 
+    @functools.cached_property
+    def separator(self) -> str:
+        """What takes mixes apart for a tokenizer of two tracks, whose own hash leaves it out; "" where nothing does."""
+        if self.codec is None or {stream.name for stream in self.codec.streams} != {*TRACKS}:
+            return ""
+        own = getattr(self.codec, "separator", None)
+        return separator_stamp("mini") if own is None else separator_identity(own)[1]
+
     def path(self, item: Recording) -> Path:
         """The file of a recording. Raises AudioError when its sound is missing."""
         files = sources(item)
@@ -106,7 +117,8 @@ class EmbeddingCache:
             raise AudioError(
                 f"{files[0]}: cannot be read ({error.strerror}); put the sound there or leave it out"
             ) from None
-        key = [FORMAT, self.model_hash, self.seconds, item.start, item.stop, item.seconds, *hashes]
+        made_by = [FORMAT, self.model_hash, *filter(None, [self.separator])]
+        key = [*made_by, self.seconds, item.start, item.stop, item.seconds, *hashes]
         return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
 
     def missing(self, items: Sequence[Recording]) -> list[Recording]:

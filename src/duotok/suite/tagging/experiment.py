@@ -161,7 +161,8 @@ class Experiment:
 
     def scores_path(self, condition: str, seed: int) -> Path:
         settings = self.config.training.model_dump(mode="json")
-        key = [self.cache.model_hash, self.content, self.config.excerpt, settings, condition, seed]
+        made_by = [self.cache.model_hash, *filter(None, [self.cache.separator])]
+        key = [*made_by, self.content, self.config.excerpt, settings, condition, seed]
         return self.scores_folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
 
     def _shape(self, usable: Usable) -> tuple[int, int]:

@@ -49,7 +49,8 @@ def name_of(figure: str, condition: str) -> str:
 
 
 def inputs_of(name: str, experiment: Experiment) -> Inputs:
-    config = experiment.config.model_dump(mode="json")
+    separator = experiment.cache.separator
+    config = {**experiment.config.model_dump(mode="json"), **({"separator": separator} if separator else {})}
     probe = experiment.config.training.probe.kind
     return Inputs(name, f"{INSTRUMENT}.{probe}", experiment.cache.model_hash, experiment.content, config)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.report.stores import DATA, FACTS, HASH, MEL, cell, fill, listening, study
+from tests.report.stores import DATA, FACTS, HASH, MEL, cell, fill, listening, study, usage
 from typer.testing import CliRunner
 
 from duotok.audio.io import write as write_sound
@@ -26,9 +26,11 @@ from duotok.evaluation.summaries import summarise
 from duotok.report import figures
 from duotok.report import players as hearing
 from duotok.report.content import PAPER, Picture, Table, without_folders
+from duotok.report.details import instruments
 from duotok.report.drawing import Bar, bars
 from duotok.report.page import MARK, Report, as_html, made_before, make, write
 from duotok.report.paper import paper
+from duotok.report.predictability import table_5
 from duotok.report.sources import Sources, gather
 from duotok.report.studies import ReportError, of_cells, read_table
 from duotok.report.tables import definitions
@@ -277,6 +279,28 @@ def test_leakage_is_a_figure_of_its_own_where_it_was_measured(tmp_path: Path, un
     first, last = (means["ours", f"equal.leak{level}", "vocals"].mean for level in (-40, -10))
     assert picture.panels[0].alt == f"ours: {first:.3g}  at -40, {last:.3g} at -10"
     assert "leakage" not in [part.key for part in report.parts]
+
+
+def test_codes_of_several_codebooks_are_shown_and_not_called_unmeasured(tmp_path: Path) -> None:
+    one = usage("ours")
+    books = tuple(replace(row, track=f"{row.track}.{k}") for row in one.rows for k in range(2))
+    write_cell(tmp_path, one)
+    write_cell(tmp_path, replace(one, inputs=replace(one.inputs, tokenizer="dac"), rows=books))
+    (table,) = instruments(gather([tmp_path]))
+    found = {(row.name, row.cells[0]): row.cells[1:] for row in table.rows}
+    assert table.head[-2:] == ("dac", "ours")
+    assert found["utilization", "vocals.1"] == ("all together", "0.871", "one codebook")
+    assert found["utilization", "vocals"] == ("all together", "by codebook", "0.871")
+    assert "Of all songs together, so there is no interval." in table.about
+
+
+def test_table_5_shows_the_accompaniment_given_the_vocals_and_nothing_else(tmp_path: Path) -> None:
+    study(tmp_path, ["ours"])
+    found = read_table(tmp_path)
+    other = {"parallel": found.values["parallel"], "accompaniment-to-vocals": found.values["vocals-to-accompaniment"]}
+    for values, told in ((found.values, False), (other, True)):
+        (row,) = table_5(Sources(studies=(replace(found, values=values),))).ours
+        assert (row.cells[-3:] == ("not measured",) * 3) is told
 
 
 def test_an_anchor_has_no_tokens(tmp_path: Path, undrawn: None) -> None:

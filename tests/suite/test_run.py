@@ -174,6 +174,7 @@ def test_a_codec_that_breaks_on_one_song_costs_that_song(plan: Callable[..., Pla
 def test_decoded_sound_that_is_none(fault: str, reason: str, plan: Callable[..., Plan]) -> None:
     (cell,) = conduct(plan(f"fake:{fault}", song={"limit": 1}), engine=HERE).cells
     assert {row.reason for row in cell.rows} == {reason} and len(cell.rows) == 9
+    assert "All songs together" not in as_markdown([cell])
 
 
 def test_one_system_that_cannot_be_opened_leaves_the_others(plan: Callable[..., Plan]) -> None:

@@ -220,11 +220,17 @@ def test_a_measure_of_vocals_is_missed_where_only_the_mix_is_known(plan: Callabl
     assert {row.reason for row in cell.failures} == {"taken of vocals alone, and of this song only the mix is known"}
 
 
-def test_the_rate_of_an_anchor_is_what_its_packets_took(plan: Callable[..., Plan]) -> None:
+def test_the_rate_of_an_anchor_is_what_its_packets_took(plan: Callable[..., Plan], songs: Path) -> None:
     """libopus has no 0.5 kbit/s; it was printed as if it had."""
     (cell,) = conduct(plan("opus:500"), engine=HERE).cells
     assert cell.about["kbps_asked"] == 0.5 and 2 < cell.about["kbps"] < 12
     assert f"| opus-0.5k | {cell.about['kbps']:.2f} |" in as_markdown([cell])
+    for path in songs.glob("*.vocals.wav"):
+        path.replace(path.with_name(path.name.replace(".vocals", "")))
+    for path in songs.glob("*.accompaniment.wav"):
+        path.unlink()
+    (cell,) = conduct(plan("opus:500", instruments=(choose("reconstruction", names=["mel"]),)), engine=HERE).cells
+    assert {row.track for row in cell.rows} == {"mix"} and cell.about["kbps_asked"] == 0.5 < 2 < cell.about["kbps"] < 12
 
 
 def test_figures_of_all_songs_together_have_no_interval_in_their_caption(plan: Callable[..., Plan]) -> None:

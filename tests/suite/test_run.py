@@ -387,3 +387,19 @@ def test_names_of_systems() -> None:
         choose("reconstructoin")
     with pytest.raises(ConfigError, match="measure 'pesk' does not exist"):
         choose("reconstruction", names=["pesk"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"names": "mel"}, "instrument 'reconstruction': names 'mel' is no list of names; write [mel]"),
+        ({"names": ["mel", "stoi", "mel"]}, "instrument 'reconstruction': names: 'mel' comes twice; name it once"),
+        ({"lufs": -200}, "lufs -200: give a loudness over -70 and at most 0, as in -14"),
+        ({"lufs": "loud"}, "lufs loud: give a loudness over -70 and at most 0, as in -14"),
+        ({"lufs": float("nan")}, "lufs nan: give a loudness over -70 and at most 0, as in -14"),
+    ],
+)
+def test_settings_of_an_instrument_that_cannot_be(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        choose("reconstruction", **fields)
+    assert str(error.value) == told

@@ -1,6 +1,7 @@
 """Learning curves: what is read from a log, what is drawn."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,25 @@ def test_only_curves_are_replaced(ending: str, tmp_path: Path) -> None:
     plot([run], picture, force=True)
     plot([run], picture)  # its own
     assert picture.stat().st_size > 1000
+
+
+def test_a_picture_without_an_ending_takes_no_other_file(tmp_path: Path) -> None:
+    run, other = write_log(tmp_path / "run", [START, *train_lines(1, 3)]), tmp_path / "curves.png"
+    other.write_bytes(b"my photograph")
+    with pytest.raises(ConfigError, match=r"curves: a picture of no kind; name it curves\.png"):
+        plot([run], tmp_path / "curves")
+    assert other.read_bytes() == b"my photograph"
+
+
+def test_the_old_picture_stays_when_the_new_one_cannot_be_written(tmp_path: Path) -> None:
+    run, picture = write_log(tmp_path / "run", [START, *train_lines(1, 3)]), tmp_path / "a.png"
+    plot([run], picture)
+    before = picture.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))  # as a disk that is full after so many bytes
+    try:
+        with pytest.raises(ConfigError, match=r"a\.png: cannot be written \(File too large\); name another place"):
+            plot([run], picture)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert picture.read_bytes() == before

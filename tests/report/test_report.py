@@ -303,6 +303,15 @@ def test_table_5_shows_the_accompaniment_given_the_vocals_and_nothing_else(tmp_p
         assert (row.cells[-3:] == ("not measured",) * 3) is told
 
 
+def test_scores_of_listeners_that_were_changed_are_refused(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    text = (folders[2] / "report.json").read_text()
+    (tmp_path / "report.json").write_text(text.replace("3.28", "4.28"))
+    with pytest.raises(ReportError, match=r"report\.json: no result of `duotok listen report`, or damaged; make it again"):
+        gather([tmp_path])
+    (tmp_path / "report.json").write_text(text)
+    assert gather([tmp_path]).listening[0].scores["vocals"]["ours"]["value"] == 3.28
+
+
 def test_an_anchor_has_no_tokens(tmp_path: Path, undrawn: None) -> None:
     facts = {"anchor": True, "data": DATA}
     write_cell(tmp_path, cell("opus", "reconstruction", [MEL], ["mix"], about=facts))

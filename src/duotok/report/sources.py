@@ -13,7 +13,7 @@ from duotok.evaluation.results import Cell
 from duotok.evaluation.store import comparable, read_cells
 from duotok.evaluation.summaries import Summary, summarise
 from duotok.report.studies import LM, ReportError, Study, of_cells, read_table
-from duotok.seals import read_json
+from duotok.seals import is_sealed, read_json, unsealed
 
 LISTENING, LISTENED_BY = "report.json", "duotok listen report"
 """File of a listening test's result, and what it says that it was made by."""
@@ -132,7 +132,9 @@ def _listening(folder: Path) -> Found:
         values = read_json(path.read_bytes())
         if values["made_by"] != LISTENED_BY:
             return [], []
-        found = Listening(folder.name, values)
+        if not is_sealed(values):
+            raise ValueError("not as it was written")
+        found = Listening(folder.name, unsealed(values))
         for of in found.scores.values():
             for mean in of.values():
                 float(mean["value"]), int(mean["ratings"]), int(mean["raters"])

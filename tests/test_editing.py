@@ -89,6 +89,20 @@ def test_the_file_tells_the_whole_story(tmp_path: Path) -> None:
     assert told["edit 1"] == SourceFile(told["edit 1"].name, hashlib.sha256(data).hexdigest(), len(data))
 
 
+def test_steps_stay_in_their_order_through_files(tmp_path: Path) -> None:
+    made = replace(tokens(60), sources={"mix": SourceFile("a.mp3", "a" * 64, 5)})
+    for _ in range(12):
+        made = editing.cut(made, 0, made.n_frames - 1)
+        made.save(tmp_path / "x.duotok")
+        made = DualTokens.load(tmp_path / "x.duotok")
+    assert [file.name.partition(" of ")[0] for file in editing.story(made.sources).values()] == [
+        "a.mp3", *(f"cut: 0:00.00 to {editing.moment(59 - step)}" for step in range(12))
+    ]  # fmt: skip
+    shown = CliRunner().invoke(app, ["info", str(tmp_path / "x.duotok")]).output.splitlines()
+    places = [shown.index(f"{f'  edit {step + 1}':<24}{made.sources[f'edit {step + 1}'].name}") for step in range(12)]
+    assert places == sorted(places) and f"{'  mix':<24}a.mp3" in shown
+
+
 def test_gain_is_that_of_the_first() -> None:
     loud, soft = replace(tokens(10), gain_db=-3.0), replace(tokens(10), gain_db=6.0)
     assert editing.join([loud, soft]).gain_db == editing.combine(loud, soft).gain_db == -3.0

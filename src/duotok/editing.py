@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -145,6 +145,18 @@ def replace_part(song: DualTokens, insert: DualTokens, start: int, tracks: Seque
     return _edited(song, codes, song.n_samples, description, [song, insert])
 
 
+def story(sources: Mapping[str, SourceFile]) -> dict[str, SourceFile]:
+    """The files that a song was made of, then the steps in the order in which they were done. (A token file has them by name, where
+    "edit 10" comes before "edit 2".)"""
+    return dict(sorted(sources.items(), key=lambda entry: _step(entry[0])))
+
+
+def _step(role: str) -> int:
+    """The number of a step, 0 for a file."""
+    match = re.fullmatch(rf"{EDIT} (\d+)", role)
+    return int(match[1]) if match else 0
+
+
 def _check_length(frames: int) -> None:
     if frames > MOST_FRAMES:
         raise ConfigError(
@@ -177,9 +189,9 @@ def _edited(
     sources: dict[str, SourceFile] = {}
     steps = 0
     for tokens in {id(song): song for song in inputs}.values():
-        for role, file in tokens.sources.items():
+        for role, file in story(tokens.sources).items():
             name = role
-            if role.startswith(f"{EDIT} "):
+            if _step(role):
                 steps += 1
                 name = f"{EDIT} {steps}"
             number = 2

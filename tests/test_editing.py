@@ -178,6 +178,18 @@ def test_the_commands(files: Path, tmp_path: Path) -> None:
     assert set(made.vocals[:25].tolist()) == set(silence.tolist()) and torch.equal(made.vocals[25:], first.vocals[25:])
 
 
+def test_the_record_is_of_the_file_that_was_read(files: Path, tmp_path: Path) -> None:
+    made, out = tmp_path / "made.duotok", tmp_path / "out.duotok"
+    part = editing.cut(DualTokens.load(files / "a.duotok"), 0, 20)
+    replace(part, source="").save(made)  # as a language model's
+    assert run("join", made, made, "-o", out)[0] == 0
+    told = editing.story(DualTokens.load(out).sources)
+    assert [role for role in told if role.startswith("edit")] == ["edit 1", "edit 2"]
+    data = made.read_bytes()
+    both = hashlib.sha256(2 * hashlib.sha256(data).digest()).hexdigest()
+    assert told["edit 2"] == SourceFile("join: made.duotok, made.duotok", both, 2 * len(data))
+
+
 def test_nothing_is_lost(files: Path, tmp_path: Path) -> None:
     a, out = files / "a.duotok", tmp_path / "out.duotok"
     before = a.read_bytes()

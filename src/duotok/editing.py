@@ -157,6 +157,19 @@ def _step(role: str) -> int:
     return int(match[1]) if match else 0
 
 
+def done_to(tokens: DualTokens, files: Sequence[bytes]) -> DualTokens:
+    """Edited tokens whose last step is recorded as done to these token files: those of an earlier DuoTok, or without a source, are not what
+    would be written of them now."""
+    last = max(tokens.sources, key=_step)
+    return replace(tokens, sources={**tokens.sources, last: _record(tokens.sources[last].name, files)})
+
+
+def _record(description: str, files: Sequence[bytes]) -> SourceFile:
+    hashes = [hashlib.sha256(file) for file in files]
+    digest = hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(single.digest() for single in hashes))
+    return SourceFile(description, digest.hexdigest(), sum(map(len, files)))
+
+
 def _check_length(frames: int) -> None:
     if frames > MOST_FRAMES:
         raise ConfigError(
@@ -198,11 +211,8 @@ def _edited(
             while sources.get(name, file) != file:
                 name, number = f"{role} {number}", number + 1
             sources[name] = file
-    files = [to_bytes(song) for song in inputs]
-    hashes = [hashlib.sha256(file) for file in files]
-    digest = hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(single.digest() for single in hashes))
     shortened = description if len(description) <= LONGEST_TEXT else f"{description[: LONGEST_TEXT - 3]}..."
-    sources[f"{EDIT} {steps + 1}"] = SourceFile(shortened, digest.hexdigest(), sum(map(len, files)))
+    sources[f"{EDIT} {steps + 1}"] = _record(shortened, [to_bytes(song) for song in inputs])
     return replace(
         first,
         vocals=codes[0].contiguous(),

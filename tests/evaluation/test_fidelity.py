@@ -111,7 +111,7 @@ def test_stoi_falls_with_noise() -> None:
 def test_stoi_of_too_little_is_no_number() -> None:
     pytest.importorskip("pystoi")
     sound = torch.nn.functional.pad(noise(0.25, 16_000, level=0.1), (0, 16_000))
-    with pytest.raises(MetricError, match="STOI has no answer; it needs 0.4 s"):
+    with pytest.raises(MetricError, match=r"STOI has no answer; it needs 0\.4 s"):
         stoi(sound, sound, 16_000)
 
 

@@ -306,7 +306,9 @@ def test_table_5_shows_the_accompaniment_given_the_vocals_and_nothing_else(tmp_p
 def test_scores_of_listeners_that_were_changed_are_refused(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     text = (folders[2] / "report.json").read_text()
     (tmp_path / "report.json").write_text(text.replace("3.28", "4.28"))
-    with pytest.raises(ReportError, match=r"report\.json: no result of `duotok listen report`, or damaged; make it again"):
+    with pytest.raises(
+        ReportError, match=r"report\.json: no result of `duotok listen report`, or damaged; make it again"
+    ):
         gather([tmp_path])
     (tmp_path / "report.json").write_text(text)
     assert gather([tmp_path]).listening[0].scores["vocals"]["ours"]["value"] == 3.28

@@ -105,8 +105,8 @@ def combine(
 
     _check(out, [vocals, accompaniment], force)
     frames = -editing.frame_at(shift[1:]) if shift.startswith("-") else editing.frame_at(shift)
-    tokens, files = _load(vocals, accompaniment)
-    _save(editing.combine(*tokens, frames), files, out, as_json)
+    (voice, band), files = _load(vocals, accompaniment)
+    _save(editing.combine(voice, band, frames), files, out, as_json)
 
 
 @app.command()
@@ -126,8 +126,8 @@ def splice(
     from duotok.tracks import TRACKS
 
     _check(out, [song, insert], force)
-    tokens, files = _load(song, insert)
-    _save(editing.replace_part(*tokens, editing.frame_at(start), track or TRACKS), files, out, as_json)
+    (tokens, other), files = _load(song, insert)
+    _save(editing.replace_part(tokens, other, editing.frame_at(start), track or TRACKS), files, out, as_json)
 
 
 @app.command()

@@ -74,7 +74,9 @@ def stoi(estimate: Tensor, target: Tensor, rate: int) -> float:
     a, b = (x.mean(0) if x.dim() == 2 else x for x in (estimate, target))
     n = min(len(a), len(b))
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Not enough STFT frames")  # pystoi returns 0.00001 then, which is no measurement
+        warnings.filterwarnings(
+            "error", "Not enough STFT frames"
+        )  # pystoi returns 0.00001 then, which is no measurement
         try:
             return float(measure(b[:n].numpy(), a[:n].numpy(), rate, extended=False))
         except RuntimeWarning:

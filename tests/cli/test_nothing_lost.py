@@ -170,7 +170,19 @@ def test_encode_and_decode_replace_nothing_that_is_not_theirs(bundle: Path, tmp_
     result = run("decode", tmp_path / "a.duotok", "-o", tmp_path, "--model", bundle, "--steps", 1)
     assert result.exit_code == 0 and "skipped" in result.stderr
     result = run("decode", tmp_path / "a.duotok", "-o", tmp_path, "--model", bundle, "--steps", 1, "--seed", 5)
-    assert result.exit_code == 1 and "not made of these tokens with these settings" in result.stderr
+    assert result.exit_code == 1 and "not made of these tokens by this model with these settings" in result.stderr
+
+
+def test_the_sound_of_another_renderer_is_not_taken_for_that_of_these_weights(bundle: Path, tmp_path: Path) -> None:
+    encode(bundle, sung(tmp_path / "a.wav", 1), "-o", tmp_path / "a.duotok")
+    model = DuoTok.from_pretrained(bundle)
+    for weights in model.dit("vocals").parameters():
+        weights.data.mul_(0.5)
+    model.save_pretrained(tmp_path / "trained")  # its tokens, model hash and name are the same
+    words = ("decode", tmp_path / "a.duotok", "-o", tmp_path / "out.wav", "--steps", 1)
+    assert run(*words, "--model", bundle).exit_code == 0
+    result = run(*words, "--model", tmp_path / "trained")
+    assert result.exit_code == 1 and "not made of these tokens by this model" in result.stderr
 
 
 def test_an_input_is_never_an_output(bundle: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from duotok.evaluation.summaries import summarise
 from duotok.report import figures
 from duotok.report import players as hearing
 from duotok.report.content import PAPER, Picture, Table, without_folders
-from duotok.report.details import instruments
+from duotok.report.details import instruments, provenance
 from duotok.report.drawing import Bar, bars
 from duotok.report.page import MARK, Report, as_html, made_before, make, write
 from duotok.report.paper import paper
@@ -256,6 +256,17 @@ def test_table_1_says_whose_predictability_compares_with_whose(tmp_path: Path, u
     study(tmp_path / "two", ["third"])
     assert "(study one: ours, theirs; study two: third)" in notes(tmp_path / "one", tmp_path / "two")
     assert "within a study" not in notes(tmp_path / "one")
+
+
+def test_studies_in_folders_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one" / "comparison", tmp_path / "two" / "comparison"
+    study(one, ["ours"])
+    study(two, ["ours"])
+    found = gather([one, two, one, tmp_path / "two" / "." / "comparison"])
+    assert [of.name for of in found.studies] == ["comparison", "two/comparison"]
+    assert {row.name for row in provenance(found)[1].rows} == {"study comparison", "study two/comparison"}
+    monkeypatch.chdir(one)
+    assert gather([Path()]).studies[0].name == "comparison"
 
 
 def test_of_folders_of_a_machine_a_page_tells_only_the_name(tmp_path: Path, undrawn: None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def gather(folders: Sequence[Path]) -> Sources:
     """Read stores, folders of `duotok eval lm` and of `duotok listen report`, in any mixture. Raises ReportError when nothing in any
     of them can be used."""
     cells, studies, listening, problems = list[tuple[Path, Cell]](), list[Study](), list[Listening](), list[str]()
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():
         for read in (_study, _listening, _store):
             try:
                 found, lines = read(folder)
@@ -100,7 +100,7 @@ def gather(folders: Sequence[Path]) -> Sources:
                 problems.append(str(error))
                 continue
             problems += lines
-            studies += [one for one in found if isinstance(one, Study)]
+            studies += [_named_apart(one, folder, studies) for one in found if isinstance(one, Study)]
             listening += [one for one in found if isinstance(one, Listening)]
             cells += [(folder, one) for one in found if isinstance(one, Cell)]
     kept, lines = _one_of_each(cells)
@@ -117,6 +117,13 @@ def gather(folders: Sequence[Path]) -> Sources:
     if not (chosen or studies or listening):
         raise ReportError(problems[0] if problems else f"{folders[0]}: nothing to report; `duotok eval` fills a store")
     return Sources(tuple(chosen), tuple(studies), tuple(listening), tuple(dict.fromkeys(problems)))
+
+
+def _named_apart(study: Study, folder: Path, others: Sequence[Study]) -> Study:
+    """Under a name that no other has: the last part of its folder, or as many of them as that takes."""
+    parts, names = folder.resolve().parts, {other.name for other in others}
+    name = next((name for count in range(1, len(parts)) if (name := "/".join(parts[-count:])) not in names), study.name)
+    return replace(study, name=name)
 
 
 Found = tuple[list[Study | Listening | Cell], list[str]]

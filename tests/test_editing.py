@@ -116,7 +116,7 @@ def test_moments(text: str, frame: int) -> None:
     assert editing.frame_at(text) == frame
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1", "1:2:3:4", "12f5", "1e3", "nan"])
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1:2:3:4", "12f5", "1e3", "nan", 400 * "9", f"{5000 * '9'}f"])
 def test_what_is_no_moment(text: str) -> None:
     with pytest.raises(ConfigError, match=r"write seconds as in 12\.5"):
         editing.frame_at(text)

@@ -30,13 +30,13 @@ def frame_at(text: str | float) -> int:
 
     Raises ConfigError for anything else.
     """
-    stripped = str(text).strip()
-    if match := re.fullmatch(r"(\d+)f", stripped):
+    stripped = str(text).strip()  # nine digits are years
+    if match := re.fullmatch(r"(\d{1,9})f", stripped):
         return int(match[1])
-    if match := re.fullmatch(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", stripped):
+    if match := re.fullmatch(r"(?:(\d{1,9}):)?(?:(\d{1,9}):)?(\d{1,9}(?:\.\d*)?|\.\d+)s?", stripped):
         hours, minutes = (match[1], match[2]) if match[2] else (None, match[1])
         return round((3600 * int(hours or 0) + 60 * int(minutes or 0) + float(match[3])) * FRAME_RATE)
-    raise ConfigError(f"moment '{text}': write seconds as in 12.5, minutes as in 1:02.5, or frames as in 310f")
+    raise ConfigError(f"moment '{stripped[:40]}': write seconds as in 12.5, minutes as in 1:02.5, or frames as in 310f")
 
 
 def moment(frame: int) -> str:

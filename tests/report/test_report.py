@@ -267,6 +267,8 @@ def test_studies_in_folders_of_one_name_are_told_apart(tmp_path: Path, monkeypat
     assert {row.name for row in provenance(found)[1].rows} == {"study comparison", "study two/comparison"}
     monkeypatch.chdir(one)
     assert gather([Path()]).studies[0].name == "comparison"
+    study(tmp_path / "store" / "lm", ["ours"])
+    assert gather([tmp_path / "store" / "lm"]).studies[0].name == "store/lm", "not taken for the cells of a store"
 
 
 def test_of_folders_of_a_machine_a_page_tells_only_the_name(tmp_path: Path, undrawn: None) -> None:

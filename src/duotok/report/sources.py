@@ -120,8 +120,8 @@ def gather(folders: Sequence[Path]) -> Sources:
 
 
 def _named_apart(study: Study, folder: Path, others: Sequence[Study]) -> Study:
-    """Under a name that no other has: the last part of its folder, or as many of them as that takes."""
-    parts, names = folder.resolve().parts, {other.name for other in others}
+    """Under a name that no other has, nor that of a store: the last part of its folder, or as many of them as that takes."""
+    parts, names = folder.resolve().parts, {LM, *(other.name for other in others)}
     name = next((name for count in range(1, len(parts)) if (name := "/".join(parts[-count:])) not in names), study.name)
     return replace(study, name=name)
 

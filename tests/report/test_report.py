@@ -380,6 +380,17 @@ def test_gaps_of_experiments_are_reasons_and_keep_no_one_out(tmp_path: Path, und
     assert not again.gap and again.about["figures"], "what was measured stays"
 
 
+def test_a_gap_of_one_store_does_not_hide_what_another_has_measured(tmp_path: Path) -> None:
+    done = cell("dac", "matched-decoder", [MEL], TRACKS)
+    write_cell(tmp_path / "a", done)
+    write_gap(tmp_path / "b", replace(done.inputs, data_hash="33" * 32), done.measures, "no true stems here")
+    for text in ("2020-01-01", "2030-01-01"):  # older, and newer
+        path = files_of(tmp_path / "a", "dac", "matched-decoder")[1]
+        path.write_text(json.dumps(seal({**unsealed(json.loads(path.read_text())), "created": text})))
+        found = gather([tmp_path / "a", tmp_path / "b"])
+        assert [one.gap for one in found.cells] == [""] and found.problems == ()
+
+
 def test_pseudo_labels_are_called_so(report: Report) -> None:
     tables = {part.key: part for part in (*report.parts, *report.instruments)}
     assert "PSEUDO-LABELS" in " ".join(tables["table-1"].about)

@@ -165,18 +165,18 @@ def _store(folder: Path) -> Found:
 
 
 def _one_of_each(cells: Sequence[tuple[Path, Cell]]) -> tuple[list[Cell], list[str]]:
-    """One cell for each tokenizer and instrument, the newest, and a line where stores do not agree on it."""
+    """One cell for each tokenizer and instrument, the newest that was measured, and a line where stores do not agree on it."""
     groups: dict[tuple[str, str], list[tuple[Path, Cell]]] = {}
     for folder, cell in cells:
         groups.setdefault((cell.inputs.tokenizer, cell.inputs.instrument), []).append((folder, cell))
     kept, problems = list[Cell](), list[str]()
     for (tokenizer, instrument), group in groups.items():
-        # of equally new ones, that of the folder which was named last
-        place, newest = max(reversed(group), key=lambda one: one[1].created)
+        # a gap only where nothing was measured; of equally new ones, that of the folder which was named last
+        place, newest = max(reversed(group), key=lambda one: (not one[1].gap, one[1].created))
         kept.append(newest)
         for folder, cell in group:
             what = _difference(cell, newest)
-            if what:
+            if what and not (cell.gap and not newest.gap):
                 problems.append(
                     f"{instrument} of {tokenizer}: {place} and {folder} disagree ({what}); the newer one, of {place}, is shown"
                 )

@@ -151,6 +151,11 @@ def story(sources: Mapping[str, SourceFile]) -> dict[str, SourceFile]:
     return dict(sorted(sources.items(), key=lambda entry: _step(entry[0])))
 
 
+def is_edited(tokens: DualTokens) -> bool:
+    """Whether these are somebody's work, and not what a song encodes to."""
+    return any(_step(role) for role in tokens.sources)
+
+
 def _step(role: str) -> int:
     """The number of a step, 0 for a file."""
     match = re.fullmatch(rf"{EDIT} (\d+)", role)

@@ -15,6 +15,7 @@ from tests.forked import DUOTOK, python
 from tests.tiny import song
 from typer.testing import CliRunner
 
+from duotok import editing
 from duotok.audio import io
 from duotok.cli import console
 from duotok.cli.main import app
@@ -171,6 +172,21 @@ def test_encode_and_decode_replace_nothing_that_is_not_theirs(bundle: Path, tmp_
     assert result.exit_code == 0 and "skipped" in result.stderr
     result = run("decode", tmp_path / "a.duotok", "-o", tmp_path, "--model", bundle, "--steps", 1, "--seed", 5)
     assert result.exit_code == 1 and "not made of these tokens by this model with these settings" in result.stderr
+
+
+def test_an_edit_is_not_taken_for_the_tokens_of_its_song(bundle: Path, tmp_path: Path) -> None:
+    path, edit = sung(tmp_path / "a.wav", 1), tmp_path / "out" / "a.duotok"
+    encode(bundle, path, "-o", tmp_path / "whole.duotok")
+    edit.parent.mkdir()
+    editing.cut(load(tmp_path / "whole.duotok"), 0, 5).save(edit)
+    mine = edit.read_bytes()
+    result = run("encode", path, "-o", edit, "--model", bundle)
+    assert result.exit_code == 1 and "holds an edit of a.wav; choose another name" in result.stderr
+    (made,) = encode(bundle, path, "-o", edit.parent)
+    assert made["note"] == "a.duotok holds an edit" and edit.read_bytes() == mine
+    assert encode(bundle, path, "-o", edit.parent)[0]["status"] == "skipped"
+    (made,) = encode(bundle, path, "-o", edit, "--force")
+    assert made["note"] == "replaces an edit of a.wav" and codes(edit) == codes(tmp_path / "whole.duotok")
 
 
 def test_the_sound_of_another_renderer_is_not_taken_for_that_of_these_weights(bundle: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 
 from duotok.errors import ConfigError
@@ -107,6 +108,14 @@ def test_a_picture_without_an_ending_takes_no_other_file(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"curves: a picture of no kind; name it curves\.png"):
         plot([run], tmp_path / "curves")
     assert other.read_bytes() == b"my photograph"
+
+
+def test_names_of_runs_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [write_log(tmp_path / name, [START, *train_lines(1, 3)]) for name in ("_old", r"$\bad$")]
+    shown = list[str]()
+    monkeypatch.setattr(Axes, "legend", lambda axis, **_: shown.extend(axis.get_legend_handles_labels()[1]))
+    plot(runs, tmp_path / "a.png")
+    assert {" _old train", r"\$\bad\$ train"} <= {*shown}
 
 
 def test_the_old_picture_stays_when_the_new_one_cannot_be_written(tmp_path: Path) -> None:

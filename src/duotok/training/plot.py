@@ -137,6 +137,8 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
 
     histories = [read_history(run) for run in runs]
     _make_names_unique(histories, runs)
+    for history in histories:
+        history.name = _drawn(history.name)
     panels = _panels(histories)
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5.2 * min(COLUMNS, len(panels)), 3.1 * rows + 0.5), layout="constrained")
@@ -174,6 +176,12 @@ def _make_names_unique(histories: list[History], runs: list[Path]) -> None:
     for history, run in zip(histories, runs, strict=True):
         if names.count(history.name) > 1:
             history.name = f"{run.resolve().parent.name}/{history.name}"
+
+
+def _drawn(name: str) -> str:
+    """A name as matplotlib shows it: a dollar is no formula, and a legend has no name that begins with `_`."""
+    escaped = name.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
 
 
 def _panels(histories: list[History]) -> list[tuple[str, Draw]]:

@@ -242,7 +242,11 @@ def choose_target(task: EncodeTask, codec: DuoTok, sources: Mapping[str, SourceF
             taken = "an edit"
         if task.exact:
             if task.force:
-                return candidate, f"replaces {'an edit' if edited else 'the tokens'} of {existing.source or 'another song'}", False
+                return (
+                    candidate,
+                    f"replaces {'an edit' if edited else 'the tokens'} of {existing.source or 'another song'}",
+                    False,
+                )
             if edited:
                 raise TokenFileError(
                     f"{candidate}: holds an edit of {existing.source or 'a song'}; choose another name with -o, or --force replaces it"

@@ -138,7 +138,7 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
     histories = [read_history(run) for run in runs]
     _make_names_unique(histories, runs)
     for history in histories:
-        history.name = _drawn(history.name)
+        history.name = as_drawn(history.name)
     panels = _panels(histories)
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5.2 * min(COLUMNS, len(panels)), 3.1 * rows + 0.5), layout="constrained")
@@ -178,7 +178,7 @@ def _make_names_unique(histories: list[History], runs: list[Path]) -> None:
             history.name = f"{run.resolve().parent.name}/{history.name}"
 
 
-def _drawn(name: str) -> str:
+def as_drawn(name: str) -> str:
     """A name as matplotlib shows it: a dollar is no formula, and a legend has no name that begins with `_`."""
     escaped = name.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped

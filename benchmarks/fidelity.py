@@ -35,7 +35,7 @@ from benchmarks.clips import GROUPS, HEADLINE, Clip, held_out, judged, pairs, so
 from benchmarks.output import conditions, deviation, mean, parser, show, table
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
-from duotok.errors import DuoTokError, MissingExtraError
+from duotok.errors import DuoTokError, MetricError, MissingExtraError
 from duotok.evaluation.fidelity import mel_distance, stoi
 from duotok.evaluation.music import chroma_correlation, f0_agreement
 from duotok.evaluation.opus import opus
@@ -67,7 +67,7 @@ def _figures(estimate: torch.Tensor, target: torch.Tensor, heard: torch.Tensor, 
     }
     if voice:
         figures["f0"] = f0_agreement(estimate, target, SAMPLE_RATE)
-        with suppress(MissingExtraError):
+        with suppress(MissingExtraError, MetricError):
             figures["stoi"] = stoi(estimate, target, SAMPLE_RATE)
     return figures
 

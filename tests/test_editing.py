@@ -89,6 +89,20 @@ def test_the_file_tells_the_whole_story(tmp_path: Path) -> None:
     assert told["edit 1"] == SourceFile(told["edit 1"].name, hashlib.sha256(data).hexdigest(), len(data))
 
 
+def test_steps_stay_in_their_order_through_files(tmp_path: Path) -> None:
+    made = replace(tokens(60), sources={"mix": SourceFile("a.mp3", "a" * 64, 5)})
+    for _ in range(12):
+        made = editing.cut(made, 0, made.n_frames - 1)
+        made.save(tmp_path / "x.duotok")
+        made = DualTokens.load(tmp_path / "x.duotok")
+    assert [file.name.partition(" of ")[0] for file in editing.story(made.sources).values()] == [
+        "a.mp3", *(f"cut: 0:00.00 to {editing.moment(59 - step)}" for step in range(12))
+    ]  # fmt: skip
+    shown = CliRunner().invoke(app, ["info", str(tmp_path / "x.duotok")]).output.splitlines()
+    places = [shown.index(f"{f'  edit {step + 1}':<24}{made.sources[f'edit {step + 1}'].name}") for step in range(12)]
+    assert places == sorted(places) and f"{'  mix':<24}a.mp3" in shown
+
+
 def test_gain_is_that_of_the_first() -> None:
     loud, soft = replace(tokens(10), gain_db=-3.0), replace(tokens(10), gain_db=6.0)
     assert editing.join([loud, soft]).gain_db == editing.combine(loud, soft).gain_db == -3.0
@@ -102,7 +116,7 @@ def test_moments(text: str, frame: int) -> None:
     assert editing.frame_at(text) == frame
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1", "1:2:3:4", "12f5", "1e3", "nan"])
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1:2:3:4", "12f5", "1e3", "nan", 400 * "9", f"{5000 * '9'}f"])
 def test_what_is_no_moment(text: str) -> None:
     with pytest.raises(ConfigError, match=r"write seconds as in 12\.5"):
         editing.frame_at(text)
@@ -162,6 +176,18 @@ def test_the_commands(files: Path, tmp_path: Path) -> None:
     assert code == 0, told
     made = DualTokens.load(out)
     assert set(made.vocals[:25].tolist()) == set(silence.tolist()) and torch.equal(made.vocals[25:], first.vocals[25:])
+
+
+def test_the_record_is_of_the_file_that_was_read(files: Path, tmp_path: Path) -> None:
+    made, out = tmp_path / "made.duotok", tmp_path / "out.duotok"
+    part = editing.cut(DualTokens.load(files / "a.duotok"), 0, 20)
+    replace(part, source="").save(made)  # as a language model's
+    assert run("join", made, made, "-o", out)[0] == 0
+    told = editing.story(DualTokens.load(out).sources)
+    assert [role for role in told if role.startswith("edit")] == ["edit 1", "edit 2"]
+    data = made.read_bytes()
+    both = hashlib.sha256(2 * hashlib.sha256(data).digest()).hexdigest()
+    assert told["edit 2"] == SourceFile("join: made.duotok, made.duotok", both, 2 * len(data))
 
 
 def test_nothing_is_lost(files: Path, tmp_path: Path) -> None:

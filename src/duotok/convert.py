@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -90,8 +91,9 @@ def convert(source: Path, target: Path) -> int:
     try:
         with writing(target) as partial:
             save_file(tensors, partial, metadata=metadata or None)
-    except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another place") from None
+    except (OSError, SafetensorError) as error:  # the latter is what safetensors makes of a full disk
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{target}: cannot be written ({reason}); choose another place") from None
     return len(tensors)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -30,13 +30,13 @@ def frame_at(text: str | float) -> int:
 
     Raises ConfigError for anything else.
     """
-    stripped = str(text).strip()
-    if match := re.fullmatch(r"(\d+)f", stripped):
+    stripped = str(text).strip()  # nine digits are years
+    if match := re.fullmatch(r"(\d{1,9})f", stripped):
         return int(match[1])
-    if match := re.fullmatch(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", stripped):
+    if match := re.fullmatch(r"(?:(\d{1,9}):)?(?:(\d{1,9}):)?(\d{1,9}(?:\.\d*)?|\.\d+)s?", stripped):
         hours, minutes = (match[1], match[2]) if match[2] else (None, match[1])
         return round((3600 * int(hours or 0) + 60 * int(minutes or 0) + float(match[3])) * FRAME_RATE)
-    raise ConfigError(f"moment '{text}': write seconds as in 12.5, minutes as in 1:02.5, or frames as in 310f")
+    raise ConfigError(f"moment '{stripped[:40]}': write seconds as in 12.5, minutes as in 1:02.5, or frames as in 310f")
 
 
 def moment(frame: int) -> str:
@@ -145,6 +145,36 @@ def replace_part(song: DualTokens, insert: DualTokens, start: int, tracks: Seque
     return _edited(song, codes, song.n_samples, description, [song, insert])
 
 
+def story(sources: Mapping[str, SourceFile]) -> dict[str, SourceFile]:
+    """The files that a song was made of, then the steps in the order in which they were done. (A token file has them by name, where
+    "edit 10" comes before "edit 2".)"""
+    return dict(sorted(sources.items(), key=lambda entry: _step(entry[0])))
+
+
+def is_edited(tokens: DualTokens) -> bool:
+    """Whether these are somebody's work, and not what a song encodes to."""
+    return any(_step(role) for role in tokens.sources)
+
+
+def _step(role: str) -> int:
+    """The number of a step, 0 for a file."""
+    match = re.fullmatch(rf"{EDIT} (\d+)", role)
+    return int(match[1]) if match else 0
+
+
+def done_to(tokens: DualTokens, files: Sequence[bytes]) -> DualTokens:
+    """Edited tokens whose last step is recorded as done to these token files: those of an earlier DuoTok, or without a source, are not what
+    would be written of them now."""
+    last = max(tokens.sources, key=_step)
+    return replace(tokens, sources={**tokens.sources, last: _record(tokens.sources[last].name, files)})
+
+
+def _record(description: str, files: Sequence[bytes]) -> SourceFile:
+    hashes = [hashlib.sha256(file) for file in files]
+    digest = hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(single.digest() for single in hashes))
+    return SourceFile(description, digest.hexdigest(), sum(map(len, files)))
+
+
 def _check_length(frames: int) -> None:
     if frames > MOST_FRAMES:
         raise ConfigError(
@@ -177,20 +207,17 @@ def _edited(
     sources: dict[str, SourceFile] = {}
     steps = 0
     for tokens in {id(song): song for song in inputs}.values():
-        for role, file in tokens.sources.items():
+        for role, file in story(tokens.sources).items():
             name = role
-            if role.startswith(f"{EDIT} "):
+            if _step(role):
                 steps += 1
                 name = f"{EDIT} {steps}"
             number = 2
             while sources.get(name, file) != file:
                 name, number = f"{role} {number}", number + 1
             sources[name] = file
-    files = [to_bytes(song) for song in inputs]
-    hashes = [hashlib.sha256(file) for file in files]
-    digest = hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(single.digest() for single in hashes))
     shortened = description if len(description) <= LONGEST_TEXT else f"{description[: LONGEST_TEXT - 3]}..."
-    sources[f"{EDIT} {steps + 1}"] = SourceFile(shortened, digest.hexdigest(), sum(map(len, files)))
+    sources[f"{EDIT} {steps + 1}"] = _record(shortened, [to_bytes(song) for song in inputs])
     return replace(
         first,
         vocals=codes[0].contiguous(),

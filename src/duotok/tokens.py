@@ -381,8 +381,12 @@ def save(tokens: DualTokens, path: str | Path) -> None:
 
 def load(path: str | Path) -> DualTokens:
     """Read a `.duotok` file. Raises TokenFileError when it is missing, foreign, damaged or of another version."""
+    return from_bytes(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Raises TokenFileError for a file that cannot be read."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise TokenFileError(f"{path}: cannot be read ({error.strerror}); check the name") from None
-    return from_bytes(data, str(path))

@@ -15,6 +15,7 @@ from tests.forked import DUOTOK, python
 from tests.tiny import song
 from typer.testing import CliRunner
 
+from duotok import editing
 from duotok.audio import io
 from duotok.cli import console
 from duotok.cli.main import app
@@ -170,7 +171,34 @@ def test_encode_and_decode_replace_nothing_that_is_not_theirs(bundle: Path, tmp_
     result = run("decode", tmp_path / "a.duotok", "-o", tmp_path, "--model", bundle, "--steps", 1)
     assert result.exit_code == 0 and "skipped" in result.stderr
     result = run("decode", tmp_path / "a.duotok", "-o", tmp_path, "--model", bundle, "--steps", 1, "--seed", 5)
-    assert result.exit_code == 1 and "not made of these tokens with these settings" in result.stderr
+    assert result.exit_code == 1 and "not made of these tokens by this model with these settings" in result.stderr
+
+
+def test_an_edit_is_not_taken_for_the_tokens_of_its_song(bundle: Path, tmp_path: Path) -> None:
+    path, edit = sung(tmp_path / "a.wav", 1), tmp_path / "out" / "a.duotok"
+    encode(bundle, path, "-o", tmp_path / "whole.duotok")
+    edit.parent.mkdir()
+    editing.cut(load(tmp_path / "whole.duotok"), 0, 5).save(edit)
+    mine = edit.read_bytes()
+    result = run("encode", path, "-o", edit, "--model", bundle)
+    assert result.exit_code == 1 and "holds an edit of a.wav; choose another name" in result.stderr
+    (made,) = encode(bundle, path, "-o", edit.parent)
+    assert made["note"] == "a.duotok holds an edit" and edit.read_bytes() == mine
+    assert encode(bundle, path, "-o", edit.parent)[0]["status"] == "skipped"
+    (made,) = encode(bundle, path, "-o", edit, "--force")
+    assert made["note"] == "replaces an edit of a.wav" and codes(edit) == codes(tmp_path / "whole.duotok")
+
+
+def test_the_sound_of_another_renderer_is_not_taken_for_that_of_these_weights(bundle: Path, tmp_path: Path) -> None:
+    encode(bundle, sung(tmp_path / "a.wav", 1), "-o", tmp_path / "a.duotok")
+    model = DuoTok.from_pretrained(bundle)
+    for weights in model.dit("vocals").parameters():
+        weights.data.mul_(0.5)
+    model.save_pretrained(tmp_path / "trained")  # its tokens, model hash and name are the same
+    words = ("decode", tmp_path / "a.duotok", "-o", tmp_path / "out.wav", "--steps", 1)
+    assert run(*words, "--model", bundle).exit_code == 0
+    result = run(*words, "--model", tmp_path / "trained")
+    assert result.exit_code == 1 and "not made of these tokens by this model" in result.stderr
 
 
 def test_an_input_is_never_an_output(bundle: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from duotok.comparison import figures
+from duotok.comparison.context import Point
 from duotok.comparison.corruption import Corruption, CorruptionCost
 from duotok.evaluation.intervals import Interval
-from duotok.lm.unigram import count
+from duotok.lm.unigram import Unigram
 
 SHIFT, MASK, MISMATCH = Corruption("shift", 1.0), Corruption("mask", 0.5), Corruption("mismatch")
 
@@ -42,12 +43,15 @@ def test_each_kind_that_was_measured_has_a_panel(
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
-def test_a_tokenizer_without_the_first_stream_is_in_the_legend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A codec of the mix beside one of both tracks had bars, and no name."""
+def test_every_tokenizer_is_in_the_legend_whatever_its_name_and_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
-    bar, book = Interval(0.5, 0.4, 0.6), (count(np.arange(4), 8),)
-    figures.cnbpt_bars({"dual": {"vocals": bar, "accompaniment": bar}, "dac": {"mix": bar}})
-    figures.codebook_use({"dual": {"vocals": book, "accompaniment": book}, "dac": {"mix": book}})
+    png = figures._png
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or png(figure))
+    value, books = Interval(0.5, 0.4, 0.6), (Unigram(np.ones(8, np.int64)),)
+    streams = {"_first": ("vocals", "accompaniment"), r"$\of mixes$": ("mix",)}
+    figures.cnbpt_bars({name: dict.fromkeys(of, value) for name, of in streams.items()})
+    figures.codebook_use({name: dict.fromkeys(of, books) for name, of in streams.items()})
+    figures.context_curves({name: [Point(5.0, value, value)] for name in streams})
     for figure in drawn:
-        assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["dual", "dac"]
+        names = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert names[:2] == [" _first", r"\$\of mixes\$"], names

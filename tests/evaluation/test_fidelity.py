@@ -12,6 +12,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import ANALYSIS_RATE
+from duotok.errors import MetricError
 from duotok.evaluation.fidelity import SCALES, level_of, mel_distance, stoi
 from duotok.evaluation.opus import lag_of, opus
 from duotok.separation.measures import floored_si_sdr
@@ -105,6 +106,13 @@ def test_stoi_falls_with_noise() -> None:
         for x, y in ((voice, worse), (worse, voice))
     )
     assert stoi(worse, voice, rate) == pytest.approx(direct) != pytest.approx(exchanged, abs=1e-3)
+
+
+def test_stoi_of_too_little_is_no_number() -> None:
+    pytest.importorskip("pystoi")
+    sound = torch.nn.functional.pad(noise(0.25, 16_000, level=0.1), (0, 16_000))
+    with pytest.raises(MetricError, match=r"STOI has no answer; it needs 0\.4 s"):
+        stoi(sound, sound, 16_000)
 
 
 def test_opus_is_aligned_and_at_its_rate() -> None:

@@ -94,6 +94,13 @@ def test_without_anchors_the_reference_judges() -> None:
     }
 
 
+def test_a_lower_threshold_of_the_reference_leaves_the_anchors_alone() -> None:
+    scores = of(1, reference=[70] * 10, mid=[65] * 10)
+    assert "under 90" in screen(scores, "mushra", {"lowpass-7000": 7000.0})[1]
+    assert screen(scores, "mushra", {"lowpass-7000": 7000.0}, Rule(mushra=60.0)) == {}
+    assert "anchor over 90 in" in Rule(mushra=60.0).text("mushra")
+
+
 def test_thresholds_can_be_set_and_are_told() -> None:
     scores = of(1, reference=[4, 2], low=[2.5, 2.5])
     assert screen(scores, "mos", {"lowpass-3500": 3500.0}) != {}

@@ -150,6 +150,9 @@ def test_the_commands_from_folders_to_tables(folders: tuple[Path, Path], tmp_pat
     done = run("report", tmp_path / "t", "-o", tmp_path / "r", "--json")
     facts = json.loads(done.stdout)
     assert done.exit_code == 0 and facts["screened"]["means"]["mix"]["ours"]["value"] == 3.0
+    for option, value in (("--reference-least", "nan"), ("--reference-least", "90"), ("--anchor-gap", "nan")):
+        wrong = run("report", tmp_path / "t", "-o", tmp_path / "r", option, value)
+        assert wrong.exit_code == 1 and f"{option} {value}: scores of this test" in wrong.output
     again = run("build", *words)
     assert again.exit_code == 1 and "never replaced" in again.output
 

@@ -156,5 +156,5 @@ def listening(folder: Path) -> dict[str, Any]:
         "interval": "95%, two-way clustered over raters and songs", "screened": {"raters": 10, "ratings": 160, "means": {"vocals": means}},
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(values))
+    (folder / "report.json").write_text(json.dumps(seal(values)))
     return values

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.report.stores import DATA, FACTS, HASH, MEL, cell, fill, listening, study
+from tests.report.stores import DATA, FACTS, HASH, MEL, cell, fill, listening, study, usage
 from typer.testing import CliRunner
 
 from duotok.audio.io import write as write_sound
@@ -26,9 +26,11 @@ from duotok.evaluation.summaries import summarise
 from duotok.report import figures
 from duotok.report import players as hearing
 from duotok.report.content import PAPER, Picture, Table, without_folders
+from duotok.report.details import instruments, provenance
 from duotok.report.drawing import Bar, bars
 from duotok.report.page import MARK, Report, as_html, made_before, make, write
 from duotok.report.paper import paper
+from duotok.report.predictability import table_5
 from duotok.report.sources import Sources, gather
 from duotok.report.studies import ReportError, of_cells, read_table
 from duotok.report.tables import definitions
@@ -256,6 +258,19 @@ def test_table_1_says_whose_predictability_compares_with_whose(tmp_path: Path, u
     assert "within a study" not in notes(tmp_path / "one")
 
 
+def test_studies_in_folders_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one" / "comparison", tmp_path / "two" / "comparison"
+    study(one, ["ours"])
+    study(two, ["ours"])
+    found = gather([one, two, one, tmp_path / "two" / "." / "comparison"])
+    assert [of.name for of in found.studies] == ["comparison", "two/comparison"]
+    assert {row.name for row in provenance(found)[1].rows} == {"study comparison", "study two/comparison"}
+    monkeypatch.chdir(one)
+    assert gather([Path()]).studies[0].name == "comparison"
+    study(tmp_path / "store" / "lm", ["ours"])
+    assert gather([tmp_path / "store" / "lm"]).studies[0].name == "store/lm", "not taken for the cells of a store"
+
+
 def test_of_folders_of_a_machine_a_page_tells_only_the_name(tmp_path: Path, undrawn: None) -> None:
     settings = {"lm": "/home/me/secret/tokens", "of": [{"list": ["/home/me/secret/a.wav"]}], "seconds": 4.0}
     write_cell(tmp_path, cell("ours", "leakage", [MEL], ["mix"], config=settings))
@@ -277,6 +292,39 @@ def test_leakage_is_a_figure_of_its_own_where_it_was_measured(tmp_path: Path, un
     first, last = (means["ours", f"equal.leak{level}", "vocals"].mean for level in (-40, -10))
     assert picture.panels[0].alt == f"ours: {first:.3g}  at -40, {last:.3g} at -10"
     assert "leakage" not in [part.key for part in report.parts]
+
+
+def test_codes_of_several_codebooks_are_shown_and_not_called_unmeasured(tmp_path: Path) -> None:
+    one = usage("ours")
+    books = tuple(replace(row, track=f"{row.track}.{k}") for row in one.rows for k in range(2))
+    write_cell(tmp_path, one)
+    write_cell(tmp_path, replace(one, inputs=replace(one.inputs, tokenizer="dac"), rows=books))
+    (table,) = instruments(gather([tmp_path]))
+    found = {(row.name, row.cells[0]): row.cells[1:] for row in table.rows}
+    assert table.head[-2:] == ("dac", "ours")
+    assert found["utilization", "vocals.1"] == ("all together", "0.871", "one codebook")
+    assert found["utilization", "vocals"] == ("all together", "by codebook", "0.871")
+    assert "Of all songs together, so there is no interval." in table.about
+
+
+def test_table_5_shows_the_accompaniment_given_the_vocals_and_nothing_else(tmp_path: Path) -> None:
+    study(tmp_path, ["ours"])
+    found = read_table(tmp_path)
+    other = {"parallel": found.values["parallel"], "accompaniment-to-vocals": found.values["vocals-to-accompaniment"]}
+    for values, told in ((found.values, False), (other, True)):
+        (row,) = table_5(Sources(studies=(replace(found, values=values),))).ours
+        assert (row.cells[-3:] == ("not measured",) * 3) is told
+
+
+def test_scores_of_listeners_that_were_changed_are_refused(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    text = (folders[2] / "report.json").read_text()
+    (tmp_path / "report.json").write_text(text.replace("3.28", "4.28"))
+    with pytest.raises(
+        ReportError, match=r"report\.json: no result of `duotok listen report`, or damaged; make it again"
+    ):
+        gather([tmp_path])
+    (tmp_path / "report.json").write_text(text)
+    assert gather([tmp_path]).listening[0].scores["vocals"]["ours"]["value"] == 3.28
 
 
 def test_an_anchor_has_no_tokens(tmp_path: Path, undrawn: None) -> None:
@@ -330,6 +378,17 @@ def test_gaps_of_experiments_are_reasons_and_keep_no_one_out(tmp_path: Path, und
     assert [row.name for row in parts["table-4a"].ours] == ["ours", "ours"]  # type: ignore[union-attr]
     again = write_gap(tmp_path, Inputs("ours", "tagging.conformer", HASH["ours"], "33" * 32), [MEL], "no tags here")
     assert not again.gap and again.about["figures"], "what was measured stays"
+
+
+def test_a_gap_of_one_store_does_not_hide_what_another_has_measured(tmp_path: Path) -> None:
+    done = cell("dac", "matched-decoder", [MEL], TRACKS)
+    write_cell(tmp_path / "a", done)
+    write_gap(tmp_path / "b", replace(done.inputs, data_hash="33" * 32), done.measures, "no true stems here")
+    for text in ("2020-01-01", "2030-01-01"):  # older, and newer
+        path = files_of(tmp_path / "a", "dac", "matched-decoder")[1]
+        path.write_text(json.dumps(seal({**unsealed(json.loads(path.read_text())), "created": text})))
+        found = gather([tmp_path / "a", tmp_path / "b"])
+        assert [one.gap for one in found.cells] == [""] and found.problems == ()
 
 
 def test_pseudo_labels_are_called_so(report: Report) -> None:

@@ -174,6 +174,7 @@ def test_a_codec_that_breaks_on_one_song_costs_that_song(plan: Callable[..., Pla
 def test_decoded_sound_that_is_none(fault: str, reason: str, plan: Callable[..., Plan]) -> None:
     (cell,) = conduct(plan(f"fake:{fault}", song={"limit": 1}), engine=HERE).cells
     assert {row.reason for row in cell.rows} == {reason} and len(cell.rows) == 9
+    assert "All songs together" not in as_markdown([cell])
 
 
 def test_one_system_that_cannot_be_opened_leaves_the_others(plan: Callable[..., Plan]) -> None:
@@ -219,11 +220,17 @@ def test_a_measure_of_vocals_is_missed_where_only_the_mix_is_known(plan: Callabl
     assert {row.reason for row in cell.failures} == {"taken of vocals alone, and of this song only the mix is known"}
 
 
-def test_the_rate_of_an_anchor_is_what_its_packets_took(plan: Callable[..., Plan]) -> None:
+def test_the_rate_of_an_anchor_is_what_its_packets_took(plan: Callable[..., Plan], songs: Path) -> None:
     """libopus has no 0.5 kbit/s; it was printed as if it had."""
     (cell,) = conduct(plan("opus:500"), engine=HERE).cells
     assert cell.about["kbps_asked"] == 0.5 and 2 < cell.about["kbps"] < 12
     assert f"| opus-0.5k | {cell.about['kbps']:.2f} |" in as_markdown([cell])
+    for path in songs.glob("*.vocals.wav"):
+        path.replace(path.with_name(path.name.replace(".vocals", "")))
+    for path in songs.glob("*.accompaniment.wav"):
+        path.unlink()
+    (cell,) = conduct(plan("opus:500", instruments=(choose("reconstruction", names=["mel"]),)), engine=HERE).cells
+    assert {row.track for row in cell.rows} == {"mix"} and cell.about["kbps_asked"] == 0.5 < 2 < cell.about["kbps"] < 12
 
 
 def test_figures_of_all_songs_together_have_no_interval_in_their_caption(plan: Callable[..., Plan]) -> None:
@@ -380,3 +387,19 @@ def test_names_of_systems() -> None:
         choose("reconstructoin")
     with pytest.raises(ConfigError, match="measure 'pesk' does not exist"):
         choose("reconstruction", names=["pesk"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"names": "mel"}, "instrument 'reconstruction': names 'mel' is no list of names; write [mel]"),
+        ({"names": ["mel", "stoi", "mel"]}, "instrument 'reconstruction': names: 'mel' comes twice; name it once"),
+        ({"lufs": -200}, "lufs -200: give a loudness over -70 and at most 0, as in -14"),
+        ({"lufs": "loud"}, "lufs loud: give a loudness over -70 and at most 0, as in -14"),
+        ({"lufs": float("nan")}, "lufs nan: give a loudness over -70 and at most 0, as in -14"),
+    ],
+)
+def test_settings_of_an_instrument_that_cannot_be(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        choose("reconstruction", **fields)
+    assert str(error.value) == told

@@ -52,6 +52,12 @@ def test_stems_mixes_and_solos(tmp_path: Path) -> None:
     ) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize(("key", "value"), [("seconds", 0), ("seconds", -3.0), ("segments", 0), ("limit", -1)])
+def test_settings_that_cannot_be(key: str, value: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{key}\n  Input should be greater than or equal to 1"):
+        SongsConfig(**{"folder": str(tmp_path), key: value})
+
+
 def test_stretches_lie_evenly(tmp_path: Path) -> None:
     write(tmp_path / "long.wav", steps_sound(5.0), SAMPLE_RATE)
     assert [(s.part, s.start) for s in songs(tmp_path).stretches] == [("", 2.0)]
@@ -92,7 +98,7 @@ def test_the_hash_is_of_sound_and_cut_not_of_the_place(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "one", tmp_path / "two")  # libsndfile writes the time into float files
     one = songs(tmp_path / "one").hash
     assert one == songs(tmp_path / "two").hash
-    assert len({one, songs(tmp_path / "one", seconds=0.9).hash, songs(tmp_path / "one", limit=1).hash}) == 3
+    assert len({one, songs(tmp_path / "one", seconds=1.1).hash, songs(tmp_path / "one", limit=1).hash}) == 3
     pair(tmp_path / "two", "b", seed=3)
     assert songs(tmp_path / "two").hash != one
 

@@ -1,10 +1,12 @@
 """Learning curves: what is read from a log, what is drawn."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 
 from duotok.errors import ConfigError
@@ -98,3 +100,33 @@ def test_only_curves_are_replaced(ending: str, tmp_path: Path) -> None:
     plot([run], picture, force=True)
     plot([run], picture)  # its own
     assert picture.stat().st_size > 1000
+
+
+def test_a_picture_without_an_ending_takes_no_other_file(tmp_path: Path) -> None:
+    run, other = write_log(tmp_path / "run", [START, *train_lines(1, 3)]), tmp_path / "curves.png"
+    other.write_bytes(b"my photograph")
+    with pytest.raises(ConfigError, match=r"curves: a picture of no kind; name it curves\.png"):
+        plot([run], tmp_path / "curves")
+    assert other.read_bytes() == b"my photograph"
+
+
+def test_names_of_runs_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [write_log(tmp_path / name, [START, *train_lines(1, 3)]) for name in ("_old", r"$\bad$")]
+    shown = list[str]()
+    monkeypatch.setattr(Axes, "legend", lambda axis, **_: shown.extend(axis.get_legend_handles_labels()[1]))
+    plot(runs, tmp_path / "a.png")
+    assert {" _old train", r"\$\bad\$ train"} <= {*shown}
+
+
+def test_the_old_picture_stays_when_the_new_one_cannot_be_written(tmp_path: Path) -> None:
+    run, picture = write_log(tmp_path / "run", [START, *train_lines(1, 3)]), tmp_path / "a.png"
+    plot([run], picture)
+    before = picture.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))  # as a disk that is full after so many bytes
+    try:
+        with pytest.raises(ConfigError, match=r"a\.png: cannot be written \(File too large\); name another place"):
+            plot([run], picture)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert picture.read_bytes() == before

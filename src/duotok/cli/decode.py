@@ -186,7 +186,7 @@ def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, A
         foreign = [track for track in existing if comment_of(task.targets[track]) != marks[track]]
         if foreign:
             raise DuoTokError(
-                f"{shown(task.targets[foreign[0]])}: is there already, and was not made of these tokens with these settings; "
+                f"{shown(task.targets[foreign[0]])}: is there already, and was not made of these tokens by this model with these settings; "
                 "choose another place with -o, or --force replaces it"
             )
         if len(existing) == len(task.targets):
@@ -235,14 +235,14 @@ def gains_of(words: Sequence[str]) -> dict[str, float]:
 
 
 def mark(codec: DuoTok, tokens: Any, track: str, settings: Mapping[str, Any]) -> str:
-    """The comment in a sound file that identifies how it was made: tokens, track, and settings other than the bundle's."""
+    """The comment in a sound file that identifies how it was made: tokens, what decodes them, track, and settings other than the bundle's."""
     import hashlib
 
     from duotok.tokens import to_bytes
 
     token_hash = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}))).hexdigest()[:16]
     chosen = [f"{name}={value}" for name, value in settings.items() if value is not None]
-    return " ".join([f"duotok {token_hash} {codec.model_id} {track}", *chosen])
+    return " ".join([f"duotok {token_hash} {codec.model_id} {codec.sound_hash[:16]} {track}", *chosen])
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:

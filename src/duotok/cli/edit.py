@@ -48,7 +48,8 @@ def cut(song: Song, out: Out, start: From = "0", stop: To = None, force: Force =
     from duotok import editing
 
     _check(out, [song], force)
-    _save(editing.cut(_load(song), *_part(start, stop)), out, as_json)
+    (tokens,), files = _load(song)
+    _save(editing.cut(tokens, *_part(start, stop)), files, out, as_json)
 
 
 @app.command()
@@ -64,7 +65,8 @@ def join(
     from duotok import editing
 
     _check(out, songs, force)
-    _save(editing.join([_load(song) for song in songs]), out, as_json)
+    tokens, files = _load(*songs)
+    _save(editing.join(tokens), files, out, as_json)
 
 
 @app.command()
@@ -81,7 +83,8 @@ def loop(
     from duotok import editing
 
     _check(out, [song], force)
-    _save(editing.loop(_load(song), *_part(start, stop), times), out, as_json)
+    (tokens,), files = _load(song)
+    _save(editing.loop(tokens, *_part(start, stop), times), files, out, as_json)
 
 
 @app.command()
@@ -102,7 +105,8 @@ def combine(
 
     _check(out, [vocals, accompaniment], force)
     frames = -editing.frame_at(shift[1:]) if shift.startswith("-") else editing.frame_at(shift)
-    _save(editing.combine(_load(vocals), _load(accompaniment), frames), out, as_json)
+    (voice, band), files = _load(vocals, accompaniment)
+    _save(editing.combine(voice, band, frames), files, out, as_json)
 
 
 @app.command()
@@ -122,7 +126,8 @@ def splice(
     from duotok.tracks import TRACKS
 
     _check(out, [song, insert], force)
-    _save(editing.replace_part(_load(song), _load(insert), editing.frame_at(start), track or TRACKS), out, as_json)
+    (tokens, other), files = _load(song, insert)
+    _save(editing.replace_part(tokens, other, editing.frame_at(start), track or TRACKS), files, out, as_json)
 
 
 @app.command()
@@ -140,9 +145,10 @@ def mute(
     from duotok.codec.duotok import DuoTok
 
     _check(out, [song], force)
-    tokens, codec = _load(song), DuoTok.from_pretrained(model)
+    (tokens,), files = _load(song)
+    codec = DuoTok.from_pretrained(model)
     codec.check(tokens, str(song))
-    _save(editing.mute(tokens, track, codec.silence(track), *_part(start, stop)), out, as_json)
+    _save(editing.mute(tokens, track, codec.silence(track), *_part(start, stop)), files, out, as_json)
 
 
 def _part(start: str, stop: str | None) -> tuple[int, int | None]:
@@ -164,21 +170,24 @@ def _check(out: Path, songs: list[Path], force: bool) -> None:
     check_writable(out)
 
 
-def _load(path: Path) -> DualTokens:
+def _load(*paths: Path) -> tuple[list[DualTokens], list[bytes]]:
+    """The songs, a file that is named twice as one, and the bytes of their files. Raises TokenFileError."""
     from dataclasses import replace
 
     from duotok.files import text_of
-    from duotok.tokens import load
+    from duotok.tokens import from_bytes, read_bytes
 
-    tokens = load(path)
-    return tokens if tokens.source else replace(tokens, source=text_of(path.name))
+    data = {path: read_bytes(path) for path in paths}
+    songs = {path: from_bytes(of, str(path)) for path, of in data.items()}
+    named = {path: of if of.source else replace(of, source=text_of(path.name)) for path, of in songs.items()}
+    return [named[path] for path in paths], [data[path] for path in paths]
 
 
-def _save(tokens: DualTokens, out: Path, as_json: bool) -> None:
-    from duotok.editing import EDIT
+def _save(tokens: DualTokens, files: list[bytes], out: Path, as_json: bool) -> None:
+    from duotok.editing import done_to, story
 
-    tokens.save(out)
-    description = next(file.name for role, file in reversed(list(tokens.sources.items())) if role.startswith(EDIT))
+    done_to(tokens, files).save(out)
+    description = [*story(tokens.sources).values()][-1].name
     facts = {"output": str(out), "seconds": round(tokens.seconds, 6), "frames": tokens.n_frames, "edit": description}
     if as_json:
         put_json(facts)

@@ -199,22 +199,24 @@ def choose_target(task: EncodeTask, codec: DuoTok, sources: Mapping[str, SourceF
     """The path for the tokens of a song, a note about it, and whether the tokens exist already.
 
     Tokens of the same song (from the same path) are replaced when the song, the stems, the model or the windows have changed;
-    those of another song are kept, and this one gets another name. Raises TokenFileError when another file is in the way, or
-    the user named a file that holds another song.
+    those of another song, and edited ones, are kept, and this one gets another name. Raises TokenFileError when another file is in the way, or
+    the user named a file that holds another song, or an edit.
     """
     from duotok.cli.files import origin
+    from duotok.editing import is_edited
     from duotok.files import fitted, text_of
     from duotok.tokens import SUFFIX, is_token_file, load
 
     stem, target = task.song.stem, task.target
     song_origin = origin(task.song, target)
+    taken = "another song of this name"
     names = [
         fitted(task.song.name, SUFFIX),
         *(fitted(f"{stem}.{song_origin[:digits]}", SUFFIX) for digits in (8, 12, 16)),
     ]
     for candidate in [target] if task.exact else [target, *(target.with_name(name) for name in names)]:
         if not os.path.lexists(candidate):
-            note = "" if candidate == target else f"{target.name} holds another song of this name"
+            note = "" if candidate == target else f"{target.name} holds {taken}"
             return candidate, note, False
         try:
             existing = load(candidate)
@@ -229,15 +231,26 @@ def choose_target(task: EncodeTask, codec: DuoTok, sources: Mapping[str, SourceF
         difference = _difference(existing, codec, sources)
         if not difference and not task.force:
             return candidate, "", True
-        if (
+        edited = is_edited(existing)
+        if not edited and (
             existing.origin == song_origin
             or (not existing.origin and existing.source == text_of(task.song.name))
             or not difference
         ):
             return candidate, difference, False
+        if candidate == target and edited:
+            taken = "an edit"
         if task.exact:
             if task.force:
-                return candidate, f"replaces the tokens of {existing.source or 'another song'}", False
+                return (
+                    candidate,
+                    f"replaces {'an edit' if edited else 'the tokens'} of {existing.source or 'another song'}",
+                    False,
+                )
+            if edited:
+                raise TokenFileError(
+                    f"{candidate}: holds an edit of {existing.source or 'a song'}; choose another name with -o, or --force replaces it"
+                )
             raise TokenFileError(
                 f"{candidate}: holds the tokens of another song ({existing.source or 'of no name'}); choose another name with "
                 "-o, or --force replaces it"

@@ -45,6 +45,8 @@ def info(
     if as_json:
         put_json(facts, indent=1)
         return
+    if "sources" in facts:
+        facts = {**facts, "sources": {role: file["name"] for role, file in facts["sources"].items()} or "not known"}
     if "lineage" in facts:
         facts = {**facts, "lineage": _lineage(facts["lineage"])}
     for line in _lines(facts):
@@ -68,6 +70,7 @@ def _tokens(path: Path) -> dict[str, Any]:
     import math
 
     from duotok.clock import FRAME_RATE
+    from duotok.editing import story
     from duotok.evaluation.codes import CodeUsage
     from duotok.tokens import load
     from duotok.tracks import TRACKS
@@ -89,6 +92,7 @@ def _tokens(path: Path) -> dict[str, Any]:
         "file": str(path),
         "bytes": path.stat().st_size,
         "source": tokens.source,
+        "sources": {role: file._asdict() for role, file in story(tokens.sources).items()},
         "seconds": round(tokens.seconds, 6),
         "n_samples": tokens.n_samples,
         "frames": tokens.n_frames,

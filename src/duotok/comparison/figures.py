@@ -15,6 +15,7 @@ from duotok.comparison.context import Point
 from duotok.comparison.corruption import CorruptionCost
 from duotok.evaluation.intervals import Interval
 from duotok.lm.unigram import Unigram
+from duotok.training.plot import as_drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ def _curve(axis: Axes, place: int, name: str, x: Sequence[float], intervals: Seq
         linewidth=1.6,
         elinewidth=0.9,
         capsize=2.5,
-        label=name,
+        label=as_drawn(name),
     )
 
 
@@ -105,17 +106,18 @@ def cnbpt_bars(values: Mapping[str, Mapping[str, Interval]], title: str = "cnBPT
     width = 0.8 / len(names)
     highest = max(by_group[group].high for by_group in values.values() for group in by_group)
     for place, name in enumerate(names):
-        first = next((group for group in groups if group in values[name]), None)
+        first = min(map(groups.index, values[name]))
         for at, group in enumerate(groups):
             if group not in values[name]:
                 continue
             interval = values[name][group]
             x = at + (place - (len(names) - 1) / 2) * width
-            axis.bar(x, interval.value, 0.9 * width, color=_style(place)[0], label=name if group == first else None)
+            label = as_drawn(name) if at == first else None
+            axis.bar(x, interval.value, 0.9 * width, color=_style(place)[0], label=label)
             errors = np.clip([[interval.value - interval.low], [interval.high - interval.value]], 0, None)
             axis.errorbar(x, interval.value, errors, color=INK, elinewidth=1, capsize=2.5)
             axis.text(x, interval.high + 0.015 * highest, f"{interval.value:.3f}", ha="center", fontsize=8, color=INK)
-    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xticks(range(len(groups)), [as_drawn(group) for group in groups])
     axis.set_ylim(0, 1.1 * highest)
     axis.set_ylabel(f"{title} (lower is better)", fontsize=9, color=INK)
     axis.grid(axis="x", visible=False)
@@ -176,7 +178,7 @@ def _cost_curve(axis: Axes, place: int, name: str, costs: Sequence[CorruptionCos
 
 def _mismatch_bar(axis: Axes, place: int, name: str, cost: Interval) -> None:
     errors = np.clip([[cost.value - cost.low], [cost.high - cost.value]], 0, None)
-    axis.bar(place, cost.value, 0.72, color=_style(place)[0], label=name)
+    axis.bar(place, cost.value, 0.72, color=_style(place)[0], label=as_drawn(name))
     axis.errorbar(place, cost.value, errors, color=INK, elinewidth=1, capsize=3)
     axis.annotate(
         f"{cost.value:+.1f} %", (place, max(cost.high, 0)), (0, 3), textcoords="offset points",
@@ -212,7 +214,7 @@ def codebook_use(books: Mapping[str, Mapping[str, Sequence[Unigram]]]) -> bytes:
     width = 0.8 / len(names)
     for column, (axis, title) in enumerate(zip(axes, ("Utilization", "Normalized entropy"), strict=True)):
         for place, name in enumerate(names):
-            first = next((stream for stream in streams if stream in books[name]), None)
+            first = min(map(streams.index, books[name]))
             for at, stream in enumerate(streams):
                 if stream not in books[name]:
                     continue
@@ -220,10 +222,11 @@ def codebook_use(books: Mapping[str, Mapping[str, Sequence[Unigram]]]) -> bytes:
                 x = at + (place - (len(names) - 1) / 2) * width
                 value = float(np.mean([(u.utilization, u.normalized())[column] for u in counted]))
                 ideal = float(np.mean([u.uniform()[column] for u in counted]))
-                axis.bar(x, value, 0.9 * width, color=_style(place)[0], label=name if stream == first else None)
+                label = as_drawn(name) if at == first else None
+                axis.bar(x, value, 0.9 * width, color=_style(place)[0], label=label)
                 axis.plot([x - 0.45 * width, x + 0.45 * width], [ideal, ideal], color=INK, linewidth=1.6)
                 axis.text(x, max(value, ideal) + 0.015, f"{value:.2f}", ha="center", fontsize=8, color=INK)
-        axis.set_xticks(range(len(streams)), streams)
+        axis.set_xticks(range(len(streams)), [as_drawn(stream) for stream in streams])
         axis.set_ylim(0, 1.1)
         axis.set_title(title, fontsize=10, color=INK)
         axis.grid(axis="x", visible=False)

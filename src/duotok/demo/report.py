@@ -18,7 +18,7 @@ from duotok.audio.io import probe, read
 from duotok.audio.resampling import resampled_length
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
-from duotok.errors import AudioError, DuoTokError, MissingExtraError
+from duotok.errors import AudioError, DuoTokError, MetricError, MissingExtraError
 from duotok.evaluation import fidelity, music
 from duotok.evaluation.codes import CodeUsage, UsageFacts
 from duotok.evaluation.opus import opus
@@ -255,7 +255,7 @@ def _intelligibility(report: DemoReport) -> dict[str, float]:
             "duotok": fidelity.stoi(report.decoded["vocals"], voice, SAMPLE_RATE),
             "opus": fidelity.stoi(report.yardstick["vocals"], voice, SAMPLE_RATE),
         }
-    except MissingExtraError:
+    except (MissingExtraError, MetricError):
         return {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import cache
 
 import torch
@@ -12,7 +13,7 @@ from duotok.audio.features import POWER_FLOOR, mel_filters, squared_magnitude
 from duotok.audio.io import resample
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import ANALYSIS_RATE
-from duotok.errors import MissingExtraError
+from duotok.errors import MetricError, MissingExtraError
 
 LOUDNESS = -14.0
 """LUFS at which sounds are compared."""
@@ -64,11 +65,19 @@ def mel_distance(
 
 
 def stoi(estimate: Tensor, target: Tensor, rate: int) -> float:
-    """Short-time objective intelligibility (not extended), by pystoi. Raises MissingExtraError without it."""
+    """Short-time objective intelligibility (not extended), by pystoi. Raises MissingExtraError without it, MetricError where it has no
+    answer: less than 0.4 s of the target that are no silence."""
     try:
         from pystoi import stoi as measure
     except ImportError:
         raise MissingExtraError("STOI needs pystoi: pip install 'duotok[eval]'") from None
     a, b = (x.mean(0) if x.dim() == 2 else x for x in (estimate, target))
     n = min(len(a), len(b))
-    return float(measure(b[:n].numpy(), a[:n].numpy(), rate, extended=False))
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "error", "Not enough STFT frames"
+        )  # pystoi returns 0.00001 then, which is no measurement
+        try:
+            return float(measure(b[:n].numpy(), a[:n].numpy(), rate, extended=False))
+        except RuntimeWarning:
+            raise MetricError("STOI has no answer; it needs 0.4 s of sound besides silence") from None

@@ -161,6 +161,9 @@ class Reconstruction(SongInstrument):
             raise ConfigError(
                 f"measure '{(unknown or ['none'])[0]}' does not exist; choose among {', '.join(MEASURES)}"
             )
+        if isinstance(self.lufs, bool) or not isinstance(self.lufs, int | float) or not -70 < self.lufs <= 0:
+            # softer ones lie below the floor of the spectra, where all sounds are alike
+            raise ConfigError(f"lufs {self.lufs}: give a loudness over -70 and at most 0, as in {LOUDNESS:g}")
 
     @property
     def measures(self) -> tuple[Measure, ...]:

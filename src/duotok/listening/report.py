@@ -18,7 +18,7 @@ from duotok.listening.pictures import means_picture
 from duotok.listening.plan import REFERENCE
 from duotok.listening.scale import GRADES, RANGES, Method
 from duotok.pages.rendering import png_uri, render
-from duotok.seals import read_json
+from duotok.seals import read_json, seal
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
 FACTS = "report.json"
@@ -59,7 +59,7 @@ def write(analysis: Analysis, folder: Path, version: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
 
     def facts(hashes: dict[str, str | None]) -> None:
-        text = json.dumps({**as_json(analysis, version), "files": hashes}, indent=1, allow_nan=False)
+        text = json.dumps(seal({**as_json(analysis, version), "files": hashes}), indent=1, allow_nan=False)
         write_bytes(folder / FACTS, text.encode() + b"\n")
 
     facts(dict.fromkeys(files))

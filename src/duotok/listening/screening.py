@@ -16,12 +16,14 @@ from duotok.listening.scale import Method
 class Rule:
     """The thresholds. MOS: least mean of the hidden reference, and least gap from it down to the mean of the lowest anchor.
 
-    MUSHRA (ITU-R BS.1534-3, 4.1.2): scores of the reference under 90 in at most 15 % of the clips, and of the mid anchor over 90.
+    MUSHRA (ITU-R BS.1534-3, 4.1.2): scores of the reference under 90 (`mushra`) in at most 15 % of the clips, and of the mid anchor over
+    90 (`anchor`).
     """
 
     reference: float = 3.5
     gap: float = 1.0
     mushra: float = 90.0
+    anchor: float = 90.0
     share: float = 0.15
 
     def text(self, method: Method) -> str:
@@ -33,7 +35,7 @@ class Rule:
             )
         return (
             f"A rater counts who scores the hidden reference under {self.mushra:g} in at most {self.share:.0%} of the clips, "
-            f"and the highest low-pass anchor over {self.mushra:g} in at most {self.share:.0%} (ITU-R BS.1534-3)."
+            f"and the highest low-pass anchor over {self.anchor:g} in at most {self.share:.0%} (ITU-R BS.1534-3)."
         )
 
 
@@ -63,10 +65,10 @@ def _reason(given: Mapping[str, list[float]], anchor: str | None, method: Method
         return "rated no anchor"
     if method == "mushra":
         under = float(np.mean([value < rule.mushra for value in reference]))
-        over = float(np.mean([value > rule.mushra for value in low])) if low else 0.0
+        over = float(np.mean([value > rule.anchor for value in low])) if low else 0.0
         if under > rule.share:
             return f"hidden reference under {rule.mushra:g} in {under:.0%} of the clips"
-        return f"{anchor} over {rule.mushra:g} in {over:.0%} of the clips" if over > rule.share else ""
+        return f"{anchor} over {rule.anchor:g} in {over:.0%} of the clips" if over > rule.share else ""
     mean = float(np.mean(reference))
     if mean < rule.reference:
         return f"hidden reference {mean:.2f} on average, under {rule.reference:g}"

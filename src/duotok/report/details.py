@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from duotok.evaluation.results import ALL
 from duotok.evaluation.summaries import Summary, told
 from duotok.report.content import Row, Table, gaps_of, shown, without_folders
 from duotok.report.sources import Sources
@@ -28,18 +29,38 @@ def instruments(sources: Sources) -> list[Table]:
 def _instrument(name: str, sources: Sources) -> Table:
     cells = measured(sources.of(name))
     tokenizers = [cell.inputs.tokenizer for cell in cells]
-    summaries = [s for s in sources.summaries(name) if "." not in s.track and s.tokenizer in tokenizers]
+    of_it = [s for s in sources.summaries(name) if s.tokenizer in tokenizers]
+    whole = {(s.tokenizer, s.track) for s in of_it}
+    # a codebook stands for itself where its stream has no figure of its own (`usage`)
+    summaries = [s for s in of_it if "." not in s.track or (s.tokenizer, s.track.rpartition(".")[0]) not in whole]
     found = {(s.tokenizer, s.measure.name, s.track): s for s in summaries}
+    together = {row.item == ALL for cell in cells for row in cell.rows if row.value is not None} == {True}
     rows = []
     for measure, track in dict.fromkeys((s.measure.name, s.track) for s in summaries):
         values = [found.get((tokenizer, measure, track)) for tokenizer in tokenizers]
-        rows.append(Row(measure, (track, _counts(values), *map(told, values))))
+        texts = (
+            _elsewhere(found, tokenizer, measure, track) or told(value)
+            for tokenizer, value in zip(tokenizers, values, strict=True)
+        )
+        rows.append(Row(measure, (track, "all together" if together else _counts(values), *texts)))
     measures = list(dict.fromkeys(s.measure.name for s in summaries))
+    means = "Of all songs together, so there is no interval." if together else MEANS
     return Table(
         f"store-{name}", f"All of {name}", ("measure", "track", "songs", *tokenizers), tuple(rows),
-        (*data_of(cells), MEANS, "Of single codebooks the store has more."), definitions=definitions(cells, measures),
+        (*data_of(cells), means, "Of single codebooks the store has more."), definitions=definitions(cells, measures),
         gaps=(*gaps_of(summaries), *not_measured(sources.of(name))),
     )  # fmt: skip
+
+
+def _elsewhere(found: Mapping[tuple[str, str, str], Summary], tokenizer: str, measure: str, track: str) -> str:
+    """Why a tokenizer that was measured has no value in a row that others have: it has it by codebook, or as a stream; "" otherwise."""
+    if (tokenizer, measure, track) in found:
+        return ""
+    stream, dot, _ = track.partition(".")
+    books = any(of[:2] == (tokenizer, measure) and of[2].startswith(f"{stream}.") for of in found)
+    if books:
+        return "no such codebook" if dot else "by codebook"
+    return "one codebook" if dot and (tokenizer, measure, stream) in found else ""
 
 
 def _counts(values: Sequence[Summary | None]) -> str:

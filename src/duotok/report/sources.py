@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from duotok.evaluation.results import Cell
 from duotok.evaluation.store import comparable, read_cells
 from duotok.evaluation.summaries import Summary, summarise
 from duotok.report.studies import LM, ReportError, Study, of_cells, read_table
-from duotok.seals import read_json
+from duotok.seals import is_sealed, read_json, unsealed
 
 LISTENING, LISTENED_BY = "report.json", "duotok listen report"
 """File of a listening test's result, and what it says that it was made by."""
@@ -92,7 +92,7 @@ def gather(folders: Sequence[Path]) -> Sources:
     """Read stores, folders of `duotok eval lm` and of `duotok listen report`, in any mixture. Raises ReportError when nothing in any
     of them can be used."""
     cells, studies, listening, problems = list[tuple[Path, Cell]](), list[Study](), list[Listening](), list[str]()
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():
         for read in (_study, _listening, _store):
             try:
                 found, lines = read(folder)
@@ -100,7 +100,7 @@ def gather(folders: Sequence[Path]) -> Sources:
                 problems.append(str(error))
                 continue
             problems += lines
-            studies += [one for one in found if isinstance(one, Study)]
+            studies += [_named_apart(one, folder, studies) for one in found if isinstance(one, Study)]
             listening += [one for one in found if isinstance(one, Listening)]
             cells += [(folder, one) for one in found if isinstance(one, Cell)]
     kept, lines = _one_of_each(cells)
@@ -119,6 +119,13 @@ def gather(folders: Sequence[Path]) -> Sources:
     return Sources(tuple(chosen), tuple(studies), tuple(listening), tuple(dict.fromkeys(problems)))
 
 
+def _named_apart(study: Study, folder: Path, others: Sequence[Study]) -> Study:
+    """Under a name that no other has, nor that of a store: the last part of its folder, or as many of them as that takes."""
+    parts, names = folder.resolve().parts, {LM, *(other.name for other in others)}
+    name = next((name for count in range(1, len(parts)) if (name := "/".join(parts[-count:])) not in names), study.name)
+    return replace(study, name=name)
+
+
 Found = tuple[list[Study | Listening | Cell], list[str]]
 
 
@@ -132,7 +139,9 @@ def _listening(folder: Path) -> Found:
         values = read_json(path.read_bytes())
         if values["made_by"] != LISTENED_BY:
             return [], []
-        found = Listening(folder.name, values)
+        if not is_sealed(values):
+            raise ValueError("not as it was written")
+        found = Listening(folder.name, unsealed(values))
         for of in found.scores.values():
             for mean in of.values():
                 float(mean["value"]), int(mean["ratings"]), int(mean["raters"])
@@ -156,18 +165,18 @@ def _store(folder: Path) -> Found:
 
 
 def _one_of_each(cells: Sequence[tuple[Path, Cell]]) -> tuple[list[Cell], list[str]]:
-    """One cell for each tokenizer and instrument, the newest, and a line where stores do not agree on it."""
+    """One cell for each tokenizer and instrument, the newest that was measured, and a line where stores do not agree on it."""
     groups: dict[tuple[str, str], list[tuple[Path, Cell]]] = {}
     for folder, cell in cells:
         groups.setdefault((cell.inputs.tokenizer, cell.inputs.instrument), []).append((folder, cell))
     kept, problems = list[Cell](), list[str]()
     for (tokenizer, instrument), group in groups.items():
-        # of equally new ones, that of the folder which was named last
-        place, newest = max(reversed(group), key=lambda one: one[1].created)
+        # a gap only where nothing was measured; of equally new ones, that of the folder which was named last
+        place, newest = max(reversed(group), key=lambda one: (not one[1].gap, one[1].created))
         kept.append(newest)
         for folder, cell in group:
             what = _difference(cell, newest)
-            if what:
+            if what and not (cell.gap and not newest.gap):
                 problems.append(
                     f"{instrument} of {tokenizer}: {place} and {folder} disagree ({what}); the newer one, of {place}, is shown"
                 )

@@ -162,7 +162,9 @@ class _Task:
                 seen.append(Observation(stretch.song, stretch.part, tracks, {}, results.failed[unit.id]))
                 continue
             took += result["took"]
-            rates += [kbps for track, kbps in result.get("kbps", {}).items() if track in TRACKS]
+            took_kbps = result.get("kbps", {})
+            known = [track for track in TRACKS if track in took_kbps] or [*took_kbps]  # of a song without stems the mix
+            rates += [took_kbps[track] for track in known]
             seen.append(Observation(stretch.song, stretch.part, tracks, result["data"]))
         for name, tracks, reason in songs.gaps:
             seen.append(Observation(name, "", self._tracks(instrument, tracks), {}, reason))

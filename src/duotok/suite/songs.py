@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from duotok.audio.io import probe, read, write
@@ -47,12 +48,12 @@ class SongsConfig(Config):
     """
 
     folder: str
-    seconds: float = 30.0
-    segments: int = 1
+    seconds: float = Field(default=30.0, ge=SHORTEST)
+    segments: int = Field(default=1, ge=1)
     short: Literal["gap", "whole"] = "gap"
     separator: str = "mini"
     weights: str | None = None
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _data(cell: Cell) -> str:
         text += f" The stems of {data['separated']} were separated by {data['separator']}; they are what went in and what is compared with."
     if data.get("short"):
         text += f" Shorter: {', '.join(data['short'])}."
-    if all(row.item == ALL for row in cell.rows if row.value is not None):
+    if {row.item == ALL for row in cell.rows if row.value is not None} == {True}:
         return text + " All songs together, so there is no interval."
     return text + " Mean over songs, 95 % bootstrap interval over songs from six songs on."
 

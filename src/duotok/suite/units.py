@@ -45,11 +45,24 @@ def make_instrument(name: str, fields: Mapping[str, Any]) -> Instrument:
     """The instrument with these settings. Raises ConfigError for an unknown instrument or setting."""
     if name not in INSTRUMENTS:
         raise ConfigError(f"instrument '{name}' does not exist; choose among {', '.join(INSTRUMENTS)}")
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    for field in dataclasses.fields(INSTRUMENTS[name]):  # type: ignore[arg-type]
+        if isinstance(field.default, tuple):
+            _check_list(f"instrument '{name}': {field.name}", given.get(field.name, ()))
     try:
-        return INSTRUMENTS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
+        return INSTRUMENTS[name](**given)
     except TypeError:
         known = ", ".join(field.name for field in dataclasses.fields(INSTRUMENTS[name])) or "none"  # type: ignore[arg-type]
         raise ConfigError(f"instrument '{name}': settings {', '.join(fields)}; it has {known}") from None
+
+
+def _check_list(what: str, values: Any) -> None:
+    """Raises ConfigError for what is no list of names, each once: what is named twice would be measured twice."""
+    if not isinstance(values, tuple) or not all(isinstance(value, str) for value in values):
+        raise ConfigError(f"{what} '{values}' is no list of names; write [{values}]")
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{what}: '{twice}' comes twice; name it once")
 
 
 def unit_of(

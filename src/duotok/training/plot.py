@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from duotok.errors import ConfigError
+from duotok.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,11 +120,14 @@ MARK = "duotok plot"
 def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
     """Write a PNG (or what the ending says) with the learning curves of the runs, one colour a run.
 
-    Raises ConfigError for a run without a log, a picture of an unknown kind, or a file that is there and no such picture
-    (unless `force`).
+    Raises ConfigError for a run without a log, a picture of an unknown kind or that cannot be written, or a file that is there and no
+    such picture (unless `force`).
     """
     if picture.is_dir():
         raise ConfigError(f"{picture}: is a folder; name a picture in it, e.g. {picture / 'curves.png'}")
+    ending = picture.suffix.lower()
+    if not ending:  # matplotlib would add one, and replace what has that name
+        raise ConfigError(f"{picture}: a picture of no kind; name it {picture.name}.png")
     if any(picture.exists() and picture.samefile(run / LOGGED) for run in runs if (run / LOGGED).exists()):
         raise ConfigError(f"{picture}: is the log of a run; name another picture")
     if picture.is_file() and not force and MARK.encode() not in picture.read_bytes():
@@ -132,6 +137,8 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
 
     histories = [read_history(run) for run in runs]
     _make_names_unique(histories, runs)
+    for history in histories:
+        history.name = as_drawn(history.name)
     panels = _panels(histories)
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5.2 * min(COLUMNS, len(panels)), 3.1 * rows + 0.5), layout="constrained")
@@ -150,13 +157,17 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
         if index >= len(panels) - COLUMNS:
             axis.set_xlabel("steps", fontsize=9)
     figure.suptitle("  ·  ".join(history.name for history in histories), fontsize=12)
+    drawn = io.BytesIO()
     try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        key = "Software" if picture.suffix.lower() == ".png" else "Creator"
-        marked = picture.suffix.lower() in (".png", ".svg", ".pdf")
-        figure.savefig(picture, dpi=110, metadata={key: MARK} if marked else None)
+        key = "Software" if ending == ".png" else "Creator"
+        marked = ending in (".png", ".svg", ".pdf")
+        figure.savefig(drawn, format=ending[1:], dpi=110, metadata={key: MARK} if marked else None)
     except ValueError as error:
         raise ConfigError(f"{picture}: {str(error).splitlines()[0]}; name a .png") from None
+    try:
+        write_bytes(picture, drawn.getvalue())
+    except OSError as error:
+        raise ConfigError(f"{picture}: cannot be written ({error.strerror or error}); name another place") from None
 
 
 def _make_names_unique(histories: list[History], runs: list[Path]) -> None:
@@ -165,6 +176,12 @@ def _make_names_unique(histories: list[History], runs: list[Path]) -> None:
     for history, run in zip(histories, runs, strict=True):
         if names.count(history.name) > 1:
             history.name = f"{run.resolve().parent.name}/{history.name}"
+
+
+def as_drawn(name: str) -> str:
+    """A name as matplotlib shows it: a dollar is no formula, and a legend has no name that begins with `_`."""
+    escaped = name.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
 
 
 def _panels(histories: list[History]) -> list[tuple[str, Draw]]:

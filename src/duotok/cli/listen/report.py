@@ -38,14 +38,20 @@ def report(
     from duotok.listening.ratings import Ratings
     from duotok.listening.report import as_json as json_of
     from duotok.listening.report import as_markdown, made_before, outputs, write
+    from duotok.listening.scale import RANGES
     from duotok.listening.screening import Rule
 
     found = load(test)
     given = Ratings(found).all()
     if not given:
         raise DuoTokError(f"{test}: nobody has rated anything yet; duotok listen serve {test}")
+    low, high = RANGES[found.plan.method]
+    if not abs(anchor_gap) <= high - low:
+        raise DuoTokError(f"--anchor-gap {anchor_gap:g}: scores of this test are at most {high - low} apart")
     rule = Rule(gap=anchor_gap)
     if reference_least is not None:
+        if not low <= reference_least <= high:
+            raise DuoTokError(f"--reference-least {reference_least:g}: scores of this test go from {low} to {high}")
         rule = Rule(reference_least, anchor_gap, reference_least)
     check_free(outputs(output), made_before(output), force)
     result = analyse(found, given, rule)

@@ -15,6 +15,7 @@ from duotok.files import write_bytes
 from duotok.suite.leakage.stems import CHANCE, DIRECT, TRUE
 from duotok.suite.leakage.table import figures_of, title_of
 from duotok.tracks import TRACKS
+from duotok.training.plot import as_drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,7 +154,7 @@ def _legend(figure: Figure, every: Sequence[tuple[Cell, Figures]]) -> None:
             color=COLOURS[place % len(COLOURS)],
             marker="o",
             markersize=4,
-            label=f"{cell.inputs.tokenizer} (cost: {COSTS[cost_of(found)]})",
+            label=as_drawn(f"{cell.inputs.tokenizer} (cost: {COSTS[cost_of(found)]})"),
         )
         for place, (cell, found) in enumerate(every)
     ]

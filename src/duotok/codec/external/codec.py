@@ -140,7 +140,9 @@ class ExternalCodec:
         asked = self._settings["codebooks"]
         if asked is not None and asked != len(facts.sizes):
             self.close()
-            raise ConfigError(f"{name}: {asked} codebooks; it has {len(facts.sizes)} and gives no others; leave the number out")
+            raise ConfigError(
+                f"{name}: {asked} codebooks; it has {len(facts.sizes)} and gives no others; leave the number out"
+            )
         return facts
 
     def _check_checkpoint(self, files: Any) -> None:

@@ -84,6 +84,21 @@ def test_what_is_not_its_own_stays_in_a_folder(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:
+    """Otherwise a bundle lies on another disk than it was linked to, and what else was there is moved after it."""
+    real = tmp_path / "disk" / "real"
+    real.mkdir(parents=True)
+    for name in ("card", "notes"):
+        (real / name).write_text("old")
+    (tmp_path / "link").symlink_to(real)
+    with files.writing(tmp_path / "link", ("card",)) as partial:
+        partial.mkdir()
+        (partial / "card").write_text("new")
+    assert (tmp_path / "link").is_symlink() and [p.name for p in (tmp_path / "disk").iterdir()] == ["real"]
+    assert [(real / name).read_text() for name in ("card", "notes")] == ["new", "old"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "link"]
+
+
 def test_a_long_name_is_no_hindrance(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 255)
     for _ in range(2):

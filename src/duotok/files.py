@@ -111,9 +111,11 @@ def sha256(path: Path) -> str:
 def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Path]:
     """A hidden name beside `target` to write a file or a folder under; on leaving, it becomes `target`.
 
-    Nothing half-written stays, and the old content stays until then. replaced: as for `put`. Makes the parent folder. Raises
-    OSError.
+    Nothing half-written stays, and the old content stays until then. replaced: as for `put`. Makes the parent folder. A link to
+    a folder stays one: what it leads to is written. Raises OSError.
     """
+    if target.is_symlink() and target.is_dir():
+        target = target.resolve()
     partial = temporary(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

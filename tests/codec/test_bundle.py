@@ -18,7 +18,7 @@ from duotok.cli.main import app
 from duotok.codec.bundle import Bundle, CodecConfig, build, facts, seal_bundle, write_bundle
 from duotok.codec.duotok import DuoTok
 from duotok.codec.hub import find_bundle
-from duotok.errors import BundleError
+from duotok.errors import BundleError, ConfigError
 from duotok.renderer.samplers import SAMPLERS, SamplerName
 from duotok.seals import seal
 
@@ -55,6 +55,24 @@ def test_half_precision(model: DuoTok, tmp_path: Path) -> None:
     half.save_pretrained(tmp_path / "again")
     assert DuoTok.from_pretrained(tmp_path / "again").model_hash == half.model_hash != model.model_hash
     assert load_file(tmp_path / "half" / "autoencoder.safetensors")["mean"].dtype == torch.float32
+
+
+def test_a_bundle_of_an_earlier_duotok_keeps_its_hash_when_it_is_saved_again(copy: Path, tmp_path: Path) -> None:
+    """Keys that DuoTok has got since are not in its config, and so not in its hash."""
+    config = json.loads((copy / "config.json").read_text())
+    del config["tokenizer"]["bottleneck_norm"], config["codec"]["highpass_hz"]
+    (copy / "config.json").write_text(json.dumps(config))
+    seal_bundle(copy)
+    old = DuoTok.from_pretrained(copy)
+    again = DuoTok.from_pretrained(old.save_pretrained(tmp_path / "again"))
+    assert again.model_hash == old.model_hash and again.config == old.config
+    assert again.sound_hash == old.sound_hash
+
+
+def test_a_storage_that_does_not_exist_is_refused(model: DuoTok, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="storage 'int4' does not exist; choose float32, float16, int8"):
+        model.save_pretrained(tmp_path / "new", storage="int4")  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
 
 
 def test_hash_is_of_the_tokenizer_only(copy: Path, model: DuoTok) -> None:

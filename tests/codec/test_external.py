@@ -116,6 +116,15 @@ def test_a_model_that_is_not_the_published_one_is_refused(weights: Path, do: str
         open_stand_in(weights, do)
 
 
+@pytest.mark.parametrize("asked", [1, 3, 0])
+def test_codebooks_that_a_tokenizer_does_not_give_are_refused(weights: Path, asked: int) -> None:
+    """Several have a fixed number of them, and would give that, whatever was asked for."""
+    with pytest.raises(ConfigError, match=rf"stand-in: {asked} codebooks; it has 2 and gives no others"):
+        ExternalCodec(config(weights), KNOWN, codebooks=asked)
+    with ExternalCodec(config(weights), KNOWN, codebooks=2) as codec:
+        assert codec.codebooks == 2
+
+
 def test_weights_are_never_random_and_never_an_untrusted_pickle(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing.safetensors: no such file of weights; random ones are never used"):
         open_stand_in(tmp_path / "nothing.safetensors")

@@ -101,6 +101,34 @@ def test_damaged_or_incomplete_weights(dac: Path) -> None:
         open_codec(f"transformers:{dac}")
 
 
+def test_weights_that_are_no_numbers(dac: Path) -> None:
+    """Every sound would have the codes 0."""
+    path = dac / "model.safetensors"
+    weights = load_file(path)
+    weights["encoder.conv1.weight"][0, 0, 0] = float("nan")
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(BundleError, match=r"dac: 'encoder.conv1.weight' holds NaN or infinite values"):
+        open_codec(f"transformers:{dac}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": ["dac"]}, r"model_type '\['dac'\]' is no codec known here"),
+        (
+            {"sampling_rate": 0},
+            "1 channels at 0 Hz in frames of 40 samples, 4 codebooks of 16 codes; no codec has these",
+        ),
+        ({"sampling_rate": -8000}, "at -8000 Hz"),
+        ({"sampling_rate": 1}, "at 1 Hz in frames of 40 samples"),
+        ({"n_codebooks": 0}, "0 codebooks of 16 codes"),
+    ],
+)
+def test_configurations_of_no_codec(dac: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        open_codec(f"transformers:{change(dac, **changes)}")
+
+
 def test_variants_that_keep_no_contract(tmp_path: Path) -> None:
     whole = make_codec(tmp_path, "encodec", normalize=True)
     with pytest.raises(BundleError, match=r"one loudness for the whole sound and no chunks"):
@@ -144,6 +172,7 @@ def test_codebooks_and_tracks_that_there_are_not(dac: Path, bundle: Path, tmp_pa
     mimi = make_codec(tmp_path, "mimi", num_semantic_quantizers=2)
     for arguments, message in (
         ((name, "cpu", 5), "dac-8khz: 5 codebooks; it can give 1 to 4"), ((name, "cpu", 0), "it can give 1 to 4"),
+        ((name, "cpu", 2.0), "dac-8khz: 2.0 codebooks"), ((name, "cpu", True), "dac-8khz: True codebooks"),
         ((f"transformers:{mimi}", "cpu", 1), "it can give 2 to 4"),
         ((name, "cpu", None, ("drums",)), "tracks drums: choose among"), ((name, "cpu", None, ()), "tracks none"),
         ((bundle, "cpu", 2), "a DuoTok bundle has one a track"), ((bundle, "cpu", None, ("mix",)), "leave them out"),

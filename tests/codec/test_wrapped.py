@@ -218,8 +218,8 @@ def test_a_track_may_follow_from_the_others(folders: dict[str, Path], codecs: di
     a, b = sound(1.0, 1), sound(1.0, 2)
     codec = codecs["dac"]
     given = codec.encode(rate=RATE, vocals=a, accompaniment=b)
-    rest = codec.encode(a, RATE, vocals=b)["accompaniment"]
-    assert torch.equal(rest, codec.encode(rate=RATE, vocals=b, accompaniment=a - b)["accompaniment"])
+    rest = codec.encode(a + b, RATE, vocals=b)["accompaniment"]
+    assert torch.equal(rest, codec.encode(rate=RATE, vocals=b, accompaniment=(a + b) - b)["accompaniment"])
     assert torch.equal(codec.encode(a + b, RATE, vocals=a)["vocals"], given["vocals"])
     mix = TransformersCodec.from_pretrained(folders["dac"], tracks=("mix",))
     assert torch.equal(mix.encode(a + b, RATE)["mix"], mix.encode(rate=RATE, vocals=a, accompaniment=b)["mix"])
@@ -260,3 +260,38 @@ def test_vectors_of_all_codes_add_up_to_what_the_quantizer_makes(folders: dict[s
     found = torch.stack([table[row] for table, row in zip(tables["vocals"], codes, strict=True)]).sum(0)
     torch.testing.assert_close(nothing + found, wanted, atol=1e-5, rtol=1e-4)
     assert all(len(table.unique(dim=0)) > 2 for table in tables["vocals"])
+
+
+def test_a_stem_that_is_not_in_the_mix_is_refused(codecs: dict[str, TransformersCodec], tmp_path: Path) -> None:
+    """As DuoTok refuses it: the mix without it is no track."""
+    codec, voice, band = codecs["dac"], sound(2.0, 1), sound(2.0, 2)
+    late = torch.nn.functional.pad(voice, (80, 0))[:, : voice.shape[1]]
+    for stem, words in (
+        (sound(2.0, 3), "too loud"),
+        (late, "10.0 ms"),
+        (-voice, "turned over"),
+        (voice / 4, "12.1 dB too soft"),
+    ):
+        with pytest.raises(AudioError, match=f"vocals: does not belong to audio: it .*{words}"):
+            codec.encode(voice + band, RATE, vocals=stem)
+    write(tmp_path / "other.wav", sound(2.0, 3), RATE)
+    with pytest.raises(AudioError, match=r"other.wav: does not belong to audio"):
+        codec.encode(voice + band, RATE, accompaniment=tmp_path / "other.wav")
+    codec.encode(voice + band, RATE, vocals=torch.zeros(1, 16_000))
+
+
+def test_a_channel_that_is_turned_over_does_not_cancel_the_other_one(
+    codecs: dict[str, TransformersCodec], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where channels are folded; a file and an array alike, at any rate."""
+    codec, mono = codecs["dac"], sound(2.0, 1, 48_000)
+    upright, turned = mono.repeat(2, 1), torch.cat([mono, -mono])
+    write(tmp_path / "turned.wav", turned, 48_000)
+    expected = codec.encode(vocals=upright, accompaniment=upright)["vocals"]
+    assert not caplog.records
+    found = codec.encode(vocals=turned, accompaniment=tmp_path / "turned.wav")
+    assert all(torch.equal(found[track], expected) for track in TRACKS)
+    assert ["turned.wav: one channel is the other one turned over" in r.getMessage() for r in caplog.records] == [
+        False,
+        True,
+    ]

@@ -21,7 +21,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -214,15 +214,19 @@ def write_bundle(
     card: str = "",
     storage: Storage = "float32",
     force: bool = False,
+    values: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a bundle; `modules` maps the names of `config.parts` to the trained modules.
 
     storage: number format of the matrices. int8 has a scale for each row (compact.py), and other large tensors are float16
     then. The folder is written whole or not at all. An existing bundle is replaced; other files in its folder stay. force:
-    write also into a folder that holds other files and no bundle.
-    Raises BundleError when a part is missing or the folder cannot be written.
+    write also into a folder that holds other files and no bundle. values: `config` as it was written once, which `model_hash`
+    is taken over.
+    Raises BundleError when a part is missing or the folder cannot be written, ConfigError for another storage.
     """
     folder = Path(folder)
+    if storage not in get_args(Storage):
+        raise ConfigError(f"storage '{storage}' does not exist; choose {', '.join(get_args(Storage))}")
     missing = [part for part in config.parts if part not in modules]
     if missing:
         raise BundleError(f"{folder}: bundle not written, these parts were not given: {', '.join(missing)}")
@@ -241,7 +245,7 @@ def write_bundle(
                 part_storage: Storage = "float16" if foreign and storage == "int8" else storage
                 (partial / f"{part}.safetensors").write_bytes(save(_for_storage(state, learned, part_storage)))
             (partial / CARD_FILE).write_text(card or f"# {config.name}\n", encoding="utf-8")
-            _write_sealed(partial, config.model_dump(mode="json"), list(config.parts))
+            _write_sealed(partial, dict(values or config.model_dump(mode="json")), list(config.parts))
     except OSError as error:
         raise BundleError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
     return folder

@@ -93,12 +93,12 @@ def family_of(values: dict[str, Any], folder: Path) -> Family:
         raise BundleError(
             f"{folder}: model_type '{kind}' wants torchaudio, which DuoTok does not use; take another codec"
         )
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         known = ", ".join(FAMILIES)
         if {"codec", "tokenizer"} <= set(values):
             raise BundleError(f"{folder}: a DuoTok bundle; open it without '{PREFIX}'")
         raise BundleError(f"{folder}: model_type '{kind}' is no codec known here; there are {known}")
-    return FAMILIES[str(kind)]
+    return FAMILIES[kind]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -146,7 +146,7 @@ def content_hash(values: dict[str, Any], files: list[Path]) -> str:
 
 def load_model(folder: Path, family: Family) -> nn.Module:
     """The model in float32, in evaluation mode. Raises MissingExtraError without transformers, and BundleError when the files
-    lack weights of the model, which would be random."""
+    lack weights of the model, which would be random, or hold values that are no numbers."""
     model_class = _model_class(family.model_class)
     try:
         with _silenced():
@@ -167,6 +167,9 @@ def load_model(folder: Path, family: Family) -> nn.Module:
             f"{folder}: {len(missing)} weights of {family.model_class} are missing or of another shape ({missing[0]}); "
             "get the model again"
         )
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise BundleError(f"{folder}: '{name}' holds NaN or infinite values; get the model again")
     ready: nn.Module = model.eval().requires_grad_(False)
     return ready
 

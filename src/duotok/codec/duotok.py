@@ -117,11 +117,11 @@ class DuoTok:
     def save_pretrained(self, folder: str | Path, card: str = "", storage: Storage = "float32") -> Path:
         """Write a bundle folder. storage: number format of its matrices; card: text of README.md, by default the opened bundle's.
 
-        Raises BundleError when it cannot be written.
+        Raises BundleError when it cannot be written, ConfigError for another storage.
         """
-        return write_bundle(
-            folder, self.config, {p: self._part(p) for p in self.config.parts}, card or self._card(), storage
-        )
+        modules = {part: self._part(part) for part in self.config.parts}
+        # The values as they were written: with keys that were added to DuoTok since, the same model would have another hash.
+        return write_bundle(folder, self.config, modules, card or self._card(), storage, values=self._values)
 
     def push_to_hub(
         self,

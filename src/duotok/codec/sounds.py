@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duotok.audio.channels import remix
+from duotok.audio.alignment import Alignment
+from duotok.audio.channels import PolarityFix, remix
 from duotok.audio.decoders import default_layout
 from duotok.audio.io import resample, stream
 from duotok.codec.contract import Source
-from duotok.codec.spool import BLOCK_SECONDS, AudioSource
+from duotok.codec.spool import BLOCK_SECONDS, AudioSource, check_stem
 from duotok.errors import AudioError
 
 log = logging.getLogger(__name__)
@@ -29,54 +30,69 @@ class Heard(AudioSource):
     """A source that can be read at any rate, resampled once."""
 
     def at(self, rate: int, channels: int) -> Iterator[Tensor]:
-        """float32 `[channels, samples]` blocks at `rate`; one channel is the mean of two."""
+        """float32 `[channels, samples]` blocks at `rate`; one channel is the mean of two, whose polarity is fixed as `AudioSource` does."""
+        if channels != 1:
+            yield from self._stereo(rate)
+            return
+        polarity = PolarityFix(rate)
+        for block in self._stereo(rate):
+            yield polarity.push(block).mean(0, keepdim=True)
+        self.warn_of(polarity)
+
+    def _stereo(self, rate: int) -> Iterator[Tensor]:
         if not isinstance(self._source, Tensor):
-            yield from stream(self._source, rate, channels, BLOCK_SECONDS)
+            yield from stream(self._source, rate, 2, BLOCK_SECONDS)
             return
         audio = self._source.detach().float().cpu()
         audio = audio[None] if audio.ndim == 1 else audio
-        folded = remix(audio.numpy().T, default_layout(audio.shape[0]), channels).T
-        yield resample(torch.from_numpy(np.ascontiguousarray(folded)), self._rate, rate)
+        stereo = remix(audio.numpy().T, default_layout(audio.shape[0]), 2).T
+        whole = resample(torch.from_numpy(np.ascontiguousarray(stereo)), self._rate, rate)
+        yield from torch.split(whole, round(BLOCK_SECONDS * rate), dim=1)
 
 
 class Sounds:
     """The given sounds of a song, and every track that can be computed from them.
 
-    vocals, accompaniment: as given, or the mix minus the other one; mix: as given, or the sum of both. The length is that of
-    the mix when it was given and is used, and otherwise that of the longer stem.
+    vocals, accompaniment: as given, or the mix minus the other one, which has to belong to it (`check_stem`); mix: as given, or
+    the sum of both. The length is that of the mix when it was given and is used, and otherwise that of the longer stem.
     """
 
     def __init__(
         self, given: Mapping[str, Source | None], rate: int, tracks: Sequence[str], to_rate: int, channels: int
     ) -> None:
         """given: "mix", "vocals", "accompaniment" -> source at `rate`, or None. Raises AudioError when `tracks` cannot be
-        computed from them, or when one cannot be read."""
+        computed from them, when one cannot be read, or when a stem is not that of the mix."""
         available = [name for name, source in given.items() if source is not None]
         if not available:
             raise AudioError("nothing to encode; give a song, or both stems")
         self._sums = {track: _sum(track, available) for track in tracks}
         used = [name for name in available if any(name in parts for parts in self._sums.values())]
         self._channels = channels
+        heard = {name: Heard(given[name], rate, "audio" if name == "mix" else name) for name in used}
         self._files: dict[str, IO[bytes]] = {}
         self._lengths: dict[str, int] = {}
         try:
             for name in used:
-                source = given[name]
-                assert source is not None
                 # The file has no name, so that nothing is left behind even after a kill.
                 self._files[name] = tempfile.TemporaryFile(prefix="duotok-")  # noqa: SIM115
-                self._lengths[name] = sum(
-                    self._put(name, block)
-                    for block in Heard(source, rate, "audio" if name == "mix" else name).at(to_rate, channels)
-                )
+                self._lengths[name] = sum(self._put(name, block) for block in heard[name].at(to_rate, channels))
                 self._files[name].flush()
+            self.n_samples = self._lengths.get("mix", max(self._lengths.values()))
+            for stem in {name for parts in self._sums.values() for name, sign in parts.items() if sign < 0}:
+                self._check(heard["mix"], heard[stem], stem, to_rate)
         except BaseException:
             self.close()
             raise
-        self.n_samples = self._lengths.get("mix", max(self._lengths.values()))
         if max(self._lengths.values()) - min(self._lengths.values()) > TOLERATED_SECONDS * to_rate:
             durations = ", ".join(f"{name} {n / to_rate:.2f} s" for name, n in self._lengths.items())
             log.warning("sounds that differ in length (%s); are they of one song?", durations)
+
+    def _check(self, mix: Heard, stem: Heard, name: str, rate: int) -> None:
+        meter, size = Alignment(rate), round(BLOCK_SECONDS * rate)
+        for start in range(0, self.n_samples, size):
+            stop = min(start + size, self.n_samples)
+            meter.push(self._read("mix", start, stop), self._read(name, start, stop))
+        check_stem(mix, stem, meter.fit())
 
     def _put(self, name: str, block: Tensor) -> int:
         try:

@@ -91,6 +91,10 @@ class AudioSource:
         through, polarity = HighPass(self._highpass_hz, SAMPLE_RATE), PolarityFix()
         for block in self._blocks_at_48_khz():
             yield polarity.push(through.push(block))
+        self.warn_of(polarity)
+
+    def warn_of(self, polarity: PolarityFix) -> None:
+        """Tell of a channel that was turned back."""
         if polarity.inverted:
             log.warning(
                 "%s: one channel is the other one turned over (correlation %.2f); it was turned back, or the two would "
@@ -210,7 +214,7 @@ LEAST_COHERENCE = 0.001
 WORTH_A_WORD_DB = -20.0
 
 
-def _check_stem(mix: AudioSource, stem: AudioSource, fit: Fit | None) -> None:
+def check_stem(mix: AudioSource, stem: AudioSource, fit: Fit | None) -> None:
     """Check a stem against its mix. Raises AudioError where the difference of the two would not be the other track."""
     if fit is None:
         return
@@ -271,7 +275,7 @@ def tracks_of(
         for mixed, part in _paired_blocks(mix, stem, first_leads=True):
             meter.push(mixed, part)
             yield (part, mixed - part) if vocals is not None else (mixed - part, part)
-        _check_stem(mix, stem, meter.fit())
+        check_stem(mix, stem, meter.fit())
     elif separator is None:
         raise AudioError(f"{mix.name}: the bundle has no separator; give the stems (--vocals, --accompaniment)")
     else:

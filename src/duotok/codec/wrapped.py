@@ -55,7 +55,7 @@ class TransformersCodec:
     ) -> None:
         """content: hash of configuration and weights, to which codebooks and plan are added. Raises ConfigError for unknown
         codebooks or tracks, or a plan for a model with chunks."""
-        if not shape.least <= codebooks <= shape.codebooks:
+        if type(codebooks) is not int or not shape.least <= codebooks <= shape.codebooks:
             raise ConfigError(f"{name}: {codebooks} codebooks; it can give {shape.least} to {shape.codebooks}")
         unknown = [track for track in tracks if track not in CHOICES]
         if unknown or not tracks or len(set(tracks)) != len(tracks):
@@ -98,6 +98,12 @@ class TransformersCodec:
         files = weight_files(folder)
         model: Any = load_model(folder, family)
         shape = family.shape(model.config, str(folder))
+        sizes = (shape.sample_rate, shape.hop, shape.channels, shape.codebooks, shape.codebook_size)
+        if min(sizes) < 1 or shape.channels > 2 or shape.hop > shape.sample_rate:
+            raise BundleError(
+                f"{folder}: {shape.channels} channels at {shape.sample_rate} Hz in frames of {shape.hop} samples, {shape.codebooks} codebooks "
+                f"of {shape.codebook_size} codes; no codec has these; get the model again"
+            )
         # Independent of the folder: the same weights are the same codec anywhere.
         title = f"{values['model_type']}-{shape.sample_rate / 1000:g}khz"
         chosen = shape.codebooks if codebooks is None else codebooks
@@ -264,7 +270,7 @@ def batches(pieces: Sequence[Piece], size: int) -> Iterator[list[Piece]]:
     """Successive pieces in batches of up to `size`, all of one length within a batch."""
     batch: list[Piece] = []
     for piece in pieces:
-        if batch and (len(batch) == size or piece.stop - piece.start != batch[0].stop - batch[0].start):
+        if batch and (len(batch) >= size or piece.stop - piece.start != batch[0].stop - batch[0].start):
             yield batch
             batch = []
         batch.append(piece)

@@ -117,6 +117,8 @@ def test_frames_are_those_of_the_sound() -> None:
     assert frames_of(sketch("stage1", config).batch(0, range(4))) == 4 * 40
     stage4 = CONFIGS["stage4"]()
     assert frames_of(sketch("stage4", stage4).batch(0, range(3))) == 3 * 32
+    one = stage4.model_copy(update={"dit": DIT.model_copy(update={"latents_per_frame": 1})})
+    assert frames_of(sketch("stage4", one).batch(0, range(3))) == 3 * 32
     assert frames_of(sketch("autoencoder", AUTOENCODER).batch(0, range(2))) == 2 * 10
 
 

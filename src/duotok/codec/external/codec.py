@@ -137,6 +137,12 @@ class ExternalCodec:
                 "its adapter and its code do not fit together"
             ) from None
         self._check_facts(facts)
+        asked = self._settings["codebooks"]
+        if asked is not None and asked != len(facts.sizes):
+            self.close()
+            raise ConfigError(
+                f"{name}: {asked} codebooks; it has {len(facts.sizes)} and gives no others; leave the number out"
+            )
         return facts
 
     def _check_checkpoint(self, files: Any) -> None:

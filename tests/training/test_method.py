@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from duotok.training.checkpoint import best, checkpoints, latest, load_module
 from duotok.training.cost.estimate import Trial
 from duotok.training.engine import train
 from duotok.training.processes import join
-from duotok.training.stage import START_FROM, Stage
+from duotok.training.stage import START_FROM, Batch, Stage, means_over
 from duotok.training.stages.autoencoder import AutoencoderStage
 from duotok.training.stages.crop_stage import ADAPTED, MASK_HEAD
 from duotok.training.stages.separator import SeparatorStage
@@ -105,6 +106,27 @@ def test_each_weight_of_stage_3_decides_about_its_loss(name: str, store: ShardSt
     losses = stage.losses(with_words(batch_of(stage)), 0)
     torch.testing.assert_close(losses["loss"], 2.5 * losses[name])
     assert float(losses[name].detach()) > 0
+
+
+def test_held_out_figures_are_means_over_their_targets(store: ShardStore, runs: Path) -> None:
+    """A batch without words is not one whose words are all told, and one without any masks has no error of masks."""
+    stage = make("stage2", store, runs)
+    stage.tokenizer.eval()  # type: ignore[attr-defined]
+
+    def draw(index: int, items: Sequence[int]) -> Batch:
+        batch = {**stage.batch(index, items), "text_lengths": torch.zeros(4, dtype=torch.long)}
+        if index < 2:
+            some = torch.tensor([1, 0, 0, 0] if index else [1, 1, 1, 0])
+            torch.manual_seed(index)  # of the words
+            batch = {**with_words(batch), "text_lengths": 3 * some}
+        return batch
+
+    with torch.no_grad():
+        means = means_over(stage, draw, 3)
+        few = [stage.losses({**draw(index, range(4)), "seeds": torch.arange(4)}, 0) for index in range(3)]
+    assert means["text"] == pytest.approx(float(0.75 * few[0]["text"] + 0.25 * few[1]["text"]), rel=1e-3)
+    assert means["loss"] == pytest.approx(sum(float(losses["loss"]) for losses in few) / 3, rel=1e-3)
+    assert "masks" not in means_over(stage, lambda i, items: with_masks(draw(i, items)) | {"masks_items": torch.zeros(4)}, 1)
 
 
 def test_the_latent_norm_of_stage_2_joins_by_its_weight(store: ShardStore, runs: Path) -> None:

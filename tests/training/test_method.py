@@ -126,7 +126,9 @@ def test_held_out_figures_are_means_over_their_targets(store: ShardStore, runs: 
         few = [stage.losses({**draw(index, range(4)), "seeds": torch.arange(4)}, 0) for index in range(3)]
     assert means["text"] == pytest.approx(float(0.75 * few[0]["text"] + 0.25 * few[1]["text"]), rel=1e-3)
     assert means["loss"] == pytest.approx(sum(float(losses["loss"]) for losses in few) / 3, rel=1e-3)
-    assert "masks" not in means_over(stage, lambda i, items: with_masks(draw(i, items)) | {"masks_items": torch.zeros(4)}, 1)
+    assert "masks" not in means_over(
+        stage, lambda i, items: with_masks(draw(i, items)) | {"masks_items": torch.zeros(4)}, 1
+    )
 
 
 def test_the_latent_norm_of_stage_2_joins_by_its_weight(store: ShardStore, runs: Path) -> None:

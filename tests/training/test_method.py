@@ -131,6 +131,23 @@ def test_held_out_figures_are_means_over_their_targets(store: ShardStore, runs: 
     )
 
 
+@pytest.mark.parametrize("name", ["stage2", "stage3"])
+def test_a_text_head_with_too_few_classes_is_refused(name: str, store: ShardStore, runs: Path) -> None:
+    """The words' last class would be the blank, or memory behind the head's."""
+    model = TOKENIZER.model_copy(update={"vocabulary": 27})
+    config = stage2_config(model=model) if name == "stage2" else stage3_config(model=model)
+    with pytest.raises(
+        ConfigError, match=r"model.vocabulary 27: crops.vocabulary characters has 28 classes; --set model"
+    ):
+        Stage2(config, store, None) if name == "stage2" else Stage3(config, store, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "due"), [("chroma", 12), ("n_mels", 128)])
+def test_the_sizes_of_features_are_the_front_end_s(name: str, due: int) -> None:
+    with pytest.raises(ValueError, match=f"model.{name} 1 must be {due}, as many as the front end gives"):
+        stage2_config(model=TOKENIZER.model_copy(update={name: 1}))
+
+
 def test_the_latent_norm_of_stage_2_joins_by_its_weight(store: ShardStore, runs: Path) -> None:
     stage = make("stage2", store, runs, weights=Stage2Weights(latent_norm=3.0))
     losses = stage.losses(batch_of(stage), 0)

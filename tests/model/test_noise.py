@@ -98,5 +98,6 @@ def test_effective_rank_counts_dimensions() -> None:
     assert effective_rank(torch.randn(20_000, 3) @ torch.linalg.qr(torch.randn(8, 3))[0].T) == pytest.approx(
         3, abs=0.02
     )
+    assert effective_rank(torch.randn(100, 1)) == pytest.approx(1)
     with pytest.raises(ValueError, match="two rows"):
         effective_rank(torch.randn(1, 8))

@@ -125,6 +125,16 @@ def test_fit_without_bias_and_with_a_dead_channel() -> None:
         quantizer.fit(z[:1])
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_codes_that_are_set_come_back_with_their_mean(bias: bool) -> None:
+    codes = torch.randn(256, 4) * torch.tensor([1.0, 0.1, 0.5, 0.0]) + torch.tensor([3.0, -2.0, 0.0, 1.0])
+    quantizer = SimVQ(256, 4, bias=bias)
+    quantizer.set_codes(codes)
+    torch.testing.assert_close(quantizer.table(), codes, atol=3e-3, rtol=0)
+    quantizer.fit_means(codes.repeat(2, 1), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(quantizer.table().mean(0), codes.mean(0), atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize("quantizer", [SimVQ(256, 4), PlainVQ(256, 4)])
 def test_fit_from_features_sits_on_clusters(quantizer: Quantizer) -> None:
     """Where features come in clusters, codes drawn from them are nearer than a Gaussian cloud; silence takes few."""

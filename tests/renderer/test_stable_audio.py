@@ -212,6 +212,13 @@ def test_a_token_may_have_one_latent_frame() -> None:
         one(noisy, t, condition)
 
 
+def test_time_is_not_rounded_in_mixed_precision() -> None:
+    dit, t = opened(), torch.linspace(0, 1, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = dit.timestep_features(t)
+    torch.testing.assert_close(features, dit.timestep_features(t), atol=0, rtol=0)
+
+
 def test_the_condition_is_standardised_and_may_be_withheld() -> None:
     dit = opened(unconditional=True, guidance=2.0)
     vectors = 3 + 5 * torch.randn(1000, 4)

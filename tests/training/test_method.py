@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from duotok.training.checkpoint import best, checkpoints, latest, load_module
 from duotok.training.cost.estimate import Trial
 from duotok.training.engine import train
 from duotok.training.processes import join
-from duotok.training.stage import START_FROM, Stage
+from duotok.training.stage import START_FROM, Batch, Stage, means_over
 from duotok.training.stages.autoencoder import AutoencoderStage
 from duotok.training.stages.crop_stage import ADAPTED, MASK_HEAD
 from duotok.training.stages.separator import SeparatorStage
@@ -105,6 +106,46 @@ def test_each_weight_of_stage_3_decides_about_its_loss(name: str, store: ShardSt
     losses = stage.losses(with_words(batch_of(stage)), 0)
     torch.testing.assert_close(losses["loss"], 2.5 * losses[name])
     assert float(losses[name].detach()) > 0
+
+
+def test_held_out_figures_are_means_over_their_targets(store: ShardStore, runs: Path) -> None:
+    """A batch without words is not one whose words are all told, and one without any masks has no error of masks."""
+    stage = make("stage2", store, runs)
+    stage.tokenizer.eval()  # type: ignore[attr-defined]
+
+    def draw(index: int, items: Sequence[int]) -> Batch:
+        batch = {**stage.batch(index, items), "text_lengths": torch.zeros(4, dtype=torch.long)}
+        if index < 2:
+            some = torch.tensor([1, 0, 0, 0] if index else [1, 1, 1, 0])
+            torch.manual_seed(index)  # of the words
+            batch = {**with_words(batch), "text_lengths": 3 * some}
+        return batch
+
+    with torch.no_grad():
+        means = means_over(stage, draw, 3)
+        few = [stage.losses({**draw(index, range(4)), "seeds": torch.arange(4)}, 0) for index in range(3)]
+    assert means["text"] == pytest.approx(float(0.75 * few[0]["text"] + 0.25 * few[1]["text"]), rel=1e-3)
+    assert means["loss"] == pytest.approx(sum(float(losses["loss"]) for losses in few) / 3, rel=1e-3)
+    assert "masks" not in means_over(
+        stage, lambda i, items: with_masks(draw(i, items)) | {"masks_items": torch.zeros(4)}, 1
+    )
+
+
+@pytest.mark.parametrize("name", ["stage2", "stage3"])
+def test_a_text_head_with_too_few_classes_is_refused(name: str, store: ShardStore, runs: Path) -> None:
+    """The words' last class would be the blank, or memory behind the head's."""
+    model = TOKENIZER.model_copy(update={"vocabulary": 27})
+    config = stage2_config(model=model) if name == "stage2" else stage3_config(model=model)
+    with pytest.raises(
+        ConfigError, match=r"model.vocabulary 27: crops.vocabulary characters has 28 classes; --set model"
+    ):
+        Stage2(config, store, None) if name == "stage2" else Stage3(config, store, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "due"), [("chroma", 12), ("n_mels", 128)])
+def test_the_sizes_of_features_are_the_front_end_s(name: str, due: int) -> None:
+    with pytest.raises(ValueError, match=f"model.{name} 1 must be {due}, as many as the front end gives"):
+        stage2_config(model=TOKENIZER.model_copy(update={name: 1}))
 
 
 def test_the_latent_norm_of_stage_2_joins_by_its_weight(store: ShardStore, runs: Path) -> None:

@@ -13,7 +13,8 @@ def effective_rank(features: Tensor) -> float:
     """
     if features.dim() != 2 or len(features) < 2:
         raise ValueError(f"features are {list(features.shape)}; at least two rows [rows, dim] are needed")
-    values = torch.linalg.eigvalsh(torch.cov(features.detach().double().T)).clamp_min(0)
+    covariance = torch.cov(features.detach().double().T).reshape(features.shape[1], features.shape[1])
+    values = torch.linalg.eigvalsh(covariance).clamp_min(0)
     shares = values / values.sum().clamp_min(1e-300)
     shares = shares[shares > 0]
     return float(torch.exp(-(shares * shares.log()).sum()))

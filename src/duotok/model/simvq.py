@@ -286,10 +286,13 @@ class SimVQ(Quantizer):
     @torch.no_grad()
     def set_codes(self, codes: Tensor) -> None:
         """Make `codes [size, dim]`, whitened, the basis (frozen from here on) and set the map to give them back."""
-        mean, factor = _moments(codes)
+        # Without a bias only the basis can hold their mean: second moments are then about 0.
+        mean, factor = _moments(codes if self.map.bias is not None else torch.cat([codes, -codes]))
         white = torch.linalg.solve_triangular(factor, (codes.double() - mean).T, upper=False).T
         self.basis.copy_((white * self.dim**-0.5).half())
-        self.fit(codes, 1.0)
+        self.map.weight.copy_(factor * self.dim**0.5)
+        if self.map.bias is not None:
+            self.map.bias.copy_(mean)
 
     @torch.no_grad()
     def fit(self, z: Tensor, scale: float = FIT_SCALE) -> None:

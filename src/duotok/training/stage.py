@@ -205,15 +205,23 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def means_over(stage: Stage, draw: Callable[[int, Sequence[int]], Batch], batches: int) -> dict[str, float]:
-    """Means of a stage's losses over whole batches `draw(0 .. batches - 1, items)`, with fixed draws."""
+    """Means of a stage's losses over whole batches `draw(0 .. batches - 1, items)`, with fixed draws.
+
+    `loss` is a mean over batches. A part that `counts` knows is one over all its targets: a batch without words has no error of
+    words, which is not an error of 0. Without any target there is no figure.
+    """
     items = range(stage.config.batch_size)
     sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for index in range(batches):
         seeds = torch.tensor([item_seed(0, index, item) for item in items], dtype=torch.int64)
         batch = to_device({**draw(index, items), "seeds": seeds}, stage.device)
+        counts = stage.counts(batch)
         for name, value in stage.losses(batch, 0).items():
-            sums[name] = sums.get(name, 0.0) + float(value) / batches
-    return sums
+            weight = float(counts.get(name, 1.0))
+            sums[name] = sums.get(name, 0.0) + float(value) * weight
+            weights[name] = weights.get(name, 0.0) + weight
+    return {name: value / weights[name] for name, value in sums.items() if weights[name]}
 
 
 def evaluate(stage: Stage) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -133,6 +134,17 @@ def test_training_learns(objective: str, coded: ShardStore, tmp_path: Path) -> N
     assert set(after) == {"loss", "loss_raw", "mse_1", "mse_8"}
     assert after["loss"] < 0.85 * before["loss"]
     assert after["mse_1"] < 0.85 * before["mse_1"]
+
+
+def test_halves_of_a_batch_in_parts_are_those_of_the_batch(coded: ShardStore, tmp_path: Path) -> None:
+    """Times are strata: of two parts one has all early ones, and what is no number of the other is no error of 0."""
+    halves = {}
+    for parts in (1, 4):
+        settings = {"batch_size": 4, "accumulate": parts, "steps": 1, "held_out_every": 9, "save_every": 9}
+        train(make(coded, **settings), tmp_path / str(parts))
+        rows = [json.loads(line) for line in (tmp_path / str(parts) / "log.jsonl").read_text().splitlines()]
+        halves[parts] = [row[name] for row in rows if "noisy_half" in row for name in ("noisy_half", "clean_half")]
+    assert halves[4] == pytest.approx(halves[1], rel=1e-4) and len(halves[1]) == 2
 
 
 def test_the_term_of_v1_adds_to_the_loss(coded: ShardStore) -> None:

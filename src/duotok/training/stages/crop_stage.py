@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from duotok.audio.features import CHROMA_BINS, MEL_BINS
+from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.losses import ctc_items
 from duotok.records import Split
@@ -58,6 +60,13 @@ class CropStageConfig(StageConfig):
         "that trains faster than workers can copy",
     )
 
+    @model_validator(mode="after")
+    def _hears_the_front_end(self) -> CropStageConfig:
+        for name, found, given in (("n_mels", self.model.n_mels, MEL_BINS), ("chroma", self.model.chroma, CHROMA_BINS)):
+            if found != given:
+                raise ValueError(f"model.{name} {found} must be {given}, as many as the front end gives; leave it out")
+        return self
+
     def batches(
         self, store: ShardStore, split: Split, masks: bool = False, masks_made_by: str | None = None
     ) -> CropBatches:
@@ -86,6 +95,14 @@ class CropStage(Stage):
 
     train_crops: CropBatches
     held_out_crops: CropBatches
+
+    def check_words(self, config: CropStageConfig) -> None:
+        """Raises ConfigError where the text head has too few classes: CTC reads what lies behind them in memory, or the blank."""
+        size, classes = self.train_crops.vocabulary.size, config.model.vocabulary
+        if config.model.text_head and size > classes:
+            raise ConfigError(
+                f"model.vocabulary {classes}: crops.vocabulary {config.crops.vocabulary} has {size} classes; --set model.vocabulary={size}"
+            )
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         return self.train_crops.batch(step, items)

@@ -86,6 +86,7 @@ class Stage2(CropStage):
         masks = config.mask_seconds > 0
         self.train_crops = config.batches(store, "train", masks, masks_made_by)
         self.held_out_crops = config.batches(store, "validation", masks, masks_made_by)
+        self.check_words(config)
         self.masked: list[Tensor] = []
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

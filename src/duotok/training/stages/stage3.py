@@ -108,6 +108,7 @@ class Stage3(CropStage):
             self.tokenizer.start_stage3(config.freeze)
         self.modules = {"tokenizer": self.tokenizer}
         self.train_crops, self.held_out_crops = config.batches(store, "train"), config.batches(store, "validation")
+        self.check_words(config)
         self.refitted: int | None = 0  # how many entries of refit_at are done; None: not known
         self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
         self.first_use: dict[str, tuple[float, float]] = {}  # track -> frames, codes in use as a share

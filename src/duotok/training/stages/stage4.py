@@ -190,7 +190,14 @@ class Stage4(Stage):
         late = (t > 0.5).to(each.dtype)
         noisy = (each * late).sum() / mean_divisor(late.sum())
         clean = (each * (1 - late)).sum() / mean_divisor((1 - late).sum())
-        return {"loss": loss, "noisy_half": noisy, "clean_half": clean}
+        shares = batch.get("shares", {})
+        halves = {"noisy_half": noisy, "clean_half": clean}
+        return {"loss": loss, **{name: value * shares.get(name, 1.0) for name, value in halves.items()}}
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Times are strata of the whole batch, so a part of it may lie in one half."""
+        late = (batch["times"] > 0.5).sum()
+        return {"noisy_half": late, "clean_half": len(batch["times"]) - late}
 
     def _condition(self, batch: Batch) -> Tensor:
         self.vectors = self.vectors.to(self.device)

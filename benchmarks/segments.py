@@ -93,7 +93,8 @@ def speed(count: int) -> float:
     """CPU seconds of the whole step on scans made of noise."""
     rng = np.random.default_rng(0)
     frames, items = 6000, []
-    found = {"samples": frames * FRAME_SAMPLES, "loudness": -20.0, "stems": ["accompaniment", "vocals"]}
+    stems = ["accompaniment", "vocals"]
+    found = {"samples": frames * FRAME_SAMPLES, "loudness": -20.0, "stems": stems}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for n in range(count):
@@ -108,7 +109,7 @@ def speed(count: int) -> float:
             lines = [LyricLine("word " * 6, line[0].start, line[-1].end, tuple(line)) for line in words]
             text, levels = scan_files(work / "scan", name)
             with atomic_write(text) as file:
-                file.write(json.dumps({**found, "sha256": {s: f"{s} {n}" for s in found["stems"]}}).encode())
+                file.write(json.dumps({**found, "sha256": {s: f"{s} {n}" for s in stems}}).encode())
             np.save(levels, rows.astype(np.float16), allow_pickle=False)
             if n % 2:
                 with atomic_write(work / "lyrics" / f"{name}.json") as file:

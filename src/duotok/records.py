@@ -81,8 +81,7 @@ class Segment:
     """A stretch of one recording, on the token frames of the recording: start_frame x 1920 samples at 48 kHz.
 
     words: (text, start, end) in seconds from the segment's start; gain_db: brings the recording to -18 LUFS; loudness:
-    LUFS of the segment's mix as it is; stems: what the shard holds for it; types: which samples it can give; sha256: of
-    the source files of its recording, in the order of `stems`' sources.
+    LUFS of the segment's mix as it is; stems: what the shard holds for it; types: which samples it can give.
     """
 
     key: str

@@ -124,6 +124,15 @@ def test_a_part_of_a_file(tmp_path: Path) -> None:
     assert found["seconds"] == 15.0
 
 
+@pytest.mark.parametrize(
+    ("gain", "told"), [(1.3, []), (4.0, ["peaks 12.0 dB over full scale, which shards clip; export it softer"])]
+)
+def test_what_shards_will_clip_is_told(gain: float, told: list[str], tmp_path: Path) -> None:
+    sound = tone(0.5)
+    audio = {"vocals": put(tmp_path / "v.wav", gain * sound / np.abs(sound).max(), subtype="FLOAT")}
+    assert scan_one(recording("x", audio), tmp_path / "work")["notes"] == told
+
+
 def test_silence_has_no_loudness(tmp_path: Path) -> None:
     found = scan_one(recording("x", {"mix": put(tmp_path / "x.wav", np.zeros((RATE, 2), np.float32))}), tmp_path)
     assert found["loudness"] is None and found["peak"] == 0.0

@@ -31,9 +31,10 @@ from duotok.seals import is_sealed, read_json, seal
 BLOCK_SECONDS = 10.0
 LENGTH_RELATIVE, LENGTH_SECONDS = 0.02, 0.5
 SILENCE_DB = -120.0
+OVER_DB = 3.0  # peaks of lossy files and of resampling are lower
 LEDGER = Path("ledger") / "scan.jsonl"
 LEVELS = "levels_sha256"
-FORMAT = 1  # of a scan's files; a new number makes everything be scanned again
+FORMAT = 2  # of a scan's files; a new number makes everything be scanned again: 2 looks at the pages of ogg
 
 
 def mix_parts(stems: Sequence[str]) -> tuple[str, ...]:
@@ -73,6 +74,9 @@ def scan_recording(payload: dict[str, Any]) -> dict[str, Any]:
     notes = [f"resampled from {rate} Hz" for rate in sorted(rates)]
     if len(set(scan.lengths)) > 1:
         notes.append(f"stems differ by {max(scan.lengths) - min(scan.lengths)} samples; the shortest counts")
+    over = 20 * math.log10(max(scan.highest, 1.0))
+    if over > OVER_DB:
+        notes.append(f"peaks {over:.1f} dB over full scale, which shards clip; export it softer")
     facts = {
         "seconds": samples / SAMPLE_RATE, "samples": samples, "channels": scan.channels, "loudness": scan.loudness(),
         "peak": scan.peak, "sha256": hashes, "stems": stems, "notes": notes,
@@ -133,6 +137,7 @@ class _Scan:
         self.lengths = [0] * len(stems)
         self.channels = 1
         self.peak = 0.0
+        self.highest = 0.0  # of any stem
         self._levels: list[list[NDArray[np.float16]]] = [[] for _ in stems]
         self._meter = LoudnessMeter(SAMPLE_RATE)
         self._meter_channels = 0
@@ -142,6 +147,7 @@ class _Scan:
             if block is not None:
                 self.channels = max(self.channels, block.shape[0])
                 self.lengths[n] += block.shape[1]
+                self.highest = max(self.highest, float(block.abs().max()))
                 self._levels[n].append(frame_levels(block))
         parts = [part for n in self.mix if (part := blocks[n]) is not None]
         if parts:

@@ -116,7 +116,6 @@ def test_one_stem_alone_is_heard_beside_silence(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("whose", ["originals", "decoded"])
 def test_opus_of_a_channel_that_is_turned_over_is_no_rest(tmp_path: Path) -> None:
     left = song(1.0)[:1]
     write(tmp_path / "a.wav", torch.cat([left, -left]), RATE)
@@ -124,6 +123,7 @@ def test_opus_of_a_channel_that_is_turned_over_is_no_rest(tmp_path: Path) -> Non
     assert heard.std() > 0.5 * left.std()
 
 
+@pytest.mark.parametrize("whose", ["originals", "decoded"])
 def test_a_song_that_cannot_be_read_is_left_out_and_named(
     whose: str, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:  # fmt: skip

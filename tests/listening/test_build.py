@@ -116,6 +116,13 @@ def test_one_stem_alone_is_heard_beside_silence(tmp_path: Path) -> None:
     )
 
 
+def test_opus_of_a_channel_that_is_turned_over_is_no_rest(tmp_path: Path) -> None:
+    left = song(1.0)[:1]
+    write(tmp_path / "a.wav", torch.cat([left, -left]), RATE)
+    heard = opus_system(24, Folder(REFERENCE, tmp_path)).make({"mix": read(tmp_path / "a.wav")})["mix"]
+    assert heard.std() > 0.5 * left.std()
+
+
 @pytest.mark.parametrize("whose", ["originals", "decoded"])
 def test_a_song_that_cannot_be_read_is_left_out_and_named(
     whose: str, folders: tuple[Path, Path], tmp_path: Path

@@ -15,6 +15,7 @@ from duotok.audio.loudness import integrated_loudness
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import AudioError, ConfigError
 from duotok.suite.songs import SongsConfig, find_songs, load
+from duotok.suite.true_stems import TrueSong
 
 
 def songs(folder: Path, **changes: Any) -> Any:
@@ -56,6 +57,18 @@ def test_stems_mixes_and_solos(tmp_path: Path) -> None:
 def test_settings_that_cannot_be(key: str, value: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{key}\n  Input should be greater than or equal to 1"):
         SongsConfig(**{"folder": str(tmp_path), key: value})
+
+
+def test_a_channel_that_is_turned_over_is_turned_back(tmp_path: Path) -> None:
+    noise = 0.1 * torch.randn(2, 72_000, generator=torch.Generator().manual_seed(1))
+    left = 0.5 * noise[:1] + steps_sound(1.5)[:1]
+    for name in ("a.vocals", "a.accompaniment"):
+        write(tmp_path / f"{name}.wav", torch.cat([left, -left]), SAMPLE_RATE)
+    (stretch,) = songs(tmp_path).stretches
+    true = TrueSong("a", "test", {t: (tmp_path / f"a.{t}.wav",) for t in ("vocals", "accompaniment")}).sound(0.0, 1.0)
+    for sounds in (load(stretch).sounds, true):
+        for sound in sounds.values():
+            torch.testing.assert_close(sound[0], sound[1])
 
 
 def test_stretches_lie_evenly(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from duotok.audio.channels import fix_polarity
 from duotok.audio.finding import find_audio
 from duotok.audio.io import read, resample
 from duotok.clock import SAMPLE_RATE
@@ -187,7 +188,8 @@ def opus_system(kbps: float, reference: Folder) -> Made:
     """Opus, mono, at so many kbit/s (variable) as a yardstick that listeners know."""
 
     def make(sounds: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {track: opus(sound, round(1000 * kbps)).audio for track, sound in sounds.items()}
+        # to mono: two channels that are each other's negative would leave next to nothing, which is then made as loud as the rest
+        return {track: opus(fix_polarity(sound), round(1000 * kbps)).audio for track, sound in sounds.items()}
 
     name = f"opus-{kbps:g}"
     return Made(name, f"Opus at {kbps:g} kbit/s, mono", name, reference, make)

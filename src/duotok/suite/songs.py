@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from duotok.audio.channels import fix_polarity
 from duotok.audio.io import probe, read, write
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import SAMPLE_RATE
@@ -239,7 +240,8 @@ def load(stretch: Stretch, separator: str = NONE, weights: str | None = None, ke
 
 
 def _sum(paths: Sequence[str], stretch: Stretch) -> Tensor:
-    parts = [read(path, SAMPLE_RATE, 2, start=stretch.start, seconds=stretch.seconds) for path in paths]
+    # as `AudioSource` does for tokenizers; otherwise the mono sum, which is what is compared, would be what is left of two opposites
+    parts = [fix_polarity(read(path, SAMPLE_RATE, 2, start=stretch.start, seconds=stretch.seconds)) for path in paths]
     n = min(part.shape[1] for part in parts)
     return torch.stack([part[:, :n] for part in parts]).sum(0)
 

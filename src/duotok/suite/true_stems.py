@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from duotok.audio.channels import fix_polarity
 from duotok.audio.io import probe, read
 from duotok.clock import SAMPLE_RATE
 from duotok.corpora.base import get
@@ -37,9 +38,9 @@ class TrueSong:
         return min(probe(path).seconds for paths in self.files.values() for path in paths)
 
     def sound(self, start: float, seconds: float) -> dict[str, Tensor]:
-        """Both tracks of a stretch, float32 `[2, samples]` at 48 kHz, equally long. Raises AudioError."""
+        """Both tracks of a stretch, float32 `[2, samples]` at 48 kHz, equally long, inverted channels turned back. Raises AudioError."""
         parts = {
-            track: [read(path, SAMPLE_RATE, 2, start=start, seconds=seconds) for path in paths]
+            track: [fix_polarity(read(path, SAMPLE_RATE, 2, start=start, seconds=seconds)) for path in paths]
             for track, paths in self.files.items()
         }
         samples = min(part.shape[1] for each in parts.values() for part in each)

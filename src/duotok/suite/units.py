@@ -77,7 +77,9 @@ def unit_of(
         "song": stretch.song, "part": stretch.part, "start": stretch.start, "seconds": stretch.seconds, "hashes": hashes,
         "stamp": songs.stamp if stretch.separated else "",
     }  # fmt: skip
-    stems = short_hash(json.dumps([hashes, stretch.start, stretch.seconds, payload["stamp"]]), 24)
+    stems = short_hash(
+        json.dumps([hashes, stretch.start, stretch.seconds, payload["stamp"], "channels turned back"]), 24
+    )
     place = {
         "system": config.model_dump(mode="json"), "fields": dict(fields), "files": dict(stretch.files), "separator": separator,
         "weights": songs.config.weights, "stems": str(cache / f"{stems}.vocals.wav"),

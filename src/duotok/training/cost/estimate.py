@@ -126,7 +126,7 @@ def padding_of(stage: Stage, batch: Batch) -> float:
 def frames_of(batch: Batch) -> float:
     """Token frames (40 ms) of sound in a batch, without padding."""
     if "codes" in batch:
-        return float(batch["lengths"].sum()) * batch["codes"].shape[1] / batch["latents"].shape[1]
+        return float(batch["lengths"].sum() * batch["codes"].shape[1] / batch["latents"].shape[1])
     if "lengths" in batch:
         return float(batch["lengths"].sum())
     sound: Tensor = batch["audio"] if "audio" in batch else batch["mix"]

@@ -25,6 +25,8 @@ from duotok.codec.external.codec import RUNNER, ExternalCodec
 from duotok.codec.external.known import ADAPTERS, Known
 from duotok.codec.external.settings import ExternalConfig, read_settings
 from duotok.errors import BundleError, ConfigError, DuoTokError
+from duotok.evaluation.instrument import Song
+from duotok.evaluation.systems import CodecSystem
 from duotok.tool_process import ToolError
 from duotok.tracks import TRACKS
 
@@ -254,6 +256,10 @@ def test_tracks_that_are_coded_together(weights: Path) -> None:
         assert {*tokens} == {*TRACKS} and codec.decode(tokens).shape == a.shape
         with pytest.raises(BundleError, match="makes the mix of both streams"):
             codec.decode(tokens, "vocals")
+        stems = {"vocals": sound(1.0, 1, 48_000), "accompaniment": sound(1.0, 2, 48_000)}
+        song = Song("song", {**stems, "mix": stems["vocals"] + stems["accompaniment"]})
+        found = CodecSystem(codec).reconstruct(song)
+        assert {*found} == {"mix"} and found["mix"].shape == (1, RATE), "evaluated by its mix"
     with pytest.raises(ConfigError, match="codes vocals and accompaniment together; leave them out"):
         open_stand_in(weights, options={"joint": True}, tracks=("mix",))
 

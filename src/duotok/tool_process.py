@@ -13,8 +13,9 @@ import selectors
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +30,8 @@ class ToolError(DuoTokError):
 
 
 class ToolProcess:
-    """One running tool. `start`, then `ask` as often as wanted; after a ToolError it is closed and can be started again.
+    """One running tool. `start`, then `ask` as often as wanted, from any thread; after a ToolError or an interrupt it is closed and
+    can be started again.
 
     name: of the tool, for messages; slow, foreign: the remedies when it takes too long, and when it is no runner of ours.
     """
@@ -39,6 +41,7 @@ class ToolProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._buffer = b""
+        self._lock = threading.Lock()
 
     @property
     def runs(self) -> bool:
@@ -64,15 +67,28 @@ class ToolProcess:
         except OSError as error:
             self.close()
             raise ConfigError(f"{command[0]}: cannot be started ({error.strerror}); name another Python") from None
-        return self._answer(timeout)
+        with self._kept_in_step():
+            return self._answer(timeout)
 
     def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
         """The answer to `request`, both JSON objects. timeout: seconds. Raises ToolError."""
-        assert self._process is not None and self._process.stdin is not None
-        with contextlib.suppress(OSError):  # a tool that has died says so by its answer
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        return self._answer(timeout)
+        with self._lock, self._kept_in_step():
+            if self._process is None:  # another thread's request ended it
+                raise ToolError(f"{self.name}: has ended; ask again")
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):  # a tool that has died says so by its answer
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                self._process.stdin.flush()
+            return self._answer(timeout)
+
+    @contextlib.contextmanager
+    def _kept_in_step(self) -> Iterator[None]:
+        """An answer that comes after an interrupt would be taken for that of the next request: the tool is closed then."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def _answer(self, timeout: float) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None

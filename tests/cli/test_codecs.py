@@ -10,6 +10,7 @@ from tests.codec.tiny_codecs import make_codec
 from tests.tiny import tiny_bundle
 from typer.testing import CliRunner
 
+from duotok.cli.eval.options import _has_several
 from duotok.cli.main import app
 from duotok.codec.catalogue import ENTRIES
 from duotok.evaluation.anchors import ANCHORS
@@ -63,3 +64,18 @@ def test_a_bundle_is_checked(tmp_path: Path) -> None:
     assert "1920 remainders of a frame of 1920 samples" in text and "all as promised" in text
     row = next(line for line in text.splitlines() if line.startswith("mono, against dual mono"))
     assert row.split()[-3:-1] == ["1.0000", "1.0000"]
+
+
+def test_codebooks_of_an_evaluation_are_for_those_that_have_several(tmp_path: Path) -> None:
+    """Beside one with a fixed number of them, which would refuse another."""
+    texts = {"mini": False, "opus": False, "dac=transformers:dac": True, f"external:{tmp_path}/nowhere.yaml": True}
+    for codec, several in (
+        ("wavtokenizer", False),
+        ("semanticodec", False),
+        ("levo", False),
+        ("moss", True),
+        ("yue-xcodec", True),
+    ):
+        (tmp_path / f"{codec}.yaml").write_text(f"codec: {codec}\npython: python\nweights: weights\n")
+        texts[f"{codec}=external:{tmp_path}/{codec}.yaml"] = several
+    assert {text: _has_several(text) for text in texts} == texts

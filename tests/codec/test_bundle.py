@@ -75,6 +75,17 @@ def test_a_storage_that_does_not_exist_is_refused(model: DuoTok, tmp_path: Path)
     assert not (tmp_path / "new").exists()
 
 
+def test_weights_that_are_no_numbers_do_not_replace_a_bundle(bundle: Path, copy: Path) -> None:
+    broken = DuoTok.from_pretrained(bundle)
+    with torch.no_grad():
+        next(broken.dit("vocals").parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(
+        BundleError, match=r"bundle not written, '[a-z0-9.]+' of dit.vocals holds NaN or infinite values"
+    ):
+        broken.save_pretrained(copy)
+    opened(copy)
+
+
 def test_hash_is_of_the_tokenizer_only(copy: Path, model: DuoTok) -> None:
     path = copy / "dit.vocals.safetensors"
     save_file({k: v + 1 for k, v in load_file(path).items()}, path)

@@ -7,6 +7,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from duotok.codec.external.codec import RUNNER, ExternalCodec
 from duotok.codec.external.known import ADAPTERS, Known
 from duotok.codec.external.settings import ExternalConfig, read_settings
 from duotok.errors import BundleError, ConfigError, DuoTokError
+from duotok.evaluation.instrument import Song
+from duotok.evaluation.systems import CodecSystem
 from duotok.tool_process import ToolError
 from duotok.tracks import TRACKS
 
@@ -160,6 +163,34 @@ def test_crashes_and_hangs_are_told_with_the_last_words_and_the_next_call_starts
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc to look into")
+def test_after_an_interrupt_the_next_call_starts_anew(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of Ctrl-C in a notebook: the answer that nobody waited for was taken for the next one's, and so on for ever."""
+    given = sound(0.1)
+    with open_stand_in(weights) as codec:
+        expected = codec.encode(rate=RATE, vocals=given, accompaniment=given)
+
+        def interrupted(*_: Any) -> bytes:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("duotok.tool_process.os.read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            codec.encode(rate=RATE, vocals=given, accompaniment=given)
+        for _ in range(2):
+            again = codec.encode(rate=RATE, vocals=given, accompaniment=given)
+            assert torch.equal(again["vocals"], expected["vocals"])
+        assert loads(weights) == 2
+
+
+def test_threads_get_their_own_answers(weights: Path) -> None:
+    sounds = [sound(0.2, seed) for seed in range(3)]
+    with open_stand_in(weights, timeout=5) as codec, ThreadPoolExecutor(3) as pool:
+        alone = [codec.encode(rate=RATE, vocals=s, accompaniment=s)["vocals"] for s in sounds]
+        found = pool.map(lambda s: codec.encode(rate=RATE, vocals=s, accompaniment=s)["vocals"], sounds * 2)
+        assert all(torch.equal(a, b) for a, b in zip(found, alone * 2, strict=True))
+    assert loads(weights) == 1
+
+
 def test_no_process_is_left_when_ours_is_killed(weights: Path) -> None:
     code = (
         "from pathlib import Path; from tests.codec import test_external as t; from tests.codec.tiny_codecs import sound\n"
@@ -225,6 +256,10 @@ def test_tracks_that_are_coded_together(weights: Path) -> None:
         assert {*tokens} == {*TRACKS} and codec.decode(tokens).shape == a.shape
         with pytest.raises(BundleError, match="makes the mix of both streams"):
             codec.decode(tokens, "vocals")
+        stems = {"vocals": sound(1.0, 1, 48_000), "accompaniment": sound(1.0, 2, 48_000)}
+        song = Song("song", {**stems, "mix": stems["vocals"] + stems["accompaniment"]})
+        found = CodecSystem(codec).reconstruct(song)
+        assert {*found} == {"mix"} and found["mix"].shape == (1, RATE), "evaluated by its mix"
     with pytest.raises(ConfigError, match="codes vocals and accompaniment together; leave them out"):
         open_stand_in(weights, options={"joint": True}, tracks=("mix",))
 

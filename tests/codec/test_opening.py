@@ -182,6 +182,13 @@ def test_codebooks_and_tracks_that_there_are_not(dac: Path, bundle: Path, tmp_pa
             open_codec(*arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("device", ["cuda:77", "no device"])
+def test_devices_that_there_are_not(dac: Path, bundle: Path, device: str) -> None:
+    for kind, name in ((DuoTok, bundle), (TransformersCodec, dac)):
+        with pytest.raises(ConfigError, match=f"device '{device}': not usable here"):
+            kind.from_pretrained(name, device)
+
+
 def test_without_transformers(dac: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'duotok\[lm\]'"):

@@ -308,6 +308,13 @@ def test_too_few_songs_and_a_wrong_rank_are_named(folder: Path) -> None:
                 ConfigError, match=r"taken=.*: this stream has 6 songs an epoch.*; begin with StreamState\(2\)"
             ):
                 given(StreamState(2, taken))
+    for settings in (
+        {"frames": 0},
+        {"frames": -5},
+        {"seed": -1},
+    ):  # pieces would be empty, or the first one end in a traceback
+        with pytest.raises(ConfigError, match="give 1 frame or more, or None, and a seed of 0 or more"):
+            TokenStream(stream.store, **settings)
     with pytest.raises(ConfigError, match="rank 2 of 2"):
         TokenStream(TokenStore(folder), rank=2, world=2)
     with pytest.raises(TokenFileError, match="no songs of split 'test'; it has 13 train, 3 validation"):

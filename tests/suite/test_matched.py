@@ -170,7 +170,20 @@ def test_controls_are_made_of_the_first_tokenizer_and_of_the_true_sound(model: D
     assert rate == same_rate == 25.0 and not torch.equal(plain["vocals"], turned["vocals"])
     assert torch.equal(plain["vocals"].sort(0).values, turned["vocals"].sort(0).values)
     mel, rate = ideal(sounds)
+    assert all(torch.equal(v, turned[t]) for t, v in shuffled(embeddings_of(model))(sounds)[0].items())
     assert rate == 100.0 and mel["vocals"].shape == (100, 128)
+
+
+def test_the_shuffled_control_has_another_order_in_each_song() -> None:
+    """With one for all songs of a length, a decoder whose crops are whole songs could learn to undo it."""
+    counted = torch.arange(200.0)[:, None]
+    orders = []
+    for song in range(2):
+        vectors = torch.cat([counted, torch.full((200, 1), song)], 1)
+        found, _ = shuffled(lambda _, v=vectors: ({"vocals": v, "accompaniment": v}, 25.0))({})  # type: ignore[misc]
+        assert torch.equal(found["vocals"], found["accompaniment"])
+        orders.append(found["vocals"][:, 0])
+    assert not torch.equal(*orders) and all(torch.equal(order.sort().values, counted[:, 0]) for order in orders)
 
 
 def test_a_condition_of_odd_width_is_refused() -> None:

@@ -222,7 +222,8 @@ def write_bundle(
     then. The folder is written whole or not at all. An existing bundle is replaced; other files in its folder stay. force:
     write also into a folder that holds other files and no bundle. values: `config` as it was written once, which `model_hash`
     is taken over.
-    Raises BundleError when a part is missing or the folder cannot be written, ConfigError for another storage.
+    Raises BundleError when a part is missing or has weights that are no numbers, or the folder cannot be written; ConfigError for
+    another storage.
     """
     folder = Path(folder)
     if storage not in get_args(Storage):
@@ -239,6 +240,10 @@ def write_bundle(
             partial.mkdir()
             for part in config.parts:
                 state = {k: v.detach().cpu().contiguous() for k, v in modules[part].state_dict().items()}
+                if bad := [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
+                    raise BundleError(
+                        f"{folder}: bundle not written, '{bad[0]}' of {part} holds NaN or infinite values; train it again"
+                    )
                 learned = {name for name, _ in modules[part].named_parameters()}
                 # Parts that were trained elsewhere are never stored in 8 bits, whose rounding is noise 40 dB below the weights.
                 foreign = bool(getattr(getattr(modules[part], "config", None), "source", ""))

@@ -25,6 +25,7 @@ from duotok.codec.contract import Source, Stream, check_gain, check_tokens
 from duotok.codec.hub import find_bundle, push
 from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
 from duotok.codec.streaming import DuoTokStream
+from duotok.devices import check_device
 from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import text_of
 from duotok.model.int8 import check_int8, int8_encoder
@@ -99,8 +100,9 @@ class DuoTok:
 
         revision: branch, tag or commit of the repository; local_files_only: use the hub's local cache alone, without the network.
         Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged, and
-        ConfigError for a precision that does not exist or is not available on this machine.
+        ConfigError for a precision or device that does not exist or is not available on this machine.
         """
+        check_device(device)
         bundle = Bundle(find_bundle(name, revision, local_files_only))
         model = cls(bundle.config, bundle.load, bundle.values, device, precision)
         model._card = lambda: bundle.card

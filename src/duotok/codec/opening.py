@@ -11,7 +11,6 @@ from duotok.codec.duotok import DuoTok
 from duotok.codec.external.codec import ExternalCodec
 from duotok.codec.external.settings import PREFIX as EXTERNAL_PREFIX
 from duotok.codec.wrapped import TransformersCodec
-from duotok.devices import check_device
 from duotok.errors import ConfigError
 from duotok.tracks import TRACKS
 
@@ -27,7 +26,6 @@ def open_codec(
     """
     if str(name).startswith(EXTERNAL_PREFIX):  # it has its own torch, which may know other devices
         return ExternalCodec.open(str(name).removeprefix(EXTERNAL_PREFIX), device, codebooks, tracks)
-    check_device(device)
     text = str(name)
     if text.startswith(PREFIX):
         return TransformersCodec.from_pretrained(text.removeprefix(PREFIX), device, codebooks, tracks)

@@ -21,6 +21,7 @@ from duotok.codec.families import Family, Shape
 from duotok.codec.families.base import ChunkedFamily
 from duotok.codec.layout import Chunks, Even, Piece
 from duotok.codec.sounds import Sounds
+from duotok.devices import check_device
 from duotok.errors import BundleError, ConfigError
 from duotok.tokens import Tokens, WindowPlan
 from duotok.tracks import TRACKS
@@ -90,8 +91,9 @@ class TransformersCodec:
 
         codebooks: how many are used, from the first (default: all); tracks: among vocals, accompaniment, mix (default: the first
         two). Raises BundleError for a model that is missing, damaged, not a codec, or only available as a pickle;
-        MissingExtraError without transformers; ConfigError for unknown codebooks or tracks.
+        MissingExtraError without transformers; ConfigError for unknown codebooks, tracks or devices.
         """
+        check_device(device)
         folder = find_folder(name)
         values = read_config(folder)
         family = family_of(values, folder)

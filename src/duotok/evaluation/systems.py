@@ -84,9 +84,9 @@ class CodecSystem:
         return facts_of(self._codec)
 
     def reconstruct(self, song: Song) -> dict[str, Tensor]:
-        """Each stream decoded; the mix is the sum of the decoded tracks, or a stream of its own."""
+        """Each stream decoded; the mix is the sum of the decoded tracks, a stream of its own, or all that there is (LeVo)."""
         tokens = encode(self._codec, song.sounds, SAMPLE_RATE)
-        own = [stream.name for stream in self._codec.streams]
+        own = [] if getattr(self._codec, "joint", False) else [stream.name for stream in self._codec.streams]
         decoded = {track: self._codec.decode(tokens, track) for track in own if track in (*TRACKS, MIX)}
         if MIX not in decoded:
             parts = [decoded[track] for track in TRACKS if track in decoded]

@@ -71,13 +71,26 @@ def make_plan(
         "folder": str(songs), "seconds": seconds, "segments": segments, "short": short, "separator": separator, "limit": limit,
     }  # fmt: skip
     found = find_songs(parse(SongsConfig, values, "options"))
-    systems = tuple(parse_system(text, None if _is_bundle(text) else codebooks, device) for text in tokenizers)
+    systems = tuple(parse_system(text, codebooks if _has_several(text) else None, device) for text in tokenizers)
     return Plan(systems, (chosen,), found, output, keep, retry, force)
 
 
-def _is_bundle(text: str) -> bool:
-    """Whether a tokenizer has a fixed number of codebooks."""
-    return not text.partition("=")[2 if "=" in text else 0].startswith(("transformers:", "external:"))
+def _has_several(text: str) -> bool:
+    """Whether a tokenizer has codebooks to choose from."""
+    from duotok.codec.checkpoint_folder import PREFIX
+    from duotok.codec.external.registry import EXTERNAL
+    from duotok.codec.external.settings import PREFIX as EXTERNAL_PREFIX
+    from duotok.codec.external.settings import read_settings
+    from duotok.errors import ConfigError
+
+    model = text.partition("=")[2] if "=" in text else text
+    if not model.startswith(EXTERNAL_PREFIX):
+        return model.startswith(PREFIX)
+    try:
+        entry = EXTERNAL[read_settings(Path(model.removeprefix(EXTERNAL_PREFIX))).codec].entry
+    except (ConfigError, KeyError):  # told where it is opened
+        return True
+    return entry.codebooks > 1 and isinstance(entry.codebook_size, int)
 
 
 def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool, comparison: Path | None = None) -> None:

@@ -231,6 +231,11 @@ class ExternalCodec:
     def streams(self) -> tuple[Stream, ...]:
         return tuple(Stream(track, tuple(self.facts.sizes)) for track in self.tracks)
 
+    @property
+    def joint(self) -> bool:
+        """Whether its streams decode to the mix together, and to nothing by themselves."""
+        return self.facts.joint
+
     def n_frames(self, n_samples: int) -> int:
         """Frames of whole blocks: `per_block * ceil(n_samples / block)`. Raises ValueError for less than one sample."""
         return self.layout.n_frames(n_samples)

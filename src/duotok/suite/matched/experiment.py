@@ -86,7 +86,7 @@ def contestant(kind: str, name: str = "", codec: Codec | None = None) -> Contest
         return Contestant(CEILING, LATENTS, "latents", None)
     owner = f"tokens {codec.model_hash}"
     if kind == SHUFFLED:
-        return Contestant(f"shuffled: {name}", kind, f"shuffled {owner}", shuffled(embeddings_of(codec)))
+        return Contestant(f"shuffled: {name}", kind, f"shuffled 2 {owner}", shuffled(embeddings_of(codec)))
     return Contestant(name, kind, owner, embeddings_of(codec), facts_of(codec))
 
 

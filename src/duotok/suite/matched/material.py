@@ -69,12 +69,14 @@ def ideal(sounds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
 
 
 def shuffled(embed: Embed, seed: int = 0) -> Embed:
-    """Vectors in a random order in time, the same order on both tracks: the lower control."""
+    """Vectors in a random order in time, the same order on both tracks and another in each song: the lower control."""
 
     def embed_shuffled(sounds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
         vectors, rate = embed(sounds)
-        frames = len(vectors[TRACKS[0]])
-        order = torch.randperm(frames, generator=torch.Generator().manual_seed(seed))
+        first = vectors[TRACKS[0]]
+        # One order for all songs of a length could be learned where crops are whole songs.
+        digest = hashlib.sha256(f"{seed}\0".encode() + first.cpu().contiguous().numpy().tobytes()).digest()
+        order = torch.randperm(len(first), generator=torch.Generator().manual_seed(int.from_bytes(digest[:8])))
         return {track: each[order] for track, each in vectors.items()}, rate
 
     return embed_shuffled

@@ -359,12 +359,13 @@ def test_half_precision_leaves_the_last_projection_and_the_search_in_float32() -
             assert tokenizer.branch("vocals").projection_in(hidden).dtype is torch.float32
 
 
-def test_encoding_asks_for_true_float32_where_tf32_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_encoding_asks_for_true_float32_where_less_is_allowed(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from duotok.nn.precision import full_precision
 
     asked: list[str] = []
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
-    with full_precision(torch.device("cuda")):
+    with full_precision(torch.device(device)):
         assert asked == ["highest"]
     assert asked == ["highest", "high"]

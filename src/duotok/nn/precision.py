@@ -11,10 +11,10 @@ from torch import Tensor
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """True float32 inside: no autocast, and no TF32 on a GPU even where the process allows it."""
+    """True float32 inside: no autocast, and neither TF32 nor (CPUs with AMX) bfloat16 in products even where the process allows them."""
     with torch.autocast(device.type, enabled=False):
         allowed = torch.get_float32_matmul_precision()
-        if device.type != "cuda" or allowed == "highest":
+        if allowed == "highest":
             yield
             return
         torch.set_float32_matmul_precision("highest")

@@ -26,7 +26,7 @@ from duotok.renderer.diffusion import VelocityModel
 
 
 class DiTConfig(Config):
-    """Shape of a DiT. The defaults are the mini preset (about 2.6M parameters)."""
+    """Shape of a DiT. The defaults are a small one (2.5M parameters); the mini recipe has its own."""
 
     kind: Literal["duotok"] = "duotok"
     latent_dim: int = Field(default=64, gt=0)

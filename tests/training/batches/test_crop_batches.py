@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.shards.shard_maker import make_shards, segment, small_songs
 
-from duotok.audio.features import MEL_STD
+from duotok.audio.features import MEL_STD, LogMel
 from duotok.errors import ConfigError
 from duotok.pool import context
 from duotok.random import item_seed
@@ -19,7 +19,7 @@ from duotok.shards.features import Features, derive_features
 from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
-from duotok.training.batches.crop_batches import Batch, CropBatches, CropConfig, PseudoMix, crop, text_inside
+from duotok.training.batches.crop_batches import Batch, CropBatches, CropConfig, PseudoMix, crop, mix_mels, text_inside
 
 WORDS = tuple((f"w{chr(97 + k)}", 0.5 + k, 1.0 + k) for k in range(3))
 SEGMENTS = [
@@ -237,6 +237,18 @@ def test_crops_of_sung_segments_hold_a_word(store: ShardStore) -> None:
     assert min(free) < 5 and max(free) > 79
     assert crop(rng, long, 10, lyric_active=True)[1] == 10  # a word longer than the crop is no obstacle
     assert crop(rng, long, 500, lyric_active=True) == (0, 100)
+
+
+def test_powers_of_a_mix_add_and_silence_stays_silence() -> None:
+    """Noise in turns: alone, alone, neither, both."""
+    first, second = 0.3 * torch.randn(2, 96_000, generator=torch.Generator().manual_seed(0))
+    first[24_000:72_000] = 0
+    second[:24_000] = 0
+    second[48_000:72_000] = 0
+    mel = LogMel()
+    error = (mix_mels(mel(first), mel(second)) - mel(first + second)).unflatten(0, (4, 100))[:, 10:-10]
+    assert float(error[:3].abs().max()) < 1e-3
+    assert float(error[3].mean().abs()) < 0.1
 
 
 def test_pseudo_mixes_join_a_voice_and_a_band(store: ShardStore) -> None:

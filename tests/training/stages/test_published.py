@@ -75,6 +75,17 @@ def test_few_minutes_are_spread_over_all_segments(store: ShardStore) -> None:
     assert len(part) > 0.6 * len(whole)
 
 
+def test_minutes_that_are_too_few_for_all_segments_are_of_every_so_many(store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of the first ones: a large library begins with one corpus."""
+    heard: list[int] = []
+    monkeypatch.setattr(published.Stretch, "sound", lambda stretch, *_: heard.append(stretch.indices[0]) or torch.zeros(2, 9))
+    segments = rendered(store, "vocals", "train")
+    list(published.measured_sound(store, 2 * 3 / 60, 2))
+    places = [segments.index(index) for index in heard[:3]]
+    assert len(segments) > 6 and len(heard) == 6
+    assert places == [0, len(segments) // 3, 2 * len(segments) // 3]
+
+
 def test_stage_4_trains_on_stereo_latents(runs: Path, store: ShardStore) -> None:
     """Derived latents are those of both channels; a DiT of stable-audio-tools learns them and comes back from its run."""
     autoencoder = load_autoencoder(best(runs / "autoencoder"))

@@ -310,9 +310,10 @@ def gain_mel(mel: Tensor, gain_db: float) -> Tensor:
 def mix_mels(first: Tensor, second: Tensor) -> Tensor:
     """Normalised log-mel of two unrelated sounds at once: their powers add.
 
-    Chroma of a sum is not the sum of chromas; that of the louder part is close enough.
+    What is at the floor in both stays there. Chroma of a sum is not the sum of chromas; that of the louder part is close enough.
     """
-    return torch.logaddexp(first * MEL_STD, second * MEL_STD) / MEL_STD
+    both = torch.logaddexp(first * MEL_STD, second * MEL_STD)
+    return (both + torch.log1p(-torch.exp(FLOOR * MEL_STD - both))) / MEL_STD  # less one floor: each stands for 0 to 1 of it
 
 
 def pad_stack(items: list[Tensor], rows: int) -> Tensor:

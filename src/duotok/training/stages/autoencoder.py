@@ -90,7 +90,7 @@ class AdversarialConfig(AutoencoderStageConfig):
 
 
 class MultiScaleMel(nn.Module):
-    """Mean |ln M - ln M'| of power mels at 48 kHz for the chosen scales, and spectral convergence on the largest of them."""
+    """Mean over the chosen scales of |ln M - ln M'|, M power mels at 48 kHz, and of the error of sqrt M, relative to its mean in the batch."""
 
     def __init__(self) -> None:
         super().__init__()

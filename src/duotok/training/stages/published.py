@@ -30,6 +30,8 @@ NAME = "autoencoder"
 LEAST_STD = 1e-3
 PIECE = 250
 """Token frames encoded at once."""
+LEAST = 25
+"""Token frames of a segment that are worth encoding."""
 
 
 class PublishedConfig(StageConfig):
@@ -54,13 +56,15 @@ def measured_sound(store: ShardStore, minutes: float, channels: int) -> Iterator
             raise ConfigError(
                 f"{store.ranges.url}: no training segment with {track}; prepare some (duotok data prepare)"
             )
+        if len(segments) > (most := max(1, int(left[track] / LEAST))):  # every so many, not the first ones
+            segments = [segments[place * len(segments) // most] for place in range(most)]
         total = sum(int(store.frames[index]) for index in segments)
         share = min(1.0, left[track] / total)
         for (
             index
         ) in segments:  # the same share of every segment: short pieces of all recordings instead of a few whole ones
             frames = int(store.frames[index])
-            count = min(frames, PIECE, max(25, round(share * frames)))
+            count = min(frames, PIECE, max(LEAST, round(share * frames)))
             if left[track] > 0:
                 yield Stretch(store, track, (index,)).sound((frames - count) // 2, count, channels)
             left[track] -= count

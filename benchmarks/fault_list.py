@@ -905,8 +905,8 @@ FAULTS = (
     Fault(
         "each process has its own idea of how long a look takes",
         "src/duotok/training/budget.py",
-        "self.reserve = max(self.reserve, of_first(took))",
-        "self.reserve = max(self.reserve, took)",
+        "self.reserve = max(self.reserve, of_first(seconds))",
+        "self.reserve = max(self.reserve, seconds)",
         ("tests/training/test_processes.py",),
     ),
     Fault(

@@ -31,7 +31,8 @@ def test_every_benchmark_tells_a_mistake_in_one_line(name: str, monkeypatch: pyt
         def parse(*_: object, error: BaseException = mistake) -> None:
             raise error
 
-        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+        for way in ("parse_args", "parse_intermixed_args"):
+            monkeypatch.setattr(argparse.ArgumentParser, way, parse)
         with pytest.raises(SystemExit) as left:
             main()
         assert told in str(left.value.code) and "\n" not in str(left.value.code)

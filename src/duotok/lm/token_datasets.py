@@ -91,6 +91,8 @@ class TokenStream(IterableDataset[Sample]):
             raise ConfigError(
                 f"rank {rank} of {world}, batch_size {batch_size}, shards_at_once {shards_at_once}: give a rank below world"
             )
+        if seed < 0 or (frames is not None and frames < 1):
+            raise ConfigError(f"seed {seed}, frames {frames}: give a seed of 0 or more, and pieces of a frame or more")
         self.store, self.split, self.frames, self.seed, self.rank, self.world = store, split, frames, seed, rank, world
         self.batch_size, self.shards_at_once = batch_size, shards_at_once
         # Shared: workers that outlive an epoch see `at` too.

@@ -144,7 +144,7 @@ def test_a_folder_of_other_scores_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DuoTokError, match=rf"another evaluation \({what} differ\)"):
             score_songs(lm, chosen, PARALLEL, seconds=seconds, shortest=0.3, out=tmp_path)
     (tmp_path / "facts.json").unlink()  # scores of any model were taken then
-    with pytest.raises(DuoTokError, match="no facts.json that says of which model"):
+    with pytest.raises(DuoTokError, match=r"no facts\.json that says of which model"):
         score_songs(model(seed=1), given, PARALLEL, seconds=1.0, shortest=0.3, out=tmp_path)
 
 

@@ -502,6 +502,16 @@ def test_groups_of_songs(tmp_path: Path) -> None:
         Comparison(path, tmp_path / "out", ["groups={none: [nowhere]}"])
 
 
+def test_a_codec_of_the_mix_is_compared_by_the_average(tmp_path: Path) -> None:
+    """The table against the reference was empty, and so were the groups."""
+    mix = CodecIdentity("mix", "ef" * 32, 50.0, 48_000, (Stream("mix", (64,)),))
+    path = setup(tmp_path, protocols=["parallel"], groups={"all": [f"song{i}" for i in range(9)]})
+    write_tokens(tmp_path / "coarse.parquet", mix, make_songs(mix))
+    text = as_markdown(conduct(Comparison(path, tmp_path / "out"), Toy()))
+    assert "| coarse | average | +0.500 [+0.500, +0.500] |" in text
+    assert "| coarse | 1.000 [1.000, 1.000] | +0.500 [+0.500, +0.500] |" in text
+
+
 def test_scorer_keeps_songs_whole(tmp_path: Path) -> None:
     """What was cut to 6 s is scored as one piece, whatever its frames were rounded to."""
     pytest.importorskip("transformers")

@@ -143,6 +143,9 @@ def test_a_folder_of_other_scores_is_refused(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(DuoTokError, match=rf"another evaluation \({what} differ\)"):
             score_songs(lm, chosen, PARALLEL, seconds=seconds, shortest=0.3, out=tmp_path)
+    (tmp_path / "facts.json").unlink()  # scores of any model were taken then
+    with pytest.raises(DuoTokError, match=r"no facts\.json that says of which model"):
+        score_songs(model(seed=1), given, PARALLEL, seconds=1.0, shortest=0.3, out=tmp_path)
 
 
 def test_stretches_of_a_recording_become_one_song(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,15 @@ def test_the_other_direction() -> None:
     inputs, targets, mask = track_to_track(CODEC, "accompaniment", "vocals", prefix_seconds=0.0).example(THREE)
     assert inputs.tolist() == [[PAD, 11], [PAD, 12], [PAD, 13], [SOS, SOS], [1, PAD], [2, PAD], [3, PAD]]
     assert targets[mask].tolist() == [1, 2, 3, EOS]
+
+
+def test_how_far_a_source_lies_from_its_target() -> None:
+    """docs/lm.md says it of pieces of 30 s; it had the prefix in it."""
+    climbing = {name: np.arange(750)[None] for name in ("vocals", "accompaniment")}
+    sizes = (Stream("vocals", (750,)), Stream("accompaniment", (750,)))
+    inputs = track_to_track(replace(CODEC, streams=sizes), "vocals", "accompaniment").example(climbing).inputs.tolist()
+    places = {row[1]: step for step, row in enumerate(inputs)}
+    assert {places[frame] - frame for frame in range(50, 750)} == {751}
 
 
 def test_aligned_by_hand() -> None:

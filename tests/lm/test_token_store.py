@@ -317,6 +317,9 @@ def test_too_few_songs_and_a_wrong_rank_are_named(folder: Path) -> None:
             TokenStream(stream.store, **settings)
     with pytest.raises(ConfigError, match="rank 2 of 2"):
         TokenStream(TokenStore(folder), rank=2, world=2)
+    for wrong in ({"seed": -1}, {"frames": 0}):  # a traceback in the first epoch, and pieces of nothing
+        with pytest.raises(ConfigError, match=r"give a seed of 0 or more, and pieces of a frame or more"):
+            TokenStream(TokenStore(folder), **wrong)
     with pytest.raises(TokenFileError, match="no songs of split 'test'; it has 13 train, 3 validation"):
         TokenStore(folder).songs("test")
 

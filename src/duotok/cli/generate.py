@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SECONDS = 30.0
 DAY = 86_400.0
+"""Seconds; longer songs are mistakes."""
 MONOTONE = 0.8
 """Share of one code above which a track counts as a drone."""
 
@@ -30,9 +31,9 @@ def generate(
     vocals: Annotated[Path | None, typer.Option(help="A song whose vocals get a new accompaniment: sound or .duotok.")] = None,
     accompaniment: Annotated[Path | None, typer.Option(help="A song whose accompaniment gets new vocals: sound or .duotok.")] = None,
     stem: Annotated[bool, typer.Option("--stem", help="The sound of --vocals or --accompaniment is that track alone; nothing is separated.")] = False,
-    keep: Annotated[float | None, typer.Option(min=0, max=DAY, help="Seconds of both tracks that stay. Default: 0; with --continue all.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.04, max=DAY, help="Length with what stays. Default: 30 more, or the track's.")] = None,
-    at_least: Annotated[float | None, typer.Option(min=0, max=DAY, help="From here on the model may end it. Default: exactly --seconds.")] = None,
+    keep: Annotated[float | None, typer.Option(min=0, max=DAY, help="Seconds of both tracks that stay. Default: all of --continue, else 0.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.04, max=DAY, help="Length in all. Default: 30, 30 more than stays, or the track's.")] = None,
+    at_least: Annotated[float | None, typer.Option(min=0, max=DAY, help="From here the model may end the song. Default: exactly --seconds.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same tokens.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="So many candidates at once, with seeds that count on from --seed.")] = 1,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest code; 1: as the model says.")] = 1.0,

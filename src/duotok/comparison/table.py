@@ -167,21 +167,21 @@ def _differences(result: Result, protocol: str) -> list[str]:
     reference = result.config.compared_with
     rows = []
     for name, differences in result.differences[protocol].items():
-        for group in _groups(result.values[protocol][name]):
-            if f"{group}.cnbpt" in differences:
-                gap, entropy = differences[f"{group}.cnbpt"], differences[f"{group}.enbpt"]
-                rows.append([name, group, f"{gap:+}", _defined(entropy, "+"), _verdict(gap)])
+        groups = _groups(result.values[protocol][name])
+        # Of a codec of the mix and one of both tracks the averages are what can be compared.
+        for group in [group for group in groups if f"{group}.cnbpt" in differences] or ["average"]:
+            gap, entropy = differences[f"{group}.cnbpt"], differences[f"{group}.enbpt"]
+            rows.append([name, group, f"{gap:+}", _defined(entropy, "+"), _verdict(gap)])
     pairs = "songs and seeds" if result.config.intervals.paired_seeds else "songs"
     title = f"Against {reference}, paired over {pairs}; below 0 is easier to predict."
     return [title, "", *_table(["tokenizer", "stream", "cnBPT", "enBPT", "by cnBPT"], rows)]
 
 
 def _groups_of_songs(result: Result, protocol: str) -> list[str]:
-    """cnBPT (of the average, or of the one stream) for each group of songs, and what it differs from the reference by."""
+    """cnBPT (of the average, which is that of an only stream) for each group of songs, and what it differs from the reference by."""
     groups = result.groups[protocol]
-    rows = []
-    for name, figures in result.values[protocol].items():
-        key = f"{_groups(figures)[-1]}.cnbpt"
+    rows, key = [], "average.cnbpt"
+    for name in result.values[protocol]:
         row = [name]
         for group in groups.values():
             gap = group.differences.get(name, {}).get(key)

@@ -220,6 +220,10 @@ class _Folder:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            if any(folder.glob("song-*.safetensors")):
+                raise DuoTokError(
+                    f"{folder}: has scores, and no {FACTS} that says of which model; delete it or name another folder"
+                ) from None
             write_bytes(path, text.encode())
             return
         except ValueError:

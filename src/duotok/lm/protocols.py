@@ -5,9 +5,9 @@ parallel:        [SOS] [frame 1] ... [frame T] [EOS]; a frame is one step with t
                  codebooks of the next one.
 track to track:  [whole source] [first 2 s of the target] [SOS] [rest of the target] [EOS]; loss after SOS only.
 aligned:         [SOS, source 1] [target 1, source 2] ... [target T - 1, source T] [target T]; each step predicts the target of the
-                 frame whose source it reads, then EOS. In the track-to-track protocol the source of a frame lies a piece and a
-                 prefix earlier (751 + 50 steps at 30 s), which a small model does not find; here it lies beside it. The model knows
-                 the source up to this frame only. Not the paper's: its figures are no figures of the paper's protocol.
+                 frame whose source it reads, then EOS. In the track-to-track protocol the source of a frame lies a piece earlier
+                 (751 steps at 30 s, with SOS), which a small model does not find; here it lies beside it. The model knows the
+                 source up to this frame only. Not the paper's: its figures are no figures of the paper's protocol.
 
 A stream that is absent in a step is PAD there, which the model reads as a zero vector.
 """

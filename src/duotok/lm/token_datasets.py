@@ -86,14 +86,13 @@ class TokenStream(IterableDataset[Sample]):
         shards_at_once: int = SHARDS_AT_ONCE,
         state: StreamState | None = None,
     ) -> None:
-        """Raises ConfigError when there are fewer songs than processes, for settings that cannot be, and for a state that has taken more
-        songs than an epoch has."""
+        """Raises ConfigError when there are fewer songs than processes, and for a state that has taken more songs than an epoch has."""
         if not 0 <= rank < world or min(batch_size, shards_at_once) < 1:
             raise ConfigError(
                 f"rank {rank} of {world}, batch_size {batch_size}, shards_at_once {shards_at_once}: give a rank below world"
             )
         if seed < 0 or (frames is not None and frames < 1):
-            raise ConfigError(f"frames {frames}, seed {seed}: give 1 frame or more, or None, and a seed of 0 or more")
+            raise ConfigError(f"seed {seed}, frames {frames}: give a seed of 0 or more, and pieces of a frame or more")
         self.store, self.split, self.frames, self.seed, self.rank, self.world = store, split, frames, seed, rank, world
         self.batch_size, self.shards_at_once = batch_size, shards_at_once
         # Shared: workers that outlive an epoch see `at` too.

@@ -19,6 +19,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from duotok.config import Config
 from duotok.distributed import total, world
+from duotok.training.stage import Beta
 
 Maps = list[list[Tensor]]
 """For each discriminator its feature maps, the verdict last."""
@@ -35,7 +36,7 @@ class AdversaryConfig(Config):
     )
     channels: int = Field(default=16, gt=0)
     lr_scale: float = Field(default=1.0, gt=0, description="the discriminators' learning rate over the decoder's")
-    betas: tuple[float, float] = (0.8, 0.99)
+    betas: tuple[Beta, Beta] = (0.8, 0.99)
     clip: float = Field(default=10.0, gt=0, description="largest norm of the discriminators' gradients")
     weight: float = Field(default=0.15, ge=0, description="of the adversarial loss, beside a mel distance of weight 1")
     feature_weight: float = Field(default=0.3, ge=0, description="of feature matching")

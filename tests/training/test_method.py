@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.training.small import AUTOENCODER, SEPARATOR, TOKENIZER, make, stage2_config, stage3_config
+from tests.training.stages.test_stage4 import fill
+from tests.training.stages.test_stage4 import make as make_stage4
 from torch import Tensor, nn
 
 from duotok.errors import ConfigError
@@ -617,7 +620,8 @@ def test_the_autoencoder_s_noise_and_scales_count(store: ShardStore) -> None:
 def test_parts_of_a_batch_weigh_by_what_they_have(store: ShardStore, runs: Path, name: str) -> None:
     """Words or masks in one part of four: their loss had become a quarter, so that a recipe depended on the memory that it ran in."""
     model = TOKENIZER.model_copy(update={"noise": "none"})  # noise has the statistics of its part
-    stage = make(name, store, runs, batch_size=4, model=model, **({"fit_batches": 0} if name == "stage3" else {}))
+    more = {"fit_batches": 0} if name == "stage3" else {"weights": {"latent_norm": 0.5}}
+    stage = make(name, store, runs, batch_size=4, model=model, **more)
     random = torch.Generator().manual_seed(3)
     batch = {**stage.batch(0, range(4)), "seeds": stage.seeds(0, range(4))}
     rows = batch["mel"].shape[1]
@@ -633,15 +637,49 @@ def test_parts_of_a_batch_weigh_by_what_they_have(store: ShardStore, runs: Path,
         kept = {key: value for key, value in batch.items() if isinstance(value, Tensor | list)}
         cut = [{key: value[n : n + each] for key, value in kept.items()} for n in range(0, 4, each)]
         losses = {key: float(value) for key, value in trial._backward(cut, 0).items()}
+        mine = "output." if name == "stage2" else ("output.", "branches.")
         trained = {
-            key: p for key, p in stage.tokenizer.named_parameters() if key.startswith("output.") and p.grad is not None
+            key: p for key, p in stage.tokenizer.named_parameters() if key.startswith(mine) and p.grad is not None
         }
         return losses, {key: p.grad.clone() for key, p in trained.items()}
 
     whole, gradients = learned(1)
-    checked = whole.keys() & {"mel", "chroma", "masks", "text"}
-    assert len(checked) == (4 if name == "stage2" else 3) and all(whole[key] > 0 for key in checked)
+    checked = whole.keys() & {"mel", "chroma", "masks", "text", "latent_norm", "vq", "codebook", "commitment", "loss"}
+    assert len(checked) == (6 if name == "stage2" else 7) and all(whole[key] > 0 for key in checked)
     for parts in (2, 4):
         losses, others = learned(parts)
         assert {key: losses[key] for key in checked} == pytest.approx({key: whole[key] for key in checked}, rel=1e-4)
         assert all(torch.allclose(others[key], gradients[key], rtol=1e-3, atol=1e-5) for key in gradients)
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage4"])
+def test_parts_of_a_batch_weigh_by_their_frames(data: Path, tmp_path: Path, name: str) -> None:
+    """Masked frames in stage 1, real ones of latents in stage 4: a part with few weighed as much as one with many."""
+    shutil.copytree(data / "derived", tmp_path / "derived")
+    store = ShardStore(data / "shards", tmp_path / "derived")
+    if name == "stage1":
+        stage = make("stage1", store, tmp_path, batch_size=4)
+        stage.start()
+    else:
+        fill(store)
+        stage = make_stage4(store, batch_size=4)
+    batch = {**stage.batch(0, range(4)), "seeds": stage.seeds(0, range(4))}
+    full = int(batch["lengths"].max())
+    batch["lengths"] = torch.tensor([full, full // 2, full, 4])
+    trial = Trial(stage, stage.config, join(stage.config))
+    module = stage.tokenizer if name == "stage1" else stage.dit
+
+    def learned(parts: int) -> tuple[dict[str, float], list[Tensor]]:
+        each = 4 // parts
+        cut = [{key: value[n : n + each] for key, value in batch.items()} for n in range(0, 4, each)]
+        losses = {key: float(value) for key, value in trial._backward(cut, 0).items()}
+        losses.pop("target_perplexity", None)  # of a part's own targets
+        return losses, [p.grad.clone() for p in module.parameters() if p.grad is not None]
+
+    whole, gradients = learned(1)
+    assert whole["loss"] > 0 and gradients
+    for parts in (2, 4):
+        losses, others = learned(parts)
+        assert losses == pytest.approx(whole, rel=1e-4)
+        for one, other in zip(gradients, others, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5)

@@ -167,15 +167,18 @@ class BestRQ(nn.Module):
         self.upsampling = nn.Linear(width, per_frame * width) if per_frame > 1 else None
         self.head = nn.Linear(width, self.config.codebooks * self.config.codebook_size)
 
+    def mask(self, batch: int, frames: int, lengths: Tensor | None, random: Random, device: torch.device) -> Tensor:
+        """The masked frames of a batch, `[batch, frames]`: the first that is drawn of an item's randomness."""
+        config = self.config
+        return span_mask(
+            batch, frames, config.span_frames, config.mask_probability, lengths, random, device, config.mask_rule
+        )
+
     def corrupt(self, mel: Tensor, lengths: Tensor | None = None, random: Random = None) -> tuple[Tensor, Tensor]:
         """Replace masked frames of `mel [batch, 4 * frames, n_mels]` by noise; also the mask `[batch, frames]`."""
-        config = self.config
-        batch, frames = mel.shape[0], mel.shape[1] // MEL_PER_FRAME
-        mask = span_mask(
-            batch, frames, config.span_frames, config.mask_probability, lengths, random, mel.device, config.mask_rule
-        )
+        mask = self.mask(mel.shape[0], mel.shape[1] // MEL_PER_FRAME, lengths, random, mel.device)
         fine = None if lengths is None else lengths * MEL_PER_FRAME
-        noise = normal(random, tuple(mel.shape), fine, mel.device).to(mel.dtype) * config.noise_std
+        noise = normal(random, tuple(mel.shape), fine, mel.device).to(mel.dtype) * self.config.noise_std
         return torch.where(mask.repeat_interleave(MEL_PER_FRAME, 1)[..., None], noise, mel), mask
 
     def forward(

@@ -193,7 +193,8 @@ def stage2_loss(
     weights = weights or Stage2Weights()
     losses = _head_losses(heads, targets, lengths, ("mel", "chroma", "masks", "text"), weights.mel_octaves)
     if weights.latent_norm:
-        losses["latent_norm"] = mean_square(heads["z"], lengths)
+        shares: Mapping[str, float] = targets.get("shares", {})  # type: ignore[assignment]
+        losses["latent_norm"] = mean_square(heads["z"], lengths) * shares.get("latent_norm", 1.0)
     if weights.decorrelation:
         losses["decorrelation"] = covariance_gap(heads["z"], lengths)
     return _weighted(losses, weights)
@@ -208,6 +209,8 @@ def stage3_loss(
 ) -> dict[str, Tensor]:
     """Equation 5: `loss` and its parts; `vq` as Tokenizer.stage3 returns it, targets as in stage2_loss."""
     weights = weights or Stage3Weights()
+    shares: Mapping[str, float] = targets.get("shares", {})  # type: ignore[assignment]
+    vq = {name: value * shares.get(name, 1.0) for name, value in vq.items()}
     losses = {"vq": vq["vq"], **_head_losses(heads, targets, lengths, ("mel", "chroma", "text"), weights.mel_octaves)}
     # The quantizer's other values (codebook, commitment, routing) are reported, not minimised.
     return _weighted(losses, weights) | {name: value for name, value in vq.items() if name != "vq"}

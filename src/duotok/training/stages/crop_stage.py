@@ -95,6 +95,8 @@ class CropStage(Stage):
 
     train_crops: CropBatches
     held_out_crops: CropBatches
+    of_frames: tuple[str, ...] = ()
+    """Losses besides those of heads that are means over frames."""
 
     def check_words(self, config: CropStageConfig) -> None:
         """Raises ConfigError where the text head has too few classes: CTC reads what lies behind them in memory, or the blank."""
@@ -112,12 +114,12 @@ class CropStage(Stage):
         return self.train_crops.filled(batch, self.device)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Of the heads' losses: frames, and items with words that fit."""
+        """Of the heads' losses, and of those `of_frames`: frames, and items with words that fit."""
         if self.train_crops.config.mask_bins and "masks_items" not in batch:
             batch = self.filled(to_device(batch, self.device))
         frames = batch["lengths"]
         words = ctc_items(batch["text"], batch["text_lengths"], frames).sum()
-        counts = {"mel": frames.sum(), "chroma": frames.sum(), "text": words}
+        counts = {**dict.fromkeys(("mel", "chroma", *self.of_frames), frames.sum()), "text": words}
         if "masks_items" in batch:
             counts["masks"] = (frames * batch["masks_items"]).sum()
         return counts

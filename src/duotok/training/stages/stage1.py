@@ -47,7 +47,14 @@ class Stage1(CropStage):
         result: dict[str, Tensor] = self.bestrq(
             self.tokenizer.stage1, batch["mel"], batch["lengths"], self.draws(batch)
         )
-        return result
+        shares = batch.get("shares", {})
+        return {name: value * shares.get(name, 1.0) for name, value in result.items()}
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Masked frames."""
+        lengths = batch["lengths"].to(self.device)
+        masked = self.bestrq.mask(len(lengths), int(lengths.max()), lengths, self.draws(batch), self.device).sum()
+        return {"loss": masked, "accuracy": masked}
 
     def held_out(self) -> dict[str, float]:
         return means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES)

@@ -64,6 +64,7 @@ class Stage2Config(CropStageConfig):
 class Stage2(CropStage):
     name = "stage2"
     blocks = (Block,)
+    of_frames = ("latent_norm",)
 
     def __init__(
         self, config: Stage2Config, store: ShardStore, start: Path | None, masks_made_by: str | None = None

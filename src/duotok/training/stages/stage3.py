@@ -89,6 +89,7 @@ class Stage3Config(CropStageConfig):
 class Stage3(CropStage):
     name = "stage3"
     blocks = (Block,)
+    of_frames = ("vq", "codebook", "commitment", "routing")
 
     def __init__(self, config: Stage3Config, store: ShardStore, start: Path | None) -> None:
         """start: the run of stage 2 or 3 to start from; None: new weights (dry runs, benchmarks)."""

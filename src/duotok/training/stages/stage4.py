@@ -191,13 +191,13 @@ class Stage4(Stage):
         noisy = (each * late).sum() / mean_divisor(late.sum())
         clean = (each * (1 - late)).sum() / mean_divisor((1 - late).sum())
         shares = batch.get("shares", {})
-        halves = {"noisy_half": noisy, "clean_half": clean}
-        return {"loss": loss, **{name: value * shares.get(name, 1.0) for name, value in halves.items()}}
+        losses = {"loss": loss, "noisy_half": noisy, "clean_half": clean}
+        return {name: value * shares.get(name, 1.0) for name, value in losses.items()}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Times are strata of the whole batch, so a part of it may lie in one half."""
+        """Real frames; times are strata of the whole batch, so a part of it may lie in one half."""
         late = (batch["times"] > 0.5).sum()
-        return {"noisy_half": late, "clean_half": len(batch["times"]) - late}
+        return {"loss": batch["lengths"].sum(), "noisy_half": late, "clean_half": len(batch["times"]) - late}
 
     def _condition(self, batch: Batch) -> Tensor:
         self.vectors = self.vectors.to(self.device)

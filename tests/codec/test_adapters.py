@@ -95,6 +95,12 @@ def test_the_configuration_of_yue_is_hashed_whether_it_is_named_or_not() -> None
     assert files({**settings, "options": {"config": "mine.yaml"}}) == ["w.safetensors"], "options are in the hash"
 
 
+def test_the_configuration_of_heartcodec_is_hashed(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").touch()
+    files = adapter_of("heartcodec").files({"weights": str(tmp_path)})
+    assert [Path(file).name for file in files] == ["a.safetensors", "config.json"]
+
+
 def test_wavtokenizer_names_the_option_that_it_needs() -> None:
     with pytest.raises(ValueError, match="options: config is not given; name its YAML"):
         adapter_of("wavtokenizer").files({"weights": "w.ckpt", "options": {}})

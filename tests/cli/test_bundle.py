@@ -33,3 +33,15 @@ def test_the_tables_of_the_shards_are_enough(tmp_path: Path) -> None:
     assert SegmentIndex(shards, tables_only=True).segments
     with pytest.raises(CorpusError, match="copy it there"):
         SegmentIndex(shards)
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--seal", "x", "--unpack", "mini"], "--seal and --unpack"), (["--seal", "x", "-o", "y"], "--seal and --out"),
+        (["--unpack", "mini", "--tokens-only"], "--unpack and --tokens-only"),
+    ],
+)  # fmt: skip
+def test_options_that_would_do_nothing_are_named(words: list[str], options: str) -> None:
+    done = CliRunner().invoke(app, ["bundle", *words])
+    assert done.exit_code == 1 and f"error: {options}: one of them" in done.output

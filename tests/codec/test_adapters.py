@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,32 @@ def test_an_adapter_gives_what_the_contract_wants(name: str, monkeypatch: pytest
         assert np.array_equal(once, again)  # those that sample have a seed
     vectors = model.vectors("vocals", codes)
     assert vectors.shape[0] == shape[1] and vectors.ndim == 2
+
+
+def test_the_configuration_of_yue_is_hashed_whether_it_is_named_or_not() -> None:
+    settings: dict[str, Any] = {"checkout": "xcodec", "weights": "w.safetensors", "options": {}}
+    files = adapter_of("yue-xcodec").files
+    assert files(settings) == ["w.safetensors", "xcodec/final_ckpt/config.yaml"]
+    assert files({**settings, "options": {"config": "mine.yaml"}}) == ["w.safetensors"], "options are in the hash"
+
+
+def test_the_configuration_of_heartcodec_is_hashed(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").touch()
+    files = adapter_of("heartcodec").files({"weights": str(tmp_path)})
+    assert [Path(file).name for file in files] == ["a.safetensors", "config.json"]
+
+
+def test_wavtokenizer_names_the_option_that_it_needs() -> None:
+    with pytest.raises(ValueError, match="options: config is not given; name its YAML"):
+        adapter_of("wavtokenizer").files({"weights": "w.ckpt", "options": {}})
+
+
+@pytest.mark.parametrize("name", EXTERNAL)
+def test_the_options_that_a_tokenizer_has_are_those_that_its_adapter_reads(name: str) -> None:
+    known = EXTERNAL[name]
+    read = re.findall(r'options(?:"\])?(?:\.get\(|\[)"(\w+)"', known.adapter.read_text())
+    named = {*read, *(("vae_config", "vae_model") if name == "levo" else ())}  # a loop reads these as well
+    assert {*known.option_names} == named
 
 
 def test_yue_evaluates_nothing_and_opens_no_pickle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

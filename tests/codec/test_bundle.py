@@ -138,6 +138,13 @@ def test_no_turned_bit_is_accepted(copy: Path) -> None:
     opened(copy)
 
 
+def test_a_card_that_is_no_utf_8_is_told(copy: Path) -> None:
+    (copy / "README.md").write_bytes("# Musik für Chöre".encode("latin-1"))
+    seal_bundle(copy)
+    with pytest.raises(BundleError, match=r"README.md: is no UTF-8; save it so, and then: duotok bundle --seal"):
+        _ = Bundle(copy).card
+
+
 def test_what_was_changed_on_purpose_is_sealed_anew(copy: Path) -> None:
     path = copy / "config.json"
     values = json.loads(path.read_text())

@@ -266,7 +266,7 @@ def test_tracks_that_are_coded_together(weights: Path) -> None:
 
 def test_settings(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths may be relative to the file; mistakes are named with the file."""
-    monkeypatch.setitem(registry.EXTERNAL, "stand-in", KNOWN)
+    monkeypatch.setitem(registry.EXTERNAL, "stand-in", replace(KNOWN, options="config: PATH", more=("seed",)))
     path = tmp_path / "codec.yaml"
     path.write_text(
         f"codec: stand-in\npython: {sys.executable}\nweights: {weights.name}\noptions: {{config: a/b.yaml, seed: 3}}\n"
@@ -283,6 +283,11 @@ def test_settings(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
             r"nowhere/python: no such Python; python3 -m venv ENV",
         ),
         ("codec: stand-in\npython: x\nwieghts: y\n", "weights"),
+        (
+            "codec: stand-in\npython: x\nweights: y\noptions: {sede: 1}\n",
+            r"options.sede: stand-in has config, seed; correct or remove it",
+        ),
+        ("codec: moss\npython: x\nweights: y\noptions: {steps: 1}\n", r"options.steps: moss has channels"),
         ("codec: stand-in\npython: x\nweights: y\nsha256: abc\n", "sha256 'abc' is no sha256"),
         ("codec: stand-in\npython: /bin/echo\nweights: y\n", "no answer of our runner"),
     ):

@@ -131,6 +131,24 @@ def test_what_decodes_counts_for_what_is_heard_alone(plan: Callable[..., Plan], 
     assert not any(todo.why for todo in dry_run(asked())[0])
 
 
+def test_a_tokenizer_that_codes_the_mix_is_another_than_of_two_tracks(
+    plan: Callable[..., Plan], systems: dict[str, Steps]
+) -> None:
+    """`tracks: [mix]` in a suite: the weights and their hash are the same, the tokens are not."""
+    both = (choose("reconstruction", names=["mel"]), choose("usage"))
+
+    def asked() -> Plan:
+        return plan("fake:", instruments=both, song={"limit": 1})
+
+    two = conduct(asked(), engine=HERE).cells
+    assert all("streams" not in cell.inputs.config for cell in two), "what was measured before counts"
+    systems[""].streams = Steps(streams=("mix",)).streams
+    assert all("streams" in todo.why for todo in dry_run(asked())[0])
+    one = conduct(asked(), engine=HERE).cells
+    assert {row.track for cell in one for row in cell.rows if row.value is not None} == {"mix"}
+    assert not any(todo.why for todo in dry_run(asked())[0])
+
+
 def test_an_interrupted_run_goes_on_at_the_song(
     plan: Callable[..., Plan], systems: dict[str, Steps], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,18 @@ def bundle(
     """
     from duotok.errors import ConfigError
 
+    instead = {"--seal": seal, "--unpack": unpack}
+    made = {
+        "--out": out,
+        "--data": data,
+        "--set": overrides,
+        "--force": force,
+        "--mismatched": mismatched,
+        "--tokens-only": tokens_only,
+    }
+    named = [option for option, value in {**instead, **made}.items() if value]
+    if len(named) > 1 and named[0] in instead:
+        raise ConfigError(f"{named[0]} and {named[1]}: one of them; {named[0]} makes no bundle")
     if seal is not None:
         _seal(seal)
         return

@@ -366,7 +366,10 @@ class Bundle:
         path = self.folder / CARD_FILE
         if CARD_FILE in self.sha256:
             check_hash(path, self.sha256)
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        try:
+            return path.read_text(encoding="utf-8") if path.is_file() else ""
+        except UnicodeDecodeError:
+            raise BundleError(f"{path}: is no UTF-8; save it so, and then: {SEAL} {self.folder}") from None
 
     def load(self, part: str) -> nn.Module:
         """One part with its weights as float32, in evaluation mode; loaded once."""

@@ -68,9 +68,14 @@ class DuoTok:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision '{precision}' does not exist; choose {', '.join(PRECISIONS)}")
         self.config, self.precision = config, precision
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError:  # no name of a device
+            check_device(device)
+            raise
         if precision == "int8":
             check_int8(self.device)
+        check_device(self.device)
         self._encoder: Tokenizer | None = None
         self._load = load
         self._values = config.model_dump(mode="json") if values is None else values
@@ -102,7 +107,6 @@ class DuoTok:
         Weights are read when first needed. Raises BundleError when the bundle is not found, incomplete or damaged, and
         ConfigError for a precision or device that does not exist or is not available on this machine.
         """
-        check_device(device)
         bundle = Bundle(find_bundle(name, revision, local_files_only))
         model = cls(bundle.config, bundle.load, bundle.values, device, precision)
         model._card = lambda: bundle.card

@@ -218,7 +218,9 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-OWN: dict[str, tuple[str, ...]] = {"reconstruction": ("sound",), "stability": ("sound",), "leakage": ("lm", "sound")}
+OWN: dict[str, tuple[str, ...]] = {
+    "reconstruction": ("sound", "streams"), "stability": ("sound", "streams"), "usage": ("streams",), "leakage": ("lm", "sound"),
+}  # fmt: skip
 """Settings that belong to the tokenizer: instrument -> keys in which cells of one table may differ."""
 
 

@@ -24,15 +24,19 @@ from duotok.evaluation.systems import AnchorSystem, SystemConfig, open_system
 from duotok.evaluation.usage import Usage
 from duotok.files import short_hash
 from duotok.suite.songs import SongSet, Stretch, load
+from duotok.tracks import TRACKS
 
-SOUND = "sound"
-"""Key of settings: the hash of what decodes, for instruments that decode."""
+SOUND, STREAMS = "sound", "streams"
+"""Keys of settings: the hash of what decodes, for instruments that decode; names of streams other than the two tracks, which no model
+hash tells."""
 
 
 def settings_of(system: System, instrument: Instrument) -> dict[str, Any]:
-    """Of an instrument, with what decodes where it hears that."""
+    """Of an instrument, with what decodes where it hears that, and the streams of one that codes the mix."""
     sound = getattr(system, "sound_hash", "") if instrument.cost.decodings else ""
-    return {**instrument.settings, **({SOUND: sound} if sound else {})}
+    streams = TRACKS if system.codec is None else tuple(stream.name for stream in system.codec.streams)
+    own = {**({SOUND: sound} if sound else {}), **({STREAMS: list(streams)} if streams != TRACKS else {})}
+    return {**instrument.settings, **own}
 
 
 FORMAT = 1

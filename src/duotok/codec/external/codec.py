@@ -106,6 +106,12 @@ class ExternalCodec:
         config = read_settings(Path(path))
         if config.codec not in EXTERNAL:
             raise ConfigError(f"{path}: codec '{config.codec}' is not known; there are {', '.join(EXTERNAL)}")
+        names = EXTERNAL[config.codec].option_names
+        for name in config.options:
+            if name not in names:
+                raise ConfigError(
+                    f"{path}: options.{name}: {config.codec} has {', '.join(names) or 'no options'}; correct or remove it"
+                )
         return cls(config, EXTERNAL[config.codec], device, codebooks, tracks)
 
     # -- the runner --------------------------------------------------------------------------------------------------

@@ -33,4 +33,5 @@ KNOWN = Known(
     environment="python3 -m venv ~/envs/codicodec && ~/envs/codicodec/bin/pip install codicodec",
     checkout=False,
     options="rate: 44100, seed: 0",
+    more=("steps",),
 )

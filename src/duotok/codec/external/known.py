@@ -14,7 +14,8 @@ ADAPTERS = Path(__file__).parent / "runners" / "adapters"
 class Known:
     """adapter: the file that asks it, in `runners/adapters`. rates: its sample rates; hops: samples per frame that it may have.
     environment: the lines that make its environment. checkout: whether its code is a repository and no package. options: of its
-    settings, as YAML to be changed; pickle: whether its published weights are one; weights: where they lie after its `get`.
+    settings, as YAML to be changed; more: names of options that are rarely given; pickle: whether its published weights are one;
+    weights: where they lie after its `get`.
     """
 
     entry: Entry
@@ -24,8 +25,15 @@ class Known:
     environment: str
     checkout: bool = True
     options: str = ""
+    more: tuple[str, ...] = ()
     pickle: bool = True
     weights: str = "PATH"
 
     def frame_rates(self, sample_rate: int) -> tuple[float, ...]:
         return tuple(sample_rate / hop for hop in self.hops)
+
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        """The options that its adapter reads."""
+        named = [part.partition(":")[0].strip() for part in self.options.split(",")]
+        return (*filter(None, named), *self.more)

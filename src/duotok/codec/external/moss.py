@@ -33,6 +33,7 @@ KNOWN = Known(
     hops=(1920,),
     environment="python3 -m venv ~/envs/moss && ~/envs/moss/bin/pip install torch transformers==5.0.0 safetensors numpy",
     checkout=False,
+    more=("channels",),
     pickle=False,
     weights="models/moss",
 )

@@ -17,7 +17,11 @@ def files(settings: dict[str, Any]) -> list[str]:
     names = (
         sorted(name for name in os.listdir(folder) if name.endswith(".safetensors")) if os.path.isdir(folder) else []
     )
-    return [os.path.join(folder, name) for name in names] or [os.path.join(folder, "model.safetensors")]
+    return (
+        [os.path.join(folder, name) for name in [*names, "config.json"]]
+        if names
+        else [os.path.join(folder, "model.safetensors")]
+    )
 
 
 def load(settings: dict[str, Any], tools: Any) -> Any:

@@ -13,6 +13,8 @@ RATE = 24000
 
 
 def files(settings: dict[str, Any]) -> list[str]:
+    if not settings["options"].get("config"):
+        raise ValueError("options: config is not given; name its YAML in the repository's configs")
     return [settings["weights"]]
 
 

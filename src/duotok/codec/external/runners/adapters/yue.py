@@ -14,8 +14,13 @@ from typing import Any
 KBPS = 0.5  # of a codebook
 
 
+def default_config(settings: dict[str, Any]) -> str:
+    return os.path.join(settings["checkout"], "final_ckpt", "config.yaml")
+
+
 def files(settings: dict[str, Any]) -> list[str]:
-    return [settings["weights"]]
+    # A config that the options name is hashed with them.
+    return [settings["weights"], *([] if settings["options"].get("config") else [default_config(settings)])]
 
 
 def load(settings: dict[str, Any], tools: Any) -> Any:
@@ -34,7 +39,7 @@ class YueXcodec:
         checkout = settings["checkout"]
         sys.path[:0] = [checkout, os.path.join(checkout, "descriptaudiocodec")]
         self.torch = tools.torch()
-        config = settings["options"].get("config") or os.path.join(checkout, "final_ckpt", "config.yaml")
+        config = settings["options"].get("config") or default_config(settings)
         with open(config, encoding="utf-8") as file:
             generator = importlib.import_module("yaml").safe_load(file)["generator"]
         if generator["name"] != "SoundStream":  # upstream evaluates this text

@@ -72,7 +72,7 @@ def settings_of(bundle: Bundle, runs: Path) -> dict[str, dict[str, Any]]:
     """Run -> what is known of its config, and where training starts. Stages 2 and 3 both have the tokenizer."""
     codec = bundle.config.codec
     model = bundle.config.tokenizer.model_dump(mode="json")
-    crops = {"frames": codec.window, "highpass_hz": codec.highpass_hz}
+    crops: dict[str, Any] = {"frames": codec.window, "highpass_hz": codec.highpass_hz}
     if bundle.config.tokenizer.vocabulary == BERT_ENTRIES:  # characters would fit into that head, as other words
         crops["vocabulary"] = BERT_NAME
     settings: dict[str, dict[str, Any]] = {

@@ -75,10 +75,14 @@ def test_few_minutes_are_spread_over_all_segments(store: ShardStore) -> None:
     assert len(part) > 0.6 * len(whole)
 
 
-def test_minutes_that_are_too_few_for_all_segments_are_of_every_so_many(store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_that_are_too_few_for_all_segments_are_of_every_so_many(
+    store: ShardStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not of the first ones: a large library begins with one corpus."""
     heard: list[int] = []
-    monkeypatch.setattr(published.Stretch, "sound", lambda stretch, *_: heard.append(stretch.indices[0]) or torch.zeros(2, 9))
+    monkeypatch.setattr(
+        published.Stretch, "sound", lambda stretch, *_: heard.append(stretch.indices[0]) or torch.zeros(2, 9)
+    )
     segments = rendered(store, "vocals", "train")
     list(published.measured_sound(store, 2 * 3 / 60, 2))
     places = [segments.index(index) for index in heard[:3]]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny import tiny_bundle
+from tests.tiny import tiny_bundle, tiny_config
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
@@ -17,6 +18,8 @@ from duotok.codec.bundle import Bundle, seal_bundle
 from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError, ConfigError
 from duotok.files import sha256
+from duotok.lyrics.text import BERT_ENTRIES, BERT_NAME
+from duotok.model.config import TokenizerConfig
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble
@@ -24,7 +27,7 @@ from duotok.training.checkpoint import best
 from duotok.training.earlier_runs import origin_of
 from duotok.training.engine import train
 from duotok.training.stages.registry import Needs, build_stage, config_class
-from duotok.training.unpack import unpack
+from duotok.training.unpack import settings_of, unpack
 
 RUNS = ("stage2", "stage3", "autoencoder", "separator", "stage4.vocals", "stage4.accompaniment")
 FEW = ("steps=2", "batch_size=2", "lr=1e-3", "device=cpu", "sample_every=0")
@@ -32,7 +35,8 @@ FEW = ("steps=2", "batch_size=2", "lr=1e-3", "device=cpu", "sample_every=0")
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tiny_bundle(tmp_path_factory.mktemp("released"))
+    letters = tiny_config().tokenizer.model_copy(update={"vocabulary": 28})
+    folder = tiny_bundle(tmp_path_factory.mktemp("released"), tokenizer=letters)
     (folder / "README.md").write_text(
         "---\nlicense: apache-2.0\n---\n# tiny\n\n## Data\n\n- voice: A. Singer (CC-BY-4.0)\n"
     )
@@ -55,6 +59,15 @@ def mine(own: Path, data: Path, tmp_path: Path) -> Needs:
 
 def built(own: Path, run: str, needs: Needs, more: Sequence[str] = ()):
     return build_stage(run.split(".")[0], own / f"{run}.yaml", [*FEW, *more], needs)
+
+
+def test_words_are_read_as_the_released_head_knows_them() -> None:
+    """Letters would fit into a head of word pieces, as other words."""
+    for classes, crops in ((28, {}), (BERT_ENTRIES, {"vocabulary": BERT_NAME})):
+        config = tiny_config(tokenizer=TokenizerConfig.preset("tiny", vocabulary=classes))
+        settings = settings_of(SimpleNamespace(config=config), Path("runs"))  # type: ignore[arg-type]
+        found = [settings[run]["crops"] for run in ("stage2", "stage3")]
+        assert all({key: crop[key] for key in crop.keys() & {"vocabulary"}} == crops for crop in found)
 
 
 def test_every_part_is_a_run(own: Path, tiny: Path) -> None:

@@ -22,6 +22,7 @@ from duotok.codec.hub import find_bundle
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import write_bytes
 from duotok.lineage import Origin
+from duotok.lyrics.text import BERT_ENTRIES, BERT_NAME
 from duotok.renderer.autoencoder import AutoencoderConfig
 from duotok.tracks import TRACKS
 from duotok.training.checkpoint import every_checkpoint
@@ -71,7 +72,9 @@ def settings_of(bundle: Bundle, runs: Path) -> dict[str, dict[str, Any]]:
     """Run -> what is known of its config, and where training starts. Stages 2 and 3 both have the tokenizer."""
     codec = bundle.config.codec
     model = bundle.config.tokenizer.model_dump(mode="json")
-    crops = {"frames": codec.window, "highpass_hz": codec.highpass_hz}
+    crops: dict[str, Any] = {"frames": codec.window, "highpass_hz": codec.highpass_hz}
+    if bundle.config.tokenizer.vocabulary == BERT_ENTRIES:  # characters would fit into that head, as other words
+        crops["vocabulary"] = BERT_NAME
     settings: dict[str, dict[str, Any]] = {
         "stage2": {START_FROM: str(runs / "stage2"), "model": model, "crops": crops, "mask_seconds": 0.0},
         "stage3": {START_FROM: str(runs / "stage2"), "model": model, "crops": crops},

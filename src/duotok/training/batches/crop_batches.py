@@ -313,8 +313,8 @@ def mix_mels(first: Tensor, second: Tensor) -> Tensor:
     What is at the floor in both stays there. Chroma of a sum is not the sum of chromas; that of the louder part is close enough.
     """
     both = torch.logaddexp(first * MEL_STD, second * MEL_STD)
-    less = torch.log1p(-torch.exp(FLOOR * MEL_STD - both))  # one floor: each stands for 0 to 1 of it
-    return (both + less) / MEL_STD
+    # less one floor: at the floor each power stands for anything from 0 to it
+    return (both + torch.log1p(-torch.exp(FLOOR * MEL_STD - both))) / MEL_STD
 
 
 def pad_stack(items: list[Tensor], rows: int) -> Tensor:

@@ -198,7 +198,7 @@ FAULTS = (
     Fault(
         "masked frames are silence instead of noise",
         "src/duotok/model/bestrq.py",
-        "* config.noise_std",
+        "* self.config.noise_std",
         "* 0.0",
         MODEL,
     ),

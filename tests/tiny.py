@@ -33,7 +33,7 @@ def tiny_config(**changes: object) -> BundleConfig:
         "codec": CodecConfig(
             window=40, context=8, steps=2, render=RenderPlan(window=64, context=16, crossfade=8, decode_block=40)
         ),
-        "tokenizer": TokenizerConfig.preset("tiny", n_mels=128, mask_bins=128, mask_bands=(32,) * 4, vocabulary=28),
+        "tokenizer": TokenizerConfig.preset("tiny", n_mels=128, mask_bins=128, mask_bands=(32,) * 4),
         "autoencoder": AutoencoderConfig(
             encoder_width=16, encoder_blocks=(1, 1), decoder_width=16, decoder_blocks=(1, 1), expansion=2, kernel=3
         ),

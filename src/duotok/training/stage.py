@@ -207,8 +207,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def means_over(stage: Stage, draw: Callable[[int, Sequence[int]], Batch], batches: int) -> dict[str, float]:
     """Means of a stage's losses over whole batches `draw(0 .. batches - 1, items)`, with fixed draws.
 
-    `loss` is a mean over batches. A part that `counts` knows is one over all its targets: a batch without words has no error of
-    words, which is not an error of 0. Without any target there is no figure.
+    What `counts` knows is a mean over all its targets: a batch without words has no error of words, which is not an error of 0, and
+    without any target there is no figure. What it does not know, as a `loss` of several parts, is a mean over batches.
     """
     items = range(stage.config.batch_size)
     sums: dict[str, float] = {}

@@ -308,13 +308,6 @@ def test_too_few_songs_and_a_wrong_rank_are_named(folder: Path) -> None:
                 ConfigError, match=r"taken=.*: this stream has 6 songs an epoch.*; begin with StreamState\(2\)"
             ):
                 given(StreamState(2, taken))
-    for settings in (
-        {"frames": 0},
-        {"frames": -5},
-        {"seed": -1},
-    ):  # pieces would be empty, or the first one end in a traceback
-        with pytest.raises(ConfigError, match="give 1 frame or more, or None, and a seed of 0 or more"):
-            TokenStream(stream.store, **settings)
     with pytest.raises(ConfigError, match="rank 2 of 2"):
         TokenStream(TokenStore(folder), rank=2, world=2)
     for wrong in ({"seed": -1}, {"frames": 0}):  # a traceback in the first epoch, and pieces of nothing
@@ -420,3 +413,23 @@ def test_a_language_model_learns_the_same_from_a_store(folder: Path, tmp_path: P
         losses.append((stage.held_out(), {k: float(v) for k, v in stage.losses(stage.batch(5, range(4)), 5).items()}))
     assert losses[0] == losses[1]
     assert isinstance(open_tokens(folder), TokenStore)
+
+
+def test_each_split_has_a_hash_of_its_songs_in_a_store_as_in_a_file(tmp_path: Path) -> None:
+    more = [*SONGS, song("s16", 90, split="train", seed=16)]
+    stores = [TokenStore(make(tmp_path / name, songs)) for name, songs in (("a", SONGS), ("b", SONGS), ("c", more))]
+    files = []
+    for name, songs in (("a", SONGS), ("b", SONGS), ("c", more)):
+        write_tokens(tmp_path / f"{name}.parquet", CODEC, songs)
+        files.append(TokenCorpus(tmp_path / f"{name}.parquet"))
+    for first, same, other in (stores, files):
+        assert first.split_hashes().keys() == {"train", "validation"}
+        assert first.split_hashes() == same.split_hashes()
+        assert first.split_hashes()["validation"] == other.split_hashes()["validation"] != first.split_hashes()["train"]
+        assert first.split_hashes()["train"] != other.split_hashes()["train"]
+        assert (
+            LMStage(
+                LMStageConfig(data=first.path, model=TINY, seconds=2.0, shortest=1.0, steps=1, batch_size=1, lr=1e-3)
+            ).songs_hashes
+            == first.split_hashes()
+        )

@@ -249,3 +249,14 @@ def test_the_manifest_is_read_without_threads_that_outlive_python(
     make_shards(tmp_path / "shards", small_songs(3))
     monkeypatch.setattr("pyarrow.parquet.read_table", lambda *_, **__: pytest.fail("threads"))
     assert len(ShardStore(tmp_path / "shards")) == 3
+
+
+def test_each_split_has_a_hash_of_its_shards(copied: Path) -> None:
+    store = ShardStore(copied)
+    before = store.split_hashes()
+    assert before.keys() == {name.rpartition("-")[0] for name in store.summary["sha256"] if name.endswith(".tar")}
+    assert before["train"] != before["validation"]
+    store.summary["sha256"]["train-000000.tar"] = "another"
+    assert {split for split, value in store.split_hashes().items() if value != before[split]} == {"train"}
+    store.without_validation = True
+    assert store.split_hashes()["validation"] == store.split_hashes()["train"]

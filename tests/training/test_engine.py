@@ -398,3 +398,28 @@ def test_norms_of_parts_are_those_of_the_gradients_whatever_the_scaler_made_them
     for parameter in stage.net.parameters():
         parameter.grad = torch.full_like(parameter, 1024.0)
     assert run._norms() == pytest.approx(plain)
+
+
+@pytest.mark.parametrize(
+    ("songs", "told", "kept"),
+    [
+        ({"train": "a", "validation": "b"}, "", True),
+        ({"train": "a", "validation": "b", "test": "new"}, "", True),
+        ({"train": "more", "validation": "b"}, "goes on with other songs than before: train\n", True),
+        ({"train": "more", "validation": "others"}, "goes on with other songs than before: train, validation\n", False),
+    ],
+)
+def test_a_run_that_goes_on_with_other_songs_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, songs: dict[str, str], told: str, kept: bool
+) -> None:
+    """Its best checkpoint was judged by songs that may be gone."""
+    wanted = config(best="mse", held_out_every=10)
+    stage = Toy(wanted)
+    stage.songs_hashes = {"train": "a", "validation": "b"}
+    train(stage, tmp_path, stop_after=20)
+    run = Run(Toy(wanted), tmp_path, join(wanted), None, Leaving())
+    assert run.best and not caplog.text, "what is not known is no change"
+    other = Toy(wanted)
+    other.songs_hashes = songs
+    run = Run(other, tmp_path, join(other.config), None, Leaving())
+    assert bool(run.best) == kept and (told in caplog.text if told else not caplog.text)

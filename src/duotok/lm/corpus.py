@@ -172,12 +172,19 @@ class TokenCorpus:
             )
         self.counts: dict[str, tuple[int, int]] = {}
         """Split -> songs, frames."""
+        self._split_hashes: dict[str, str] = {}
         splits, frames = np.array(small["split"].to_pylist()), small["n_frames"].to_numpy()
         for split in SPLITS:
             chosen = splits == split
             if chosen.any():
                 self.counts[split] = (int(chosen.sum()), int(frames[chosen].sum()))
+                hashes = small["sha256"].filter(pa.array(chosen)).to_pylist()
+                self._split_hashes[split] = _hash("".join(hashes).encode())
         self.songs = functools.cache(self._songs)
+
+    def split_hashes(self) -> dict[str, str]:
+        """Split -> a hash of its songs, in their order."""
+        return dict(self._split_hashes)
 
     @functools.cached_property
     def hash(self) -> str:

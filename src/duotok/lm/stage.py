@@ -90,6 +90,7 @@ class LMStage(Stage):
         if config.codec is not None:
             config.codec.require(codec, str(corpus.path))
         self.config: LMStageConfig = config.model_copy(update={"codec": codec})
+        self.songs_hashes = corpus.split_hashes()
         self.protocol = protocol_of(self.config)
         check_lengths(self.protocol, config.seconds, config.shortest)
         between = {"track_to_track": "to", "aligned": "beside"}.get(config.protocol)

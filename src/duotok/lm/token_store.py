@@ -95,6 +95,13 @@ class TokenStore:
         """Frames of every song, shard by shard."""
         self._start()
 
+    def split_hashes(self) -> dict[str, str]:
+        """Split -> a hash of its songs, in their order."""
+        return {
+            split: hashlib.sha256("".join(s.sha256 for s in self.of(split)).encode()).hexdigest()
+            for split in self.counts
+        }
+
     def _start(self) -> None:
         self.songs = functools.cache(self._songs)
         self._open: OrderedDict[str, TokenCorpus] = OrderedDict()

@@ -217,6 +217,15 @@ class SegmentIndex:
             if hasher.hexdigest() != self.summary["sha256"][name]:
                 raise CorpusError(f"{self.ranges.place(name)}: other bytes than when it was written; copy it again")
 
+    def split_hashes(self) -> dict[str, str]:
+        """Split -> a hash of its shards; validation is train where nothing else judges."""
+        of: dict[str, list[str]] = {}
+        for name, value in sorted(self.summary["sha256"].items()):
+            if name != MANIFEST:
+                of.setdefault(name.rpartition("-")[0], []).append(value)
+        hashes = {split: hashlib.sha256("".join(values).encode()).hexdigest() for split, values in of.items()}
+        return {**hashes, "validation": hashes["train"]} if self.without_validation and "train" in hashes else hashes
+
     # choosing
 
     def where(

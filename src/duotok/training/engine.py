@@ -133,7 +133,7 @@ class Run:
         self._prepare()
         damaged: list[str] = []
         newest = newest_whole(run, damaged.append)
-        state = load_checkpoint(newest, stage, self.plain) if newest else {"step": 0}
+        state: dict[str, Any] = load_checkpoint(newest, stage, self.plain) if newest else {"step": 0}
         self.first = self.at = int(state["step"])
         if accelerator.scaler is not None and state.get("scaler"):
             accelerator.scaler.load_state_dict(state["scaler"])
@@ -152,8 +152,9 @@ class Run:
             for problem in damaged:
                 self.log.note(f"{problem.split('; ')[0]}: goes on from the one before")
         self.best = best_so_far(run)
-        # Figures of other latents or tokens cannot be compared with those of these.
-        if self.best.get("figure") != self.config.best or state.get("other_parents"):
+        # Figures of other latents or tokens, or of other songs, cannot be compared with those of these.
+        others = state.get("other_parents") or "validation" in state.get("other_songs", ())
+        if self.best.get("figure") != self.config.best or others:
             self.best = {}
             if self.main:
                 (run / BEST).unlink(missing_ok=True)

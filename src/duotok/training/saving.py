@@ -87,6 +87,8 @@ def save_checkpoint(
             "format": FORMAT, "stage": stage.name, "step": step, "processes": world(), "scaler": scaler or {},
             **(progress or {}), "config": stage.config.model_dump(mode="json"),
         }  # fmt: skip
+        if stage.songs_hashes:
+            state["songs"] = dict(stage.songs_hashes)
         if stage.parents is not None:
             state["parents"] = {key: origin.model_dump(mode="json") for key, origin in stage.parents.items()}
         problem = _write_problem(lambda: _finish(partial, target, state))
@@ -168,7 +170,8 @@ def _complete(config: dict[str, Any], stage: Stage) -> dict[str, Any]:
 def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore modules, optimizer and generators. Raises ConfigError for another stage's checkpoint.
 
-    Returns `state.json` with `other_parents`: the config keys of earlier runs whose weights are not those of before.
+    Returns `state.json` with `other_parents`: the config keys of earlier runs whose weights are not those of before, and
+    `other_songs`: the splits whose songs are others.
     """
     state = read_state(path)
     if state["stage"] != stage.name:
@@ -179,6 +182,11 @@ def load_checkpoint(path: Path, stage: Stage, optimizer: torch.optim.Optimizer) 
     if changed and rank() == 0:
         log.warning("%s: goes on with other settings: %s", path, ", ".join(changed))
     state["other_parents"] = _keep_parents(path, state.get("parents"), stage)
+    before = state.get("songs", {})
+    learned = {split: value for split, value in stage.songs_hashes.items() if split != "test"}
+    state["other_songs"] = [split for split, value in learned.items() if before.get(split, value) != value]
+    if state["other_songs"] and rank() == 0:
+        log.warning("%s: goes on with other songs than before: %s", path, ", ".join(state["other_songs"]))
     for name, module in stage.modules.items():
         load_module(path / f"{name}.safetensors", module)
     names = parameter_names(stage)

@@ -106,6 +106,8 @@ class Stage(ABC):
     """Everything that a checkpoint keeps: trained modules, frozen ones that the next stage needs, EMA copies."""
     parents: Mapping[str, Origin] | None = {}
     """The origins of the stage by config key; None for a run that was begun before lineage was recorded."""
+    songs_hashes: Mapping[str, str] = {}
+    """Split -> a hash of what is learned from and judged by, for checkpoints."""
     device: torch.device = torch.device("cpu")
     """The device of the modules; the engine sets it before the first step."""
     idle_parameters: bool = False

@@ -81,6 +81,7 @@ def test_a_stage_starts_from_the_run_that_is_named(needs: Needs, elsewhere: Need
     train(stage, elsewhere.runs / "stage2")
     state = read_state(best(elsewhere.runs / "stage2"))
     assert state["config"]["start_from"] == str(needs.runs / "stage1")
+    assert state["songs"] == elsewhere.store.split_hashes() and "validation" in state["songs"]
     assert Origin.model_validate(state["parents"]["start_from"]) == stage.parents["start_from"]
 
 

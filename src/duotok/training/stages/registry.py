@@ -265,7 +265,9 @@ def build_stage(name: str, config: Path, overrides: list[str], needs: Needs) -> 
     """
     parsed = load_config(config_class(name), config, overrides)
     check_validation(parsed, needs.store)
-    return BUILDERS[name][2](parsed, needs)
+    stage = BUILDERS[name][2](parsed, needs)
+    stage.songs_hashes = needs.store.split_hashes()
+    return stage
 
 
 def check_validation(config: Any, store: ShardStore) -> None:

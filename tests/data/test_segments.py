@@ -464,6 +464,20 @@ def test_no_sound_is_in_two_splits(tmp_path: Path) -> None:
     assert found.left_out["c/c"] == "the same sound as c/d, which is in validation"
 
 
+def test_parts_of_one_file_are_copies_where_they_overlap(tmp_path: Path) -> None:
+    """An album in one file has a song after the other; they may be of several artists, and so of several splits."""
+    parts = {
+        "a": ("train", 0.0, 20.0), "b": ("test", 20.0, 40.0), "c": ("train", 40.0, 0.0), "d": ("train", 30.0, 50.0),
+    }  # fmt: skip
+    items = [recording("sound", name, split=of[0], start=of[1], stop=of[2]) for name, of in parts.items()]
+    catalog.write(tmp_path, Catalog(items))
+    for item in items:
+        put(tmp_path, item, {"mix": np.full(500, LOUD)}, sha256={"mix": "one file"})
+    found = segment_all(tmp_path)
+    assert {s.recording for s in found.segments} == {"c/a", "c/b", "c/c"}
+    assert found.left_out == {"c/d": "the same sound as c/b, which is in test"}
+
+
 def test_no_identity_is_in_two_splits(work: Path) -> None:
     splits: dict[tuple[str, str], set[str]] = {}
     for segment in segment_all(work, dry_run=True).segments:

@@ -205,8 +205,6 @@ def test_a_long_look_is_kept_though_it_leaves_no_time_for_another(
     clock = Clock()
 
     class Slow(Line):
-        best_by = None
-
         def held_out(self) -> dict[str, float]:
             clock.now += 35.0
             return super().held_out()
@@ -218,7 +216,7 @@ def test_a_long_look_is_kept_though_it_leaves_no_time_for_another(
 
     monkeypatch.setattr("duotok.training.engine.time", SimpleNamespace(monotonic=clock))
     with pytest.raises(RuntimeError, match="killed"):
-        timed(Slow(clock, minutes=2.0, checks=4), tmp_path, monkeypatch)
+        timed(Slow(clock, minutes=2.0, checks=4, best=None), tmp_path, monkeypatch)
     assert [row["step"] for row in rows(tmp_path) if row["kind"] == "held_out"] == [3]
     assert latest(tmp_path).name == "checkpoint-00000003"
 

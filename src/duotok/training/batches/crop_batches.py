@@ -313,9 +313,7 @@ def mix_mels(first: Tensor, second: Tensor) -> Tensor:
     What is at the floor in both stays there. Chroma of a sum is not the sum of chromas; that of the louder part is close enough.
     """
     both = torch.logaddexp(first * MEL_STD, second * MEL_STD)
-    return (
-        both + torch.log1p(-torch.exp(FLOOR * MEL_STD - both))
-    ) / MEL_STD  # less one floor: each stands for 0 to 1 of it
+    return (both + torch.log1p(-torch.exp(FLOOR * MEL_STD - both))) / MEL_STD  # less one floor: each stands for 0 to 1 of it
 
 
 def pad_stack(items: list[Tensor], rows: int) -> Tensor:

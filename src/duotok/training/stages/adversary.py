@@ -40,9 +40,7 @@ class AdversaryConfig(Config):
     weight: float = Field(default=0.15, ge=0, description="of the adversarial loss, beside a mel distance of weight 1")
     feature_weight: float = Field(default=0.3, ge=0, description="of feature matching")
     warmup: int = Field(
-        default=200,
-        ge=0,
-        description="steps in which the discriminators learn and the decoder does not hear of them yet",
+        default=200, ge=0, description="steps in which the discriminators learn and the decoder does not hear of them yet"
     )
 
 

@@ -234,6 +234,15 @@ def test_again_only_what_changed(tmp_path: Path) -> None:
         read_scan(work, "c/x0")  # what is no longer true does not stay
 
 
+def test_scans_of_before_are_made_again_where_more_is_seen_now(tmp_path: Path) -> None:
+    """Pages of ogg and channel masks of wav: hours of other files are not scanned anew for them."""
+    names = ["a.flac", "b.FLAC", "c.mp3", "d.m4a", "e.opus", "f.wav", "g"]
+    units = scan_units([recording(name, {"mix": name}) for name in names], tmp_path)
+    assert [unit.payload["format"] for unit in units] == [1, 1, 1, 1, 2, 2, 2]
+    (both,) = scan_units([recording("x", {"mix": "a.flac", "vocals": "v.opus"})], tmp_path)
+    assert both.payload["format"] == 2
+
+
 def test_a_moved_work_folder_is_kept(tmp_path: Path) -> None:
     item = recording("x", {"mix": put(tmp_path / "x.flac", tone(2))})
     run_scan([item], tmp_path / "a", LocalEngine(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,17 @@ def test_no_voice_is_lost_where_two_segments_hardly_fit() -> None:
         assert sum(s.frames for s in found) == frames
 
 
+def test_segments_of_minutes_that_hardly_fit_twice_take_little_memory() -> None:
+    """Every frame as a candidate took 600 MB for a song of 220 s in segments of 120 to 200 s."""
+    frames, none = 5500, np.zeros(5500, bool)
+    material = Material(np.zeros(frames + 1), np.full(frames, 50.0), ~none, none, none)
+    tracemalloc.start()
+    cuts = best_cuts(material, 3000, 5000, 4000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [stop - start for start, stop in cuts] == [5000] and peak < 50e6
+
+
 def test_a_bark_in_silence_is_kept() -> None:
     mix = levels((-110, 3), (LOUD, 0.4), (-110, 3))
     assert [s.frames for s in segment_recording(recording("sound"), *scan_of({"mix": mix}))] == [len(mix)]
@@ -462,6 +474,20 @@ def test_no_sound_is_in_two_splits(tmp_path: Path) -> None:
     assert {s.recording for s in found.segments} == {"c/b", "c/d"}
     assert found.left_out["c/a"] == "the same sound as c/b, which is in test" == found.left_out["c/f"]
     assert found.left_out["c/c"] == "the same sound as c/d, which is in validation"
+
+
+def test_parts_of_one_file_are_copies_where_they_overlap(tmp_path: Path) -> None:
+    """An album in one file has a song after the other; they may be of several artists, and so of several splits."""
+    parts = {
+        "a": ("train", 0.0, 20.0), "b": ("test", 20.0, 40.0), "c": ("train", 40.0, 0.0), "d": ("train", 30.0, 50.0),
+    }  # fmt: skip
+    items = [recording("sound", name, split=of[0], start=of[1], stop=of[2]) for name, of in parts.items()]
+    catalog.write(tmp_path, Catalog(items))
+    for item in items:
+        put(tmp_path, item, {"mix": np.full(500, LOUD)}, sha256={"mix": "one file"})
+    found = segment_all(tmp_path)
+    assert {s.recording for s in found.segments} == {"c/a", "c/b", "c/c"}
+    assert found.left_out == {"c/d": "the same sound as c/b, which is in test"}
 
 
 def test_no_identity_is_in_two_splits(work: Path) -> None:

@@ -93,6 +93,13 @@ def test_lrc_words_of_a_repeated_line_are_sung_each_time(tmp_path: Path, first: 
     assert times(lyrics)[-2:] == [("When", 61.0, 61.5), ("the", 61.5, 62.0)] and not lyrics.notes
 
 
+@pytest.mark.parametrize("tags", ["[00:01.00] [00:01.20]", "[00:01.20][00:01.20]"])
+def test_lrc_the_time_of_the_first_word_is_no_repetition(tmp_path: Path, tags: str):
+    """No line is sung again before it ends."""
+    lyrics = read_lyrics(put(tmp_path, "a.lrc", f"{tags}When [00:01.50]the[00:02.00]\n[00:30.00]Verse"))
+    assert times(lyrics)[:-1] == [("When", 1.2, 1.5), ("the", 1.5, 2.0)]
+
+
 def test_lrc_lines_that_are_lost_are_counted(tmp_path: Path):
     lyrics = read_lyrics(put(tmp_path, "a.lrc", "[ti:T]\n[00:01.00]One\nsecond half\n\n[1:02:03.45]late\n-\n"))
     assert lyrics.text == "One" and lyrics.notes == ("2 x line without a time, left out",)

@@ -198,6 +198,29 @@ def test_looks_leave_time_to_train(
     assert not again.shares, "it is over, for the checkpoint too"
 
 
+def test_a_long_look_is_kept_though_it_leaves_no_time_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 120 s, 30 are trained and 35 looked at: a run that is killed in the 20 that are left to train goes on from there."""
+    clock = Clock()
+
+    class Slow(Line):
+        def held_out(self) -> dict[str, float]:
+            clock.now += 35.0
+            return super().held_out()
+
+        def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+            if step == 4:
+                raise RuntimeError("killed")
+            return super().losses(batch, step)
+
+    monkeypatch.setattr("duotok.training.engine.time", SimpleNamespace(monotonic=clock))
+    with pytest.raises(RuntimeError, match="killed"):
+        timed(Slow(clock, minutes=2.0, checks=4, best=None), tmp_path, monkeypatch)
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "held_out"] == [3]
+    assert latest(tmp_path).name == "checkpoint-00000003"
+
+
 def test_minutes_shorter_than_a_step_take_one_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

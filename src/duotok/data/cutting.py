@@ -56,9 +56,11 @@ def best_cuts(material: Material, shortest: int, longest: int, target: int) -> F
     a segment, since any recording that is long enough can be tiled.
     """
     frames = len(material.voiced)
-    # Hardly two segments fit: one candidate in each half second may leave no place for the boundary.
-    tight = longest < frames < 2 * (shortest + CANDIDATE_FRAMES)
-    at = np.arange(frames + 1) if tight else candidates(material.cut)
+    at = candidates(material.cut)
+    if longest < frames < 2 * (shortest + CANDIDATE_FRAMES):
+        # Hardly two segments fit: one candidate in each half second may leave no place for the boundary between them, or for the
+        # end of a longest one. (All frames would be too many where segments are minutes long.)
+        at = np.union1d(at, [frames - longest, longest, *range(shortest, frames - shortest + 1)])
     n = len(at)
     low, high = np.searchsorted(at, at - longest), np.searchsorted(at, at - shortest, side="right")
     width = int((high - low).max())

@@ -34,7 +34,9 @@ SILENCE_DB = -120.0
 OVER_DB = 3.0  # peaks of lossy files and of resampling are lower
 LEDGER = Path("ledger") / "scan.jsonl"
 LEVELS = "levels_sha256"
-FORMAT = 2  # of a scan's files; a new number makes everything be scanned again: 2 looks at the pages of ogg
+FORMAT = 2  # of a scan's files; a new number makes everything be scanned again
+# 2 looks at the pages of ogg and at the channel masks of wav, of which files with these endings have none.
+UNCHANGED = (".flac", ".mp3", ".m4a")
 
 
 def mix_parts(stems: Sequence[str]) -> tuple[str, ...]:
@@ -214,7 +216,7 @@ def scan_units(recordings: Sequence[Recording], work: Path) -> list[Unit]:
         payload = {
             "recording": {name: getattr(recording, name) for name in fields},
             "files": {stem: fingerprint(place) for stem, place in recording.audio.items()},
-            "format": FORMAT,
+            "format": 1 if all(place.lower().endswith(UNCHANGED) for place in recording.audio.values()) else FORMAT,
         }
         place: dict[str, Any] = {"folder": str(work.absolute() / "scan")}
         entry = separations.get(recording.id)

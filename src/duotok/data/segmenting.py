@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,15 +96,26 @@ def cut_batch(payload: dict[str, Any]) -> dict[str, Any]:
 def _copies(recordings: Sequence[Recording], cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Recordings whose sound is held out under another name -> why they are left out: no sound may be in two splits."""
     used = [(r, tuple(cut["sound"])) for r, cut in zip(recordings, cuts, strict=True) if cut["segments"]]
-    kept: dict[tuple[str, ...], Recording] = {}
+    stretches: dict[
+        tuple[str, ...], dict[tuple[float, float, str], Recording]
+    ] = {}  # of a file, which may hold many songs
     for recording, sound in used:
-        if SPLITS.index(recording.split) > SPLITS.index(kept.setdefault(sound, recording).split):
-            kept[sound] = recording
-    return {
-        recording.id: f"the same sound as {kept[sound].id}, which is in {kept[sound].split}"
-        for recording, sound in used
-        if kept[sound].split != recording.split
-    }
+        stretches.setdefault(sound, {}).setdefault((recording.start, recording.stop, recording.split), recording)
+    copies = {}
+    for recording, sound in used:
+        held = [
+            other
+            for other in stretches[sound].values()
+            if SPLITS.index(other.split) > SPLITS.index(recording.split) and _overlap(other, recording)
+        ]
+        if held:
+            kept = max(held, key=lambda other: SPLITS.index(other.split))
+            copies[recording.id] = f"the same sound as {kept.id}, which is in {kept.split}"
+    return copies
+
+
+def _overlap(a: Recording, b: Recording) -> bool:
+    return a.start < (b.stop or math.inf) and b.start < (a.stop or math.inf)
 
 
 def _usable(

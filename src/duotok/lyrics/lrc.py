@@ -56,6 +56,9 @@ def parse(text: str) -> Draft:
         # The word times of a line that is sung several times are those of one of its times.
         word = _ANY_TAG.search(rest)
         base = max((t for t in times if word and t <= _seconds(word, offset)), default=times[0])
+        if word:  # a time within the line is that of its first word: no line is sung again before it ends
+            lasts = _seconds([*_ANY_TAG.finditer(rest)][-1], offset) - base
+            times = [base, *(t for t in times if abs(t - base) >= max(lasts, 0.01))]
         timed.extend((time, rest, offset - (time - base)) for time in times)
     timed.sort(key=lambda entry: entry[0])
     texts = [" ".join(_ANY_TAG.sub("", rest).split()) for _, rest, _ in timed]

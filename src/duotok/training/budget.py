@@ -57,7 +57,7 @@ class Budget:
     def due(self, done: int, every: int) -> bool:
         """Whether an event of every `every` steps (or of the next moment of `checks`) is due after `done` steps.
 
-        With minutes the answer is the same until `checked` is called.
+        With minutes the answer is the same for every `every`, until `took` or `checked` is called.
         """
         if self.minutes is None:
             return done % every == 0

@@ -247,6 +247,9 @@ class Run:
             if leaving:
                 self._leave(done)
             looked, improved = time.monotonic(), False
+            # Of one moment, so asked before a look that takes long: it may leave no time for another.
+            saves = budget.due(done, config.save_every)
+            samples = config.sample_every > 0 and budget.due(done, config.sample_every)
             if ending or budget.due(done, config.held_out_every):
                 with self._gathered():
                     held_out = evaluate(stage)
@@ -259,11 +262,11 @@ class Run:
                         figures = sums.means() | stage.report() | self._speed(sums)
                         if self.log is not None:
                             self.log.step(done, figures, lr, budget.minutes_left())
-            if ending or improved or budget.due(done, config.save_every):
+            if ending or improved or saves:
                 self._save(done, improved, held_out)
-            if config.sample_every and (ending or budget.due(done, config.sample_every)):
+            if samples or (ending and config.sample_every):
                 self._sample(done)
-            if budget.timed and not ending and budget.due(done, config.save_every):
+            if budget.timed and not ending and saves:
                 budget.checked(time.monotonic() - looked)
         if budget.timed and self.log is not None and done == self.first + 1:
             self.log.note(f"minutes {config.minutes:g} are over after one step; give it more to learn anything")

@@ -71,6 +71,24 @@ def test_a_channel_that_is_turned_over_is_turned_back(tmp_path: Path) -> None:
             torch.testing.assert_close(sound[0], sound[1])
 
 
+def test_a_stem_of_another_song_is_a_gap(tmp_path: Path) -> None:
+    voice, band = 0.5 * steps_sound(1.5, 1), 0.25 * steps_sound(1.5, 2)
+    write(tmp_path / "a.mix.wav", voice + band, SAMPLE_RATE)
+    for stem, good in (
+        (voice, True),
+        (0.5 * steps_sound(1.5, 3), False),
+        (voice.roll(2000, 1), False),
+        (0.01 * steps_sound(1.5, 3), True),
+    ):
+        write(tmp_path / "a.vocals.wav", stem, SAMPLE_RATE)
+        (stretch,) = songs(tmp_path).stretches
+        if good:  # its own, or too soft to tell
+            assert set(load(stretch).sounds) == {"mix", "vocals", "accompaniment"}
+            continue
+        with pytest.raises(AudioError, match=r"^a.vocals.wav: does not belong to a.mix.wav"):
+            load(stretch)
+
+
 def test_stretches_lie_evenly(tmp_path: Path) -> None:
     write(tmp_path / "long.wav", steps_sound(5.0), SAMPLE_RATE)
     assert [(s.part, s.start) for s in songs(tmp_path).stretches] == [("", 2.0)]

@@ -22,6 +22,7 @@ from duotok.audio.channels import fix_polarity
 from duotok.audio.io import probe, read, write
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import SAMPLE_RATE
+from duotok.codec.spool import check_excerpt
 from duotok.config import Config
 from duotok.corpora.base import get
 from duotok.errors import AudioError, ConfigError, DuoTokError
@@ -216,7 +217,7 @@ def _separator(name: str, weights: str | None) -> ChunkedSeparator:
 def load(stretch: Stretch, separator: str = NONE, weights: str | None = None, kept: Path | None = None) -> Song:
     """The sound of a stretch, at the level of comparison. kept: where separated vocals are, or will be, kept.
 
-    Raises AudioError when a file cannot be read, is silent, or has no finite samples.
+    Raises AudioError when a file cannot be read, is silent, has no finite samples, or is a stem of something else than the mix beside it.
     """
     sounds = {name: _sum(paths, stretch) for name, paths in stretch.files.items()}
     n = min(sound.shape[1] for sound in sounds.values())
@@ -226,6 +227,10 @@ def load(stretch: Stretch, separator: str = NONE, weights: str | None = None, ke
     if MIX in sounds:
         for one, other in (TRACKS, TRACKS[::-1]):
             if one in sounds and other not in sounds:
+                if one in stretch.files:  # what was separated belongs
+                    check_excerpt(
+                        (sounds[MIX], sounds[one]), *(Path(stretch.files[name][0]).name for name in (MIX, one))
+                    )
                 sounds[other] = sounds[MIX] - sounds[one]
     elif {*TRACKS} - {*sounds}:
         sounds |= {track: torch.zeros(2, n) for track in TRACKS if track not in sounds}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -124,7 +125,7 @@ class SongSet:
     def about(self) -> dict[str, Any]:
         """For captions."""
         return {
-            "folder": Path(self.config.folder).name,
+            "folder": Path(os.path.abspath(self.config.folder)).name,
             "songs": len({s.song for s in self.stretches}),
             "stretches": len(self.stretches),
             "seconds": round(self.seconds, 3),
@@ -138,16 +139,18 @@ class SongSet:
         }
 
 
-def find_songs(config: SongsConfig) -> SongSet:
+def find_songs(config: SongsConfig, made: Sequence[Path] = ()) -> SongSet:
     """Every song of a folder: with INDEX.tsv in it or in the folder above, what `duotok songs` made, or any layout that
-    `corpora/folder.py` knows. Raises ConfigError, CorpusError."""
+    `corpora/folder.py` knows. made: folders whose sounds are none of them, where they lie inside. Raises ConfigError, CorpusError."""
     if config.separator not in (*SEPARATORS, NONE):
         separator_by_name(config.separator)  # raises an error that lists them
     folder = Path(config.folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give one with songs")
     stretches, gaps = list[Stretch](), list[tuple[str, tuple[str, ...], str]]()
+    apart = {inside for path in made if folder.resolve() in (inside := path.resolve()).parents}
     recordings, problems = _recordings(folder)
+    recordings = [r for r in recordings if not any(apart & {*Path(p).resolve().parents} for p in r.audio.values())]
     for recording in recordings[: config.limit]:
         name = recording.id.partition("/")[2]
         files = _files(recording)

@@ -209,3 +209,37 @@ main()
     assert names(tmp_path / "out") == ["0.duotok", "1.duotok"]
     for name in names(tmp_path / "out"):
         assert load(tmp_path / "out" / name).seconds == pytest.approx(0.3)
+
+
+def test_two_songs_never_go_into_one_sound(bundle: Path, tmp_path: Path) -> None:
+    for name in ("song", "song.vocals"):
+        DualTokens(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 1920).save(
+            tmp_path / "in" / f"{name}.duotok"
+        )
+    result = run("decode", tmp_path / "in", "-o", tmp_path / "out", "--track", "all", "--force", "--model", bundle)
+    assert (
+        result.exit_code == 1
+        and "song.vocals.wav: would be a track of" in result.stderr
+        and not (tmp_path / "out").exists()
+    )
+
+
+def test_tracks_of_one_song_are_not_taken_for_songs_in_silence(bundle: Path, tmp_path: Path) -> None:
+    for name in (
+        "a.vocals.wav",
+        "a.accompaniment.wav",
+        "b.vocals.wav",
+        "c/vocals.wav",
+        "c/no_vocals.wav",
+        "The Voice.wav",
+    ):
+        io.write(tmp_path / "music" / name, song(0.1), 48_000)
+    result = run("encode", tmp_path / "music", "-o", tmp_path / "out", "--dry-run", "--model", bundle)
+    assert (
+        "warning: 4 of these files are named as tracks of a song (a.accompaniment.wav, a.vocals.wav, " in result.stderr
+    )
+    (tmp_path / "music" / "a.vocals.wav").unlink(), (tmp_path / "music" / "c" / "vocals.wav").unlink()
+    assert (
+        "warning"
+        not in run("encode", tmp_path / "music", "-o", tmp_path / "out", "--dry-run", "--model", bundle).stderr
+    )

@@ -38,6 +38,15 @@ def test_both_stems_of_every_song(bundle: Path, tmp_path: Path) -> None:
     assert again.exit_code == 0 and "2 skipped" in again.stderr
 
 
+def test_stems_among_the_songs_are_no_songs(bundle: Path, tmp_path: Path) -> None:
+    for name in ("a", "b.vocals"):  # a song of one's own may have such a name
+        io.write(tmp_path / f"{name}.wav", 0.3 * song(0.3), 48_000)
+    for counts in ("2 separated", "2 skipped"):
+        done = run(tmp_path, "-o", tmp_path / "stems", "--format", "flac", "--model", bundle)
+        assert done.exit_code == 0 and counts in done.stderr, done.stderr
+    assert "left out: 4 that were separated before" in done.stderr and len(list(tmp_path.rglob("*.flac"))) == 4
+
+
 def test_stems_of_another_separator_are_not_taken_for_done(bundle: Path, tmp_path: Path) -> None:
     io.write(tmp_path / "a.wav", 0.3 * song(0.5), 48_000)
     assert run(tmp_path / "a.wav", "-o", tmp_path / "out", "--model", bundle).exit_code == 0

@@ -117,6 +117,16 @@ def test_given_stems_are_not_separated(bundle: Path, tmp_path: Path) -> None:
     assert made.full_seconds == pytest.approx(1.0)
 
 
+def test_a_stem_of_another_song_is_refused(bundle: Path, tmp_path: Path) -> None:
+    voice, band = song(1.0), 0.1 * torch.randn(2, RATE, generator=torch.Generator().manual_seed(1))
+    for name, sound in (("mix", voice + band), ("own", voice), ("late", voice.roll(2000, 1))):
+        write(tmp_path / f"{name}.wav", sound, RATE)
+    model, settings = DuoTok.from_pretrained(bundle), report.DemoSettings(steps=1)
+    assert report.make(report.DemoSong(tmp_path / "mix.wav", tmp_path / "own.wav"), model, settings).true_stems
+    with pytest.raises(AudioError, match=r"late.wav: does not belong to .*mix.wav"):
+        report.make(report.DemoSong(tmp_path / "mix.wav", None, tmp_path / "late.wav"), model, settings)
+
+
 def test_known_stems_judge_the_separation(bundle: Path, tmp_path: Path) -> None:
     voice, band = song(1.0, seed=1), song(1.0, seed=2)
     for name, sound in (("mix", voice + band), ("vocals", voice), ("accompaniment", band)):

@@ -12,8 +12,11 @@ from tests.suite.fakes import pair, steps_sound
 
 from duotok.audio.io import write
 from duotok.audio.loudness import integrated_loudness
+from duotok.cli.eval.options import make_plan
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import AudioError, ConfigError
+from duotok.suite.config import load_suite
+from duotok.suite.run import choose
 from duotok.suite.songs import SongsConfig, find_songs, load
 from duotok.suite.true_stems import TrueSong
 
@@ -71,6 +74,24 @@ def test_a_channel_that_is_turned_over_is_turned_back(tmp_path: Path) -> None:
             torch.testing.assert_close(sound[0], sound[1])
 
 
+def test_a_stem_of_another_song_is_a_gap(tmp_path: Path) -> None:
+    voice, band = 0.5 * steps_sound(1.5, 1), 0.25 * steps_sound(1.5, 2)
+    write(tmp_path / "a.mix.wav", voice + band, SAMPLE_RATE)
+    for stem, good in (
+        (voice, True),
+        (0.5 * steps_sound(1.5, 3), False),
+        (voice.roll(2000, 1), False),
+        (0.01 * steps_sound(1.5, 3), True),
+    ):
+        write(tmp_path / "a.vocals.wav", stem, SAMPLE_RATE)
+        (stretch,) = songs(tmp_path).stretches
+        if good:  # its own, or too soft to tell
+            assert set(load(stretch).sounds) == {"mix", "vocals", "accompaniment"}
+            continue
+        with pytest.raises(AudioError, match=r"^a.vocals.wav: does not belong to a.mix.wav"):
+            load(stretch)
+
+
 def test_stretches_lie_evenly(tmp_path: Path) -> None:
     write(tmp_path / "long.wav", steps_sound(5.0), SAMPLE_RATE)
     assert [(s.part, s.start) for s in songs(tmp_path).stretches] == [("", 2.0)]
@@ -97,6 +118,28 @@ def test_short_songs_are_named_or_measured_whole(tmp_path: Path) -> None:
         songs(tmp_path, seconds=20.0)
     with pytest.raises(ConfigError, match="no such folder"):
         songs(tmp_path / "none")
+
+
+def test_what_a_run_makes_among_the_songs_is_no_song(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "results/stems/0123.vocals", "kept/mini/a.vocals"):
+        write(tmp_path / f"{name}.wav", steps_sound(1.5), SAMPLE_RATE)
+    (tmp_path / "suite.yaml").write_text(
+        "songs: {folder: ., seconds: 1.0, separator: none}\ntokenizers: {low: lowpass}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(
+        ["lowpass"], choose("usage"), Path(), Path("results"), seconds=1.0, segments=1, short="gap", separator="none", limit=None,
+        codebooks=None, device="cpu", retry=False, force=False, keep=Path("kept"),
+    )  # fmt: skip
+    assert [s.song for s in plan.songs.stretches] == ["a"] and plan.songs.about["folder"] == tmp_path.name
+    assert {s.song for s in load_suite(Path("suite.yaml"), Path("results"))[0].songs.stretches} == {"a", "kept/mini/a"}
+    shutil.rmtree("kept")
+    (tmp_path / "results/stems").rename(tmp_path / "stems")  # the store may be the folder itself, or hold the songs
+    assert [s.song for s in load_suite(Path("suite.yaml"), Path())[0].songs.stretches] == ["a"]
+    assert [s.song for s in find_songs(SongsConfig(folder=".", seconds=1.0), [tmp_path.parent]).stretches] == [
+        "a",
+        "stems/0123",
+    ]
 
 
 def test_silence_is_no_song(tmp_path: Path) -> None:

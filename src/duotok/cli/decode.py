@@ -129,6 +129,7 @@ def decode(
             single = f".{track.value}" if track not in (Tracks.mix, Tracks.all) else ""
             planned = files.targets(jobs, out, single + ending)
         tasks = []
+        taken: dict[Path, str] = {}
         for source, target in planned:
             places = {track.value: target}
             if track is Tracks.all:
@@ -136,9 +137,13 @@ def decode(
                     name: target.with_name(f"{target.stem}.{name}{target.suffix}")
                     for name in ("vocals", "accompaniment")
                 }
+            name = files.shown(source)
             for place in places.values():
                 files.check_writable(place)
-            name = files.shown(source)
+                if (other := taken.setdefault(place, name)) != name:
+                    raise DuoTokError(
+                        f"{place}: would be a track of {other} and the mix of {name}; decode one of them into a folder of its own"
+                    )
             tasks.append(
                 (
                     name,

@@ -115,6 +115,12 @@ def encode(
             raise DuoTokError(f"-o -: standard output takes one song, not {len(jobs)}; give a folder")
         if as_json:
             raise DuoTokError("-o - and --json both want standard output; leave one of them out")
+    if inputs and not stems and (pairs := _stems_among([source for source, _ in jobs])):
+        say(
+            f"warning: {len(pairs)} of these files are named as tracks of a song ({', '.join(path.name for path in pairs[:3])}"
+            f"{', ...' if len(pairs) > 3 else ''}); each is taken for a song and separated. Together: duotok tokenize, or --vocals and "
+            "--accompaniment, song by song"
+        )
     opening = Opening(model, device, threads, precision)
     with files.stream_copies([*(source for source, _ in jobs), *stems.values()]) as copies:
         if out == files.STREAM:
@@ -133,6 +139,21 @@ def encode(
         say(f"left out: {result.summary()}")
     if failed:
         raise typer.Exit(1)
+
+
+def _stems_among(sources: list[Path]) -> list[Path]:
+    """Files that are vocals or accompaniment of a song of which the other track is there too."""
+    from duotok.corpora.stem_names import parse_stem_name
+    from duotok.tracks import TRACKS
+
+    tracks: dict[Path, dict[str, list[Path]]] = {}
+    for source in sources:
+        name = parse_stem_name(source)
+        if name is not None and name.track in TRACKS:
+            tracks.setdefault(name.song, {}).setdefault(name.track, []).append(source)
+    return [
+        path for found in tracks.values() if len(found) == len(TRACKS) for paths in found.values() for path in paths
+    ]
 
 
 def _run(

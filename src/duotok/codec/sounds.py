@@ -92,7 +92,7 @@ class Sounds:
         for start in range(0, self.n_samples, size):
             stop = min(start + size, self.n_samples)
             meter.push(self._read("mix", start, stop), self._read(name, start, stop))
-        check_stem(mix, stem, meter.fit())
+        check_stem(mix.name, stem.name, meter.fit())
 
     def _put(self, name: str, block: Tensor) -> int:
         try:

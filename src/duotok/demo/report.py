@@ -18,6 +18,7 @@ from duotok.audio.io import probe, read
 from duotok.audio.resampling import resampled_length
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
+from duotok.codec.spool import check_excerpt
 from duotok.errors import AudioError, DuoTokError, MetricError, MissingExtraError
 from duotok.evaluation import fidelity, music
 from duotok.evaluation.codes import CodeUsage, UsageFacts
@@ -177,6 +178,7 @@ def _sounds(
         sounds["mix"] = sounds["vocals"] + sounds["accompaniment"]
     for name, other in (TRACKS, TRACKS[::-1]):
         if name not in sounds:
+            check_excerpt((sounds["mix"], sounds[other]), text_of(paths["mix"]), text_of(paths[other]))  # type: ignore[arg-type]
             sounds[name] = sounds["mix"] - sounds[other]
     return sounds, stems_given, separation_seconds
 

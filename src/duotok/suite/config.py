@@ -13,7 +13,7 @@ from duotok.errors import ConfigError
 from duotok.evaluation.systems import SystemConfig
 from duotok.suite.experiments import EXPERIMENTS, ask
 from duotok.suite.predictability import NAME as LM
-from duotok.suite.run import Plan, choose
+from duotok.suite.run import STEMS, Plan, choose
 from duotok.suite.songs import SongsConfig, find_songs
 from duotok.suite.units import INSTRUMENTS
 
@@ -55,7 +55,9 @@ def load_suite(
     comparison; none for all. Raises ConfigError for what cannot be."""
     config = load_config(SuiteConfig, path, list(overrides))
     base = base_folder(path)
-    songs = find_songs(config.songs.model_copy(update={"folder": str(base / config.songs.folder)}))
+    songs = find_songs(
+        config.songs.model_copy(update={"folder": str(base / config.songs.folder)}), (store, store / STEMS)
+    )
     named = _chosen(config, only)
     unknown = [name for name in named if name not in (*INSTRUMENTS, *EXPERIMENTS)]
     if unknown:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -22,6 +23,7 @@ from duotok.audio.channels import fix_polarity
 from duotok.audio.io import probe, read, write
 from duotok.audio.loudness import integrated_loudness
 from duotok.clock import SAMPLE_RATE
+from duotok.codec.spool import check_excerpt
 from duotok.config import Config
 from duotok.corpora.base import get
 from duotok.errors import AudioError, ConfigError, DuoTokError
@@ -123,7 +125,7 @@ class SongSet:
     def about(self) -> dict[str, Any]:
         """For captions."""
         return {
-            "folder": Path(self.config.folder).name,
+            "folder": Path(os.path.abspath(self.config.folder)).name,
             "songs": len({s.song for s in self.stretches}),
             "stretches": len(self.stretches),
             "seconds": round(self.seconds, 3),
@@ -137,16 +139,18 @@ class SongSet:
         }
 
 
-def find_songs(config: SongsConfig) -> SongSet:
+def find_songs(config: SongsConfig, made: Sequence[Path] = ()) -> SongSet:
     """Every song of a folder: with INDEX.tsv in it or in the folder above, what `duotok songs` made, or any layout that
-    `corpora/folder.py` knows. Raises ConfigError, CorpusError."""
+    `corpora/folder.py` knows. made: folders whose sounds are none of them, where they lie inside. Raises ConfigError, CorpusError."""
     if config.separator not in (*SEPARATORS, NONE):
         separator_by_name(config.separator)  # raises an error that lists them
     folder = Path(config.folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give one with songs")
     stretches, gaps = list[Stretch](), list[tuple[str, tuple[str, ...], str]]()
+    apart = {inside for path in made if folder.resolve() in (inside := path.resolve()).parents}
     recordings, problems = _recordings(folder)
+    recordings = [r for r in recordings if not any(apart & {*Path(p).resolve().parents} for p in r.audio.values())]
     for recording in recordings[: config.limit]:
         name = recording.id.partition("/")[2]
         files = _files(recording)
@@ -216,7 +220,7 @@ def _separator(name: str, weights: str | None) -> ChunkedSeparator:
 def load(stretch: Stretch, separator: str = NONE, weights: str | None = None, kept: Path | None = None) -> Song:
     """The sound of a stretch, at the level of comparison. kept: where separated vocals are, or will be, kept.
 
-    Raises AudioError when a file cannot be read, is silent, or has no finite samples.
+    Raises AudioError when a file cannot be read, is silent, has no finite samples, or is a stem of something else than the mix beside it.
     """
     sounds = {name: _sum(paths, stretch) for name, paths in stretch.files.items()}
     n = min(sound.shape[1] for sound in sounds.values())
@@ -226,6 +230,10 @@ def load(stretch: Stretch, separator: str = NONE, weights: str | None = None, ke
     if MIX in sounds:
         for one, other in (TRACKS, TRACKS[::-1]):
             if one in sounds and other not in sounds:
+                if one in stretch.files:  # what was separated belongs
+                    check_excerpt(
+                        (sounds[MIX], sounds[one]), *(Path(stretch.files[name][0]).name for name in (MIX, one))
+                    )
                 sounds[other] = sounds[MIX] - sounds[one]
     elif {*TRACKS} - {*sounds}:
         sounds |= {track: torch.zeros(2, n) for track in TRACKS if track not in sounds}

@@ -64,13 +64,15 @@ def make_plan(
     """The plan of one instrument."""
     from duotok.config import parse
     from duotok.evaluation.systems import parse_system
-    from duotok.suite.run import Plan
+    from duotok.suite.run import STEMS, Plan
     from duotok.suite.songs import SongsConfig, find_songs
 
     values = {
         "folder": str(songs), "seconds": seconds, "segments": segments, "short": short, "separator": separator, "limit": limit,
     }  # fmt: skip
-    found = find_songs(parse(SongsConfig, values, "options"))
+    # a run that goes on must not take what it has made for songs
+    made = (output, output / STEMS, *([keep] if keep is not None else []))
+    found = find_songs(parse(SongsConfig, values, "options"), made)
     systems = tuple(parse_system(text, codebooks if _has_several(text) else None, device) for text in tokenizers)
     return Plan(systems, (chosen,), found, output, keep, retry, force)
 

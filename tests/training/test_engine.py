@@ -415,7 +415,7 @@ def test_a_run_that_goes_on_with_other_songs_says_so(
     """Its best checkpoint was judged by songs that may be gone."""
     wanted = config(best="mse", held_out_every=10)
     stage = Toy(wanted)
-    stage.songs_hashes = {"train": "a", "validation": "b"}
+    stage.songs_hashes = {"train": "a", "validation": "b", "test": "old"}
     train(stage, tmp_path, stop_after=20)
     run = Run(Toy(wanted), tmp_path, join(wanted), None, Leaving())
     assert run.best and not caplog.text, "what is not known is no change"

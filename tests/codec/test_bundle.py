@@ -69,6 +69,18 @@ def test_a_bundle_of_an_earlier_duotok_keeps_its_hash_when_it_is_saved_again(cop
     assert again.sound_hash == old.sound_hash
 
 
+def test_the_hash_of_what_decodes_is_of_the_config_as_it_was_written(copy: Path) -> None:
+    """Else the next key that a renderer gets would make every decoded sound another's."""
+    whole = DuoTok.from_pretrained(copy).sound_hash
+    config = json.loads((copy / "config.json").read_text())
+    del config["dit"]["vocals"]["objective"]
+    (copy / "config.json").write_text(json.dumps(config))
+    seal_bundle(copy)
+    before = DuoTok.from_pretrained(copy)
+    assert before.config.dit is not None and before.config.dit.vocals.objective == "v"
+    assert before.sound_hash not in ("", whole), "the key came with a later DuoTok"
+
+
 def test_a_storage_that_does_not_exist_is_refused(model: DuoTok, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="storage 'int4' does not exist; choose float32, float16, int8"):
         model.save_pretrained(tmp_path / "new", storage="int4")  # type: ignore[arg-type]

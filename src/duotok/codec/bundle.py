@@ -175,9 +175,9 @@ def model_hash(values: Mapping[str, Any], tokenizer: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def sound_hash(config: BundleConfig, parts: Mapping[str, nn.Module]) -> str:
-    """sha256, in 64 hex digits, of what gives tokens their sound: `parts` (autoencoder and renderers), as in `model_hash`, and settings."""
-    settings = config.model_dump(mode="json", exclude={"name", "tokenizer", "separator", "lineage"})
+def sound_hash(values: Mapping[str, Any], parts: Mapping[str, nn.Module]) -> str:
+    """sha256, in 64 hex digits, of what gives tokens their sound: `parts` (autoencoder and renderers) and settings, both as in `model_hash`."""
+    settings = {key: values[key] for key in ("format_version", "codec", "autoencoder", "dit") if key in values}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, module in sorted(parts.items()):
         digest.update(f"\0{name}\0".encode())

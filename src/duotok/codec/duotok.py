@@ -213,7 +213,7 @@ class DuoTok:
         if not self.config.renders:
             return ""
         return sound_hash(
-            self.config, {p: self._part(p) for p in self.config.parts if p not in ("tokenizer", "separator")}
+            self._values, {p: self._part(p) for p in self.config.parts if p not in ("tokenizer", "separator")}
         )
 
     @property

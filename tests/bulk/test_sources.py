@@ -46,6 +46,24 @@ NAMES = (
 )  # fmt: skip
 
 
+def test_stems_by_the_names_of_separators_are_one_song(tmp_path: Path) -> None:
+    names = (
+        "S/vocals.wav", "S/no_vocals.wav", "T_vocals.wav", "T_no_vocals.wav", "made/mix.wav", "made/vocals.wav", "made/drums.wav",
+        "U.mp3", "U - Instrumental.mp3", "All.About.That.Bass.mp3", "The Voice.mp3", "V - vocals.mp3", "kit/bass.wav", "kit/drums.wav",
+    )  # fmt: skip
+    music = touch(tmp_path / "music", *names)
+    found, listing = listed(music)
+    expected = {
+        "S": {"accompaniment": "no_vocals.wav", "vocals": "vocals.wav"},
+        "T": {"accompaniment": "T_no_vocals.wav", "vocals": "T_vocals.wav"},
+        "made": {"mix": "mix.wav", "vocals": "vocals.wav"},
+        "kit/bass": {"mix": "bass.wav"}, "kit/drums": {"mix": "drums.wav"},
+        **{name: {"mix": f"{name}.mp3"} for name in ("U", "U - Instrumental", "All.About.That.Bass", "The Voice", "V - vocals")},
+    }  # fmt: skip
+    assert {id.removeprefix("music/"): roles(entry) for id, entry in found.items()} == expected
+    assert not any(entry.problem for entry in found.values()) and listing.left_out == {"further tracks of songs": 1}
+
+
 def test_a_folder_gives_its_songs_with_their_stems(tmp_path: Path) -> None:
     found, listing = listed(touch(tmp_path / "music", *NAMES))
     assert {id: roles(entry) for id, entry in found.items()} == {

@@ -243,3 +243,16 @@ def test_tracks_of_one_song_are_not_taken_for_songs_in_silence(bundle: Path, tmp
         "warning"
         not in run("encode", tmp_path / "music", "-o", tmp_path / "out", "--dry-run", "--model", bundle).stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--track", "vocals", "--gain", "accompaniment=-3dB"], "only --track vocals is decoded"),
+        (["--gain", "vocals=-3dB", "--gain", "vocals=2"], "vocals has a gain already"),
+    ],
+)
+def test_a_gain_that_would_not_be_heard_is_refused(words: list[str], said: str, bundle: Path, tmp_path: Path) -> None:
+    DualTokens(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 1920).save(tmp_path / "a.duotok")
+    result = run("decode", tmp_path / "a.duotok", "-o", tmp_path / "a.wav", "--model", bundle, "--steps", 1, *words)
+    assert result.exit_code == 1 and said in result.stderr and not (tmp_path / "a.wav").exists()

@@ -117,6 +117,17 @@ def test_given_stems_are_not_separated(bundle: Path, tmp_path: Path) -> None:
     assert made.full_seconds == pytest.approx(1.0)
 
 
+def test_a_song_that_is_not_the_sum_of_its_stems_is_not_shown(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, seed in (("song", 1), ("voice", 2), ("band", 3)):
+        write(tmp_path / f"{name}.wav", song(0.5, seed=seed), RATE)
+    source = report.DemoSong(*(tmp_path / f"{name}.wav" for name in ("song", "voice", "band")))
+    made = report.make(source, DuoTok.from_pretrained(bundle), report.DemoSettings(steps=1))
+    assert "song.wav: is not the sum of the two stems" in caplog.text
+    assert torch.equal(made.sounds["mix"], made.sounds["vocals"] + made.sounds["accompaniment"])
+
+
 def test_a_stem_of_another_song_is_refused(bundle: Path, tmp_path: Path) -> None:
     voice, band = song(1.0), 0.1 * torch.randn(2, RATE, generator=torch.Generator().manual_seed(1))
     for name, sound in (("mix", voice + band), ("own", voice), ("late", voice.roll(2000, 1))):

@@ -117,6 +117,7 @@ def test_wrong_tokens_are_found_when_read(tmp_path: Path) -> None:
 def test_another_codec_is_refused(tmp_path: Path) -> None:
     path = corpus(tmp_path)
     assert TokenCorpus(path, CODEC).identity == CODEC
+    assert TokenCorpus(path, replace(CODEC, name="renamed")).identity == CODEC  # a bundle with another renderer
     for other in (replace(CODEC, hash="ef" * 32), replace(CODEC, frame_rate=50.0), MIXED):
         with pytest.raises(TokenFileError, match="tokens of tiny abababababab, expected those of"):
             TokenCorpus(path, other)

@@ -225,6 +225,15 @@ def test_token_files_bring_the_vectors_of_their_model(bundle: Path, codec: DuoTo
     assert not TokenCorpus(tmp_path / "y.parquet").has_vectors
 
 
+def test_token_files_of_one_model_under_two_names(tmp_path: Path) -> None:
+    folder = files(tmp_path / "tokens")
+    DualTokens.from_codes([1], [1], model_id="n", model_hash="ab" * 32, codebook_sizes=(50, 60)).save(
+        folder / "x.duotok"
+    )
+    count = len(list(folder.rglob("*.duotok")))
+    assert pack_tokens(folder, tmp_path / "t.parquet").songs == count
+
+
 def test_token_files_of_two_models_or_none(tmp_path: Path) -> None:
     folder = files(tmp_path / "tokens")
     DualTokens.from_codes([1], [1], model_id="n", model_hash="cd" * 32, codebook_sizes=(50, 60)).save(

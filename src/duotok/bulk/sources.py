@@ -10,9 +10,10 @@ import codecs
 import csv
 import itertools
 import os
+import re
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +21,8 @@ from typing import Any
 from duotok.audio.finding import AUDIO_SUFFIXES
 from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, stated
 from duotok.corpora.base import split_by_identity
+from duotok.corpora.folder import TITLE_WORDS
+from duotok.corpora.stem_names import TRACKS as STEM_WORDS
 from duotok.corpora.stem_names import parse_stem_name
 from duotok.errors import ConfigError
 from duotok.records import SPLITS, CorpusError, Split
@@ -130,14 +133,36 @@ Look = Callable[[str], tuple[Place, str]]
 """Path below a source -> where the file is, and its fingerprint."""
 
 
-def _song_of(below: str) -> tuple[str, str]:
-    """The song that a file belongs to, a path without ending, and which track of it the name says, "" for none."""
-    base = os.path.splitext(below)[0]
-    if "." in base.rsplit("/", 1)[-1] or "_(" in base:
-        stem = parse_stem_name(Path(below))
-        if stem is not None and stem.certain:
-            return stem.song.as_posix(), stem.track
-    return base, ""
+_WORD = re.compile("|".join(sorted({word[:4] for word in STEM_WORDS})), re.IGNORECASE)
+"""In every name that can be that of a track; most songs need no closer look."""
+
+
+def _songs_of(sounds: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """File -> the song that it belongs to, a path without ending, and which track of it the name says, "" for none.
+
+    The rule of the corpus `folder`: a name that a title may have as well says a track only beside another track of that song.
+    """
+    names = {below: parse_stem_name(Path(below)) for below in sounds if _WORD.search(below.rsplit("/", 1)[-1])}
+    fellows: dict[str, set[str]] = {}
+    for name in names.values():
+        if name is not None:
+            fellows.setdefault(name.song.as_posix(), set()).add(name.track)
+    for below in sounds:
+        if (base := os.path.splitext(below)[0]) in fellows:
+            fellows[base].add("mix")
+    result = {}
+    for below in sounds:
+        base = os.path.splitext(below)[0]
+        result[below] = base, ""
+        name = names.get(below)
+        if name is None or (song := name.song.as_posix()) == ".":
+            continue
+        beside = fellows[song]
+        together = ("vocals" in beside and len(beside) > 1) or (len(beside - {"mix"}) > 1 and bool(beside & {*ROLES}))
+        title = len(beside) == 1 and base.rpartition(".")[2].lower() in TITLE_WORDS
+        if together or (name.certain and not title):
+            result[below] = song, name.track
+    return result
 
 
 def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
@@ -149,12 +174,13 @@ def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, split
             sounds.append(below)
         else:
             listing.left_out[ending or "no ending"] += 1
-    sounds.sort(key=lambda below: (os.fsencode(_song_of(below)[0]), os.fsencode(below)))
-    for base, group in itertools.groupby(sounds, key=lambda below: _song_of(below)[0]):
+    song_of = _songs_of(sounds)
+    sounds.sort(key=lambda below: (os.fsencode(song_of[below][0]), os.fsencode(below)))
+    for base, group in itertools.groupby(sounds, key=lambda below: song_of[below][0]):
         tracks: dict[str, str] = {}
         whole = []
         for below in group:
-            role = _song_of(below)[1]
+            role = song_of[below][1]
             if role in ROLES and role not in tracks:
                 tracks[role] = below
             elif role:

@@ -111,6 +111,8 @@ def decode(
     gains = gains_of(gain or ())
     if track is Tracks.both:
         track = Tracks.mix
+    if track in (Tracks.vocals, Tracks.accompaniment) and (unheard := gains.keys() - {track.value}):
+        raise DuoTokError(f"--gain {unheard.pop()}: only --track {track.value} is decoded; leave the gain out")
     ending = f".{form.value}"
     with files.stream_copies([source for source, _ in jobs], SUFFIX) as copies, contextlib.ExitStack() as stack:
         if out == files.STREAM:
@@ -230,6 +232,8 @@ def gains_of(words: Sequence[str]) -> dict[str, float]:
             raise DuoTokError(
                 f"--gain {word}: write TRACK=DECIBELS with TRACK one of {', '.join(TRACKS)}, as in vocals=-3dB"
             )
+        if track in gains:
+            raise DuoTokError(f"--gain {word}: {track} has a gain already; give one for each track")
         try:
             gains[track] = float(value.strip().lower().removesuffix("db"))
         except ValueError:

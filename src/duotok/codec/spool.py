@@ -245,17 +245,22 @@ def check_excerpt(sounds: tuple[Tensor, Tensor], mix: str, stem: str) -> None:
     whole, part = (float(sound.mean(0).square().sum()) for sound in sounds)
     if part < whole * 10 ** (JUDGED_DB / 10):
         return
+    check_stem(mix, stem, fit_of(*sounds))
+
+
+def fit_of(whole: Tensor, part: Tensor) -> Fit | None:
+    """How a part lies in a whole, both `[channels, samples]` at 48 kHz."""
     meter, size = Alignment(SAMPLE_RATE), round(BLOCK_SECONDS * SAMPLE_RATE)
-    for blocks in zip(*(torch.split(sound, size, dim=1) for sound in sounds), strict=True):
+    for blocks in zip(*(torch.split(sound, size, dim=1) for sound in (whole, part)), strict=True):
         meter.push(*blocks)
-    check_stem(mix, stem, meter.fit())
+    return meter.fit()
 
 
-def _check_stems(mix: AudioSource, fit: Fit | None) -> None:
+def check_stems(mix: str, fit: Fit | None) -> None:
     """Check both stems against the mix: they are used as they are, with a warning where their sum is not the mix."""
     if fit is not None and (fit.residual_db > WORTH_A_WORD_DB or abs(fit.lag) > TOLERATED_LAG):
         log.warning(
-            "%s: is not the sum of the two stems (%s); the stems are used as they are, the song is not", mix.name, fit
+            "%s: is not the sum of the two stems (%s); the stems are used as they are, the song is not", mix, fit
         )
 
 
@@ -281,7 +286,7 @@ def tracks_of(
                 meter.push(block[:, :n], (pair[0] + pair[1])[:, :n])
             yield pair
         if mix is not None:
-            _check_stems(mix, meter.fit())
+            check_stems(mix.name, meter.fit())
     elif mix is None:
         raise AudioError("no mix given: one stem alone does not make a song; give the mix, or both stems")
     elif vocals is not None or accompaniment is not None:

@@ -18,7 +18,7 @@ from duotok.audio.io import probe, read
 from duotok.audio.resampling import resampled_length
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
-from duotok.codec.spool import check_excerpt
+from duotok.codec.spool import check_excerpt, check_stems, fit_of
 from duotok.errors import AudioError, DuoTokError, MetricError, MissingExtraError
 from duotok.evaluation import fidelity, music
 from duotok.evaluation.codes import CodeUsage, UsageFacts
@@ -174,8 +174,11 @@ def _sounds(
         note("separating", 0.0)
         sounds |= separate(model, sounds["mix"])
         separation_seconds = time.perf_counter() - began
-    if "mix" not in sounds:
-        sounds["mix"] = sounds["vocals"] + sounds["accompaniment"]
+    if {*TRACKS} <= {*sounds} and stems_given:
+        both = sounds["vocals"] + sounds["accompaniment"]
+        if "mix" in sounds:
+            check_stems(text_of(paths["mix"]), fit_of(sounds["mix"], both))  # type: ignore[arg-type]
+        sounds["mix"] = both  # what is encoded is what is shown
     for name, other in (TRACKS, TRACKS[::-1]):
         if name not in sounds:
             check_excerpt((sounds["mix"], sounds[other]), text_of(paths["mix"]), text_of(paths[other]))  # type: ignore[arg-type]

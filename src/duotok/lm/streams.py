@@ -87,8 +87,8 @@ class CodecIdentity:
         return f"{self.name} {self.hash[:12]}".strip()
 
     def require(self, other: CodecIdentity, name: str) -> None:
-        """Raises TokenFileError, beginning with `name`, unless `other` is the same codec."""
-        if other != self:
+        """Raises TokenFileError, beginning with `name`, unless `other` is the same codec; its name is none of its meaning where it has a hash."""
+        if other != self and not (self.hash and dataclasses.replace(other, name=self.name) == self):
             raise TokenFileError(f"{name}: tokens of {other}, expected those of {self}; pack with that codec")
 
 

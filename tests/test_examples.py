@@ -1,4 +1,4 @@
-"""Examples that need a cluster, as far as one process can try them."""
+"""The examples; those that need a cluster as far as one process can try them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import yaml
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from duotok.cli.eval.options import _has_several
 from duotok.cli.main import app
+from duotok.codec.external.codec import ExternalCodec
 from duotok.config import config_file, load_config
+from duotok.errors import ConfigError
 from duotok.training.stages.registry import config_class
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -198,3 +204,37 @@ def test_the_script_that_verifies_tells_what_failed_and_what_had_no_time(
     for words in (["soon", "out"], ["600"]):
         done = verify(*words)
         assert done.returncode == 2 and done.stdout
+
+
+def test_a_tokenizer_of_ones_own_is_one_among_the_others(tmp_path: Path) -> None:
+    """The example as it stands, with a table of frames that it finds again exactly."""
+    random = np.random.default_rng(0)
+    table = random.normal(size=(50, 320)).astype(np.float32) / 10
+    save_file({"table": table}, tmp_path / "waves.safetensors")
+    adapter = tmp_path / "own_tokenizer.py"
+    adapter.write_bytes((EXAMPLES / "own_tokenizer.py").read_bytes())
+    values = {"codec": "waves", "adapter": "own_tokenizer.py", "python": sys.executable, "weights": "waves.safetensors"}
+    settings = tmp_path / "own.yaml"
+    settings.write_text(yaml.safe_dump(values))
+    codes = {track: random.integers(0, 50, (1, 70)) for track in ("vocals", "accompaniment")}
+    sounds = {track: table[rows[0]].reshape(1, -1) for track, rows in codes.items()}
+    with ExternalCodec.open(settings) as codec:
+        tokens = codec.encode(rate=16_000, **sounds)
+        assert all(np.array_equal(tokens[track].numpy(), rows) for track, rows in codes.items())
+        assert np.allclose(codec.decode(tokens).numpy(), sounds["vocals"] + sounds["accompaniment"], atol=1e-6)
+        assert np.array_equal(codec.codebook_vectors()["vocals"][0].numpy(), table - table[0])
+        assert (codec.model_id, codec.frame_rate, codec.sample_rate) == ("waves", 50.0, 16_000)
+        assert (codec.entry.codebooks, codec.entry.codebook_size, codec.entry.sample_rate) == (1, 50, 16_000)
+        first = codec.model_hash
+    assert not _has_several(f"external:{settings}"), "--codebooks of an evaluation is for those that can choose"
+    adapter.write_text(adapter.read_text() + "# another\n")
+    with ExternalCodec.open(settings) as codec:
+        assert codec.model_hash != first, "another adapter may give other codes"
+    for changes, told in (
+        ({"codec": "mucodec"}, "codec 'mucodec' is a published one; give your own another name"),
+        ({"adapter": "nothing.py"}, "nothing.py: no such file; check the path"),
+        ({"adapter": ""}, "codec 'waves' is not known; .*; for one of your own name its adapter"),
+    ):
+        settings.write_text(yaml.safe_dump({**values, **changes}))
+        with pytest.raises(ConfigError, match=told):
+            ExternalCodec.open(settings)

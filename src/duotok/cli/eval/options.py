@@ -89,7 +89,10 @@ def _has_several(text: str) -> bool:
     if not model.startswith(EXTERNAL_PREFIX):
         return model.startswith(PREFIX)
     try:
-        entry = EXTERNAL[read_settings(Path(model.removeprefix(EXTERNAL_PREFIX))).codec].entry
+        settings = read_settings(Path(model.removeprefix(EXTERNAL_PREFIX)))
+        if settings.adapter:  # of one's own: its file says how many
+            return False
+        entry = EXTERNAL[settings.codec].entry
     except (ConfigError, KeyError):  # told where it is opened
         return True
     return entry.codebooks > 1 and isinstance(entry.codebook_size, int)

@@ -8,6 +8,7 @@ import math
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.contract import Source, Stream, StreamTokens, check_tokens
-from duotok.codec.entry import Entry
-from duotok.codec.external.known import Known
+from duotok.codec.entry import EACH_TRACK, TOGETHER, Entry
+from duotok.codec.external.known import Known, own
 from duotok.codec.external.registry import EXTERNAL
 from duotok.codec.external.settings import PATHS, ExternalConfig, read_settings
 from duotok.codec.layout import Even
@@ -90,11 +91,13 @@ class ExternalCodec:
         self.tracks = self._tracks(tracks)
         self.layout = _layout(self.facts)
         self.codebooks = len(self.facts.sizes)
+        if not known.rates:
+            self.entry = _described(self.entry, self.facts, self.frame_rate)
         count = f"-{self.codebooks}" if self.entry.codebooks > 1 and isinstance(self.entry.codebook_size, int) else ""
         self.model_id = f"{self.entry.name}{count}"
         settings = [
             FORMAT, self.entry.name, [file["sha256"] for file in self.checkpoint], _contents(config.options), self.facts.sizes,
-            self.facts.sample_rate, self.layout.settings(),
+            self.facts.sample_rate, self.layout.settings(), *([] if known.rates else [sha256(known.adapter)]),
         ]  # fmt: skip
         self.model_hash = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -104,8 +107,16 @@ class ExternalCodec:
     ) -> ExternalCodec:
         """The tokenizer that a YAML file describes (`ExternalConfig`); the rest as in `__init__`."""
         config = read_settings(Path(path))
+        if config.adapter:
+            if config.codec in EXTERNAL:
+                raise ConfigError(f"{path}: codec '{config.codec}' is a published one; give your own another name")
+            if not Path(config.adapter).is_file():
+                raise ConfigError(f"{path}: adapter {config.adapter}: no such file; check the path")
+            return cls(config, own(config.codec, Path(config.adapter)), device, codebooks, tracks)
         if config.codec not in EXTERNAL:
-            raise ConfigError(f"{path}: codec '{config.codec}' is not known; there are {', '.join(EXTERNAL)}")
+            raise ConfigError(
+                f"{path}: codec '{config.codec}' is not known; there are {', '.join(EXTERNAL)}; for one of your own name its adapter"
+            )
         names = EXTERNAL[config.codec].option_names
         for name in config.options:
             if name not in names:
@@ -169,9 +180,11 @@ class ExternalCodec:
         """Raises BundleError when the description contradicts the published facts: another model, or other code."""
         entry, frame_rate = self.entry, facts.sample_rate * facts.per_block / facts.block
         problem = ""
-        if facts.sample_rate not in self._known.rates:
+        if self._known.rates and facts.sample_rate not in self._known.rates:
             problem = f"{facts.sample_rate} Hz; it has {' or '.join(map(str, self._known.rates))}"
-        elif not any(abs(frame_rate / rate - 1) < RATE_CLOSE for rate in self._known.frame_rates(facts.sample_rate)):
+        elif self._known.hops and not any(
+            abs(frame_rate / rate - 1) < RATE_CLOSE for rate in self._known.frame_rates(facts.sample_rate)
+        ):
             problem = f"{frame_rate:g} frames a second; published are {', '.join(f'{r:g}' for r in self._known.frame_rates(facts.sample_rate))}"
         elif min(facts.sizes) < 2 or len(facts.sizes) > entry.codebooks:
             problem = f"{len(facts.sizes)} codebooks of {facts.sizes[:3]} codes; it has {entry.sizes}"
@@ -356,6 +369,15 @@ class ExternalCodec:
                     f"{self.entry.name}: {shape} of {name} where [{stream_codes.shape[1]}, width], all finite, was expected"
                 )
         return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in codes}
+
+
+def _described(entry: Entry, facts: Facts, frame_rate: float) -> Entry:
+    """What a tokenizer of one's own says of itself."""
+    size = facts.sizes[0] if len({*facts.sizes}) == 1 else tuple(facts.sizes)
+    return replace(
+        entry, sample_rate=facts.sample_rate, channels=facts.channels, frame_rate=frame_rate, codebooks=len(facts.sizes), codebook_size=size,
+        streams=TOGETHER if facts.joint else EACH_TRACK, encodes=facts.encodes, decodes=facts.decodes,
+    )  # fmt: skip
 
 
 def _contents(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,16 +17,17 @@ PATHS = ("config", "vae_config", "vae_model")
 
 
 class ExternalConfig(Config):
-    """codec: its name in `duotok codecs list`. python: of its environment (or the folder of that). checkout: its repository,
-    where it is no package. weights: its checkpoint, a file or folder; sha256: what its first file must have. trust_pickle:
-    open weights that are no safetensors. options: its own (`duotok codecs describe`). timeout, start_timeout: seconds for one
-    request, and for loading. Paths may be relative to the file, and begin with `~`.
+    """codec: its name in `duotok codecs list`, or a new one with adapter: the file that asks a tokenizer of your own. python: of its
+    environment (or the folder of that). checkout: its repository, where it is no package. weights: its checkpoint, a file or folder;
+    sha256: what its first file must have. trust_pickle: open weights that are no safetensors. options: its own (`duotok codecs
+    describe`). timeout, start_timeout: seconds for one request, and for loading. Paths may be relative to the file, and begin with `~`.
     """
 
     codec: str
     python: str
     weights: str
     checkout: str = ""
+    adapter: str = ""
     sha256: str = ""
     trust_pickle: bool = False
     options: dict[str, str | int | float | bool] = {}
@@ -49,7 +50,7 @@ def read_settings(path: Path) -> ExternalConfig:
 
     # Not resolved further: a Python is a link into its environment.
     options = {key: absolute(value) if key in PATHS else value for key, value in config.options.items()}
-    paths = {key: absolute(getattr(config, key)) for key in ("python", "weights", "checkout")}
+    paths = {key: absolute(getattr(config, key)) for key in ("python", "weights", "checkout", "adapter")}
     return config.model_copy(update={**paths, "options": options})
 
 

@@ -152,12 +152,16 @@ class Run:
             for problem in damaged:
                 self.log.note(f"{problem.split('; ')[0]}: goes on from the one before")
         self.best = best_so_far(run)
-        # Figures of other latents or tokens, or of other songs, cannot be compared with those of these.
-        others = state.get("other_parents") or "validation" in state.get("other_songs", ())
+        # Figures of other latents or tokens, or of other songs, cannot be compared with those of these. A run that is over makes none.
+        others = (state.get("other_parents") or "validation" in state.get("other_songs", ())) and not self._over()
         if self.best.get("figure") != self.config.best or others:
             self.best = {}
             if self.main:
                 (run / BEST).unlink(missing_ok=True)
+
+    def _over(self) -> bool:
+        """Whether there is no step to take."""
+        return self.first >= self.last or (self.budget.timed and self.first > 0 and self.budget.over(self.first))
 
     def _prepare(self) -> None:
         """Put the stage on its device, copied (DDP) or sharded (FSDP) over the processes, and make its optimizer."""
@@ -212,10 +216,7 @@ class Run:
         stage, config, budget = self.stage, self.config, self.budget
         loader, watch, sums = self._loader(), Watch(config.explode), Sums()
         held_out: dict[str, float] = {}
-        done, ending = (
-            self.first,
-            self.first >= self.last or (budget.timed and self.first > 0 and budget.over(self.first)),
-        )
+        done, ending = self.first, self._over()
         while not ending:
             step = self.at = done
             before = time.monotonic()

@@ -436,3 +436,12 @@ def test_a_run_that_is_over_keeps_its_best_checkpoint_whatever_songs_there_are_n
     other.songs_hashes = {"validation": "b"}
     train(other, tmp_path)
     assert before and best_so_far(tmp_path) == before
+
+
+def test_processes_that_opened_other_songs_do_not_train_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store to which `duotok tokenize` adds may grow after the first process has opened it."""
+    monkeypatch.setattr("duotok.training.engine.of_first", lambda value: value + 1)
+    with pytest.raises(ConfigError, match="its songs changed while the processes opened them; start it again"):
+        train(Toy(config()), tmp_path)

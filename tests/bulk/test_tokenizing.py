@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -408,6 +409,9 @@ def test_a_store_is_one_models_and_one_runs(music: Path, tmp_path: Path, run: Ru
         tokenize([str(music)], store, other, lambda scratch: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(DuoTokError, match="made with precision fp32"):
         tokenize([str(music)], store, DuoTok.from_pretrained(bundle, precision="bf16"), lambda scratch: None)  # type: ignore[arg-type, return-value]
+    token_folder.check_same(
+        store, dataclasses.replace(TokenStore(store).identity, name="renamed"), {}
+    )  # a name is not what tokens mean
     with pytest.raises(DuoTokError, match="is no store of tokens"):
         run(music, music)
 

@@ -40,6 +40,7 @@ def test_the_tables_of_the_shards_are_enough(tmp_path: Path) -> None:
     [
         (["--seal", "x", "--unpack", "mini"], "--seal and --unpack"), (["--seal", "x", "-o", "y"], "--seal and --out"),
         (["--unpack", "mini", "--tokens-only"], "--unpack and --tokens-only"),
+        (["--unpack", "mini", "--name", "mine"], "--unpack and --name"), (["--seal", "x", "--runs", "y"], "--seal and --runs"),
     ],
 )  # fmt: skip
 def test_options_that_would_do_nothing_are_named(words: list[str], options: str) -> None:

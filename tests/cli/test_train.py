@@ -13,6 +13,8 @@ from tests.training.small import stage1_config, stage2_config
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
+from duotok.shards.index import SegmentIndex
+from duotok.training.checkpoint import read_state
 
 DRY = ("--dry-run", "--measure", "0.1")
 EVERYTHING = {"all": {"weight": 1}}
@@ -74,7 +76,8 @@ def test_train_and_go_on_and_plot(stage1: Path, prepared: Path, tmp_path: Path) 
     assert files(prepared) == before and not runs.exists()
     first = run("train", "stage1", "-c", stage1, "--data", prepared, "--runs", runs, "--stop-after", 2)
     assert first.exit_code == 0, first.output
-    assert (runs / "stage1" / "checkpoint-00000002").is_dir()
+    checkpoint = runs / "stage1" / "checkpoint-00000002"
+    assert read_state(checkpoint)["songs"] == SegmentIndex(prepared / "shards").split_hashes()
     again = run("train", "stage1", "-c", stage1, "--data", prepared, "--runs", runs, "--json")
     assert json.loads(again.stdout).keys() >= {"loss", "accuracy"}
     assert (runs / "stage1" / "checkpoint-00000004").is_dir()

@@ -423,3 +423,25 @@ def test_a_run_that_goes_on_with_other_songs_says_so(
     other.songs_hashes = songs
     run = Run(other, tmp_path, join(other.config), None, Leaving())
     assert bool(run.best) == kept and (told in caplog.text if told else not caplog.text)
+
+
+def test_a_run_that_is_over_keeps_its_best_checkpoint_whatever_songs_there_are_now(tmp_path: Path) -> None:
+    """Later stages would take the newest one, which nobody has looked at again."""
+    wanted = config(best="mse", held_out_every=10)
+    stage = Toy(wanted)
+    stage.songs_hashes = {"validation": "a"}
+    train(stage, tmp_path)
+    before = best_so_far(tmp_path)
+    other = Toy(wanted)
+    other.songs_hashes = {"validation": "b"}
+    train(other, tmp_path)
+    assert before and best_so_far(tmp_path) == before
+
+
+def test_processes_that_opened_other_songs_do_not_train_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store to which `duotok tokenize` adds may grow after the first process has opened it."""
+    monkeypatch.setattr("duotok.training.engine.of_first", lambda value: value + 1)
+    with pytest.raises(ConfigError, match="its songs changed while the processes opened them; start it again"):
+        train(Toy(config()), tmp_path)

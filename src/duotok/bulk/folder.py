@@ -107,7 +107,7 @@ def check_same(folder: Path, identity: CodecIdentity, options: dict[str, Any]) -
         raise DuoTokError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DuoTokError(f"{path}: damaged, or of another version; choose another place with -o") from None
-    if theirs != identity:
+    if not theirs.same(identity):
         raise DuoTokError(
             f"{folder}: a store of tokens of {theirs}, this is {identity}; choose another place with -o, or --model"
         )

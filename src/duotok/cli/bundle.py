@@ -42,12 +42,15 @@ def bundle(
     made = {
         "--out": out,
         "--data": data,
+        "--name": name != "duotok",
         "--set": overrides,
         "--force": force,
         "--mismatched": mismatched,
         "--tokens-only": tokens_only,
     }
     named = [option for option, value in {**instead, **made}.items() if value]
+    if seal and runs != Path("runs"):
+        named.append("--runs")
     if len(named) > 1 and named[0] in instead:
         raise ConfigError(f"{named[0]} and {named[1]}: one of them; {named[0]} makes no bundle")
     if seal is not None:

@@ -153,11 +153,10 @@ def _build(
     stage: str, config: StageConfig, data: Path, shards: str | None, runs: Path, workers: int, writable: bool = True
 ) -> Stage:
     from duotok.shards.store import ShardStore
-    from duotok.training.stages.registry import BUILDERS, Needs, check_validation
+    from duotok.training.stages.registry import Needs, build
 
     store = ShardStore(shards or data / "shards", data / "derived", writable=writable)
-    check_validation(config, store)
-    return BUILDERS[stage][2](config, Needs(runs, store, workers))
+    return build(stage, config, Needs(runs, store, workers))
 
 
 def _with_data(

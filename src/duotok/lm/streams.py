@@ -86,9 +86,13 @@ class CodecIdentity:
     def __str__(self) -> str:
         return f"{self.name} {self.hash[:12]}".strip()
 
+    def same(self, other: CodecIdentity) -> bool:
+        """Whether tokens of the other codec mean what this one's do: its name is none of their meaning where it has a hash."""
+        return other == self or (bool(self.hash) and dataclasses.replace(other, name=self.name) == self)
+
     def require(self, other: CodecIdentity, name: str) -> None:
-        """Raises TokenFileError, beginning with `name`, unless `other` is the same codec; its name is none of its meaning where it has a hash."""
-        if other != self and not (self.hash and dataclasses.replace(other, name=self.name) == self):
+        """Raises TokenFileError, beginning with `name`, unless `other` is the same codec (`same`)."""
+        if not self.same(other):
             raise TokenFileError(f"{name}: tokens of {other}, expected those of {self}; pack with that codec")
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from duotok.distributed import alone, barrier, of_first, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
-from duotok.files import hold, put, write_bytes
+from duotok.files import hold, put, short_hash, write_bytes
 from duotok.training.budget import Budget, learning_rate, timed_rate
 from duotok.training.checkpoint import BEST, best_so_far, every_checkpoint, newest_whole
 from duotok.training.leaving import Leaving, deaf
@@ -114,6 +114,13 @@ def _out_of_memory(run: Path, config: StageConfig, step: int | None) -> DuoTokEr
     )
 
 
+def _check_songs(stage: Stage, run: Path) -> None:
+    """Raises ConfigError in all processes where some have other songs: each opens them by itself, and a token store may grow meanwhile."""
+    mine = float(int(short_hash(json.dumps(dict(stage.songs_hashes), sort_keys=True), 12), 16))
+    if float(total(torch.tensor(float(of_first(mine) != mine)))):
+        raise ConfigError(f"{run}: its songs changed while the processes opened them; start it again")
+
+
 class Run:
     """Trains one stage from its newest checkpoint to its last step."""
 
@@ -129,6 +136,7 @@ class Run:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high" if self.config.tf32 else "highest")
         stage.check(world())
+        _check_songs(stage, run)
         self.batches = Batches(stage, world(), rank())
         self._prepare()
         damaged: list[str] = []
@@ -152,12 +160,16 @@ class Run:
             for problem in damaged:
                 self.log.note(f"{problem.split('; ')[0]}: goes on from the one before")
         self.best = best_so_far(run)
-        # Figures of other latents or tokens, or of other songs, cannot be compared with those of these.
-        others = state.get("other_parents") or "validation" in state.get("other_songs", ())
+        # Figures of other latents or tokens, or of other songs, cannot be compared with those of these. A run that is over makes none.
+        others = (state.get("other_parents") or "validation" in state.get("other_songs", ())) and not self._over()
         if self.best.get("figure") != self.config.best or others:
             self.best = {}
             if self.main:
                 (run / BEST).unlink(missing_ok=True)
+
+    def _over(self) -> bool:
+        """Whether there is no step to take."""
+        return self.first >= self.last or (self.budget.timed and self.first > 0 and self.budget.over(self.first))
 
     def _prepare(self) -> None:
         """Put the stage on its device, copied (DDP) or sharded (FSDP) over the processes, and make its optimizer."""
@@ -212,10 +224,7 @@ class Run:
         stage, config, budget = self.stage, self.config, self.budget
         loader, watch, sums = self._loader(), Watch(config.explode), Sums()
         held_out: dict[str, float] = {}
-        done, ending = (
-            self.first,
-            self.first >= self.last or (budget.timed and self.first > 0 and budget.over(self.first)),
-        )
+        done, ending = self.first, self._over()
         while not ending:
             step = self.at = done
             before = time.monotonic()

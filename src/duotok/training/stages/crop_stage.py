@@ -101,8 +101,7 @@ class CropStage(Stage):
     def check_words(self, config: CropStageConfig) -> None:
         """Raises ConfigError where the text head has too few classes: CTC reads what lies behind them in memory, or the blank."""
         size, classes = self.train_crops.vocabulary.size, config.model.vocabulary
-        sung = any(stored.segment.text for stored in self.train_crops.store.segments)
-        if config.model.text_head and sung and size > classes:
+        if config.model.text_head and size > classes and self.train_crops.store.segments.filled("text").any():
             raise ConfigError(
                 f"model.vocabulary {classes}: crops.vocabulary {config.crops.vocabulary} has {size} classes; --set model.vocabulary={size}"
             )

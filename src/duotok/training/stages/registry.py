@@ -263,9 +263,13 @@ def build_stage(name: str, config: Path, overrides: list[str], needs: Needs) -> 
 
     Raises ConfigError for an unknown stage, a wrong config, or an earlier stage that was not trained.
     """
-    parsed = load_config(config_class(name), config, overrides)
-    check_validation(parsed, needs.store)
-    stage = BUILDERS[name][2](parsed, needs)
+    return build(name, load_config(config_class(name), config, overrides), needs)
+
+
+def build(name: str, config: StageConfig, needs: Needs) -> Stage:
+    """`build_stage` of a config that is read already."""
+    check_validation(config, needs.store)
+    stage = BUILDERS[name][2](config, needs)
     stage.songs_hashes = needs.store.split_hashes()
     return stage
 

@@ -111,6 +111,8 @@ def make_mini(options: argparse.Namespace) -> Path | None:
     )  # fmt: skip
     check_places(options.audio, runs, bundle if LAST in names else None)
     runner.check(names)
+    if not options.prepared:
+        corpora_of(options.audio, options.lists)
 
     # 1. Generated songs, whose stems and words are known exactly.
     folders = list(options.audio)
@@ -169,11 +171,13 @@ def corpora_of(folders: Sequence[Path], lists: Path = LISTS) -> tuple[list[str],
     """The `--corpus` and `--set` arguments of folders: with INDEX.tsv, of generated songs, or of any audio.
 
     lists: the folder of held_out.txt, whose names go to validation, and test.txt, whose names go to test. All other recordings
-    of an index are for training. The lists of the package are the split of the bundled model.
+    of an index are for training. The lists of the package are the split of the bundled model. Raises ConfigError for a name of
+    other lists that no index has, which would be trained on.
     """
-    held_out, test = names_in(lists / HELD_OUT), names_in(lists / TEST)
+    named = {file: names_in(lists / file) for file in (HELD_OUT, TEST)}
     chosen: list[str] = []
     settings: list[str] = []
+    known: set[str] = set()
     for number, folder in enumerate(folders):
         _check_audio(folder)
         name = "index" if (folder / "INDEX.tsv").is_file() else "folder"
@@ -183,10 +187,17 @@ def corpora_of(folders: Sequence[Path], lists: Path = LISTS) -> tuple[list[str],
         alias = f"{name}{number}" if taken else name
         chosen.append(f"{alias}:{name}={folder}" if taken else f"{name}={folder}")
         if name == "index":
-            listed = (folder / "INDEX.tsv").read_text(encoding="utf-8")
-            listed_names = [[name for name in names if f"/{name}." in listed] for names in (held_out, test)]
-            settings += [f"{alias}.held_out={','.join(listed_names[0])}", f"{alias}.validation=0"]
-            settings += [f"{alias}.held_out_test={','.join(listed_names[1])}"]
+            (corpus,) = catalogs.open_corpora([f"index={folder}"])
+            songs = {recording.identity for recording in corpus.recordings()}
+            known |= songs
+            held_out, test = (",".join(song for song in names if song in songs) for names in named.values())
+            settings += [f"{alias}.held_out={held_out}", f"{alias}.validation=0", f"{alias}.held_out_test={test}"]
+    if lists != LISTS:
+        for file, names in named.items():
+            if missing := next((song for song in names if song not in known or "," in song), None):
+                raise ConfigError(
+                    f"{lists / file}: '{missing}' is no song of an INDEX.tsv of --audio; write names without folder, ending and comma"
+                )
     return chosen, settings
 
 

@@ -136,3 +136,9 @@ def test_a_corpus_of_vocals_alone_still_trains(store: ShardStore) -> None:
     remixer.sung = {kind: pool if kind == "voice" else [] for kind, pool in remixer.sung.items()}
     mixture = remixer.draw(np.random.default_rng(0))
     torch.testing.assert_close(mixture.mix, mixture.stems[0])
+
+
+def test_excerpts_of_odd_lengths_lie_inside_their_songs(store: ShardStore) -> None:
+    """In whole token frames, as they are chosen: 1.01 s were read beyond the end of a song of 4 s, which ended in a traceback."""
+    changed = SEPARATOR.model_copy(update={"held_out_seconds": 1.01, "held_out_clips": 20})
+    assert {mix.shape[1] for mix, _ in SeparatorStage(changed, store).clips} == {48_000}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ ADVERSARIAL = NamedRun(START_FROM, Path("adversarial"), AUTOENCODERS, optional=T
 
 
 class AdaptConfig(AutoencoderStageConfig):
+    crop_seconds: float = Field(default=1.0, ge=0.26, description="its outer 100 ms on both sides count for nothing")
+    latent_noise: float = Field(default=0.2, ge=0, description="on true latents; rendered ones stay as they are")
     autoencoder_from: Path = Field(
         default=Path("autoencoder"),
         description="run of the autoencoder that gives the true latents: in RUNS, or absolute",
@@ -209,7 +212,9 @@ def render_excerpts(
                 rendered = render_latents(
                     dit,
                     vectors[codes],
-                    settings.changed(seed=len(excerpts)),
+                    settings.changed(
+                        seed=zlib.crc32(segment.key.encode())
+                    ),  # not by its place, which other sound may move
                     track=track,
                 )
                 kept = _keep(path, rendered.half().cpu().numpy(), renderer)
@@ -252,15 +257,19 @@ class Adapt(AutoencoderStage):
                 audio = excerpt.audio(start, frames)
                 if quiet or audio.abs().max() > 0.02:
                     break
-            source = excerpt.rendered if rng.random() < self.adapt.rendered_share else excerpt.true
-            latents.append(torch.from_numpy(np.array(source[start : start + frames], dtype=np.float32)))
+            true = rng.random() >= self.adapt.rendered_share
+            source = excerpt.true if true else excerpt.rendered
+            crop = np.array(source[start : start + frames], dtype=np.float32)
+            if true:
+                crop += rng.random() * self.config.latent_noise * rng.standard_normal(crop.shape, dtype=np.float32)
+            latents.append(torch.from_numpy(crop))
             audios.append(audio)
             ids.append(f"{excerpt.segment.key} {excerpt.segment.track} from latent frame {start}")
         return {"audio": torch.stack(audios), "latents": torch.stack(latents), "ids": ids}
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         # The outer 100 ms lack the context that they have in rendering.
-        return self.decoded(batch["latents"], batch["audio"], step, edge=5 * LATENT_SAMPLES)
+        return self.decoded(batch["latents"], batch["audio"], step, self.draws(batch), edge=5 * LATENT_SAMPLES)
 
     def held_out(self) -> dict[str, float]:
         values: dict[str, list[float]] = {}

@@ -317,3 +317,16 @@ def test_the_shortest_crops_go_through_every_window(store: ShardStore, trained: 
     made = stage(store, trained, crop_seconds=0.06, scales_per_step=7, adversary=None)
     losses = made.losses({**made.batch(0, [0]), "seeds": made.seeds(0, [0])}, 0)
     assert bool(losses["loss"].isfinite())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"windows": ()}, {"windows": (512, 3)}, {"bands": ()}, {"bands": (0.5,)}, {"bands": (0.0, 0.5, 2.0)},
+        {"bands": (0.5, 0.1, 1.0)}, {"bands": (0.0, 0.001, 1.0)}, {"bands": (-0.1, 1.0)},
+    ],
+)  # fmt: skip
+def test_discriminators_of_nothing_are_one_line(wrong: dict[str, tuple[float, ...]]) -> None:
+    """They ended in a traceback at the first step; edges above 1 were taken for 1."""
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} .* must"):
+        AdversaryConfig.model_validate({"windows": (512, 256), **wrong})

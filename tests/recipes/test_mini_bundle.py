@@ -153,3 +153,11 @@ def test_what_is_set_for_a_corpus_reaches_the_data_path(audio: Path, tmp_path: P
         told = [f"folder.validation={share}", f"folder.test={1 - int(share)}"]
         store = prepare_data([audio], tmp_path / share, 1, told=told)
         assert {stored.segment.split for stored in store.segments} == {split}
+
+
+def test_the_card_has_the_whole_command() -> None:
+    """It named the first folder of several, and nothing that was set."""
+    words = ["--audio", "a b", "--audio", "c", "--runs", "r", "--songs", "4", "--set", "all.seed=2", "--prepared"]
+    told = mini_bundle.command_of(arguments().parse_args(words)).split(" ", 3)
+    assert told[:3] == ["python", "-m", "duotok.recipes.mini_bundle"]
+    assert told[3] == "--audio 'a b' --audio c --runs r --songs 4 --set all.seed=2 --prepared"

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import subprocess
 import sys
 import time
@@ -134,8 +135,19 @@ def make_mini(options: argparse.Namespace) -> Path | None:
     # 4. The trained parts, as one folder with a model card.
     if LAST not in names:
         return None
-    assemble(runs, store, bundle, options.name, f"make mini AUDIO={options.audio[0]}")
+    assemble(runs, store, bundle, options.name, command_of(options))
     return bundle
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The command with all that it was told, for the card of the bundle."""
+    words = ["python", "-m", "duotok.recipes.mini_bundle"]
+    for action in arguments()._actions:
+        value = getattr(options, action.dest, action.default)
+        if value != action.default:
+            for one in value if isinstance(value, list) else [value]:
+                words += [action.option_strings[0], *([] if one is True else [str(one)])]
+    return shlex.join(words)
 
 
 # -- recordings to shards --------------------------------------------------------------------------------------------

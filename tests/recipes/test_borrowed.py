@@ -249,6 +249,7 @@ def test_mistakes_are_told_in_one_line(checkout: Path, words: tuple[str, ...], m
         (("--stages", ","), "--stages ',': names no run"),
         (("--call-size", "nope"), "size 'nope'"),
         (("--audio", "nowhere"), "--audio nowhere: no such folder"),
+        (("--audio", "."), "--audio .: b lies in it, whose songs would be taken for yours; name another -o"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_before_songs_are_made(

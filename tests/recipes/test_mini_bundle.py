@@ -106,6 +106,7 @@ def test_a_corpus_of_which_nothing_can_be_read_stops_the_recipe(tmp_path: Path) 
         (["--audio", "{}/audio/0.wav"], r"--audio .*0\.wav: is a file; name the folder it lies in"),
         (["--runs", "{}/audio/0.wav"], r"0\.wav: is a file, and the recipe's folder would be there"),
         (["--runs", "{}"], r"audio: lies in .*, where the recipe writes; name another --runs"),
+        (["--runs", "{}/audio/x"], r"audio/x lies in it, whose songs would be taken for yours; name another --runs"),
         (["--bundle", "{}/audio"], r"audio: holds other files and no bundle; name another --bundle"),
         (["--bundle", "{}/audio/0.wav"], r"0\.wav: is a file, and the bundle's folder would be there"),
         (["--stages", "minni"], r"minni: no such folder, and no recipe of that name; the nearest is mini"),

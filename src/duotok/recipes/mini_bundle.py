@@ -113,6 +113,8 @@ def make_mini(options: argparse.Namespace) -> Path | None:
     check_places(options.audio, runs, bundle if LAST in names else None)
     runner.check(names)
     if not options.prepared:
+        for folder in options.audio:
+            check_outside(folder, runs, "--runs")
         corpora_of(options.audio, options.lists)
 
     # 1. Generated songs, whose stems and words are known exactly.
@@ -384,6 +386,14 @@ def check_places(audio: Sequence[Path], runs: Path, bundle: Path | None) -> None
         raise ConfigError(f"{bundle}: is a file, and the bundle's folder would be there; name another --bundle")
     if any(bundle.iterdir()) and not is_bundle(bundle):
         raise ConfigError(f"{bundle}: holds other files and no bundle; name another --bundle")
+
+
+def check_outside(audio: Path, place: Path, option: str) -> None:
+    """Raises ConfigError where all sound below `audio` is taken and `place` lies there: what is written would be trained on."""
+    if not (audio / "INDEX.tsv").is_file() and place.resolve().is_relative_to(audio.resolve()):
+        raise ConfigError(
+            f"--audio {audio}: {place} lies in it, whose songs would be taken for yours; name another {option}"
+        )
 
 
 def _check_audio(folder: Path) -> None:

@@ -98,7 +98,7 @@ class SeparatorStage(Stage):
         """Fixed (mix, vocals) excerpts `[2, samples]` of validation songs, where the vocals are loudest; real ones first."""
         size = int(self.config.held_out_seconds * SAMPLE_RATE) // FRAME_SAMPLES * FRAME_SAMPLES
         songs = TrackComponent(kinds=("song",), needs=("accompaniment",), track="vocals")
-        candidates = excerpts(store, "validation", songs, self.config.held_out_seconds, 10 * self.config.held_out_clips)
+        candidates = excerpts(store, "validation", songs, self.config.held_out_seconds)
         candidates.sort(key=lambda entry: entry[0].segment.generated)
         chosen = candidates[: self.config.held_out_clips]
         pairs = [(s.stereo("vocals", start, size), s.stereo("accompaniment", start, size)) for s, start in chosen]

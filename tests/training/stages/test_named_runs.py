@@ -311,6 +311,14 @@ def test_a_decoder_is_trained_on_with_phases_that_are_fitted_and_adapt_goes_on_s
     train(stage, runs / "adversarial")
     adapt = build_stage("adapt", write(tmp_path, "adapt", {**adapt_values(), "fit_iterations": 1}), [], needs)
     assert adapt.autoencoder.config == before
+    judged = write(tmp_path, "judged", {**adapt_values(), "adversary": small})
+    build_stage("adapt", judged, [], needs)
+    for key, value in (
+        ("windows", "[256]"),
+        ("bands", "[0.0, 0.5]"),
+    ):  # their weights would fit, and hear something else
+        with pytest.raises(ConfigError, match=rf"adversary\.{key} = .*adversarial was trained with"):
+            build_stage("adapt", judged, [f"adversary.{key}={value}"], needs)
     plain = build_stage("adapt", write(tmp_path, "adapt", adapt_values()), ["start_from=autoencoder"], needs)
     assert plain.autoencoder.config == AUTOENCODER.model
 

@@ -33,7 +33,15 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentSegment, latent_segments
 from duotok.training.checkpoint import best, checkpoints, load_module
-from duotok.training.earlier_runs import find_run, mismatch, origin_of, same_latents, stamp, train_anew
+from duotok.training.earlier_runs import (
+    check_same_settings,
+    find_run,
+    mismatch,
+    origin_of,
+    same_latents,
+    stamp,
+    train_anew,
+)
 from duotok.training.stage import START_FROM, Batch, NamedRun
 from duotok.training.stages.autoencoder import AUTOENCODERS, AutoencoderStage, AutoencoderStageConfig
 from duotok.training.stages.loading import device_of, load_dit, load_render_settings, load_vectors, stage4_config
@@ -232,6 +240,9 @@ class Adapt(AutoencoderStage):
         self.adapt: AdaptConfig = config
         self.source = sources.start
         self.parents = sources.origins()
+        self.judges = sources.start / "discriminators.safetensors"
+        if config.adversary is not None and self.judges.is_file():  # their weights fit other windows and bands as well
+            check_same_settings(config.adversary, "adversary", ("windows", "bands", "channels"), sources.start.parent)
         self.freeze_encoder()
         self.excerpts = render_excerpts(store, runs, sources, config, "train", config.rendered_seconds)
         self.fixed = render_excerpts(store, runs, sources, config, "validation", 120.0)
@@ -240,8 +251,8 @@ class Adapt(AutoencoderStage):
         """Start from the adversarially trained decoder and its discriminators, if there are any."""
         modules = ["autoencoder"]
         load_module(self.source / "autoencoder.safetensors", self.autoencoder)
-        if self.discriminators is not None and (self.source / "discriminators.safetensors").is_file():
-            load_module(self.source / "discriminators.safetensors", self.discriminators)
+        if self.discriminators is not None and self.judges.is_file():
+            load_module(self.judges, self.discriminators)
             modules.append("discriminators")
         self.made_from(START_FROM, origin_of(self.source, *modules))
 

@@ -217,12 +217,12 @@ def render_excerpts(
             kept = _kept(path, segment)
             if kept is None:
                 codes = torch.from_numpy(segment.codes().astype(np.int64))
+                # its own, and not by its place, which other sound may move
+                seed = zlib.crc32(f"{segment.key} {track}".encode())
                 rendered = render_latents(
                     dit,
                     vectors[codes],
-                    settings.changed(
-                        seed=zlib.crc32(segment.key.encode())
-                    ),  # not by its place, which other sound may move
+                    settings.changed(seed=seed),
                     track=track,
                 )
                 kept = _keep(path, rendered.half().cpu().numpy(), renderer)

@@ -249,6 +249,7 @@ def test_mistakes_are_told_in_one_line(checkout: Path, words: tuple[str, ...], m
         (("--stages", ","), "--stages ',': names no run"),
         (("--call-size", "nope"), "size 'nope'"),
         (("--audio", "nowhere"), "--audio nowhere: no such folder"),
+        (("--audio", "."), "--audio .: b lies in it, whose songs would be taken for yours; name another -o"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_before_songs_are_made(
@@ -306,3 +307,15 @@ def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str], chec
         "error: --audio and --songs: neither is given; name folders of audio, or how many songs to generate\n"
     )
     assert all(run in arguments().format_help() for run in SHARES)
+
+
+def test_pieces_from_the_hundredth_on_come_back_too(tmp_path: Path) -> None:
+    """They were not in the list of pieces, so no call brought them."""
+    names = ["results.099", "results.100", "results.1000"]
+    for folder, files in (("back", [*names, "results.json"]), (".", ["run.log"]), ("outbox", [])):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in files:
+            (tmp_path / folder / name).touch()
+    told = subprocess.run(["sh", "-c", door._take(Door(minutes=10, outbox="outbox"), 1)], cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    assert told.stdout.split() == ["pieces", "1", "to", "4", "of", "3"]
+    assert {path.name for path in (tmp_path / "outbox").iterdir()} == {*names, "results.json", "run.log"}

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from duotok.audio.io import write
-from duotok.errors import DuoTokError
+from duotok.corpora.index import COLUMNS
+from duotok.data.catalog import open_corpora
+from duotok.errors import ConfigError, DuoTokError
 from duotok.recipes import mini_bundle
 from duotok.recipes.mini_bundle import TASKS, Runner, arguments, corpora_of, make_mini, prepare_data
 
@@ -48,12 +50,38 @@ def test_commands_name_packaged_recipes_and_say_what_was_set() -> None:
     assert mine[mine.index("--config") + 1] == str(Path("mine") / "stage1.yaml")
 
 
+def index(folder: Path, *paths: str) -> None:
+    """INDEX.tsv of songs, and of single stems where a name has `__`."""
+    kinds = ["instrumental_stem" if "__" in path else "song" for path in paths]
+    rows = [
+        (path, "train", kind, "0", "1", "1", "yes", "CC0", "me", "") for path, kind in zip(paths, kinds, strict=True)
+    ]
+    (folder / "INDEX.tsv").write_text("\n".join("\t".join(row) for row in (COLUMNS, *rows)) + "\n")
+
+
 def test_the_packaged_lists_are_read_from_anywhere(
     tmp_path: Path, audio: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (audio / "INDEX.tsv").write_text("dual/Potassium.mix.ogg\ndual/Rubidium.mix.ogg\n")
+    index(audio, "dual/Potassium.mix.ogg", "dual/Rubidium.mix.ogg")
     monkeypatch.chdir(tmp_path)
     assert corpora_of([audio])[1] == ["index.held_out=Potassium", "index.validation=0", "index.held_out_test=Rubidium"]
+
+
+def test_lists_hold_out_songs_wherever_an_index_has_them(tmp_path: Path) -> None:
+    """Those beside INDEX.tsv, and those of which there are single stems alone, were trained on, without a word."""
+    (tmp_path / "held_out.txt").write_text("top\nsong\n")
+    (tmp_path / "test.txt").write_text("two\n")
+    index(tmp_path, "top.ogg", "stems/song__bass.ogg", "dual/two.vocals.ogg", "dual/two.accompaniment.ogg", "other.ogg")
+    (corpus,) = open_corpora(*corpora_of([tmp_path], tmp_path))
+    splits = {recording.identity: recording.split for recording in corpus.recordings()}
+    assert splits == {"top": "validation", "song": "validation", "two": "test", "other": "train"}
+
+
+def test_a_name_of_own_lists_that_no_index_has_is_one_line(tmp_path: Path) -> None:
+    index(tmp_path, "one.ogg")
+    (tmp_path / "held_out.txt").write_text("one\nuno\n")
+    with pytest.raises(ConfigError, match=r"held_out.txt: 'uno' is no song of an INDEX.tsv"):
+        corpora_of([tmp_path], tmp_path)
 
 
 def test_a_corpus_of_which_nothing_can_be_read_stops_the_recipe(tmp_path: Path) -> None:
@@ -78,6 +106,7 @@ def test_a_corpus_of_which_nothing_can_be_read_stops_the_recipe(tmp_path: Path) 
         (["--audio", "{}/audio/0.wav"], r"--audio .*0\.wav: is a file; name the folder it lies in"),
         (["--runs", "{}/audio/0.wav"], r"0\.wav: is a file, and the recipe's folder would be there"),
         (["--runs", "{}"], r"audio: lies in .*, where the recipe writes; name another --runs"),
+        (["--runs", "{}/audio/x"], r"audio/x lies in it, whose songs would be taken for yours; name another --runs"),
         (["--bundle", "{}/audio"], r"audio: holds other files and no bundle; name another --bundle"),
         (["--bundle", "{}/audio/0.wav"], r"0\.wav: is a file, and the bundle's folder would be there"),
         (["--stages", "minni"], r"minni: no such folder, and no recipe of that name; the nearest is mini"),
@@ -125,3 +154,11 @@ def test_what_is_set_for_a_corpus_reaches_the_data_path(audio: Path, tmp_path: P
         told = [f"folder.validation={share}", f"folder.test={1 - int(share)}"]
         store = prepare_data([audio], tmp_path / share, 1, told=told)
         assert {stored.segment.split for stored in store.segments} == {split}
+
+
+def test_the_card_has_the_whole_command() -> None:
+    """It named the first folder of several, and nothing that was set."""
+    words = ["--audio", "a b", "--audio", "c", "--runs", "r", "--songs", "4", "--set", "all.seed=2", "--prepared"]
+    told = mini_bundle.command_of(arguments().parse_args(words)).split(" ", 3)
+    assert told[:3] == ["python", "-m", "duotok.recipes.mini_bundle"]
+    assert told[3] == "--audio 'a b' --audio c --runs r --songs 4 --set all.seed=2 --prepared"

@@ -8,11 +8,13 @@ import random
 import resource
 import shutil
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 from tests.shards.shard_maker import make_shards, segment, small_songs
 
+from duotok.files import hold
 from duotok.records import CorpusError
 from duotok.shards.derived import KINDS
 from duotok.shards.deriving import derive, derive_many
@@ -255,6 +257,25 @@ def test_a_second_process_is_told_to_wait(store: ShardStore, tmp_path: Path) -> 
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(CorpusError, match="another process is making it"):
             derive(store, "codes", Numbered(store), tracks=("mix",), made_by="b")
+
+
+def test_a_file_that_was_finished_in_the_same_moment_is_left_alone(
+    store: ShardStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened while another process made it, locked when that had just ended: it was emptied under its final name."""
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    path = next((tmp_path / "derived").rglob("mix.codes.npy"))
+    before = path.read_bytes()
+
+    def hold_late(file: IO[bytes]) -> bool:
+        Path(file.name).write_bytes(before)
+        Path(file.name).rename(path)  # the other process
+        return hold(file)
+
+    monkeypatch.setattr("duotok.shards.deriving.hold", hold_late)
+    with pytest.raises(CorpusError, match="another process is making it"):
+        derive(store, "codes", Numbered(store), tracks=("mix",), made_by="b")
+    assert path.read_bytes() == before
 
 
 def test_stored_samples_stand_for_the_flac(store: ShardStore, folder: Path) -> None:

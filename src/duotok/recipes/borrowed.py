@@ -25,7 +25,7 @@ from duotok.config import config_folder
 from duotok.errors import ConfigError, DuoTokError
 from duotok.files import write_bytes
 from duotok.recipes import door
-from duotok.recipes.mini_bundle import INTERRUPTED, LISTS
+from duotok.recipes.mini_bundle import INTERRUPTED, LISTS, check_outside, corpora_of
 from duotok.recipes.sized import sizes_of, write_config
 from duotok.recipes.small_corpora import SmallCorpora, make_small_corpora, packed
 from duotok.training.kit import contents
@@ -149,6 +149,8 @@ def check_options(options: argparse.Namespace) -> None:
     for folder in options.audio:
         if not folder.is_dir():
             raise ConfigError(f"--audio {folder}: no such folder; name a folder of audio")
+        check_outside(folder, options.out, "-o")
+    corpora_of(options.audio, options.lists)
 
 
 def tell(text: str) -> None:

@@ -228,7 +228,7 @@ def _take(door: Door, number: int) -> str:
     """Copy the pieces of call `number` of the way back, the bundle's first, and say how many there are in all."""
     first, last = (number - 1) * door.pieces + 1, number * door.pieces
     return (
-        f"ls back/bundle.tar.* back/results.0* 2>/dev/null > pieces; sed -n {first},{last}p pieces | xargs -I% cp % {door.outbox}; "
+        f"ls back/bundle.tar.* back/results.[0-9]* 2>/dev/null > pieces; sed -n {first},{last}p pieces | xargs -I% cp % {door.outbox}; "
         f"cp back/results.json run.log {door.outbox}; echo pieces {first} to {last} of $(wc -l < pieces)"
     )
 

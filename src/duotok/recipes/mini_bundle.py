@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import subprocess
 import sys
 import time
@@ -111,6 +112,10 @@ def make_mini(options: argparse.Namespace) -> Path | None:
     )  # fmt: skip
     check_places(options.audio, runs, bundle if LAST in names else None)
     runner.check(names)
+    if not options.prepared:
+        for folder in options.audio:
+            check_outside(folder, runs, "--runs")
+        corpora_of(options.audio, options.lists)
 
     # 1. Generated songs, whose stems and words are known exactly.
     folders = list(options.audio)
@@ -132,8 +137,19 @@ def make_mini(options: argparse.Namespace) -> Path | None:
     # 4. The trained parts, as one folder with a model card.
     if LAST not in names:
         return None
-    assemble(runs, store, bundle, options.name, f"make mini AUDIO={options.audio[0]}")
+    assemble(runs, store, bundle, options.name, command_of(options))
     return bundle
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The command with all that it was told, for the card of the bundle."""
+    words = ["python", "-m", "duotok.recipes.mini_bundle"]
+    for action in arguments()._actions:
+        value = getattr(options, action.dest, action.default)
+        if value != action.default:
+            for one in value if isinstance(value, list) else [value]:
+                words += [action.option_strings[0], *([] if one is True else [str(one)])]
+    return shlex.join(words)
 
 
 # -- recordings to shards --------------------------------------------------------------------------------------------
@@ -169,11 +185,13 @@ def corpora_of(folders: Sequence[Path], lists: Path = LISTS) -> tuple[list[str],
     """The `--corpus` and `--set` arguments of folders: with INDEX.tsv, of generated songs, or of any audio.
 
     lists: the folder of held_out.txt, whose names go to validation, and test.txt, whose names go to test. All other recordings
-    of an index are for training. The lists of the package are the split of the bundled model.
+    of an index are for training. The lists of the package are the split of the bundled model. Raises ConfigError for a name of
+    other lists that no index has, which would be trained on.
     """
-    held_out, test = names_in(lists / HELD_OUT), names_in(lists / TEST)
+    named = {file: names_in(lists / file) for file in (HELD_OUT, TEST)}
     chosen: list[str] = []
     settings: list[str] = []
+    known: set[str] = set()
     for number, folder in enumerate(folders):
         _check_audio(folder)
         name = "index" if (folder / "INDEX.tsv").is_file() else "folder"
@@ -183,10 +201,17 @@ def corpora_of(folders: Sequence[Path], lists: Path = LISTS) -> tuple[list[str],
         alias = f"{name}{number}" if taken else name
         chosen.append(f"{alias}:{name}={folder}" if taken else f"{name}={folder}")
         if name == "index":
-            listed = (folder / "INDEX.tsv").read_text(encoding="utf-8")
-            listed_names = [[name for name in names if f"/{name}." in listed] for names in (held_out, test)]
-            settings += [f"{alias}.held_out={','.join(listed_names[0])}", f"{alias}.validation=0"]
-            settings += [f"{alias}.held_out_test={','.join(listed_names[1])}"]
+            (corpus,) = catalogs.open_corpora([f"index={folder}"])
+            songs = {recording.identity for recording in corpus.recordings()}
+            known |= songs
+            held_out, test = (",".join(song for song in names if song in songs) for names in named.values())
+            settings += [f"{alias}.held_out={held_out}", f"{alias}.validation=0", f"{alias}.held_out_test={test}"]
+    if lists != LISTS:
+        for file, names in named.items():
+            if missing := next((song for song in names if song not in known or "," in song), None):
+                raise ConfigError(
+                    f"{lists / file}: '{missing}' is no song of an INDEX.tsv of --audio; write names without folder, ending and comma"
+                )
     return chosen, settings
 
 
@@ -361,6 +386,14 @@ def check_places(audio: Sequence[Path], runs: Path, bundle: Path | None) -> None
         raise ConfigError(f"{bundle}: is a file, and the bundle's folder would be there; name another --bundle")
     if any(bundle.iterdir()) and not is_bundle(bundle):
         raise ConfigError(f"{bundle}: holds other files and no bundle; name another --bundle")
+
+
+def check_outside(audio: Path, place: Path, option: str) -> None:
+    """Raises ConfigError where all sound below `audio` is taken and `place` lies there: what is written would be trained on."""
+    if not (audio / "INDEX.tsv").is_file() and place.resolve().is_relative_to(audio.resolve()):
+        raise ConfigError(
+            f"--audio {audio}: {place} lies in it, whose songs would be taken for yours; name another {option}"
+        )
 
 
 def _check_audio(folder: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from duotok.random import ItemRandom
+
 MOMENTUM = 0.99
 FAINT = 3e-3
 """Magnitude of a bin below which decoders do not learn. Below half of it they mean silence: nothing is heard there."""
@@ -41,7 +43,7 @@ def phases_that_fit(spectrum: Tensor, iterations: int, project: Callable[[Tensor
     return current
 
 
-def random_phases(spectrum: Tensor) -> Tensor:
-    """`spectrum` with phases drawn evenly from torch's global generator."""
-    angle = torch.rand(spectrum.shape, device=spectrum.device) * (2 * torch.pi)
+def random_phases(spectrum: Tensor, draws: ItemRandom) -> Tensor:
+    """`spectrum` `[batch, frames, bins]` with phases drawn evenly, of each item by itself."""
+    angle = draws.uniform(*spectrum.shape[1:]) * (2 * torch.pi)
     return spectrum.abs() * torch.polar(torch.ones_like(angle), angle)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -167,7 +168,7 @@ class _Output:
     def __enter__(self) -> _Output:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.partial.open("ab")
-        if not hold(self.file):
+        if not (hold(self.file) and self._is_partial()):
             self.file.close()
             raise CorpusError(f"{self.path}: another process is making it; wait for it to end")
         self.file.truncate(0)
@@ -176,6 +177,14 @@ class _Output:
             log.warning("%s: not as it was written; all of it is derived again", self.path)
             self.kept = {}
         return self
+
+    def _is_partial(self) -> bool:
+        """Whether the open file still has its name: the process that held it may just have given it its final one."""
+        assert self.file is not None
+        try:
+            return os.path.samestat(os.fstat(self.file.fileno()), self.partial.stat())
+        except FileNotFoundError:
+            return False
 
     def put(self, index: int, rows: np.ndarray) -> None:
         possible, dtype = KINDS[self.name]

@@ -185,7 +185,13 @@ def test_adapt_leaves_the_encoder_alone(renderers: Needs, tmp_path: Path):
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_adapt_hears_rendered_latents_as_often_as_told(share: float, renderers: Needs, tmp_path: Path):
-    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 6.0, "steps": 2, "rendered_share": share}
+    values = {
+        **AUTOENCODER.model_dump(mode="json"),
+        "rendered_seconds": 6.0,
+        "steps": 2,
+        "rendered_share": share,
+        "latent_noise": 0.0,
+    }
     adapt = build_stage("adapt", write(tmp_path, "adapt", values), [], renderers)
     batch = adapt.batch(0, range(2))
     frames = batch["latents"].shape[1]

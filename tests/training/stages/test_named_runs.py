@@ -311,6 +311,14 @@ def test_a_decoder_is_trained_on_with_phases_that_are_fitted_and_adapt_goes_on_s
     train(stage, runs / "adversarial")
     adapt = build_stage("adapt", write(tmp_path, "adapt", {**adapt_values(), "fit_iterations": 1}), [], needs)
     assert adapt.autoencoder.config == before
+    judged = write(tmp_path, "judged", {**adapt_values(), "adversary": small})
+    build_stage("adapt", judged, [], needs)
+    for key, value in (
+        ("windows", "[256]"),
+        ("bands", "[0.0, 0.5]"),
+    ):  # their weights would fit, and hear something else
+        with pytest.raises(ConfigError, match=rf"adversary\.{key} = .*adversarial was trained with"):
+            build_stage("adapt", judged, [f"adversary.{key}={value}"], needs)
     plain = build_stage("adapt", write(tmp_path, "adapt", adapt_values()), ["start_from=autoencoder"], needs)
     assert plain.autoencoder.config == AUTOENCODER.model
 
@@ -425,3 +433,33 @@ def test_what_does_not_fit_is_told_before_anything_is_derived(needs: Needs, bare
         done.stderr.split()
     )
     assert not (work / "derived").exists()
+
+
+def test_adapt_learns_from_true_latents_with_noise_and_rendered_ones_without(renderers: Needs, tmp_path: Path) -> None:
+    config = write(tmp_path, "adapt", adapt_values())
+
+    def crops(share: float, noise: float) -> torch.Tensor:
+        settings = [f"rendered_share={share}", f"latent_noise={noise}"]
+        batch = build_stage("adapt", config, settings, renderers).batch(0, [0, 1, 2, 3])
+        latents: torch.Tensor = batch["latents"]
+        return latents
+
+    assert torch.equal(crops(1.0, 0.5), crops(1.0, 0.0))
+    deviations = (crops(0.0, 0.5) - crops(0.0, 0.0)).std((1, 2))
+    assert bool((deviations > 0).all()) and float(deviations.max()) < 0.6, (
+        "of each crop a share of latent_noise, as in autoencoder"
+    )
+
+
+def test_rendered_latents_do_not_depend_on_what_else_is_rendered(renderers: Needs, tmp_path: Path) -> None:
+    """They had the seed of their place in the list: more sound, or less, and the accompaniments were others."""
+    runs = tmp_path / "runs"
+    shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived", "rendered"))
+    found = []
+    for seconds in (0.1, 6.0):
+        config = AdaptConfig.model_validate({**adapt_values(), "rendered_seconds": seconds})
+        excerpts = render_excerpts(renderers.store, runs, find_sources(config, runs), config, "train", seconds)
+        found.append({(one.segment.track, one.segment.key): np.array(one.rendered) for one in excerpts})
+        shutil.rmtree(runs / "rendered")
+    few, many = found
+    assert few.keys() < many.keys() and all(np.array_equal(few[key], many[key]) for key in few)

@@ -212,3 +212,14 @@ def test_the_command(folder: Path, store: ShardStore, data: Path, tmp_path: Path
     assert "stage 4 trains on this autoencoder" in capsys.readouterr().out
     assert published.main(arguments) == 1
     assert "there is an autoencoder already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_minutes_in_which_nothing_is_heard_are_one_line(
+    minutes: str, folder: Path, data: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """0 made a run whose latents had a spread of 0.001, a thousand times what renderers learn."""
+    arguments = [str(folder), "--data", str(data), "--runs", str(tmp_path / "runs"), "--minutes", minutes]
+    assert published.main(arguments) == 1
+    assert capsys.readouterr().err.startswith(f"error: --minutes {minutes}: write a number above 0")
+    assert not (tmp_path / "runs").exists()

@@ -15,6 +15,7 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import STEMS
 from duotok.training.assemble import data_section
 from duotok.training.batches.remix import Remixer, room, shape_spectrum
+from duotok.training.batches.sounds import SegmentSound
 from duotok.training.stages.separator import SeparatorStage, SpectralError
 
 
@@ -136,3 +137,29 @@ def test_a_corpus_of_vocals_alone_still_trains(store: ShardStore) -> None:
     remixer.sung = {kind: pool if kind == "voice" else [] for kind, pool in remixer.sung.items()}
     mixture = remixer.draw(np.random.default_rng(0))
     torch.testing.assert_close(mixture.mix, mixture.stems[0])
+
+
+def test_excerpts_of_odd_lengths_lie_inside_their_songs(store: ShardStore) -> None:
+    """In whole token frames, as they are chosen: 1.01 s were read beyond the end of a song of 4 s, which ended in a traceback."""
+    changed = SEPARATOR.model_copy(update={"held_out_seconds": 1.01, "held_out_clips": 20})
+    assert {mix.shape[1] for mix, _ in SeparatorStage(changed, store).clips} == {48_000}
+
+
+def test_real_songs_are_held_out_first_however_many_are_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were looked for among the first ten for each excerpt: a library of generated songs had none of them."""
+    songs = [segment(f"a/{n:02d}", frames=30, split="validation", attribution="duotok songs") for n in range(11)]
+    songs += [segment("b/Lithium", frames=30, split="validation"), segment("c/train", frames=30)]
+    store = ShardStore(make_shards(tmp_path / "shards", songs), tmp_path / "derived")
+    heard, stereo = [], SegmentSound.stereo
+
+    def listening(sound: SegmentSound, track: str, start: int, size: int) -> torch.Tensor:
+        if size == 23_040:
+            heard.append(sound.segment.recording)
+        return stereo(sound, track, start, size)
+
+    monkeypatch.setattr(SegmentSound, "loudness", lambda *_: 1.0)
+    monkeypatch.setattr(SegmentSound, "stereo", listening)
+    SeparatorStage(SEPARATOR.model_copy(update={"held_out_clips": 1}), store)
+    assert set(heard) == {"b/Lithium"}

@@ -125,9 +125,9 @@ def pick(store: ShardStore, split: Split, component: Component, longer_than: int
 
 
 def excerpts(
-    store: ShardStore, split: Split, component: TrackComponent, seconds: float, most: int
+    store: ShardStore, split: Split, component: TrackComponent, seconds: float, most: int | None = None
 ) -> list[tuple[SegmentSound, int]]:
-    """Up to `most` fixed loud excerpts (sound, first sample), from as many different recordings as there are."""
+    """Up to `most` (None: all) fixed loud excerpts (sound, first sample), from as many different recordings as there are."""
     size = int(seconds * SAMPLE_RATE) // FRAME_SAMPLES * FRAME_SAMPLES
     with_track = component.model_copy(update={"needs": (*component.needs, component.track)})
     ranked: dict[str, list[tuple[float, SegmentSound, int]]] = {}

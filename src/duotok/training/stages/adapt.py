@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,15 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentSegment, latent_segments
 from duotok.training.checkpoint import best, checkpoints, load_module
-from duotok.training.earlier_runs import find_run, mismatch, origin_of, same_latents, stamp, train_anew
+from duotok.training.earlier_runs import (
+    check_same_settings,
+    find_run,
+    mismatch,
+    origin_of,
+    same_latents,
+    stamp,
+    train_anew,
+)
 from duotok.training.stage import START_FROM, Batch, NamedRun
 from duotok.training.stages.autoencoder import AUTOENCODERS, AutoencoderStage, AutoencoderStageConfig
 from duotok.training.stages.loading import device_of, load_dit, load_render_settings, load_vectors, stage4_config
@@ -44,6 +53,8 @@ ADVERSARIAL = NamedRun(START_FROM, Path("adversarial"), AUTOENCODERS, optional=T
 
 
 class AdaptConfig(AutoencoderStageConfig):
+    crop_seconds: float = Field(default=1.0, ge=0.26, description="its outer 100 ms on both sides count for nothing")
+    latent_noise: float = Field(default=0.2, ge=0, description="on true latents; rendered ones stay as they are")
     autoencoder_from: Path = Field(
         default=Path("autoencoder"),
         description="run of the autoencoder that gives the true latents: in RUNS, or absolute",
@@ -206,10 +217,12 @@ def render_excerpts(
             kept = _kept(path, segment)
             if kept is None:
                 codes = torch.from_numpy(segment.codes().astype(np.int64))
+                # its own, and not by its place, which other sound may move
+                seed = zlib.crc32(f"{segment.key} {track}".encode())
                 rendered = render_latents(
                     dit,
                     vectors[codes],
-                    settings.changed(seed=len(excerpts)),
+                    settings.changed(seed=seed),
                     track=track,
                 )
                 kept = _keep(path, rendered.half().cpu().numpy(), renderer)
@@ -227,6 +240,9 @@ class Adapt(AutoencoderStage):
         self.adapt: AdaptConfig = config
         self.source = sources.start
         self.parents = sources.origins()
+        self.judges = sources.start / "discriminators.safetensors"
+        if config.adversary is not None and self.judges.is_file():  # their weights fit other windows and bands as well
+            check_same_settings(config.adversary, "adversary", ("windows", "bands", "channels"), sources.start.parent)
         self.freeze_encoder()
         self.excerpts = render_excerpts(store, runs, sources, config, "train", config.rendered_seconds)
         self.fixed = render_excerpts(store, runs, sources, config, "validation", 120.0)
@@ -235,8 +251,8 @@ class Adapt(AutoencoderStage):
         """Start from the adversarially trained decoder and its discriminators, if there are any."""
         modules = ["autoencoder"]
         load_module(self.source / "autoencoder.safetensors", self.autoencoder)
-        if self.discriminators is not None and (self.source / "discriminators.safetensors").is_file():
-            load_module(self.source / "discriminators.safetensors", self.discriminators)
+        if self.discriminators is not None and self.judges.is_file():
+            load_module(self.judges, self.discriminators)
             modules.append("discriminators")
         self.made_from(START_FROM, origin_of(self.source, *modules))
 
@@ -252,15 +268,19 @@ class Adapt(AutoencoderStage):
                 audio = excerpt.audio(start, frames)
                 if quiet or audio.abs().max() > 0.02:
                     break
-            source = excerpt.rendered if rng.random() < self.adapt.rendered_share else excerpt.true
-            latents.append(torch.from_numpy(np.array(source[start : start + frames], dtype=np.float32)))
+            true = rng.random() >= self.adapt.rendered_share
+            source = excerpt.true if true else excerpt.rendered
+            crop = np.array(source[start : start + frames], dtype=np.float32)
+            if true:
+                crop += rng.random() * self.config.latent_noise * rng.standard_normal(crop.shape, dtype=np.float32)
+            latents.append(torch.from_numpy(crop))
             audios.append(audio)
             ids.append(f"{excerpt.segment.key} {excerpt.segment.track} from latent frame {start}")
         return {"audio": torch.stack(audios), "latents": torch.stack(latents), "ids": ids}
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         # The outer 100 ms lack the context that they have in rendering.
-        return self.decoded(batch["latents"], batch["audio"], step, edge=5 * LATENT_SAMPLES)
+        return self.decoded(batch["latents"], batch["audio"], step, self.draws(batch), edge=5 * LATENT_SAMPLES)
 
     def held_out(self) -> dict[str, float]:
         values: dict[str, list[float]] = {}

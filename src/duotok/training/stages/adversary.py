@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -46,6 +46,22 @@ class AdversaryConfig(Config):
         description="steps in which the discriminators learn and the decoder does not hear of them yet",
     )
 
+    @model_validator(mode="after")
+    def _has_something_to_judge(self) -> AdversaryConfig:
+        if not self.windows or min(self.windows) < 4:
+            raise ValueError(f"windows {self.windows} must be one or more, of 4 samples at least")
+        if len(self.bands) < 2 or self.bands[0] < 0 or self.bands[-1] > 1:
+            raise ValueError(f"bands {self.bands} must be two edges or more, from 0 to 1")
+        for n_fft in self.windows:
+            if any(high <= low for low, high in pairwise(edges(self.bands, n_fft))):
+                raise ValueError(f"bands {self.bands} must rise, by one bin at least of a window of {n_fft}")
+        return self
+
+
+def edges(bands: tuple[float, ...], n_fft: int) -> list[int]:
+    """The edges of the bands as bins of a window."""
+    return [round(edge * (n_fft // 2 + 1)) for edge in bands]
+
 
 class BandDiscriminator(nn.Module):
     """One STFT: real and imaginary part as a picture, a stack of convolutions for each band."""
@@ -55,9 +71,7 @@ class BandDiscriminator(nn.Module):
     def __init__(self, n_fft: int, bands: tuple[float, ...], channels: int) -> None:
         super().__init__()
         self.n_fft = n_fft
-        bins = n_fft // 2 + 1
-        edges = [round(edge * bins) for edge in bands]
-        self.ranges = list(pairwise(edges))
+        self.ranges = list(pairwise(edges(bands, n_fft)))
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
         def conv(inside: int, outside: int, kernel: tuple[int, int], stride: int = 1) -> nn.Module:

@@ -25,6 +25,7 @@ from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.distributed import total, world
 from duotok.evaluation.fidelity import mel_distance
 from duotok.evaluation.music import chroma_correlation
+from duotok.random import ItemRandom
 from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig
 from duotok.renderer.griffin_lim import FAINT, random_phases
 from duotok.shards.store import ShardStore
@@ -45,7 +46,7 @@ AUTOENCODERS = ("autoencoder", "adversarial", "adapt")
 
 class AutoencoderStageConfig(StageConfig):
     model: AutoencoderConfig = AutoencoderConfig()
-    crop_seconds: float = Field(default=1.0, gt=0)
+    crop_seconds: float = Field(default=1.0, ge=0.06, description="at least 60 ms: half the longest window and more")
     scales_per_step: int = Field(default=3, ge=1, le=len(SCALES))
     latent_noise: float = Field(default=0.2, ge=0)
     fit_iterations: int = Field(
@@ -222,12 +223,12 @@ class AutoencoderStage(Stage):
             bound = bound + self.config.latents_kept * (latents - old).square().mean()
         draws = self.draws(batch)
         noise = draws.uniform(1, 1) * self.config.latent_noise
-        return self.decoded(latents + noise * draws.normal(*latents.shape[1:]), audio, step, bound)
+        return self.decoded(latents + noise * draws.normal(*latents.shape[1:]), audio, step, draws, bound)
 
     def decoded(
-        self, latents: Tensor, audio: Tensor, step: int, bound: Tensor | None = None, edge: int = 0
+        self, latents: Tensor, audio: Tensor, step: int, draws: ItemRandom, bound: Tensor | None = None, edge: int = 0
     ) -> dict[str, Tensor]:
-        """Losses of latents decoded against their sound; the outer `edge` samples count for nothing.
+        """Losses of latents decoded against their sound; the outer `edge` samples count for nothing. draws: phases to begin with.
 
         With fitted phases (`model.griffin_lim`) magnitudes learn behind phases that were fitted from random ones. Fitted from the
         predicted ones they would learn to suit these, which for a steady tone are those of a comb.
@@ -238,17 +239,21 @@ class AutoencoderStage(Stage):
             return self.reconstruction(self.autoencoder.sound(spectrum)[:, inside], audio[:, inside], step, bound)
         losses = {"loss": audio.new_zeros(()) if bound is None else bound}
         if self.config.fit_iterations:
-            sound = self.autoencoder.sound(random_phases(spectrum), self.config.fit_iterations)
+            sound = self.autoencoder.sound(random_phases(spectrum, draws), self.config.fit_iterations)
             losses = self.reconstruction(sound[:, inside], audio[:, inside], step, bound)
-        magnitude = self.magnitude_error(spectrum, audio)
+        magnitude = self.magnitude_error(spectrum, audio, edge)
         losses["loss"] = losses["loss"] + self.config.magnitude_weight * magnitude
         return losses | {"magnitude": magnitude}
 
-    def magnitude_error(self, spectrum: Tensor, audio: Tensor) -> Tensor:
-        """Mean |ln A - ln A'| of predicted and true magnitudes, octaves alike: `[batch, frames, bins]`, `[batch, samples]`."""
+    def magnitude_error(self, spectrum: Tensor, audio: Tensor, edge: int = 0) -> Tensor:
+        """Mean |ln A - ln A'| of predicted and true magnitudes, octaves alike: `[batch, frames, bins]`, `[batch, samples]`.
+
+        Frames that are centred in the outer `edge` samples are left out.
+        """
+        skip = edge // self.autoencoder.config.hop
         with torch.autocast(audio.device.type, enabled=False):
             true = self.autoencoder.analyse(audio).abs().clamp_min(FAINT)
-            error = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs()
+            error = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs()[:, skip : spectrum.shape[1] - skip]
             return (error * octave_weights(error.shape[-1]).to(error)).mean()
 
     def reconstruction(

@@ -8,6 +8,7 @@ RUNS/autoencoder, where stage 4 and the bundle look for one.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,10 @@ def adopt(folder: Path, store: ShardStore, runs: Path, minutes: float = 30.0) ->
 
     Raises ConfigError when its latents do not fit the renderer, the run is there already, or the store has no such sound.
     """
+    if not 0 < minutes < math.inf:
+        raise ConfigError(
+            f"--minutes {minutes:g}: write a number above 0; the latents' mean and spread are measured on so much sound"
+        )
     autoencoder = load_ear_vae(folder)
     if autoencoder.config.misfit:
         raise ConfigError(f"{folder}: {autoencoder.config.misfit}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from duotok.audio.features import squared_magnitude
 from duotok.audio.io import write
-from duotok.clock import SAMPLE_RATE
+from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.distributed import mean_divisor
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
 from duotok.separation.measures import floored_si_sdr
@@ -96,9 +96,9 @@ class SeparatorStage(Stage):
 
     def _held_out_clips(self, store: ShardStore) -> list[tuple[Tensor, Tensor]]:
         """Fixed (mix, vocals) excerpts `[2, samples]` of validation songs, where the vocals are loudest; real ones first."""
-        size = int(self.config.held_out_seconds * SAMPLE_RATE)
+        size = int(self.config.held_out_seconds * SAMPLE_RATE) // FRAME_SAMPLES * FRAME_SAMPLES
         songs = TrackComponent(kinds=("song",), needs=("accompaniment",), track="vocals")
-        candidates = excerpts(store, "validation", songs, self.config.held_out_seconds, 10 * self.config.held_out_clips)
+        candidates = excerpts(store, "validation", songs, self.config.held_out_seconds)
         candidates.sort(key=lambda entry: entry[0].segment.generated)
         chosen = candidates[: self.config.held_out_clips]
         pairs = [(s.stereo("vocals", start, size), s.stereo("accompaniment", start, size)) for s, start in chosen]

@@ -445,3 +445,23 @@ def test_processes_that_opened_other_songs_do_not_train_together(
     monkeypatch.setattr("duotok.training.engine.of_first", lambda value: value + 1)
     with pytest.raises(ConfigError, match="its songs changed while the processes opened them; start it again"):
         train(Toy(config()), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("main", "sharding", "kept", "times"), [(True, "fsdp", 1, 1), (False, "fsdp", 0, 1), (False, "none", 0, 0)]
+)
+def test_one_process_keeps_samples(tmp_path: Path, main: bool, sharding: str, kept: int, times: int) -> None:
+    """With sharded weights all must take part; what one was writing another had read, and ended with a broken picture."""
+    folders: list[Path] = []
+
+    class Painter(Toy):
+        def sample(self, folder: Path) -> None:
+            folders.append(folder)
+            (folder / "picture.txt").write_text("painted")
+
+    stage = Painter(config(sharding=sharding))
+    run = Run(stage, tmp_path, join(stage.config), None, Leaving())
+    run.main, run.log = main, None
+    run._sample(3)
+    assert len(folders) == times and len(list(tmp_path.rglob("picture.txt"))) == kept
+    assert main or not any(folder.exists() for folder in folders)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -410,9 +411,16 @@ class Run:
             return
         for module in self.stage.modules.values():
             module.eval()
-        folder = self.run / "samples" / f"{done:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with torch.no_grad(), self._gathered(), alone() if self.config.sharding == "none" else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if self.main:
+                folder = self.run / "samples" / f"{done:08d}"
+                folder.mkdir(parents=True, exist_ok=True)
+            else:  # sharded weights need every process, and two must not write the same files
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="duotok-samples-")))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(self._gathered())
+            if self.config.sharding == "none":
+                stack.enter_context(alone())
             self.stage.sample(folder)
         if self.log is not None:
             self.log.pictures(folder, done)

@@ -34,7 +34,7 @@ from duotok.data.sharding import run_shards
 from duotok.shards.features import TRACKS, Features, derive_features
 from duotok.shards.store import ShardStore
 from duotok.training.batches.crop_batches import CropBatches, CropConfig
-from duotok.training.engine import Batches
+from duotok.training.parts import Batches
 from duotok.training.stage import Stage
 from duotok.training.stages.stage1 import Stage1, Stage1Config
 

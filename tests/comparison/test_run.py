@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from duotok.cli.main import app
 from duotok.codec.contract import Stream
-from duotok.comparison.corpora import Row, moments
+from duotok.comparison.corpora import Row, moments, rows_of
 from duotok.comparison.run import ModelRun, Scorer, train_and_score
 from duotok.comparison.study import Comparison
 from duotok.comparison.table import as_json, as_markdown, outputs, write
 from duotok.comparison.workers import conduct
 from duotok.errors import ConfigError, DuoTokError, MetricError
-from duotok.lm.corpus import write_tokens
+from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.scores import SongScore
 from duotok.lm.song import TokenizedSong
 from duotok.lm.stage import LMStage
@@ -139,6 +139,9 @@ def test_whole(tmp_path: Path) -> None:
     assert "| coarse | average | +0.500 [+0.500, +0.500]" in text
     assert "| coarse | 12.5 Hz, 16 + 8, 0.09 | vocals |" in text
     assert "Too few tokens for some codebooks" in text
+    wider = result.config.intervals.model_copy(update={"level": 0.995})
+    precise = replace(result, config=result.config.model_copy(update={"intervals": wider}))
+    assert "In brackets 99.5% intervals over songs" in as_markdown(precise)
 
 
 def test_trainings_of_one_tokenizer(tmp_path: Path) -> None:
@@ -534,3 +537,12 @@ def test_a_run_by_time_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(engine, "train", lambda _, folder: called.append(folder))
     train_and_score(run)
     assert called == [run.folder]
+
+
+def test_a_token_file_may_be_named_like_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyarrow takes a relative `a:b` for a file system of that name."""
+    codec = CodecIdentity("tiny", "ab" * 32, 25.0, 48_000, (Stream("mix", (20,)),))
+    song = TokenizedSong("one", "train", {"mix": np.zeros((1, 50), np.int32)}, identity="one")
+    write_tokens(tmp_path / "file:x.parquet", codec, [song])
+    monkeypatch.chdir(tmp_path)
+    assert [(row.id, row.seconds) for row in rows_of(TokenCorpus("file:x.parquet"))] == [("one", 2.0)]

@@ -101,3 +101,5 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
         macro([scores], truth, "abcde", FEW)
     with pytest.raises(MetricError, match="at least 6"):
         estimate({"ap": np.zeros(3)}, 5)
+    with pytest.raises(MetricError, match=r"5 songs: a 99\.5% interval needs"):
+        estimate({"ap": np.zeros(3)}, 5, Resampling(level=0.995))

@@ -140,6 +140,9 @@ def test_the_command(tmp_path: Path, songs: Path, bundle: Path) -> None:
     assert not problems
     figures = figures_of(cell)
     assert figures["equal", "leak-20", "vocals"].n == 1 and figures["mel", "direct", "mix"].mean is not None
+    priced = replace(cell, inputs=replace(cell.inputs, tokenizer=r"$\of mixes$"))
+    draw([priced], tmp_path / "priced.svg")  # a dollar is no formula
+    assert b"<svg" in (tmp_path / "priced.svg").read_bytes()
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
         draw([cell], tmp_path / "again.pdf")
     suite = suite_of(tmp_path, songs, bundle, limit=1)

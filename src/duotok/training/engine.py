@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from duotok.distributed import alone, barrier, of_first, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
@@ -26,6 +26,7 @@ from duotok.training.budget import Budget, learning_rate, timed_rate
 from duotok.training.checkpoint import BEST, best_so_far, every_checkpoint, newest_whole
 from duotok.training.leaving import Leaving, deaf
 from duotok.training.logs import Log, Sums
+from duotok.training.parts import Batches, shares_of
 from duotok.training.processes import Trained, join, shard
 from duotok.training.saving import load_checkpoint, save_checkpoint
 from duotok.training.stage import Batch, Stage, StageConfig, evaluate, to_device
@@ -36,28 +37,6 @@ if TYPE_CHECKING:
 
 ENDLESS = 2**40
 """Steps of a run with a time budget."""
-
-
-class Batches(Dataset[list[Batch]]):
-    """This process's share of each step's batch, cut into `accumulate` parts."""
-
-    def __init__(self, stage: Stage, processes: int, process: int) -> None:
-        config = stage.config
-        if config.batch_size % (processes * config.accumulate):
-            raise ConfigError(
-                f"batch_size {config.batch_size} cannot be shared by {processes} processes x accumulate "
-                f"{config.accumulate}; make it a multiple of {processes * config.accumulate}"
-            )
-        self.stage, self.each = stage, config.batch_size // (processes * config.accumulate)
-        self.processes, self.process = processes, process
-
-    def __getitem__(self, step: int) -> list[Batch]:
-        parts = []
-        for part in range(self.stage.config.accumulate):
-            first = (part * self.processes + self.process) * self.each
-            items = range(first, first + self.each)
-            parts.append({**self.stage.batch(step, items), "seeds": self.stage.seeds(step, items)})
-        return parts
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -326,7 +305,9 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         if len(parts) > 1:
-            parts = [{**part, "shares": shares} for part, shares in zip(parts, self._shares(parts), strict=True)]
+            parts = [
+                {**part, "shares": shares} for part, shares in zip(parts, shares_of(self.stage, parts), strict=True)
+            ]
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.trained):
@@ -335,16 +316,6 @@ class Run:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
         return sums
-
-    def _shares(self, parts: list[Batch]) -> list[dict[str, float]]:
-        """For each part what its losses are multiplied by, so that their mean over the parts is that of the batch of all processes."""
-        counts = [self.stage.counts(part) for part in parts]
-        names = list(counts[0])
-        if not names:
-            return [{} for _ in parts]
-        each = total(torch.stack([torch.stack([part[name] for name in names]) for part in counts]).float())
-        shares = (each * len(parts) / each.sum(0).clamp_min(1)).tolist()
-        return [dict(zip(names, row, strict=True)) for row in shares]
 
     def _norms(self) -> dict[str, float]:
         """Gradient norms by part, before clipping."""

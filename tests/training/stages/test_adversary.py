@@ -319,6 +319,11 @@ def test_the_shortest_crops_go_through_every_window(store: ShardStore, trained: 
     assert bool(losses["loss"].isfinite())
 
 
+def test_betas_that_adam_does_not_take_are_refused() -> None:
+    with pytest.raises(ValueError, match="less than 1"):
+        AdversaryConfig.model_validate({"windows": (512, 256), "betas": (0.8, 1.0)})
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

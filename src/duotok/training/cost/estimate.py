@@ -18,7 +18,8 @@ from duotok.devices import gpu_or_cpu
 from duotok.errors import ConfigError
 from duotok.training.cost.counting import Counted, count
 from duotok.training.cost.synthetic import sketch
-from duotok.training.engine import Batches, Run, seed_step
+from duotok.training.engine import Run, seed_step
+from duotok.training.parts import Batches
 from duotok.training.processes import join
 from duotok.training.stage import Batch, Stage, StageConfig
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from duotok.nn.attention import gated_attention, joined_heads, rotated_heads
+from duotok.nn.attention import attend, gated_attention, joined_heads, rotated_heads, softmax_attention
 from duotok.nn.rope import half_tables, neighbour_turns, speeds, turn_halves, turn_neighbours
 
 CPU = torch.device("cpu")
@@ -45,3 +47,41 @@ def test_gated_attention() -> None:
         for n in range(HEADS)
     ]
     assert torch.allclose(gated_attention(qkv, gates, turns)[1], torch.cat(heads, dim=-1), atol=1e-6)
+
+
+class Kernels(TorchDispatchMode):
+    """Notes what type each attention kernel is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: dict[str, torch.dtype] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if "attention" in str(func):
+            self.types["backward" if "backward" in str(func) else "forward"] = args[0].dtype
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_under_autocast_a_cpu_attends_in_float32_where_it_learns(learns: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, HEADS, LENGTH, HEAD_DIM, requires_grad=learns) for _ in range(3))
+    mask = torch.ones(1, 1, LENGTH, LENGTH, dtype=torch.bool).tril()
+    exact = attend(q, k, v, mask, None)
+    with Kernels() as kernels:
+        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(learns):
+            y = attend(q, k, v, mask, None)
+        if learns:
+            y.float().square().sum().backward()
+    assert y.dtype is torch.bfloat16  # what follows goes on in half precision
+    assert torch.allclose(y.float(), exact, atol=2e-2)
+    expected = {"forward": torch.float32, "backward": torch.float32} if learns else {"forward": torch.bfloat16}
+    assert kernels.types == expected
+
+
+def test_dropout_is_that_of_attention() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, HEADS, LENGTH, HEAD_DIM, requires_grad=True) for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert softmax_attention(q, k, v, dropout=1.0).abs().max() == 0
+        assert softmax_attention(q, k, v).abs().max() > 0

@@ -27,6 +27,8 @@ LEVELS = 127
 ZERO = 128  # what stands for 0 in an unsigned byte
 ROWS = 256  # at a time, so that the output of one operation is still in the cache for the next
 LEAST = 1e-12  # scale of a row of zeros
+ALIGNED = 64  # inputs that the kernels take at once
+EXACT = 2**24  # whole numbers up to here are float32 numbers
 X86 = ("x86_64", "amd64")
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,10 @@ class Int8Linear(nn.Module):
         self.scales = (weight.abs().amax(1) / LEVELS).clamp_min(LEAST)
         rounded = (weight / self.scales[:, None]).round().to(torch.int8)
         self.zeros = torch.zeros(self.out_features, dtype=torch.int64)
-        self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self.width = width_of_exact_sums(rounded)
+        self.packed = [
+            torch.ops.onednn.qlinear_prepack(part.contiguous(), None) for part in rounded.split(self.width, dim=1)
+        ]
         self.bias = None if linear.bias is None else linear.bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,13 +69,38 @@ class Int8Linear(nn.Module):
             scaled = part * (LEVELS / largest)
             digits[:n] = scaled  # rounds towards zero
             digits[n : 2 * n] = scaled.frac_().mul_(LEVELS)
-            both = byte_product(digits[: 2 * n], self.packed, self.scales, self.zeros)
+            both = self.product(digits[: 2 * n])
             product = both[:n].add_(both[n:], alpha=1 / LEVELS)
             if self.bias is None:
                 torch.mul(product, largest / LEVELS, out=out)
             else:
                 torch.addcmul(self.bias, product, largest / LEVELS, out=out)
         return output.view(*x.shape[:-1], self.out_features)
+
+    def product(self, digits: Tensor) -> Tensor:
+        """Digits times weights: int8 `[rows, in]`, which is overwritten, to float32 `[rows, out]`."""
+        if len(self.packed) == 1:
+            return byte_product(digits, self.packed[0], self.scales, self.zeros)
+        ones = torch.ones_like(self.scales)
+        pieces = zip(digits.split(self.width, dim=1), self.packed, strict=True)
+        sums = [byte_product(inputs.contiguous(), packed, ones, self.zeros) for inputs, packed in pieces]
+        return torch.stack(sums).sum(0).mul_(self.scales)
+
+
+def width_of_exact_sums(rounded: Tensor) -> int:
+    """Of how many inputs weights int8 `[out, in]` give, with any digits, sums that a float32 holds exactly; mostly of all.
+
+    Kernels for AMX make a float32 of a sum before they take ZERO off.
+    """
+    width = rounded.shape[1]
+    while width > ALIGNED and max(_largest_sum(part) for part in rounded.split(width, dim=1)) > EXACT:
+        width = (width - 1) // ALIGNED * ALIGNED
+    return width
+
+
+def _largest_sum(rounded: Tensor) -> int:
+    weights = rounded.long()
+    return int((LEVELS * weights.abs().sum(1) + ZERO * weights.sum(1).abs()).amax())
 
 
 @functools.cache

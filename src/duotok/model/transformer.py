@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duotok.nn.attention import joined_heads, rotated_heads
+from duotok.nn.attention import joined_heads, rotated_heads, softmax_attention
 from duotok.nn.masks import frame_mask, silence_padding
 from duotok.nn.precision import stream_dtype
 from duotok.nn.rope import Rotary, Tables
@@ -30,7 +30,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, tables: Tables, keys: Tensor | None) -> Tensor:
         """`x [batch, frames, width]`; `keys [batch, 1, 1, frames]` true where a key may be seen, None for all."""
         q, k, v = rotated_heads(self.qkv(x), self.heads, tables)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=self.dropout if self.training else 0.0)
+        y = softmax_attention(q, k, v, keys, self.dropout if self.training else 0.0)
         out: Tensor = self.out(joined_heads(y))
         return out
 

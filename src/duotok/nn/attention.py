@@ -22,6 +22,19 @@ def joined_heads(y: Tensor) -> Tensor:
     return y.transpose(1, 2).flatten(2)
 
 
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """Softmax attention `[batch, heads, queries, head_dim]` under `mask`, by the kernel that is fast there.
+
+    In half precision the backward pass of torch's kernel for CPUs is two to ten times as slow as in float32, so a training on
+    a CPU under autocast attends in float32 (`python -m benchmarks.attention`).
+    """
+    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and q.requires_grad:
+        with torch.autocast("cpu", enabled=False):
+            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=dropout)
+        return y.to(torch.get_autocast_dtype("cpu"))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, window: int | None) -> Tensor:
     """Attention `[batch, heads, frames, head_dim]` under `mask`; with a window its cost is linear in the frames.
 
@@ -30,13 +43,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, window: int | N
     """
     frames = q.shape[2]
     if mask is None or window is None or frames <= (1024 if q.is_cuda else 3 * window):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return softmax_attention(q, k, v, mask)
     chunks = []
     for start in range(0, frames, 2 * window):
         stop = min(frames, start + 2 * window)
         keys = slice(max(0, start - window), min(frames, stop + window))
         part = mask[:, :, start:stop, keys]
-        chunks.append(F.scaled_dot_product_attention(q[:, :, start:stop], k[:, :, keys], v[:, :, keys], attn_mask=part))
+        chunks.append(softmax_attention(q[:, :, start:stop], k[:, :, keys], v[:, :, keys], part))
     return torch.cat(chunks, dim=2)
 
 
@@ -49,5 +62,5 @@ def gated_attention(qkv: Tensor, gates: Tensor, turns: Tensor) -> Tensor:
     batch, length, heads = gates.shape
     qkv = qkv.view(batch, length, 3, heads, -1)
     queries, keys = turn_neighbours(qkv[:, :, :2], turns[:, None, None]).transpose(1, 3).unbind(2)
-    attended = F.scaled_dot_product_attention(queries, keys, qkv[:, :, 2].transpose(1, 2)).transpose(1, 2)
+    attended = softmax_attention(queries, keys, qkv[:, :, 2].transpose(1, 2)).transpose(1, 2)
     return (attended * gates.sigmoid().unsqueeze(-1)).flatten(-2)

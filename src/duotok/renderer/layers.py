@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duotok.nn.attention import softmax_attention
 from duotok.nn.rope import angles_of, speeds, turn_halves
 
 
@@ -69,7 +70,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, angles: Tensor, mask: Tensor | None = None) -> Tensor:
         batch, frames, width = x.shape
         q, k, v = self.to_qkv(x).view(batch, frames, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(turned(q, angles), turned(k, angles), v, attn_mask=mask)
+        y = softmax_attention(turned(q, angles), turned(k, angles), v, mask)
         out: Tensor = self.to_out(y.transpose(1, 2).reshape(batch, frames, width))
         return out
 

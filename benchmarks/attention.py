@@ -3,8 +3,9 @@
     python -m benchmarks.attention
     python -m benchmarks.attention --repeat 10 --json
 
-Under autocast trainings attend in float32 (`duotok.nn.attention.softmax_attention`), since the backward pass of torch's kernel for CPUs
-is slow in half precision. Shapes are those of the mini bundle in training. Milliseconds of processor time, least of several in turn.
+Under autocast trainings attend in float32 where heads are small (`duotok.nn.attention.softmax_attention`), since torch's kernel for CPUs
+goes backwards slowly there in half precision. Shapes of the mini bundle in training, and of the paper's size. Milliseconds of processor
+time, least of several in turn.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from duotok.nn.attention import softmax_attention
 SHAPES = {  # items, heads, queries, keys, head_dim
     "renderer, a chunk of queries": (8, 11, 128, 256, 32),
     "tokenizer, 20 s": (8, 8, 500, 500, 40),
+    "paper, 30 s": (2, 16, 750, 750, 64),
     "separator, along time": (112, 6, 192, 192, 16),
     "separator, along bands": (768, 6, 28, 28, 16),
 }

@@ -10,7 +10,9 @@
 # so, on an H100 (docs/kit.md). Sizes are those of BUNDLE, rates and batches those of a set of recipes.
 # What the rest needs and fails ends all of it with exit code 1. Environment: PYTHON (python3), CONFIGS (gpu), the set of
 # recipes or a folder of such, WORKERS (14) processes that derive arrays, RESERVE (35) seconds for the bundle, and overrides
-# of each run: ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4.
+# of each run: ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4. With AUTOENCODER the encoder of the latents learns on first, beside stage 2,
+# and its decoder and the renderers learn from it (docs/renderer.md, "Basses"):
+#   AUTOENCODER='--set fit_iterations=0 --set lr=6e-4' ADVERSARIAL='--set adversary=null --set magnitude_weight=6 --set lr=4e-4'
 set -u
 [ $# -eq 5 ] || { grep '^#   bash' "$0" | cut -c5-; exit 2; }
 SECONDS_LEFT=$1 WORK=$(realpath "$2") BUNDLE=$4 OUT=$(realpath -m "$5")
@@ -18,6 +20,7 @@ mkdir -p "$3/logs" && RUNS=$(realpath "$3") || exit 1
 PYTHON=${PYTHON:-python3} CONFIGS=${CONFIGS:-gpu} WORKERS=${WORKERS:-14} RESERVE=${RESERVE:-35}
 ADVERSARIAL=${ADVERSARIAL:---set model.griffin_lim=8 --set batch_size=32 --set lr=3e-4 --set adversary.warmup=300}
 SEPARATOR=${SEPARATOR:---set lr=5e-4}
+AUTOENCODER=${AUTOENCODER:-}
 STAGE2=${STAGE2:---set model.mask_head=false --set lr=4e-4 --set warmup=100 --set best=mel}
 STAGE3=${STAGE3:---set model.mask_head=false}
 STAGE4=${STAGE4:---set lr=6e-4 --set warmup=100}
@@ -54,19 +57,32 @@ needed features stage2 stage2 --prepare --workers "$WORKERS" --set start_from="$
 needed samples separator separator --prepare --workers "$WORKERS" --set start_from="$OLD/separator" $SEPARATOR
 
 # What waits for nothing.
-run adversarial adversarial adversarial --minutes "$(minutes "$(left)")" --set start_from="$OLD/autoencoder" $ADVERSARIAL &
 run separator separator separator --minutes "$(minutes "$(left)")" --set start_from="$OLD/separator" $SEPARATOR &
-run latents stage4 stage4.vocals --prepare --workers 4 --set autoencoder_from="$OLD/autoencoder" $STAGE4 &
-LATENTS=$!
+sound() {  # decoder and latents of the encoder in SOUND
+  run adversarial adversarial adversarial --minutes "$(minutes "$(left)")" --set start_from="$SOUND" $ADVERSARIAL &
+  run latents stage4 stage4.vocals --prepare --workers 4 --set autoencoder_from="$SOUND" $STAGE4 &
+  LATENTS=$!
+}
+SHARED=$(($(left) - 50))  # of the tokenizer: what is left, less the start of six processes
+SOUND=$OLD/autoencoder
+if [ -n "$AUTOENCODER" ]; then
+  run autoencoder autoencoder autoencoder --minutes "$(minutes $((SHARED * 15 / 100)))" --set start_from="$SOUND" $AUTOENCODER &
+  ENCODER=$!
+else
+  sound
+fi
 
-# The tokenizer: shares of what is left, less the start of six processes.
-SHARED=$(($(left) - 50))
 needed stage2 stage2 stage2 --minutes "$(minutes $((SHARED * 15 / 100)))" --set start_from="$OLD/stage2" $STAGE2
+if [ -n "$AUTOENCODER" ]; then
+  wait $ENCODER || give_up 1
+  SOUND=$RUNS/autoencoder
+  sound
+fi
 needed stage3 stage3 stage3 --minutes "$(minutes $((SHARED * 30 / 100)))" $STAGE3
 wait $LATENTS || give_up 1
-needed codes stage4 stage4.vocals --prepare --workers 8 --set autoencoder_from="$OLD/autoencoder" $STAGE4
+needed codes stage4 stage4.vocals --prepare --workers 8 --set autoencoder_from="$SOUND" $STAGE4
 for track in vocals accompaniment; do
-  run stage4.$track stage4 stage4.$track --minutes "$(minutes "$(left)")" --set autoencoder_from="$OLD/autoencoder" \
+  run stage4.$track stage4 stage4.$track --minutes "$(minutes "$(left)")" --set autoencoder_from="$SOUND" \
     --set start_from="$OLD/stage4.$track" $STAGE4 &
 done
 wait

@@ -84,8 +84,8 @@ def train_on(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi
 echo "$@" >> {tmp_path}/commands
 echo "the words of $3 $4"
-case "$FAILING:$*" in stage*:*" train $FAILING "*--minutes*|codes:*"--workers 8"*|latents:*"--workers 4"*|unpack:*--unpack*)
-  [ "$FAILING" = unpack ] || until [ "$(wc -l < {tmp_path}/began)" = 2 ]; do sleep 0.05; done
+case "$FAILING:$*" in stage*:*" train $FAILING "*--minutes*|autoencoder:*" train autoencoder "*|codes:*"--workers 8"*|latents:*"--workers 4"*|unpack:*--unpack*)
+  [ "$FAILING" = unpack ] || [ "$FAILING" = autoencoder ] || until [ "$(wc -l < {tmp_path}/began)" = 2 ]; do sleep 0.05; done
   exit 3
 esac
 case "$*" in *" train adversarial "*|*" train separator "*--minutes*)
@@ -99,8 +99,8 @@ esac
     (tmp_path / "work").mkdir()
     (tmp_path / "began").touch()
 
-    def call(failing: str = "", seconds: int = 100) -> subprocess.CompletedProcess[str]:
-        given = {**os.environ, "PYTHON": str(python), "FAILING": failing}
+    def call(failing: str = "", seconds: int = 100, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = {**os.environ, "PYTHON": str(python), "FAILING": failing, **environment}
         words = [str(seconds), *(str(tmp_path / name) for name in ("work", "runs")), "mini", str(tmp_path / "out")]
         script = ["bash", str(EXAMPLES / "train_on.sh"), *words]
         return subprocess.run(script, env=given, capture_output=True, text=True, check=False, timeout=50)
@@ -125,6 +125,23 @@ def test_the_script_that_trains_on_gives_each_run_the_sizes_of_the_bundle(
     for track in ("vocals", "accompaniment"):
         (line,) = [line for line in trained if f"configs/stage4.{track}.yaml" in line and "--minutes" in line]
         assert f"start_from={tmp_path}/runs/released/stage4.{track} " in line
+
+
+def test_the_script_that_trains_on_can_begin_with_the_encoder_of_the_latents(
+    tmp_path: Path, train_on: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    words = re.findall(r"^# +AUTOENCODER='(.*)' ADVERSARIAL='(.*)'$", (EXAMPLES / "train_on.sh").read_text(), re.M)
+    for stage, told in zip(("autoencoder", "adversarial"), words[0], strict=True):
+        load_config(config_class(stage), config_file(f"gpu/{stage}"), told.replace("--set ", "").split())
+    done = train_on(AUTOENCODER="--set fit_iterations=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    commands = commands_in(tmp_path)
+    (first,) = [line for line in commands if " train autoencoder " in line]
+    assert f"start_from={tmp_path}/runs/released/autoencoder --set fit_iterations=0" in first
+    later = [line for line in commands if " train adversarial " in line or " train stage4 " in line]
+    assert len(later) == 5 and all(f"_from={tmp_path}/runs/autoencoder" in line for line in later)
+    assert commands.index(first) < min(commands.index(line) for line in later)
+    assert train_on("autoencoder", AUTOENCODER="--set fit_iterations=0").returncode == 1
 
 
 @pytest.mark.parametrize("failing", ["stage2", "stage3", "codes", "latents"])

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from duotok.nn.rope import Tables, turn_halves, turn_neighbours
 
+LARGE = 24_576  # keys times head_dim from which half precision is the faster one on a CPU
+
 
 def rotated_heads(qkv: Tensor, heads: int, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys, values `[batch, heads, frames, head_dim]` out of `qkv [batch, frames, 3 width]`; the first two turned."""
@@ -25,10 +27,11 @@ def joined_heads(y: Tensor) -> Tensor:
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """Softmax attention `[batch, heads, queries, head_dim]` under `mask`, by the kernel that is fast there.
 
-    In half precision the backward pass of torch's kernel for CPUs is two to ten times as slow as in float32, so a training on
-    a CPU under autocast attends in float32 (`python -m benchmarks.attention`).
+    With short sequences and small heads torch's kernel for CPUs goes backwards in half precision two to eight times as slowly as in
+    float32, so a training on a CPU under autocast attends in float32 there (`python -m benchmarks.attention`).
     """
-    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and q.requires_grad:
+    learns = torch.is_grad_enabled() and q.requires_grad
+    if q.device.type == "cpu" and learns and torch.is_autocast_enabled("cpu") and k.shape[2] * k.shape[3] < LARGE:
         with torch.autocast("cpu", enabled=False):
             y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=dropout)
         return y.to(torch.get_autocast_dtype("cpu"))

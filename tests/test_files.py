@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -123,3 +124,27 @@ def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="No space"):
         files.put(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "old").is_file()
+
+
+def test_a_lock_belongs_to_one_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, hold, removed = tmp_path / "parts" / "lock", files.hold, []
+
+    def late(file: IO[bytes]) -> bool:
+        """The process that had the lock removes it after it was opened here, and another makes a new one."""
+        if not removed:
+            removed.append(lock.unlink())
+            lock.touch()
+        return hold(file)
+
+    monkeypatch.setattr(files, "hold", late)
+    with files.held(lock) as ours, open(lock, "ab") as other:
+        assert ours and removed and not hold(other), "what is held is the file that has the name"
+        with files.held(lock) as theirs:
+            assert not theirs
+        assert lock.exists()
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "mine").touch()
+    with files.held(lock) as ours:
+        assert ours
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["mine"]

@@ -166,3 +166,35 @@ def hold(file: IO[Any]) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+@contextlib.contextmanager
+def held(lock: Path) -> Iterator[bool]:
+    """Hold a lock file for the block; False when another process holds it. It is removed afterwards, and so is its folder where it was
+    the last thing in it. Raises OSError when it cannot be made."""
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = open(lock, "ab")  # noqa: SIM115
+        except FileNotFoundError:  # another process removed the folder just now
+            continue
+        with file:
+            if not hold(file):
+                yield False
+                return
+            if not _is_file_of(file, lock):  # the process that had it removed it before we locked it
+                continue
+            try:
+                yield True
+            finally:
+                with contextlib.suppress(OSError):  # Windows removes no open file
+                    lock.unlink()
+                    lock.parent.rmdir()
+            return
+
+
+def _is_file_of(file: IO[Any], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False

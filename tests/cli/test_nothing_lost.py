@@ -52,6 +52,18 @@ def codes(path: Path) -> list[list[int]]:
 # -- songs ------------------------------------------------------------------------------------------------------------
 
 
+def test_tokens_of_another_precision_are_not_done(bundle: Path, tmp_path: Path) -> None:
+    path, out = sung(tmp_path / "a.wav", 1), tmp_path / "a.duotok"
+    assert encode(bundle, path, "--precision", "bf16")[0]["status"] == "encoded"
+    assert encode(bundle, path, "--precision", "bf16")[0]["status"] == "skipped"
+    (said,) = encode(bundle, path)
+    assert said["status"] == "encoded" and said["note"] == "those that were there were encoded in bf16"
+    assert load(out).precision == "fp32" and encode(bundle, path)[0]["status"] == "skipped"
+    replace(load(out), precision="").save(out)  # of an earlier DuoTok, which had no other unless it was asked for
+    assert encode(bundle, path)[0]["status"] == "skipped"
+    assert encode(bundle, path, "--precision", "bf16")[0]["status"] == "encoded"
+
+
 def test_two_songs_of_one_name_both_get_their_tokens(bundle: Path, tmp_path: Path) -> None:
     one, two, out = sung(tmp_path / "al1/01.wav", 1), sung(tmp_path / "al2/01.wav", 2), tmp_path / "out"
     (first,), (second,) = encode(bundle, one, "-o", out), encode(bundle, two, "-o", out)

@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 
 CHOICES = (*TRACKS, "mix")
 Progress = Callable[[float], None]
-PRECISIONS = ("fp32", "bf16", "int8")
+FULL_PRECISION = "fp32"
+PRECISIONS = (FULL_PRECISION, "bf16", "int8")
 
 
 class DuoTok:
@@ -304,6 +305,7 @@ class DuoTok:
                 plan=plan,
                 source="" if leader.path is None else text_of(leader.path.name),
                 sources=sources,
+                precision=self.precision,
             )
 
     def encode_spool(

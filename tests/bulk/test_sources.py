@@ -13,7 +13,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from duotok.audio.io import write
 from duotok.bulk import places
 from duotok.bulk.places import Place, fetched
 from duotok.bulk.sources import Listing, SongEntry, songs
@@ -79,6 +81,24 @@ def test_a_folder_gives_its_songs_with_their_stems(tmp_path: Path) -> None:
     assert found["music/train/p"].split == "train" and "only vocals" in found["music/d"].problem
     assert listing.left_out == {".jpg": 1, "further tracks of songs": 1}
     assert list(found) == list(listed(tmp_path / "music")[0])  # the order is that of the names
+
+
+def test_sounds_that_duotok_wrote_are_no_songs_but_its_stems_are_stems(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp3")
+    for name, comment in (
+        ("a.vocals.wav", "duotok 0123 tiny 4567 vocals"), ("demo/mix.flac", "duotok demo"), ("b.vocals.wav", "duotok separated 01"),
+        ("b.accompaniment.wav", "duotok separated 01"), ("c.wav", "duotok separated 01"), ("d.wav", "sung by a friend"),
+    ):  # fmt: skip
+        write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
+    found, listing = listed(tmp_path)
+    name = tmp_path.name
+    assert set(found) == {f"{name}/{song}" for song in "abd"}
+    assert roles(found[f"{name}/a"]).keys() == {"mix"} and roles(found[f"{name}/b"]).keys() == {
+        "vocals",
+        "accompaniment",
+    }
+    assert listing.left_out == {"written by DuoTok": 3}
+    assert listed(tmp_path / "c.wav")[0], "a file that is named is taken"
 
 
 def test_a_url_gives_what_the_folder_gives(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from duotok.audio.finding import AUDIO_SUFFIXES
+from duotok.audio.marks import WRITTEN, mark_of
 from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, stated
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.folder import TITLE_WORDS
 from duotok.corpora.stem_names import TRACKS as STEM_WORDS
-from duotok.corpora.stem_names import parse_stem_name
+from duotok.corpora.stem_names import is_stem, parse_stem_name
 from duotok.errors import ConfigError
 from duotok.records import SPLITS, CorpusError, Split
 from duotok.shards.ranges import patiently
@@ -227,7 +228,10 @@ def _local_folder(root: str, below: str, listing: Listing) -> tuple[list[str], F
             if entry.is_dir(follow_symlinks=False):
                 folders.append(prefix + entry.name)
             elif entry.is_file():
-                names.append(prefix + entry.name)
+                if (made := mark_of(path := Path(entry.path))) and not is_stem(path, made):
+                    listing.left_out[WRITTEN] += 1
+                else:
+                    names.append(prefix + entry.name)
             else:
                 listing.left_out["linked folders, or no ordinary files"] += 1
     top = os.path.abspath(root).rstrip("/")

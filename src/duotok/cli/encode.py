@@ -85,6 +85,7 @@ def encode(
       ffmpeg -i film.mkv -f wav - | duotok encode - -o film.duotok
     """
     from duotok.audio.finding import AUDIO_SUFFIXES, SearchResult, search
+    from duotok.audio.marks import without_marked
     from duotok.cli import files
     from duotok.tokens import SUFFIX
 
@@ -94,12 +95,9 @@ def encode(
     result = SearchResult()
 
     def find(folder: Path) -> list[Path]:
-        found_here = search(folder, AUDIO_SUFFIXES, follow)
-        for why, paths in found_here.left_out.items():
-            result.left_out.setdefault(why, []).extend(paths)
-        return found_here.files
+        return result.take(without_marked(search(folder, AUDIO_SUFFIXES, follow)))
 
-    jobs = files.expand(inputs or [], find, "audio files")
+    jobs = files.expand(inputs or [], find, "audio files", result)
     if stems and len(jobs) > 1:
         raise DuoTokError("--vocals and --accompaniment belong to one song; give one INPUT with them")
     if not jobs:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
+from duotok.audio.marks import MARK
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
 from duotok.codec.bundle import Bundle, BundleConfig, Storage, model_hash, sound_hash, write_bundle
 from duotok.codec.contract import Source, Stream, check_gain, check_tokens
@@ -550,7 +551,7 @@ class DuoTok:
         blocks = self.decode_blocks(tokens, track, settings, progress=progress, **changes)
         first = next(blocks)
         length = getattr(tokens, "n_samples", 0) or None
-        with Writer(path, SAMPLE_RATE, first.shape[0], n_samples=length) as writer:
+        with Writer(path, SAMPLE_RATE, first.shape[0], n_samples=length, comment=f"{MARK}decoded") as writer:
             writer.write(first)
             for block in blocks:
                 writer.write(block)

@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from duotok import tracks
+from duotok.audio.marks import SEPARATED
+
 _WORDS = {
     "mix": "mix mixture",
     "vocals": "vocals vocal voice vox acapella acappella",
@@ -41,6 +44,13 @@ def parse_stem_name(path: Path) -> StemName | None:
         if match and match["song"].strip(" _-"):
             return StemName(path.with_name(match["song"].rstrip(" ")), _track(match["track"]), certain)
     return None
+
+
+def is_stem(path: Path, mark: str) -> bool:
+    """Whether a sound that DuoTok wrote, with this mark, is vocals or accompaniment that `duotok separate` took out of a song: a part of
+    it like any other stem, where all else that DuoTok writes is part of no song."""
+    name = parse_stem_name(path) if mark.startswith(SEPARATED) else None
+    return name is not None and name.track in tracks.TRACKS
 
 
 def _track(word: str) -> str:

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from duotok.audio.io import write
+from duotok.audio.marks import SAMPLE
 from duotok.clock import SAMPLE_RATE
 from duotok.config import Config
 from duotok.distributed import mean_divisor
@@ -278,6 +279,6 @@ class Stage4(Stage):
             sounds = {}
             for name, latents in kinds.items():
                 sound = self._sound(latents[index, :real].cpu())
-                write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE)
+                write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE, comment=SAMPLE)
                 sounds[name] = sound.mean(0)
             compare_mels(folder / f"{index}.png", sounds, SAMPLE_RATE)

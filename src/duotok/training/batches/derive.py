@@ -77,11 +77,21 @@ class Latents:
     device: torch.device
     places: dict[str, dict[int, tuple[Stretch, int]]]
 
+    def _range(self, index: int, track: str) -> tuple[int, int]:
+        """Frames of the stretch that are heard."""
+        stretch, start = self.places[track][index]
+        return max(0, start - CONTEXT), min(stretch.frames, start + int(stretch.store.frames[index]) + CONTEXT)
+
+    def context(self, index: int, track: str) -> str:
+        """A hash of the sound that is heard: neighbours may lie in other shards."""
+        (stretch, start), (first, stop) = self.places[track][index], self._range(index, track)
+        return stretch.sound_hash(first, stop - first, start)
+
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
         stretch, start = self.places[track][index]
         frames = int(stretch.store.frames[index])
-        first, stop = max(0, start - CONTEXT), min(stretch.frames, start + frames + CONTEXT)
+        first, stop = self._range(index, track)
         audio = stretch.sound(first, stop - first, self.autoencoder.channels).to(self.device)
         # moved here, as this may be another process than the one that was asked
         latents = self.autoencoder.to(self.device).encode(audio[None])[0]
@@ -101,15 +111,20 @@ def compute_latents(
     made_by: str,
     device: torch.device | None = None,
     workers: int = 1,
-) -> None:
-    """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device."""
+) -> str:
+    """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device.
+
+    Returns the `made_by` by which they are told from those of another autoencoder.
+    """
     covered = _places(store)
     latents = Latents(autoencoder.eval(), device or torch.device("cpu"), covered)
+    stamp = f"{made_by} joined"
     for track in TRACKS:
         derive(
-            store, "latents", latents, tracks=(track,), made_by=f"{made_by} joined", select=sorted(covered[track]),
-            workers=workers,
+            store, "latents", latents, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers,
+            context=latents.context,
         )  # fmt: skip
+    return stamp
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,13 @@ class Codes:
     device: torch.device
     window: int
     places: dict[str, dict[int, tuple[Stretch, int]]]
+
+    def context(self, index: int, track: str) -> str:
+        """A hash of the sound in the windows: neighbours may lie in other shards."""
+        stretch, start = self.places[track][index]
+        first, stop = start - start % self.window, start + int(stretch.store.frames[index])
+        stop = min(stretch.frames, first + -(-(stop - first) // self.window) * self.window)
+        return stretch.sound_hash(first, stop - first, start)
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
@@ -141,12 +163,17 @@ class Codes:
 def compute_codes(
     store: ShardStore, tokenizer: Tokenizer, window: int, made_by: str, device: torch.device | None = None,
     workers: int = 1, tracks: Sequence[str] | None = None,
-) -> None:  # fmt: skip
-    """Codes of both tracks (or of these) of every segment that `compute_latents` covers, by `workers` processes that share the device."""
+) -> str:  # fmt: skip
+    """Codes of both tracks (or of these) of every segment that `compute_latents` covers, by `workers` processes that share the device.
+
+    Returns the `made_by` by which they are told from those of another tokenizer, or of other windows.
+    """
     covered = _places(store)
     codes = Codes(tokenizer.eval(), device or torch.device("cpu"), window, covered)
     stamp = f"{made_by} window {window} joined"
     for track in tracks or TRACKS:
         derive(
-            store, "codes", codes, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers
+            store, "codes", codes, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers,
+            context=codes.context,
         )  # fmt: skip
+    return stamp

@@ -221,7 +221,7 @@ def render_excerpts(
         settings, folder = load_render_settings(renderer), rendered_folder(runs) / rendered_by(sources, track)
         least = int(config.crop_seconds * 25) + 1
         by_recording: dict[str, list[LatentSegment]] = {}
-        for segment in latent_segments(store, split, track, least, made_by and made_by[track]):
+        for segment in latent_segments(store, split, track, least, made_by[track] if made_by else None):
             if segment.share_of_sound(0, segment.frames) >= ENOUGH_SOUND:
                 by_recording.setdefault(segment.sound.segment.recording, []).append(segment)
         turns = max(map(len, by_recording.values()), default=0)

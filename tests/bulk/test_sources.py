@@ -88,16 +88,19 @@ def test_sounds_that_duotok_wrote_are_no_songs_but_its_stems_are_stems(tmp_path:
     for name, comment in (
         ("a.vocals.wav", "duotok 0123 tiny 4567 vocals"), ("demo/mix.flac", "duotok demo"), ("b.vocals.wav", "duotok separated 01"),
         ("b.accompaniment.wav", "duotok separated 01"), ("c.wav", "duotok separated 01"), ("d.wav", "sung by a friend"),
+        ("stems/x/e.vocals.wav", "duotok separated 02"), ("stems/x/e.accompaniment.wav", "duotok separated 02"), ("x/e.WAV", ""),
+        ("x/d.vocals.wav", "duotok separated 03"), ("x/d.accompaniment.wav", "duotok separated 03"), ("x/d.flac", ""),
     ):  # fmt: skip
         write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
     found, listing = listed(tmp_path)
     name = tmp_path.name
-    assert set(found) == {f"{name}/{song}" for song in "abd"}
+    assert set(found) == {f"{name}/{song}" for song in ("a", "b", "d", "x/d", "x/e")}
     assert roles(found[f"{name}/a"]).keys() == {"mix"} and roles(found[f"{name}/b"]).keys() == {
         "vocals",
         "accompaniment",
     }
-    assert listing.left_out == {"written by DuoTok": 3}
+    assert len(roles(found[f"{name}/x/d"])) == 3 and len(roles(found[f"{name}/x/e"])) == 1
+    assert listing.left_out == {"written by DuoTok": 5}
     assert listed(tmp_path / "c.wav")[0], "a file that is named is taken"
 
 

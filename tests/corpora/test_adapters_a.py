@@ -393,13 +393,15 @@ def test_sounds_that_duotok_wrote_are_no_songs_but_its_stems_are_stems(
     for name, comment in (
         ("a.vocals.wav", "duotok 0123 tiny 4567 vocals"), ("demo/mix.flac", "duotok demo"), ("b.vocals.wav", "duotok separated 01"),
         ("b.accompaniment.wav", "duotok separated 01"), ("c.wav", "duotok separated 01"), ("d.wav", "sung by a friend"),
+        ("stems/x/e.vocals.wav", "duotok separated 02"), ("stems/x/e.accompaniment.wav", "duotok separated 02"), ("x/e.WAV", ""),
+        ("x/d.vocals.wav", "duotok separated 03"), ("x/d.accompaniment.wav", "duotok separated 03"), ("x/d.flac", ""),
     ):  # fmt: skip
         write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
     found = read("folder", tmp_path)
     assert {name: set(recording.audio) for name, recording in found.items()} == {
-        "a": {"mix"}, "b": {"vocals", "accompaniment"}, "d": {"mix"}
+        "a": {"mix"}, "b": {"vocals", "accompaniment"}, "d": {"mix"}, "x/e": {"mix"}, "x/d": {"mix", "vocals", "accompaniment"}
     }  # fmt: skip
-    assert "left out: 3 written by DuoTok (" in caplog.text
+    assert "left out: 5 written by DuoTok (" in caplog.text
 
 
 def test_linked_folders_and_names_of_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

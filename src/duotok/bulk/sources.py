@@ -228,7 +228,7 @@ def _local_folder(root: str, below: str, listing: Listing) -> tuple[list[str], F
             if entry.is_dir(follow_symlinks=False):
                 folders.append(prefix + entry.name)
             elif entry.is_file():
-                if (made := mark_of(path := Path(entry.path))) and not is_stem(path, made):
+                if (made := mark_of(path := Path(entry.path))) and not is_stem(path, made, Path(root)):
                     listing.left_out[WRITTEN] += 1
                 else:
                     names.append(prefix + entry.name)

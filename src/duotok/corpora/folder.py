@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -93,7 +94,7 @@ class Folder(Corpus):
         everything = search(self.root, follow_symlinks=self.option("symlinks") == "follow")
         tables = search(self.root, (".parquet",)).files  # a WORK inside the root is not part of the corpus
         audio = without(everything, [table.parent for table in tables if table.name == "recordings.parquet"])
-        audio = without_marked(audio, is_stem)
+        audio = without_marked(audio, functools.partial(is_stem, root=self.root))
         audio.left_out = {why: paths for why, paths in audio.left_out.items() if why != NO_SOUND}
         if audio.left_out:
             log.warning("%s: left out: %s", self.root, audio.summary().replace("--follow-symlinks", "symlinks=follow"))

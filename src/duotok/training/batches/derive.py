@@ -14,10 +14,10 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.separation.separator import Separator
 from duotok.separation.teacher import BINS, Grid, teacher_masks
-from duotok.shards.deriving import derive
+from duotok.shards.deriving import Context, derive
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
-from duotok.training.batches.latent_data import Stretch, places
+from duotok.training.batches.latent_data import Stretch, places, sound_hashes
 from duotok.training.batches.sounds import SegmentSound
 
 
@@ -77,21 +77,16 @@ class Latents:
     device: torch.device
     places: dict[str, dict[int, tuple[Stretch, int]]]
 
-    def _range(self, index: int, track: str) -> tuple[int, int]:
-        """Frames of the stretch that are heard."""
+    def heard(self, index: int, track: str) -> tuple[int, int]:
+        """The frames of the stretch from which the latents of a segment follow: the first one, and the one after the last."""
         stretch, start = self.places[track][index]
         return max(0, start - CONTEXT), min(stretch.frames, start + int(stretch.store.frames[index]) + CONTEXT)
-
-    def context(self, index: int, track: str) -> str:
-        """A hash of the sound that is heard: neighbours may lie in other shards."""
-        (stretch, start), (first, stop) = self.places[track][index], self._range(index, track)
-        return stretch.sound_hash(first, stop - first, start)
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
         stretch, start = self.places[track][index]
         frames = int(stretch.store.frames[index])
-        first, stop = self._range(index, track)
+        first, stop = self.heard(index, track)
         audio = stretch.sound(first, stop - first, self.autoencoder.channels).to(self.device)
         # moved here, as this may be another process than the one that was asked
         latents = self.autoencoder.to(self.device).encode(audio[None])[0]
@@ -103,6 +98,17 @@ class Latents:
 def _places(store: ShardStore) -> dict[str, dict[int, tuple[Stretch, int]]]:
     """For each track, the stretch of every segment that renderers learn from."""
     return {track: places(store, track, "train", "validation") for track in TRACKS}
+
+
+def _context(store: ShardStore, function: Latents | Codes) -> Context:
+    """What tells whether the sound from which latents or codes follow has changed, that of neighbours in other shards as well."""
+    sounds = sound_hashes(store, TRACKS)
+
+    def context(index: int, track: str) -> str:
+        (stretch, start), (first, stop) = function.places[track][index], function.heard(index, track)
+        return stretch.sound_hash(sounds[track], first, stop - first, start)
+
+    return context
 
 
 def compute_latents(
@@ -118,11 +124,11 @@ def compute_latents(
     """
     covered = _places(store)
     latents = Latents(autoencoder.eval(), device or torch.device("cpu"), covered)
-    stamp = f"{made_by} joined"
+    stamp, context = f"{made_by} joined", _context(store, latents)
     for track in TRACKS:
         derive(
             store, "latents", latents, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers,
-            context=latents.context,
+            context=context,
         )  # fmt: skip
     return stamp
 
@@ -139,12 +145,11 @@ class Codes:
     window: int
     places: dict[str, dict[int, tuple[Stretch, int]]]
 
-    def context(self, index: int, track: str) -> str:
-        """A hash of the sound in the windows: neighbours may lie in other shards."""
+    def heard(self, index: int, track: str) -> tuple[int, int]:
+        """As of `Latents`: whole windows."""
         stretch, start = self.places[track][index]
         first, stop = start - start % self.window, start + int(stretch.store.frames[index])
-        stop = min(stretch.frames, first + -(-(stop - first) // self.window) * self.window)
-        return stretch.sound_hash(first, stop - first, start)
+        return first, min(stretch.frames, first + -(-(stop - first) // self.window) * self.window)
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
@@ -170,10 +175,10 @@ def compute_codes(
     """
     covered = _places(store)
     codes = Codes(tokenizer.eval(), device or torch.device("cpu"), window, covered)
-    stamp = f"{made_by} window {window} joined"
+    stamp, context = f"{made_by} window {window} joined", _context(store, codes)
     for track in tracks or TRACKS:
         derive(
             store, "codes", codes, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers,
-            context=codes.context,
+            context=context,
         )  # fmt: skip
     return stamp

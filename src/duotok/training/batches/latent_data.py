@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -119,18 +119,9 @@ class Stretch:
             [self.store.rows(i, self.track, name, per_frame * low, per_frame * n) for i, low, n in parts]
         )
 
-    @cached_property
-    def _made_of(self) -> dict[int, list[Any]]:
-        """Segment -> its gain, and the hashes of the files that its track is the sum of."""
-        rows = self.store.segments.values(np.asarray(self.indices), "gain_db", "sha256")
-        return {
-            index: [row["gain_db"], *(row["sha256"][stem] for stem in track_parts(tuple(row["sha256"]))[self.track])]
-            for index, row in zip(self.indices, rows, strict=True)
-        }
-
-    def sound_hash(self, start: int, frames: int, place: int) -> str:
-        """Of the sound of `frames` token frames from `start`, and of where in it the frame `place` lies."""
-        parts = [[*self._made_of[index], low, n] for index, low, n in self._parts(start, frames)]
+    def sound_hash(self, sounds: np.ndarray, start: int, frames: int, place: int) -> str:
+        """Of the sound of `frames` token frames from `start`, and of where in it the frame `place` lies. sounds: `sound_hashes` of the track."""
+        parts = [[int(sounds[index]), low, n] for index, low, n in self._parts(start, frames)]
         return hashlib.sha256(json.dumps([place - start, parts]).encode()).hexdigest()[:16]
 
     def mono(self, start: int, frames: int) -> Tensor:
@@ -179,6 +170,19 @@ class LatentStretch(Stretch):
 def rendered(store: ShardStore, track: str, *splits: Split) -> list[int]:
     """Segments that the renderer of a track learns from: of the four sample types, and with that track."""
     return store.select(*splits, types=RENDERED_TYPES, needs=(track,))
+
+
+def sound_hashes(store: ShardStore, tracks: Sequence[str]) -> dict[str, np.ndarray]:
+    """For each track, uint64 `[segments]`: a hash of a segment's gain and of the files that its track is the sum of; 0 where it has none."""
+    hashes = {track: np.zeros(len(store), np.uint64) for track in tracks}
+    for indices in store.shards.values():  # rows of one shard stand together: quick, and never all in memory
+        rows = store.segments.values(indices, "gain_db", "sha256")
+        for index, row in zip(indices.tolist(), rows, strict=True):
+            parts = track_parts(tuple(row["sha256"]))
+            for track in parts.keys() & hashes.keys():
+                text = json.dumps([row["gain_db"], *(row["sha256"][stem] for stem in parts[track])])
+                hashes[track][index] = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    return hashes
 
 
 def places(store: ShardStore, track: str, *splits: Split) -> dict[int, tuple[Stretch, int]]:

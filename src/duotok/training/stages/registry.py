@@ -16,7 +16,6 @@ from duotok.training.earlier_runs import (
     find_run,
     highpass_of,
     opened,
-    origin_of,
     stamp,
 )
 from duotok.training.stage import START_FROM
@@ -138,8 +137,8 @@ def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
 
     if config.teacher == "trained":
         checkpoint = best(needs.run(config, "teacher_from"))
-        separator = MiniSeparator(load_separator(checkpoint).to(device_of(config)), stems=STEMS)
-        return separator, stamp(checkpoint, "separator"), origin_of(checkpoint, "separator")
+        separator, weights, origin = opened(checkpoint, "separator", load_separator)
+        return MiniSeparator(separator.to(device_of(config)), stems=STEMS), weights, origin
     arguments = {"weights": config.teacher_weights}
     return (
         separator_by_name(config.teacher, **arguments, stems=STEMS),

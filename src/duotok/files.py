@@ -6,7 +6,6 @@ A new file or folder takes its name only when all of it is on the disk, so a pow
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import shutil
@@ -110,8 +109,10 @@ def put(written: Path, target: Path, replaced: Container[str] | None = None) -> 
 def _exchanged(one: Path, other: Path) -> bool:
     """Give two folders each other's name in one step (Linux); False where the system or its file system cannot."""
     try:
+        import ctypes
+
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):  # TypeError: Windows has no library without a name
+    except (ImportError, AttributeError, OSError, TypeError):  # a Python without it; Windows has no library without a name
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 

@@ -112,7 +112,12 @@ def _exchanged(one: Path, other: Path) -> bool:
         import ctypes
 
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (ImportError, AttributeError, OSError, TypeError):  # a Python without it; Windows has no library without a name
+    except (
+        ImportError,
+        AttributeError,
+        OSError,
+        TypeError,
+    ):  # a Python without it; Windows has no library without a name
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from duotok.audio.io import write
+from duotok.audio.marks import mark_of
 from duotok.bulk import places
 from duotok.bulk.places import Place, fetched
 from duotok.bulk.sources import Listing, SongEntry, songs
@@ -102,6 +103,20 @@ def test_sounds_that_duotok_wrote_are_no_songs_but_its_stems_are_stems(tmp_path:
     assert len(roles(found[f"{name}/x/d"])) == 3 and len(roles(found[f"{name}/x/e"])) == 1
     assert listing.left_out == {"written by DuoTok": 5}
     assert listed(tmp_path / "c.wav")[0], "a file that is named is taken"
+
+
+def test_songs_that_the_store_knows_are_not_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing of a million songs that are done asks for their states alone."""
+    for name, comment in (("x/a.flac", ""), ("x/b.flac", ""), ("x/b.wav", "duotok 01"), ("new.wav", "duotok 01")):
+        write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
+    read: list[str] = []
+    monkeypatch.setattr("duotok.bulk.sources.mark_of", lambda path: read.append(path.name) or mark_of(path))
+    name = tmp_path.name
+    for known, expected in ((set(), 4), ({f"{name}/x/a", f"{name}/x/b"}, 3)):
+        read.clear()
+        found, listing = listed(tmp_path, known=known.__contains__)
+        assert set(found) == {f"{name}/x/a", f"{name}/x/b"} and listing.left_out == {"written by DuoTok": 2}
+        assert len(read) == expected and ("a.flac" in read) == (not known)
 
 
 def test_a_url_gives_what_the_folder_gives(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def main() -> None:
             yield block
 
     if options.wav:
-        with Writer(options.wav, 48_000, 2) as writer:
+        with Writer(options.wav, 48_000, 2, comment="duotok generated") as writer:
             for block in told():
                 writer.write(block)
     else:

@@ -234,3 +234,9 @@ def test_silence_is_what_zeros_encode_to(files: Path) -> None:
     for track in TRACKS:
         codes = tokens_of_zeros.track(track)
         assert int(model.silence(track)[0]) == int(codes[len(codes) // 2])
+
+
+def test_only_songs_of_one_precision_keep_it() -> None:
+    rounded, exact = (replace(tokens(5), precision=precision) for precision in ("int8", "fp32"))
+    assert editing.join([rounded, editing.cut(rounded, 1)]).precision == "int8"
+    assert editing.join([rounded, exact]).precision == editing.combine(exact, rounded).precision == ""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -108,11 +112,97 @@ def test_a_long_name_is_no_hindrance(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [long.name]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such call")
+def test_two_folders_change_places(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert files._exchanged(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "one" / "other").exists() and (tmp_path / "other" / "one").exists()
+    assert not files._exchanged(tmp_path / "one", tmp_path / "nowhere")
+
+
+def killed_at(event: int, work: Callable[[], None]) -> bool:
+    """Call `work` in a process that is killed before it changes the file system for the nth time; False when it came to its end."""
+    child = os.fork()
+    if child == 0:
+        seen = []
+
+        def watch(name: str, arguments: tuple[object, ...]) -> None:
+            if name in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink"):
+                seen.append(name)
+                if len(seen) == event:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_kill_at_any_moment_leaves_one_whole_folder(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own files are all old or all new, and what else lies there is there. Without an exchange the next writer brings it back."""
+    if not exchange:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    kept = {"notes": "mine", "more/deep": "mine too", "link": "notes"}
+
+    def write(folder: Path, content: str) -> None:
+        for name in ("card", "weights"):
+            (folder / name).write_text(content)
+
+    def work(target: Path) -> None:
+        with files.writing(target, ("card", "weights", "gone")) as partial:
+            partial.mkdir()
+            write(partial, "new")
+
+    event, found, killed = 0, list[str](), True
+    while killed:
+        event += 1
+        target = tmp_path / str(event) / "bundle"
+        (target / "more").mkdir(parents=True)
+        write(target, "old")
+        for name in ("notes", "more/deep", "gone"):
+            (target / name).write_text(kept.get(name, ""))
+        (target / "link").symlink_to("notes")
+        killed = killed_at(event, lambda target=target: work(target))  # type: ignore[misc]
+        assert target.is_dir() or not exchange, event
+        for aside in target.parent.glob(f".*{files.ASIDE}"):
+            assert sorted(path.name for path in aside.iterdir()) == ["card", "gone", "link", "more", "notes", "weights"]
+        files.recover(target)
+        (content,) = {(target / name).read_text() for name in ("card", "weights")}
+        found.append(content)
+        assert (target / "gone").exists() == (content == "old")
+        assert [(target / name).read_text() for name in ("notes", "more/deep")] == ["mine", "mine too"], event
+        assert os.readlink(target / "link") == "notes"
+        work(target)
+        assert (target / "card").read_text() == "new" and (target / "more" / "deep").read_text() == "mine too"
+        files.sweep(target)
+        assert [path.name for path in target.parent.iterdir()] == ["bundle"]
+    assert event > 8 and found == sorted(found, reverse=True) and {*found} == {"old", "new"}
+
+
+def test_a_folder_moved_aside_is_not_swept_away(tmp_path: Path) -> None:
+    for age, name in enumerate(("first", "last")):
+        aside = files.temporary(tmp_path / "bundle", files.ASIDE)
+        aside.mkdir()
+        (aside / name).touch()
+        time.sleep(0.02 * (1 - age))
+    files.sweep(tmp_path / "bundle")
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "last"]
+
+
 def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
     replace = os.replace
+    monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
 
     def fails(source: Path, target: Path) -> None:
         if Path(source).name == "new":
@@ -123,3 +213,27 @@ def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="No space"):
         files.put(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "old").is_file()
+
+
+def test_a_lock_belongs_to_one_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, hold, removed = tmp_path / "parts" / "lock", files.hold, []
+
+    def late(file: IO[bytes]) -> bool:
+        """The process that had the lock removes it after it was opened here, and another makes a new one."""
+        if not removed:
+            removed.append(lock.unlink())
+            lock.touch()
+        return hold(file)
+
+    monkeypatch.setattr(files, "hold", late)
+    with files.held(lock) as ours, open(lock, "ab") as other:
+        assert ours and removed and not hold(other), "what is held is the file that has the name"
+        with files.held(lock) as theirs:
+            assert not theirs
+        assert lock.exists()
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "mine").touch()
+    with files.held(lock) as ours:
+        assert ours
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["mine"]

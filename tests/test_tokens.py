@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def dual_tokens(draw: st.DrawFn) -> DualTokens:
         codebook_sizes=sizes,
         plan=WindowPlan(2 * context + draw(st.integers(1, 1000)), context),
         source=draw(st.text(max_size=30)),
+        precision=draw(st.sampled_from(["", "fp32", "bf16", "int8"])),
     )
 
 
@@ -160,6 +162,7 @@ def test_parts_must_fit() -> None:
         {"codebook_sizes": (5.5, 5)},
         {"source": "x" * 5000},
         {"origin": "x" * 5000},
+        {"precision": "x" * 5000},
         {"sources": {"mix": SourceFile("x" * 5000, "", 1)}},
         {"sources": {"mix": SourceFile("x", "", -1)}},
     ):
@@ -167,13 +170,14 @@ def test_parts_must_fit() -> None:
             replace(tokens, **wrong)
 
 
-def forged(**changes: object) -> bytes:
-    """A file with other header values, sealed as if it had been written so."""
+def forged(without: Sequence[str] = (), **changes: object) -> bytes:
+    """A file with other header values, and without some, sealed as if it had been written so."""
     data = to_bytes(example())
     length = int.from_bytes(data[:8], "little")
     arrays = safetensors.numpy.load(data)
     header = {**json.loads(json.loads(data[8 : 8 + length])["__metadata__"][KEY]), **changes}
-    del header["sha256"]
+    for key in ("sha256", *without):
+        del header[key]
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
     for name in ("vocals", "accompaniment"):
         digest.update(f"\0{name}\0{arrays[name].dtype.str}\0{len(arrays[name])}\0".encode() + arrays[name].tobytes())
@@ -183,6 +187,15 @@ def forged(**changes: object) -> bytes:
 
 def test_the_forger_forges_well() -> None:
     assert from_bytes(forged(gain_db=3.0)).gain_db == 3.0
+
+
+def test_files_of_earlier_versions_are_read_and_nothing_between_two_versions_is() -> None:
+    for version, lacks in ((2, ["precision"]), (1, ["precision", "sources", "origin"])):
+        assert from_bytes(forged(lacks, format_version=version)) == example()
+        with pytest.raises(TokenFileError, match="damaged"):
+            from_bytes(forged(lacks))
+        with pytest.raises(TokenFileError, match="damaged"):
+            from_bytes(forged(format_version=version))
 
 
 @pytest.mark.parametrize(

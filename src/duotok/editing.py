@@ -225,4 +225,5 @@ def _edited(
         n_samples=samples,
         sources=sources,
         origin="",
+        precision=first.precision if len({song.precision for song in inputs}) == 1 else "",
     )

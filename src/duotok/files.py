@@ -22,6 +22,9 @@ LONGEST_NAME = 255
 
 PARTIAL = ".partial"
 """Ending of the names of files that are still being written."""
+ASIDE = ".old"
+"""Ending of the name of a folder that is being replaced, where two cannot change places in one step."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def text_of(name: str | Path) -> str:
@@ -77,28 +80,77 @@ def _flush_folder(path: Path) -> None:
 def put(written: Path, target: Path, replaced: Container[str] | None = None) -> None:
     """Rename `written` to `target` in one step, replacing what had that name. Raises OSError.
 
-    `written` lies in the folder of `target`. A folder that had the name is moved aside first and then deleted. replaced:
-    the names in it that are replaced, while all others move into the new folder (None: all are replaced).
+    `written` lies in the folder of `target`. replaced: the names in a folder that are replaced, while all others come into the new
+    folder (None: all are replaced). Folders change places, so that a kill at any moment leaves the old or the new one, whole;
+    where the system has no such call, the old one is moved aside for a moment, and `recover` brings it back.
     """
     flush(written)
-    old: Path | None = None
-    if written.is_dir() and target.is_dir() and any(target.iterdir()):
-        old = temporary(target, ".old")
-        os.replace(target, old)
-    try:
+    if not (written.is_dir() and target.is_dir() and any(target.iterdir())):
         os.replace(written, target)
-    except OSError:
-        if old is not None:
+        _flush_folder(target.parent)
+        return
+    for path in target.iterdir() if replaced is not None else ():
+        if path.name not in replaced and not os.path.lexists(written / path.name):  # type: ignore[operator]
+            _link(path, written / path.name)
+    _flush_folder(written)
+    if not _exchanged(written, target):
+        old = temporary(target, ASIDE)
+        os.replace(target, old)
+        try:
+            os.replace(written, target)
+        except OSError:
             os.replace(old, target)
-        raise
-    if old is not None and replaced is not None:
-        for path in list(old.iterdir()):
-            if path.name not in replaced:
-                os.replace(path, target / path.name)
-        _flush_folder(target)
+            raise
+        os.replace(old, written)  # what is half removed must not be brought back
     _flush_folder(target.parent)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+    remove(written)  # the old one
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Give two folders each other's name in one step (Linux); False where the system or its file system cannot."""
+    try:
+        import ctypes
+
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (
+        ImportError,
+        AttributeError,
+        OSError,
+        TypeError,
+    ):  # a Python without it; Windows has no library without a name
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file, or the files of a folder, under a second name; a copy where the file system has no hard links."""
+    if source.is_symlink():
+        target.symlink_to(os.readlink(source))
+    elif source.is_dir():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link_file)
+        for folder, _, _ in os.walk(target):
+            _flush_folder(Path(folder))
+    else:
+        _link_file(source, target)
+
+
+def _link_file(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+        flush(Path(target))
+
+
+def recover(target: Path) -> None:
+    """Give a folder its name back that a killed `put` had moved aside, if nothing has that name. Raises nothing."""
+    if os.path.lexists(target):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        aside = target.parent.glob(f".{short_hash(target.name, 16)}.*{ASIDE}")
+        newest = max(aside, key=lambda path: path.stat().st_ctime_ns, default=None)
+        if newest is not None:
+            os.replace(newest, target)
 
 
 def sha256(path: Path) -> str:
@@ -118,6 +170,7 @@ def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Pa
         target = target.resolve()
     partial = temporary(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    recover(target)
     try:
         yield partial
         put(partial, target, replaced)
@@ -133,6 +186,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def sweep(path: Path) -> None:
     """Remove the temporary files that killed writers of `path` left beside it. Call it only while no process writes `path`."""
+    recover(path)
     for leftover in path.parent.glob(f".{short_hash(path.name, 16)}.*"):
         remove(leftover)
 
@@ -166,3 +220,35 @@ def hold(file: IO[Any]) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+@contextlib.contextmanager
+def held(lock: Path) -> Iterator[bool]:
+    """Hold a lock file for the block; False when another process holds it. It is removed afterwards, and so is its folder where it was
+    the last thing in it. Raises OSError when it cannot be made."""
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = open(lock, "ab")  # noqa: SIM115
+        except FileNotFoundError:  # another process removed the folder just now
+            continue
+        with file:
+            if not hold(file):
+                yield False
+                return
+            if not _is_file_of(file, lock):  # the process that had it removed it before we locked it
+                continue
+            try:
+                yield True
+            finally:
+                with contextlib.suppress(OSError):  # Windows removes no open file
+                    lock.unlink()
+                    lock.parent.rmdir()
+            return
+
+
+def _is_file_of(file: IO[Any], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False

@@ -28,8 +28,8 @@ from duotok.files import write_bytes
 from duotok.seals import read_json
 from duotok.tracks import TRACKS
 
-FORMAT_VERSION = 2
-READS = (1, 2)
+FORMAT_VERSION = 3
+READS = (1, 2, 3)
 KEY = "duotok"
 SUFFIX = ".duotok"
 _FIELDS: dict[str, type] = {
@@ -45,6 +45,7 @@ _FIELDS: dict[str, type] = {
     "source": str,
 }
 _FIELDS_2: dict[str, type] = {"origin": str, "sources": dict}  # since version 2
+_FIELDS_3: dict[str, type] = {"precision": str}  # since version 3
 _SOURCE_FIELDS: dict[str, type] = {"bytes": int, "name": str, "sha256": str}
 
 SEPARATOR = "separator"
@@ -135,7 +136,8 @@ class DualTokens(Tokens):
     model_id, model_hash: the bundle that gave the codes their meaning. source: name of the file they came from; sources:
     that file and given stems by what they are ("mix", "vocals", "accompaniment"), and the "separator" of a mix without stems
     (its kind, the hash of weights and settings, no bytes); origin: a hash of the song's path
-    relative to the token file, "" where that is not known.
+    relative to the token file, "" where that is not known. precision: number format in which the encoder computed, as of `DuoTok`; ""
+    where that is not known (files of format 1 and 2) or several songs of several precisions were joined.
     Raises ValueError when the parts do not fit together.
     """
 
@@ -150,6 +152,7 @@ class DualTokens(Tokens):
     source: str = ""
     sources: Mapping[str, SourceFile] = field(default_factory=dict)
     origin: str = ""
+    precision: str = ""
 
     def __post_init__(self) -> None:
         expected = n_frames(self.n_samples)
@@ -161,7 +164,7 @@ class DualTokens(Tokens):
             raise ValueError(
                 f"codebook_sizes must be two numbers of 1 to {LARGEST_CODEBOOK}, got {self.codebook_sizes}"
             )
-        for name in ("model_id", "model_hash", "source", "origin"):
+        for name in ("model_id", "model_hash", "source", "origin", "precision"):
             if len(getattr(self, name)) > LONGEST_TEXT:
                 raise ValueError(f"{name} must be at most {LONGEST_TEXT} characters, got {len(getattr(self, name))}")
         for role, file in self.sources.items():
@@ -283,6 +286,7 @@ def to_bytes(tokens: DualTokens) -> bytes:
         "model_id": tokens.model_id,
         "n_samples": int(tokens.n_samples),
         "plan": {"context": tokens.plan.context, "window": tokens.plan.window},
+        "precision": tokens.precision,
         "sample_rate": SAMPLE_RATE,
         "source": tokens.source,
         "origin": tokens.origin,
@@ -322,7 +326,8 @@ def from_bytes(data: bytes, name: str = "tokens") -> DualTokens:
             "update DuoTok, or encode the song again"
         )
     seal = header.pop("sha256", None)
-    fields = _FIELDS | (_FIELDS_2 if header["format_version"] > 1 else {})
+    version = header["format_version"]
+    fields = _FIELDS | (_FIELDS_2 if version > 1 else {}) | (_FIELDS_3 if version > 2 else {})
     well_formed = (
         set(header) == set(fields)
         and all(type(header[key]) is kind for key, kind in fields.items())
@@ -349,6 +354,7 @@ def from_bytes(data: bytes, name: str = "tokens") -> DualTokens:
             plan=WindowPlan(**header["plan"]),
             source=header["source"],
             origin=header.get("origin", ""),
+            precision=header.get("precision", ""),
             sources={role: _source(values) for role, values in header.get("sources", {}).items()},
         )
     except (ValueError, TypeError) as error:

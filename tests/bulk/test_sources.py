@@ -13,7 +13,10 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from duotok.audio.io import write
+from duotok.audio.marks import mark_of
 from duotok.bulk import places
 from duotok.bulk.places import Place, fetched
 from duotok.bulk.sources import Listing, SongEntry, songs
@@ -79,6 +82,41 @@ def test_a_folder_gives_its_songs_with_their_stems(tmp_path: Path) -> None:
     assert found["music/train/p"].split == "train" and "only vocals" in found["music/d"].problem
     assert listing.left_out == {".jpg": 1, "further tracks of songs": 1}
     assert list(found) == list(listed(tmp_path / "music")[0])  # the order is that of the names
+
+
+def test_sounds_that_duotok_wrote_are_no_songs_but_its_stems_are_stems(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp3")
+    for name, comment in (
+        ("a.vocals.wav", "duotok 0123 tiny 4567 vocals"), ("demo/mix.flac", "duotok demo"), ("b.vocals.wav", "duotok separated 01"),
+        ("b.accompaniment.wav", "duotok separated 01"), ("c.wav", "duotok separated 01"), ("d.wav", "sung by a friend"),
+        ("stems/x/e.vocals.wav", "duotok separated 02"), ("stems/x/e.accompaniment.wav", "duotok separated 02"), ("x/e.WAV", ""),
+        ("x/d.vocals.wav", "duotok separated 03"), ("x/d.accompaniment.wav", "duotok separated 03"), ("x/d.flac", ""),
+    ):  # fmt: skip
+        write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
+    found, listing = listed(tmp_path)
+    name = tmp_path.name
+    assert set(found) == {f"{name}/{song}" for song in ("a", "b", "d", "x/d", "x/e")}
+    assert roles(found[f"{name}/a"]).keys() == {"mix"} and roles(found[f"{name}/b"]).keys() == {
+        "vocals",
+        "accompaniment",
+    }
+    assert len(roles(found[f"{name}/x/d"])) == 3 and len(roles(found[f"{name}/x/e"])) == 1
+    assert listing.left_out == {"written by DuoTok": 5}
+    assert listed(tmp_path / "c.wav")[0], "a file that is named is taken"
+
+
+def test_songs_that_the_store_knows_are_not_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing of a million songs that are done asks for their states alone."""
+    for name, comment in (("x/a.flac", ""), ("x/b.flac", ""), ("x/b.wav", "duotok 01"), ("new.wav", "duotok 01")):
+        write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
+    read: list[str] = []
+    monkeypatch.setattr("duotok.bulk.sources.mark_of", lambda path: read.append(path.name) or mark_of(path))
+    name = tmp_path.name
+    for known, expected in ((set(), 4), ({f"{name}/x/a", f"{name}/x/b"}, 3)):
+        read.clear()
+        found, listing = listed(tmp_path, known=known.__contains__)
+        assert set(found) == {f"{name}/x/a", f"{name}/x/b"} and listing.left_out == {"written by DuoTok": 2}
+        assert len(read) == expected and ("a.flac" in read) == (not known)
 
 
 def test_a_url_gives_what_the_folder_gives(tmp_path: Path) -> None:

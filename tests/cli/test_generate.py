@@ -169,6 +169,7 @@ def test_what_is_refused(models: dict[str, Path], bundle: Path, given: Path, tmp
         ([*parallel, *of, *out, "--vocals", given, "--keep", 1.2], "leaves nothing to make of 1.2 s"),
         ([*parallel, *of, *out, "--vocals", given, "--stem"], "holds both tracks; leave --stem away"),
         ([*parallel, *of, *out, "--vocals", given, "--continue", given], "three different tasks; give one"),
+        ([*parallel, *of, *out, "--seed", 2**32 - 1, "--count", 2], "the last candidate would have seed 4294967296"),
         ([*parallel, *of, *out, "--keep", 1], "--keep is about a given song"),
         ([*parallel, *of, *out, "--continue", tmp_path / "song.wav", "--stem"], "--stem is about the file of --vocals"),
         ([*follows, *of, *out], "makes accompaniment for given vocals; give --vocals FILE"),

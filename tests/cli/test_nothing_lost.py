@@ -52,6 +52,38 @@ def codes(path: Path) -> list[list[int]]:
 # -- songs ------------------------------------------------------------------------------------------------------------
 
 
+def test_tokens_of_another_precision_are_not_done(bundle: Path, tmp_path: Path) -> None:
+    path, out = sung(tmp_path / "a.wav", 1), tmp_path / "a.duotok"
+    assert encode(bundle, path, "--precision", "bf16")[0]["status"] == "encoded"
+    assert encode(bundle, path, "--precision", "bf16")[0]["status"] == "skipped"
+    (said,) = encode(bundle, path)
+    assert said["status"] == "encoded" and said["note"] == "those that were there were encoded in bf16"
+    assert load(out).precision == "fp32" and encode(bundle, path)[0]["status"] == "skipped"
+    replace(load(out), precision="").save(out)  # of an earlier DuoTok, which had no other unless it was asked for
+    assert encode(bundle, path)[0]["status"] == "skipped"
+    assert encode(bundle, path, "--precision", "bf16")[0]["status"] == "encoded"
+
+
+def test_what_duotok_wrote_is_no_song_unless_it_is_named(bundle: Path, tmp_path: Path) -> None:
+    path, music = sung(tmp_path / "music/a.wav", 1), tmp_path / "music"
+    encode(bundle, path, "-o", tmp_path / "a.duotok")
+    assert (
+        run("decode", tmp_path / "a.duotok", "-o", music / "b.flac", "--track", "all", "--model", bundle).exit_code == 0
+    )
+    assert run("separate", path, "-o", music / "stems", "--model", bundle).exit_code == 0
+    DuoTok.from_pretrained(bundle).decode_to(music / "c.ogg", load(tmp_path / "a.duotok"), steps=1)
+    result = run("encode", music, "-o", tmp_path / "out", "--model", bundle, "--json")
+    assert [said["input"] for said in facts(result)] == [str(path)]
+    assert "left out: 6 written by DuoTok (" in result.stderr
+    (said,) = encode(bundle, music / "b.flac", "-o", tmp_path / "out")
+    assert said["status"] == "encoded"
+    alone = run("encode", music / "stems", "-o", tmp_path / "out", "--model", bundle)
+    assert alone.exit_code == 1 and alone.stderr.count("\n") == 1
+    assert (
+        "no audio files in this folder but 2 written by DuoTok (" in alone.stderr and "files themselves" in alone.stderr
+    )
+
+
 def test_two_songs_of_one_name_both_get_their_tokens(bundle: Path, tmp_path: Path) -> None:
     one, two, out = sung(tmp_path / "al1/01.wav", 1), sung(tmp_path / "al2/01.wav", 2), tmp_path / "out"
     (first,), (second,) = encode(bundle, one, "-o", out), encode(bundle, two, "-o", out)

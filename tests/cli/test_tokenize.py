@@ -34,7 +34,7 @@ def test_songs_come_into_a_store_and_the_same_command_goes_on(music: Path, tmp_p
     assert first.exit_code == 0, first.output
     assert (
         "1 encoded" in first.output
-        and "1 files left out" in first.output
+        and "1 files left out (1 .jpg)" in first.output
         and "verified: music/train/a: 0 of" in first.output
     )
     (music / "train/bad.wav").write_bytes(b"no sound")

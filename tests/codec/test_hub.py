@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.tiny import song
 
+from duotok import files
 from duotok.codec.duotok import DuoTok
 from duotok.codec.hub import find_bundle
 from duotok.errors import BundleError, ConfigError
@@ -60,6 +61,13 @@ def test_a_foreign_file_is_named(part: str, cache: Path) -> None:
     model = DuoTok.from_pretrained("someone/model", local_files_only=True)
     with pytest.raises(BundleError, match=f"{part}.safetensors: not as it was written"):
         model._part(part)
+
+
+def test_a_bundle_whose_replacement_was_killed_opens_again(bundle: Path, tmp_path: Path) -> None:
+    """Where two folders cannot change places in one step."""
+    shutil.copytree(bundle, files.temporary(tmp_path / "mine", files.ASIDE))
+    assert find_bundle(tmp_path / "mine") == tmp_path / "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_folder_has_no_revision(bundle: Path) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from duotok.audio.io import write
 from duotok.corpora.base import Corpus, get, licence_class, lyrics_part
 from duotok.corpora.fma import COLUMNS
 from duotok.corpora.musdb18hq import VALIDATION
@@ -382,6 +384,24 @@ def test_names_that_only_look_like_stems(tmp_path: Path) -> None:
     assert len(found) == 6 and all(set(r.audio) == {"mix"} for r in found.values())
     tune, version = found["Tune.mp3"], found["Tune (Instrumental).mp3"]
     assert tune.identity == version.identity and tune.split == version.split, "a version is not in another split"
+
+
+def test_sounds_that_duotok_wrote_are_no_songs_but_its_stems_are_stems(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / "a.mp3")
+    for name, comment in (
+        ("a.vocals.wav", "duotok 0123 tiny 4567 vocals"), ("demo/mix.flac", "duotok demo"), ("b.vocals.wav", "duotok separated 01"),
+        ("b.accompaniment.wav", "duotok separated 01"), ("c.wav", "duotok separated 01"), ("d.wav", "sung by a friend"),
+        ("stems/x/e.vocals.wav", "duotok separated 02"), ("stems/x/e.accompaniment.wav", "duotok separated 02"), ("x/e.WAV", ""),
+        ("x/d.vocals.wav", "duotok separated 03"), ("x/d.accompaniment.wav", "duotok separated 03"), ("x/d.flac", ""),
+    ):  # fmt: skip
+        write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
+    found = read("folder", tmp_path)
+    assert {name: set(recording.audio) for name, recording in found.items()} == {
+        "a": {"mix"}, "b": {"vocals", "accompaniment"}, "d": {"mix"}, "x/e": {"mix"}, "x/d": {"mix", "vocals", "accompaniment"}
+    }  # fmt: skip
+    assert "left out: 5 written by DuoTok (" in caplog.text
 
 
 def test_linked_folders_and_names_of_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -125,6 +125,40 @@ def test_a_stopped_pack_goes_on(shards: Path, codec: DuoTok, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path], "nor do parts stay of a run that was killed when all was packed"
 
 
+def test_two_runs_into_one_file_do_not_share_their_parts(
+    shards: Path, codec: DuoTok, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path, real, told = ShardStore(shards), tmp_path / "tokens.parquet", DuoTok.encode, []
+    folder = files(tmp_path / "tokens")
+
+    def meets_others(self: DuoTok, *a: object, **k: object) -> DualTokens:
+        for other in (lambda: pack_shards(codec, store, path), lambda: pack_tokens(folder, path, force=True)):
+            with pytest.raises(
+                DuoTokError, match=r"tokens.parquet: another run of duotok pack is at work on it; wait"
+            ) as caught:
+                other()
+            told.append(caught)
+        return real(self, *a, **k)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DuoTok, "encode", meets_others)
+    assert pack_shards(codec, store, path).songs == 3 and len(told) == 6
+    assert sorted(tmp_path.iterdir()) == sorted([folder, path])
+    assert pack_shards(codec, store, path).kept == 3
+
+
+def test_songs_encoded_in_another_precision_are_encoded_again(
+    shards: Path, bundle: Path, codec: DuoTok, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = ShardStore(shards), tmp_path / "tokens.parquet"
+    half = DuoTok.from_pretrained(bundle, precision="bf16")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        pack_shards(half, store, path)
+    assert pack_shards(codec, store, path).kept == 0
+    with pytest.raises(DuoTokError, match="holds other tokens"):
+        pack_shards(half, store, path)
+
+
 def test_a_corrected_identity_comes_in_without_encoding(
     codec: DuoTok, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -323,3 +323,49 @@ def test_stamp_says_who_and_what(store: ShardStore, tmp_path: Path) -> None:
     assert set(KINDS) >= {"pcm", "mel", "chroma", "masks", "latents", "levels", "codes", "hidden"}
     shutil.rmtree(tmp_path / "derived")
     assert not ShardStore(store.ranges.url, tmp_path / "derived").has(0, "mix", "codes")
+
+
+def test_rows_of_another_context_are_made_anew_and_those_without_one_stay(store: ShardStore, tmp_path: Path) -> None:
+    """The context of a row is kept with it, also where the file is written again for others."""
+    songs, now = store.select(needs=("mix",)), {}
+
+    def derived(context: dict[int, str] | None, offset: int, select: list[int]) -> None:
+        told = None if context is None else lambda index, track: context[index]
+        derive(store, "codes", Numbered(store, offset), tracks=("mix",), made_by="a", select=select, context=told)
+
+    def offsets() -> list[int]:
+        return [int(store.rows(i, "mix", "codes")[0, 0]) - first[i] for i in songs]
+
+    derived(None, 0, songs[:2])  # by an earlier DuoTok
+    first = {i: int(Numbered(store)(i, "mix")[0, 0]) for i in songs}
+    now = dict.fromkeys(songs, "then")
+    derived(now, 100, songs)
+    assert offsets() == [0, 0] + [100] * (len(songs) - 2)
+    derived(now, 200, songs)
+    assert offsets() == [0, 0] + [100] * (len(songs) - 2)
+    derived({**now, songs[0]: "new", songs[2]: "new"}, 300, songs[:-1])
+    assert offsets() == [0, 0, 300] + [100] * (len(songs) - 3)
+    derived({**now, songs[2]: "new", songs[-1]: "new"}, 400, songs)
+    assert offsets() == [0, 0, 300] + [100] * (len(songs) - 4) + [400]
+
+
+def test_of_a_damaged_array_only_what_is_asked_for_is_made_again(store: ShardStore, tmp_path: Path) -> None:
+    """What makes rows need not know other segments, of an earlier and larger choice."""
+    songs = set(store.select(corpora=["tiny"]))
+    first, *others = next(
+        found for indices in store.shards.values() if len(found := sorted(songs & {*indices.tolist()})) > 1
+    )
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a", select=others)
+    (path,) = (tmp_path / "derived").rglob("mix.codes.npy")
+    data = bytearray(path.read_bytes())
+    data[-4] ^= 1
+    path.write_bytes(data)
+    derive(
+        store,
+        "codes",
+        lambda index, _: Numbered(store)({first: first}[index], "mix"),
+        tracks=("mix",),
+        made_by="a",
+        select=[first],
+    )
+    assert store.has(first, "mix", "codes") and not any(store.has(index, "mix", "codes") for index in others)

@@ -29,6 +29,12 @@ class SearchResult:
     def leave_out(self, why: str, path: Path) -> None:
         self.left_out.setdefault(why, []).append(path)
 
+    def take(self, other: SearchResult) -> list[Path]:
+        """The files of another search; what it left out is counted here as well."""
+        for why, paths in other.left_out.items():
+            self.left_out.setdefault(why, []).extend(paths)
+        return other.files
+
     def summary(self) -> str:
         """What was left out and why, in one line; "" where nothing was."""
         return "; ".join(f"{len(paths)} {why} ({_some(why, paths)})" for why, paths in self.left_out.items())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,14 +207,16 @@ class DiskFile:
 
 
 def write_samples(
-    path: Path, samples: NDArray[Any], rate: int, container: str, subtype: str, block: int | None = None
-) -> None:
-    """Write `[samples, channels]` by libsndfile, `block` rows at a time (None: all). Raises OSError with the system's reason."""
+    path: Path, samples: NDArray[Any], rate: int, container: str, subtype: str, block: int | None = None, comment: str = ""
+) -> None:  # fmt: skip
+    """Write `[samples, channels]` by libsndfile, `block` rows at a time (None: all), with a comment. Raises OSError with the system's reason."""
     handle = DiskFile(path)
     try:
         with soundfile.SoundFile(
             handle, "w", samplerate=rate, channels=samples.shape[1], format=container, subtype=subtype
         ) as file:
+            if comment:
+                file.comment = comment
             step = block or max(1, len(samples))
             for start in range(0, len(samples), step):
                 file.write(samples[start : start + step])
@@ -231,7 +232,7 @@ def write_samples(
 class Writer:
     """Write blocks of sound to a .wav (float32, or 16 bit), .flac (24 bit), .mp3, .ogg or .opus file, atomically.
 
-    comment: text that the file carries, where its format can (`comment_of` reads it). Sound over full scale is clipped by all
+    comment: text that the file carries, where its format can (`duotok.audio.marks` reads it). Sound over full scale is clipped by all
     but float wav, and a warning says by how much.
 
     The file appears under its name only when everything is written; if the block of the `with` statement fails, nothing
@@ -341,21 +342,12 @@ def _unwritable(path: Path, error: Exception) -> AudioError:
     return AudioError(f"{path}: cannot be written ({reason}); choose another place")
 
 
-def comment_of(path: str | Path) -> str:
-    """The comment in a sound file; "" where there is none, or no sound file."""
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            return str(file.comment)
-    except (RuntimeError, OSError):
-        return ""
-
-
-def write(path: str | Path, audio: Tensor, rate: int, bits: int | None = None) -> None:
-    """Write `[channels, samples]` or `[samples]` to .wav (float32 unless `bits=16`) or .flac (24 bit), atomically."""
+def write(path: str | Path, audio: Tensor, rate: int, bits: int | None = None, comment: str = "") -> None:
+    """Write `[channels, samples]` or `[samples]` to .wav (float32 unless `bits=16`) or .flac (24 bit), atomically. comment: as for `Writer`."""
     audio = audio.unsqueeze(0) if audio.ndim == 1 else audio
     if audio.ndim != 2:
         raise ValueError(f"audio must be [channels, samples], got {list(audio.shape)}")
-    with Writer(path, rate, audio.shape[0], bits, audio.shape[1]) as writer:
+    with Writer(path, rate, audio.shape[0], bits, audio.shape[1], comment) as writer:
         writer.write(audio)
 
 

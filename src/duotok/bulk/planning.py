@@ -112,6 +112,11 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
     return songs
 
 
+def knows(plan: Plan, id: str) -> bool:
+    """Whether a song has a place."""
+    return bool(plan.find(np.array([key_of(_utf8(id))], np.uint64))[0][0])
+
+
 def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 

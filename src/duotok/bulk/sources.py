@@ -19,11 +19,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from duotok.audio.finding import AUDIO_SUFFIXES
+from duotok.audio.marks import WRITTEN, mark_of
 from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, stated
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.folder import TITLE_WORDS
 from duotok.corpora.stem_names import TRACKS as STEM_WORDS
-from duotok.corpora.stem_names import parse_stem_name
+from duotok.corpora.stem_names import is_stem, parse_stem_name
 from duotok.errors import ConfigError
 from duotok.records import SPLITS, CorpusError, Split
 from duotok.shards.ranges import patiently
@@ -60,16 +61,22 @@ class Listing:
     """Sources that could be listed in part only, each in a line."""
 
 
-def songs(sources: Iterable[str], listing: Listing, split: Split | None = None) -> Iterator[SongEntry]:
+Known = Callable[[str], bool]
+"""Whether the store knows the id of a song."""
+
+
+def songs(
+    sources: Iterable[str], listing: Listing, split: Split | None = None, known: Known = lambda id: False
+) -> Iterator[SongEntry]:
     """All songs of the sources in the order of the sources and of their names.
 
     A source is FOLDER, LIST, TAR, a sound file, or a URL of one; NAME=SOURCE gives its ids another beginning. split: of all
-    of them; otherwise the first folder of that name says it, or the list, or a hash of the song's identity. Raises CorpusError for a
-    source that is not there.
+    of them; otherwise the first folder of that name says it, or the list, or a hash of the song's identity. known: songs of a local
+    folder that the store knows are not read to see whether DuoTok wrote them. Raises CorpusError for a source that is not there.
     """
     for text in sources:
         name, uri = _named(text)
-        yield from _source(name, uri, listing, split)
+        yield from _source(name, uri, listing, split, known)
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -87,7 +94,7 @@ def _named(text: str) -> tuple[str, str]:
     return (stem if known and not os.path.isdir(text) else last) or "root", text
 
 
-def _source(name: str, uri: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+def _source(name: str, uri: str, listing: Listing, split: Split | None, known: Known) -> Iterator[SongEntry]:
     ending = ending_of(uri)
     try:
         if is_remote(uri):
@@ -100,7 +107,7 @@ def _source(name: str, uri: str, listing: Listing, split: Split | None) -> Itera
     except OSError as error:
         raise CorpusError(f"{uri}: cannot be listed ({_reason(error)}); check the name and your access") from None
     if folder:
-        yield from _tree(name, uri, listing, split)
+        yield from _tree(name, uri, listing, split, known)
     elif ending in LISTS:
         yield from _list(name, uri, ending, listing, split)
     elif ending == ".tar":
@@ -197,14 +204,15 @@ def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, split
             yield _entry(f"{name}/{key}", key, sources, marks, split)  # type: ignore[arg-type]
 
 
-def _tree(name: str, uri: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+def _tree(name: str, uri: str, listing: Listing, split: Split | None, known: Known) -> Iterator[SongEntry]:
     """Folder by folder, each sorted; a hidden file or folder is no song."""
     root = uri.rstrip("/") or "/"
     waiting = [""]
     while waiting:
         below = waiting.pop()
         try:
-            folders, files = (_remote_folder if is_remote(root) else _local_folder)(root, below, listing)
+            remote = is_remote(root)
+            folders, files = _remote_folder(root, below) if remote else _local_folder(root, below, listing, name, known)
         except OSError as error:
             if not below:
                 raise CorpusError(f"{root}: cannot be listed ({_reason(error)}); check your access") from None
@@ -217,7 +225,7 @@ def _tree(name: str, uri: str, listing: Listing, split: Split | None) -> Iterato
 Files = tuple[list[str], Look]
 
 
-def _local_folder(root: str, below: str, listing: Listing) -> tuple[list[str], Files]:
+def _local_folder(root: str, below: str, listing: Listing, name: str, known: Known) -> tuple[list[str], Files]:
     folders, names = [], []
     prefix = f"{below}/" if below else ""
     with os.scandir(os.path.join(root, below)) as entries:
@@ -230,6 +238,17 @@ def _local_folder(root: str, below: str, listing: Listing) -> tuple[list[str], F
                 names.append(prefix + entry.name)
             else:
                 listing.left_out["linked folders, or no ordinary files"] += 1
+    fellows = Counter(os.path.splitext(path)[0] for path in names)
+
+    def is_known(path: str) -> bool:
+        """A song of its own that the store knows: a file need not be read to list that once more."""
+        base = os.path.splitext(path)[0]
+        return fellows[base] == 1 and not _WORD.search(path.rsplit("/", 1)[-1]) and known(f"{name}/{base}")
+
+    marks = {path: mark for path in names if not is_known(path) and (mark := mark_of(Path(root, path)))}
+    made = {path for path, mark in marks.items() if not is_stem(Path(root, path), mark, Path(root))}
+    listing.left_out += Counter({WRITTEN: len(made)})
+    names = [path for path in names if path not in made]
     top = os.path.abspath(root).rstrip("/")
 
     def look(path: str) -> tuple[Place, str]:
@@ -238,7 +257,7 @@ def _local_folder(root: str, below: str, listing: Listing) -> tuple[list[str], F
     return folders, (names, look)
 
 
-def _remote_folder(root: str, below: str, listing: Listing) -> tuple[list[str], Files]:
+def _remote_folder(root: str, below: str) -> tuple[list[str], Files]:
     system, path = opened(root)
     path = path.rstrip("/")
     entries = patiently(lambda: system.ls(f"{path}/{below}" if below else path, detail=True))

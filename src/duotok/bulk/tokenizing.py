@@ -16,7 +16,7 @@ from duotok.bulk.engines import Pipeline
 from duotok.bulk.folder import LEDGERS, SCRATCH, begin, check_place, check_same, held
 from duotok.bulk.ledger import Ledger
 from duotok.bulk.plan import PLAN, Plan
-from duotok.bulk.planning import ListedSongs, Planned, listed
+from duotok.bulk.planning import ListedSongs, Planned, knows, listed
 from duotok.bulk.run import IDLE_LEDGERS, Run, ledgers
 from duotok.bulk.settings import Settings, Summary, Watch
 from duotok.bulk.sources import Listing, songs
@@ -53,10 +53,9 @@ def tokenize(
         scratch = folder / SCRATCH
         scratch.mkdir()
         summary = Summary()
-        found = listed(
-            scratch / "listing.parquet", songs(sources, summary.listing, settings.split), Plan(folder / PLAN, settings.shard_songs),
-            summary.listing,
-        )  # fmt: skip
+        plan = Plan(folder / PLAN, settings.shard_songs)
+        entries = songs(sources, summary.listing, settings.split, functools.partial(knows, plan))
+        found = listed(scratch / "listing.parquet", entries, plan, summary.listing)
         if not len(found):
             raise DuoTokError(_no_songs(sources, summary.listing))
         summary.listed = len(found)
@@ -123,7 +122,8 @@ def preview(
     with tempfile.TemporaryDirectory(prefix="duotok-") as own:
         plan = Plan(folder / PLAN, settings.shard_songs)
         before, plan.path = len(plan), Path(own) / PLAN
-        found = listed(Path(own) / "listing.parquet", songs(sources, listing, settings.split), plan, listing)
+        entries = songs(sources, listing, settings.split, functools.partial(knows, plan))
+        found = listed(Path(own) / "listing.parquet", entries, plan, listing)
         new = len(Plan(plan.path, settings.shard_songs)) if plan.path.exists() else 0
     if not len(found):
         raise DuoTokError(_no_songs(sources, listing))

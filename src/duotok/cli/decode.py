@@ -177,7 +177,8 @@ def decode(
 
 def decode_one(codec: DuoTok, task: DecodeTask, advance: Advance) -> dict[str, Any]:
     """Render one token file, unless its sound exists already."""
-    from duotok.audio.io import Writer, comment_of
+    from duotok.audio.io import Writer
+    from duotok.audio.marks import comment_of
     from duotok.cli.files import shown
     from duotok.clock import SAMPLE_RATE
     from duotok.tokens import load
@@ -247,11 +248,12 @@ def mark(codec: DuoTok, tokens: Any, track: str, settings: Mapping[str, Any]) ->
     """The comment in a sound file that identifies how it was made: tokens, what decodes them, track, and settings other than the bundle's."""
     import hashlib
 
+    from duotok.audio.marks import MARK
     from duotok.tokens import to_bytes
 
     token_hash = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}))).hexdigest()[:16]
     chosen = [f"{name}={value}" for name, value in settings.items() if value is not None]
-    return " ".join([f"duotok {token_hash} {codec.model_id} {codec.sound_hash[:16]} {track}", *chosen])
+    return " ".join([f"{MARK}{token_hash} {codec.model_id} {codec.sound_hash[:16]} {track}", *chosen])
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:

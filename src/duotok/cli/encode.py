@@ -71,7 +71,7 @@ def encode(
     by the bundle's own separator unless you give stems.
 
     Folders keep their tree; what in them was no sound is told at the end. A song is done, and skipped, when the very same
-    bytes were encoded by the same model, with the same separator or stems, and the same windows; so the same command goes on where it was stopped,
+    bytes were encoded by the same model, with the same separator or stems, windows and precision; so the same command goes on where it was stopped,
     and a song that was exported again is encoded again. Songs of one name from two places get two names. A file that cannot
     be read is reported and the others are done; the exit code is 1 then.
 
@@ -85,6 +85,7 @@ def encode(
       ffmpeg -i film.mkv -f wav - | duotok encode - -o film.duotok
     """
     from duotok.audio.finding import AUDIO_SUFFIXES, SearchResult, search
+    from duotok.audio.marks import without_marked
     from duotok.cli import files
     from duotok.tokens import SUFFIX
 
@@ -94,12 +95,9 @@ def encode(
     result = SearchResult()
 
     def find(folder: Path) -> list[Path]:
-        found_here = search(folder, AUDIO_SUFFIXES, follow)
-        for why, paths in found_here.left_out.items():
-            result.left_out.setdefault(why, []).extend(paths)
-        return found_here.files
+        return result.take(without_marked(search(folder, AUDIO_SUFFIXES, follow)))
 
-    jobs = files.expand(inputs or [], find, "audio files")
+    jobs = files.expand(inputs or [], find, "audio files", result)
     if stems and len(jobs) > 1:
         raise DuoTokError("--vocals and --accompaniment belong to one song; give one INPUT with them")
     if not jobs:
@@ -281,12 +279,17 @@ def choose_target(task: EncodeTask, codec: DuoTok, sources: Mapping[str, SourceF
 
 def _difference(existing: DualTokens, codec: DuoTok, sources: Mapping[str, SourceFile]) -> str:
     """How existing tokens differ from those that would be made; "" when they are the same."""
+    from duotok.codec.duotok import FULL_PRECISION
     from duotok.tokens import SEPARATOR
 
     if existing.model_hash != codec.model_hash:
         return f"those that were there are of another model ({existing.model_id or 'unknown'})"
     if existing.plan != codec.config.codec.plan:
         return "those that were there were made in other windows"
+    if (
+        made := existing.precision or FULL_PRECISION
+    ) != codec.precision:  # files that do not tell are older than the choice of another
+        return f"those that were there were encoded in {made}"
     if sources.keys() - existing.sources.keys() == {SEPARATOR} and existing.sources:
         return "those that were there do not say which separator took the song apart"
     if existing.sources.keys() != sources.keys():

@@ -10,9 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from duotok.errors import DuoTokError
 from duotok.files import fitted, short_hash, text_of
+
+if TYPE_CHECKING:
+    from duotok.audio.finding import SearchResult
 
 Job = tuple[Path, Path]
 STREAM = Path("-")
@@ -20,17 +24,21 @@ _stdout: set[Path] = set()
 ORIGIN_DIGITS = 16
 
 
-def expand(inputs: Iterable[Path], find: Callable[[Path], list[Path]], what: str) -> list[Job]:
+def expand(
+    inputs: Iterable[Path], find: Callable[[Path], list[Path]], what: str, search: SearchResult | None = None
+) -> list[Job]:
     """(file, its path below the output folder) for each file; a folder gives its tree. A file that is given twice counts once.
 
-    Raises DuoTokError for a folder without any such file.
+    search: where `find` notes what it leaves out. Raises DuoTokError for a folder without any such file.
     """
     jobs: dict[str, Job] = {}
     for input_path in inputs:
         if input_path.is_dir():
             paths = find(input_path)
             if not paths:
-                raise DuoTokError(f"{input_path}: no {what} in this folder; name another")
+                left_out = search.summary() if search is not None else ""
+                others = f" but {left_out}; name another, or files themselves" if left_out else "; name another"
+                raise DuoTokError(f"{input_path}: no {what} in this folder{others}")
             for path in paths:
                 jobs.setdefault(os.path.abspath(path), (path, path.relative_to(input_path)))
         else:

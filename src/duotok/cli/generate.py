@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SECONDS = 30.0
 DAY = 86_400.0
 """Seconds; longer songs are mistakes."""
+LARGEST_SEED = 2**32 - 1
 MONOTONE = 0.8
 """Share of one code above which a track counts as a drone."""
 
@@ -34,7 +35,7 @@ def generate(
     keep: Annotated[float | None, typer.Option(min=0, max=DAY, help="Seconds of both tracks that stay. Default: all of --continue, else 0.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.04, max=DAY, help="Length in all. Default: 30, 30 more than stays, or the track's.")] = None,
     at_least: Annotated[float | None, typer.Option(min=0, max=DAY, help="From here the model may end the song. Default: exactly --seconds.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same tokens.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="The same seed gives the same tokens.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="So many candidates at once, with seeds that count on from --seed.")] = 1,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest code; 1: as the model says.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Only the k likeliest codes; 0: all.")] = 0,
@@ -75,6 +76,10 @@ def generate(
         raise ConfigError("--stem is about the file of --vocals or --accompaniment alone, of which there is no --keep")
     if keep is not None and source is None:
         raise ConfigError("--keep is about a given song; give one with --continue, --vocals or --accompaniment")
+    if seed + count - 1 > LARGEST_SEED:
+        raise ConfigError(
+            f"--seed {seed} --count {count}: the last candidate would have seed {seed + count - 1}, and {LARGEST_SEED} is the largest; lower --seed"
+        )
     sampling = TokenSampling(temperature, top_k, top_p)
     seeds = [seed + i for i in range(count)]
     if out.is_dir() or not out.suffix:

@@ -101,6 +101,7 @@ def _tokens(path: Path) -> dict[str, Any]:
         "model_hash": tokens.model_hash,
         "window": tokens.plan.window,
         "context": tokens.plan.context,
+        "precision": tokens.precision or "not known",
         "tracks": tracks,
     }
 

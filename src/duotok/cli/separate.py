@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from duotok.codec.duotok import DuoTok
 
 
-MARK = "duotok separated"
-"""What the comment of a stem begins with."""
-
-
 @dataclass(frozen=True)
 class SeparateTask:
     """One song and the paths of its stems."""
@@ -59,6 +55,7 @@ def separate(
       duotok encode --vocals stems/song.vocals.wav --accompaniment stems/song.accompaniment.wav -o song.duotok
     """
     from duotok.audio.finding import AUDIO_SUFFIXES, SearchResult, search
+    from duotok.audio.marks import without_marked
     from duotok.cli import files
     from duotok.tracks import TRACKS
 
@@ -67,16 +64,9 @@ def separate(
     result = SearchResult()
 
     def find(folder: Path) -> list[Path]:
-        found_here = search(folder, AUDIO_SUFFIXES, follow)
-        # where OUT lies among the songs, the same command must go on
-        made = {path for path in found_here.files if _separated(path)}
-        for path in sorted(made):
-            found_here.leave_out("that were separated before", path)
-        for why, paths in found_here.left_out.items():
-            result.left_out.setdefault(why, []).extend(paths)
-        return [path for path in found_here.files if path not in made]
+        return result.take(without_marked(search(folder, AUDIO_SUFFIXES, follow)))
 
-    jobs = files.expand(inputs, find, "audio files")
+    jobs = files.expand(inputs, find, "audio files", result)
     ending = f".vocals.{form.value}"
     with files.stream_copies([source for source, _ in jobs]) as copies:
         tasks = []
@@ -107,17 +97,10 @@ def separate(
         raise typer.Exit(1)
 
 
-def _separated(path: Path) -> bool:
-    """Whether this command made a file."""
-    from duotok.audio.io import comment_of
-    from duotok.tracks import TRACKS
-
-    return path.suffixes[-2:-1] in ([f".{track}"] for track in TRACKS) and comment_of(path).startswith(MARK)
-
-
 def separate_one(codec: DuoTok, task: SeparateTask, advance: Advance) -> dict[str, Any]:
     """Separate one song, unless its stems exist already."""
-    from duotok.audio.io import Writer, comment_of
+    from duotok.audio.io import Writer
+    from duotok.audio.marks import SEPARATED, comment_of
     from duotok.cli.files import shown
     from duotok.clock import SAMPLE_RATE
     from duotok.codec.spool import AudioSource
@@ -126,7 +109,7 @@ def separate_one(codec: DuoTok, task: SeparateTask, advance: Advance) -> dict[st
     began = time.monotonic()
     expected = max(1, AudioSource(task.source).expected_samples)
     separator = codec.separator_source
-    song = f"{MARK} {sha256(task.source)[:16]} by "
+    song = f"{SEPARATED} {sha256(task.source)[:16]} by "
     mark = song + codec.model_id + (f" {separator.sha256[:16]}" if separator is not None else "")
     existing = [place for place in task.targets.values() if os.path.lexists(place)]
     if existing and not task.force:

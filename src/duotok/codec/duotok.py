@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from duotok.audio.features import LogMel
 from duotok.audio.io import Writer
+from duotok.audio.marks import MARK
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
 from duotok.codec.bundle import Bundle, BundleConfig, Storage, model_hash, sound_hash, write_bundle
 from duotok.codec.contract import Source, Stream, check_gain, check_tokens
@@ -42,7 +43,8 @@ log = logging.getLogger(__name__)
 
 CHOICES = (*TRACKS, "mix")
 Progress = Callable[[float], None]
-PRECISIONS = ("fp32", "bf16", "int8")
+FULL_PRECISION = "fp32"
+PRECISIONS = (FULL_PRECISION, "bf16", "int8")
 
 
 class DuoTok:
@@ -304,6 +306,7 @@ class DuoTok:
                 plan=plan,
                 source="" if leader.path is None else text_of(leader.path.name),
                 sources=sources,
+                precision=self.precision,
             )
 
     def encode_spool(
@@ -548,7 +551,7 @@ class DuoTok:
         blocks = self.decode_blocks(tokens, track, settings, progress=progress, **changes)
         first = next(blocks)
         length = getattr(tokens, "n_samples", 0) or None
-        with Writer(path, SAMPLE_RATE, first.shape[0], n_samples=length) as writer:
+        with Writer(path, SAMPLE_RATE, first.shape[0], n_samples=length, comment=f"{MARK}decoded") as writer:
             writer.write(first)
             for block in blocks:
                 writer.write(block)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from duotok.errors import BundleError, ConfigError
-from duotok.files import PACKAGE
+from duotok.files import PACKAGE, recover
 
 CONFIG_FILE = "config.json"
 PACKAGED = PACKAGE / "bundles"
@@ -21,6 +21,7 @@ def find_bundle(name: str | Path, revision: str | None = None, local_files_only:
     is given for anything but a repository.
     """
     path = Path(name)
+    recover(path)
     if (path / CONFIG_FILE).is_file():
         _refuse_revision(path, revision)
         return path

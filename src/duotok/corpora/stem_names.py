@@ -6,6 +6,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from duotok import tracks
+from duotok.audio.finding import AUDIO_SUFFIXES
+from duotok.audio.marks import SEPARATED, mark_of
+
 _WORDS = {
     "mix": "mix mixture",
     "vocals": "vocals vocal voice vox acapella acappella",
@@ -41,6 +45,26 @@ def parse_stem_name(path: Path) -> StemName | None:
         if match and match["song"].strip(" _-"):
             return StemName(path.with_name(match["song"].rstrip(" ")), _track(match["track"]), certain)
     return None
+
+
+def is_stem(path: Path, mark: str, root: Path) -> bool:
+    """Whether a sound that DuoTok wrote, with this mark, is vocals or accompaniment that `duotok separate` took out of a song: a part of
+    it like any other stem, where all else that DuoTok writes is part of no song.
+
+    root: what is searched. Where the song itself lies there too, in another folder, its stems are no second song: `duotok separate
+    ROOT -o ROOT/stems` makes ROOT/stems/a/b.vocals.wav of ROOT/a/b.mp3.
+    """
+    name = parse_stem_name(path) if mark.startswith(SEPARATED) else None
+    if name is None or name.track not in tracks.TRACKS:
+        return False
+    below = name.song.relative_to(root).parts
+    return _is_song(name.song) or not any(_is_song(root.joinpath(*below[first:])) for first in range(1, len(below)))
+
+
+def _is_song(place: Path) -> bool:
+    """Whether there is a sound of this path and any ending, which DuoTok did not write."""
+    names = (place.with_name(place.name + ending) for suffix in AUDIO_SUFFIXES for ending in (suffix, suffix.upper()))
+    return any(path.is_file() and not mark_of(path) for path in names)
 
 
 def _track(word: str) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from duotok.audio.io import DiskFile
+from duotok.audio.marks import MARK
 from duotok.clock import SAMPLE_RATE
 from duotok.data.engines import no_space
 from duotok.errors import AudioError, ConfigError
@@ -24,6 +25,7 @@ from duotok.files import put, temporary
 from duotok.tracks import TRACKS
 
 EXTENSIONS = ("flac", "opus")
+COMMENT = f"{MARK}data separate"
 OPUS_BITS = 80_000  # bits a second and channel
 # Samples in a frame of the Opus coder.
 OPUS_FRAME = 960
@@ -64,6 +66,7 @@ class _Flac:
         self._file: Any = soundfile.SoundFile(
             self._handle, "w", samplerate=SAMPLE_RATE, channels=channels, format="FLAC", subtype=f"PCM_{bits}"
         )
+        self._file.comment = COMMENT
 
     def write(self, samples: Any) -> None:
         try:
@@ -83,9 +86,10 @@ class _Flac:
 
 
 class OpusFile:
-    """An Opus file of float32 `[samples, channels]`; target: a path, or a file to write to; bits: a second and channel."""
+    """An Opus file of float32 `[samples, channels]`; target: a path, or a file to write to; bits: a second and channel; comment: as
+    for `duotok.audio.io.Writer`."""
 
-    def __init__(self, target: Path | IO[bytes], channels: int, bits: int = OPUS_BITS) -> None:
+    def __init__(self, target: Path | IO[bytes], channels: int, bits: int = OPUS_BITS, comment: str = "") -> None:
         import av
 
         self._av, self._channels, self._given = av, channels, 0
@@ -93,6 +97,8 @@ class OpusFile:
             str(target) if isinstance(target, Path) else target, "w", format="ogg",
             options={"fflags": "+bitexact", "serial_offset": "1"},
         )  # fmt: skip
+        if comment:
+            self._container.metadata["comment"] = comment
         layout = "stereo" if channels == 2 else "mono"
         self._stream: Any = self._container.add_stream("libopus", rate=SAMPLE_RATE, layout=layout)
         self._stream.bit_rate = bits * channels
@@ -137,7 +143,7 @@ class StemWriter:
             for track, path in stem_files(folder, extension).items():
                 self._partial[track] = temporary(path, ".partial")
                 self._files[track] = (
-                    OpusFile(self._partial[track], channels)
+                    OpusFile(self._partial[track], channels, comment=COMMENT)
                     if extension == "opus"
                     else _Flac(self._partial[track], channels, bits)
                 )

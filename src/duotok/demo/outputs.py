@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from duotok.audio.io import write
+from duotok.audio.marks import MARK
 from duotok.clock import SAMPLE_RATE
 from duotok.demo import pictures
 from duotok.demo.page import render
@@ -68,8 +69,8 @@ def save(report: DemoReport, folder: Path, progress: Progress | None = None) -> 
         raise DuoTokError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from None
     report.tokens.save(folder / "song.duotok")
     for name in PIECES:
-        write(folder / _sound_name(name), _playable(report.sounds[name]), SAMPLE_RATE)
-        write(folder / f"decoded.{name}.flac", _playable(report.decoded[name]), SAMPLE_RATE)
+        write(folder / _sound_name(name), _playable(report.sounds[name]), SAMPLE_RATE, comment=f"{MARK}demo")
+        write(folder / f"decoded.{name}.flac", _playable(report.decoded[name]), SAMPLE_RATE, comment=f"{MARK}demo")
     note("drawing", 0.4)
     vectors = {track: report.model.code_vectors(report.tokens, track).cpu() for track in TRACKS}
     overview = pictures.overview_picture(

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from duotok.audio.io import read, write_samples
+from duotok.audio.marks import MARK
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import DuoTokError
 from duotok.files import remove, sha256, short_hash, sweep, writing
@@ -230,7 +231,7 @@ def _fill(
 
 def _write(path: Path, stereo: Tensor, subtype: str) -> None:
     """The folder waits for the disk as a whole."""
-    write_samples(path, stereo.T.numpy(), SAMPLE_RATE, "WAV", subtype)
+    write_samples(path, stereo.T.numpy(), SAMPLE_RATE, "WAV", subtype, comment=f"{MARK}listen")
 
 
 def _who(draft: tuple[str, Clip, str]) -> str:

@@ -25,11 +25,12 @@ from torch import Tensor
 from duotok.audio.resampling import resampled_length
 from duotok.clock import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec import Codec
+from duotok.codec.duotok import FULL_PRECISION
 from duotok.codec.token_files import SUFFIX as PART
 from duotok.codec.token_files import load_tokens, save_tokens
 from duotok.corpora.base import split_by_identity
 from duotok.errors import DuoTokError, TokenFileError
-from duotok.files import text_of
+from duotok.files import held, text_of
 from duotok.lm.corpus import TokenCorpus, write_tokens
 from duotok.lm.song import Codes, TokenizedSong
 from duotok.lm.start import Vectors, principal
@@ -42,6 +43,8 @@ from duotok.tokens import SUFFIX, DualTokens, Tokens
 from duotok.tracks import TRACKS
 
 T = TypeVar("T")
+LOCK = "lock"
+"""In the folder of the parts: held by the run at work."""
 SOLO = {"instrumental": "accompaniment", "voice": "vocals"}
 """Kinds of recordings that by nature have one track and no other."""
 
@@ -134,10 +137,18 @@ def pack_shards(
         raise TokenFileError(
             f"{store.ranges.url}: no segment has both {' and '.join(TRACKS)}; separate the mixes first"
         )
+    with _at_work(path):
+        return _pack_stretches(model, store, path, to_pack, left_out, batch_size, force)
+
+
+def _pack_stretches(
+    model: Codec, store: ShardStore, path: Path, to_pack: Sequence[SongStretch], left_out: int, batch_size: int, force: bool
+) -> Packed:  # fmt: skip
     identity = codec_identity(model)
     frames = {s.id: _frames(model, s) for s in to_pack}
-    source = hashlib.sha256(json.dumps([[s.id, s.split, s.sound] for s in to_pack]).encode()).hexdigest()
-    parts = path.with_name(f"{path.name}.parts")
+    rows = [[s.id, s.split, s.sound] for s in to_pack]
+    source = hashlib.sha256(json.dumps([rows, how] if (how := _precision(model)) else rows).encode()).hexdigest()
+    parts = _parts(path)
     if _is_packed(path, identity, source, force):
         before = TokenCorpus(path)
         identities = {s.id: s.identity for s in to_pack}
@@ -181,9 +192,33 @@ def code_vectors(model: Codec) -> Vectors:
     }
 
 
+def _precision(model: Codec) -> str:
+    """What the source of encoded songs says of a `DuoTok` that computes in less than full precision; "" for all others."""
+    precision = getattr(model, "precision", FULL_PRECISION)
+    return "" if precision == FULL_PRECISION else f" {precision}"
+
+
 def _frames(model: Codec, stretch: SongStretch) -> int:
     """Frames of the codec in a stretch."""
     return model.n_frames(resampled_length(stretch.frames * FRAME_SAMPLES, SAMPLE_RATE, model.sample_rate))
+
+
+def _parts(path: Path) -> Path:
+    """The folder of the parts of `path`."""
+    return path.with_name(f"{path.name}.parts")
+
+
+@contextlib.contextmanager
+def _at_work(path: Path) -> Iterator[None]:
+    """`path` and its parts are this run's for the block. Raises DuoTokError when another run has them, or when nothing can be written."""
+    with contextlib.ExitStack() as stack:
+        try:
+            ours = stack.enter_context(held(_parts(path) / LOCK))
+        except OSError as error:
+            raise DuoTokError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+        if not ours:
+            raise DuoTokError(f"{path}: another run of duotok pack is at work on it; wait for it, or end it")
+        yield
 
 
 def _part(parts: Path, stretch: SongStretch) -> Path:
@@ -192,7 +227,7 @@ def _part(parts: Path, stretch: SongStretch) -> Path:
 
 def _encode(parts: Path, model: Codec, stretch: SongStretch, sound: Mapping[str, Tensor], batch_size: int) -> None:
     tokens = model.encode(vocals=sound["vocals"], accompaniment=sound["accompaniment"], batch_size=batch_size)
-    save_tokens(_part(parts, stretch), tokens, model, stretch.source)
+    save_tokens(_part(parts, stretch), tokens, model, stretch.source + _precision(model))
 
 
 def _is_encoded(parts: Path, model: Codec, stretch: SongStretch) -> bool:
@@ -201,7 +236,7 @@ def _is_encoded(parts: Path, model: Codec, stretch: SongStretch) -> bool:
         tokens, header = load_tokens(_part(parts, stretch))
     except TokenFileError:
         return False
-    same = {**header, "model_hash": model.model_hash, "source": stretch.source} == header
+    same = {**header, "model_hash": model.model_hash, "source": stretch.source + _precision(model)} == header
     return same and set(tokens) == {stream.name for stream in model.streams}
 
 
@@ -266,9 +301,10 @@ def pack_tokens(
     source = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     frames = sum(s.frames for s in songs)
     vectors = None if model is None else code_vectors(model)
-    if _is_packed(path, first, source, force) and (vectors is None or TokenCorpus(path).has_vectors):
-        return Packed(len(songs), frames, len(songs), 0)
-    return Packed(write_tokens(path, first, songs, source, vectors), frames, 0, 0)
+    with _at_work(path):
+        if _is_packed(path, first, source, force) and (vectors is None or TokenCorpus(path).has_vectors):
+            return Packed(len(songs), frames, len(songs), 0)
+        return Packed(write_tokens(path, first, songs, source, vectors), frames, 0, 0)
 
 
 def _is_packed(path: Path, identity: CodecIdentity, source: str, force: bool) -> bool:

@@ -25,7 +25,7 @@ from duotok.codec.limits import check_limits
 from duotok.compact import compact
 from duotok.config import Config, parse
 from duotok.errors import BundleError, ConfigError, DuoTokError
-from duotok.files import write_bytes, writing
+from duotok.files import recover, write_bytes, writing
 from duotok.lm.config import LMConfig
 from duotok.lm.model import MultiStreamLM
 from duotok.lm.protocols import Name, Protocol, protocol_by_name
@@ -72,6 +72,7 @@ def find_lm(name: str | Path) -> Path:
     Raises ConfigError when there is neither.
     """
     path, packaged = Path(name), PACKAGED / str(name) / PACKAGED_LM
+    recover(path)
     is_packaged = len(path.parts) == 1 and (packaged / WEIGHTS_FILE).is_file()
     # A folder that happens to be called like a bundle is no language model yet.
     if path.is_dir() and (not is_packaged or (path / WEIGHTS_FILE).is_file() or checkpoints(path)):

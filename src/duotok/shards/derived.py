@@ -1,7 +1,8 @@
 """Arrays that follow from the sound of segments and a model, computed once: features, masks, latents, codes.
 
     DERIVED/SHARD/TRACK.NAME.npy     rows of the shard's segments, concatenated, memory-mapped
-    DERIVED/SHARD/TRACK.NAME.json    which segments of the shard, made by what, from which shard; sha256 of the .npy; sealed
+    DERIVED/SHARD/TRACK.NAME.json    which segments of the shard, made by what, from which shard, with which sound of neighbours;
+                                     sha256 of the .npy; sealed
 A .npy without its .json does not count. `deriving.py` computes them. Opening one checks its length; `damaged` reads all of them.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +46,15 @@ def possible_rows(name: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Open:
-    """A mapped array; per_frame: rows of a token frame; `starts`: segment index -> first row; sha256: None in those of an earlier DuoTok."""
+    """A mapped array; per_frame: rows of a token frame; `starts`: segment index -> first row; sha256: None in those of an earlier DuoTok;
+    contexts: segment index -> a hash of the sound that its rows were made from, where that is not its own alone (None: it is, or not known)."""
 
     array: np.ndarray
     per_frame: int
     starts: dict[int, int]
     made_by: str
     sha256: str | None
+    contexts: dict[int, str | None]
 
     def goes_on_from(self, earlier: _Open) -> bool:
         """Whether this is the same array, or the same rows with those of more segments, as when another selection grew."""
@@ -120,7 +124,8 @@ class DerivedArrays:
         per_frame = len(array) // total
         starts = per_frame * (np.cumsum(frames) - frames)
         places = dict(zip(indices.tolist(), starts.tolist(), strict=True))
-        return _Open(array, per_frame, places, str(stamp["made_by"]), stamp.get("sha256"))
+        contexts = dict(zip(places, stamp.get("contexts") or [None] * len(places), strict=True))
+        return _Open(array, per_frame, places, str(stamp["made_by"]), stamp.get("sha256"), contexts)
 
     def damaged(self) -> list[str]:
         """Read all arrays and compare their hashes: a line for each that is not as it was written."""
@@ -137,12 +142,23 @@ class DerivedArrays:
                 problems.append(f"{path}: not as it was written; delete it, and it is derived again")
         return problems
 
-    def kept(self, shard: str, track: str, name: str, made_by: str) -> dict[int, np.ndarray]:
-        """Segment -> rows that exist and were made by `made_by`."""
+    def kept(
+        self, shard: str, track: str, name: str, made_by: str, contexts: Mapping[int, str | None] | None = None
+    ) -> dict[int, np.ndarray]:
+        """Segment -> rows that exist and were made by `made_by`, from the sound of `contexts` where both are known."""
         opened = self.open(shard, track, name)
         if opened is None or opened.made_by != made_by:
             return {}
-        return {index: self.rows(index, track, name) for index in opened.starts}
+        now = contexts or {}
+        stale = {
+            i for i, before in opened.contexts.items() if None not in (before, now.get(i)) and before != now.get(i)
+        }
+        return {index: self.rows(index, track, name) for index in opened.starts if index not in stale}
+
+    def contexts(self, shard: str, track: str, name: str) -> dict[int, str | None]:
+        """Segment -> the hash of the sound that its rows were made from, as `derive` was told it; None where it was not."""
+        opened = self.open(shard, track, name)
+        return {} if opened is None else opened.contexts
 
     def is_whole(self, shard: str, track: str, name: str) -> bool:
         """Whether an array has the hash that was taken when it was written: reads all of it."""

@@ -29,6 +29,8 @@ from duotok.shards.store import ShardStore
 
 log = logging.getLogger(__name__)
 Make = Callable[[int, str], dict[str, np.ndarray]]
+Context = Callable[[int, str], str]
+"""(segment, track) -> a hash of all the sound that its rows follow from: where that is not its own alone, others may change it."""
 
 
 class NotDerived(CorpusError):
@@ -37,16 +39,19 @@ class NotDerived(CorpusError):
 
 def derive(
     store: ShardStore, name: str, function: Callable[[int, str], np.ndarray], *, tracks: Sequence[str], made_by: str,
-    select: Sequence[int] | np.ndarray | None = None, workers: int = 1,
+    select: Sequence[int] | np.ndarray | None = None, workers: int = 1, context: Context | None = None,
 ) -> None:  # fmt: skip
     """Fill the derived array `name` of `tracks` with `function(index, track)`: `[frames x rows of a frame, ...]` each.
 
     Segments without a track are left out; select: only these segments. Existing rows that were made by the same `made_by`
-    stay, all others are computed, shard by shard; a file appears when it is complete. With workers > 1 `function` goes
-    to spawned processes, so it must be importable (a module's function, functools.partial of one, an object of a
-    module's class). Raises CorpusError for a wrong number of rows, a full disk, or a second process at the same file.
+    (and from the same sound of neighbours, where `context` tells) stay, all others are computed, shard by shard; a file
+    appears when it is complete. With workers > 1 `function` goes to spawned processes, so it must be importable (a module's
+    function, functools.partial of one, an object of a module's class). Raises CorpusError for a wrong number of rows, a full
+    disk, or a second process at the same file.
     """
-    derive_many(store, (name,), _Single(name, function), tracks=tracks, made_by=made_by, select=select, workers=workers)
+    derive_many(
+        store, (name,), _Single(name, function), tracks=tracks, made_by=made_by, select=select, workers=workers, context=context
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class _Single:
 
 def derive_many(
     store: ShardStore, names: Sequence[str], function: Make, *, tracks: Sequence[str], made_by: str,
-    select: Sequence[int] | np.ndarray | None = None, workers: int = 1,
+    select: Sequence[int] | np.ndarray | None = None, workers: int = 1, context: Context | None = None,
 ) -> None:  # fmt: skip
     """As `derive`, for several arrays that come from one pass: `function` returns name -> rows."""
     derived = _derived(store)
@@ -70,7 +75,7 @@ def derive_many(
     if select is not None:
         chosen = {track: np.intersect1d(indices, np.asarray(select)) for track, indices in chosen.items()}
     derived.forget()
-    missing = ((shard, _missing(derived, shard, names, chosen, made_by)) for shard in store.shards)
+    missing = ((shard, _missing(derived, shard, names, chosen, made_by, context)) for shard in store.shards)
     jobs = [(shard, files) for shard, files in missing if files]
     title = f"{', '.join(names)} of {', '.join(tracks)}"
     if jobs and not derived.writable:
@@ -91,8 +96,10 @@ def derive_many(
     derived.forget()
 
 
-MissingFiles = dict[tuple[str, str], list[int]]
-"""(track, name) -> the segments that its file will hold, in the order of the shard."""
+Wanted = dict[int, str | None]
+"""Segment that a file will hold -> its context. What else the file holds stays in it."""
+MissingFiles = dict[tuple[str, str], Wanted]
+"""By track and name."""
 
 
 def _derived(store: ShardStore) -> DerivedArrays:
@@ -102,16 +109,17 @@ def _derived(store: ShardStore) -> DerivedArrays:
 
 
 def _missing(
-    derived: DerivedArrays, shard: str, names: Sequence[str], chosen: dict[str, np.ndarray], made_by: str
-) -> MissingFiles:
+    derived: DerivedArrays, shard: str, names: Sequence[str], chosen: dict[str, np.ndarray], made_by: str,
+    context: Context | None,
+) -> MissingFiles:  # fmt: skip
     indices = derived.index.shards[shard]
     files: MissingFiles = {}
     for track, possible in chosen.items():
-        available = set(indices[np.isin(indices, possible)].tolist())
+        available = indices[np.isin(indices, possible)].tolist()
+        wanted: Wanted = {index: None if context is None else context(index, track) for index in available}
         for name in names:
-            stored = derived.kept(shard, track, name, made_by)
-            if not available <= stored.keys():
-                files[track, name] = [index for index in indices.tolist() if index in available or index in stored]
+            if not wanted.keys() <= derived.kept(shard, track, name, made_by, wanted).keys():
+                files[track, name] = wanted
     return files
 
 
@@ -135,8 +143,8 @@ def _fill(
     derived = _derived(store)
     with contextlib.ExitStack() as stack:
         outputs = [
-            stack.enter_context(_Output(derived, shard, track, name, indices, made_by))
-            for (track, name), indices in files.items()
+            stack.enter_context(_Output(derived, shard, track, name, wanted, made_by))
+            for (track, name), wanted in files.items()
         ]
         for index in store.shards[shard].tolist():
             for track in dict.fromkeys(output.track for output in outputs):
@@ -152,12 +160,11 @@ def _fill(
 class _Output:
     """A .npy that is being written: rows in order, under a locked temporary name until `finish`."""
 
-    def __init__(
-        self, derived: DerivedArrays, shard: str, track: str, name: str, indices: list[int], made_by: str
-    ) -> None:
+    def __init__(self, derived: DerivedArrays, shard: str, track: str, name: str, wanted: Wanted, made_by: str) -> None:
         self.derived, self.shard, self.track, self.name, self.made_by = derived, shard, track, name, made_by
-        self.indices = dict.fromkeys(indices)
-        self.kept = derived.kept(shard, track, name, made_by)
+        self.wanted = wanted
+        self.kept = derived.kept(shard, track, name, made_by, wanted)
+        self.contexts = wanted | {index: derived.contexts(shard, track, name)[index] for index in self.kept}
         self.path = derived.path(shard, track, name)
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         self.shape: tuple[int, ...] | None = None
@@ -175,7 +182,9 @@ class _Output:
         # The copies get a hash of their own, which would hide any damage for good.
         if self.kept and not self.derived.is_whole(self.shard, self.track, self.name):
             log.warning("%s: not as it was written; all of it is derived again", self.path)
-            self.kept = {}
+            self.kept, self.contexts = {}, self.wanted
+        order = self.derived.index.shards[self.shard].tolist()
+        self.indices = dict.fromkeys(index for index in order if index in self.wanted or index in self.kept)
         return self
 
     def _is_partial(self) -> bool:
@@ -224,6 +233,8 @@ class _Output:
             "segments": [positions[index] for index in self.indices],
             "sha256": self.digest.hexdigest(),
         }
+        if any(self.contexts.values()):
+            stamp["contexts"] = [self.contexts[index] for index in self.indices]
         place = self.path.with_suffix(".json")
         written = place.with_name(f".{place.name}.partial")
         try:

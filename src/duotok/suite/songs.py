@@ -22,6 +22,7 @@ from torch import Tensor
 from duotok.audio.channels import fix_polarity
 from duotok.audio.io import probe, read, write
 from duotok.audio.loudness import integrated_loudness
+from duotok.audio.marks import MARK
 from duotok.clock import SAMPLE_RATE
 from duotok.codec.spool import check_excerpt
 from duotok.config import Config
@@ -263,5 +264,5 @@ def _vocals(mix: Tensor, separator: str, weights: str | None, kept: Path | None)
     if not bool(vocals.isfinite().all()):
         raise AudioError("the separator gave no finite sound for it; try another")
     if kept is not None:
-        write(kept, vocals, SAMPLE_RATE)
+        write(kept, vocals, SAMPLE_RATE, comment=f"{MARK}eval")
     return vocals

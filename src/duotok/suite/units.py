@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from duotok.audio.io import write
+from duotok.audio.marks import MARK
 from duotok.clock import SAMPLE_RATE
 from duotok.data.jobs import Unit
 from duotok.errors import ConfigError
@@ -127,7 +128,7 @@ def _keeper(folder: Path, original: Path, song: Song, kept: list[str]) -> Any:
     def keep(track: str, decoded: Tensor, target: Tensor) -> None:
         for root, sound in ((folder, decoded), (original, target)):
             path = root / track / f"{name}.wav"
-            write(path, sound, SAMPLE_RATE)
+            write(path, sound, SAMPLE_RATE, comment=f"{MARK}eval")
             kept.append(str(path))
 
     return keep

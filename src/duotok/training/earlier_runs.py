@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from duotok.config import Config, parse
 from duotok.errors import ConfigError
@@ -12,6 +12,8 @@ from duotok.files import sha256
 from duotok.lineage import Origin
 from duotok.training.checkpoint import Untrained, best, checkpoints, read_state
 from duotok.training.stage import START_FROM, NamedRun, StageConfig
+
+Loaded = TypeVar("Loaded")
 
 
 def find_run(named: NamedRun, runs: Path) -> Path:
@@ -112,6 +114,20 @@ def origin_of(checkpoint: Path, *modules: str) -> Origin:
     return parse(Origin, values, str(checkpoint / "state.json"))
 
 
+def opened(checkpoint: Path, module: str, load: Callable[[Path], Loaded]) -> tuple[Loaded, str, Origin]:
+    """A module of a checkpoint, the name of its weights (`stamp`) and their origin, all three of the same file.
+
+    Raises ConfigError when another training replaces the checkpoint meanwhile.
+    """
+    origin = origin_of(checkpoint, module)
+    loaded = load(checkpoint)
+    if origin_of(checkpoint, module) != origin:
+        raise ConfigError(
+            f"{checkpoint}: another training has replaced it while it was read; run the same command again"
+        )
+    return loaded, _stamp(checkpoint, origin.sha256[f"{module}.safetensors"]), origin
+
+
 def latents_of(origin: Origin) -> Origin | None:
     """The checkpoint whose encoder makes an autoencoder's latents: stages after `autoencoder` keep those of the run they start from.
 
@@ -151,4 +167,8 @@ def train_anew(run: Path) -> str:
 
 def stamp(checkpoint: Path, module: str) -> str:
     """The name of weights in data derived from them: the checkpoint and the start of the SHA-256 of the file."""
-    return f"{checkpoint.name} {sha256(checkpoint / f'{module}.safetensors')[:16]}"
+    return _stamp(checkpoint, sha256(checkpoint / f"{module}.safetensors"))
+
+
+def _stamp(checkpoint: Path, weights: str) -> str:
+    return f"{checkpoint.name} {weights[:16]}"

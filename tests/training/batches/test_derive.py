@@ -4,11 +4,12 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.training.small import AUTOENCODER, COMMON, TOKENIZER, make, stage4_values, write
 from typer.testing import CliRunner
 
@@ -17,15 +18,18 @@ from duotok.cli.main import app
 from duotok.codec.bundle import Bundle
 from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError, ConfigError
+from duotok.files import sha256
 from duotok.renderer.render import RenderSettings
 from duotok.seals import seal
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble, codec_config
-from duotok.training.batches.derive import compute_masks
+from duotok.training.batches import derive as derive_module
+from duotok.training.batches.derive import compute_latents, compute_masks
 from duotok.training.batches.latent_data import latent_segments, rendered
 from duotok.training.batches.sounds import SegmentSound
 from duotok.training.checkpoint import best, latest
+from duotok.training.earlier_runs import opened, origin_of, stamp
 from duotok.training.engine import train
 from duotok.training.stages.adapt import AdaptConfig, find_sources, render_excerpts
 from duotok.training.stages.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
@@ -216,6 +220,81 @@ def test_codes_are_made_anew_for_other_weights(needs: Needs, tmp_path: Path):
     build_stage("stage4", config, ["track=vocals"], own)
     after = np.array(latent_segments(own.store, "train", "vocals")[0].codes())
     assert before.shape == after.shape and (before != after).any()
+
+
+@pytest.fixture
+def own(renderers: Needs, tmp_path: Path) -> Needs:
+    """Runs and arrays that a test may change."""
+    runs = Path(shutil.copytree(renderers.runs, tmp_path / "runs"))
+    return Needs(runs, ShardStore(renderers.store.ranges.url, runs / "derived"))
+
+
+def config_of_stage(name: str, folder: Path) -> Path:
+    values = {**AUTOENCODER.model_dump(mode="json"), "rendered_seconds": 1.0, "steps": 2}
+    return write(folder, name, stage4_values() if name == "stage4" else values)
+
+
+@pytest.mark.parametrize("name", ["stage4", "adapt"])
+def test_latents_that_another_training_derives_meanwhile_are_refused(
+    name: str, own: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Codes of this one's tokenizer with latents of the other's autoencoder are a mixture."""
+    config, real = config_of_stage(name, tmp_path), derive_module.compute_codes
+
+    def while_another_trains(*given: Any) -> str:
+        other = ShardStore(own.store.ranges.url, own.runs / "derived")
+        compute_latents(other, load_autoencoder(best(own.runs / "autoencoder")), "others")
+        return real(*given)
+
+    monkeypatch.setattr(derive_module, "compute_codes", while_another_trains)
+    with pytest.raises(
+        ConfigError, match=r"another training has derived its own latents of (vocals|accompaniment) meanwhile; run"
+    ):
+        build_stage(name, config, [], own)
+    monkeypatch.undo()
+    build_stage(name, config, [], own)
+
+
+def replace_weights(checkpoint: Path, module: str) -> None:
+    """What a training that was begun anew leaves under the same name."""
+    state = {key: value + 0.1 for key, value in load_file(checkpoint / f"{module}.safetensors").items()}
+    save_file(state, checkpoint / f"{module}.safetensors")
+    facts = json.loads((checkpoint / "state.json").read_text())
+    facts["sha256"][f"{module}.safetensors"] = sha256(checkpoint / f"{module}.safetensors")
+    (checkpoint / "state.json").write_text(json.dumps(seal({k: v for k, v in facts.items() if k != "seal"})))
+
+
+@pytest.mark.parametrize("name", ["stage4", "adapt"])
+def test_a_run_that_is_replaced_while_arrays_are_derived(
+    name: str, own: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Stage 4 has its weights in memory and says which they are; adapt reads some later, and refuses."""
+    config, real = config_of_stage(name, tmp_path), derive_module.compute_latents
+    checkpoint = best(own.runs / "autoencoder")
+    before = origin_of(checkpoint, "autoencoder")
+
+    def meanwhile(*given: Any) -> str:
+        made_by = real(*given)
+        replace_weights(checkpoint, "autoencoder")
+        return made_by
+
+    monkeypatch.setattr(derive_module, "compute_latents", meanwhile)
+    if name == "stage4":
+        stage = build_stage(name, config, [], own)
+        assert stage.parents is not None and stage.parents["autoencoder_from"] == before
+        assert origin_of(checkpoint, "autoencoder") != before
+    else:
+        with pytest.raises(ConfigError, match="autoencoder_from: another training has replaced the checkpoint"):
+            build_stage(name, config, [], own)
+
+
+def test_weights_that_are_replaced_while_they_are_read(own: Needs):
+    checkpoint = best(own.runs / "autoencoder")
+    with pytest.raises(ConfigError, match="replaced it while it was read; run the same command again"):
+        opened(checkpoint, "autoencoder", lambda path: replace_weights(path, "autoencoder"))
+    loaded, name, origin = opened(checkpoint, "autoencoder", load_autoencoder)
+    assert name == stamp(checkpoint, "autoencoder") and origin == origin_of(checkpoint, "autoencoder")
+    assert isinstance(loaded, torch.nn.Module)
 
 
 def test_a_run_that_the_stage_needs_is_named(needs: Needs, tmp_path: Path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.shards import shard_maker
 from tests.shards.shard_maker import make_shards, segment
 from tests.training.small import AUTOENCODER, DIT, TOKENIZER
 from typer.testing import CliRunner
@@ -17,7 +19,7 @@ from duotok.renderer.autoencoder import Autoencoder
 from duotok.shards.features import derive_features, derive_samples
 from duotok.shards.neighbours import joined
 from duotok.shards.store import ShardStore
-from duotok.training.batches.derive import compute_codes, compute_latents
+from duotok.training.batches.derive import Codes, Latents, compute_codes, compute_latents
 from duotok.training.batches.latent_data import crop, latent_segments, latent_stretches, padding
 from duotok.training.stages.stage4 import Stage4, Stage4Config
 
@@ -66,6 +68,43 @@ def test_processes_derive_what_one_derives(store: ShardStore, tmp_path: Path, mo
     compute_codes(again, TOKENS, WINDOW, "test", torch.device("cpu"), workers=2)
     for one, other in zip(latents_and_codes(store), latents_and_codes(again), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)  # one thread each: another order of sums
+
+
+def test_new_sound_in_a_neighbours_shard_changes_what_heard_it_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song = [segment("index/song", start, frames) for start, frames in ((0, 40), (40, 50), (130, 40))]
+
+    def derived(shards: Path, folder: Path) -> tuple[ShardStore, dict[tuple[int, str], np.ndarray]]:
+        found = ShardStore(shards, folder)
+        derive_features(found)
+        compute_latents(found, SOUND, "test")
+        compute_codes(found, TOKENS, WINDOW, "test")
+        rows = {(i, name): found.rows(i, "vocals", name).copy() for i in range(3) for name in ("latents", "codes")}
+        return found, rows
+
+    _, before = derived(make_shards(tmp_path / "before", song, per_shard=1), tmp_path / "derived")
+    real = shard_maker.sound
+    monkeypatch.setattr(shard_maker, "sound", lambda key, *rest: real(key + "new" * (key == song[1].key), *rest))
+    shards = make_shards(tmp_path / "after", song, per_shard=1)
+    made: list[tuple[int, str]] = []
+    for kind in (Latents, Codes):
+
+        def counted(self: Latents | Codes, i: int, track: str, make: Any = kind.__call__) -> Any:
+            made.append((i, track))
+            return make(self, i, track)
+
+        monkeypatch.setattr(kind, "__call__", counted)
+    store, after = derived(shards, tmp_path / "derived")
+    keys = [store.segments[i].segment.key for i in range(3)]
+    assert keys == [part.key for part in song] and {i for i, _ in made} == {0, 1}
+    _, fresh = derived(shards, tmp_path / "fresh")
+    assert all(np.array_equal(after[place], fresh[place]) for place in fresh)
+    assert not np.array_equal(before[0, "latents"], after[0, "latents"])
+    assert np.array_equal(before[2, "latents"], after[2, "latents"])
+    made.clear()
+    derived(shards, tmp_path / "derived")
+    assert not made
 
 
 @torch.no_grad()

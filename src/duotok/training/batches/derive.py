@@ -14,10 +14,10 @@ from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.separation.separator import Separator
 from duotok.separation.teacher import BINS, Grid, teacher_masks
-from duotok.shards.deriving import derive
+from duotok.shards.deriving import Context, derive
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
-from duotok.training.batches.latent_data import Stretch, places
+from duotok.training.batches.latent_data import Stretch, places, sound_hashes
 from duotok.training.batches.sounds import SegmentSound
 
 
@@ -77,11 +77,16 @@ class Latents:
     device: torch.device
     places: dict[str, dict[int, tuple[Stretch, int]]]
 
+    def heard(self, index: int, track: str) -> tuple[int, int]:
+        """The frames of the stretch from which the latents of a segment follow: the first one, and the one after the last."""
+        stretch, start = self.places[track][index]
+        return max(0, start - CONTEXT), min(stretch.frames, start + int(stretch.store.frames[index]) + CONTEXT)
+
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
         stretch, start = self.places[track][index]
         frames = int(stretch.store.frames[index])
-        first, stop = max(0, start - CONTEXT), min(stretch.frames, start + frames + CONTEXT)
+        first, stop = self.heard(index, track)
         audio = stretch.sound(first, stop - first, self.autoencoder.channels).to(self.device)
         # moved here, as this may be another process than the one that was asked
         latents = self.autoencoder.to(self.device).encode(audio[None])[0]
@@ -95,21 +100,37 @@ def _places(store: ShardStore) -> dict[str, dict[int, tuple[Stretch, int]]]:
     return {track: places(store, track, "train", "validation") for track in TRACKS}
 
 
+def _context(store: ShardStore, function: Latents | Codes) -> Context:
+    """What tells whether the sound from which latents or codes follow has changed, that of neighbours in other shards as well."""
+    sounds = sound_hashes(store, TRACKS)
+
+    def context(index: int, track: str) -> str:
+        (stretch, start), (first, stop) = function.places[track][index], function.heard(index, track)
+        return stretch.sound_hash(sounds[track], first, stop - first, start)
+
+    return context
+
+
 def compute_latents(
     store: ShardStore,
     autoencoder: LatentAutoencoder,
     made_by: str,
     device: torch.device | None = None,
     workers: int = 1,
-) -> None:
-    """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device."""
+) -> str:
+    """Latents of both tracks of every segment that renderers learn from, by `workers` processes that share the device.
+
+    Returns the `made_by` by which they are told from those of another autoencoder.
+    """
     covered = _places(store)
     latents = Latents(autoencoder.eval(), device or torch.device("cpu"), covered)
+    stamp, context = f"{made_by} joined", _context(store, latents)
     for track in TRACKS:
         derive(
-            store, "latents", latents, tracks=(track,), made_by=f"{made_by} joined", select=sorted(covered[track]),
-            workers=workers,
+            store, "latents", latents, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers,
+            context=context,
         )  # fmt: skip
+    return stamp
 
 
 @dataclass(frozen=True)
@@ -123,6 +144,12 @@ class Codes:
     device: torch.device
     window: int
     places: dict[str, dict[int, tuple[Stretch, int]]]
+
+    def heard(self, index: int, track: str) -> tuple[int, int]:
+        """As of `Latents`: whole windows."""
+        stretch, start = self.places[track][index]
+        first, stop = start - start % self.window, start + int(stretch.store.frames[index])
+        return first, min(stretch.frames, first + -(-(stop - first) // self.window) * self.window)
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
@@ -141,12 +168,17 @@ class Codes:
 def compute_codes(
     store: ShardStore, tokenizer: Tokenizer, window: int, made_by: str, device: torch.device | None = None,
     workers: int = 1, tracks: Sequence[str] | None = None,
-) -> None:  # fmt: skip
-    """Codes of both tracks (or of these) of every segment that `compute_latents` covers, by `workers` processes that share the device."""
+) -> str:  # fmt: skip
+    """Codes of both tracks (or of these) of every segment that `compute_latents` covers, by `workers` processes that share the device.
+
+    Returns the `made_by` by which they are told from those of another tokenizer, or of other windows.
+    """
     covered = _places(store)
     codes = Codes(tokenizer.eval(), device or torch.device("cpu"), window, covered)
-    stamp = f"{made_by} window {window} joined"
+    stamp, context = f"{made_by} window {window} joined", _context(store, codes)
     for track in tracks or TRACKS:
         derive(
-            store, "codes", codes, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers
+            store, "codes", codes, tracks=(track,), made_by=stamp, select=sorted(covered[track]), workers=workers,
+            context=context,
         )  # fmt: skip
+    return stamp

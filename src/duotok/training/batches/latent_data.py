@@ -6,7 +6,9 @@ are joined into stretches, as packing does for language models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -19,6 +21,7 @@ from duotok.clock import FRAME_SAMPLES
 from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
 from duotok.records import SAMPLE_TYPES, SampleType, Split
+from duotok.shards.index import track_parts
 from duotok.shards.neighbours import joined
 from duotok.shards.store import ShardStore
 from duotok.training.batches.sounds import SegmentSound
@@ -116,6 +119,11 @@ class Stretch:
             [self.store.rows(i, self.track, name, per_frame * low, per_frame * n) for i, low, n in parts]
         )
 
+    def sound_hash(self, sounds: np.ndarray, start: int, frames: int, place: int) -> str:
+        """Of the sound of `frames` token frames from `start`, and of where in it the frame `place` lies. sounds: `sound_hashes` of the track."""
+        parts = [[int(sounds[index]), low, n] for index, low, n in self._parts(start, frames)]
+        return hashlib.sha256(json.dumps([place - start, parts]).encode()).hexdigest()[:16]
+
     def mono(self, start: int, frames: int) -> Tensor:
         """Sound `[1920 frames]` of `frames` token frames from `start`, with the recording's gain."""
         parts = self._parts(start, frames)
@@ -164,6 +172,19 @@ def rendered(store: ShardStore, track: str, *splits: Split) -> list[int]:
     return store.select(*splits, types=RENDERED_TYPES, needs=(track,))
 
 
+def sound_hashes(store: ShardStore, tracks: Sequence[str]) -> dict[str, np.ndarray]:
+    """For each track, uint64 `[segments]`: a hash of a segment's gain and of the files that its track is the sum of; 0 where it has none."""
+    hashes = {track: np.zeros(len(store), np.uint64) for track in tracks}
+    for indices in store.shards.values():  # rows of one shard stand together: quick, and never all in memory
+        rows = store.segments.values(indices, "gain_db", "sha256")
+        for index, row in zip(indices.tolist(), rows, strict=True):
+            parts = track_parts(tuple(row["sha256"]))
+            for track in parts.keys() & hashes.keys():
+                text = json.dumps([row["gain_db"], *(row["sha256"][stem] for stem in parts[track])])
+                hashes[track][index] = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    return hashes
+
+
 def places(store: ShardStore, track: str, *splits: Split) -> dict[int, tuple[Stretch, int]]:
     """Segment -> the stretch that it belongs to, and its first frame there."""
     place_of = {}
@@ -173,13 +194,20 @@ def places(store: ShardStore, track: str, *splits: Split) -> dict[int, tuple[Str
     return place_of
 
 
-def _ready(store: ShardStore, split: Split, track: str) -> list[int]:
-    """Segments whose latents and codes of `track` are there. Raises ConfigError when there is none."""
+def _ready(store: ShardStore, split: Split, track: str, made_by: Mapping[str, str] | None) -> list[int]:
+    """Segments whose latents and codes of `track` are there. Raises ConfigError when there is none, or another training has made them
+    anew meanwhile. made_by: by which they must be made, by name (None: any)."""
     ready = [
         index
         for index in rendered(store, track, split)
         if all(store.has(index, track, name) for name in ("latents", "codes", "levels"))
     ]
+    for name, maker in (made_by or {}).items():
+        if not all(store.has(index, track, name, maker) for index in ready):
+            raise ConfigError(
+                f"{store.ranges.url}: another training has derived its own {name} of {track} meanwhile; run the same command again, "
+                "once that has ended"
+            )
     if not ready:
         raise ConfigError(
             f"{store.ranges.url}: no {split} segment with latents and codes of {track}; stage 4 needs some of the "
@@ -192,19 +220,24 @@ def _counts(levels: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(levels.reshape(-1) > SILENCE_DB)]).astype(np.int32)
 
 
-def latent_segments(store: ShardStore, split: Split, track: str, least_frames: int = 1) -> list[LatentSegment]:
-    """Segments of a split whose latents and codes of `track` are there. Raises ConfigError when there is none."""
+def latent_segments(
+    store: ShardStore, split: Split, track: str, least_frames: int = 1, made_by: Mapping[str, str] | None = None
+) -> list[LatentSegment]:
+    """Segments of a split whose latents and codes of `track` are there. Raises ConfigError when there is none, or they were not made by
+    `made_by` (by name; None: any will do)."""
     return [
         LatentSegment(SegmentSound(store, index), track, _counts(store.rows(index, track, "levels")))
-        for index in _ready(store, split, track)
+        for index in _ready(store, split, track, made_by)
         if store.segments[index].segment.frames >= least_frames
     ]
 
 
-def latent_stretches(store: ShardStore, split: Split, track: str) -> list[LatentStretch]:
+def latent_stretches(
+    store: ShardStore, split: Split, track: str, made_by: Mapping[str, str] | None = None
+) -> list[LatentStretch]:
     """The same segments with neighbours joined, so that a crop may cross from one into the next. Raises ConfigError likewise."""
     stretches = []
-    for piece in joined(store, _ready(store, split, track)):
+    for piece in joined(store, _ready(store, split, track, made_by)):
         plain = Stretch(store, track, tuple(piece))
         stretches.append(LatentStretch(store, track, plain.indices, _counts(plain.rows("levels"))))
     return stretches

@@ -98,6 +98,19 @@ class Sources:
             **renderers,
         }
 
+    def check_still(self, origins: Mapping[str, Origin]) -> None:
+        """Raises ConfigError unless the checkpoints are there and have these origins."""
+        try:
+            now = self.origins()
+        except (ConfigError, OSError):  # removed
+            now = {}
+        changed = [key for key, origin in origins.items() if now.get(key) != origin]
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)}: another training has replaced the checkpoint that adapt began with; run the same command again, "
+                "once that has ended"
+            )
+
 
 def find_sources(config: AdaptConfig, runs: Path) -> Sources:
     """The best checkpoints of the runs that a config names.
@@ -194,9 +207,13 @@ class Excerpt:
 
 
 def render_excerpts(
-    store: ShardStore, runs: Path, sources: Sources, config: AdaptConfig, split: Split, seconds: float
-) -> list[Excerpt]:
-    """Render segments (recordings in turn) until `seconds` are reached for each track; the results are kept in RUNS."""
+    store: ShardStore, runs: Path, sources: Sources, config: AdaptConfig, split: Split, seconds: float,
+    made_by: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Excerpt]:  # fmt: skip
+    """Render segments (recordings in turn) until `seconds` are reached for each track; the results are kept in RUNS.
+
+    made_by: by track, of latents and codes, as `latent_segments` takes it.
+    """
     excerpts: list[Excerpt] = []
     for track in TRACKS:
         renderer = sources.renderers[track]
@@ -204,7 +221,7 @@ def render_excerpts(
         settings, folder = load_render_settings(renderer), rendered_folder(runs) / rendered_by(sources, track)
         least = int(config.crop_seconds * 25) + 1
         by_recording: dict[str, list[LatentSegment]] = {}
-        for segment in latent_segments(store, split, track, least):
+        for segment in latent_segments(store, split, track, least, made_by[track] if made_by else None):
             if segment.share_of_sound(0, segment.frames) >= ENOUGH_SOUND:
                 by_recording.setdefault(segment.sound.segment.recording, []).append(segment)
         turns = max(map(len, by_recording.values()), default=0)
@@ -234,18 +251,23 @@ def render_excerpts(
 
 
 class Adapt(AutoencoderStage):
-    def __init__(self, config: AdaptConfig, store: ShardStore, runs: Path, sources: Sources) -> None:
-        """runs: RUNS, where rendered latents are kept."""
+    def __init__(
+        self, config: AdaptConfig, store: ShardStore, runs: Path, sources: Sources, origins: Mapping[str, Origin],
+        made_by: Mapping[str, Mapping[str, str]],
+    ) -> None:  # fmt: skip
+        """runs: RUNS, where rendered latents are kept; origins: those of the sources before anything was derived; made_by: as for
+        `render_excerpts`. Raises ConfigError when another training has replaced one of the sources since."""
         super().__init__(config, store, "adapt")
         self.adapt: AdaptConfig = config
         self.source = sources.start
-        self.parents = sources.origins()
+        self.parents = dict(origins)
         self.judges = sources.start / "discriminators.safetensors"
         if config.adversary is not None and self.judges.is_file():  # their weights fit other windows and bands as well
             check_same_settings(config.adversary, "adversary", ("windows", "bands", "channels"), sources.start.parent)
         self.freeze_encoder()
-        self.excerpts = render_excerpts(store, runs, sources, config, "train", config.rendered_seconds)
-        self.fixed = render_excerpts(store, runs, sources, config, "validation", 120.0)
+        self.excerpts = render_excerpts(store, runs, sources, config, "train", config.rendered_seconds, made_by)
+        self.fixed = render_excerpts(store, runs, sources, config, "validation", 120.0, made_by)
+        sources.check_still(origins)
 
     def start(self) -> None:
         """Start from the adversarially trained decoder and its discriminators, if there are any."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from duotok.audio.features import POWER_FLOOR, mel_filters, squared_magnitude
 from duotok.audio.io import write
+from duotok.audio.marks import SAMPLE
 from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.distributed import total, world
 from duotok.evaluation.fidelity import mel_distance
@@ -309,6 +310,6 @@ class AutoencoderStage(Stage):
     def sample(self, folder: Path) -> None:
         for track, clips in self.clips.items():
             estimate = self.autoencoder.decode(self.autoencoder.encode(clips[:1, None].to(self.device)))[0].cpu()
-            write(folder / f"{track}.flac", estimate, SAMPLE_RATE)
-            write(folder / f"{track}.true.flac", clips[:1], SAMPLE_RATE)
+            write(folder / f"{track}.flac", estimate, SAMPLE_RATE, comment=SAMPLE)
+            write(folder / f"{track}.true.flac", clips[:1], SAMPLE_RATE, comment=SAMPLE)
             compare_mels(folder / f"{track}.png", {"true": clips[0], "decoded": estimate[0]}, SAMPLE_RATE)

@@ -15,7 +15,7 @@ from duotok.training.earlier_runs import (
     check_same_settings,
     find_run,
     highpass_of,
-    origin_of,
+    opened,
     stamp,
 )
 from duotok.training.stage import START_FROM
@@ -137,8 +137,8 @@ def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
 
     if config.teacher == "trained":
         checkpoint = best(needs.run(config, "teacher_from"))
-        separator = MiniSeparator(load_separator(checkpoint).to(device_of(config)), stems=STEMS)
-        return separator, stamp(checkpoint, "separator"), origin_of(checkpoint, "separator")
+        separator, weights, origin = opened(checkpoint, "separator", load_separator)
+        return MiniSeparator(separator.to(device_of(config)), stems=STEMS), weights, origin
     arguments = {"weights": config.teacher_weights}
     return (
         separator_by_name(config.teacher, **arguments, stems=STEMS),
@@ -166,25 +166,27 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.training.stages.stage4 import Stage4
 
     encoder = best(needs.run(config, "autoencoder_from"))
-    autoencoder = load_autoencoder(encoder)
+    autoencoder, weights, autoencoder_origin = opened(encoder, "autoencoder", load_autoencoder)
     _check_width("dit.latent_dim", config.dit.latent_dim, autoencoder.config.latent_dim, encoder)
     if config.dit.latents_per_frame != autoencoder.latents_per_frame:
         raise ConfigError(
             f"dit.latents_per_frame = {config.dit.latents_per_frame}, but the autoencoder of {encoder.parent} has "
             f"{autoencoder.latents_per_frame} for each token frame; set dit.latents_per_frame={autoencoder.latents_per_frame}"
         )
-    compute_latents(needs.store, autoencoder, stamp(encoder, "autoencoder"), device_of(config), needs.workers)
+    latents = compute_latents(needs.store, autoencoder, weights, device_of(config), needs.workers)
     coder = best(needs.run(config, "tokenizer_from"))
-    tokenizer = load_tokenizer(coder)
+    tokenizer, weights, tokenizer_origin = opened(coder, "tokenizer", load_tokenizer)
     vectors = condition_vectors(tokenizer, config.track, config.dit.condition)
     _check_width("dit.condition_dim", config.dit.condition_dim, vectors.shape[1], coder)
     start = needs.run(config, START_FROM) if config.start_from is not None else None
     if start is not None:
         check_same_settings(config.dit, "dit", type(config.dit).model_fields, start)
-    _derive_codes(needs, tokenizer, coder, config.encoder_window, device_of(config))
-    stage = Stage4(config, needs.store, vectors, autoencoder.cpu(), start)
-    stage.made_from("autoencoder_from", origin_of(encoder, "autoencoder"))
-    stage.made_from("tokenizer_from", origin_of(coder, "tokenizer"))
+    codes = _derive_codes(
+        needs, tokenizer, weights, highpass_of(coder.parent), config.encoder_window, device_of(config)
+    )
+    stage = Stage4(config, needs.store, vectors, autoencoder.cpu(), start, {"latents": latents, "codes": codes})
+    stage.made_from("autoencoder_from", autoencoder_origin)
+    stage.made_from("tokenizer_from", tokenizer_origin)
     return stage
 
 
@@ -196,17 +198,17 @@ def _check_width(key: str, width: int, expected_width: int, checkpoint: Path) ->
 
 
 def _derive_codes(
-    needs: Needs, tokenizer: Tokenizer, checkpoint: Path, window: int, device: torch.device,
+    needs: Needs, tokenizer: Tokenizer, weights: str, highpass_hz: float, window: int, device: torch.device,
     tracks: Sequence[str] | None = None,
-) -> None:  # fmt: skip
-    """Mel behind the tokenizer's own front end, and its codes in windows of `window` frames."""
+) -> str:  # fmt: skip
+    """Mel behind the tokenizer's own front end, and its codes in windows of `window` frames. Returns what `compute_codes` does."""
     from duotok.shards.features import derive_features
     from duotok.training.batches.derive import compute_codes
 
-    derive_features(needs.store, workers=needs.workers, highpass_hz=highpass_of(checkpoint.parent))
-    made_by = stamp(checkpoint, "tokenizer")
-    compute_codes(needs.store, tokenizer, window, made_by, device, needs.workers, tracks)
+    derive_features(needs.store, workers=needs.workers, highpass_hz=highpass_hz)
+    made_by = compute_codes(needs.store, tokenizer, window, weights, device, needs.workers, tracks)
     tokenizer.cpu()
+    return made_by
 
 
 def _adapt(config: Any, needs: Needs) -> Stage:
@@ -221,16 +223,22 @@ def _adapt(config: Any, needs: Needs) -> Stage:
     )
 
     sources = find_sources(config, needs.runs)
+    origins = sources.origins()
     device = device_of(config)
     fitted = autoencoder_config(sources.start).griffin_lim
     shape = autoencoder_config(sources.autoencoder).model_copy(update={"griffin_lim": fitted})
     autoencoder = load_autoencoder(sources.autoencoder)
-    compute_latents(needs.store, autoencoder, stamp(sources.autoencoder, "autoencoder"), device, needs.workers)
-    tokenizer = load_tokenizer(sources.tokenizer)
+    latents = compute_latents(
+        needs.store, autoencoder, stamp(sources.autoencoder, "autoencoder"), device, needs.workers
+    )
+    tokenizer, made_by = load_tokenizer(sources.tokenizer), dict[str, dict[str, str]]()
+    weights, highpass_hz = stamp(sources.tokenizer, "tokenizer"), highpass_of(sources.tokenizer.parent)
     for track, renderer in sources.renderers.items():
-        _derive_codes(needs, tokenizer, sources.tokenizer, stage4_config(renderer).encoder_window, device, (track,))
+        window = stage4_config(renderer).encoder_window
+        codes = _derive_codes(needs, tokenizer, weights, highpass_hz, window, device, (track,))
+        made_by[track] = {"latents": latents, "codes": codes}
     shaped = config.model_copy(update={"model": shape})
-    return Adapt(shaped, needs.store, needs.runs, sources)
+    return Adapt(shaped, needs.store, needs.runs, sources, origins, made_by)
 
 
 BUILDERS: dict[str, tuple[str, str, Callable[[Any, Needs], Stage]]] = {

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from duotok.audio.features import squared_magnitude
 from duotok.audio.io import write
+from duotok.audio.marks import SAMPLE
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.distributed import mean_divisor
 from duotok.separation.bs_roformer import BSRoFormer, BSRoFormerConfig
@@ -157,5 +158,5 @@ class SeparatorStage(Stage):
             estimates = {name: e.cpu() for name, e in separator.separate(mix).items()}
             sounds = {"mix": mix, "vocals.true": vocals, **estimates}
             for name, sound in sounds.items():
-                write(folder / f"{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE)
+                write(folder / f"{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE, comment=SAMPLE)
             compare_mels(folder / "stems.png", {name: sound.mean(0) for name, sound in sounds.items()}, SAMPLE_RATE)

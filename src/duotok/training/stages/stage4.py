@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from duotok.audio.io import write
+from duotok.audio.marks import SAMPLE
 from duotok.clock import SAMPLE_RATE
 from duotok.config import Config
 from duotok.distributed import mean_divisor
@@ -97,18 +98,18 @@ class RendererRuns(Config):
 class Stage4(Stage):
     def __init__(
         self, config: Stage4Config, store: ShardStore, vectors: Tensor, autoencoder: LatentDecoder | None = None,
-        start: Path | None = None,
+        start: Path | None = None, made_by: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         """vectors: the condition vector of each code, `[codes, condition_dim]` (latent_data.condition_vectors).
 
         `autoencoder` turns latents into sound for `sample`; without one only the losses are reported. start: the run that
-        `config.start_from` names.
+        `config.start_from` names. made_by: of the latents and codes, as `latent_stretches` takes it.
         """
         self.config: Stage4Config = config
         self.name = f"stage4.{config.track}"
         torch.manual_seed(config.seed)
         self.vectors, self.autoencoder, self.start_run = vectors, autoencoder, start
-        self.train_set = latent_stretches(store, "train", config.track)
+        self.train_set = latent_stretches(store, "train", config.track, made_by)
         self.padding = padding(self.train_set, config.crop_frames)
         frames = np.array([stretch.frames for stretch in self.train_set], dtype=np.float64)
         self.chances = np.cumsum(frames / frames.sum())
@@ -118,7 +119,7 @@ class Stage4(Stage):
         self.spread = float(used.var(0).mean().sqrt())
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.modules = {"dit": self.dit, "ema": self.ema}
-        self.excerpts = self._held_out_excerpts(latent_stretches(store, "validation", config.track))
+        self.excerpts = self._held_out_excerpts(latent_stretches(store, "validation", config.track, made_by))
         self.clips: Batch = stack([crop(stretch, start, config.crop_frames) for stretch, start in self.excerpts])
 
     def start(self) -> None:
@@ -278,6 +279,6 @@ class Stage4(Stage):
             sounds = {}
             for name, latents in kinds.items():
                 sound = self._sound(latents[index, :real].cpu())
-                write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE)
+                write(folder / f"{index}.{name}.flac", sound.clamp(-1, 1), SAMPLE_RATE, comment=SAMPLE)
                 sounds[name] = sound.mean(0)
             compare_mels(folder / f"{index}.png", sounds, SAMPLE_RATE)

@@ -435,6 +435,23 @@ def test_what_does_not_fit_is_told_before_anything_is_derived(needs: Needs, bare
     assert not (work / "derived").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["dit.condition_dim=8"], "dit.condition_dim = 8, but what"),
+        (["dit.heads=1", "start_from=stage4.accompaniment"], "dit.heads = 1, but"),
+    ],
+)
+def test_a_renderer_that_fits_no_run_is_told_before_its_latents_are_made(
+    settings: list[str], message: str, renderers: Needs, bare_shards: Path, tmp_path: Path
+) -> None:
+    """Latents of a large corpus take hours."""
+    there = Needs(renderers.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
+    with pytest.raises(ConfigError, match=message):
+        build_stage("stage4", write(tmp_path, "stage4", stage4_values()), settings, there)
+    assert not (tmp_path / "derived").exists()
+
+
 def test_adapt_learns_from_true_latents_with_noise_and_rendered_ones_without(renderers: Needs, tmp_path: Path) -> None:
     config = write(tmp_path, "adapt", adapt_values())
 

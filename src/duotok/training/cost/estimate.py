@@ -259,8 +259,12 @@ def estimate(
     if processes > 1:
         notes.append(f"the time is that of one of {processes} processes, without what they send each other")
     speed, more = _speed(name, config, real, counted, memory, each, seconds)
+    steps = config.steps
+    if config.minutes is not None:
+        steps = max(1, round(60 * config.minutes / speed.seconds))
+        notes.append(f"{config.minutes:g} minutes have room for so many steps, without held-out figures and checkpoints")
     return Cost(
-        outline.name, config.steps, processes, parameters_by_part(outline), memory, config.batch_size, frames,
+        outline.name, steps, processes, parameters_by_part(outline), memory, config.batch_size, frames,
         lengths[1], counted.forward * parts, counted.backward * parts, speed, [*notes, *more],
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def _stage3(config: Any, needs: Needs) -> Stage:
 def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.training.batches.derive import compute_latents
     from duotok.training.batches.latent_data import condition_vectors
-    from duotok.training.checkpoint import best
+    from duotok.training.checkpoint import Untrained, best
     from duotok.training.stages.loading import device_of, load_autoencoder, load_tokenizer
     from duotok.training.stages.stage4 import Stage4
 
@@ -173,14 +174,21 @@ def _stage4(config: Any, needs: Needs) -> Stage:
             f"dit.latents_per_frame = {config.dit.latents_per_frame}, but the autoencoder of {encoder.parent} has "
             f"{autoencoder.latents_per_frame} for each token frame; set dit.latents_per_frame={autoencoder.latents_per_frame}"
         )
-    compute_latents(needs.store, autoencoder, stamp(encoder, "autoencoder"), device_of(config), needs.workers)
-    coder = best(needs.run(config, "tokenizer_from"))
-    tokenizer = load_tokenizer(coder)
-    vectors = condition_vectors(tokenizer, config.track, config.dit.condition)
-    _check_width("dit.condition_dim", config.dit.condition_dim, vectors.shape[1], coder)
-    start = needs.run(config, START_FROM) if config.start_from is not None else None
-    if start is not None:
-        check_same_settings(config.dit, "dit", type(config.dit).model_fields, start)
+    latents = functools.partial(
+        compute_latents, needs.store, autoencoder, stamp(encoder, "autoencoder"), device_of(config), needs.workers
+    )
+    try:  # what does not fit is told first: latents of a large corpus take hours
+        coder = best(needs.run(config, "tokenizer_from"))
+        tokenizer = load_tokenizer(coder)
+        vectors = condition_vectors(tokenizer, config.track, config.dit.condition)
+        _check_width("dit.condition_dim", config.dit.condition_dim, vectors.shape[1], coder)
+        start = needs.run(config, START_FROM) if config.start_from is not None else None
+        if start is not None:
+            check_same_settings(config.dit, "dit", type(config.dit).model_fields, start)
+    except Untrained:
+        latents()  # they wait for the autoencoder alone
+        raise
+    latents()
     _derive_codes(needs, tokenizer, coder, config.encoder_window, device_of(config))
     stage = Stage4(config, needs.store, vectors, autoencoder.cpu(), start)
     stage.made_from("autoencoder_from", origin_of(encoder, "autoencoder"))

@@ -27,7 +27,7 @@ app = typer.Typer(name="recipes", help=HELP, no_args_is_help=True, rich_markup_m
 
 @app.command("list")
 def list_recipes(
-    prefix: Annotated[str, typer.Argument(metavar="[SET]", help="Only these: mini, gpu, paper, ablations, lm, comparisons.")] = "",
+    prefix: Annotated[str, typer.Argument(metavar="[SET]", help="Only these: mini, gpu, paper, ablations, effects, effects-released, lm, comparisons.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each on stdout.")] = False,
 ) -> None:  # fmt: skip
     """List the recipes, each with its first line.

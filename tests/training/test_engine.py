@@ -388,7 +388,7 @@ def test_settings_are_checked_before_processes_wait_for_each_other(
 
 def test_fp16_is_refused_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one with fast bf16 accelerate trained in fp32 without a word, and nothing looked at the gradients."""
-    monkeypatch.setattr("duotok.training.processes._fast_half", lambda: True)
+    monkeypatch.setattr("duotok.training.processes.fast_half", lambda: True)
     with pytest.raises(ConfigError, match="precision: fp16 needs a GPU"):
         train(Toy(config(precision="fp16", device="cpu", steps=2)), tmp_path)
     assert not checkpoints(tmp_path)

@@ -163,6 +163,19 @@ def test_steps_of_a_run_by_the_clock_are_as_many_as_its_minutes_have_room_for() 
     assert not any("minutes" in note for note in estimate("stage1", stage1_config(), seconds=0.1).notes)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_half_precision_is_timed_where_it_would_train(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was timed in fp32 on every CPU, also on one that trains in bf16."""
+    monkeypatch.setattr("duotok.training.processes.fast_half", lambda: fast)
+    monkeypatch.setattr("duotok.training.cost.estimate.fast_half", lambda: fast)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cost = estimate("stage1", stage1_config(precision="bf16", device="auto"), seconds=0.1)
+    assert cost.speed.precision == ("bf16" if fast else "fp32")
+    assert any("those of fp32 on this CPU" in note for note in cost.notes) is not fast
+    wanted = estimate("stage1", stage1_config(precision="bf16", device="cuda"), seconds=0.1)
+    assert wanted.speed.precision == "fp32", "a config for a GPU"
+
+
 def test_what_does_not_fit_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("duotok.training.cost.estimate.free_memory", lambda device: 1000)
     cost = estimate("stage1", stage1_config())

@@ -77,7 +77,8 @@ def train(
             typer.echo(f"{key}: {text}")
         built, notes = _with_data(stage, parsed, data, shards, runs)
         say(f"{stage}: counting and measuring, up to a few minutes for a large model")
-        cost = estimate(stage, parsed, built, measure, processes)
+        # adversarial has the sizes of the run that it starts from
+        cost = estimate(stage, built.config if built is not None else parsed, built, measure, processes)
         cost = replace(cost, notes=[*notes, *cost.notes])
         put_json({**cost.as_json(), "earlier_runs": earlier}) if as_json else _print(cost)
         return

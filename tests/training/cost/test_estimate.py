@@ -19,6 +19,7 @@ from duotok.training.cost.estimate import Trial, estimate, frames_of, memory_of,
 from duotok.training.cost.synthetic import SKETCHES, SyntheticStore, sketch
 from duotok.training.processes import join
 from duotok.training.stage import Stage, StageConfig
+from duotok.training.stages.adversary import AdversaryConfig
 from duotok.training.stages.stage1 import Stage1Config
 from duotok.training.stages.stage4 import Stage4Config
 
@@ -29,6 +30,7 @@ CONFIGS: dict[str, Callable[[], StageConfig]] = {
     "stage4": lambda: Stage4Config(steps=10, batch_size=4, lr=1e-3, crop_frames=32, dit=DIT, device="cpu"),
     "separator": lambda: SEPARATOR,
     "autoencoder": lambda: AUTOENCODER,
+    "adversarial": lambda: AUTOENCODER.model_copy(update={"adversary": AdversaryConfig(windows=(512,), channels=2)}),
 }
 
 
@@ -102,6 +104,12 @@ def test_halving_a_batch_halves_what_it_takes() -> None:
     config = stage1_config(batch_size=16)
     whole, half = (count(lambda: sketch("stage1", config), n)[0] for n in (16, 8))
     assert half.activations < 0.6 * whole.activations
+
+
+def test_the_adversarial_run_has_a_frozen_encoder_and_discriminators() -> None:
+    parts = parameters_by_part(sketch("adversarial", CONFIGS["adversarial"]()))
+    assert parts["autoencoder.to_latent"][0] == 0 < parts["autoencoder.to_latent"][1]
+    assert parts["autoencoder.to_spectrum"][0] > 0 and parts["discriminators.each"][0] > 0
 
 
 def test_parameters_by_part() -> None:

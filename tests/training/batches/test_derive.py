@@ -19,8 +19,9 @@ from duotok.codec.duotok import DuoTok
 from duotok.errors import BundleError, ConfigError
 from duotok.renderer.render import RenderSettings
 from duotok.seals import seal
+from duotok.separation.separator import MiniSeparator
 from duotok.shards.store import ShardStore
-from duotok.tracks import TRACKS
+from duotok.tracks import STEMS, TRACKS
 from duotok.training.assemble import assemble, codec_config
 from duotok.training.batches.derive import compute_masks
 from duotok.training.batches.latent_data import latent_segments, rendered
@@ -28,7 +29,7 @@ from duotok.training.batches.sounds import SegmentSound
 from duotok.training.checkpoint import best, latest
 from duotok.training.engine import train
 from duotok.training.stages.adapt import AdaptConfig, find_sources, render_excerpts
-from duotok.training.stages.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
+from duotok.training.stages.loading import load_autoencoder, load_dit, load_separator, load_tokenizer, load_vectors
 from duotok.training.stages.registry import Needs, build_stage
 
 
@@ -113,6 +114,34 @@ def test_mixes_without_masks_can_be_left_out(needs: Needs, tmp_path: Path):
     values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 8.0, "mixture": mixture}
     stage = build_stage("stage2", write(tmp_path, "stage2", values), [], needs)
     assert all(stage.batch(step, range(4))["masks_items"].all() for step in range(6))
+
+
+def test_a_published_teacher_works_on_the_device_of_the_stage_and_by_all_workers(
+    needs: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It worked on the CPU, also beside a GPU, in one process whatever `--workers` said: the slowest of what is derived."""
+    device, opened, derived = torch.device("cpu", 7), [], []
+    monkeypatch.setattr("duotok.training.stages.loading.gpu_or_cpu", lambda name: device)
+    monkeypatch.setattr("duotok.separation.choose.separator_by_name", lambda name, **given: opened.append((name, given)))
+    monkeypatch.setattr("duotok.training.batches.derive.derive", lambda *_, **given: derived.append(given))
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 8.0, "teacher": "mini"}
+    there = Needs(needs.runs, needs.store, workers=3)
+    build_stage("stage2", write(tmp_path, "stage2", values), [], there)
+    assert [(name, given["device"]) for name, given in opened] == [("mini", device)]
+    assert [given["workers"] for given in derived] == [3]
+
+
+def test_masks_by_several_workers_are_those_of_one(needs: Needs, tmp_path: Path) -> None:
+    stored = []
+    for workers in (1, 2):
+        arrays = tmp_path / str(workers)
+        store = ShardStore(needs.store.ranges.url, arrays)
+        separator = load_separator(best(needs.runs / "separator"))
+        compute_masks(store, MiniSeparator(separator, stems=STEMS), 128, 6.0, "trained", workers)
+        files = sorted(arrays.rglob("mix.masks.npy"))
+        stored.append({str(path.relative_to(arrays)): np.load(path) for path in files})
+    assert stored[0].keys() == stored[1].keys() and len(stored[0]) > 1, "of several shards"
+    assert all(np.allclose(stored[0][name], stored[1][name], atol=2e-3) for name in stored[0])
 
 
 def test_bins_of_no_grid_are_refused(needs: Needs, tmp_path: Path):

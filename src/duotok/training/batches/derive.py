@@ -35,8 +35,10 @@ class Masks:
         return masks.permute(1, 0, 2).flatten(1).numpy()
 
 
-def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: float, made_by: str) -> str:
-    """Masks (of so many bins) of mixes with singing, `seconds` in all, spread over the recordings of both splits.
+def compute_masks(
+    store: ShardStore, teacher: Separator, bins: int, seconds: float, made_by: str, workers: int = 1
+) -> str:
+    """Masks (of so many bins) of mixes with singing, `seconds` in all, spread over the recordings of both splits, by `workers` processes.
 
     Returns the `made_by` by which batches tell them from those of another teacher, which other shards may hold. Raises
     ConfigError for a number of bins that no grid has.
@@ -52,7 +54,7 @@ def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: flo
         remaining -= store.segments[index].segment.seconds
     masks = Masks(store, teacher, BINS[bins])
     stamp = f"{made_by} bins {bins}"
-    derive(store, "masks", masks, tracks=("mix",), made_by=stamp, select=chosen)
+    derive(store, "masks", masks, tracks=("mix",), made_by=stamp, select=chosen, workers=workers)
     return stamp
 
 

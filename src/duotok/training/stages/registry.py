@@ -103,7 +103,9 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     teacher_origin = masks_made_by = None
     if config.model.mask_head and config.mask_seconds:
         teacher, made_by, teacher_origin = _teacher(config, needs)
-        masks_made_by = compute_masks(needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by)
+        masks_made_by = compute_masks(
+            needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by, needs.workers
+        )
     stage = Stage2(config, needs.store, needs.run(config, START_FROM), masks_made_by)
     if teacher_origin is not None:
         stage.made_from("teacher_from", teacher_origin)
@@ -142,7 +144,7 @@ def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
         return separator, stamp(checkpoint, "separator"), origin_of(checkpoint, "separator")
     arguments = {"weights": config.teacher_weights}
     return (
-        separator_by_name(config.teacher, **arguments, stems=STEMS),
+        separator_by_name(config.teacher, **arguments, device=device_of(config), stems=STEMS),
         separator_stamp(config.teacher, **arguments),
         None,
     )

@@ -271,9 +271,15 @@ def test_mini_mixtures_are_those_that_the_page_tells() -> None:
     page = " ".join((CONFIGS.parents[2] / "docs" / "training.md").read_text(encoding="utf-8").split())
     for name, mixes in (("stage2", "{mix} mixes, "), ("stage3", "")):
         found = weights(config(f"mini/{name}.yaml"))
-        assert f"of {sum(found.values())} items, {mixes.format(**found)}{found['vocals'] + found['solo']} of vocals ({found['solo']} of these" in page
+        assert (
+            f"of {sum(found.values())} items, {mixes.format(**found)}{found['vocals'] + found['solo']} of vocals ({found['solo']} of these"
+            in page
+        )
         parts = re.search(rf"- Stage {name[-1]}: .*?(\d+) accompaniments and (\d+) instrumentals", page)
-        assert parts is not None and [int(part) for part in parts.groups()] == [found["accompaniment"], found["instrumental"]]
+        assert parts is not None and [int(part) for part in parts.groups()] == [
+            found["accompaniment"],
+            found["instrumental"],
+        ]
 
 
 def test_mini_sizes() -> None:

@@ -122,7 +122,9 @@ def test_a_published_teacher_works_on_the_device_of_the_stage_and_by_all_workers
     """It worked on the CPU, also beside a GPU, in one process whatever `--workers` said: the slowest of what is derived."""
     device, opened, derived = torch.device("cpu", 7), [], []
     monkeypatch.setattr("duotok.training.stages.loading.gpu_or_cpu", lambda name: device)
-    monkeypatch.setattr("duotok.separation.choose.separator_by_name", lambda name, **given: opened.append((name, given)))
+    monkeypatch.setattr(
+        "duotok.separation.choose.separator_by_name", lambda name, **given: opened.append((name, given))
+    )
     monkeypatch.setattr("duotok.training.batches.derive.derive", lambda *_, **given: derived.append(given))
     values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 8.0, "teacher": "mini"}
     there = Needs(needs.runs, needs.store, workers=3)

@@ -166,7 +166,9 @@ def test_an_estimate_says_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_steps_of_a_run_by_the_clock_are_as_many_as_its_minutes_have_room_for() -> None:
     """They were those of the config, which such a run does not look at."""
     cost = estimate("stage1", stage1_config(steps=1_000_000, minutes=0.5), seconds=0.1)
-    assert cost.steps == pytest.approx(30 / cost.speed.seconds, abs=1) and cost.days == pytest.approx(30 / 86_400, rel=0.1)
+    assert cost.steps == pytest.approx(30 / cost.speed.seconds, abs=1) and cost.days == pytest.approx(
+        30 / 86_400, rel=0.1
+    )
     assert any("0.5 minutes" in note for note in cost.notes)
     assert not any("minutes" in note for note in estimate("stage1", stage1_config(), seconds=0.1).notes)
 

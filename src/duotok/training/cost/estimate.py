@@ -266,7 +266,9 @@ def estimate(
     steps = config.steps
     if config.minutes is not None:
         steps = max(1, round(60 * config.minutes / speed.seconds))
-        notes.append(f"{config.minutes:g} minutes have room for so many steps, without held-out figures and checkpoints")
+        notes.append(
+            f"{config.minutes:g} minutes have room for so many steps, without held-out figures and checkpoints"
+        )
     return Cost(
         outline.name, steps, processes, parameters_by_part(outline), memory, config.batch_size, frames,
         lengths[1], counted.forward * parts, counted.backward * parts, speed, [*notes, *more],

@@ -62,7 +62,7 @@ def test_masks_are_told_from_those_that_another_teacher_left(
             "duotok.training.batches.derive.teacher_masks",
             lambda _, sound, grid, share=share: torch.full((4, sound.shape[-1] // 480, 128), share).half(),
         )
-        stamps.append(compute_masks(store, None, 128, seconds, teacher))
+        stamps.append(compute_masks(store, Recorder(), 128, seconds, teacher))
     songs = store.select("train", "validation", types=("mix",), needs=("mix",))
     found = {
         stamp: {float(store.rows(i, "mix", "masks")[0, 0]) for i in songs if store.has(i, "mix", "masks", stamp)}
@@ -82,7 +82,9 @@ def test_stage2_hears_none_but_its_teacher(
     config = write(tmp_path, "stage2", values)
     heard = {}
     for teacher, seconds, share in (("old", 1000.0, 0.25), ("new", 1.0, 0.75)):
-        monkeypatch.setattr("duotok.training.stages.registry._teacher", lambda *_, name=teacher: (None, name, None))
+        monkeypatch.setattr(
+            "duotok.training.stages.registry._teacher", lambda *_, name=teacher: (Recorder(), name, None)
+        )
         monkeypatch.setattr(
             "duotok.training.batches.derive.teacher_masks",
             lambda _, sound, grid, share=share: torch.full((4, sound.shape[-1] // 480, 128), share).half(),
@@ -116,21 +118,35 @@ def test_mixes_without_masks_can_be_left_out(needs: Needs, tmp_path: Path):
     assert all(stage.batch(step, range(4))["masks_items"].all() for step in range(6))
 
 
+class Recorder:
+    """A separator that only tells where it is moved to."""
+
+    def __init__(self) -> None:
+        self.devices: list[torch.device] = []
+
+    def to(self, device: torch.device) -> "Recorder":
+        self.devices.append(device)
+        return self
+
+
 def test_a_published_teacher_works_on_the_device_of_the_stage_and_by_all_workers(
     needs: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It worked on the CPU, also beside a GPU, in one process whatever `--workers` said: the slowest of what is derived."""
-    device, opened, derived = torch.device("cpu", 7), [], []
+    device, teacher, derived = torch.device("cuda", 7), Recorder(), []
     monkeypatch.setattr("duotok.training.stages.loading.gpu_or_cpu", lambda name: device)
+    monkeypatch.setattr("duotok.separation.choose.separator_by_name", lambda name, **_: teacher)
     monkeypatch.setattr(
-        "duotok.separation.choose.separator_by_name", lambda name, **given: opened.append((name, given))
+        "duotok.training.batches.derive.derive", lambda _, name, make, **given: derived.append((make, given))
     )
-    monkeypatch.setattr("duotok.training.batches.derive.derive", lambda *_, **given: derived.append(given))
+    monkeypatch.setattr("duotok.training.batches.derive.teacher_masks", lambda *_: torch.zeros(4, 8, 128))
     values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 8.0, "teacher": "mini"}
     there = Needs(needs.runs, needs.store, workers=3)
     build_stage("stage2", write(tmp_path, "stage2", values), [], there)
-    assert [(name, given["device"]) for name, given in opened] == [("mini", device)]
-    assert [given["workers"] for given in derived] == [3]
+    [(make, given)] = derived
+    assert given["workers"] == 3 and not teacher.devices, "it is moved where it works, which may be another process"
+    make(int(given["select"][0]), "mix")
+    assert teacher.devices == [device]
 
 
 def test_masks_by_several_workers_are_those_of_one(needs: Needs, tmp_path: Path) -> None:
@@ -139,7 +155,7 @@ def test_masks_by_several_workers_are_those_of_one(needs: Needs, tmp_path: Path)
         arrays = tmp_path / str(workers)
         store = ShardStore(needs.store.ranges.url, arrays)
         separator = load_separator(best(needs.runs / "separator"))
-        compute_masks(store, MiniSeparator(separator, stems=STEMS), 128, 6.0, "trained", workers)
+        compute_masks(store, MiniSeparator(separator, stems=STEMS), 128, 6.0, "trained", workers=workers)
         files = sorted(arrays.rglob("mix.masks.npy"))
         stored.append({str(path.relative_to(arrays)): np.load(path) for path in files})
     assert stored[0].keys() == stored[1].keys() and len(stored[0]) > 1, "of several shards"

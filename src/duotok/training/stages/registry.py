@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from duotok.lineage import Origin
     from duotok.model.tokenizer import Tokenizer
-    from duotok.separation.separator import Separator
+    from duotok.separation.chunked import ChunkedSeparator
     from duotok.training.stage import NamedRun, Stage, StageConfig
 
 
@@ -95,6 +95,7 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_features
     from duotok.training.batches.derive import compute_masks
     from duotok.training.stages.crop_stage import ENCODER_SETTINGS
+    from duotok.training.stages.loading import device_of
     from duotok.training.stages.stage2 import Stage2
 
     _check_start(config, needs, ENCODER_SETTINGS)
@@ -104,7 +105,7 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     if config.model.mask_head and config.mask_seconds:
         teacher, made_by, teacher_origin = _teacher(config, needs)
         masks_made_by = compute_masks(
-            needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by, needs.workers
+            needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by, device_of(config), needs.workers
         )
     stage = Stage2(config, needs.store, needs.run(config, START_FROM), masks_made_by)
     if teacher_origin is not None:
@@ -130,21 +131,21 @@ def _check_start(
         check_same_settings(config.model, "model", settings, start)
 
 
-def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
+def _teacher(config: Any, needs: Needs) -> tuple[ChunkedSeparator, str, Origin | None]:
     """The frozen separator whose masks stage 2 learns, the name of its weights, and their origin if a run trained it."""
     from duotok.separation.choose import separator_by_name, separator_stamp
     from duotok.separation.separator import MiniSeparator
     from duotok.tracks import STEMS
     from duotok.training.checkpoint import best
-    from duotok.training.stages.loading import device_of, load_separator
+    from duotok.training.stages.loading import load_separator
 
     if config.teacher == "trained":
         checkpoint = best(needs.run(config, "teacher_from"))
-        separator = MiniSeparator(load_separator(checkpoint).to(device_of(config)), stems=STEMS)
+        separator = MiniSeparator(load_separator(checkpoint), stems=STEMS)
         return separator, stamp(checkpoint, "separator"), origin_of(checkpoint, "separator")
     arguments = {"weights": config.teacher_weights}
     return (
-        separator_by_name(config.teacher, **arguments, device=device_of(config), stems=STEMS),
+        separator_by_name(config.teacher, **arguments, stems=STEMS),
         separator_stamp(config.teacher, **arguments),
         None,
     )

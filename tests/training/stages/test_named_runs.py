@@ -452,6 +452,18 @@ def test_a_renderer_that_fits_no_run_is_told_before_its_latents_are_made(
     assert not (tmp_path / "derived").exists()
 
 
+def test_an_autoencoder_of_other_sizes_is_told_before_samples_are_stored(
+    needs: Needs, bare_shards: Path, tmp_path: Path
+) -> None:
+    there = Needs(needs.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
+    config = write(tmp_path, "autoencoder", AUTOENCODER.model_dump(mode="json"))
+    settings = ["start_from=autoencoder", "model.decoder_width=8"]
+    with pytest.raises(ConfigError, match=r"model.decoder_width = 8, but .*autoencoder was trained with 16"):
+        build_stage("autoencoder", config, settings, there)
+    assert not (tmp_path / "derived").exists()
+    build_stage("autoencoder", config, ["start_from=autoencoder", "model.griffin_lim=2"], needs)
+
+
 def test_adapt_learns_from_true_latents_with_noise_and_rendered_ones_without(renderers: Needs, tmp_path: Path) -> None:
     config = write(tmp_path, "adapt", adapt_values())
 

@@ -60,9 +60,14 @@ def _separator(config: Any, needs: Needs) -> Stage:
 
 def _autoencoder(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_samples
+    from duotok.training.checkpoint import best
     from duotok.training.stages.autoencoder import AutoencoderStage
+    from duotok.training.stages.loading import autoencoder_config
 
     start = needs.run(config, START_FROM) if config.start_from is not None else None
+    if start is not None:
+        fixed = type(autoencoder_config(best(start))).model_fields.keys() - {"griffin_lim"}  # which has no weights
+        check_same_settings(config.model, "model", sorted(fixed), start)
     derive_samples(needs.store, workers=needs.workers)
     return AutoencoderStage(config, needs.store, "autoencoder", start)
 

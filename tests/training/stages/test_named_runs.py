@@ -39,7 +39,7 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble
 from duotok.training.batches.latent_data import latent_segments
-from duotok.training.checkpoint import best, read_state
+from duotok.training.checkpoint import Untrained, best, read_state
 from duotok.training.earlier_runs import origin_of
 from duotok.training.engine import train
 from duotok.training.stages.adapt import AdaptConfig, Excerpt, find_sources, render_excerpts, rendered_by
@@ -450,6 +450,34 @@ def test_a_renderer_that_fits_no_run_is_told_before_its_latents_are_made(
     with pytest.raises(ConfigError, match=message):
         build_stage("stage4", write(tmp_path, "stage4", stage4_values()), settings, there)
     assert not (tmp_path / "derived").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["teacher=bs-roformer"], "teacher_weights"),
+        (["teacher=bs-roformer", "teacher_weights=nowhere.safetensors"], "nowhere.safetensors: no such weights"),
+        (["teacher_from=stage1"], "a run of stage1, and teacher_from takes one of separator"),
+    ],
+)
+def test_a_teacher_that_is_not_there_is_told_before_features_are_made(
+    settings: list[str], message: str, needs: Needs, bare_shards: Path, tmp_path: Path
+) -> None:
+    there = Needs(needs.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
+    config = write(tmp_path, "stage2", stage2_values(mask_seconds=4.0))
+    with pytest.raises(ConfigError, match=message):
+        build_stage("stage2", config, settings, there)
+    assert not (tmp_path / "derived").exists()
+
+
+def test_features_do_not_wait_for_a_teacher_that_is_not_trained(
+    needs: Needs, bare_shards: Path, tmp_path: Path
+) -> None:
+    there = Needs(needs.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
+    config = write(tmp_path, "stage2", stage2_values(mask_seconds=4.0))
+    with pytest.raises(Untrained, match="teacher_from names it"):
+        build_stage("stage2", config, ["teacher_from=later"], there)
+    assert list((tmp_path / "derived").rglob("mix.mel.npy")), "as `--prepare` promises"
 
 
 def test_an_autoencoder_of_other_sizes_is_told_before_samples_are_stored(

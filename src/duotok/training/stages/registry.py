@@ -99,16 +99,25 @@ def _stage1(config: Any, needs: Needs) -> Stage:
 def _stage2(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_features
     from duotok.training.batches.derive import compute_masks
+    from duotok.training.checkpoint import Untrained
     from duotok.training.stages.crop_stage import ENCODER_SETTINGS
     from duotok.training.stages.loading import device_of
     from duotok.training.stages.stage2 import Stage2
 
+    def features() -> None:
+        if config.store_features:
+            derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
+
     _check_start(config, needs, ENCODER_SETTINGS)
-    if config.store_features:
-        derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
-    teacher_origin = masks_made_by = None
+    teacher = teacher_origin = masks_made_by = None
     if config.model.mask_head and config.mask_seconds:
-        teacher, made_by, teacher_origin = _teacher(config, needs)
+        try:  # one that is not there is told first
+            teacher, made_by, teacher_origin = _teacher(config, needs)
+        except Untrained:
+            features()  # they wait for no other run
+            raise
+    features()
+    if teacher is not None:
         masks_made_by = compute_masks(
             needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by, device_of(config), needs.workers
         )
@@ -148,6 +157,10 @@ def _teacher(config: Any, needs: Needs) -> tuple[ChunkedSeparator, str, Origin |
         checkpoint = best(needs.run(config, "teacher_from"))
         separator = MiniSeparator(load_separator(checkpoint), stems=STEMS)
         return separator, stamp(checkpoint, "separator"), origin_of(checkpoint, "separator")
+    if config.teacher == "bs-roformer" and config.teacher_weights is None:
+        raise ConfigError(
+            "teacher: bs-roformer has no weights; name the converted file: --set teacher_weights=FILE.safetensors (docs/separation.md)"
+        )
     arguments = {"weights": config.teacher_weights}
     return (
         separator_by_name(config.teacher, **arguments, stems=STEMS),

@@ -162,11 +162,13 @@ def test_masks_by_several_workers_are_those_of_one(needs: Needs, tmp_path: Path)
     assert all(np.allclose(stored[0][name], stored[1][name], atol=2e-3) for name in stored[0])
 
 
-def test_bins_of_no_grid_are_refused(needs: Needs, tmp_path: Path):
+def test_bins_of_no_grid_are_refused(needs: Needs, bare_shards: Path, tmp_path: Path):
     model = TOKENIZER.model_copy(update={"mask_bins": 100, "mask_bands": (50, 50)})
     values = {**COMMON, "model": model.model_dump(mode="json"), "mask_seconds": 8.0}
+    there = Needs(needs.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
     with pytest.raises(ConfigError, match=r"mask_bins 100: the teacher's grids have 128, 1025, 558"):
-        build_stage("stage2", write(tmp_path, "stage2", values), [], needs)
+        build_stage("stage2", write(tmp_path, "stage2", values), [], there)
+    assert not (tmp_path / "derived").exists(), "nothing is derived for a stage that cannot be trained"
 
 
 def test_stage4_and_adapt_follow_from_what_is_trained(renderers: Needs, tmp_path: Path):

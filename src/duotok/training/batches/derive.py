@@ -37,6 +37,13 @@ class Masks:
         return masks.permute(1, 0, 2).flatten(1).numpy()
 
 
+def grid_of(bins: int) -> Grid:
+    """The teacher's grid of so many bins. Raises ConfigError when there is none."""
+    if bins not in BINS:
+        raise ConfigError(f"model.mask_bins {bins}: the teacher's grids have {', '.join(map(str, BINS))} bins")
+    return BINS[bins]
+
+
 def compute_masks(
     store: ShardStore, teacher: ChunkedSeparator, bins: int, seconds: float, made_by: str,
     device: torch.device | None = None, workers: int = 1,
@@ -48,8 +55,7 @@ def compute_masks(
     Returns the `made_by` by which batches tell them from those of another teacher, which other shards may hold. Raises
     ConfigError for a number of bins that no grid has.
     """
-    if bins not in BINS:
-        raise ConfigError(f"model.mask_bins {bins}: the teacher's grids have {', '.join(map(str, BINS))} bins")
+    grid = grid_of(bins)
     songs = store.select("train", "validation", types=("mix",), needs=("mix",))
     chosen, remaining = [], seconds
     for index in sorted(songs, key=lambda i: _hash_order(store, i)):
@@ -57,7 +63,7 @@ def compute_masks(
             break
         chosen.append(index)
         remaining -= store.segments[index].segment.seconds
-    masks = Masks(store, teacher, BINS[bins], device or torch.device("cpu"))
+    masks = Masks(store, teacher, grid, device or torch.device("cpu"))
     stamp = f"{made_by} bins {bins}"
     derive(store, "masks", masks, tracks=("mix",), made_by=stamp, select=chosen, workers=workers)
     return stamp

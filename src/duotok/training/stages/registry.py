@@ -98,7 +98,7 @@ def _stage1(config: Any, needs: Needs) -> Stage:
 
 def _stage2(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_features
-    from duotok.training.batches.derive import compute_masks
+    from duotok.training.batches.derive import compute_masks, grid_of
     from duotok.training.checkpoint import Untrained
     from duotok.training.stages.crop_stage import ENCODER_SETTINGS
     from duotok.training.stages.loading import device_of
@@ -111,6 +111,7 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     _check_start(config, needs, ENCODER_SETTINGS)
     teacher = teacher_origin = masks_made_by = None
     if config.model.mask_head and config.mask_seconds:
+        grid_of(config.model.mask_bins)
         try:  # one that is not there is told first
             teacher, made_by, teacher_origin = _teacher(config, needs)
         except Untrained:

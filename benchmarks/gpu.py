@@ -349,7 +349,7 @@ def single_process_group() -> Iterator[None]:
 
 def stages(device: str, names: list[str]) -> list[Row]:
     """Steps on the device against the CPU's, in half precision, and under DDP."""
-    from duotok.training.processes import _fast_half
+    from duotok.training.processes import fast_half
 
     rows: list[Row] = []
     plain: dict[str, Step] = {}
@@ -374,7 +374,7 @@ def stages(device: str, names: list[str]) -> list[Row]:
         found = compare(f"{name}, {device} fp32", "cpu fp32", FP32_GAP, true, partial(one_step, name, device, "fp32"))
         if found is not None:
             plain[name] = found
-        if found is not None and (device != "cpu" or _fast_half()):
+        if found is not None and (device != "cpu" or fast_half()):
             half = partial(one_step, name, device, "bf16")
             compare(f"{name}, {device} bf16", f"{device} fp32", HALF_GAP, found, half)
     with single_process_group():

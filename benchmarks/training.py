@@ -52,6 +52,7 @@ from duotok.training.stage import StageConfig
 from duotok.training.stages.registry import config_class
 
 FRAMES_A_SECOND = 25
+STAGES = [name for name in SKETCHES if name != "adversarial"]  # the autoencoder once more, with discriminators
 MOST_ITEMS = 64
 PEAKS = {
     "B200": 2250.0, "H200": 989.4, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.4, "H800": 989.4, "A100": 312.0,
@@ -224,7 +225,7 @@ def mini(name: str, folder: Path, options: Any) -> dict[str, Any]:
 def main() -> None:
     assert __doc__ is not None
     options_of = parser(__doc__)
-    options_of.add_argument("--stages", nargs="+", choices=list(SKETCHES), default=list(SKETCHES))
+    options_of.add_argument("--stages", nargs="+", choices=list(SKETCHES), default=STAGES)
     options_of.add_argument(
         "--blocks", type=positive_int, help="Transformer blocks (default: 2, on a GPU the paper's 24)"
     )

@@ -267,6 +267,21 @@ def test_mini_mixtures_give_voices_and_bands_alike() -> None:
         assert needed <= {"mix", "vocals", "accompaniment"}, "a corpus of songs with stems is enough"
 
 
+def test_mini_mixtures_are_those_that_the_page_tells() -> None:
+    page = " ".join((CONFIGS.parents[2] / "docs" / "training.md").read_text(encoding="utf-8").split())
+    for name, mixes in (("stage2", "{mix} mixes, "), ("stage3", "")):
+        found = weights(config(f"mini/{name}.yaml"))
+        assert (
+            f"of {sum(found.values())} items, {mixes.format(**found)}{found['vocals'] + found['solo']} of vocals ({found['solo']} of these"
+            in page
+        )
+        parts = re.search(rf"- Stage {name[-1]}: .*?(\d+) accompaniments and (\d+) instrumentals", page)
+        assert parts is not None and [int(part) for part in parts.groups()] == [
+            found["accompaniment"],
+            found["instrumental"],
+        ]
+
+
 def test_mini_sizes() -> None:
     with torch.device("meta"):
         assert 13e6 < parameters(Tokenizer(config("mini/stage1.yaml").model)) < 16e6

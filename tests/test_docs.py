@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -215,6 +216,14 @@ def test_pages_that_the_code_names_exist() -> None:
         for page in re.findall(r"docs/\w+\.md", file.read_text(encoding="utf-8"))
     }
     assert sorted((page, file) for page, file in named if not (ROOT / page).is_file()) == []
+
+
+def test_the_windows_that_the_page_of_tokens_tells_are_those_of_the_packaged_bundle() -> None:
+    codec = json.loads((SOURCE / "bundles" / "mini" / "config.json").read_text(encoding="utf-8"))["codec"]
+    page = " ".join((ROOT / "docs" / "tokens.md").read_text(encoding="utf-8").split())
+    window, context = codec["window"], codec["context"]
+    assert f"(the packaged one: {window} frames, {window / 25:.2f} s), of which some ({context}) are discarded" in page
+    assert f"and {(window - context) / 25:.0f} s of window" in page
 
 
 def test_the_index_has_every_page() -> None:

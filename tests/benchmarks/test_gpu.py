@@ -54,7 +54,7 @@ def test_a_stage_that_fails_is_a_row_and_the_exit_code(tmp_path: Path, monkeypat
         return 1.0, torch.ones(3), True
 
     monkeypatch.setattr(gpu, "one_step", broken)
-    monkeypatch.setattr("duotok.training.processes._fast_half", lambda: True)
+    monkeypatch.setattr("duotok.training.processes.fast_half", lambda: True)
     rows = gpu.stages("cpu", ["stage1"])
     assert [row.passes for row in rows] == [True, False, True]
     assert rows[1].error == "no such kernel"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,12 @@ def test_info(bundle: Path, tree: Path, tmp_path: Path) -> None:
     for wrong in ("none.duotok", "no-such-bundle"):
         result = run("info", wrong)
         assert result.exit_code == 1 and wrong in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_info_keeps_a_value_apart_from_its_name_however_deep_it_lies() -> None:
+    """The lineage of a bundle that was trained on from others read `checkpointstage2 at step 157`."""
+    told = [line for line in run("info", "mini").stdout.splitlines() if "at step" in line or "not known" in line]
+    assert len(told) > 5 and all(re.match(r" +(checkpoint|made from) {2,}\S", line) for line in told)
 
 
 def test_same_seed_same_file(bundle: Path, tree: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def test_the_list_has_all_with_a_line_each() -> None:
     rows = [json.loads(line) for line in run("recipes", "list", "gpu", "--json").stdout.splitlines()]
     assert {"gpu/stage1"} < {row["name"] for row in rows} <= {n for n in recipe_names() if n.startswith("gpu/")}
     assert next(row for row in rows if row["name"] == "gpu/adapt")["extends"] == ["mini/adapt", "mini/autoencoder"]
+
+
+def test_the_help_of_the_list_names_every_set() -> None:
+    words = " ".join(run("recipes", "list", "--help").stdout.split()).replace("- ", "-")
+    assert {name.partition("/")[0] for name in recipe_names()} <= set(re.findall(r"[\w-]+", words))
 
 
 def test_show_prints_the_file_or_what_it_comes_to() -> None:

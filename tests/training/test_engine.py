@@ -386,6 +386,16 @@ def test_settings_are_checked_before_processes_wait_for_each_other(
         train(Toy(config(batch_size=16, accumulate=3)), tmp_path / "uneven")
 
 
+def test_fp16_is_refused_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one with fast bf16 accelerate trained in fp32 without a word, and nothing looked at the gradients."""
+    monkeypatch.setattr("duotok.training.processes.fast_half", lambda: True)
+    with pytest.raises(ConfigError, match="precision: fp16 needs a GPU"):
+        train(Toy(config(precision="fp16", device="cpu", steps=2)), tmp_path)
+    assert not checkpoints(tmp_path)
+    train(Toy(config(precision="bf16", device="cpu", steps=2, best=None)), tmp_path)
+    assert checkpoints(tmp_path)
+
+
 def test_norms_of_parts_are_those_of_the_gradients_whatever_the_scaler_made_them(tmp_path: Path) -> None:
     stage = Toy(config(precision="fp32"))
     run = Run(stage, tmp_path, join(stage.config), None, Leaving())

@@ -57,7 +57,7 @@ def encode(
     follow: Annotated[bool, typer.Option("--follow-symlinks", help="Go into linked folders as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a song on stdout.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows of 20 s at once; more than 1 pays on a GPU.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows of a song at once; more than 1 pays on a GPU.")] = 1,
     precision: Annotated[
         str, typer.Option(help="fp32; bf16, faster on a GPU; int8, faster on a CPU. Both move some tokens (docs/tokens.md).")
     ] = "fp32",

@@ -137,7 +137,7 @@ def _lines(facts: dict[str, Any], depth: int = 0) -> list[str]:
         if isinstance(value, dict):
             lines += [label, *_lines(value, depth + 1)]
         elif isinstance(value, list):
-            lines.append(f"{label:<24}{' '.join(map(str, value))}")
+            lines.append(f"{label:<22}  {' '.join(map(str, value))}")
         else:
-            lines.append(f"{label:<24}{value}")
+            lines.append(f"{label:<22}  {value}")
     return lines

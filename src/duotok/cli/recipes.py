@@ -22,12 +22,14 @@ of your own that says `extends: mini/stage1` and what is different.
   duotok recipes copy mini -o recipes         copies to change; then: -c recipes/mini/stage1.yaml
 """
 
+SETS = "mini, gpu, paper, ablations, effects, effects-released, lm, comparisons"
+
 app = typer.Typer(name="recipes", help=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
 def list_recipes(
-    prefix: Annotated[str, typer.Argument(metavar="[SET]", help="Only these: mini, gpu, paper, ablations, lm, comparisons.")] = "",
+    prefix: Annotated[str, typer.Argument(metavar="[SET]", help=f"Only these: {SETS}.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each on stdout.")] = False,
 ) -> None:  # fmt: skip
     """List the recipes, each with its first line.

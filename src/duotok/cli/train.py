@@ -27,7 +27,7 @@ def train(
     prepare: Annotated[bool, typer.Option("--prepare", help="Derive its arrays, as far as earlier stages are trained, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print parameters, memory, FLOPs, speed and days; train and write nothing.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="How many processes a dry run should plan for.")] = 1,
-    measure: Annotated[float, typer.Option(min=0, help="Seconds that a dry run takes steps, three at least.")] = 10.0,
+    measure: Annotated[float, typer.Option(min=0, help="Seconds of trial steps in a dry run; three steps at least.")] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the held-out losses, or the costs, as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Train one stage; run the same command again to go on after a kill.
@@ -77,7 +77,8 @@ def train(
             typer.echo(f"{key}: {text}")
         built, notes = _with_data(stage, parsed, data, shards, runs)
         say(f"{stage}: counting and measuring, up to a few minutes for a large model")
-        cost = estimate(stage, parsed, built, measure, processes)
+        # adversarial has the sizes of the run that it starts from
+        cost = estimate(stage, built.config if built is not None else parsed, built, measure, processes)
         cost = replace(cost, notes=[*notes, *cost.notes])
         put_json({**cost.as_json(), "earlier_runs": earlier}) if as_json else _print(cost)
         return

@@ -15,7 +15,7 @@ BS_ROFORMER_BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 3 + 
 
 
 class TokenizerConfig(Config):
-    """The tokenizer of the paper, section 3; the defaults are the mini model (small, but complete in form)."""
+    """The tokenizer of the paper, section 3. The defaults are a small one (4.2M parameters), complete in form; recipes/mini has its own sizes."""
 
     # Encoder
     n_mels: int = Field(default=128, gt=0)

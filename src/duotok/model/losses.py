@@ -94,7 +94,7 @@ def mean_square(features: Tensor, lengths: Tensor | None = None) -> Tensor:
 
 
 def covariance_gap(features: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Mean square of (covariance - identity), per channel: `features [batch, frames, dim]`, `lengths [batch]`.
+    """Sum of squares of (covariance - identity), divided by the channels: `features [batch, frames, dim]`, `lengths [batch]`.
 
     After VICReg's variance and covariance terms (arXiv 2105.04906), as one. The moments are those of all processes.
     """

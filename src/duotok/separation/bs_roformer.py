@@ -24,7 +24,7 @@ from duotok.tracks import STEMS
 
 
 class BSRoFormerConfig(Config):
-    """Sizes of a BSRoFormer. The defaults are the mini preset: 48 kHz stereo, four stems, 0.8M parameters."""
+    """Sizes of a BSRoFormer. The defaults are a small one: 48 kHz stereo, four stems, 0.8M parameters; recipes/mini has its own."""
 
     sample_rate: int = 48_000
     stems: tuple[str, ...] = STEMS

@@ -11,10 +11,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duotok.audio.resampling import Resampler
 from duotok.errors import AudioError, ConfigError
@@ -180,6 +181,13 @@ class ChunkedSeparator(ABC):
     @abstractmethod
     def estimate(self, mix: Tensor, stems: tuple[str, ...]) -> Tensor:
         """One chunk `mix [2, samples]` at the network's rate -> the named stems, a new `[stems, 2, samples]` on the CPU."""
+
+    def to(self, device: torch.device) -> Self:
+        """Move the network; returns the separator."""
+        for part in vars(self).values():
+            if isinstance(part, nn.Module):
+                part.to(device)
+        return self
 
     @property
     def sample_rate(self) -> int:

@@ -49,7 +49,6 @@ class DemucsSeparator(ChunkedSeparator):
         if shifts < 0 or not 0.0 <= overlap <= 0.5:
             raise ConfigError(f"demucs: shifts = {shifts}, overlap = {overlap}; at least 0, and from 0 to 0.5")
         self.network = load_network(model, repo).to(device)
-        self.device = torch.device(device)
         rate = int(self.network.samplerate)
         chunk = min(int(part.segment * rate) for part in self.network.models)
         covered = chunk - int((1 - overlap) * chunk)
@@ -68,7 +67,8 @@ class DemucsSeparator(ChunkedSeparator):
     def estimate(self, mix: Tensor, stems: tuple[str, ...]) -> Tensor:
         from demucs.apply import apply_model
 
-        out = apply_model(self.network, mix[None].to(self.device), shifts=0, split=False, device=self.device)
+        device = next(self.network.parameters()).device
+        out = apply_model(self.network, mix[None].to(device), shifts=0, split=False, device=device)
         return torch.stack([out[0, self.network.sources.index(stem)] for stem in stems]).cpu()
 
 

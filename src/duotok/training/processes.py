@@ -35,7 +35,9 @@ def join(config: StageConfig) -> Accelerator:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda, but torch sees no GPU; use device: auto")
     on_cpu = gpu_or_cpu(config.device).type == "cpu"
-    if config.precision != "fp32" and on_cpu and not _fast_half():
+    if config.precision == "fp16" and on_cpu:
+        raise ConfigError("precision: fp16 needs a GPU, and this run has a CPU; use precision: bf16, or fp32")
+    if config.precision != "fp32" and on_cpu and not fast_half():
         raise ConfigError(
             f"precision: {config.precision} is 100 times slower than fp32 on this CPU; use precision: fp32"
         )
@@ -71,7 +73,8 @@ def leave() -> None:
     _ours = False
 
 
-def _fast_half() -> bool:
+def fast_half() -> bool:
+    """Whether this CPU multiplies in bfloat16 itself."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

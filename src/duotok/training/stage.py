@@ -72,7 +72,7 @@ class StageConfig(Config):
     compile: bool = Field(default=False, description="torch.compile: slow first step, faster ones after it on a GPU")
     sharding: Literal["none", "fsdp"] = Field(default="none", description="fsdp: for models too large for one device")
     explode: float = Field(
-        default=20.0, ge=0, description="stop when the loss stays above this many medians; 0 = never"
+        default=20.0, ge=0, description="stop when the loss stays above so many times its median; 0 = never"
     )
     log_every: int = Field(default=10, gt=0)
     check_every: int = Field(

@@ -18,7 +18,7 @@ PATIENCE = 5
 
 
 class Watch:
-    """Checks the loss of every step. factor: the largest allowed multiple of the median of the last 100 losses; 0: no limit."""
+    """Looks at the loss each `check_every` steps. factor: the largest allowed multiple of the median of the last 100 that were seen; 0: no limit."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -35,7 +35,7 @@ class Watch:
         if self.factor and usual > 0 and loss > self.factor * usual:
             self.above += 1
             if self.above >= PATIENCE:
-                return f"the loss is {loss:.4g}, usually {usual:.4g}, for {PATIENCE} steps"
+                return f"the loss is {loss:.4g}, usually {usual:.4g}, in {PATIENCE} looks in a row"
         else:
             self.above = 0
             self.past.append(loss)

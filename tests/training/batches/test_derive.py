@@ -21,8 +21,9 @@ from duotok.errors import BundleError, ConfigError
 from duotok.files import sha256
 from duotok.renderer.render import RenderSettings
 from duotok.seals import seal
+from duotok.separation.separator import MiniSeparator
 from duotok.shards.store import ShardStore
-from duotok.tracks import TRACKS
+from duotok.tracks import STEMS, TRACKS
 from duotok.training.assemble import assemble, codec_config
 from duotok.training.batches import derive as derive_module
 from duotok.training.batches.derive import compute_latents, compute_masks
@@ -32,7 +33,7 @@ from duotok.training.checkpoint import best, latest
 from duotok.training.earlier_runs import opened, origin_of, stamp
 from duotok.training.engine import train
 from duotok.training.stages.adapt import AdaptConfig, find_sources, render_excerpts
-from duotok.training.stages.loading import load_autoencoder, load_dit, load_tokenizer, load_vectors
+from duotok.training.stages.loading import load_autoencoder, load_dit, load_separator, load_tokenizer, load_vectors
 from duotok.training.stages.registry import Needs, build_stage
 
 
@@ -65,7 +66,7 @@ def test_masks_are_told_from_those_that_another_teacher_left(
             "duotok.training.batches.derive.teacher_masks",
             lambda _, sound, grid, share=share: torch.full((4, sound.shape[-1] // 480, 128), share).half(),
         )
-        stamps.append(compute_masks(store, None, 128, seconds, teacher))
+        stamps.append(compute_masks(store, Recorder(), 128, seconds, teacher))
     songs = store.select("train", "validation", types=("mix",), needs=("mix",))
     found = {
         stamp: {float(store.rows(i, "mix", "masks")[0, 0]) for i in songs if store.has(i, "mix", "masks", stamp)}
@@ -85,7 +86,9 @@ def test_stage2_hears_none_but_its_teacher(
     config = write(tmp_path, "stage2", values)
     heard = {}
     for teacher, seconds, share in (("old", 1000.0, 0.25), ("new", 1.0, 0.75)):
-        monkeypatch.setattr("duotok.training.stages.registry._teacher", lambda *_, name=teacher: (None, name, None))
+        monkeypatch.setattr(
+            "duotok.training.stages.registry._teacher", lambda *_, name=teacher: (Recorder(), name, None)
+        )
         monkeypatch.setattr(
             "duotok.training.batches.derive.teacher_masks",
             lambda _, sound, grid, share=share: torch.full((4, sound.shape[-1] // 480, 128), share).half(),
@@ -119,11 +122,57 @@ def test_mixes_without_masks_can_be_left_out(needs: Needs, tmp_path: Path):
     assert all(stage.batch(step, range(4))["masks_items"].all() for step in range(6))
 
 
-def test_bins_of_no_grid_are_refused(needs: Needs, tmp_path: Path):
+class Recorder:
+    """A separator that only tells where it is moved to."""
+
+    def __init__(self) -> None:
+        self.devices: list[torch.device] = []
+
+    def to(self, device: torch.device) -> "Recorder":
+        self.devices.append(device)
+        return self
+
+
+def test_a_published_teacher_works_on_the_device_of_the_stage_and_by_all_workers(
+    needs: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It worked on the CPU, also beside a GPU, in one process whatever `--workers` said: the slowest of what is derived."""
+    device, teacher, derived = torch.device("cuda", 7), Recorder(), []
+    monkeypatch.setattr("duotok.training.stages.loading.gpu_or_cpu", lambda name: device)
+    monkeypatch.setattr("duotok.separation.choose.separator_by_name", lambda name, **_: teacher)
+    monkeypatch.setattr(
+        "duotok.training.batches.derive.derive", lambda _, name, make, **given: derived.append((make, given))
+    )
+    monkeypatch.setattr("duotok.training.batches.derive.teacher_masks", lambda *_: torch.zeros(4, 8, 128))
+    values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 8.0, "teacher": "mini"}
+    there = Needs(needs.runs, needs.store, workers=3)
+    build_stage("stage2", write(tmp_path, "stage2", values), [], there)
+    [(make, given)] = derived
+    assert given["workers"] == 3 and not teacher.devices, "it is moved where it works, which may be another process"
+    make(int(given["select"][0]), "mix")
+    assert teacher.devices == [device]
+
+
+def test_masks_by_several_workers_are_those_of_one(needs: Needs, tmp_path: Path) -> None:
+    stored = []
+    for workers in (1, 2):
+        arrays = tmp_path / str(workers)
+        store = ShardStore(needs.store.ranges.url, arrays)
+        separator = load_separator(best(needs.runs / "separator"))
+        compute_masks(store, MiniSeparator(separator, stems=STEMS), 128, 6.0, "trained", workers=workers)
+        files = sorted(arrays.rglob("mix.masks.npy"))
+        stored.append({str(path.relative_to(arrays)): np.load(path) for path in files})
+    assert stored[0].keys() == stored[1].keys() and len(stored[0]) > 1, "of several shards"
+    assert all(np.allclose(stored[0][name], stored[1][name], atol=2e-3) for name in stored[0])
+
+
+def test_bins_of_no_grid_are_refused(needs: Needs, bare_shards: Path, tmp_path: Path):
     model = TOKENIZER.model_copy(update={"mask_bins": 100, "mask_bands": (50, 50)})
     values = {**COMMON, "model": model.model_dump(mode="json"), "mask_seconds": 8.0}
+    there = Needs(needs.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
     with pytest.raises(ConfigError, match=r"mask_bins 100: the teacher's grids have 128, 1025, 558"):
-        build_stage("stage2", write(tmp_path, "stage2", values), [], needs)
+        build_stage("stage2", write(tmp_path, "stage2", values), [], there)
+    assert not (tmp_path / "derived").exists(), "nothing is derived for a stage that cannot be trained"
 
 
 def test_stage4_and_adapt_follow_from_what_is_trained(renderers: Needs, tmp_path: Path):

@@ -19,6 +19,7 @@ from duotok.training.cost.estimate import Trial, estimate, frames_of, memory_of,
 from duotok.training.cost.synthetic import SKETCHES, SyntheticStore, sketch
 from duotok.training.processes import join
 from duotok.training.stage import Stage, StageConfig
+from duotok.training.stages.adversary import AdversaryConfig
 from duotok.training.stages.stage1 import Stage1Config
 from duotok.training.stages.stage4 import Stage4Config
 
@@ -29,6 +30,7 @@ CONFIGS: dict[str, Callable[[], StageConfig]] = {
     "stage4": lambda: Stage4Config(steps=10, batch_size=4, lr=1e-3, crop_frames=32, dit=DIT, device="cpu"),
     "separator": lambda: SEPARATOR,
     "autoencoder": lambda: AUTOENCODER,
+    "adversarial": lambda: AUTOENCODER.model_copy(update={"adversary": AdversaryConfig(windows=(512,), channels=2)}),
 }
 
 
@@ -104,6 +106,12 @@ def test_halving_a_batch_halves_what_it_takes() -> None:
     assert half.activations < 0.6 * whole.activations
 
 
+def test_the_adversarial_run_has_a_frozen_encoder_and_discriminators() -> None:
+    parts = parameters_by_part(sketch("adversarial", CONFIGS["adversarial"]()))
+    assert parts["autoencoder.to_latent"][0] == 0 < parts["autoencoder.to_latent"][1]
+    assert parts["autoencoder.to_spectrum"][0] > 0 and parts["discriminators.each"][0] > 0
+
+
 def test_parameters_by_part() -> None:
     stage = sketch("stage3", stage3_config())
     parts = parameters_by_part(stage)
@@ -153,6 +161,29 @@ def test_an_estimate_says_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert told["memory_in_all"] == sum(cost.memory.values())
     assert told["trained"] == sum(p["trained"] for p in told["parameters"].values())
     assert not list(tmp_path.iterdir())
+
+
+def test_steps_of_a_run_by_the_clock_are_as_many_as_its_minutes_have_room_for() -> None:
+    """They were those of the config, which such a run does not look at."""
+    cost = estimate("stage1", stage1_config(steps=1_000_000, minutes=0.5), seconds=0.1)
+    assert cost.steps == pytest.approx(30 / cost.speed.seconds, abs=1) and cost.days == pytest.approx(
+        30 / 86_400, rel=0.1
+    )
+    assert any("0.5 minutes" in note for note in cost.notes)
+    assert not any("minutes" in note for note in estimate("stage1", stage1_config(), seconds=0.1).notes)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_half_precision_is_timed_where_it_would_train(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was timed in fp32 on every CPU, also on one that trains in bf16."""
+    monkeypatch.setattr("duotok.training.processes.fast_half", lambda: fast)
+    monkeypatch.setattr("duotok.training.cost.estimate.fast_half", lambda: fast)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cost = estimate("stage1", stage1_config(precision="bf16", device="auto"), seconds=0.1)
+    assert cost.speed.precision == ("bf16" if fast else "fp32")
+    assert any("those of fp32 on this CPU" in note for note in cost.notes) is not fast
+    wanted = estimate("stage1", stage1_config(precision="bf16", device="cuda"), seconds=0.1)
+    assert wanted.speed.precision == "fp32", "a config for a GPU"
 
 
 def test_what_does_not_fit_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.assemble import assemble
 from duotok.training.batches.latent_data import latent_segments
-from duotok.training.checkpoint import best, read_state
+from duotok.training.checkpoint import Untrained, best, read_state
 from duotok.training.earlier_runs import origin_of
 from duotok.training.engine import train
 from duotok.training.stages.adapt import AdaptConfig, Excerpt, find_sources, render_excerpts, rendered_by
@@ -433,6 +433,63 @@ def test_what_does_not_fit_is_told_before_anything_is_derived(needs: Needs, bare
         done.stderr.split()
     )
     assert not (work / "derived").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["dit.condition_dim=8"], "dit.condition_dim = 8, but what"),
+        (["dit.heads=1", "start_from=stage4.accompaniment"], "dit.heads = 1, but"),
+    ],
+)
+def test_a_renderer_that_fits_no_run_is_told_before_its_latents_are_made(
+    settings: list[str], message: str, renderers: Needs, bare_shards: Path, tmp_path: Path
+) -> None:
+    """Latents of a large corpus take hours."""
+    there = Needs(renderers.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
+    with pytest.raises(ConfigError, match=message):
+        build_stage("stage4", write(tmp_path, "stage4", stage4_values()), settings, there)
+    assert not (tmp_path / "derived").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["teacher=bs-roformer"], "teacher_weights"),
+        (["teacher=bs-roformer", "teacher_weights=nowhere.safetensors"], "nowhere.safetensors: no such weights"),
+        (["teacher_from=stage1"], "a run of stage1, and teacher_from takes one of separator"),
+    ],
+)
+def test_a_teacher_that_is_not_there_is_told_before_features_are_made(
+    settings: list[str], message: str, needs: Needs, bare_shards: Path, tmp_path: Path
+) -> None:
+    there = Needs(needs.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
+    config = write(tmp_path, "stage2", stage2_values(mask_seconds=4.0))
+    with pytest.raises(ConfigError, match=message):
+        build_stage("stage2", config, settings, there)
+    assert not (tmp_path / "derived").exists()
+
+
+def test_features_do_not_wait_for_a_teacher_that_is_not_trained(
+    needs: Needs, bare_shards: Path, tmp_path: Path
+) -> None:
+    there = Needs(needs.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
+    config = write(tmp_path, "stage2", stage2_values(mask_seconds=4.0))
+    with pytest.raises(Untrained, match="teacher_from names it"):
+        build_stage("stage2", config, ["teacher_from=later"], there)
+    assert list((tmp_path / "derived").rglob("mix.mel.npy")), "as `--prepare` promises"
+
+
+def test_an_autoencoder_of_other_sizes_is_told_before_samples_are_stored(
+    needs: Needs, bare_shards: Path, tmp_path: Path
+) -> None:
+    there = Needs(needs.runs, ShardStore(bare_shards / "shards", tmp_path / "derived"))
+    config = write(tmp_path, "autoencoder", AUTOENCODER.model_dump(mode="json"))
+    settings = ["start_from=autoencoder", "model.decoder_width=8"]
+    with pytest.raises(ConfigError, match=r"model.decoder_width = 8, but .*autoencoder was trained with 16"):
+        build_stage("autoencoder", config, settings, there)
+    assert not (tmp_path / "derived").exists()
+    build_stage("autoencoder", config, ["start_from=autoencoder", "model.griffin_lim=2"], needs)
 
 
 def test_adapt_learns_from_true_latents_with_noise_and_rendered_ones_without(renderers: Needs, tmp_path: Path) -> None:

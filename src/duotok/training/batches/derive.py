@@ -12,7 +12,7 @@ import torch
 from duotok.errors import ConfigError
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.contract import LatentAutoencoder
-from duotok.separation.separator import Separator
+from duotok.separation.chunked import ChunkedSeparator
 from duotok.separation.teacher import BINS, Grid, teacher_masks
 from duotok.shards.deriving import Context, derive
 from duotok.shards.store import ShardStore
@@ -26,23 +26,36 @@ class Masks:
     """The frozen teacher's masks of a segment's mix: float16 `[4 * frames, stems * bins]`."""
 
     store: ShardStore
-    teacher: Separator
+    teacher: ChunkedSeparator
     grid: Grid
+    device: torch.device
 
     @torch.no_grad()
     def __call__(self, index: int, track: str) -> np.ndarray:
-        masks = teacher_masks(self.teacher, SegmentSound(self.store, index).stereo(track), self.grid)
+        # moved here, as this may be another process than the one that was asked
+        masks = teacher_masks(self.teacher.to(self.device), SegmentSound(self.store, index).stereo(track), self.grid)
         return masks.permute(1, 0, 2).flatten(1).numpy()
 
 
-def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: float, made_by: str) -> str:
+def grid_of(bins: int) -> Grid:
+    """The teacher's grid of so many bins. Raises ConfigError when there is none."""
+    if bins not in BINS:
+        raise ConfigError(f"model.mask_bins {bins}: the teacher's grids have {', '.join(map(str, BINS))} bins")
+    return BINS[bins]
+
+
+def compute_masks(
+    store: ShardStore, teacher: ChunkedSeparator, bins: int, seconds: float, made_by: str,
+    device: torch.device | None = None, workers: int = 1,
+) -> str:  # fmt: skip
     """Masks (of so many bins) of mixes with singing, `seconds` in all, spread over the recordings of both splits.
+
+    They are made by `workers` processes that share the device.
 
     Returns the `made_by` by which batches tell them from those of another teacher, which other shards may hold. Raises
     ConfigError for a number of bins that no grid has.
     """
-    if bins not in BINS:
-        raise ConfigError(f"model.mask_bins {bins}: the teacher's grids have {', '.join(map(str, BINS))} bins")
+    grid = grid_of(bins)
     songs = store.select("train", "validation", types=("mix",), needs=("mix",))
     chosen, remaining = [], seconds
     for index in sorted(songs, key=lambda i: _hash_order(store, i)):
@@ -50,9 +63,9 @@ def compute_masks(store: ShardStore, teacher: Separator, bins: int, seconds: flo
             break
         chosen.append(index)
         remaining -= store.segments[index].segment.seconds
-    masks = Masks(store, teacher, BINS[bins])
+    masks = Masks(store, teacher, grid, device or torch.device("cpu"))
     stamp = f"{made_by} bins {bins}"
-    derive(store, "masks", masks, tracks=("mix",), made_by=stamp, select=chosen)
+    derive(store, "masks", masks, tracks=("mix",), made_by=stamp, select=chosen, workers=workers)
     return stamp
 
 

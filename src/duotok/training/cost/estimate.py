@@ -20,7 +20,7 @@ from duotok.training.cost.counting import Counted, count
 from duotok.training.cost.synthetic import sketch
 from duotok.training.engine import Run, seed_step
 from duotok.training.parts import Batches
-from duotok.training.processes import join
+from duotok.training.processes import fast_half, join
 from duotok.training.stage import Batch, Stage, StageConfig
 
 if TYPE_CHECKING:
@@ -205,10 +205,14 @@ def here(config: StageConfig) -> tuple[StageConfig, list[str]]:
     if gpu_or_cpu(config.device).type == "cuda":
         return config, []
     notes = []
-    if config.device == "cuda" or config.precision != "fp32" or config.compile:
+    half = config.precision == "bf16" and config.device != "cuda" and fast_half()  # then it trains so here, too
+    precision = "bf16" if half else "fp32"
+    if config.device == "cuda" or config.precision != precision or config.compile:
         changed = f"device {config.device}, precision {config.precision}" + (", compiled" if config.compile else "")
-        notes.append(f"the config wants {changed}: speed and days are those of fp32 on this CPU")
-    return config.model_copy(update={"device": "cpu", "precision": "fp32", "compile": False, "sharding": "none"}), notes
+        notes.append(f"the config wants {changed}: speed and days are those of {precision} on this CPU")
+    return config.model_copy(
+        update={"device": "cpu", "precision": precision, "compile": False, "sharding": "none"}
+    ), notes
 
 
 def measure(stage: Stage, config: StageConfig, items: int, of: int, seconds: float = 10.0) -> Speed:
@@ -259,8 +263,14 @@ def estimate(
     if processes > 1:
         notes.append(f"the time is that of one of {processes} processes, without what they send each other")
     speed, more = _speed(name, config, real, counted, memory, each, seconds)
+    steps = config.steps
+    if config.minutes is not None:
+        steps = max(1, round(60 * config.minutes / speed.seconds))
+        notes.append(
+            f"{config.minutes:g} minutes have room for so many steps, without held-out figures and checkpoints"
+        )
     return Cost(
-        outline.name, config.steps, processes, parameters_by_part(outline), memory, config.batch_size, frames,
+        outline.name, steps, processes, parameters_by_part(outline), memory, config.batch_size, frames,
         lengths[1], counted.forward * parts, counted.backward * parts, speed, [*notes, *more],
     )  # fmt: skip
 

@@ -150,6 +150,12 @@ def _autoencoder(config: Any) -> Stage:
     return AutoencoderStage(config, _audio(config))
 
 
+def _adversarial(config: Any) -> Stage:
+    from duotok.training.stages.autoencoder import AutoencoderStage
+
+    return AutoencoderStage(config, _audio(config), "adversarial")
+
+
 def _stage1(config: Any) -> Stage:
     from duotok.training.stages.stage1 import Stage1
 
@@ -183,6 +189,7 @@ SKETCHES: dict[str, Callable[[Any], Stage]] = {
     "stage2": _stage2,
     "stage3": _stage3,
     "stage4": _stage4,
+    "adversarial": _adversarial,
 }
 
 

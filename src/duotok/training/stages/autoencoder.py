@@ -92,7 +92,7 @@ class AdversarialConfig(AutoencoderStageConfig):
 
 
 class MultiScaleMel(nn.Module):
-    """Mean over the chosen scales of |ln M - ln M'|, M power mels at 48 kHz, and of the error of sqrt M, relative to its mean in the batch."""
+    """Means over the chosen scales: of |ln M - ln M'|, M power mels at 48 kHz; of the error of magnitudes, relative to their mean in the batch."""
 
     def __init__(self) -> None:
         super().__init__()

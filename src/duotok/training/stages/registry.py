@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from duotok.lineage import Origin
     from duotok.model.tokenizer import Tokenizer
-    from duotok.separation.separator import Separator
+    from duotok.separation.chunked import ChunkedSeparator
     from duotok.training.stage import NamedRun, Stage, StageConfig
 
 
@@ -59,9 +60,14 @@ def _separator(config: Any, needs: Needs) -> Stage:
 
 def _autoencoder(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_samples
+    from duotok.training.checkpoint import best
     from duotok.training.stages.autoencoder import AutoencoderStage
+    from duotok.training.stages.loading import autoencoder_config
 
     start = needs.run(config, START_FROM) if config.start_from is not None else None
+    if start is not None:
+        fixed = type(autoencoder_config(best(start))).model_fields.keys() - {"griffin_lim"}  # which has no weights
+        check_same_settings(config.model, "model", sorted(fixed), start)
     derive_samples(needs.store, workers=needs.workers)
     return AutoencoderStage(config, needs.store, "autoencoder", start)
 
@@ -92,17 +98,30 @@ def _stage1(config: Any, needs: Needs) -> Stage:
 
 def _stage2(config: Any, needs: Needs) -> Stage:
     from duotok.shards.features import derive_features
-    from duotok.training.batches.derive import compute_masks
+    from duotok.training.batches.derive import compute_masks, grid_of
+    from duotok.training.checkpoint import Untrained
     from duotok.training.stages.crop_stage import ENCODER_SETTINGS
+    from duotok.training.stages.loading import device_of
     from duotok.training.stages.stage2 import Stage2
 
+    def features() -> None:
+        if config.store_features:
+            derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
+
     _check_start(config, needs, ENCODER_SETTINGS)
-    if config.store_features:
-        derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
-    teacher_origin = masks_made_by = None
+    teacher = teacher_origin = masks_made_by = None
     if config.model.mask_head and config.mask_seconds:
-        teacher, made_by, teacher_origin = _teacher(config, needs)
-        masks_made_by = compute_masks(needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by)
+        grid_of(config.model.mask_bins)
+        try:  # one that is not there is told first
+            teacher, made_by, teacher_origin = _teacher(config, needs)
+        except Untrained:
+            features()  # they wait for no other run
+            raise
+    features()
+    if teacher is not None:
+        masks_made_by = compute_masks(
+            needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by, device_of(config), needs.workers
+        )
     stage = Stage2(config, needs.store, needs.run(config, START_FROM), masks_made_by)
     if teacher_origin is not None:
         stage.made_from("teacher_from", teacher_origin)
@@ -127,18 +146,22 @@ def _check_start(
         check_same_settings(config.model, "model", settings, start)
 
 
-def _teacher(config: Any, needs: Needs) -> tuple[Separator, str, Origin | None]:
+def _teacher(config: Any, needs: Needs) -> tuple[ChunkedSeparator, str, Origin | None]:
     """The frozen separator whose masks stage 2 learns, the name of its weights, and their origin if a run trained it."""
     from duotok.separation.choose import separator_by_name, separator_stamp
     from duotok.separation.separator import MiniSeparator
     from duotok.tracks import STEMS
     from duotok.training.checkpoint import best
-    from duotok.training.stages.loading import device_of, load_separator
+    from duotok.training.stages.loading import load_separator
 
     if config.teacher == "trained":
         checkpoint = best(needs.run(config, "teacher_from"))
         separator, weights, origin = opened(checkpoint, "separator", load_separator)
-        return MiniSeparator(separator.to(device_of(config)), stems=STEMS), weights, origin
+        return MiniSeparator(separator, stems=STEMS), weights, origin
+    if config.teacher == "bs-roformer" and config.teacher_weights is None:
+        raise ConfigError(
+            "teacher: bs-roformer has no weights; name the converted file: --set teacher_weights=FILE.safetensors (docs/separation.md)"
+        )
     arguments = {"weights": config.teacher_weights}
     return (
         separator_by_name(config.teacher, **arguments, stems=STEMS),
@@ -161,7 +184,7 @@ def _stage3(config: Any, needs: Needs) -> Stage:
 def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.training.batches.derive import compute_latents
     from duotok.training.batches.latent_data import condition_vectors
-    from duotok.training.checkpoint import best
+    from duotok.training.checkpoint import Untrained, best
     from duotok.training.stages.loading import device_of, load_autoencoder, load_tokenizer
     from duotok.training.stages.stage4 import Stage4
 
@@ -173,18 +196,23 @@ def _stage4(config: Any, needs: Needs) -> Stage:
             f"dit.latents_per_frame = {config.dit.latents_per_frame}, but the autoencoder of {encoder.parent} has "
             f"{autoencoder.latents_per_frame} for each token frame; set dit.latents_per_frame={autoencoder.latents_per_frame}"
         )
-    latents = compute_latents(needs.store, autoencoder, weights, device_of(config), needs.workers)
-    coder = best(needs.run(config, "tokenizer_from"))
-    tokenizer, weights, tokenizer_origin = opened(coder, "tokenizer", load_tokenizer)
-    vectors = condition_vectors(tokenizer, config.track, config.dit.condition)
-    _check_width("dit.condition_dim", config.dit.condition_dim, vectors.shape[1], coder)
-    start = needs.run(config, START_FROM) if config.start_from is not None else None
-    if start is not None:
-        check_same_settings(config.dit, "dit", type(config.dit).model_fields, start)
-    codes = _derive_codes(
-        needs, tokenizer, weights, highpass_of(coder.parent), config.encoder_window, device_of(config)
+    latents = functools.partial(compute_latents, needs.store, autoencoder, weights, device_of(config), needs.workers)
+    try:  # what does not fit is told first: latents of a large corpus take hours
+        coder = best(needs.run(config, "tokenizer_from"))
+        tokenizer, coder_weights, tokenizer_origin = opened(coder, "tokenizer", load_tokenizer)
+        vectors = condition_vectors(tokenizer, config.track, config.dit.condition)
+        _check_width("dit.condition_dim", config.dit.condition_dim, vectors.shape[1], coder)
+        start = needs.run(config, START_FROM) if config.start_from is not None else None
+        if start is not None:
+            check_same_settings(config.dit, "dit", type(config.dit).model_fields, start)
+    except Untrained:
+        latents()  # they wait for the autoencoder alone
+        raise
+    made = {"latents": latents()}
+    made["codes"] = _derive_codes(
+        needs, tokenizer, coder_weights, highpass_of(coder.parent), config.encoder_window, device_of(config)
     )
-    stage = Stage4(config, needs.store, vectors, autoencoder.cpu(), start, {"latents": latents, "codes": codes})
+    stage = Stage4(config, needs.store, vectors, autoencoder.cpu(), start, made)
     stage.made_from("autoencoder_from", autoencoder_origin)
     stage.made_from("tokenizer_from", tokenizer_origin)
     return stage

@@ -52,7 +52,12 @@ class Stage4Config(StageConfig):
     crop_frames: int = Field(default=128, gt=0, description="token frames of a crop, 40 ms each")
     encoder_window: int = Field(default=256, gt=0, description="token frames of the windows that codes are made in")
     silence: float = Field(default=0.1, ge=0, le=1, description="share of crops that may be silent")
-    ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weights that render")
+    ema: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights, which render; (1 + step) / (10 + step) while that is less",
+    )
     min_snr: float | None = Field(default=None, gt=0, description="gamma of the min-SNR weighting; null = none")
     condition_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="share of items that are not told their codes, where dit.unconditional"

@@ -120,6 +120,24 @@ def test_short_songs_are_named_or_measured_whole(tmp_path: Path) -> None:
         songs(tmp_path / "none")
 
 
+def test_a_song_that_is_cut_off_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The middle of what is left is not the middle of the song, and too short a rest is not a short song."""
+    write(tmp_path / "song.wav", steps_sound(4.0), SAMPLE_RATE)
+    whole = (tmp_path / "song.wav").read_bytes()
+    assert songs(tmp_path).stretches[0].start == 1.5 and not caplog.records
+    (tmp_path / "song.wav").write_bytes(whole[: len(whole) * 6 // 10])
+    assert songs(tmp_path).stretches[0].start < 1.0
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'song.wav'}: is cut off: 4.00 s by its header, 2.40 s in it"
+    ]
+    write(tmp_path / "other.wav", steps_sound(1.5), SAMPLE_RATE)
+    (tmp_path / "song.wav").write_bytes(whole[: len(whole) // 10])
+    (gap,) = songs(tmp_path).gaps
+    assert (
+        gap[2] == "0.4 s of sound; at least 1 s are measured (song.wav is cut off: 4.00 s by its header, 0.40 s in it)"
+    )
+
+
 def test_what_a_run_makes_among_the_songs_is_no_song(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "results/stems/0123.vocals", "kept/mini/a.vocals"):
         write(tmp_path / f"{name}.wav", steps_sound(1.5), SAMPLE_RATE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from duotok.records import Recording
 from duotok.separation.choose import SEPARATORS, separator_by_name, separator_stamp
 from duotok.separation.chunked import VOCALS, ChunkedSeparator
 from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
+
+log = logging.getLogger(__name__)
 
 SHORTEST = 1.0
 """Seconds that a song must have at all."""
@@ -191,13 +194,18 @@ def _files(recording: Recording) -> dict[str, tuple[str, ...]]:
 
 def _cut(name: str, files: Mapping[str, tuple[str, ...]], recording: Recording, config: SongsConfig) -> list[Stretch]:
     """Raises AudioError for files that cannot be read or are too short."""
-    lengths = [probe(path).seconds for paths in files.values() for path in paths]
+    found = [probe(path) for paths in files.values() for path in paths]
+    damage = [info for info in found if info.cut]
+    for info in damage:
+        log.warning("%s: %s", info.path, info.note)
+    lengths = [info.seconds for info in found]
     stop = min([*lengths, *([recording.stop] if recording.stop else [])])
     total = stop - recording.start
     if total < config.seconds - 0.05:  # lossy files lose some samples
         if config.short == "gap" or total < SHORTEST:
             least = SHORTEST if config.short == "whole" else config.seconds
-            raise AudioError(f"{total:.1f} s of sound; at least {least:g} s are measured")
+            why = "".join(f" ({info.path.name} {info.note})" for info in damage[:1])
+            raise AudioError(f"{total:.1f} s of sound; at least {least:g} s are measured{why}")
         return [Stretch(name, "", files, recording.start, total)]
     count = max(1, min(config.segments, int(total // config.seconds)))
     room = max(0.0, total - count * config.seconds)

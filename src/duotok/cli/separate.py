@@ -77,7 +77,9 @@ def separate(
         return [path for path in found_here.files if path not in made]
 
     jobs = files.expand(inputs, find, "audio files")
-    ending = f".vocals.{form.value}"
+    ending = max(
+        (f".{track}.{form.value}" for track in TRACKS), key=len
+    )  # a name that fits with it fits with the others
     with files.stream_copies([source for source, _ in jobs]) as copies:
         tasks = []
         for source, target in files.targets(jobs, out, ending):

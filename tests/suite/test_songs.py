@@ -114,7 +114,13 @@ def test_short_songs_are_named_or_measured_whole(tmp_path: Path) -> None:
     whole = songs(tmp_path, seconds=2.0, short="whole")
     assert [(s.song, s.seconds) for s in whole.stretches] == [("a", 1.5), ("b", 2.0)]
     assert whole.gaps[0][2] == "0.5 s of sound; at least 1 s are measured" and whole.about["short"] == ["a (1.5 s)"]
-    with pytest.raises(ConfigError, match="no song that can be measured"):
+    with pytest.raises(
+        ConfigError, match=r"no song that can be measured \(a: 1.5 s .* measured\); measure shorter stretches"
+    ):
+        songs(tmp_path, seconds=20.0)
+    for name in "abc":
+        (tmp_path / f"{name}.wav").unlink()
+    with pytest.raises(ConfigError, match=r"no song that can be measured \(d: .*not audio.*\)$"):
         songs(tmp_path, seconds=20.0)
     with pytest.raises(ConfigError, match="no such folder"):
         songs(tmp_path / "none")

@@ -45,6 +45,10 @@ HEADROOM = 0.99
 """Peak that the gain may reach: codecs that go through 16 bits must not clip what went in."""
 
 
+class TooShort(AudioError):
+    """A song that is shorter than a stretch."""
+
+
 class SongsConfig(Config):
     """What is measured of a folder.
 
@@ -154,6 +158,7 @@ def find_songs(config: SongsConfig, made: Sequence[Path] = ()) -> SongSet:
     apart = {inside for path in made if folder.resolve() in (inside := path.resolve()).parents}
     recordings, problems = _recordings(folder)
     recordings = [r for r in recordings if not any(apart & {*Path(p).resolve().parents} for p in r.audio.values())]
+    too_short = False
     for recording in recordings[: config.limit]:
         name = recording.id.partition("/")[2]
         files = _files(recording)
@@ -162,10 +167,12 @@ def find_songs(config: SongsConfig, made: Sequence[Path] = ()) -> SongSet:
             stretches += _cut(name, files, recording, config)
         except DuoTokError as error:
             gaps.append((name, tracks, str(error)))
+            too_short |= isinstance(error, TooShort) and config.short == "gap"
     gaps += [(name.partition("/")[2], (*TRACKS, MIX), reason) for name, reason in problems.items()]
     if not stretches:
         why = f" ({gaps[0][0]}: {gaps[0][2]})" if gaps else ""
-        raise ConfigError(f"{folder}: no song that can be measured{why}")
+        remedy = "; measure shorter stretches (`seconds`), or short songs whole (`short`: whole)" if too_short else ""
+        raise ConfigError(f"{folder}: no song that can be measured{why}{remedy}")
     return SongSet(config, tuple(stretches), tuple(gaps))
 
 
@@ -205,7 +212,7 @@ def _cut(name: str, files: Mapping[str, tuple[str, ...]], recording: Recording, 
         if config.short == "gap" or total < SHORTEST:
             least = SHORTEST if config.short == "whole" else config.seconds
             why = "".join(f" ({info.path.name} {info.note})" for info in damage[:1])
-            raise AudioError(f"{total:.1f} s of sound; at least {least:g} s are measured{why}")
+            raise TooShort(f"{total:.1f} s of sound; at least {least:g} s are measured{why}")
         return [Stretch(name, "", files, recording.start, total)]
     count = max(1, min(config.segments, int(total // config.seconds)))
     room = max(0.0, total - count * config.seconds)

@@ -200,14 +200,13 @@ def _check_same_model(first: DualTokens, other: DualTokens) -> None:
         )
 
 
-def _edited(
-    first: DualTokens, codes: Tensor, samples: int, description: str, inputs: Sequence[DualTokens]
-) -> DualTokens:
-    """Tokens with the gain and the model of `first`, and a record of how they were made."""
+def recorded(tokens: DualTokens, description: str, inputs: Sequence[DualTokens]) -> DualTokens:
+    """The tokens with a record of how they were made: what these songs (none: no song) were made of and, as the last step, what was
+    done to them."""
     sources: dict[str, SourceFile] = {}
     steps = 0
-    for tokens in {id(song): song for song in inputs}.values():
-        for role, file in story(tokens.sources).items():
+    for song in {id(song): song for song in inputs}.values():
+        for role, file in story(song.sources).items():
             name = role
             if _step(role):
                 steps += 1
@@ -218,12 +217,19 @@ def _edited(
             sources[name] = file
     shortened = description if len(description) <= LONGEST_TEXT else f"{description[: LONGEST_TEXT - 3]}..."
     sources[f"{EDIT} {steps + 1}"] = _record(shortened, [to_bytes(song) for song in inputs])
-    return replace(
+    return replace(tokens, sources=sources, origin="")
+
+
+def _edited(
+    first: DualTokens, codes: Tensor, samples: int, description: str, inputs: Sequence[DualTokens]
+) -> DualTokens:
+    """Tokens with the gain and the model of `first`, and a record of how they were made."""
+    precision = first.precision if len({song.precision for song in inputs}) == 1 else ""
+    changed = replace(
         first,
         vocals=codes[0].contiguous(),
         accompaniment=codes[1].contiguous(),
         n_samples=samples,
-        sources=sources,
-        origin="",
-        precision=first.precision if len({song.precision for song in inputs}) == 1 else "",
+        precision=precision,
     )
+    return recorded(changed, description, inputs)

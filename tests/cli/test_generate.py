@@ -139,6 +139,30 @@ def test_sound_is_encoded_first(models: dict[str, Path], bundle: Path, tmp_path:
         assert (made.n_samples, made.gain_db, made.source) == (70_001, wanted.gain_db, "song.wav")
 
 
+def test_encoding_a_song_leaves_what_was_generated_for_it(
+    models: dict[str, Path], bundle: Path, tmp_path: Path
+) -> None:
+    """Generated tokens bear the song's name and lie where its own would."""
+    song = tmp_path / "song.wav"
+    io.write(song, sound(1.5)[:, :70_001], 48_000)
+    made, told = tmp_path / "song.duotok", {
+        "--vocals": ("vocals", "generate: accompaniment for the vocals of song.wav, seed 0"),
+        "--continue": ("parallel", "generate: song.wav goes on, seed 0"),
+    }  # fmt: skip
+    for option, (model, record) in told.items():
+        assert run("--lm", models[model], "--model", bundle, option, song, "-o", made, "--force").exit_code == 0
+        before = made.read_bytes()
+        assert [role for role in load(made).sources if role != "separator"] == ["edit 1", "mix"]
+        assert load(made).sources["edit 1"].name == record
+        encoded = CliRunner().invoke(app, ["encode", str(song), "--model", str(bundle), "--force"])
+        assert encoded.exit_code == 0 and made.read_bytes() == before, encoded.stderr
+        assert (tmp_path / "song.wav.duotok").is_file()
+    assert (
+        run("--lm", models["parallel"], "--model", bundle, "--seconds", 1, "-o", tmp_path / "new.duotok").exit_code == 0
+    )
+    assert load(tmp_path / "new.duotok").sources["edit 1"].name == "generate: from nothing, seed 0"
+
+
 def test_dry_run(models: dict[str, Path], bundle: Path, given: Path, tmp_path: Path) -> None:
     common = ("--lm", models["parallel"], "--model", bundle, "--dry-run", "--json")
     before = names(tmp_path)
@@ -263,3 +287,5 @@ def test_a_drone_is_told(
         "one and the same code is 100% of its vocals and 100% of its accompaniment" in said
         and "--temperature 1" in said
     )
+    said = run(*common, tmp_path / "c.duotok").stderr
+    assert "another --seed" in said and "--temperature" not in said, "it is 1 already"

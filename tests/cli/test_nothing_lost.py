@@ -341,6 +341,18 @@ def test_all_tracks_in_one_go(ending: str, bundle: Path, tmp_path: Path) -> None
         assert float((mix - voice - band).abs().max()) < 1e-5
 
 
+def test_the_tracks_of_the_longest_name_have_names(bundle: Path, tmp_path: Path) -> None:
+    encode(bundle, sung(tmp_path / "a.wav", 1, 0.3))
+    (tmp_path / "in").mkdir()
+    for name in ("n" * 248, "é" * 123 + "xx"):  # with .duotok as long as a name may be
+        (tmp_path / "in" / f"{name}.duotok").write_bytes((tmp_path / "a.duotok").read_bytes())
+    again = ("decode", tmp_path / "in", "-o", tmp_path / "out", "--track", "all", "--model", bundle, "--steps", 1)
+    for counts in ("2 decoded", "2 skipped"):
+        done = run(*again)
+        assert done.exit_code == 0 and counts in done.stderr, done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
 def test_a_long_job_without_a_terminal_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

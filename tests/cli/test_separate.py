@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from duotok.audio import io
 from duotok.cli.main import app
 from duotok.codec.duotok import DuoTok
+from duotok.tracks import TRACKS
 
 
 def run(*arguments: object) -> Result:
@@ -58,6 +59,19 @@ def test_stems_of_another_separator_are_not_taken_for_done(bundle: Path, tmp_pat
     assert run(tmp_path / "a.wav", "-o", tmp_path / "out", "--model", other, "--force").exit_code == 0
     again = run(tmp_path / "a.wav", "-o", tmp_path / "out", "--model", other)
     assert again.exit_code == 0 and "skipped" in again.stderr
+
+
+def test_the_longest_name_that_a_file_may_have_is_cut_for_both_stems_alike(bundle: Path, tmp_path: Path) -> None:
+    for name in ("é" * 125, "n" * 243):  # 250 and 243 bytes: of the latter the vocals' name would fit, the other's not
+        io.write(tmp_path / f"{name}.wav", 0.3 * song(0.3), 48_000)
+        for status in ("separated", "skipped"):
+            done = run(tmp_path / f"{name}.wav", "-o", tmp_path / "out", "--model", bundle)
+            assert done.exit_code == 0 and status in done.stderr, done.stderr
+    stems = sorted(path.name for path in (tmp_path / "out").iterdir())
+    songs = [
+        {name.removesuffix(f".{track}.wav") for name in stems if name.endswith(f".{track}.wav")} for track in TRACKS
+    ]
+    assert len(stems) == 4 and songs[0] == songs[1] and len(songs[0]) == 2
 
 
 def test_the_sign_of_a_song_is_the_sign_of_its_stems(bundle: Path) -> None:

@@ -340,6 +340,27 @@ def test_folder(tmp_path: Path) -> None:
     assert {r.split for r in found.values()} == {"train", "validation", "test"} or len(found) < 60
 
 
+def test_lyrics_of_no_song_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A misspelt name loses them, and nothing else would say so."""
+    for file in (
+        "One.mp3",
+        "Two.vocals.flac",
+        "Two.accompaniment.flac",
+        "Three.mp3",
+        "Four/vocals.wav",
+        "Four/no_vocals.wav",
+    ):
+        put(tmp_path / file)
+    for file in ("One.lrc", "Two.LRC", "Four/lyrics.lrc", "notes.txt"):
+        put(tmp_path / file, "[00:01.00]la")
+    found = {r.identity: Path(r.lyrics).name for r in read("folder", tmp_path).values()}
+    assert found == {"One": "One.lrc", "Two": "Two.LRC", "Three": "", "Four": "lyrics.lrc"} and not caplog.records
+    put(tmp_path / "Two.vocals.lrc", "[00:01.00]la")
+    put(tmp_path / "Thre.lrc", "[00:01.00]la")
+    read("folder", tmp_path)
+    assert "lyrics of no song: Thre.lrc, Two.vocals.lrc; the lyrics of SONG.mp3 are SONG.lrc" in caplog.text
+
+
 STEMS_OF_SEPARATORS = {
     "uvr": ("Song_(Vocals)_htdemucs.wav", "Song_(Instrumental)_htdemucs.wav"),
     "numbered": ("1_Song_(Vocals).flac", "1_Song_(Instrumental).flac"),

@@ -12,6 +12,7 @@ from tests.data.test_scan import RATE, put, tone
 from typer.testing import CliRunner
 
 from duotok.cli.main import app
+from duotok.data.corpus_figures import failures
 from duotok.shards.store import ShardStore
 
 RUNNER = CliRunner()
@@ -89,6 +90,20 @@ def test_it_says_what_it_did(tree: Path, tmp_path: Path) -> None:
     again = json.loads(run(tree, tmp_path / "work", "--json").stdout)
     assert again["scan"]["kept"] == 8 and again["shard"]["kept"] == again["shard"]["done"]
     assert len(again["scan"]["failures"]) == 1
+
+
+def test_lyrics_that_came_to_nothing_are_told(tree: Path, tmp_path: Path) -> None:
+    """Text without times fits no segment of a song of several: said by the command, and on the page of the report."""
+    put(tmp_path / "songs" / "ballad.flac", tone(40, 2, seed=3))
+    (tmp_path / "songs" / "ballad.txt").write_text("la la\nla la la\n")
+    for name in ("duet0", "duet1"):
+        (tmp_path / "songs" / name).symlink_to(tree / name)
+        (tmp_path / "songs" / f"{name}.lrc").write_bytes((tree / f"{name}.lrc").read_bytes())
+    result = run(tmp_path / "songs", tmp_path / "work", "--set", "folder.symlinks=follow")
+    assert ", 2 with words" in result.stdout
+    assert "warning: lyrics of 1 recordings are left out" in result.stderr and "LRC" in result.stderr
+    (lost,) = (found for found in failures(tmp_path / "work") if found.step == "segment")
+    assert lost.units == ("folder/ballad",) and lost.reason.startswith("lyrics left out")
 
 
 def test_steps_one_by_one_give_the_same(tree: Path, prepared: Path, tmp_path: Path) -> None:

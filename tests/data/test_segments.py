@@ -24,8 +24,8 @@ from duotok.data.cutting import CANDIDATE_FRAMES, Material, best_cuts, candidate
 from duotok.data.engines import attempt
 from duotok.data.jobs import LocalEngine, read_ledger
 from duotok.data.scan import scan_files
-from duotok.data.segmenting import LEDGER, TABLE, segment_all, summary
-from duotok.data.segments import SegmentConfig, cut_recording, segment_recording, stem_sources, tracks
+from duotok.data.segmenting import LEDGER, TABLE, lyrics_warning, segment_all, summary
+from duotok.data.segments import LYRICS_LOST, SegmentConfig, cut_recording, segment_recording, stem_sources, tracks
 from duotok.data.sentences import sentences_of
 from duotok.errors import ConfigError
 from duotok.lyrics.types import LyricLine, Lyrics, SungWord
@@ -277,7 +277,14 @@ def test_text_without_times_belongs_to_a_recording_that_is_one_segment() -> None
     short, long = (scan_of({"vocals": np.full(frames, LOUD)}) for frames in (250, 2500))
     assert [s.text for s in segment_recording(recording("speech"), *short, lyrics)] == ["printing in the only sense"]
     cut = cut_recording(recording("speech"), *long, lyrics)
-    assert {s.text for s in cut.segments} == {""} and cut.notes == ("1 lines without text or times",)
+    assert {s.text for s in cut.segments} == {""} and cut.notes[0].startswith(LYRICS_LOST) and "LRC" in cut.notes[0]
+
+
+def test_a_note_says_that_lyrics_are_lost_just_where_they_are() -> None:
+    """Of lyrics without times: a recording of one segment has them all, one of several has none; blank ones were never there."""
+    for frames, text in ((250, "la"), (250, " "), (2500, "la"), (2500, " ")):
+        cut = cut_recording(recording(), *scan_of({"mix": np.full(frames, LOUD)}), Lyrics((LyricLine(text),)))
+        assert bool(cut.notes) == (bool(text.strip()) and not any(s.text for s in cut.segments)), (frames, text)
 
 
 def test_lyrics_of_another_recording_are_left_out() -> None:
@@ -450,7 +457,7 @@ def test_the_step(work: Path) -> None:
     assert result.left_out == {
         "c/unscanned": "not scanned", "c/torn": "scan: torn.flac: damaged at 3 s", "c/brief": "shorter than 5 s",
     }  # fmt: skip
-    assert "broken.json" in result.notes["c/broken"][0]
+    assert "broken.json" in result.notes["c/broken"][0] and "broken.json" in lyrics_warning(result.notes)
     ledger = read_ledger(work / LEDGER)
     assert len(ledger) == 74 and ledger["c/torn"].error.startswith("scan:")
     told = ledger["c/s01"].result
@@ -560,6 +567,7 @@ def test_the_command(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (work / TABLE).exists()
     run = CliRunner().invoke(app, ["--work", str(work)])
     assert run.exit_code == 0 and "3 recordings left out" in run.output and (work / TABLE).is_file()
+    assert "lyrics of 1 recordings are left out: 1 x " in run.output
 
 
 def test_frames_and_seconds_agree() -> None:

@@ -174,6 +174,18 @@ def _brief(path: Path) -> None:
     write(path / "a" / "one.vocals.flac", song(0.4), RATE)
 
 
+def test_the_mix_beside_decoded_tracks_is_not_in_the_way(
+    folders: tuple[Path, Path], built: Path, tmp_path: Path
+) -> None:
+    """`duotok decode --track all` leaves it there; originals of stems have none."""
+    originals, decoded = folders
+    shutil.copytree(decoded, tmp_path / "all")
+    shutil.copy(decoded / "one.vocals.wav", tmp_path / "all" / "one.wav")
+    build(tmp_path / "test", Folder("reference", originals), [Folder("ours", tmp_path / "all")], SETTINGS, "0")
+    names = [sorted(path.name for path in (folder / "sounds").iterdir()) for folder in (tmp_path / "test", built)]
+    assert names[0] == names[1], "the same clips"
+
+
 @pytest.mark.parametrize(
     ("harm", "told"),
     [

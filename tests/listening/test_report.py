@@ -56,7 +56,13 @@ def test_the_files_agree_and_nothing_is_blank(tmp_path: Path) -> None:
     assert facts["test"]["seal"] == test.identity and facts["test"]["seed"] == 3
 
 
-@pytest.mark.parametrize(("raters", "told"), [(2, "no interval: 2 raters"), (7, "raters, for these 3 songs alone")])
+@pytest.mark.parametrize(
+    ("raters", "told"),
+    [
+        (2, "\nNo interval: 2 raters, of 6 at least.\n"),
+        (7, "\nIn brackets: 95% intervals, over raters, for these 3 songs alone.\n"),
+    ],
+)
 def test_small_studies_say_what_they_cannot(raters: int, told: str) -> None:
     test = plan_of(songs=3, method="mushra")
     found = analyse(test, simulated.ratings(test, TRUTH["mushra"], raters, noise=0.1))

@@ -20,12 +20,12 @@ from duotok.audio.loudness import integrated_loudness
 from duotok.cli.main import app
 from duotok.comparison.study import Result
 from duotok.evaluation.intervals import Interval
-from duotok.evaluation.results import Inputs, Measure
+from duotok.evaluation.results import Cell, Inputs, Measure, Row
 from duotok.evaluation.store import files_of, write_cell
 from duotok.evaluation.summaries import summarise
 from duotok.report import figures
 from duotok.report import players as hearing
-from duotok.report.content import PAPER, Picture, Table, without_folders
+from duotok.report.content import PAPER, Picture, Table, gaps_of, without_folders
 from duotok.report.details import instruments, provenance
 from duotok.report.drawing import Bar, bars
 from duotok.report.page import MARK, Report, as_html, made_before, make, write
@@ -352,6 +352,21 @@ def test_a_definition_is_of_the_tokenizer_that_it_says(tmp_path: Path, undrawn: 
         write_cell(tmp_path, cell(name, "tagging.linear", [measure], ["all"], about=about))
     (table,) = (part for part in make(gather([tmp_path]), "").instruments if part.key == "store-tagging.linear")
     assert table.definitions["ap"].startswith("a: probe on codes")
+
+
+def test_a_song_that_no_tokenizer_heard_is_told_once(tmp_path: Path) -> None:
+    """And not for every tokenizer, track and measure; what one tokenizer alone failed at is told for that one."""
+    about = {"data": {"left_out": {"tiny": "too short"}}}
+    gaps = (Row("mel", "mix", "tiny", None, "too short"), Row("mel", "vocals", "tiny", None, "too short"))
+    own = Row("mel", "mix", "song", None, "too short")
+    cells = [
+        Cell(Inputs(name, "reconstruction", HASH, DATA, {}), (MEL,), (*gaps, *more), 0, {}, about)
+        for name, more in (("one", ()), ("two", (own,)))
+    ]
+    assert gaps_of(summarise(cells), cells) == (
+        "all tokenizers: too short (of tiny)",
+        "two, mix, mel: too short (of song)",
+    )
 
 
 def test_folders_of_this_machine_are_left_out_of_reasons() -> None:

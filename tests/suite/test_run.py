@@ -17,6 +17,7 @@ from duotok.evaluation.instrument import Observation, Song
 from duotok.evaluation.results import Cell, Inputs, Measure, Row
 from duotok.evaluation.store import read_cells
 from duotok.evaluation.summaries import summarise
+from duotok.evaluation.summaries import told as in_a_cell
 from duotok.evaluation.systems import CodecSystem, SystemConfig, open_system, parse_system
 from duotok.evaluation.usage import Usage
 from duotok.suite import run as suite
@@ -213,8 +214,11 @@ def test_songs_that_are_too_short_are_rows_with_reasons(plan: Callable[..., Plan
     missing = [row for row in done.cells[0].rows if row.item == "tiny"]
     assert len(missing) == 9 and {row.reason for row in missing} == {"0.4 s of sound; at least 1 s are measured"}
     assert done.problems == ["tiny: left out: 0.4 s of sound; at least 1 s are measured"]
-    text = as_markdown(done.cells)
-    assert "- original, vocals, all: 0.4 s of sound; at least 1 s are measured (of tiny)" in text
+    text = as_markdown([*done.cells, cell])
+    assert text.count("tiny") == 2, "once for each instrument, and not for every tokenizer, track and measure"
+    assert "- all tokenizers: 0.4 s of sound; at least 1 s are measured (of tiny)" in text
+    used = next(s for s in summarise([cell]) if s.measure.name == "utilization" and s.mean is not None)
+    assert in_a_cell(used).endswith(" (without 1)"), "one value of all songs but one"
 
 
 def test_many_songs_that_failed_are_five_names_and_a_number() -> None:
@@ -223,6 +227,8 @@ def test_many_songs_that_failed_are_five_names_and_a_number() -> None:
     text = as_markdown([Cell(Inputs("one", "reconstruction", "a" * 64, "b" * 64, {}), (mel,), tuple(rows))])
     assert "silent (of song0, song1, song2, song3, song4 and 2 more)" in text
     assert "reason 9 (of song9)" in text and "4 other reasons (of song10, song11, song12, song13)" in text
+    text = as_markdown([Cell(Inputs("one", "reconstruction", "a" * 64, "b" * 64, {}), (mel,), tuple(rows[:11]))])
+    assert "reason 10 (of song10)" in text and "other reasons" not in text, "a reason that stands for itself is told"
 
 
 def test_a_measure_of_vocals_is_missed_where_only_the_mix_is_known(plan: Callable[..., Plan], songs: Path) -> None:

@@ -114,10 +114,34 @@ def test_short_songs_are_named_or_measured_whole(tmp_path: Path) -> None:
     whole = songs(tmp_path, seconds=2.0, short="whole")
     assert [(s.song, s.seconds) for s in whole.stretches] == [("a", 1.5), ("b", 2.0)]
     assert whole.gaps[0][2] == "0.5 s of sound; at least 1 s are measured" and whole.about["short"] == ["a (1.5 s)"]
-    with pytest.raises(ConfigError, match="no song that can be measured"):
+    with pytest.raises(
+        ConfigError, match=r"no song that can be measured \(a: 1.5 s .* measured\); measure shorter stretches"
+    ):
+        songs(tmp_path, seconds=20.0)
+    for name in "abc":
+        (tmp_path / f"{name}.wav").unlink()
+    with pytest.raises(ConfigError, match=r"no song that can be measured \(d: .*not audio.*\)$"):
         songs(tmp_path, seconds=20.0)
     with pytest.raises(ConfigError, match="no such folder"):
         songs(tmp_path / "none")
+
+
+def test_a_song_that_is_cut_off_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The middle of what is left is not the middle of the song, and too short a rest is not a short song."""
+    write(tmp_path / "song.wav", steps_sound(4.0), SAMPLE_RATE)
+    whole = (tmp_path / "song.wav").read_bytes()
+    assert songs(tmp_path).stretches[0].start == 1.5 and not caplog.records
+    (tmp_path / "song.wav").write_bytes(whole[: len(whole) * 6 // 10])
+    assert songs(tmp_path).stretches[0].start < 1.0
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'song.wav'}: is cut off: 4.00 s by its header, 2.40 s in it"
+    ]
+    write(tmp_path / "other.wav", steps_sound(1.5), SAMPLE_RATE)
+    (tmp_path / "song.wav").write_bytes(whole[: len(whole) // 10])
+    (gap,) = songs(tmp_path).gaps
+    assert (
+        gap[2] == "0.4 s of sound; at least 1 s are measured (song.wav is cut off: 4.00 s by its header, 0.40 s in it)"
+    )
 
 
 def test_what_a_run_makes_among_the_songs_is_no_song(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,9 @@ def test_all_instruments_on_all_tokenizers(written: Path, tmp_path: Path) -> Non
         for instrument in ("reconstruction", "stability", "usage")
     ]
     assert not (tmp_path / "store").exists()
+    for more in ((), ("--dry-run",)):
+        refused = run("eval", "all", "-c", written, "-o", written, *more)
+        assert refused.exit_code == 1 and "a file; results go into a folder" in refused.stderr
     result = run(*command)
     assert result.exit_code == 0, result.stderr
     for told in (

@@ -159,6 +159,29 @@ def test_whether_there_are_words_is_read_from_the_column(
     stage.check_words(config)  # type: ignore[attr-defined]
 
 
+def test_words_that_no_crop_can_have_are_told(
+    store: ShardStore, runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lines with times, as in most LRC files, say nothing of a part of their segment: only a crop of all of it has them."""
+    stage = make("stage2", store, runs)
+    segments = [stored.segment for stored in store.segments]
+    longest = max(segment.frames for segment in segments if segment.text)
+
+    def told(frames: int) -> list[str]:
+        caplog.clear()
+        stage.check_words(stage2_config(crops={"frames": frames}))  # type: ignore[attr-defined]
+        return [record.getMessage() for record in caplog.records]
+
+    assert any(segment.words for segment in segments) and not told(25), "words with times are in crops of any length"
+    filled = Segments.filled
+    monkeypatch.setattr(Segments, "filled", lambda self, name: filled(self, name) & (name != "words"))
+    assert not told(longest), "whole segments"
+    (line,) = told(longest - 1)
+    assert line.startswith("words of ") and f"crops.frames={longest}" in line
+    monkeypatch.setattr(Segments, "filled", lambda self, name: filled(self, name) & False)
+    assert not told(25), "no words at all"
+
+
 @pytest.mark.parametrize(("name", "due"), [("chroma", 12), ("n_mels", 128)])
 def test_the_sizes_of_features_are_the_front_end_s(name: str, due: int) -> None:
     with pytest.raises(ValueError, match=f"model.{name} 1 must be {due}, as many as the front end gives"):

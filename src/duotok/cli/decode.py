@@ -104,6 +104,7 @@ def decode(
     from duotok.audio.finding import AUDIO_SUFFIXES, search
     from duotok.audio.io import WRITE_SUFFIXES
     from duotok.cli import files
+    from duotok.files import fitted
     from duotok.tokens import SUFFIX
 
     jobs = files.expand(inputs, lambda folder: search(folder, (SUFFIX,), follow).files, f"{SUFFIX} files")
@@ -136,7 +137,7 @@ def decode(
             places = {track.value: target}
             if track is Tracks.all:
                 places = {"mix": target} | {
-                    name: target.with_name(f"{target.stem}.{name}{target.suffix}")
+                    name: target.with_name(fitted(target.stem, f".{name}{target.suffix}"))
                     for name in ("vocals", "accompaniment")
                 }
             name = files.shown(source)

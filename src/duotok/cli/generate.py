@@ -125,7 +125,7 @@ def generate(
                 progress=advance,
             )
         elapsed = time.monotonic() - began
-        ready = [_dual(candidate, codec, tokens, source) for candidate in candidates]
+        ready = [_dual(candidate, codec, tokens, source, what) for candidate in candidates]
         for (_, beside), dual in zip(targets, ready, strict=True):
             dual.save(beside)
         for candidate in candidates:
@@ -158,9 +158,8 @@ def _warn_of_drone(candidate: GeneratedTokens, given: dict[str, int], temperatur
         why = (
             "at temperature 0 a model falls silent easily" if temperature == 0 else "the model fell silent, most likely"
         )
-        say(
-            f"seed {candidate.seed}: one and the same code is {' and '.join(drones)}; {why}: try --temperature 1 or another --seed"
-        )
+        remedy = "another --seed" if temperature >= 1 else "--temperature 1 or another --seed"
+        say(f"seed {candidate.seed}: one and the same code is {' and '.join(drones)}; {why}: try {remedy}")
 
 
 def _targets(out: Path, seeds: list[int], force: bool, several: bool) -> list[tuple[Path, Path]]:
@@ -244,8 +243,12 @@ def _given(tokens: DualTokens, what: str, keep: float | None, frames: int, sourc
     return {track: tokens.track(track)[:n].numpy()[None] for track, n in lengths.items() if n}
 
 
-def _dual(candidate: GeneratedTokens, codec: DuoTok, given: DualTokens | None, source: Path | None) -> DualTokens:
-    """Tokens for the renderer: with the gain of the given song, and its exact length where all of it is kept."""
+def _dual(
+    candidate: GeneratedTokens, codec: DuoTok, given: DualTokens | None, source: Path | None, what: str
+) -> DualTokens:
+    """Tokens for the renderer: with the gain of the given song, its exact length where all of it is kept, and the record that they were
+    generated: no file of tokens that a song encodes to."""
+    from duotok.editing import recorded
     from duotok.files import text_of
     from duotok.tokens import DualTokens
     from duotok.tracks import TRACKS
@@ -255,10 +258,14 @@ def _dual(candidate: GeneratedTokens, codec: DuoTok, given: DualTokens | None, s
         fields = {"gain_db": given.gain_db, "plan": given.plan, "source": text_of(source.name)}
         if candidate.tokens[TRACKS[0]].shape[1] == given.n_frames:
             fields["n_samples"] = given.n_samples
-    return DualTokens.from_codes(
+    made = DualTokens.from_codes(
         *(candidate.tokens[track][0].tolist() for track in TRACKS), codebook_sizes=codec.codebook_sizes,
         model_id=codec.model_id, model_hash=codec.model_hash, **fields,
     )  # fmt: skip
+    name = made.source or "a song"
+    done = {"vocals": f"accompaniment for the vocals of {name}", "accompaniment": f"vocals for the accompaniment of {name}",
+            "song": f"{name} goes on"}.get(what, "from nothing")  # fmt: skip
+    return recorded(made, f"generate: {done}, seed {candidate.seed}", [] if given is None else [given])
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:

@@ -67,7 +67,8 @@ def separate(
         return result.take(without_marked(search(folder, AUDIO_SUFFIXES, follow)))
 
     jobs = files.expand(inputs, find, "audio files", result)
-    ending = f".vocals.{form.value}"
+    # a name that fits with the longest one fits with the others
+    ending = max((f".{track}.{form.value}" for track in TRACKS), key=len)
     with files.stream_copies([source for source, _ in jobs]) as copies:
         tasks = []
         for source, target in files.targets(jobs, out, ending):

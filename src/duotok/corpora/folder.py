@@ -13,7 +13,9 @@ from duotok.corpora.stem_names import is_stem, parse_stem_name
 from duotok.files import text_of
 from duotok.records import KINDS, CorpusError, Kind, Recording
 
-LYRICS = (".lrc", ".json", ".txt")
+LRC = ".lrc"
+LYRICS = (LRC, ".json", ".txt")
+SHOWN = 3
 TITLE_WORDS = frozenset(["voice", "vocal", "vox", "bass", "drum", "drums", "other", "others"])
 """Words for tracks that titles end with as well: `All.About.That.Bass.mp3`."""
 log = logging.getLogger(__name__)
@@ -61,7 +63,11 @@ class Folder(Corpus):
             raise CorpusError(
                 f"{self.root}: no audio (looked for {', '.join(sorted(AUDIO_SUFFIXES))}); name another folder"
             )
-        for song in sorted(songs):
+        places = {
+            song: self._lyrics(song.partition("\0")[0], next(iter(songs[song].values()))) for song in sorted(songs)
+        }
+        self._tell_unused({place.casefold() for place in places.values()})  # disks may not know case
+        for song, place in places.items():
             tracks = songs[song]
             name, _, suffix = song.partition(
                 "\0"
@@ -75,7 +81,7 @@ class Folder(Corpus):
                 split=self.split(identity := self._identity(name)),
                 identity=identity,
                 audio=audio,
-                lyrics=self._lyrics(name, next(iter(tracks.values()))),
+                lyrics=place,
                 language=self.option("language"),
                 licence=self.option("licence"),
                 attribution=self.option("attribution") or text_of(Path(name).name),
@@ -156,11 +162,21 @@ class Folder(Corpus):
         return str(Path(name).parent) if self.option("identity") == "folder" else self._belongs.get(name, name)
 
     def _lyrics(self, name: str, file: Path) -> str:
-        base = self.root / name
-        places = [base.with_name(base.name + suffix) for suffix in LYRICS]
+        base, endings = self.root / name, (*LYRICS, *map(str.upper, LYRICS))
+        places = [base.with_name(base.name + ending) for ending in endings]
         if file.parent == base:
-            places += [base / f"{stem}{suffix}" for stem in (base.name, "lyrics") for suffix in LYRICS]
+            places += [base / f"{stem}{ending}" for stem in (base.name, "lyrics") for ending in endings]
         return next((str(place) for place in places if place.is_file()), "")
+
+    def _tell_unused(self, used: set[str]) -> None:
+        """A line on the .lrc files that are no song's: those are lyrics for certain, and a misspelt name would lose them silently."""
+        from duotok.audio.finding import search
+
+        found = search(self.root, (LRC,), follow_symlinks=self.option("symlinks") == "follow").files
+        if unused := [path for path in found if str(path).casefold() not in used]:
+            names = ", ".join(text_of(path.relative_to(self.root)) for path in unused[:SHOWN])
+            more = f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else ""
+            log.warning("%s: lyrics of no song: %s%s; the lyrics of SONG.mp3 are SONG.lrc", self.root, names, more)
 
 
 def _may_end_a_title(path: Path) -> bool:

@@ -16,6 +16,7 @@ from duotok.corpora.licences import licence_class
 from duotok.data import corpus_pictures as pictures
 from duotok.data.jobs import read_ledger
 from duotok.data.segmenting import TABLE
+from duotok.data.segments import LYRICS_LOST
 from duotok.errors import MissingExtraError
 from duotok.records import SAMPLE_TYPES, SPLITS, Activity, CorpusError
 
@@ -140,8 +141,8 @@ def plain_reason(error: str) -> str:
 
 
 def failures(work: Path) -> tuple[Failure, ...]:
-    """The failures in the ledgers of all steps, by step and reason, most frequent first; not those of recordings that are no
-    longer in the catalog, whose lines stay in ledgers that are only appended to."""
+    """The failures in the ledgers of all steps, and lyrics that came to nothing, by step and reason, most frequent first; not those of
+    recordings that are no longer in the catalog, whose lines stay in ledgers that are only appended to."""
     by_reason: dict[tuple[str, str], dict[str, str]] = {}
     listed = set(_recordings(work))
     for path in sorted((work / "ledger").glob("*.jsonl")):
@@ -151,6 +152,9 @@ def failures(work: Path) -> tuple[Failure, ...]:
             # the segment step repeats failures of the scan, which count once
             if entry.error and not (path.stem == "segment" and entry.error.startswith("scan: ")):
                 by_reason.setdefault((path.stem, plain_reason(entry.error)), {})[unit] = entry.error
+            for note in (entry.result or {}).get("notes", ()) if path.stem == "segment" else ():
+                if note.startswith(LYRICS_LOST):
+                    by_reason.setdefault((path.stem, plain_reason(note)), {})[unit] = note
     result = []
     for (step, pattern), units in by_reason.items():
         reason = pattern if len(set(units.values())) > 1 else next(iter(units.values()))

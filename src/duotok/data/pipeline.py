@@ -50,7 +50,8 @@ class PipelineOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one step. done: units that are done, kept: those of them from an earlier run; failed: unit -> error."""
+    """The result of one step. done: units that are done, kept: those of them from an earlier run; failed: unit -> error; warning:
+    a line each."""
 
     name: str
     took: float
@@ -174,12 +175,18 @@ def _segment(work: Path, options: PipelineOptions, engine: Engine) -> Step:
     segmentation = segmenting.segment_all(work, options.segment, options.licences, step_engine)
     facts: dict[str, Any] = {
         "hours": sum(segment.seconds for segment in segmentation.segments) / 3600,
+        "with words": sum(bool(segment.text) for segment in segmentation.segments),
         "recordings left out": len(segmentation.left_out),
     }
     ledger = work / segmenting.LEDGER
-    warning = segmenting.validation_warning(segmentation.segments)
+    warnings = (segmenting.lyrics_warning(segmentation.notes), segmenting.validation_warning(segmentation.segments))
     return Step(
-        "segment", time.perf_counter() - began, len(segmentation.segments), ledger=ledger, facts=facts, warning=warning
+        "segment",
+        time.perf_counter() - began,
+        len(segmentation.segments),
+        ledger=ledger,
+        facts=facts,
+        warning="\n".join(filter(None, warnings)),
     )
 
 

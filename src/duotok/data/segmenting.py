@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from duotok.data import catalog
 from duotok.data.engines import attempt
 from duotok.data.jobs import Engine, JobError, LocalEngine, atomic_write, read_ledger
 from duotok.data.scan import mix_parts, read_scan, scan_files
-from duotok.data.segments import SegmentConfig, cut_recording
+from duotok.data.segments import LYRICS_LOST, SegmentConfig, cut_recording
 from duotok.lyrics.types import Lyrics, LyricsError
 from duotok.records import SPLITS, CorpusError, Recording, Segment, write_table
 
@@ -70,7 +70,7 @@ def _cut(payload: dict[str, Any]) -> dict[str, Any]:
     try:
         lyrics = read_lyrics(work, recording.id)
     except LyricsError as error:
-        lyrics, notes = None, (f"lyrics left out: {error}",)
+        lyrics, notes = None, (f"{LYRICS_LOST}{error}",)
     cut = cut_recording(recording, scan, levels, lyrics, SegmentConfig.model_validate(payload["config"]))
     return {
         "segments": [vars(segment) for segment in cut.segments],
@@ -196,6 +196,17 @@ def validation_warning(segments: Sequence[Segment]) -> str:
             "folder.validation=0.25, or train with --set without_validation=true"
         )
     return ""
+
+
+def lyrics_warning(notes: Mapping[str, Sequence[str]]) -> str:
+    """A warning that recordings come without the words that were known of them, with the most frequent reasons; "" otherwise."""
+    lost = {
+        recording: note.removeprefix(LYRICS_LOST)
+        for recording, told in notes.items()
+        for note in told
+        if note.startswith(LYRICS_LOST)
+    }
+    return f"lyrics of {len(lost):,} recordings are left out: {most_frequent(lost)}" if lost else ""
 
 
 def _progress(answers: Iterable[Any], total: int) -> Iterable[Any]:

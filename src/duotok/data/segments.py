@@ -41,6 +41,8 @@ CUTS_VOICE, CUTS_LINE, CUTS_WORD = 2.0, 10.0, 60.0
 QUIET_RANGE_DB, MIX_SHARE = 40.0, 0.5
 NEVER_SKIP, SKIP_SOUND = 50.0, 0.2  # for each frame that is in no segment
 PAUSE_SECONDS = 2.0  # silence, and pauses of a voice alone, may be left out from this length on
+LYRICS_LOST = "lyrics left out: "
+"""How a note begins that says why no segment of a recording has the words that were known of it."""
 LEAST_AGREEMENT = 0.3
 QUIETEST_LOUDNESS = -70.0
 # A mono recording is heard, tokenized and trained on in two channels, which together are this much louder than the one.
@@ -157,7 +159,7 @@ def _analyse(sound: _Sound, lines: Sequence[Sentence], config: SegmentConfig, no
         sung = _stretches([(word.first, word.stop) for line in lines for word in line.words] or spans, frames)
         agreement = float(voiced[sung].mean()) if sung.any() else 0.0
         if agreement < LEAST_AGREEMENT:
-            notes.append(f"lyrics left out: only {agreement:.0%} of their time has voice; are they of this recording?")
+            notes.append(f"{LYRICS_LOST}only {agreement:.0%} of their time has voice; are they of this recording?")
             return _Analysis(sound, level, voiced, ())
         voiced = voice_activity(sound.voice, config.activity, sound.band, sung)
     return _Analysis(sound, level, voiced | _stretches(spans, frames), tuple(lines))
@@ -259,7 +261,10 @@ def cut_recording(
         if not places and frames <= longest:  # e.g. a bark in five seconds of silence
             places = [[0, frames]]
     # Lyrics without times can be used when the recording is a single segment.
-    text = lyrics.text if lyrics is not None and not wordless and not lines and len(places) == 1 else ""
+    untimed = lyrics.text if lyrics is not None and not wordless and not lines else ""
+    text = untimed if len(places) == 1 else ""
+    if untimed.strip() and len(places) > 1:
+        notes.append(f"{LYRICS_LOST}nobody knows which of several segments sings what; times tell, as in LRC")
     language = (lyrics.language if lyrics is not None else None) or recording.language
     candidates = [
         _segment(recording, analysis, low, high, loudness, stems, language, text, config) for low, high in places

@@ -63,7 +63,7 @@ def _lasting(word: PlacedWord, stop: int) -> PlacedWord:
 
 
 def sentences_of(lyrics: Lyrics | None, frames: int) -> tuple[list[Sentence], list[str]]:
-    """The lines with times within a recording of `frames`, in order; and notes on the other lines."""
+    """The lines with times within a recording of `frames`, in order; and notes on the other lines, but for lyrics without any times."""
     sentences: list[Sentence] = []
     untimed = outside = 0
     for line in lyrics.lines if lyrics is not None else ():
@@ -78,7 +78,7 @@ def sentences_of(lyrics: Lyrics | None, frames: int) -> tuple[list[Sentence], li
             sentences.append(Sentence(line.text.strip(), first, stop, tuple(_lasting(word, stop) for word in words)))
         else:
             outside += 1
-    notes = [f"{untimed} lines without text or times"] if untimed else []
+    notes = [f"{untimed} lines without text or times"] if untimed and (sentences or outside) else []
     if outside:
         notes.append(f"{outside} lines that do not lie within the recording")
     return sorted(sentences, key=lambda sentence: (sentence.first, sentence.stop)), notes

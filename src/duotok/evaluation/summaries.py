@@ -21,7 +21,7 @@ class Summary:
     """One measure of one tokenizer on one track, over items (songs).
 
     n: items with a value; failures: items without; mean: None where n is 0; interval: None where the songs are fewer than it needs;
-    reasons: why values are missing -> of which items.
+    reasons: why values are missing -> of which items; together: whether the value is one of all items that have any.
     """
 
     tokenizer: str
@@ -33,6 +33,7 @@ class Summary:
     mean: float | None
     interval: Interval | None
     reasons: Mapping[str, tuple[str, ...]]
+    together: bool = False
 
     def __str__(self) -> str:
         return format(self)
@@ -63,12 +64,14 @@ def reason_of(reason: str, items: Sequence[str]) -> str:
 
 
 def told(summary: Summary | None, spec: str = ".3f") -> str:
-    """For a cell of a table, never blank: a mean with its interval and, where songs are missing, how many it is of; or that there is
-    none."""
+    """For a cell of a table, never blank: a mean with its interval and, where songs are missing, how many it is of (of a value of all
+    songs together: how many are missing); or that there is none."""
     if summary is None:
         return NOT_MEASURED
     if summary.mean is None:
         return f"none (0 of {summary.failures})"
+    if summary.together and summary.failures:
+        return f"{summary:{spec}} (without {summary.failures})"
     return f"{summary:{spec}}" + (f" ({summary.n} of {summary.n + summary.failures})" if summary.failures else "")
 
 
@@ -122,6 +125,7 @@ def _summary(cell: Cell, measure: Measure, track: str, resampling: Resampling) -
         sum(known) / len(known) if known else None,
         mean_interval(known, resampling) if known else None,
         _reasons(rows),
+        values.keys() == {ALL},
     )  # fmt: skip
 
 

@@ -153,10 +153,13 @@ def count_rows(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def speaks_of(analysis: Analysis) -> list[str]:
-    """What the intervals of the screened tables are over, each once."""
-    tables = analysis.screened.means.values()
-    return list(dict.fromkeys(found.over for of in tables for found in of.values()))
+def intervals_told(analysis: Analysis) -> str:
+    """What the intervals of the screened tables are over, and why there is none where there is none."""
+    means = [found for of in analysis.screened.means.values() for found in of.values()]
+    over = dict.fromkeys(mean.over for mean in means if mean.low is not None)
+    none = dict.fromkeys(mean.over for mean in means if mean.low is None)
+    told = [f"In brackets: {LEVEL:.0%} intervals, over {'; '.join(over)}."] if over else []
+    return " ".join([*told, *(f"{why[0].upper()}{why[1:]}." for why in none)]) or "No intervals, for nobody counts."
 
 
 def summary(analysis: Analysis) -> str:
@@ -176,7 +179,7 @@ def as_markdown(analysis: Analysis) -> str:
     scale = "mean opinion scores, 1 to 5" if plan.method == "mos" else "MUSHRA scores, 0 to 100"
     lines = [
         f"# {plan.title}", "", f"{scale[:1].upper()}{scale[1:]}. {summary(analysis)}", "",
-        f"In brackets {LEVEL:.0%} intervals, over: {'; '.join(speaks_of(analysis)) or 'nothing, for nobody counts'}.", "",
+        intervals_told(analysis), "",
         "## Scores", "", *_table(head, rows(analysis, analysis.screened)), "",
         f"## Differences to {analysis.against}", "", "Of the same rater and clip.", "",
         *_table(["condition", *analysis.tracks], difference_rows(analysis)), "",
@@ -258,7 +261,7 @@ def page(analysis: Analysis, version: str) -> str:
         everyone=rows(analysis, analysis.everyone),
         differences=difference_rows(analysis),
         against=analysis.against,
-        over=speaks_of(analysis),
+        intervals=intervals_told(analysis),
         level=f"{LEVEL:.0%}",
         count_head=["condition", *count_head],
         counts=counts,

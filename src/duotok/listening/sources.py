@@ -110,11 +110,12 @@ class Folder:
         self.description = f"sounds of the folder {text_of(folder.name)}"
 
     def check(self, reference: Folder) -> None:
-        """Raises DuoTokError when this folder has other songs or tracks than the reference."""
+        """Raises DuoTokError when this folder has other songs than the reference, or lacks a track of one. More tracks of its songs may
+        lie there, as `duotok decode --track all` leaves the mix beside both."""
         for one, other in ((reference, self), (self, reference)):
             for song, tracks in one.songs.items():
                 for track, path in tracks.items():
-                    if track not in other.songs.get(song, {}):
+                    if song not in other.songs or (one is reference and track not in other.songs[song]):
                         raise DuoTokError(
                             f"{other.folder}: nothing for {text_of(path.relative_to(one.folder))} of {one.folder}; all "
                             "folders of a test have the same names, up to the ending"

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from duotok.evaluation.intervals import Interval
+from duotok.evaluation.results import Cell
 from duotok.evaluation.summaries import NOT_MEASURED, Summary, reason_of
+from duotok.suite.table import left_out
 
 OURS = "measured"
 PAPER = "paper"
@@ -81,8 +83,10 @@ def shown(interval: Interval | None, spec: str = ".3f") -> str:
     return f"{interval.value:{spec}} [{interval.low:{spec}}, {interval.high:{spec}}]"
 
 
-def gaps_of(summaries: Sequence[Summary]) -> tuple[str, ...]:
-    """Why values are missing: a line for each tokenizer, track and reason, with the measures that it takes away, and the songs."""
+def gaps_of(summaries: Sequence[Summary], cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Why values are missing: a line for each tokenizer, track and reason, with the measures that it takes away, and the songs; one
+    line for all of `cells` where no tokenizer heard a song."""
+    songs, summaries = left_out(cells, summaries)
     found: dict[tuple[str, str, str], list[str]] = {}
     for s in summaries:
         for reason, items in s.reasons.items():
@@ -90,6 +94,8 @@ def gaps_of(summaries: Sequence[Summary]) -> tuple[str, ...]:
                 s.measure.name
             )
     return tuple(
+        f"all tokenizers: {reason_of(without_folders(reason), names)}" for reason, names in songs.items()
+    ) + tuple(
         f"{tokenizer}, {track}, {', '.join(names)}: {reason}" for (tokenizer, track, reason), names in found.items()
     )
 

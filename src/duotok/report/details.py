@@ -48,7 +48,7 @@ def _instrument(name: str, sources: Sources) -> Table:
     return Table(
         f"store-{name}", f"All of {name}", ("measure", "track", "songs", *tokenizers), tuple(rows),
         (*data_of(cells), means, "Of single codebooks the store has more."), definitions=definitions(cells, measures),
-        gaps=(*gaps_of(summaries), *not_measured(sources.of(name))),
+        gaps=(*gaps_of(summaries, cells), *not_measured(sources.of(name))),
     )  # fmt: skip
 
 

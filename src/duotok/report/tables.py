@@ -166,7 +166,7 @@ def table_1(sources: Sources) -> Table:
         "own rate is how the public evaluation code takes it: of codecs of unequal rates it cannot be compared, the one at 24 kHz can.",
         "" if not needs else f"Not in what was given: {'; '.join(needs)}.",
         {**definitions(cells, ("mel", "mel_own_rate")), **definitions(tags.values(), ("ap", "auc")), "cnBPT": LM_DEFINITIONS["cnBPT"]},
-        (*gaps_of([s for s in found.values() if s.measure.name in ("mel", "mel_own_rate") and s.track == MIX]), *untagged),
+        (*gaps_of([s for s in found.values() if s.measure.name in ("mel", "mel_own_rate") and s.track == MIX], cells), *untagged),
     )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def table_4a(sources: Sources) -> Table:
         f"{SONGS} The paper's decoder was trained for 276,000 steps; ours is much smaller.",
         "" if rows else "Nothing was given that holds a matched decoder. This fills it: `duotok eval matched-decoder`.",
         definitions(cells, columns),
-        (*gaps_of([s for s in found.values() if s.measure.name in columns and s.track in TRACKS]), *not_measured(sources.of(MATCHED))),
+        (*gaps_of([s for s in found.values() if s.measure.name in columns and s.track in TRACKS], cells), *not_measured(sources.of(MATCHED))),
     )  # fmt: skip
 
 
@@ -258,7 +258,7 @@ def table_9(sources: Sources) -> Table:
         "The paper does not say what this distance is; its scale is not that of its Tables 1 and 4 (most likely the error of the mel head in "
         "stage 3). Ours is the seven-scale distance of the decoded sound. What stands behind its plus-minus sign is not said either.",
         "" if rows else "Nothing was given that holds mel distances of tracks. This fills it: `duotok eval reconstruction`.",
-        definitions(cells, ("mel",)), gaps_of(used),
+        definitions(cells, ("mel",)), gaps_of(used, cells),
     )  # fmt: skip
 
 
@@ -321,7 +321,7 @@ def table_11(sources: Sources) -> Table:
             "utilization": "share of a codebook's codes that occur at all (paper, E.1)",
             "normalized entropy": "entropy of how often each code occurs, over log2 of the codebook's size (paper, equation 17)",
         },
-        gaps_of(sources.summaries(USAGE)),
+        gaps_of(sources.summaries(USAGE), cells),
     )  # fmt: skip
 
 

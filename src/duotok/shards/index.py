@@ -120,10 +120,15 @@ class Segments(Sequence[Stored]):
         return fits
 
     def filled(self, name: str) -> np.ndarray:
-        """Bool `[segments]`: whether the text in a column is more than white space."""
+        """Bool `[segments]`: whether the text in a column is more than white space, or a list has anything in it."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
-        filled = pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(self._table.column(name), "")), "")
+        column = self._table.column(name)
+        if pa.types.is_list(column.type):
+            filled = pc.greater(pc.fill_null(pc.list_value_length(column), 0), 0)
+        else:
+            filled = pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
         ordered: np.ndarray = filled.to_numpy()[self._order]
         return ordered
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,11 +37,17 @@ from duotok.separation.choose import SEPARATORS, separator_by_name, separator_st
 from duotok.separation.chunked import VOCALS, ChunkedSeparator
 from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
+log = logging.getLogger(__name__)
+
 SHORTEST = 1.0
 """Seconds that a song must have at all."""
 NONE = "none"
 HEADROOM = 0.99
 """Peak that the gain may reach: codecs that go through 16 bits must not clip what went in."""
+
+
+class TooShort(AudioError):
+    """A song that is shorter than a stretch."""
 
 
 class SongsConfig(Config):
@@ -152,6 +159,7 @@ def find_songs(config: SongsConfig, made: Sequence[Path] = ()) -> SongSet:
     apart = {inside for path in made if folder.resolve() in (inside := path.resolve()).parents}
     recordings, problems = _recordings(folder)
     recordings = [r for r in recordings if not any(apart & {*Path(p).resolve().parents} for p in r.audio.values())]
+    too_short = False
     for recording in recordings[: config.limit]:
         name = recording.id.partition("/")[2]
         files = _files(recording)
@@ -160,10 +168,12 @@ def find_songs(config: SongsConfig, made: Sequence[Path] = ()) -> SongSet:
             stretches += _cut(name, files, recording, config)
         except DuoTokError as error:
             gaps.append((name, tracks, str(error)))
+            too_short |= isinstance(error, TooShort) and config.short == "gap"
     gaps += [(name.partition("/")[2], (*TRACKS, MIX), reason) for name, reason in problems.items()]
     if not stretches:
         why = f" ({gaps[0][0]}: {gaps[0][2]})" if gaps else ""
-        raise ConfigError(f"{folder}: no song that can be measured{why}")
+        remedy = "; measure shorter stretches (`seconds`), or short songs whole (`short`: whole)" if too_short else ""
+        raise ConfigError(f"{folder}: no song that can be measured{why}{remedy}")
     return SongSet(config, tuple(stretches), tuple(gaps))
 
 
@@ -192,13 +202,18 @@ def _files(recording: Recording) -> dict[str, tuple[str, ...]]:
 
 def _cut(name: str, files: Mapping[str, tuple[str, ...]], recording: Recording, config: SongsConfig) -> list[Stretch]:
     """Raises AudioError for files that cannot be read or are too short."""
-    lengths = [probe(path).seconds for paths in files.values() for path in paths]
+    found = [probe(path) for paths in files.values() for path in paths]
+    damage = [info for info in found if info.cut]
+    for info in damage:
+        log.warning("%s: %s", info.path, info.note)
+    lengths = [info.seconds for info in found]
     stop = min([*lengths, *([recording.stop] if recording.stop else [])])
     total = stop - recording.start
     if total < config.seconds - 0.05:  # lossy files lose some samples
         if config.short == "gap" or total < SHORTEST:
             least = SHORTEST if config.short == "whole" else config.seconds
-            raise AudioError(f"{total:.1f} s of sound; at least {least:g} s are measured")
+            why = "".join(f" ({info.path.name} {info.note})" for info in damage[:1])
+            raise TooShort(f"{total:.1f} s of sound; at least {least:g} s are measured{why}")
         return [Stretch(name, "", files, recording.start, total)]
     count = max(1, min(config.segments, int(total // config.seconds)))
     room = max(0.0, total - count * config.seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def as_markdown(cells: Sequence[Cell], problems: Iterable[str] = (), books: bool
         lines += [f"# {instrument.capitalize()}", "", _data(of_it[0]), ""]
         for track in tracks:
             lines += [f"## {track.capitalize()}", "", *_track(of_it, [s for s in summaries if s.track == track]), ""]
-        gaps = _gaps(summaries)
+        gaps = _gaps(summaries, of_it)
         if gaps:
             lines += ["Missing:", "", *gaps, ""]
         lines += ["What is measured:", "", *_definitions(of_it[0]), ""]
@@ -80,22 +81,43 @@ def _track(cells: Sequence[Cell], summaries: Sequence[Summary]) -> list[str]:
     return table(["tokenizer", "kbit/s", *(name + better[name] for name in names)], rows)
 
 
-def _gaps(summaries: Sequence[Summary]) -> list[str]:
+def left_out(cells: Sequence[Cell], summaries: Sequence[Summary]) -> tuple[dict[str, list[str]], list[Summary]]:
+    """Reason -> the songs that were left out for it before any tokenizer heard them; and the summaries without these reasons, so that
+    they are told once and not for every tokenizer, track and measure."""
+    songs: dict[str, dict[str, str]] = {c.inputs.tokenizer: c.about.get("data", {}).get("left_out", {}) for c in cells}
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in {name: reason for found in songs.values() for name, reason in found.items()}.items():
+        by_reason.setdefault(reason, []).append(name)
+    others = []
+    for s in summaries:
+        kept = {
+            reason: tuple(item for item in items if songs.get(s.tokenizer, {}).get(item) != reason)
+            for reason, items in s.reasons.items()
+        }
+        others.append(dataclasses.replace(s, reasons={reason: items for reason, items in kept.items() if items}))
+    return by_reason, others
+
+
+def _gaps(summaries: Sequence[Summary], cells: Sequence[Cell]) -> list[str]:
     """Reasons, joined where several measures lack a value for the same one."""
+    songs, summaries = left_out(cells, summaries)
     by_reason: dict[tuple[str, str, str], list[str]] = {}
     for s in summaries:
         listed = list(s.reasons.items())
-        found = [reason_of(*one) for one in listed[:SHARES]]
-        if listed[SHARES:]:
-            others = dict.fromkeys(item for _, items in listed[SHARES:] for item in items)
-            found.append(reason_of(f"{len(listed) - SHARES} other reasons", list(others)))
+        shown = (
+            SHARES if len(listed) > SHARES + 1 else len(listed)
+        )  # a last one is as short as to say that there is one
+        found = [reason_of(*one) for one in listed[:shown]]
+        if listed[shown:]:
+            others = dict.fromkeys(item for _, items in listed[shown:] for item in items)
+            found.append(reason_of(f"{len(listed) - shown} other reasons", list(others)))
         for reason in found:
             by_reason.setdefault((s.tokenizer, s.track, reason), []).append(s.measure.name)
     every = {
         (s.tokenizer, s.track): sum(x.tokenizer == s.tokenizer and x.track == s.track for x in summaries)
         for s in summaries
     }
-    return [
+    return [f"- all tokenizers: {reason_of(reason, names)}" for reason, names in songs.items()] + [
         f"- {tokenizer}, {track}, {'all' if len(names) == every[tokenizer, track] > 1 else ', '.join(names)}: {reason}"
         for (tokenizer, track, reason), names in by_reason.items()
     ]

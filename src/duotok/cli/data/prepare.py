@@ -134,8 +134,8 @@ def _tell(step: Step) -> None:
     )
     kept = f" ({step.kept:,} by an earlier run)" if step.kept else ""
     typer.echo(f"{step.name:<11}{step.done:,} done{kept}{facts}, {step.took:.1f} s")
-    if step.warning:
-        say(f"warning: {step.warning}")
+    for warning in step.warning.splitlines():
+        say(f"warning: {warning}")
     if step.failed and step.ledger is not None:
         tell_failed(step.failed, step.ledger)
 

@@ -41,7 +41,7 @@ def segment(
     """
     from duotok.config import override, parse
     from duotok.data import jobs
-    from duotok.data.segmenting import LEDGER, TABLE, most_frequent, segment_all, summary
+    from duotok.data.segmenting import LEDGER, TABLE, lyrics_warning, most_frequent, segment_all, summary
     from duotok.data.segments import SegmentConfig
 
     config = parse(SegmentConfig, override({}, settings or []), "--set")
@@ -64,5 +64,6 @@ def segment(
     if result.left_out:
         say(f"{len(result.left_out):,} recordings left out: {most_frequent(result.left_out)}; all in {work / LEDGER}")
     if result.notes:
-        say(f"{len(result.notes):,} recordings lost words or lyrics: see the notes in {work / LEDGER}")
+        lost = lyrics_warning(result.notes) or "words of some recordings are in no segment"
+        say(f"{lost}; {len(result.notes):,} recordings have notes in {work / LEDGER}")
     say(f"{work / TABLE}: " + (f"would hold {len(result.segments):,} segments" if dry_run else "written"))

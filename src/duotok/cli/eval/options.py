@@ -101,12 +101,14 @@ def _has_several(text: str) -> bool:
 def follow(plan: Plan, workers: int, dry_run: bool, as_json: bool, comparison: Path | None = None) -> None:
     """Run a plan, and a comparison of language models with it, and print the tables; exit code 1 when a system could not be
     measured at all."""
-    from duotok.errors import DuoTokError
+    from duotok.errors import ConfigError, DuoTokError
     from duotok.suite.run import conduct
     from duotok.suite.run import dry_run as tried
     from duotok.suite.table import as_json as json_of
     from duotok.suite.table import as_markdown
 
+    if plan.store.exists() and not plan.store.is_dir():
+        raise ConfigError(f"{plan.store}: a file; results go into a folder, name one with -o")
     if dry_run:
         from duotok.suite import predictability
 

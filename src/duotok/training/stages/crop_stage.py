@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from duotok.audio.features import CHROMA_BINS, MEL_BINS
+from duotok.clock import FRAME_RATE
+from duotok.distributed import rank
 from duotok.errors import ConfigError
 from duotok.model.config import TokenizerConfig
 from duotok.model.losses import ctc_items
@@ -17,6 +20,8 @@ from duotok.shards.store import ShardStore
 from duotok.training.batches.crop_batches import CropBatches, CropConfig
 from duotok.training.batches.resident import Resident
 from duotok.training.stage import Batch, Stage, StageConfig, to_device
+
+log = logging.getLogger(__name__)
 
 ENCODER = ("downsampling", "lower_blocks", "upper_blocks", "upper_norm")
 """The parts of the tokenizer that stage 1 trains; stages 2 and 3 start from them."""
@@ -99,12 +104,24 @@ class CropStage(Stage):
     """Losses besides those of heads that are means over frames."""
 
     def check_words(self, config: CropStageConfig) -> None:
-        """Raises ConfigError where the text head has too few classes: CTC reads what lies behind them in memory, or the blank."""
-        size, classes = self.train_crops.vocabulary.size, config.model.vocabulary
-        if config.model.text_head and size > classes and self.train_crops.store.segments.filled("text").any():
+        """Raises ConfigError where the text head has too few classes: CTC reads what lies behind them in memory, or the blank. Warns of
+        words that no crop can have, because it is shorter than their segment and nobody knows when each is sung."""
+        size, classes, frames = self.train_crops.vocabulary.size, config.model.vocabulary, config.crops.frames
+        segments = self.train_crops.store.segments
+        if not config.model.text_head or not (worded := segments.filled("text")).any():
+            return
+        if size > classes:
             raise ConfigError(
                 f"model.vocabulary {classes}: crops.vocabulary {config.crops.vocabulary} has {size} classes; --set model.vocabulary={size}"
             )
+        unheard = int((worded & (segments.column("frames") > frames) & ~segments.filled("words")).sum())
+        if unheard and not rank():
+            longest = frames / FRAME_RATE
+            log.warning(
+                "words of %d of %d segments teach nothing: they have no times within the segment, and a crop of %g s is shorter than it; "
+                "cut anew with duotok data prepare --segment min_seconds=%g --segment max_seconds=%g, or --set crops.frames=%d",
+                unheard, int(worded.sum()), longest, min(5.0, longest / 2), longest, int(segments.column("frames")[worded].max()),
+            )  # fmt: skip
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         return self.train_crops.batch(step, items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.tiny import tiny_bundle
 from duotok import files
 from duotok.audio.io import write
 from duotok.data.jobs import atomic_write
+from duotok.errors import DuoTokError
 from duotok.tokens import DualTokens
 
 
@@ -123,3 +125,39 @@ def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="No space"):
         files.put(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "old").is_file()
+
+
+def full() -> OSError:
+    """As writing to a file on a full disk raises it: without a name."""
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("inside", [None, "more"])
+def test_a_full_disk_is_told_with_the_name_of_what_was_to_be_written(inside: str | None, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "card"
+    with pytest.raises(OSError, match="No space") as caught, files.writing(target) as partial:
+        error = full()
+        error.filename = None if inside is None else str(partial / inside)
+        raise error
+    assert caught.value.filename == str(target) and caught.value.errno == errno.ENOSPC
+    assert not list(target.parent.iterdir())
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, files.writing(tmp_path / "card"):
+        (tmp_path / "missing").read_bytes()
+    assert caught.value.filename == str(tmp_path / "missing")
+
+
+def test_no_room_for_temporary_files_names_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    wanted = f"^{tmp_path}: no room for temporary files .No space left on device.; set TMPDIR to another place$"
+    with pytest.raises(DuoTokError, match=wanted), files.temporary_folder() as folder, files.naming(folder / "x"):
+        raise full()
+    with pytest.raises(OSError, match="No space") as caught, files.temporary_folder():
+        raise full()  # of a file elsewhere
+    assert caught.value.filename is None and not list(tmp_path.iterdir())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    for opened in (files.temporary_folder().__enter__, files.temporary_file):
+        with pytest.raises(DuoTokError, match=r"missing: no room for temporary files .No such file"):
+            opened()

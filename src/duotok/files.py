@@ -6,13 +6,17 @@ A new file or folder takes its name only when all of it is on the disk, so a pow
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from duotok.errors import FULL, DuoTokError
 
 PACKAGE = Path(__file__).parent
 """The folder of this package, with the bundles, recipes and songs that come with it."""
@@ -112,17 +116,69 @@ def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Pa
     """A hidden name beside `target` to write a file or a folder under; on leaving, it becomes `target`.
 
     Nothing half-written stays, and the old content stays until then. replaced: as for `put`. Makes the parent folder. A link to
-    a folder stays one: what it leads to is written. Raises OSError.
+    a folder stays one: what it leads to is written. Raises OSError, which names `target` and not the hidden name.
     """
     if target.is_symlink() and target.is_dir():
         target = target.resolve()
     partial = temporary(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield partial
-        put(partial, target, replaced)
+        with naming(partial):
+            yield partial
+            put(partial, target, replaced)
+    except OSError as error:
+        if _within(error, partial):
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
     finally:
         remove(partial)
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Where `path` is written: the errors of a full disk and of a file that grew too large, which have no name, get its."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (*FULL, errno.EFBIG):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _within(error: OSError, folder: Path) -> bool:
+    return isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder)
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str = "duotok-") -> Iterator[Path]:
+    """A folder for what is needed during the block only, where TMPDIR says. Raises DuoTokError where no such folder can be written, or
+    one is full."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as error:
+        raise DuoTokError(no_temporary_room(error)) from error
+    with made as name:
+        try:
+            yield Path(name)
+        except OSError as error:
+            if _within(error, Path(name)) and error.errno in (*FULL, errno.EFBIG):
+                raise DuoTokError(no_temporary_room(error)) from error
+            raise
+
+
+def temporary_file(prefix: str = "duotok-") -> IO[bytes]:
+    """An open file without a name where TMPDIR says, which is gone when it is closed, even by a kill. Raises DuoTokError."""
+    try:
+        return tempfile.TemporaryFile(prefix=prefix)
+    except OSError as error:
+        raise DuoTokError(no_temporary_room(error)) from error
+
+
+def no_temporary_room(error: OSError) -> str:
+    """What to say of an error of the system in writing temporary files."""
+    return (
+        f"{tempfile.tempdir or 'TMPDIR'}: no room for temporary files ({error.strerror}); set TMPDIR to another place"
+    )
 
 
 def write_bytes(path: Path, data: bytes) -> None:

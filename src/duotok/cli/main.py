@@ -15,9 +15,11 @@ from typer.core import TyperGroup
 
 from duotok import __version__
 from duotok.cli.console import say
-from duotok.errors import DuoTokError
+from duotok.errors import DuoTokError, of_system
+from duotok.files import naming
 
 INTERRUPTED = 130
+STANDARD_OUTPUT = "standard output"
 
 # Command -> the module that has it as a function of that name. Commands without a module are left out of the help.
 COMMANDS = {
@@ -73,7 +75,7 @@ class CommandGroup(TyperGroup):
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            say(f"error: {error.filename or 'system'}: {error.strerror or error}")
+            say(f"error: {of_system(error)}")
         except RuntimeError as error:
             if "torch" not in sys.modules:
                 raise
@@ -162,11 +164,30 @@ def _register() -> None:
 _register()
 
 
+class _Output(io.TextIOWrapper):
+    """Standard output, which is named by its errors, as when it goes into a file on a full disk."""
+
+    def write(self, text: str) -> int:
+        with naming(STANDARD_OUTPUT):
+            return super().write(text)
+
+    def flush(self) -> None:
+        with naming(STANDARD_OUTPUT):
+            super().flush()
+
+
 def main() -> None:
     """The entry point of the `duotok` script."""
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):  # file names may have characters that the terminal cannot show
             output.reconfigure(errors="backslashreplace")
+    if type(sys.stdout) is io.TextIOWrapper:
+        kept = {
+            "encoding": sys.stdout.encoding,
+            "errors": sys.stdout.errors,
+            "line_buffering": sys.stdout.line_buffering,
+        }
+        sys.stdout = _Output(sys.stdout.detach(), **kept)
     app()
 
 

@@ -7,7 +7,6 @@ must be a module-level function that the other process can import.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import importlib
 import json
@@ -27,11 +26,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from duotok.errors import ConfigError, DuoTokError, MissingExtraError
+from duotok.errors import FULL, ConfigError, DuoTokError, MissingExtraError
 from duotok.pool import begin_worker, context
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
-FULL = (errno.ENOSPC, errno.EDQUOT)
 # Ray schedules block by block; more blocks than this cost more than they spread.
 RAY_BLOCKS = 2000
 CONNECT_SECONDS = 10.0

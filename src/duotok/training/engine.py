@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from duotok.distributed import alone, barrier, of_first, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
-from duotok.files import hold, put, short_hash, write_bytes
+from duotok.files import hold, put, short_hash, temporary_folder, write_bytes
 from duotok.training.budget import Budget, learning_rate, timed_rate
 from duotok.training.checkpoint import BEST, best_so_far, every_checkpoint, newest_whole
 from duotok.training.leaving import Leaving, deaf
@@ -387,7 +386,7 @@ class Run:
                 folder = self.run / "samples" / f"{done:08d}"
                 folder.mkdir(parents=True, exist_ok=True)
             else:  # sharded weights need every process, and two must not write the same files
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="duotok-samples-")))
+                folder = stack.enter_context(temporary_folder("duotok-samples-"))
             stack.enter_context(torch.no_grad())
             stack.enter_context(self._gathered())
             if self.config.sharding == "none":

@@ -1,6 +1,7 @@
 """Errors meant for people: one line that names the file or value, and the remedy."""
 
 import errno
+import os
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system calls a full disk, or a quota that is used up."""
@@ -54,6 +55,7 @@ def one_line(error: BaseException, most: int | None = 120) -> str:
 
 def of_system(error: OSError) -> str:
     """An error of the system as one line: the file, what is wrong with it, and what helps, where that is known."""
-    place, reason = error.filename or "system", error.strerror or one_line(error)
     remedy = _REMEDIES.get(error.errno or 0, "")
-    return f"{place}: {reason}" + (f"; {remedy}" if remedy else "")
+    # Libraries say it in their own, longer words.
+    reason = os.strerror(error.errno) if error.errno and remedy else error.strerror or one_line(error)
+    return f"{error.filename or 'system'}: {reason}" + (f"; {remedy}" if remedy else "")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from duotok.distributed import alone, barrier, of_first, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
-from duotok.files import hold, put, short_hash, temporary_folder, write_bytes
+from duotok.files import hold, naming, put, short_hash, temporary_folder, write_bytes
 from duotok.training.budget import Budget, learning_rate, timed_rate
 from duotok.training.checkpoint import BEST, best_so_far, every_checkpoint, newest_whole
 from duotok.training.leaving import Leaving, deaf
@@ -174,13 +174,13 @@ class Run:
 
     def go(self) -> dict[str, float]:
         stage, config = self.stage, self.config
-        if self.main:
-            write_bytes(self.run / "config.json", json.dumps(config.model_dump(mode="json"), indent=1).encode())
-        if self.log is not None:
-            self.log.write(self.first, "start", processes=world(), device=str(self.device))
-            if self.first:
-                self.log.note(f"goes on from step {self.first}")
         try:
+            if self.main:
+                write_bytes(self.run / "config.json", json.dumps(config.model_dump(mode="json"), indent=1).encode())
+            if self.log is not None:
+                self.log.write(self.first, "start", processes=world(), device=str(self.device))
+                if self.first:
+                    self.log.note(f"goes on from step {self.first}")
             if not self.first:
                 with self._gathered():
                     stage.start()
@@ -391,6 +391,7 @@ class Run:
             stack.enter_context(self._gathered())
             if self.config.sharding == "none":
                 stack.enter_context(alone())
+            stack.enter_context(naming(folder))
             self.stage.sample(folder)
         if self.log is not None:
             self.log.pictures(folder, done)

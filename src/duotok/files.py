@@ -141,12 +141,16 @@ def naming(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None and error.errno in (*FULL, errno.EFBIG):
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            raise OSError(
+                error.errno, os.strerror(error.errno), str(path)
+            ) from error  # libraries have their own, longer words
         raise
 
 
 def _within(error: OSError, folder: Path) -> bool:
-    return isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder)
+    """Whether an error is about a folder, or what lies in it; copying names what is read first."""
+    names = (error.filename, error.filename2)
+    return any(isinstance(name, str) and Path(name).is_relative_to(folder) for name in names)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from duotok.training.leaving import Leaving, deaf
 from duotok.training.logs import Log, Sums
 from duotok.training.parts import Batches, shares_of
 from duotok.training.processes import Trained, join, shard
-from duotok.training.saving import load_checkpoint, save_checkpoint
+from duotok.training.saving import load_checkpoint, remove_unfinished, save_checkpoint
 from duotok.training.stage import Batch, Stage, StageConfig, evaluate, to_device
 from duotok.training.watch import Watch, stop
 
@@ -128,6 +128,8 @@ class Run:
         if newest:
             stage.go_on(state.get("share"))
         steps = None if self.budget.timed else self.config.steps
+        if self.main:
+            remove_unfinished(run)
         self.log = Log(run, stage.name, self.first, steps) if self.main else None
         if damaged:
             barrier()  # all processes have read the checkpoints

@@ -13,7 +13,7 @@ from typing import Any
 from duotok.config import Config, override, parse
 from duotok.data.segments import SegmentConfig
 from duotok.data.sharding import SHARD_SEGMENTS
-from duotok.errors import ConfigError, DuoTokError
+from duotok.errors import FULL, ConfigError, DuoTokError
 from duotok.files import temporary_folder
 from duotok.training.kit import contents, start
 from duotok.training.kit.contents import KitItem
@@ -108,7 +108,8 @@ def make_kit(
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)  # not flushed: the hashes show whether it reached the disk
     except OSError as error:
-        raise DuoTokError(f"{error.filename or folder}: {error.strerror}; nothing was written") from None
+        place = folder if error.errno in FULL else error.filename or folder  # copying names what is read
+        raise DuoTokError(f"{place}: {error.strerror}; nothing was written") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts

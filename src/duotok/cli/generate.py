@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,7 +174,7 @@ def _targets(out: Path, seeds: list[int], force: bool, several: bool) -> list[tu
         pairs.append((path, path.with_suffix(SUFFIX)))
         for place in pairs[-1]:
             check_writable(place)
-            if place.exists() and not force:
+            if os.path.lexists(place) and not force:
                 raise DuoTokError(f"{place}: is already there; --force replaces it, or choose another name with -o")
     return pairs
 

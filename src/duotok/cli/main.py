@@ -20,6 +20,7 @@ from duotok.files import naming
 
 INTERRUPTED = 130
 STANDARD_OUTPUT = "standard output"
+LOOP = "Symlink loop from "
 
 # Command -> the module that has it as a function of that name. Commands without a module are left out of the help.
 COMMANDS = {
@@ -77,13 +78,10 @@ class CommandGroup(TyperGroup):
                 raise
             say(f"error: {of_system(error)}")
         except RuntimeError as error:
-            if "torch" not in sys.modules:
+            line = _line_of(error)
+            if not line:
                 raise
-            from duotok.devices import is_of_device, reason_of
-
-            if not is_of_device(error):
-                raise
-            say(f"error: {reason_of(error)}; look at the device (its memory, other programs), or use another device")
+            say(f"error: {line}")
         except ModuleNotFoundError as error:
             extra = extra_of(error.name or "")
             if not extra:
@@ -93,6 +91,19 @@ class CommandGroup(TyperGroup):
             say("interrupted; what was finished is kept")
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(1)
+
+
+def _line_of(error: RuntimeError) -> str:
+    """An error that is no mistake in the program as one line; "" for all others."""
+    if str(error).startswith(LOOP):  # of pathlib, up to Python 3.12
+        return f"{str(error).removeprefix(LOOP).strip()}: is a link to itself; choose another name"
+    if "torch" not in sys.modules:
+        return ""
+    from duotok.devices import is_of_device, reason_of
+
+    if not is_of_device(error):
+        return ""
+    return f"{reason_of(error)}; look at the device (its memory, other programs), or use another device"
 
 
 HELP = """

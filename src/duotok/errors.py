@@ -16,6 +16,10 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "it is a link to itself; choose another name",
     errno.EMFILE: "allow more open files (ulimit -n), or fewer workers",
+    **dict.fromkeys(
+        (errno.EAGAIN, errno.ENOMEM),
+        "take fewer --workers, or raise the limits of processes and memory (ulimit -u, -v)",
+    ),
     errno.EIO: "the disk or the network may be failing; try again, or choose another place",
 }
 
@@ -56,6 +60,7 @@ def one_line(error: BaseException, most: int | None = 120) -> str:
 def of_system(error: OSError) -> str:
     """An error of the system as one line: the file, what is wrong with it, and what helps, where that is known."""
     remedy = _REMEDIES.get(error.errno or 0, "")
-    # Libraries say it in their own, longer words.
-    reason = os.strerror(error.errno) if error.errno and remedy else error.strerror or one_line(error)
+    # Libraries say it in their own, longer words, which may be all that names the file.
+    plain = error.errno and error.filename and remedy
+    reason = os.strerror(error.errno or 0) if plain else error.strerror or one_line(error)
     return f"{error.filename or 'system'}: {reason}" + (f"; {remedy}" if remedy else "")

@@ -24,6 +24,7 @@ LONGEST_NAME = 255
 """Bytes of a name that common file systems take."""
 
 
+_OF_WRITING = (*FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 PARTIAL = ".partial"
 """Ending of the names of files that are still being written."""
 
@@ -136,11 +137,11 @@ def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Pa
 
 @contextlib.contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Where `path` is written: the errors of a full disk and of a file that grew too large, which have no name, get its."""
+    """Where `path` is written: errors of the system that have no name, as those of a full disk, get its."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in (*FULL, errno.EFBIG):
+        if error.filename is None and error.errno in _OF_WRITING:
             raise OSError(
                 error.errno, os.strerror(error.errno), str(path)
             ) from error  # libraries have their own, longer words

@@ -161,3 +161,14 @@ def test_no_room_for_temporary_files_names_their_folder(tmp_path: Path, monkeypa
     for opened in (files.temporary_folder().__enter__, files.temporary_file):
         with pytest.raises(DuoTokError, match=r"missing: no room for temporary files .No such file"):
             opened()
+
+
+def test_what_killed_writers_left_of_sounds_takes_no_room_for_ever(tmp_path: Path) -> None:
+    old, new = files.temporary(tmp_path / "a.wav"), files.temporary(tmp_path / "b.wav")
+    mine = [tmp_path / name for name in (".a.partial", "x.partial", f"{old.name}.wav")]
+    for path in (old, new, *mine):
+        path.write_bytes(b"x")
+        if path != new:
+            os.utime(path, (0, 0))
+    write(tmp_path / "song.wav", torch.zeros(1, 100), 48_000)
+    assert {*tmp_path.iterdir()} == {new, *mine, tmp_path / "song.wav"}

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -27,6 +30,9 @@ LONGEST_NAME = 255
 _OF_WRITING = (*FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 PARTIAL = ".partial"
 """Ending of the names of files that are still being written."""
+LEFT_OVER = 3600.0
+"""Seconds after which a hidden file that nobody has touched is one of a killed writer."""
+_TEMPORARY = re.compile(rf"\.[0-9a-f]{{16}}\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 
 
 def text_of(name: str | Path) -> str:
@@ -196,6 +202,17 @@ def sweep(path: Path) -> None:
     """Remove the temporary files that killed writers of `path` left beside it. Call it only while no process writes `path`."""
     for leftover in path.parent.glob(f".{short_hash(path.name, 16)}.*"):
         remove(leftover)
+
+
+@functools.cache
+def remove_left_over(folder: Path) -> None:
+    """Remove the files that killed writers left in a folder: hidden ones named by `temporary` that nobody has touched for an hour. Once a
+    process and folder."""
+    with contextlib.suppress(OSError):  # no such folder, or another process was faster
+        for entry in list(os.scandir(folder)):
+            unfinished = _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            if unfinished and time.time() - entry.stat().st_mtime > LEFT_OVER:
+                remove(Path(entry.path))
 
 
 def remove(path: Path) -> None:

@@ -193,12 +193,8 @@ def main() -> None:
         if isinstance(output, io.TextIOWrapper):  # file names may have characters that the terminal cannot show
             output.reconfigure(errors="backslashreplace")
     if type(sys.stdout) is io.TextIOWrapper:
-        kept = {
-            "encoding": sys.stdout.encoding,
-            "errors": sys.stdout.errors,
-            "line_buffering": sys.stdout.line_buffering,
-        }
-        sys.stdout = _Output(sys.stdout.detach(), **kept)
+        encoding, errors, by_line = sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering
+        sys.stdout = _Output(sys.stdout.detach(), encoding, errors, line_buffering=by_line)
     app()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from duotok.cli.console import Bars, open_model, progress_bars, put_json, say
-from duotok.errors import BundleError, ConfigError, DuoTokError
+from duotok.errors import AudioError, BundleError, ConfigError, DuoTokError
 
 if TYPE_CHECKING:
     from duotok.codec.duotok import DuoTok
@@ -133,8 +134,22 @@ def generate(
             }  # fmt: skip
             if sound != beside:
                 began = time.monotonic()
-                with bars.file(str(sound)) as advance:
-                    codec.decode_to(sound, dual, progress=advance, seed=candidate.seed)
+                try:
+                    with bars.file(str(sound)) as advance:
+                        codec.decode_to(sound, dual, progress=advance, seed=candidate.seed)
+                except AudioError as error:
+                    again = (
+                        "duotok",
+                        "decode",
+                        str(beside),
+                        "-o",
+                        str(sound),
+                        "--seed",
+                        str(candidate.seed),
+                        "--model",
+                        model,
+                    )
+                    raise AudioError(f"{error}; the tokens are kept, later: {shlex.join(again)}") from None
                 facts |= {"output": str(sound), "sound_took_seconds": round(time.monotonic() - began, 3)}
             _report(facts, as_json)
 

@@ -129,6 +129,8 @@ def stream_copies(inputs: Iterable[Path], suffix: str = "") -> Iterator[dict[Pat
         for path in inputs:
             if not streamed(path) or path in copies:
                 continue
+            if path == STREAM and sys.stdin is None:
+                raise DuoTokError("-: standard input is closed; pipe a file into it, or name one")
             folder = stack.enter_context(temporary_folder())
             copies[path] = folder / f"stdin{suffix}"
             with naming(copies[path]), open(copies[path], "wb") as file:
@@ -145,6 +147,8 @@ def stream_copies(inputs: Iterable[Path], suffix: str = "") -> Iterator[dict[Pat
 @contextlib.contextmanager
 def to_stdout(ending: str) -> Iterator[Path]:
     """A temporary file whose bytes go to standard output when the block ends without an error."""
+    if sys.stdout is None:
+        raise DuoTokError("-o -: standard output is closed; name a file")
     if sys.stdout.isatty():
         raise DuoTokError("-o -: standard output is a terminal; send it into a file or another program")
     with temporary_folder() as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -189,6 +190,11 @@ class _Output(io.TextIOWrapper):
 
 def main() -> None:
     """The entry point of the `duotok` script."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: else the next file that is opened gets its number, and what libraries print
+            os.open(os.devnull, os.O_RDWR)
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):  # file names may have characters that the terminal cannot show
             output.reconfigure(errors="backslashreplace")

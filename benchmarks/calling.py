@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from duotok.errors import DuoTokError, one_line
+from duotok.errors import DuoTokError, of_system, one_line
 
 INTERRUPTED = 130
 
@@ -26,7 +26,7 @@ def mistakes_in_one_line(main: Callable[[], int | None]) -> Callable[[], int | N
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            sys.exit(f"error: {error.filename or 'system'}: {error.strerror or one_line(error)}")
+            sys.exit(f"error: {of_system(error)}")
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] in ("", "benchmarks", "duotok"):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from tests.tiny import tiny_bundle
 from duotok import files
 from duotok.audio.io import write
 from duotok.data.jobs import atomic_write
+from duotok.errors import DuoTokError
 from duotok.tokens import DualTokens
 
 
@@ -237,3 +239,50 @@ def test_a_lock_belongs_to_one_and_leaves_nothing(tmp_path: Path, monkeypatch: p
     with files.held(lock) as ours:
         assert ours
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["mine"]
+
+
+def full() -> OSError:
+    """As writing to a file on a full disk raises it: without a name."""
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("inside", [None, "more"])
+def test_a_full_disk_is_told_with_the_name_of_what_was_to_be_written(inside: str | None, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "card"
+    with pytest.raises(OSError, match="No space") as caught, files.writing(target) as partial:
+        error = full()
+        error.filename = None if inside is None else str(partial / inside)
+        raise error
+    assert caught.value.filename == str(target) and caught.value.errno == errno.ENOSPC
+    assert not list(target.parent.iterdir())
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, files.writing(tmp_path / "card"):
+        (tmp_path / "missing").read_bytes()
+    assert caught.value.filename == str(tmp_path / "missing")
+
+
+def test_no_room_for_temporary_files_names_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    wanted = f"^{tmp_path}: no room for temporary files .No space left on device.; set TMPDIR to another place$"
+    with pytest.raises(DuoTokError, match=wanted), files.temporary_folder() as folder, files.naming(folder / "x"):
+        raise full()
+    with pytest.raises(OSError, match="No space") as caught, files.temporary_folder():
+        raise full()  # of a file elsewhere
+    assert caught.value.filename is None and not list(tmp_path.iterdir())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    for opened in (files.temporary_folder().__enter__, files.temporary_file):
+        with pytest.raises(DuoTokError, match=r"missing: no room for temporary files .No such file"):
+            opened()
+
+
+def test_what_killed_writers_left_of_sounds_takes_no_room_for_ever(tmp_path: Path) -> None:
+    old, new = files.temporary(tmp_path / "a.wav"), files.temporary(tmp_path / "b.wav")
+    mine = [tmp_path / name for name in (".a.partial", "x.partial", f"{old.name}.wav")]
+    for path in (old, new, *mine):
+        path.write_bytes(b"x")
+        if path != new:
+            os.utime(path, (0, 0))
+    write(tmp_path / "song.wav", torch.zeros(1, 100), 48_000)
+    assert {*tmp_path.iterdir()} == {new, *mine, tmp_path / "song.wav"}

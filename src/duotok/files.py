@@ -6,13 +6,20 @@ A new file or folder takes its name only when all of it is on the disk, so a pow
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
 import os
+import re
 import shutil
+import tempfile
+import time
 import uuid
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from duotok.errors import FULL, DuoTokError
 
 PACKAGE = Path(__file__).parent
 """The folder of this package, with the bundles, recipes and songs that come with it."""
@@ -20,11 +27,15 @@ LONGEST_NAME = 255
 """Bytes of a name that common file systems take."""
 
 
+_OF_WRITING = (*FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 PARTIAL = ".partial"
 """Ending of the names of files that are still being written."""
 ASIDE = ".old"
 """Ending of the name of a folder that is being replaced, where two cannot change places in one step."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+LEFT_OVER = 3600.0
+"""Seconds after which a hidden file that nobody has touched is one of a killed writer."""
+_TEMPORARY = re.compile(rf"\.[0-9a-f]{{16}}\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 
 
 def text_of(name: str | Path) -> str:
@@ -164,7 +175,7 @@ def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Pa
     """A hidden name beside `target` to write a file or a folder under; on leaving, it becomes `target`.
 
     Nothing half-written stays, and the old content stays until then. replaced: as for `put`. Makes the parent folder. A link to
-    a folder stays one: what it leads to is written. Raises OSError.
+    a folder stays one: what it leads to is written. Raises OSError, which names `target` and not the hidden name.
     """
     if target.is_symlink() and target.is_dir():
         target = target.resolve()
@@ -172,10 +183,66 @@ def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
     try:
-        yield partial
-        put(partial, target, replaced)
+        with naming(partial):
+            yield partial
+            put(partial, target, replaced)
+    except OSError as error:
+        if _within(error, partial):
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
     finally:
         remove(partial)
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Where `path` is written: errors of the system that have no name, as those of a full disk, get its."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_WRITING:
+            raise OSError(
+                error.errno, os.strerror(error.errno), str(path)
+            ) from error  # libraries have their own, longer words
+        raise
+
+
+def _within(error: OSError, folder: Path) -> bool:
+    """Whether an error is about a folder, or what lies in it; copying names what is read first."""
+    names = (error.filename, error.filename2)
+    return any(isinstance(name, str) and Path(name).is_relative_to(folder) for name in names)
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str = "duotok-") -> Iterator[Path]:
+    """A folder for what is needed during the block only, where TMPDIR says. Raises DuoTokError where no such folder can be written, or
+    one is full."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as error:
+        raise DuoTokError(no_temporary_room(error)) from error
+    with made as name:
+        try:
+            yield Path(name)
+        except OSError as error:
+            if _within(error, Path(name)) and error.errno in (*FULL, errno.EFBIG):
+                raise DuoTokError(no_temporary_room(error)) from error
+            raise
+
+
+def temporary_file(prefix: str = "duotok-") -> IO[bytes]:
+    """An open file without a name where TMPDIR says, which is gone when it is closed, even by a kill. Raises DuoTokError."""
+    try:
+        return tempfile.TemporaryFile(prefix=prefix)
+    except OSError as error:
+        raise DuoTokError(no_temporary_room(error)) from error
+
+
+def no_temporary_room(error: OSError) -> str:
+    """What to say of an error of the system in writing temporary files."""
+    return (
+        f"{tempfile.tempdir or 'TMPDIR'}: no room for temporary files ({error.strerror}); set TMPDIR to another place"
+    )
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -189,6 +256,17 @@ def sweep(path: Path) -> None:
     recover(path)
     for leftover in path.parent.glob(f".{short_hash(path.name, 16)}.*"):
         remove(leftover)
+
+
+@functools.cache
+def remove_left_over(folder: Path) -> None:
+    """Remove the files that killed writers left in a folder: hidden ones named by `temporary` that nobody has touched for an hour. Once a
+    process and folder."""
+    with contextlib.suppress(OSError):  # no such folder, or another process was faster
+        for entry in list(os.scandir(folder)):
+            unfinished = _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            if unfinished and time.time() - entry.stat().st_mtime > LEFT_OVER:
+                remove(Path(entry.path))
 
 
 def remove(path: Path) -> None:

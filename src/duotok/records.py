@@ -204,6 +204,8 @@ def read_table(path: Path, cls: type[R]) -> list[R]:
         return [_item(cls, row) for row in rows]
     except FileNotFoundError:
         raise CorpusError(f"{path}: no such table; run the step that makes it first") from None
+    except PermissionError:
+        raise CorpusError(f"{path}: cannot be read (Permission denied); check its permissions") from None
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise CorpusError(f"{path}: cannot be read ({str(error).splitlines()[0]}); make it again") from None
 

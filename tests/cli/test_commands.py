@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 import torch
 from click.testing import Result
-from tests.forked import python
+from tests.forked import DUOTOK, python
 from tests.tiny import song
 from typer.testing import CliRunner
 
@@ -52,6 +52,14 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
         assert f"  duotok {command} " in text
     assert run("--version").stdout == f"duotok {__version__}\n"
     assert "duotok encode song.mp3" in run("--help").stdout
+
+
+def test_standard_output_on_a_full_disk_is_named() -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-c", DUOTOK, "recipes", "list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: standard output: No space left on device; ")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import torch
+from tests.forked import DUOTOK, python
+
+from duotok.audio import io
 from duotok.cli import files
 
 
@@ -16,3 +21,28 @@ def test_two_inputs_never_share_an_output() -> None:
     jobs = [(Path("a/x.mp3"), Path("x.mp3")), (Path("b/x.wav"), Path("x.wav")), (Path("c/x.wav"), Path("x.wav"))]
     found = [target for _, target in files.targets(jobs, Path("out"), ".duotok")]
     assert len(set(found)) == 3 and found[0] == Path("out/x.mp3.duotok")
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "said"),
+    [
+        (0, ("encode", "-", "-o", "out.duotok"), "error: -: standard input is closed; "),
+        (1, ("encode", "song.wav", "-o", "-"), "error: -o -: standard output is closed; "),
+    ],
+)
+def test_a_stream_that_is_closed_is_one_line(closed: int, words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    """As under cron, or in a service."""
+    io.write(tmp_path / "song.wav", torch.zeros(1, 4800), 48_000)
+    start = (
+        f"import os, sys\nos.close({closed})\nsys.{('stdin', 'stdout')[closed]} = None\nos.chdir({str(tmp_path)!r})\n"
+    )
+    done = python(start + DUOTOK, *words)
+    (line,) = done.stderr.decode().splitlines()
+    assert done.returncode == 1 and line.startswith(said)
+
+
+def test_no_file_takes_the_place_of_a_stream_that_is_closed() -> None:
+    """Else what a library prints goes into it."""
+    ask = "print(os.path.samefile('/dev/fd/1', os.devnull), file=sys.stderr)"
+    code = f"import os, sys\nfrom duotok.cli import main\nos.close(1)\nmain.app = lambda: {ask}\nmain.main()"
+    assert python(code).stderr == b"True\n"

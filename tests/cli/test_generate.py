@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from duotok.audio import io
 from duotok.cli.main import app
 from duotok.codec.duotok import DuoTok
+from duotok.errors import AudioError
 from duotok.lm.corpus import write_tokens
 from duotok.lm.saved import export_lm
 from duotok.lm.stage import LMStage, LMStageConfig
@@ -85,6 +87,26 @@ def test_from_nothing(models: dict[str, Path], bundle: Path, tmp_path: Path) -> 
     assert (io.probe(out).rate, io.probe(out).n_samples) == (48_000, 96_000)
     (again,) = facts(run(*common, "-o", tmp_path / "again.duotok"))
     assert load(tmp_path / "again.duotok") == tokens and "output" not in again
+
+
+def test_a_sound_that_cannot_be_written_costs_no_tokens(
+    models: dict[str, Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("--lm", models["parallel"], "--model", bundle, "--seconds", 1, "--seed", 3)
+    assert run(*common, "-o", tmp_path / "whole.wav").exit_code == 0
+    out = tmp_path / "a folder" / "new.wav"
+    with monkeypatch.context() as patched:
+
+        def full(*_: object, **__: object) -> None:
+            raise AudioError(f"{out}: cannot be written (No space left on device); choose another place")
+
+        patched.setattr(DuoTok, "decode_to", full)
+        done = run(*common, "-o", out)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == 1 and names(out.parent) == ["new.duotok"]
+    command = shlex.split(line.partition("the tokens are kept, later: duotok ")[2])
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert torch.equal(io.read(out), io.read(tmp_path / "whole.wav"))
 
 
 def test_candidates_and_an_exported_folder(models: dict[str, Path], bundle: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import yaml
 from click.testing import Result
 from tests.comparison.test_run import LM, setup
 from tests.shards.shard_maker import make_shards, small_songs
+from tests.tiny import song
 from tests.training.small import stage1_config
 from typer.testing import CliRunner
 
+from duotok.audio.io import write
 from duotok.cli.main import app
 from duotok.tokens import DualTokens
 
@@ -133,6 +136,32 @@ def test_generate_replaces_no_song_that_it_is_given(bundle: Path, tmp_path: Path
     command = ("generate", "--continue", song, "-o", tmp_path / "song.wav", "--model", bundle, "--force", "--dry-run")
     refused(run(*command), "song.duotok: is an input")
     assert song.read_bytes() == before
+
+
+@pytest.mark.parametrize("to", ["nowhere", "itself"])
+def test_a_link_is_not_replaced(to: str, tmp_path: Path) -> None:
+    """It may lead to a disk that is not mounted at the moment."""
+    endings = {"": ".duotok", "generate": ".wav", "plot": ".png", "pack": ".parquet"}
+    links = {what: tmp_path / f"x{ending}" for what, ending in endings.items()}
+    for link in links.values():
+        link.symlink_to(tmp_path / "disk" / link.name if to == "nowhere" else link)
+    (tmp_path / "songs").mkdir()
+    tokens = DualTokens.from_codes([1, 2], [3, 4])
+    replace(tokens, model_id="x", model_hash="ab" * 32).save(tmp_path / "songs" / "a.duotok")
+    refused(run("generate", "-o", links["generate"], "--seconds", 1, "--dry-run"), "is already there")
+    refused(run("pack", tmp_path / "songs", "-o", links["pack"]), "is there, and no packed tokens")
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "kind": "train", "loss": 1.0}))
+    refused(run("plot", tmp_path, "-o", links["plot"]), "is there already, and no learning curves")
+    assert all(link.is_symlink() for link in links.values())
+
+
+def test_a_folder_that_is_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to(tmp_path / "runs")
+    write(tmp_path / "songs" / "a.wav", song(1.0), 48_000)
+    refused(
+        run("eval", "reconstruction", "lowpass", "--songs", tmp_path / "songs", "-o", tmp_path / "runs"),
+        "is a link to itself",
+    )
 
 
 def test_plot_replaces_no_log(tmp_path: Path) -> None:

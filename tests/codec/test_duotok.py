@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import tempfile
 from dataclasses import replace
+from io import BufferedRandom, RawIOBase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,6 +152,42 @@ def test_no_temporary_files_stay(model: DuoTok, tmp_path: Path, monkeypatch: pyt
     seen: list[list[Path]] = []
     model.encode(song(3.0), progress=lambda _: seen.append(list(tmp_path.iterdir())))
     assert seen and not any(seen)
+
+
+class FullDisk(RawIOBase):
+    """A temporary file on a disk with room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self._file, self._room = tempfile.TemporaryFile(buffering=0), room  # noqa: SIM115
+
+    def write(self, data: Any) -> int:
+        if len(data) > self._room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._room -= len(data)
+        return self._file.write(data)
+
+    def readinto(self, into: Any) -> int:
+        return self._file.readinto(into)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def readable(self) -> bool:
+        return True
+
+    writable = seekable = readable
+
+
+@pytest.mark.parametrize("missing", [4 * 24_000, 1000, 1, 0])
+def test_no_room_for_temporary_files_is_told(missing: int, model: DuoTok, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever bytes find no room: the last ones wait in a buffer until the file is flushed, or closed."""
+    room = 4 * 24_000 - missing
+    monkeypatch.setattr("duotok.codec.spool.temporary_file", lambda: BufferedRandom(FullDisk(room)))
+    if not missing:
+        model.encode(song(1.0))
+        return
+    with pytest.raises(AudioError, match=r"no room for temporary files .No space left on device.; set TMPDIR"):
+        model.encode(song(1.0))
 
 
 def test_progress_rises_to_one(model: DuoTok, tmp_path: Path) -> None:

@@ -215,3 +215,16 @@ def test_a_folder_of_the_user_is_no_work(tmp_path: Path) -> None:
     write(tmp_path / "work", made)
     (tmp_path / "work" / "stems").mkdir()
     write(tmp_path / "work", made)
+
+
+def test_a_table_that_may_not_be_read_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that it should be made again, which may take days."""
+    path = tmp_path / "recordings.parquet"
+    path.touch()
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Failed to open local file")
+
+    monkeypatch.setattr("pyarrow.parquet.read_table", denied)
+    with pytest.raises(CorpusError, match=r"recordings\.parquet: cannot be read \(Permission denied\); check its perm"):
+        read(tmp_path)

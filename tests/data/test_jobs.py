@@ -286,3 +286,17 @@ def test_a_sweep_spares_what_another_run_is_writing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".new.partial", "old.wav"]
     jobs.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["old.wav"]
+
+
+def test_a_worker_that_cannot_be_started_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As under a limit of processes (ulimit -u)."""
+
+    def start(self: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start)
+    with pytest.raises(JobError, match=r"a worker process cannot be started .*Resource temporarily.* fewer --workers"):
+        run_units(work, units(tmp_path / "log", 4), tmp_path / "ledger.jsonl", LocalEngine(2), "test")
+    assert "Traceback" not in capfd.readouterr().err

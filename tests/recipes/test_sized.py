@@ -51,4 +51,4 @@ def test_what_is_not_there_is_one_line(
         assert capsys.readouterr().err.startswith(f"error: {told}")
     assert not (tmp_path / "configs").exists()
     assert called(monkeypatch, "mini", "-o", "/dev/null/configs") == 1
-    assert capsys.readouterr().err == "error: /dev/null/configs: Not a directory\n"
+    assert capsys.readouterr().err.startswith("error: /dev/null/configs: Not a directory; a file is in the way; ")

@@ -13,6 +13,7 @@ from tests.shards.shard_maker import make_shards, segment, small_songs, sound
 
 from duotok.clock import FRAME_SAMPLES
 from duotok.records import CorpusError
+from duotok.seals import seal, unsealed
 from duotok.shards import ranges
 from duotok.shards.index import track_parts
 from duotok.shards.store import ShardStore
@@ -193,6 +194,24 @@ def test_changed_bytes_are_found_on_request(copied: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CorpusError, match=rf"{stored.segment.key}\.{stem}\.flac: no FLAC"):
         ShardStore(copied).audio(0, stem)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_damaged_summary_is_named(sealed: bool, copied: Path) -> None:
+    """Whichever byte it is: a name, a size, a hash. One without a seal, of an earlier DuoTok, is known by its names."""
+    path = copied / "shards.json"
+    summary = unsealed(json.loads(path.read_text()))
+    path.write_text(json.dumps(seal(summary) if sealed else summary))
+    ShardStore(copied)
+    text = path.read_bytes()
+    name = next(iter(summary["bytes"])).encode()
+    places = [text.index(name), text.rindex(name), *(range(0, text.index(b'"seal"'), 7) if sealed else ())]
+    for place in places:
+        damaged = bytearray(text)
+        damaged[place] ^= 2
+        path.write_bytes(damaged)
+        with pytest.raises(CorpusError, match=r"(shards\.json|manifest\.parquet): "):
+            ShardStore(copied)
 
 
 def test_unfinished_folder_is_named(copied: Path, tmp_path: Path) -> None:

@@ -135,6 +135,16 @@ def test_a_half_written_checkpoint_is_not_used(tmp_path: Path):
     assert latest(tmp_path).name == "checkpoint-00000020"
 
 
+def test_what_a_kill_left_of_a_checkpoint_takes_no_room_for_ever(tmp_path: Path):
+    """A run by time has other steps after it, so that no later checkpoint has the name of that one."""
+    train(Toy(config()), tmp_path, stop_after=20)
+    partial = tmp_path / ".partial-00000017"
+    partial.mkdir()
+    (partial / "net.safetensors").write_bytes(b"half")
+    train(Toy(config()), tmp_path, stop_after=30)
+    assert not partial.exists() and latest(tmp_path).name == "checkpoint-00000030"
+
+
 def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path):
     train(Toy(config()), tmp_path, stop_after=10)
     state = latest(tmp_path) / "state.json"

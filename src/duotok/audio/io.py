@@ -27,7 +27,7 @@ from duotok.audio.opening import open_decoder
 from duotok.audio.resampling import Resampler
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import AudioError
-from duotok.files import put, temporary
+from duotok.files import put, remove_left_over, temporary
 
 WRITE_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 _LOSSY = {".mp3": ("MP3", "MPEG_LAYER_III"), ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
@@ -269,6 +269,9 @@ class Writer:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
                 raise AudioError(f"{path}: is a folder; give a file name")
+            remove_left_over(
+                self.path.parent
+            )  # sounds are large, and a song that ends for want of memory is tried again
             # Opened here, so that an error has the system's reason and not "System error."
             self._handle = DiskFile(self._temporary)
             self._file: Any = soundfile.SoundFile(

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from duotok.data.engines import FULL
-from duotok.errors import AudioError, MissingExtraError
+from duotok.errors import FULL, AudioError, MissingExtraError
 from duotok.files import text_of
 from duotok.records import CorpusError
 from duotok.shards.ranges import patiently

@@ -7,7 +7,6 @@ history of kills (`run.py`: what is done).
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from duotok.bulk.token_shards import shard_name, song_of, write_manifest
 from duotok.bulk.verifying import Compared, chosen, compare
 from duotok.codec.duotok import DuoTok
 from duotok.errors import ConfigError, DuoTokError
+from duotok.files import temporary_folder
 from duotok.lm.pack import code_vectors
 from duotok.lm.streams import codec_identity
 from duotok.lm.token_store import SHARD_REMEDY, STORE
@@ -119,11 +119,11 @@ def preview(
     check_place(folder)
     if codec is not None and (folder / STORE).exists():
         check_same(folder, codec_identity(codec), options_of(codec))
-    with tempfile.TemporaryDirectory(prefix="duotok-") as own:
+    with temporary_folder() as own:
         plan = Plan(folder / PLAN, settings.shard_songs)
-        before, plan.path = len(plan), Path(own) / PLAN
+        before, plan.path = len(plan), own / PLAN
         entries = songs(sources, listing, settings.split, functools.partial(knows, plan))
-        found = listed(Path(own) / "listing.parquet", entries, plan, listing)
+        found = listed(own / "listing.parquet", entries, plan, listing)
         new = len(Plan(plan.path, settings.shard_songs)) if plan.path.exists() else 0
     if not len(found):
         raise DuoTokError(_no_songs(sources, listing))

@@ -7,13 +7,12 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duotok.errors import DuoTokError
-from duotok.files import fitted, short_hash, text_of
+from duotok.files import fitted, naming, short_hash, temporary_folder, text_of
 
 if TYPE_CHECKING:
     from duotok.audio.finding import SearchResult
@@ -138,9 +137,11 @@ def stream_copies(inputs: Iterable[Path], suffix: str = "") -> Iterator[dict[Pat
         for path in inputs:
             if not streamed(path) or path in copies:
                 continue
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="duotok-")))
+            if path == STREAM and sys.stdin is None:
+                raise DuoTokError("-: standard input is closed; pipe a file into it, or name one")
+            folder = stack.enter_context(temporary_folder())
             copies[path] = folder / f"stdin{suffix}"
-            with open(copies[path], "wb") as file:
+            with naming(copies[path]), open(copies[path], "wb") as file:
                 if path == STREAM:
                     shutil.copyfileobj(sys.stdin.buffer, file)
                 else:
@@ -154,15 +155,17 @@ def stream_copies(inputs: Iterable[Path], suffix: str = "") -> Iterator[dict[Pat
 @contextlib.contextmanager
 def to_stdout(ending: str) -> Iterator[Path]:
     """A temporary file whose bytes go to standard output when the block ends without an error."""
+    if sys.stdout is None:
+        raise DuoTokError("-o -: standard output is closed; name a file")
     if sys.stdout.isatty():
         raise DuoTokError("-o -: standard output is a terminal; send it into a file or another program")
-    with tempfile.TemporaryDirectory(prefix="duotok-") as folder:
-        place = Path(folder) / f"stdout{ending}"
+    with temporary_folder() as folder:
+        place = folder / f"stdout{ending}"
         _stdout.add(place)
         yield place
-        with open(place, "rb") as file:
+        with naming(shown(place)), open(place, "rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+            sys.stdout.buffer.flush()
 
 
 def shown(path: Path) -> str:

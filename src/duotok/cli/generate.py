@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from duotok.cli.console import Bars, open_model, progress_bars, put_json, say
-from duotok.errors import BundleError, ConfigError, DuoTokError
+from duotok.errors import AudioError, BundleError, ConfigError, DuoTokError
 
 if TYPE_CHECKING:
     from duotok.codec.duotok import DuoTok
@@ -137,8 +139,22 @@ def generate(
             }  # fmt: skip
             if sound != beside:
                 began = time.monotonic()
-                with bars.file(str(sound)) as advance:
-                    codec.decode_to(sound, dual, progress=advance, seed=candidate.seed)
+                try:
+                    with bars.file(str(sound)) as advance:
+                        codec.decode_to(sound, dual, progress=advance, seed=candidate.seed)
+                except AudioError as error:
+                    again = (
+                        "duotok",
+                        "decode",
+                        str(beside),
+                        "-o",
+                        str(sound),
+                        "--seed",
+                        str(candidate.seed),
+                        "--model",
+                        model,
+                    )
+                    raise AudioError(f"{error}; the tokens are kept, later: {shlex.join(again)}") from None
                 facts |= {"output": str(sound), "sound_took_seconds": round(time.monotonic() - began, 3)}
             _report(facts, as_json)
 
@@ -177,7 +193,7 @@ def _targets(out: Path, seeds: list[int], force: bool, several: bool) -> list[tu
         pairs.append((path, path.with_suffix(SUFFIX)))
         for place in pairs[-1]:
             check_writable(place)
-            if place.exists() and not force:
+            if os.path.lexists(place) and not force:
                 raise DuoTokError(f"{place}: is already there; --force replaces it, or choose another name with -o")
     return pairs
 

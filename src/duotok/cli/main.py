@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -15,9 +16,12 @@ from typer.core import TyperGroup
 
 from duotok import __version__
 from duotok.cli.console import say
-from duotok.errors import DuoTokError
+from duotok.errors import DuoTokError, of_system
+from duotok.files import naming
 
 INTERRUPTED = 130
+STANDARD_OUTPUT = "standard output"
+LOOP = "Symlink loop from "
 
 # Command -> the module that has it as a function of that name. Commands without a module are left out of the help.
 COMMANDS = {
@@ -73,15 +77,12 @@ class CommandGroup(TyperGroup):
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            say(f"error: {error.filename or 'system'}: {error.strerror or error}")
+            say(f"error: {of_system(error)}")
         except RuntimeError as error:
-            if "torch" not in sys.modules:
+            line = _line_of(error)
+            if not line:
                 raise
-            from duotok.devices import is_of_device, reason_of
-
-            if not is_of_device(error):
-                raise
-            say(f"error: {reason_of(error)}; look at the device (its memory, other programs), or use another device")
+            say(f"error: {line}")
         except ModuleNotFoundError as error:
             extra = extra_of(error.name or "")
             if not extra:
@@ -91,6 +92,19 @@ class CommandGroup(TyperGroup):
             say("interrupted; what was finished is kept")
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(1)
+
+
+def _line_of(error: RuntimeError) -> str:
+    """An error that is no mistake in the program as one line; "" for all others."""
+    if str(error).startswith(LOOP):  # of pathlib, up to Python 3.12
+        return f"{str(error).removeprefix(LOOP).strip()}: is a link to itself; choose another name"
+    if "torch" not in sys.modules:
+        return ""
+    from duotok.devices import is_of_device, reason_of
+
+    if not is_of_device(error):
+        return ""
+    return f"{reason_of(error)}; look at the device (its memory, other programs), or use another device"
 
 
 HELP = """
@@ -162,11 +176,31 @@ def _register() -> None:
 _register()
 
 
+class _Output(io.TextIOWrapper):
+    """Standard output, which is named by its errors, as when it goes into a file on a full disk."""
+
+    def write(self, text: str) -> int:
+        with naming(STANDARD_OUTPUT):
+            return super().write(text)
+
+    def flush(self) -> None:
+        with naming(STANDARD_OUTPUT):
+            super().flush()
+
+
 def main() -> None:
     """The entry point of the `duotok` script."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: else the next file that is opened gets its number, and what libraries print
+            os.open(os.devnull, os.O_RDWR)
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):  # file names may have characters that the terminal cannot show
             output.reconfigure(errors="backslashreplace")
+    if type(sys.stdout) is io.TextIOWrapper:
+        encoding, errors, by_line = sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering
+        sys.stdout = _Output(sys.stdout.detach(), encoding, errors, line_buffering=by_line)
     app()
 
 

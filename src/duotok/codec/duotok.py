@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -28,7 +27,7 @@ from duotok.codec.spool import AudioSource, Spool, StemSeparator, tracks_of
 from duotok.codec.streaming import DuoTokStream
 from duotok.devices import check_device
 from duotok.errors import AudioError, BundleError, ConfigError
-from duotok.files import text_of
+from duotok.files import temporary_folder, text_of
 from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
 from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
@@ -148,8 +147,8 @@ class DuoTok:
         The repository is created if necessary. revision: a branch other than the main one. Raises BundleError when the upload
         fails. To upload an existing bundle folder unchanged: `huggingface_hub.upload_folder`.
         """
-        with tempfile.TemporaryDirectory(prefix="duotok-") as place:
-            folder = self.save_pretrained(Path(place) / self.model_id.replace("/", "-"), card, storage)
+        with temporary_folder() as place:
+            folder = self.save_pretrained(place / self.model_id.replace("/", "-"), card, storage)
             files = [path.name for path in folder.iterdir()]
             return push(folder, repository, files, private=private, revision=revision, message=message, token=token)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import IO
@@ -19,6 +19,7 @@ from duotok.audio.io import resample, stream
 from duotok.codec.contract import Source
 from duotok.codec.spool import BLOCK_SECONDS, AudioSource, check_stem
 from duotok.errors import AudioError
+from duotok.files import no_temporary_room, temporary_file
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +74,8 @@ class Sounds:
         self._lengths: dict[str, int] = {}
         try:
             for name in used:
-                # The file has no name, so that nothing is left behind even after a kill.
-                self._files[name] = tempfile.TemporaryFile(prefix="duotok-")  # noqa: SIM115
+                self._files[name] = temporary_file()
                 self._lengths[name] = sum(self._put(name, block) for block in heard[name].at(to_rate, channels))
-                self._files[name].flush()
             self.n_samples = self._lengths.get("mix", max(self._lengths.values()))
             for stem in {name for parts in self._sums.values() for name, sign in parts.items() if sign < 0}:
                 self._check(heard["mix"], heard[stem], stem, to_rate)
@@ -97,10 +96,9 @@ class Sounds:
     def _put(self, name: str, block: Tensor) -> int:
         try:
             self._files[name].write(np.ascontiguousarray(block.numpy().T, dtype=np.float32).tobytes())
+            self._files[name].flush()
         except OSError as error:
-            raise AudioError(
-                f"{tempfile.gettempdir()}: no room for temporary files ({error.strerror}); set TMPDIR to another place"
-            ) from None
+            raise AudioError(no_temporary_room(error)) from error
         return block.shape[1]
 
     def window(self, track: str, start: int, stop: int) -> Tensor:
@@ -118,7 +116,8 @@ class Sounds:
 
     def close(self) -> None:
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):  # bytes that found no room; that is being raised already
+                file.close()
 
     def __enter__(self) -> Sounds:
         return self

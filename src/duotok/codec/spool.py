@@ -7,10 +7,10 @@ which the system removes with the process.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,7 @@ from duotok.audio.loudness import LoudnessMeter
 from duotok.audio.resampling import Resampler, resampled_length
 from duotok.clock import ANALYSIS_RATE, FRAME_SAMPLES, SAMPLE_RATE, n_frames
 from duotok.errors import AudioError
-from duotok.files import sha256, text_of
+from duotok.files import no_temporary_room, sha256, temporary_file, text_of
 from duotok.tokens import SourceFile
 from duotok.tracks import TRACKS
 
@@ -310,8 +310,7 @@ class Spool:
         self.loudness = float("-inf")
         self.peak = 0.0
         self._starts = [0 for _ in TRACKS]
-        # The files have no name, so that nothing is left behind even after a kill.
-        self._files: list[IO[bytes]] = [tempfile.TemporaryFile(prefix="duotok-") for _ in TRACKS]  # noqa: SIM115
+        self._files: list[IO[bytes]] = [temporary_file() for _ in TRACKS]
 
     def keep(self, path: Path) -> None:
         """Write what was filled in as one file, the tracks one after the other, for `kept`. Raises OSError."""
@@ -340,7 +339,8 @@ class Spool:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in self._files:
-            file.close()
+            with contextlib.suppress(OSError):  # bytes that found no room; that is being raised already
+                file.close()
 
     @property
     def frames(self) -> int:
@@ -367,16 +367,14 @@ class Spool:
         rest = np.zeros((-self.n_samples % FRAME_SAMPLES, 1), np.float32)
         for file, resampler in zip(self._files, resamplers, strict=True):
             self._put(file, resampler.push(rest, last=True))
-            file.flush()
         self.loudness = meter.integrated()
 
     def _put(self, file: IO[bytes], samples: NDArray[Any]) -> None:
         try:
             file.write(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
+            file.flush()
         except OSError as error:
-            raise AudioError(
-                f"{tempfile.gettempdir()}: no room for temporary files ({error.strerror}); set TMPDIR to another place"
-            ) from None
+            raise AudioError(no_temporary_room(error)) from error
 
     def window(self, track: str, start: int, stop: int, margin: int) -> Tensor:
         """Frames `[start, stop)` of a track with `margin` samples around them (zeros beyond the song): `[samples]`."""

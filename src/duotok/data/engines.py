@@ -7,7 +7,6 @@ must be a module-level function that the other process can import.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import importlib
 import json
@@ -27,11 +26,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from duotok.errors import ConfigError, DuoTokError, MissingExtraError
+from duotok.errors import FULL, ConfigError, DuoTokError, MissingExtraError, of_system
 from duotok.pool import begin_worker, context
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
-FULL = (errno.ENOSPC, errno.EDQUOT)
 # Ray schedules block by block; more blocks than this cost more than they spread.
 RAY_BLOCKS = 2000
 CONNECT_SECONDS = 10.0
@@ -170,13 +168,17 @@ class Worker:
         with self._lock, _CHILDREN:
             if self.stopped:
                 return
-            workers = context()
-            self._pipe, theirs = workers.Pipe()
-            self._process = workers.Process(  # type: ignore[attr-defined]
-                target=serve, args=(self.function, theirs, dict(os.environ)), daemon=True
-            )
-            self._process.start()
+            try:
+                workers = context()
+                pipe, theirs = workers.Pipe()
+                process = workers.Process(  # type: ignore[attr-defined]
+                    target=serve, args=(self.function, theirs, dict(os.environ)), daemon=True
+                )
+                process.start()
+            except OSError as error:
+                raise JobError(f"a worker process cannot be started ({of_system(error)})") from None
             theirs.close()
+            self._process, self._pipe = process, pipe
 
     @staticmethod
     def _code(process: BaseProcess) -> int:

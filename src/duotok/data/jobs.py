@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from duotok.data.engines import Engine, Function, JobError, LocalEngine, Outcome, RayEngine, engine, no_space
+from duotok.data.engines import Engine, Function, JobError, LocalEngine, Outcome, RayEngine, engine
 from duotok.files import PARTIAL, hold, remove, writing
 
 __all__ = [
@@ -222,13 +222,8 @@ def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A new file that appears under its name only when all of it is written. Makes folders; raises OSError."""
-    try:
-        with writing(path) as partial, open(partial, "wb") as file:
-            yield file
-    except OSError as error:
-        if no_space(error):
-            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
-        raise
+    with writing(path) as partial, open(partial, "wb") as file:
+        yield file
 
 
 def sweep(folder: Path, older: float = 0.0) -> None:

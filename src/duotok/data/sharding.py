@@ -35,6 +35,7 @@ from duotok.data.stem_files import OpusFile
 from duotok.errors import AudioError, ConfigError
 from duotok.files import sha256
 from duotok.records import SPLITS, CorpusError, Recording, Segment, table_row, table_schema
+from duotok.seals import seal
 
 VERSION = 1
 SHARD_SEGMENTS = 256
@@ -340,4 +341,4 @@ def _write_summary(folder: Path, units: Sequence[Unit], results: Results, chosen
         "sha256": {**hashes, MANIFEST: sha256(folder / MANIFEST)},
     }  # fmt: skip
     with atomic_write(folder / SUMMARY) as file:
-        file.write(json.dumps(summary, indent=1).encode())
+        file.write(json.dumps(seal(summary), indent=1).encode())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from duotok.errors import AudioError, MissingExtraError
+from duotok.files import temporary_folder
 
 
 def is_url(place: str) -> bool:
@@ -35,8 +35,8 @@ def local(place: str) -> Iterator[Path]:
         import fsspec
     except ImportError:
         raise MissingExtraError(f"{place}: files behind URLs need fsspec; pip install 'duotok[train]'") from None
-    with tempfile.TemporaryDirectory(prefix="duotok-") as folder:
-        path = Path(folder) / (place.rstrip("/").rsplit("/", 1)[-1] or "sound")
+    with temporary_folder() as folder:
+        path = folder / (place.rstrip("/").rsplit("/", 1)[-1] or "sound")
         try:
             system, inner = fsspec.core.url_to_fs(place)
             system.get_file(inner, str(path))

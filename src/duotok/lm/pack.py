@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -309,7 +310,7 @@ def pack_tokens(
 
 def _is_packed(path: Path, identity: CodecIdentity, source: str, force: bool) -> bool:
     """Whether `path` holds this corpus already, undamaged. Raises DuoTokError when it is something else, unless `force`."""
-    if force or not path.exists():
+    if force or not os.path.lexists(path):
         return False
     corpus = None
     try:

@@ -7,7 +7,6 @@ the tool's own JSON, which `duotok.lyrics.speech` reads. Not verified here with 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from duotok import tool_process
 from duotok.audio.io import Writer, stream
 from duotok.errors import ConfigError
+from duotok.files import temporary_folder
 from duotok.lyrics import speech
 from duotok.lyrics.repair import Draft, repair
 from duotok.lyrics.types import Lyrics, LyricsError
@@ -102,8 +102,8 @@ class Transcriber:
 
         language: ISO 639-1, "" lets the tool find out. A recording without words gives no lines.
         """
-        with tempfile.TemporaryDirectory(prefix="duotok-words-") as folder:
-            wav, out = Path(folder) / "audio.wav", Path(folder) / "words.json"
+        with temporary_folder("duotok-words-") as folder:
+            wav, out = folder / "audio.wav", folder / "words.json"
             length = _write_wav(audio, wav, start, seconds)
             self._start()
             request = {"audio": str(wav), "out": str(out), "language": language}

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from duotok.config import config_folder
-from duotok.errors import ConfigError, DuoTokError
+from duotok.errors import ConfigError, DuoTokError, of_system
 from duotok.files import write_bytes
 from duotok.recipes import door
 from duotok.recipes.mini_bundle import INTERRUPTED, LISTS, check_outside, corpora_of
@@ -64,7 +64,7 @@ def main() -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {of_system(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)

@@ -40,7 +40,7 @@ from duotok.data.catalog import Catalog
 from duotok.data.jobs import LocalEngine
 from duotok.data.pipeline import PipelineOptions, prepare
 from duotok.data.segments import SegmentConfig
-from duotok.errors import ConfigError, DuoTokError
+from duotok.errors import ConfigError, DuoTokError, of_system
 from duotok.shards.store import ShardStore
 from duotok.training.assemble import assemble
 from duotok.training.stages.registry import config_class
@@ -86,7 +86,7 @@ def main() -> int:
     except DuoTokError as error:
         return _print_error(str(error))
     except OSError as error:
-        return _print_error(f"{error.filename or 'system'}: {error.strerror or error}")
+        return _print_error(of_system(error))
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, the same command goes on", file=sys.stderr)
         return INTERRUPTED

@@ -16,7 +16,7 @@ import yaml
 from duotok.codec.bundle import Bundle
 from duotok.codec.hub import find_bundle
 from duotok.config import config_folder
-from duotok.errors import DuoTokError
+from duotok.errors import DuoTokError, of_system
 from duotok.files import write_bytes
 
 MODEL_OF = {"adversarial": "autoencoder", "adapt": "autoencoder"}
@@ -69,7 +69,7 @@ def main() -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {of_system(error)}", file=sys.stderr)
         return 1
     return 0
 

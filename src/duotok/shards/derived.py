@@ -119,6 +119,8 @@ class DerivedArrays:
                 raise ValueError(f"{len(array)} rows instead of {' or '.join(str(p * total) for p in possible)}")
         except FileNotFoundError:
             return None
+        except PermissionError:
+            raise CorpusError(f"{path}: cannot be read (Permission denied); check its permissions") from None
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise CorpusError(f"{path}: cannot be read ({error}); delete it and derive it again") from None
         per_frame = len(array) // total

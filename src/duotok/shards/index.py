@@ -19,6 +19,7 @@ from rich.progress import track as progress
 
 from duotok.errors import MissingExtraError
 from duotok.records import CorpusError, SampleType, Segment
+from duotok.seals import is_sealed, read_json
 from duotok.shards.ranges import Ranges
 from duotok.tracks import ACCOMPANIMENT_STEMS, TRACKS
 
@@ -175,10 +176,17 @@ class SegmentIndex:
             if name not in self._found:
                 raise CorpusError(f"{self.ranges.place(name)}: missing; run `duotok data shard` to the end")
         try:
-            summary = json.loads(self.ranges.read(SUMMARY))
+            summary = read_json(self.ranges.read(SUMMARY))
             hashes = dict(summary["sha256"])
+            sized = dict(summary.get("bytes", {}))
+            # Without a seal they are of an earlier DuoTok.
+            whole = is_sealed(summary) if "seal" in summary else not sized or {*sized} == {*hashes} - {MANIFEST}
         except (ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{self.ranges.place(SUMMARY)}: not a summary of shards ({error!r})") from None
+        if not whole:
+            raise CorpusError(
+                f"{self.ranges.place(SUMMARY)}: not as it was written; copy it again or run `duotok data shard`"
+            )
         data = self.ranges.read(MANIFEST)
         if hashes.get(MANIFEST) != hashlib.sha256(data).hexdigest():
             raise CorpusError(

@@ -17,6 +17,7 @@ from duotok.evaluation.results import Cell, Inputs, plain_name, versions_of
 from duotok.evaluation.store import MEASURED, read_cell, why_not_done, write_cell
 from duotok.evaluation.store import files_of as cell_files
 from duotok.evaluation.systems import SystemConfig, open_system
+from duotok.files import LEFT_OVER
 from duotok.suite.costs import Speed, Todo, trial
 from duotok.suite.experiments import Asked
 from duotok.suite.runner import LEDGER, Found, Report, Runner
@@ -26,8 +27,6 @@ from duotok.tracks import TRACKS
 
 STEMS = "stems"
 """Folder in the store for separated vocals."""
-LEFT_OVER = 3600.0
-"""Seconds after which a half-written file there is a killed run's: tokenizers, and commands, share the folder."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class _Task:
         units = [unit for instrument in wanted for unit in self.units[instrument.name]]
         results = Results()
         if units:
-            sweep(self.plan.store / STEMS, older=LEFT_OVER)
+            sweep(self.plan.store / STEMS, older=LEFT_OVER)  # tokenizers, and commands, share the folder
             again = self.plan.force
             results = run_units(
                 observe, units, self.ledger, engine, self.system.name, retry=again or self.plan.retry,

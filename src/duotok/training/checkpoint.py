@@ -87,10 +87,13 @@ def check_run(run: Path) -> None:
 
 
 def _is_log(path: Path) -> bool:
-    """Whether a file is the log of a run."""
+    """Whether a file is the log of a run; one that was stopped in its first line is known by its config, which is written before."""
     try:
         with path.open(encoding="utf-8") as file:
-            first = json.loads(file.readline())
+            line = file.readline()
+        if not line.endswith("\n"):
+            return _is_config(path.with_name(CONFIG))
+        first = json.loads(line)
         return isinstance(first, dict) and {"step", "kind"} <= first.keys()
     except (OSError, ValueError):
         return False

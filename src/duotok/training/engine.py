@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,14 +20,14 @@ from torch.utils.data import DataLoader
 
 from duotok.distributed import alone, barrier, of_first, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
-from duotok.files import hold, put, short_hash, write_bytes
+from duotok.files import hold, naming, put, short_hash, temporary_folder, write_bytes
 from duotok.training.budget import Budget, learning_rate, timed_rate
 from duotok.training.checkpoint import BEST, best_so_far, every_checkpoint, newest_whole
 from duotok.training.leaving import Leaving, deaf
 from duotok.training.logs import Log, Sums
 from duotok.training.parts import Batches, shares_of
 from duotok.training.processes import Trained, join, shard
-from duotok.training.saving import load_checkpoint, save_checkpoint
+from duotok.training.saving import load_checkpoint, remove_unfinished, save_checkpoint
 from duotok.training.stage import Batch, Stage, StageConfig, evaluate, to_device
 from duotok.training.watch import Watch, stop
 
@@ -129,6 +128,8 @@ class Run:
         if newest:
             stage.go_on(state.get("share"))
         steps = None if self.budget.timed else self.config.steps
+        if self.main:
+            remove_unfinished(run)
         self.log = Log(run, stage.name, self.first, steps) if self.main else None
         if damaged:
             barrier()  # all processes have read the checkpoints
@@ -175,13 +176,13 @@ class Run:
 
     def go(self) -> dict[str, float]:
         stage, config = self.stage, self.config
-        if self.main:
-            write_bytes(self.run / "config.json", json.dumps(config.model_dump(mode="json"), indent=1).encode())
-        if self.log is not None:
-            self.log.write(self.first, "start", processes=world(), device=str(self.device))
-            if self.first:
-                self.log.note(f"goes on from step {self.first}")
         try:
+            if self.main:
+                write_bytes(self.run / "config.json", json.dumps(config.model_dump(mode="json"), indent=1).encode())
+            if self.log is not None:
+                self.log.write(self.first, "start", processes=world(), device=str(self.device))
+                if self.first:
+                    self.log.note(f"goes on from step {self.first}")
             if not self.first:
                 with self._gathered():
                     stage.start()
@@ -387,11 +388,12 @@ class Run:
                 folder = self.run / "samples" / f"{done:08d}"
                 folder.mkdir(parents=True, exist_ok=True)
             else:  # sharded weights need every process, and two must not write the same files
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="duotok-samples-")))
+                folder = stack.enter_context(temporary_folder("duotok-samples-"))
             stack.enter_context(torch.no_grad())
             stack.enter_context(self._gathered())
             if self.config.sharding == "none":
                 stack.enter_context(alone())
+            stack.enter_context(naming(folder))
             self.stage.sample(folder)
         if self.log is not None:
             self.log.pictures(folder, done)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from duotok.audio.features import LogMel
 from duotok.audio.io import resample
 from duotok.clock import ANALYSIS_RATE, MEL_RATE
 from duotok.distributed import total, world
+from duotok.files import naming
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -35,20 +40,22 @@ class Log:
         )  # fmt: skip
         self.task = self.progress.add_task(name, total=total, completed=first, figures="")
         self.progress.start()
-        self.board = _board(run / "tensorboard", first)
+        self.cut = _is_cut(self.path)
+        self.board = Board(run / "tensorboard", first, self.note)
 
     def note(self, text: str) -> None:
         """Print one line."""
         self.progress.console.print(f"[bold]{self.name}[/] {text}", highlight=False)
 
     def write(self, step: int, kind: str, **figures: Any) -> None:
-        """Write one line of `log.jsonl`; kind is train, held_out or start."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
-        if self.board is not None:
-            for key, value in figures.items():
-                if isinstance(value, int | float):
-                    self.board.add_scalar(f"{kind}/{key}", value, step)
+        """Write one line of `log.jsonl`; kind is train, held_out or start. Raises OSError."""
+        line = json.dumps({"step": step, "kind": kind, **figures}) + "\n"
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" + line if self.cut else line)
+        self.cut = False
+        for key, value in figures.items():
+            if isinstance(value, int | float):
+                self.board.add("scalar", f"{kind}/{key}", value, step)
 
     def step(self, step: int, figures: dict[str, float] | None, lr: float, left: float | None = None) -> None:
         """Progress after each step; `figures` (means since the last ones) every `log_every` steps; left: minutes."""
@@ -68,17 +75,55 @@ class Log:
 
     def pictures(self, folder: Path, step: int) -> None:
         """Show the pictures of `sample` on TensorBoard as well."""
-        if self.board is None:
-            return
         from matplotlib.image import imread
 
         for path in sorted(folder.glob("*.png")):
-            self.board.add_image(path.stem, imread(path)[..., :3], step, dataformats="HWC")
+            self.board.add("image", path.stem, imread(path)[..., :3], step, dataformats="HWC")
 
     def close(self) -> None:
         self.progress.stop()
-        if self.board is not None:
-            self.board.close()
+        self.board.close()
+
+
+class Board:
+    """TensorBoard, where it is installed. A disk that takes no more ends what it shows and not the run: `log.jsonl` has the same figures."""
+
+    def __init__(self, folder: Path, first: int, note: Callable[[str], None]) -> None:
+        self._folder, self._note, self._writer = folder, note, None
+        self._hook = threading.excepthook
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        threading.excepthook = self._of_thread
+        with self._unless_full():
+            self._writer = SummaryWriter(str(folder), purge_step=first)
+
+    def add(self, kind: str, *values: Any, **options: Any) -> None:
+        """Call `add_KIND` of the writer."""
+        with self._unless_full():
+            if self._writer is not None:
+                getattr(self._writer, f"add_{kind}")(*values, **options)
+
+    def close(self) -> None:
+        with self._unless_full():
+            if self._writer is not None:
+                self._writer.close()
+        threading.excepthook = self._hook
+
+    @contextmanager
+    def _unless_full(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            reason = error.strerror or str(error)
+            self._note(f"{self._folder}: not written from here on ({reason}); log.jsonl has the figures")
+
+    def _of_thread(self, problem: threading.ExceptHookArgs) -> None:
+        """The writer's thread ends with a traceback before the next call raises the same."""
+        if not (isinstance(problem.exc_value, OSError) and "tensorboard" in type(problem.thread).__module__):
+            self._hook(problem)
 
 
 @dataclass
@@ -105,13 +150,14 @@ class Sums:
         return figures | {"waiting": self.waited / max(1e-9, time.monotonic() - self.since)}
 
 
-def _board(folder: Path, first: int) -> Any:
-    """A TensorBoard writer; None where TensorBoard is not installed (log.jsonl has the same figures)."""
+def _is_cut(path: Path) -> bool:
+    """Whether the last line of a log was cut off, by a kill or a full disk; the next one must not be written into it."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=first)
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
+    except OSError:  # none yet, or empty
+        return False
 
 
 def show_mels(path: Path, mels: dict[str, Tensor]) -> None:

@@ -130,7 +130,8 @@ def plot(runs: list[Path], picture: Path, force: bool = False) -> None:
         raise ConfigError(f"{picture}: a picture of no kind; name it {picture.name}.png")
     if any(picture.exists() and picture.samefile(run / LOGGED) for run in runs if (run / LOGGED).exists()):
         raise ConfigError(f"{picture}: is the log of a run; name another picture")
-    if picture.is_file() and not force and MARK.encode() not in picture.read_bytes():
+    nowhere = picture.is_symlink() and not picture.exists()
+    if not force and (nowhere or (picture.is_file() and MARK.encode() not in picture.read_bytes())):
         raise ConfigError(f"{picture}: is there already, and no learning curves; name another, or --force replaces it")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

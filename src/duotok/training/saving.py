@@ -21,7 +21,7 @@ from torch import Tensor
 from duotok.config import parse
 from duotok.distributed import barrier, rank, total, world
 from duotok.errors import ConfigError, DuoTokError
-from duotok.files import put, write_bytes
+from duotok.files import put, remove, write_bytes
 from duotok.lineage import Origin
 from duotok.seals import hashes, seal
 from duotok.training.checkpoint import (
@@ -38,6 +38,9 @@ from duotok.training.checkpoint import (
 from duotok.training.stage import START_FROM, Stage
 
 log = logging.getLogger(__name__)
+
+_UNFINISHED = ".partial-"
+"""What the name of a checkpoint begins with while it is written."""
 
 
 def whole(value: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ def save_checkpoint(
     progress: what a run goes on from besides the step (`Run._progress`); best_now: what `best.json` is to say, if this checkpoint is the
     best so far.
     """
-    target, partial = checkpoint_of(run, step), run / f".partial-{step:08d}"
+    target, partial = checkpoint_of(run, step), run / f"{_UNFINISHED}{step:08d}"
     problem = _write_problem(lambda: _empty(partial)) if rank() == 0 else ""
     barrier()
     tensors, texts = generator_state()
@@ -103,6 +106,12 @@ def save_checkpoint(
         forget_old(run, stage.config.keep)
     barrier()
     return target
+
+
+def remove_unfinished(run: Path) -> None:
+    """Remove what a process that was killed left of a checkpoint. Only the process that holds the run may call this."""
+    for partial in run.glob(f"{_UNFINISHED}*"):
+        remove(partial)
 
 
 def _finish(partial: Path, target: Path, state: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +28,7 @@ from duotok.codec.layout import Even
 from duotok.codec.sounds import Sounds
 from duotok.config import Config
 from duotok.errors import BundleError, ConfigError
-from duotok.files import sha256
+from duotok.files import naming, sha256, temporary_folder
 from duotok.tokens import Tokens, WindowPlan
 from duotok.tool_process import ToolError, ToolProcess, interpreter, short
 from duotok.tracks import TRACKS
@@ -207,13 +206,15 @@ class ExternalCodec:
         """The runner's output for arrays, by stream. Raises BundleError when it fails, ToolError when it hangs or dies."""
         if not self._process.runs:  # it died in an earlier request
             self._start()
-        with tempfile.TemporaryDirectory(prefix="duotok-codec-") as folder:
+        with temporary_folder("duotok-codec-") as folder:
             input_paths = {}
             for stream, array in arrays.items():
-                input_paths[stream] = str(Path(folder) / f"{stream}.npy")
-                np.save(input_paths[stream], array, allow_pickle=False)
+                place = folder / f"{stream}.npy"
+                with naming(place):
+                    np.save(place, array, allow_pickle=False)
+                input_paths[stream] = str(place)
             key = "sounds" if do == "encode" else "codes"
-            answer = self._process.ask({"do": do, key: input_paths, "out": folder}, self.config.timeout)
+            answer = self._process.ask({"do": do, key: input_paths, "out": str(folder)}, self.config.timeout)
             if not isinstance(answer.get("done"), dict):
                 raise BundleError(f"{self.entry.name}: cannot {do} ({short(answer.get('error', answer))})")
             outputs = {}

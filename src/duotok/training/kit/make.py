@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 from duotok.config import Config, override, parse
 from duotok.data.segments import SegmentConfig
 from duotok.data.sharding import SHARD_SEGMENTS
-from duotok.errors import ConfigError, DuoTokError
+from duotok.errors import FULL, ConfigError, DuoTokError
+from duotok.files import temporary_folder
 from duotok.training.kit import contents, start
 from duotok.training.kit.contents import KitItem
 from duotok.training.kit.pieces import cut, entries
@@ -86,12 +86,12 @@ def make_kit(
     contents.check_size(items, options.max_size)  # before wheels are fetched
     partial = folder.absolute().parent / f".{folder.name}.{os.getpid()}.partial"
     try:
-        with tempfile.TemporaryDirectory(prefix="duotok-wheels-") as place:
+        with temporary_folder("duotok-wheels-") as place:
 
             def check(wheels: Sequence[Wheel]) -> None:
                 contents.check_size([*items, *_items(wheels)], options.max_size)
 
-            wheels, requires = _wheels(options, Path(place), tell, check)
+            wheels, requires = _wheels(options, place, tell, check)
             plan = _with_wheels(plan, wheels, requires, options.target)
             items += _items(wheels)
             items += [KitItem(FILE, plan.text()), KitItem(contents.README, _readme(plan))]
@@ -108,7 +108,8 @@ def make_kit(
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)  # not flushed: the hashes show whether it reached the disk
     except OSError as error:
-        raise DuoTokError(f"{error.filename or folder}: {error.strerror}; nothing was written") from None
+        place = folder if error.errno in FULL else error.filename or folder  # copying names what is read
+        raise DuoTokError(f"{place}: {error.strerror}; nothing was written") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts

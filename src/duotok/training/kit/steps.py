@@ -261,7 +261,12 @@ class KitWork:
             target, partial = self.out / "runs" / source.name, self.out / f".{source.name}.partial"
             if not target.exists():
                 shutil.rmtree(partial, ignore_errors=True)
-                shutil.copytree(source, partial)
+                try:
+                    shutil.copytree(source, partial)
+                except shutil.Error as error:  # one reason for each file
+                    raise KitError(
+                        f"{target}: not copied from the kit ({error.args[0][0][2]}); run the same command again"
+                    ) from None
                 target.parent.mkdir(parents=True, exist_ok=True)
                 put(partial, target)
 

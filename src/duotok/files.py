@@ -6,6 +6,7 @@ A new file or folder takes its name only when all of it is on the disk, so a pow
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -89,11 +90,16 @@ def put(written: Path, target: Path, replaced: Container[str] | None = None) -> 
         os.replace(written, target)
         _flush_folder(target.parent)
         return
-    for path in target.iterdir() if replaced is not None else ():
-        if path.name not in replaced and not os.path.lexists(written / path.name):  # type: ignore[operator]
-            _link(path, written / path.name)
+    others = [] if replaced is None else [path for path in target.iterdir() if path.name not in replaced]
+    others = [path for path in others if not os.path.lexists(written / path.name)]
+    for path in others:
+        _link(path, written / path.name)
     _flush_folder(written)
-    if not _exchanged(written, target):
+    if _exchanged(written, target):
+        for path in others:  # folders themselves, not their copies: a process may be at work in them
+            if not _is_same(written / path.name, path):
+                _exchanged(written / path.name, path)
+    else:
         old = temporary(target, ASIDE)
         os.replace(target, old)
         try:
@@ -122,8 +128,18 @@ def _exchanged(one: Path, other: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are of the same file; true where one is gone."""
+    try:
+        return os.path.samestat(one.lstat(), other.lstat())
+    except OSError:
+        return True
+
+
 def _link(source: Path, target: Path) -> None:
     """The same file, or the files of a folder, under a second name; a copy where the file system has no hard links."""
+    if os.path.ismount(source):
+        raise OSError(errno.EBUSY, "another disk is mounted in this folder", str(source))
     if source.is_symlink():
         target.symlink_to(os.readlink(source))
     elif source.is_dir():
@@ -170,9 +186,10 @@ def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Pa
         target = target.resolve()
     partial = temporary(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    recover(target)
     try:
         yield partial
+        if partial.is_dir():  # for one file more a folder of many is not searched
+            recover(target)
         put(partial, target, replaced)
     finally:
         remove(partial)

@@ -24,7 +24,7 @@ from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remo
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.folder import TITLE_WORDS
 from duotok.corpora.stem_names import TRACKS as STEM_WORDS
-from duotok.corpora.stem_names import is_stem, parse_stem_name
+from duotok.corpora.stem_names import Stems, parse_stem_name
 from duotok.errors import ConfigError
 from duotok.records import SPLITS, CorpusError, Split
 from duotok.shards.ranges import patiently
@@ -207,12 +207,14 @@ def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, split
 def _tree(name: str, uri: str, listing: Listing, split: Split | None, known: Known) -> Iterator[SongEntry]:
     """Folder by folder, each sorted; a hidden file or folder is no song."""
     root = uri.rstrip("/") or "/"
-    waiting = [""]
+    waiting, remote, stems = [""], is_remote(root), Stems(Path(root))
     while waiting:
         below = waiting.pop()
         try:
-            remote = is_remote(root)
-            folders, files = _remote_folder(root, below) if remote else _local_folder(root, below, listing, name, known)
+            if remote:
+                folders, files = _remote_folder(root, below)
+            else:
+                folders, files = _local_folder(root, below, listing, name, known, stems)
         except OSError as error:
             if not below:
                 raise CorpusError(f"{root}: cannot be listed ({_reason(error)}); check your access") from None
@@ -225,7 +227,9 @@ def _tree(name: str, uri: str, listing: Listing, split: Split | None, known: Kno
 Files = tuple[list[str], Look]
 
 
-def _local_folder(root: str, below: str, listing: Listing, name: str, known: Known) -> tuple[list[str], Files]:
+def _local_folder(
+    root: str, below: str, listing: Listing, name: str, known: Known, stems: Stems
+) -> tuple[list[str], Files]:
     folders, names = [], []
     prefix = f"{below}/" if below else ""
     with os.scandir(os.path.join(root, below)) as entries:
@@ -238,7 +242,8 @@ def _local_folder(root: str, below: str, listing: Listing, name: str, known: Kno
                 names.append(prefix + entry.name)
             else:
                 listing.left_out["linked folders, or no ordinary files"] += 1
-    fellows = Counter(os.path.splitext(path)[0] for path in names)
+    parts = map(os.path.splitext, names)
+    fellows = Counter(base for base, ending in parts if ending.lower() in AUDIO_SUFFIXES)
 
     def is_known(path: str) -> bool:
         """A song of its own that the store knows: a file need not be read to list that once more."""
@@ -246,7 +251,7 @@ def _local_folder(root: str, below: str, listing: Listing, name: str, known: Kno
         return fellows[base] == 1 and not _WORD.search(path.rsplit("/", 1)[-1]) and known(f"{name}/{base}")
 
     marks = {path: mark for path in names if not is_known(path) and (mark := mark_of(Path(root, path)))}
-    made = {path for path, mark in marks.items() if not is_stem(Path(root, path), mark, Path(root))}
+    made = {path for path, mark in marks.items() if not stems(Path(root, path), mark)}
     listing.left_out += Counter({WRITTEN: len(made)})
     names = [path for path in names if path not in made]
     top = os.path.abspath(root).rstrip("/")

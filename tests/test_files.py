@@ -217,6 +217,27 @@ def test_what_is_not_replaced_is_the_same_file_or_folder(tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.parametrize("exchange", [True, False])
+def test_without_hard_links_it_is_the_same_file_too(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the file is another user's, who has it still."""
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "notes").write_text("mine")
+    before = (target / "notes").stat().st_ino
+
+    def fails(source: Path, place: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", fails)
+    if not exchange:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    replace_card(target)
+    assert (target / "notes").stat().st_ino == before and (target / "notes").read_text() == "mine"
+    assert (target / "card").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_a_disk_that_is_mounted_in_a_folder_is_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "bundle"
     (target / "disk").mkdir(parents=True)

@@ -95,11 +95,7 @@ def put(written: Path, target: Path, replaced: Container[str] | None = None) -> 
     for path in others:
         _link(path, written / path.name)
     _flush_folder(written)
-    if _exchanged(written, target):
-        for path in others:  # folders themselves, not their copies: a process may be at work in them
-            if not _is_same(written / path.name, path):
-                _exchanged(written / path.name, path)
-    else:
+    if not _exchanged(written, target):
         old = temporary(target, ASIDE)
         os.replace(target, old)
         try:
@@ -108,6 +104,8 @@ def put(written: Path, target: Path, replaced: Container[str] | None = None) -> 
             os.replace(old, target)
             raise
         os.replace(old, written)  # what is half removed must not be brought back
+    for path in others:
+        _put_back(written / path.name, path)
     _flush_folder(target.parent)
     remove(written)  # the old one
 
@@ -128,12 +126,15 @@ def _exchanged(one: Path, other: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two names are of the same file; true where one is gone."""
-    try:
-        return os.path.samestat(one.lstat(), other.lstat())
-    except OSError:
-        return True
+def _put_back(original: Path, copy: Path) -> None:
+    """Give a file or folder its name back where a copy has it: a process may be at work in the folder, and the file have another owner."""
+    with contextlib.suppress(OSError):  # the copy will do
+        if os.path.samestat(original.lstat(), copy.lstat()):
+            return
+        if original.is_dir() and not original.is_symlink():
+            _exchanged(original, copy)
+        else:
+            os.replace(original, copy)
 
 
 def _link(source: Path, target: Path) -> None:

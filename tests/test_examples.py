@@ -84,7 +84,8 @@ def train_on(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi
 echo "$@" >> {tmp_path}/commands
 echo "the words of $3 $4"
-case "$FAILING:$*" in stage*:*" train $FAILING "*--minutes*|autoencoder:*" train autoencoder "*|codes:*"--workers 8"*|latents:*"--workers 4"*|unpack:*--unpack*)
+case "$FAILING:$*" in stage*:*" train $FAILING "*--minutes*|\\
+autoencoder:*" train autoencoder "*|codes:*"--workers 8"*|latents:*"--workers 4"*|unpack:*--unpack*)
   [ "$FAILING" = unpack ] || [ "$FAILING" = autoencoder ] || until [ "$(wc -l < {tmp_path}/began)" = 2 ]; do sleep 0.05; done
   exit 3
 esac

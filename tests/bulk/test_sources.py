@@ -20,8 +20,9 @@ import torch
 from duotok.audio.io import write
 from duotok.audio.marks import mark_of
 from duotok.bulk import places
+from duotok.bulk.listing import Listing
 from duotok.bulk.places import Place, fetched
-from duotok.bulk.sources import Listing, SongEntry, songs
+from duotok.bulk.sources import SongEntry, songs
 from duotok.errors import AudioError
 from duotok.records import CorpusError
 from duotok.shards import ranges

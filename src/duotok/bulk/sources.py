@@ -14,12 +14,13 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from duotok.audio.finding import AUDIO_SUFFIXES
-from duotok.audio.marks import WRITTEN, mark_of
+from duotok.audio.marks import mark_of
+from duotok.bulk.listing import Listing
 from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, stated
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.folder import TITLE_WORDS
@@ -50,15 +51,6 @@ class SongEntry:
     sources: dict[str, Place]
     marks: dict[str, str]
     problem: str = ""
-
-
-@dataclass
-class Listing:
-    """What `songs` came by and did not take: kind -> how many."""
-
-    left_out: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-    """Sources that could be listed in part only, each in a line."""
 
 
 Known = Callable[[str], bool]
@@ -252,7 +244,7 @@ def _local_folder(
 
     marks = {path: mark for path in names if not is_known(path) and (mark := mark_of(Path(root, path)))}
     made = {path for path, mark in marks.items() if not stems(Path(root, path), mark)}
-    listing.left_out += Counter({WRITTEN: len(made)})
+    listing.leave_out_written(root, made)
     names = [path for path in names if path not in made]
     top = os.path.abspath(root).rstrip("/")
 

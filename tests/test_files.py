@@ -249,14 +249,20 @@ def test_a_disk_that_is_mounted_in_a_folder_is_not_emptied(tmp_path: Path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_for_a_new_file_its_folder_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_a_new_file_or_folder_the_one_around_it_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or a folder of a hundred thousand songs would be searched a hundred thousand times."""
     searched: list[str] = []
-    sys_listdir, scandir = os.listdir, os.scandir
-    monkeypatch.setattr("os.listdir", lambda *a: searched.append("listdir") or sys_listdir(*a))
-    monkeypatch.setattr("os.scandir", lambda *a: searched.append("scandir") or scandir(*a))
+    for name in ("listdir", "scandir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path, real=real: searched.append(str(path)) or real(path))
     files.write_bytes(tmp_path / "song.duotok", b"tokens")
-    assert (tmp_path / "song.duotok").read_bytes() == b"tokens" and not searched
+    with files.writing(tmp_path / "song") as partial:
+        partial.mkdir()
+        (partial / "song.wav").touch()
+    assert (tmp_path / "song.duotok").read_bytes() == b"tokens" and (tmp_path / "song" / "song.wav").exists()
+    assert str(tmp_path) not in searched
 
 
 def test_a_folder_moved_aside_is_not_swept_away(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        if partial.is_dir():  # for one file more a folder of many is not searched
+        if replaced is not None and partial.is_dir():  # for one file or song more a folder of many is not searched
             recover(target)
         put(partial, target, replaced)
     finally:

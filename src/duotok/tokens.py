@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -273,18 +273,9 @@ def _checksum(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def to_bytes(tokens: DualTokens) -> bytes:
-    """The whole file as bytes; equal tokens give equal bytes."""
-    return _to_bytes(tokens, FORMAT_VERSION)
-
-
-def sound_hash(tokens: DualTokens) -> str:
-    """A hash of all in tokens that their sound follows from, and of the song's name; the same whichever format they were read from."""
-    # Bytes of format 2 without what that says of files: these hashes stand in sounds that were decoded before format 3.
-    return hashlib.sha256(_to_bytes(replace(tokens, origin="", sources={}), 2)).hexdigest()
-
-
-def _to_bytes(tokens: DualTokens, version: int) -> bytes:
+def to_bytes(tokens: DualTokens, version: int | None = None) -> bytes:
+    """The whole file as bytes, of the newest format or version 2; equal tokens give equal bytes."""
+    version = version or FORMAT_VERSION
     kind = np.uint16 if max(tokens.codebook_sizes) <= 1 << 16 else np.int32
     arrays = {name: tokens.track(name).cpu().numpy().astype(kind) for name in TRACKS}
     header: dict[str, Any] = {

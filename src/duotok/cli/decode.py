@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -246,11 +246,15 @@ def gains_of(words: Sequence[str]) -> dict[str, float]:
 
 def mark(codec: DuoTok, tokens: Any, track: str, settings: Mapping[str, Any]) -> str:
     """The comment in a sound file that identifies how it was made: tokens, what decodes them, track, and settings other than the bundle's."""
-    from duotok.audio.marks import MARK
-    from duotok.tokens import sound_hash
+    import hashlib
 
+    from duotok.audio.marks import MARK
+    from duotok.tokens import to_bytes
+
+    # The sound follows from none of what later formats say, and songs that were decoded before them must stay known.
+    token_hash = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}), version=2)).hexdigest()[:16]
     chosen = [f"{name}={value}" for name, value in settings.items() if value is not None]
-    return " ".join([f"{MARK}{sound_hash(tokens)[:16]} {codec.model_id} {codec.sound_hash[:16]} {track}", *chosen])
+    return " ".join([f"{MARK}{token_hash} {codec.model_id} {codec.sound_hash[:16]} {track}", *chosen])
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:

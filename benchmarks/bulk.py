@@ -34,11 +34,12 @@ from benchmarks.calling import mistakes_in_one_line, positive_int, positive_numb
 from duotok.audio.io import stream
 from duotok.bulk.encoding import packed
 from duotok.bulk.engines import Job, LocalPipeline, Model, Pipeline, Result, Times
+from duotok.bulk.listing import Listing
 from duotok.bulk.plan import Plan
 from duotok.bulk.planning import listed
 from duotok.bulk.preparing import prepare
 from duotok.bulk.settings import Settings, Summary
-from duotok.bulk.sources import Listing, songs
+from duotok.bulk.sources import songs
 from duotok.bulk.tokenizing import tokenize
 from duotok.clock import FRAME_SAMPLES, SAMPLE_RATE
 from duotok.codec.duotok import DuoTok

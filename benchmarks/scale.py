@@ -24,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.calling import mistakes_in_one_line, number_from_0, positive_int, positive_number
 from benchmarks.output import table
-from duotok.bulk.sources import Listing, songs
+from duotok.bulk.listing import Listing
+from duotok.bulk.sources import songs
 from duotok.clock import ANALYSIS_RATE, FRAME_RATE, SAMPLE_RATE
 from duotok.codec.duotok import DuoTok
 from duotok.errors import DuoTokError

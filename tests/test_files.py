@@ -189,6 +189,84 @@ def test_a_kill_at_any_moment_leaves_one_whole_folder(
     assert event > 8 and found == sorted(found, reverse=True) and {*found} == {"old", "new"}
 
 
+def replace_card(target: Path) -> None:
+    with files.writing(target, ("card",)) as partial:
+        partial.mkdir()
+        (partial / "card").write_text("new")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems move what is not replaced")
+def test_what_is_not_replaced_is_the_same_file_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may be at work in it: what it writes there must not go to a copy that is deleted."""
+    target, link = tmp_path / "bundle", os.link
+    for name in ("card", "notes", "songs/one"):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text("old")
+    before = {name: (target / name).stat().st_ino for name in ("card", "notes", "songs", "songs/one")}
+
+    def links(source: Path, place: Path) -> None:
+        link(source, place)
+        if Path(source).name == "one":
+            (target / "songs" / "two").write_text("made meanwhile")
+
+    monkeypatch.setattr("os.link", links)
+    here = os.open(target / "songs", os.O_RDONLY)
+    replace_card(target)
+    os.close(os.open("three", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    assert {name for name, number in before.items() if (target / name).stat().st_ino != number} == {"card"}
+    assert {path.name for path in (target / "songs").iterdir()} == {"one", "two", "three"}
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_without_hard_links_it_is_the_same_file_too(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the file is another user's, who has it still."""
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "notes").write_text("mine")
+    before = (target / "notes").stat().st_ino
+
+    def fails(source: Path, place: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", fails)
+    if not exchange:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    replace_card(target)
+    assert (target / "notes").stat().st_ino == before and (target / "notes").read_text() == "mine"
+    assert (target / "card").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_disk_that_is_mounted_in_a_folder_is_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "bundle"
+    (target / "disk").mkdir(parents=True)
+    (target / "disk" / "song").touch()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "disk")
+    with pytest.raises(OSError, match="mounted"):
+        replace_card(target)
+    assert (target / "disk" / "song").exists() and not (target / "card").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_for_a_new_file_or_folder_the_one_around_it_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a folder of a hundred thousand songs would be searched a hundred thousand times."""
+    searched: list[str] = []
+    for name in ("listdir", "scandir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path, real=real: searched.append(str(path)) or real(path))
+    files.write_bytes(tmp_path / "song.duotok", b"tokens")
+    with files.writing(tmp_path / "song") as partial:
+        partial.mkdir()
+        (partial / "song.wav").touch()
+    assert (tmp_path / "song.duotok").read_bytes() == b"tokens" and (tmp_path / "song" / "song.wav").exists()
+    assert str(tmp_path) not in searched
+
+
 def test_a_folder_moved_aside_is_not_swept_away(tmp_path: Path) -> None:
     for age, name in enumerate(("first", "last")):
         aside = files.temporary(tmp_path / "bundle", files.ASIDE)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import re
@@ -100,9 +99,10 @@ def put(written: Path, target: Path, replaced: Container[str] | None = None) -> 
         os.replace(written, target)
         _flush_folder(target.parent)
         return
-    for path in target.iterdir() if replaced is not None else ():
-        if path.name not in replaced and not os.path.lexists(written / path.name):  # type: ignore[operator]
-            _link(path, written / path.name)
+    others = [] if replaced is None else [path for path in target.iterdir() if path.name not in replaced]
+    others = [path for path in others if not os.path.lexists(written / path.name)]
+    for path in others:
+        _link(path, written / path.name)
     _flush_folder(written)
     if not _exchanged(written, target):
         old = temporary(target, ASIDE)
@@ -113,6 +113,8 @@ def put(written: Path, target: Path, replaced: Container[str] | None = None) -> 
             os.replace(old, target)
             raise
         os.replace(old, written)  # what is half removed must not be brought back
+    for path in others:
+        _put_back(written / path.name, path)
     _flush_folder(target.parent)
     remove(written)  # the old one
 
@@ -133,8 +135,21 @@ def _exchanged(one: Path, other: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
+def _put_back(original: Path, copy: Path) -> None:
+    """Give a file or folder its name back where a copy has it: a process may be at work in the folder, and the file have another owner."""
+    with contextlib.suppress(OSError):  # the copy will do
+        if os.path.samestat(original.lstat(), copy.lstat()):
+            return
+        if original.is_dir() and not original.is_symlink():
+            _exchanged(original, copy)
+        else:
+            os.replace(original, copy)
+
+
 def _link(source: Path, target: Path) -> None:
     """The same file, or the files of a folder, under a second name; a copy where the file system has no hard links."""
+    if os.path.ismount(source):
+        raise OSError(errno.EBUSY, "another disk is mounted in this folder", str(source))
     if source.is_symlink():
         target.symlink_to(os.readlink(source))
     elif source.is_dir():
@@ -181,10 +196,11 @@ def writing(target: Path, replaced: Container[str] | None = None) -> Iterator[Pa
         target = target.resolve()
     partial = temporary(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    recover(target)
     try:
         with naming(partial):
             yield partial
+            if replaced is not None and partial.is_dir():  # for one file or song more a folder of many is not searched
+                recover(target)
             put(partial, target, replaced)
     except OSError as error:
         if _within(error, partial):

@@ -273,20 +273,21 @@ def _checksum(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def to_bytes(tokens: DualTokens) -> bytes:
-    """The whole file as bytes; equal tokens give equal bytes."""
+def to_bytes(tokens: DualTokens, version: int | None = None) -> bytes:
+    """The whole file as bytes, of the newest format or version 2; equal tokens give equal bytes."""
+    version = version or FORMAT_VERSION
     kind = np.uint16 if max(tokens.codebook_sizes) <= 1 << 16 else np.int32
     arrays = {name: tokens.track(name).cpu().numpy().astype(kind) for name in TRACKS}
     header: dict[str, Any] = {
         "codebook_sizes": [int(size) for size in tokens.codebook_sizes],
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "frame_rate": FRAME_RATE,
         "gain_db": float(tokens.gain_db),
         "model_hash": tokens.model_hash,
         "model_id": tokens.model_id,
         "n_samples": int(tokens.n_samples),
         "plan": {"context": tokens.plan.context, "window": tokens.plan.window},
-        "precision": tokens.precision,
+        **({"precision": tokens.precision} if version > 2 else {}),
         "sample_rate": SAMPLE_RATE,
         "source": tokens.source,
         "origin": tokens.origin,

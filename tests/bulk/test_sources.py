@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import uuid
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ import torch
 from duotok.audio.io import write
 from duotok.audio.marks import mark_of
 from duotok.bulk import places
+from duotok.bulk.listing import Listing
 from duotok.bulk.places import Place, fetched
-from duotok.bulk.sources import Listing, SongEntry, songs
+from duotok.bulk.sources import SongEntry, songs
 from duotok.errors import AudioError
 from duotok.records import CorpusError
 from duotok.shards import ranges
+from duotok.tracks import TRACKS
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -117,6 +121,36 @@ def test_songs_that_the_store_knows_are_not_read_once_more(tmp_path: Path, monke
         found, listing = listed(tmp_path, known=known.__contains__)
         assert set(found) == {f"{name}/x/a", f"{name}/x/b"} and listing.left_out == {"written by DuoTok": 2}
         assert len(read) == expected and ("a.flac" in read) == (not known)
+
+
+def test_a_song_with_its_words_beside_it_is_not_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.mp3", "a.json", "a.lrc", "b.mp3", "b.wav")
+    read: list[str] = []
+    monkeypatch.setattr("duotok.bulk.sources.mark_of", lambda path: read.append(path.name) or mark_of(path))
+    listed(tmp_path, known=lambda id: True)
+    assert not {"a.mp3", "a.lrc"} & {*read} and {"b.mp3", "b.wav"} <= {*read}
+
+
+def test_stems_of_a_song_have_its_folder_as_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `.`, too, which has none."""
+    for name in ("vocals.wav", "accompaniment.wav"):
+        write(tmp_path / name, torch.zeros(1, 100), 48_000, comment="duotok separated 01")
+    monkeypatch.chdir(tmp_path)
+    assert [roles(entry) for entry in listed(".")[0].values()] == [{"mix": "accompaniment.wav"}, {"mix": "vocals.wav"}]
+
+
+def test_a_folder_is_read_once_for_all_stems_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for song in range(5):
+        write(tmp_path / f"{song}.wav", torch.zeros(1, 100), 48_000)
+        for track in TRACKS:
+            write(tmp_path / f"stems/{song}.{track}.wav", torch.zeros(1, 100), 48_000, comment="duotok separated 01")
+    seen: Counter[str] = Counter()
+    scandir, stat = os.scandir, os.stat
+    monkeypatch.setattr("os.scandir", lambda path: seen.update([os.path.basename(path)]) or scandir(path))
+    monkeypatch.setattr("os.stat", lambda *a, **k: seen.update(["states"]) or stat(*a, **k))
+    found, listing = listed(tmp_path)
+    assert len(found) == 5 and listing.left_out == {"written by DuoTok": 10}
+    assert seen.pop("states", 0) < 40 and max(seen.values()) == 2, seen
 
 
 def test_a_url_gives_what_the_folder_gives(tmp_path: Path) -> None:

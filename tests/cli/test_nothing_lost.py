@@ -61,7 +61,8 @@ def test_tokens_of_another_precision_are_not_done(bundle: Path, tmp_path: Path) 
     assert load(out).precision == "fp32" and encode(bundle, path)[0]["status"] == "skipped"
     replace(load(out), precision="").save(out)  # of an earlier DuoTok, which had no other unless it was asked for
     assert encode(bundle, path)[0]["status"] == "skipped"
-    assert encode(bundle, path, "--precision", "bf16")[0]["status"] == "encoded"
+    (said,) = encode(bundle, path, "--precision", "bf16")
+    assert said["status"] == "encoded" and said["note"] == "those that were there do not say in which precision"
 
 
 def test_what_duotok_wrote_is_no_song_unless_it_is_named(bundle: Path, tmp_path: Path) -> None:
@@ -82,6 +83,18 @@ def test_what_duotok_wrote_is_no_song_unless_it_is_named(bundle: Path, tmp_path:
     assert (
         "no audio files in this folder but 2 written by DuoTok (" in alone.stderr and "files themselves" in alone.stderr
     )
+
+
+def test_the_sound_of_tokens_of_an_earlier_duotok_is_theirs(bundle: Path, tmp_path: Path) -> None:
+    """It was decoded from a file that named no precision; the song's tokens have been made again since."""
+    path, out = sung(tmp_path / "a.wav", 1), tmp_path / "a.duotok"
+    encode(bundle, path)
+    made = load(out)
+    replace(made, precision="").save(out)
+    decode = ("decode", out, "-o", tmp_path / "b.wav", "--model", bundle, "--json")
+    assert facts(run(*decode))[0]["status"] == "decoded"
+    made.save(out)
+    assert facts(run(*decode))[0]["status"] == "skipped"
 
 
 def test_two_songs_of_one_name_both_get_their_tokens(bundle: Path, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from duotok.bulk.listing import Listing
 from duotok.bulk.places import Place
 from duotok.bulk.plan import Plan, key_of, sealed
-from duotok.bulk.sources import Listing, SongEntry
+from duotok.bulk.sources import SongEntry
 from duotok.files import writing
 from duotok.records import SPLITS
 

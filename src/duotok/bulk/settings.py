@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from duotok.bulk.engines import Result, Times
-from duotok.bulk.sources import Listing
+from duotok.bulk.listing import Listing
 from duotok.bulk.verifying import Compared
 from duotok.errors import ConfigError
 from duotok.records import Split

@@ -14,17 +14,18 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from duotok.audio.finding import AUDIO_SUFFIXES
-from duotok.audio.marks import WRITTEN, mark_of
+from duotok.audio.marks import mark_of
+from duotok.bulk.listing import Listing
 from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, stated
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.folder import TITLE_WORDS
 from duotok.corpora.stem_names import TRACKS as STEM_WORDS
-from duotok.corpora.stem_names import is_stem, parse_stem_name
+from duotok.corpora.stem_names import Stems, parse_stem_name
 from duotok.errors import ConfigError
 from duotok.records import SPLITS, CorpusError, Split
 from duotok.shards.ranges import patiently
@@ -50,15 +51,6 @@ class SongEntry:
     sources: dict[str, Place]
     marks: dict[str, str]
     problem: str = ""
-
-
-@dataclass
-class Listing:
-    """What `songs` came by and did not take: kind -> how many."""
-
-    left_out: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-    """Sources that could be listed in part only, each in a line."""
 
 
 Known = Callable[[str], bool]
@@ -207,12 +199,14 @@ def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, split
 def _tree(name: str, uri: str, listing: Listing, split: Split | None, known: Known) -> Iterator[SongEntry]:
     """Folder by folder, each sorted; a hidden file or folder is no song."""
     root = uri.rstrip("/") or "/"
-    waiting = [""]
+    waiting, remote, stems = [""], is_remote(root), Stems(Path(root))
     while waiting:
         below = waiting.pop()
         try:
-            remote = is_remote(root)
-            folders, files = _remote_folder(root, below) if remote else _local_folder(root, below, listing, name, known)
+            if remote:
+                folders, files = _remote_folder(root, below)
+            else:
+                folders, files = _local_folder(root, below, listing, name, known, stems)
         except OSError as error:
             if not below:
                 raise CorpusError(f"{root}: cannot be listed ({_reason(error)}); check your access") from None
@@ -225,7 +219,9 @@ def _tree(name: str, uri: str, listing: Listing, split: Split | None, known: Kno
 Files = tuple[list[str], Look]
 
 
-def _local_folder(root: str, below: str, listing: Listing, name: str, known: Known) -> tuple[list[str], Files]:
+def _local_folder(
+    root: str, below: str, listing: Listing, name: str, known: Known, stems: Stems
+) -> tuple[list[str], Files]:
     folders, names = [], []
     prefix = f"{below}/" if below else ""
     with os.scandir(os.path.join(root, below)) as entries:
@@ -238,7 +234,8 @@ def _local_folder(root: str, below: str, listing: Listing, name: str, known: Kno
                 names.append(prefix + entry.name)
             else:
                 listing.left_out["linked folders, or no ordinary files"] += 1
-    fellows = Counter(os.path.splitext(path)[0] for path in names)
+    parts = map(os.path.splitext, names)
+    fellows = Counter(base for base, ending in parts if ending.lower() in AUDIO_SUFFIXES)
 
     def is_known(path: str) -> bool:
         """A song of its own that the store knows: a file need not be read to list that once more."""
@@ -246,8 +243,8 @@ def _local_folder(root: str, below: str, listing: Listing, name: str, known: Kno
         return fellows[base] == 1 and not _WORD.search(path.rsplit("/", 1)[-1]) and known(f"{name}/{base}")
 
     marks = {path: mark for path in names if not is_known(path) and (mark := mark_of(Path(root, path)))}
-    made = {path for path, mark in marks.items() if not is_stem(Path(root, path), mark, Path(root))}
-    listing.left_out += Counter({WRITTEN: len(made)})
+    made = {path for path, mark in marks.items() if not stems(Path(root, path), mark)}
+    listing.leave_out_written(root, made)
     names = [path for path in names if path not in made]
     top = os.path.abspath(root).rstrip("/")
 

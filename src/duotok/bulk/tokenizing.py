@@ -14,11 +14,12 @@ from typing import Any
 from duotok.bulk.engines import Pipeline
 from duotok.bulk.folder import LEDGERS, SCRATCH, begin, check_place, check_same, held
 from duotok.bulk.ledger import Ledger
+from duotok.bulk.listing import Listing
 from duotok.bulk.plan import PLAN, Plan
 from duotok.bulk.planning import ListedSongs, Planned, knows, listed
 from duotok.bulk.run import IDLE_LEDGERS, Run, ledgers
 from duotok.bulk.settings import Settings, Summary, Watch
-from duotok.bulk.sources import Listing, songs
+from duotok.bulk.sources import songs
 from duotok.bulk.token_shards import shard_name, song_of, write_manifest
 from duotok.bulk.verifying import Compared, chosen, compare
 from duotok.codec.duotok import DuoTok
@@ -81,7 +82,7 @@ def _texts(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _no_songs(sources: Sequence[str], listing: Listing) -> str:
-    left = ", ".join(f"{count} {kind}" for kind, count in listing.left_out.most_common(3))
+    left = listing.summary()
     source = (
         f"{sources[0]}: no songs there{f' ({left} left out)' if left else ''}; name another source"
         if sources

@@ -252,7 +252,8 @@ def mark(codec: DuoTok, tokens: Any, track: str, settings: Mapping[str, Any]) ->
     from duotok.audio.marks import MARK
     from duotok.tokens import to_bytes
 
-    token_hash = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}))).hexdigest()[:16]
+    # The sound follows from none of what later formats say, and songs that were decoded before them must stay known.
+    token_hash = hashlib.sha256(to_bytes(replace(tokens, origin="", sources={}), version=2)).hexdigest()[:16]
     chosen = [f"{name}={value}" for name, value in settings.items() if value is not None]
     return " ".join([f"{MARK}{token_hash} {codec.model_id} {codec.sound_hash[:16]} {track}", *chosen])
 

@@ -286,10 +286,9 @@ def _difference(existing: DualTokens, codec: DuoTok, sources: Mapping[str, Sourc
         return f"those that were there are of another model ({existing.model_id or 'unknown'})"
     if existing.plan != codec.config.codec.plan:
         return "those that were there were made in other windows"
-    if (
-        made := existing.precision or FULL_PRECISION
-    ) != codec.precision:  # files that do not tell are older than the choice of another
-        return f"those that were there were encoded in {made}"
+    if (existing.precision or FULL_PRECISION) != codec.precision:
+        known = f"were encoded in {existing.precision}" if existing.precision else "do not say in which precision"
+        return f"those that were there {known}"
     if sources.keys() - existing.sources.keys() == {SEPARATOR} and existing.sources:
         return "those that were there do not say which separator took the song apart"
     if existing.sources.keys() != sources.keys():

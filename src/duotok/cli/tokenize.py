@@ -148,11 +148,9 @@ def _report(summary: Summary, out: Path, as_json: bool) -> None:
         }
         put_json(facts | more | {"verified": [asdict(one) for one in summary.verified]})
         return
-    left_out = summary.listing.left_out
-    kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common(3))
-    store = summary.store
+    left_out, store = summary.listing.left_out.total(), summary.store
     say(
         f"{out}: {summary.listed} listed, {summary.encoded} encoded ({summary.seconds / 3600:.2f} h), {summary.kept} kept"
-        + (f", {left_out.total()} files left out ({kinds}{', ...' if len(left_out) > 3 else ''})" if left_out else "")
+        + (f", {left_out} files left out ({summary.listing.summary()})" if left_out else "")
         + f"; the store has {store['songs']} songs, {store['frames']:,} frames, {store['bytes'] / 1e6:.2f} MB"
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from duotok.corpora.base import Corpus, CorpusInfo, Option, whole
-from duotok.corpora.stem_names import is_stem, parse_stem_name
+from duotok.corpora.stem_names import Stems, parse_stem_name
 from duotok.files import text_of
 from duotok.records import KINDS, CorpusError, Kind, Recording
 
@@ -100,7 +99,7 @@ class Folder(Corpus):
         everything = search(self.root, follow_symlinks=self.option("symlinks") == "follow")
         tables = search(self.root, (".parquet",)).files  # a WORK inside the root is not part of the corpus
         audio = without(everything, [table.parent for table in tables if table.name == "recordings.parquet"])
-        audio = without_marked(audio, functools.partial(is_stem, root=self.root))
+        audio = without_marked(audio, Stems(self.root))
         audio.left_out = {why: paths for why, paths in audio.left_out.items() if why != NO_SOUND}
         if audio.left_out:
             log.warning("%s: left out: %s", self.root, audio.summary().replace("--follow-symlinks", "symlinks=follow"))

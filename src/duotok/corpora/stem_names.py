@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -47,24 +50,43 @@ def parse_stem_name(path: Path) -> StemName | None:
     return None
 
 
-def is_stem(path: Path, mark: str, root: Path) -> bool:
-    """Whether a sound that DuoTok wrote, with this mark, is vocals or accompaniment that `duotok separate` took out of a song: a part of
+class Stems:
+    """Of the sounds that DuoTok wrote below `root`: which are vocals or accompaniment that `duotok separate` took out of a song, a part of
     it like any other stem, where all else that DuoTok writes is part of no song.
 
-    root: what is searched. Where the song itself lies there too, in another folder, its stems are no second song: `duotok separate
-    ROOT -o ROOT/stems` makes ROOT/stems/a/b.vocals.wav of ROOT/a/b.mp3.
+    Where the song itself lies below `root` too, in another folder, its stems are no second song: `duotok separate ROOT -o ROOT/stems`
+    makes ROOT/stems/a/b.vocals.wav of ROOT/a/b.mp3.
     """
-    name = parse_stem_name(path) if mark.startswith(SEPARATED) else None
-    if name is None or name.track not in tracks.TRACKS:
-        return False
-    below = name.song.relative_to(root).parts
-    return _is_song(name.song) or not any(_is_song(root.joinpath(*below[first:])) for first in range(1, len(below)))
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # A folder is listed once for all of its stems, and not every folder is kept in memory.
+        self._sounds = functools.lru_cache(64)(_sounds)
+        self._is_song = functools.lru_cache(1024)(self._has_song)
+
+    def __call__(self, path: Path, mark: str) -> bool:
+        """mark: the comment of the sound."""
+        name = parse_stem_name(path) if mark.startswith(SEPARATED) else None
+        if name is None or name.track not in tracks.TRACKS:
+            return False
+        below = name.song.relative_to(self.root).parts
+        elsewhere = (self.root.joinpath(*below[first:]) for first in range(1, len(below)))
+        return self._is_song(name.song) or not any(map(self._is_song, elsewhere))
+
+    def _has_song(self, place: Path) -> bool:
+        """Whether there is a sound of this path and any ending, which DuoTok did not write."""
+        return any(not mark_of(path) for path in self._sounds(place.parent).get(place.name, ()))
 
 
-def _is_song(place: Path) -> bool:
-    """Whether there is a sound of this path and any ending, which DuoTok did not write."""
-    names = (place.with_name(place.name + ending) for suffix in AUDIO_SUFFIXES for ending in (suffix, suffix.upper()))
-    return any(path.is_file() and not mark_of(path) for path in names)
+def _sounds(folder: Path) -> dict[str, list[Path]]:
+    """The sound files in a folder by their names without ending; none where it cannot be read."""
+    found: dict[str, list[Path]] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name, ending = os.path.splitext(entry.name)
+            if ending.lower() in AUDIO_SUFFIXES and entry.is_file():
+                found.setdefault(name, []).append(folder / entry.name)
+    return found
 
 
 def _track(word: str) -> str:

@@ -89,6 +89,28 @@ def test_train_and_go_on_and_plot(stage1: Path, prepared: Path, tmp_path: Path) 
     assert drawn.exit_code == 0 and (tmp_path / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_cpu_may_derive_for_a_gpu_whatever_its_precision(
+    precision: str, stage1: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duotok.training.processes.fast_half", lambda: False)
+    words = [
+        "train",
+        "stage1",
+        "-c",
+        stage1,
+        "--data",
+        prepared,
+        "--runs",
+        tmp_path / "runs",
+        "--set",
+        f"precision={precision}",
+    ]
+    assert "all that it needs is in" in run(*words, "--prepare").stdout
+    refused = run(*words)
+    assert refused.exit_code == 1 and refused.stderr.rstrip().endswith("use precision: fp32")
+
+
 def test_shards_may_lie_elsewhere_and_minutes_reach_the_run(stage1: Path, prepared: Path, tmp_path: Path) -> None:
     done = run(
         "train", "stage1", "-c", stage1, "--data", tmp_path / "new", "--shards", prepared / "shards",

@@ -358,7 +358,16 @@ def test_lyrics_of_no_song_are_told(tmp_path: Path, caplog: pytest.LogCaptureFix
     put(tmp_path / "Two.vocals.lrc", "[00:01.00]la")
     put(tmp_path / "Thre.lrc", "[00:01.00]la")
     read("folder", tmp_path)
-    assert "lyrics of no song: Thre.lrc, Two.vocals.lrc; the lyrics of SONG.mp3 are SONG.lrc" in caplog.text
+    told = "lyrics of no song: Thre.lrc, Two.vocals.lrc; the lyrics of SONG.mp3 are SONG.lrc"
+    assert told in caplog.text
+    # songs that are left out themselves, and told: with a track that is there twice, or written by DuoTok
+    for file in ("Six.vocals.flac", "Six.vocals.wav", "Six.accompaniment.flac", "Six.lrc", "Five.lrc"):
+        put(tmp_path / file, "[00:01.00]la")
+    write(tmp_path / "Five.wav", torch.zeros(2, 4800), 48_000, comment="duotok decoded")
+    caplog.clear()
+    corpus = get("folder")(tmp_path)
+    assert "Six" not in {r.identity for r in corpus.recordings()}
+    assert "1 written by DuoTok" in caplog.text and told in caplog.text
 
 
 STEMS_OF_SEPARATORS = {

@@ -369,6 +369,14 @@ def test_a_song_that_no_tokenizer_heard_is_told_once(tmp_path: Path) -> None:
     )
 
 
+def test_an_experiment_names_its_data_by_a_word(tmp_path: Path, undrawn: None) -> None:
+    """As `duotok eval leakage` does: its cells have no songs that were left out, and are in the report."""
+    made = cell("ours", "leakage", [Measure("equal.true", "separated")], TRACKS)
+    write_cell(tmp_path, replace(made, about={**made.about, "data": "index"}))
+    (table,) = instruments(gather([tmp_path]))
+    assert table.key == "store-leakage" and table.rows and not table.gaps
+
+
 def test_folders_of_this_machine_are_left_out_of_reasons() -> None:
     said = without_folders(
         "/work/tmp/bad/nan.wav: NaN at 0.5 s; see docs/audio.md, '/a/b/x y.wav' and https://a.org/b/c, 4/4"

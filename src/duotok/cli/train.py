@@ -89,7 +89,9 @@ def train(
     from duotok.training.stages.stage4 import Stage4Config
 
     name = f"{stage}.{parsed.track}" if isinstance(parsed, Stage4Config) else stage
-    with join(parsed).main_process_first():  # the first process derives, the others wait and reuse it
+    # deriving has no precision of training: a CPU may do it for a GPU
+    joined = parsed.model_copy(update={"precision": "fp32"}) if prepare else parsed
+    with join(joined).main_process_first():  # the first process derives, the others wait and reuse it
         if not prepare:  # checked before hours of deriving
             check_runs(parsed, runs)
             _check(runs / name)

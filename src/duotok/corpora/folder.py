@@ -52,6 +52,7 @@ class Folder(Corpus):
     def __init__(self, root: Path | str, **options: Any) -> None:
         super().__init__(root, **options)
         self._belongs: dict[str, str] = {}
+        self._left_out: set[Path] = set()  # sounds, without their endings
 
     def recordings(self) -> Iterator[Recording]:
         """All songs, sorted by name; songs with a duplicate track go into `problems`. Raises CorpusError when there is no audio."""
@@ -100,6 +101,7 @@ class Folder(Corpus):
         tables = search(self.root, (".parquet",)).files  # a WORK inside the root is not part of the corpus
         audio = without(everything, [table.parent for table in tables if table.name == "recordings.parquet"])
         audio = without_marked(audio, Stems(self.root))
+        self._left_out = {path.with_suffix("") for path in {*everything.files}.difference(audio.files)}
         audio.left_out = {why: paths for why, paths in audio.left_out.items() if why != NO_SOUND}
         if audio.left_out:
             log.warning("%s: left out: %s", self.root, audio.summary().replace("--follow-symlinks", "symlinks=follow"))
@@ -168,11 +170,18 @@ class Folder(Corpus):
         return next((str(place) for place in places if place.is_file()), "")
 
     def _tell_unused(self, used: set[str]) -> None:
-        """A line on the .lrc files that are no song's: those are lyrics for certain, and a misspelt name would lose them silently."""
+        """A line on the .lrc files that are no song's: those are lyrics for certain, and a misspelt name would lose them silently. Not on
+        those of a song that is itself left out, which is told already."""
         from duotok.audio.finding import search
 
         found = search(self.root, (LRC,), follow_symlinks=self.option("symlinks") == "follow").files
-        if unused := [path for path in found if str(path).casefold() not in used]:
+        unused = []
+        for path in found:
+            song = path.with_suffix("")
+            left_out = song in self._left_out or self.id(self._below(song)) in self.problems
+            if str(path).casefold() not in used and not left_out:
+                unused.append(path)
+        if unused:
             names = ", ".join(text_of(path.relative_to(self.root)) for path in unused[:SHOWN])
             more = f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else ""
             log.warning("%s: lyrics of no song: %s%s; the lyrics of SONG.mp3 are SONG.lrc", self.root, names, more)

@@ -165,7 +165,7 @@ class _Task:
             known = [track for track in TRACKS if track in took_kbps] or [*took_kbps]  # of a song without stems the mix
             rates += [took_kbps[track] for track in known]
             seen.append(Observation(stretch.song, stretch.part, tracks, result["data"]))
-        for name, tracks, reason in songs.gaps:
+        for name, tracks, reason in songs.left_out:
             seen.append(Observation(name, "", self._tracks(instrument, tracks), {}, reason))
         about = {**self.system.about, "data": songs.about, "core_seconds": round(took, 1)}
         if rates:  # of what bits a second were asked for, an encoder may take more
@@ -252,7 +252,7 @@ def conduct(plan: Plan, workers: int = 1, report: Report = lambda _: None, engin
     runner = Runner(plan.store, engine, plan.retry, plan.force, report)
     for asked in plan.experiments if tasks else ():
         _experiment(plan, asked, tasks, runner, done)
-    done.problems += [f"{name}: left out: {reason}" for name, _, reason in plan.songs.gaps]
+    done.problems += [f"{name}: left out: {reason}" for name, _, reason in plan.songs.left_out]
     return done
 
 

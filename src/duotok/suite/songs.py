@@ -47,7 +47,11 @@ HEADROOM = 0.99
 
 
 class TooShort(AudioError):
-    """A song that is shorter than a stretch."""
+    """A song that is shorter than a stretch. damage: what is wrong with a file of it, or ""."""
+
+    def __init__(self, reason: str, damage: str = "") -> None:
+        super().__init__(reason)
+        self.damage = damage
 
 
 class SongsConfig(Config):
@@ -85,15 +89,27 @@ class Stretch:
 
 @dataclass(frozen=True)
 class SongSet:
-    """The stretches to measure, and the songs that cannot be: (name, tracks, reason)."""
+    """The stretches to measure, and the songs that cannot be: (name, tracks, reason).
+
+    damage: song -> what is wrong with a file of it, for a reason that is no part of what the data are.
+    """
 
     config: SongsConfig
     stretches: tuple[Stretch, ...]
     gaps: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    damage: Mapping[str, str] = field(default_factory=dict, hash=False)
     _hashes: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def tracks_of(self, stretch: Stretch) -> tuple[str, ...]:
         return (MIX,) if stretch.separated and self.config.separator == NONE else (*TRACKS, MIX)
+
+    @property
+    def left_out(self) -> list[tuple[str, tuple[str, ...], str]]:
+        """`gaps`, with the damage in the reason."""
+        return [
+            (name, tracks, f"{reason} ({self.damage[name]})" if name in self.damage else reason)
+            for name, tracks, reason in self.gaps
+        ]
 
     @property
     def seconds(self) -> float:
@@ -140,7 +156,7 @@ class SongSet:
             "stretch": self.config.seconds,
             "separated": sum(s.separated for s in self.stretches) if self.config.separator != NONE else 0,
             "separator": self.config.separator,
-            "left_out": {name: reason for name, _, reason in self.gaps},
+            "left_out": {name: reason for name, _, reason in self.left_out},
             "short": [
                 f"{s.song} ({s.seconds:.1f} s)" for s in self.stretches if s.seconds < self.config.seconds - 1e-3
             ],
@@ -159,6 +175,7 @@ def find_songs(config: SongsConfig, made: Sequence[Path] = ()) -> SongSet:
     apart = {inside for path in made if folder.resolve() in (inside := path.resolve()).parents}
     recordings, problems = _recordings(folder)
     recordings = [r for r in recordings if not any(apart & {*Path(p).resolve().parents} for p in r.audio.values())]
+    damage: dict[str, str] = {}
     too_short = False
     for recording in recordings[: config.limit]:
         name = recording.id.partition("/")[2]
@@ -168,13 +185,18 @@ def find_songs(config: SongsConfig, made: Sequence[Path] = ()) -> SongSet:
             stretches += _cut(name, files, recording, config)
         except DuoTokError as error:
             gaps.append((name, tracks, str(error)))
-            too_short |= isinstance(error, TooShort) and config.short == "gap"
+            if isinstance(error, TooShort):
+                too_short |= config.short == "gap"
+                if error.damage:
+                    damage[name] = error.damage
     gaps += [(name.partition("/")[2], (*TRACKS, MIX), reason) for name, reason in problems.items()]
     if not stretches:
-        why = f" ({gaps[0][0]}: {gaps[0][2]})" if gaps else ""
+        why = (
+            f" ({gaps[0][0]}: {gaps[0][2]}{f' ({damage[gaps[0][0]]})' if gaps[0][0] in damage else ''})" if gaps else ""
+        )
         remedy = "; measure shorter stretches (`seconds`), or short songs whole (`short`: whole)" if too_short else ""
         raise ConfigError(f"{folder}: no song that can be measured{why}{remedy}")
-    return SongSet(config, tuple(stretches), tuple(gaps))
+    return SongSet(config, tuple(stretches), tuple(gaps), damage)
 
 
 def _recordings(folder: Path) -> tuple[list[Recording], Mapping[str, str]]:
@@ -212,8 +234,8 @@ def _cut(name: str, files: Mapping[str, tuple[str, ...]], recording: Recording, 
     if total < config.seconds - 0.05:  # lossy files lose some samples
         if config.short == "gap" or total < SHORTEST:
             least = SHORTEST if config.short == "whole" else config.seconds
-            why = "".join(f" ({info.path.name} {info.note})" for info in damage[:1])
-            raise TooShort(f"{total:.1f} s of sound; at least {least:g} s are measured{why}")
+            why = "".join(f"{info.path.name} {info.note}" for info in damage[:1])
+            raise TooShort(f"{total:.1f} s of sound; at least {least:g} s are measured", why)
         return [Stretch(name, "", files, recording.start, total)]
     count = max(1, min(config.segments, int(total // config.seconds)))
     room = max(0.0, total - count * config.seconds)

@@ -84,7 +84,8 @@ def _track(cells: Sequence[Cell], summaries: Sequence[Summary]) -> list[str]:
 def left_out(cells: Sequence[Cell], summaries: Sequence[Summary]) -> tuple[dict[str, list[str]], list[Summary]]:
     """Reason -> the songs that were left out for it before any tokenizer heard them; and the summaries without these reasons, so that
     they are told once and not for every tokenizer, track and measure."""
-    songs: dict[str, dict[str, str]] = {c.inputs.tokenizer: c.about.get("data", {}).get("left_out", {}) for c in cells}
+    facts = {c.inputs.tokenizer: c.about.get("data") for c in cells}  # of experiments the name of a corpus
+    songs = {name: data.get("left_out", {}) for name, data in facts.items() if isinstance(data, dict)}
     by_reason: dict[str, list[str]] = {}
     for name, reason in {name: reason for found in songs.values() for name, reason in found.items()}.items():
         by_reason.setdefault(reason, []).append(name)
@@ -104,9 +105,8 @@ def _gaps(summaries: Sequence[Summary], cells: Sequence[Cell]) -> list[str]:
     by_reason: dict[tuple[str, str, str], list[str]] = {}
     for s in summaries:
         listed = list(s.reasons.items())
-        shown = (
-            SHARES if len(listed) > SHARES + 1 else len(listed)
-        )  # a last one is as short as to say that there is one
+        # a last one is as short as to say that there is one
+        shown = SHARES if len(listed) > SHARES + 1 else len(listed)
         found = [reason_of(*one) for one in listed[:shown]]
         if listed[shown:]:
             others = dict.fromkeys(item for _, items in listed[shown:] for item in items)

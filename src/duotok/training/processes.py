@@ -36,7 +36,8 @@ def join(config: StageConfig) -> Accelerator:
         raise ConfigError("device: cuda, but torch sees no GPU; use device: auto")
     on_cpu = gpu_or_cpu(config.device).type == "cpu"
     if config.precision == "fp16" and on_cpu:
-        raise ConfigError("precision: fp16 needs a GPU, and this run has a CPU; use precision: bf16, or fp32")
+        use = "bf16, or fp32" if fast_half() else "fp32"
+        raise ConfigError(f"precision: fp16 needs a GPU, and this run has a CPU; use precision: {use}")
     if config.precision != "fp32" and on_cpu and not fast_half():
         raise ConfigError(
             f"precision: {config.precision} is 100 times slower than fp32 on this CPU; use precision: fp32"

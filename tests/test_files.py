@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pytest
 import torch
 from tests.tiny import tiny_bundle
 
 from duotok import files
-from duotok.audio.io import write
+from duotok.audio.io import Writer, write
 from duotok.data.jobs import atomic_write
 from duotok.errors import DuoTokError
 from duotok.tokens import DualTokens
@@ -335,6 +336,19 @@ def test_a_full_disk_is_told_with_the_name_of_what_was_to_be_written(inside: str
     assert not list(target.parent.iterdir())
 
 
+def test_an_array_on_a_full_disk_is_told_so(tmp_path: Path) -> None:
+    """numpy keeps the reason of the system to itself."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left") as caught, atomic_write(tmp_path / "a.npy") as file:
+            np.save(file, np.zeros(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path / "a.npy") and not list(tmp_path.iterdir())
+
+
 def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, files.writing(tmp_path / "card"):
         (tmp_path / "missing").read_bytes()
@@ -356,11 +370,38 @@ def test_no_room_for_temporary_files_names_their_folder(tmp_path: Path, monkeypa
 
 
 def test_what_killed_writers_left_of_sounds_takes_no_room_for_ever(tmp_path: Path) -> None:
-    old, new = files.temporary(tmp_path / "a.wav"), files.temporary(tmp_path / "b.wav")
-    mine = [tmp_path / name for name in (".a.partial", "x.partial", f"{old.name}.wav")]
-    for path in (old, new, *mine):
+    old, new = (files.temporary(tmp_path / name, files.SOUND_PARTIAL) for name in ("a.wav", "b.wav"))
+    others = [
+        tmp_path / ".a.partial",
+        tmp_path / "x.partial",
+        tmp_path / f"{old.name}.wav",
+        files.temporary(tmp_path / "pack"),
+    ]
+    for path in (old, new, *others):
         path.write_bytes(b"x")
         if path != new:
             os.utime(path, (0, 0))
     write(tmp_path / "song.wav", torch.zeros(1, 100), 48_000)
-    assert {*tmp_path.iterdir()} == {new, *mine, tmp_path / "song.wav"}
+    assert {*tmp_path.iterdir()} == {new, *others, tmp_path / "song.wav"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_a_sound_that_is_being_written_is_no_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its writer slept, or took."""
+    with Writer(tmp_path / "slow.wav", 48_000, 1) as slow:
+        (partial,) = tmp_path.iterdir()
+        os.utime(partial, (0, 0))
+        monkeypatch.setattr(files, "_looked_through", set())  # as in another process
+        write(tmp_path / "quick.wav", torch.zeros(1, 100), 48_000)
+        slow.write(torch.zeros(1, 100))
+    assert {path.name for path in tmp_path.iterdir()} == {"slow.wav", "quick.wav"}
+
+
+def test_left_overs_are_told_by_the_clock_of_their_file_system(tmp_path: Path) -> None:
+    """Another computer may serve it, whose clock goes after ours."""
+    here, other = (files.temporary(tmp_path / name, files.SOUND_PARTIAL) for name in ("a.wav", "b.wav"))
+    for path in (here, other):
+        path.write_bytes(b"x")
+        os.utime(path, (9_000, 9_000))
+    files.remove_left_over(here)
+    assert other.exists()

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -28,6 +26,8 @@ LONGEST_NAME = 255
 
 
 _OF_WRITING = (*FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_SHORT = re.compile(r"\d+ requested and \d+ written")
+"""What numpy says when a disk takes no more of an array, instead of what the system said."""
 PARTIAL = ".partial"
 """Ending of the names of files that are still being written."""
 ASIDE = ".old"
@@ -35,7 +35,10 @@ ASIDE = ".old"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 LEFT_OVER = 3600.0
 """Seconds after which a hidden file that nobody has touched is one of a killed writer."""
-_TEMPORARY = re.compile(rf"\.[0-9a-f]{{16}}\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
+SOUND_PARTIAL = f".sound{PARTIAL}"
+"""Ending of the names of sounds that are still being written, and held meanwhile."""
+_LEFT_OVER_SOUND = re.compile(rf"\.[0-9a-f]{{16}}\.[0-9a-f]{{8}}{re.escape(SOUND_PARTIAL)}")
+_looked_through: set[Path] = set()
 
 
 def text_of(name: str | Path) -> str:
@@ -217,10 +220,9 @@ def naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in _OF_WRITING:
-            raise OSError(
-                error.errno, os.strerror(error.errno), str(path)
-            ) from error  # libraries have their own, longer words
+        number = errno.ENOSPC if _SHORT.fullmatch(str(error)) else error.errno
+        if error.filename is None and number in _OF_WRITING:
+            raise OSError(number, os.strerror(number), str(path)) from error  # libraries have their own, longer words
         raise
 
 
@@ -275,15 +277,30 @@ def sweep(path: Path) -> None:
         remove(leftover)
 
 
-@functools.cache
-def remove_left_over(folder: Path) -> None:
-    """Remove the files that killed writers left in a folder: hidden ones named by `temporary` that nobody has touched for an hour. Once a
-    process and folder."""
-    with contextlib.suppress(OSError):  # no such folder, or another process was faster
-        for entry in list(os.scandir(folder)):
-            unfinished = _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
-            if unfinished and time.time() - entry.stat().st_mtime > LEFT_OVER:
+def remove_left_over(mine: Path) -> None:
+    """Remove the sounds that killed writers left beside `mine`, a file that was made just now and so has the time of the file system, which
+    may be another computer's: hidden ones (`SOUND_PARTIAL`) that nobody has touched for an hour and no process holds. Once a process and
+    folder."""
+    if mine.parent in _looked_through:
+        return
+    _looked_through.add(mine.parent)
+    with contextlib.suppress(OSError):  # another process was faster
+        now = mine.stat().st_mtime
+        for entry in list(os.scandir(mine.parent)):
+            unfinished = _LEFT_OVER_SOUND.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            if unfinished and now - entry.stat().st_mtime > LEFT_OVER and not _is_written(Path(entry.path)):
                 remove(Path(entry.path))
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a process holds this file (`hold`), as one may that is slow, or slept for a night. Windows removes no open file."""
+    if os.name == "nt":
+        return False
+    try:
+        with path.open("r+b") as file:
+            return not hold(file)
+    except OSError:  # not ours
+        return True
 
 
 def remove(path: Path) -> None:

@@ -588,6 +588,21 @@ def test_two_songs_of_one_id_are_named(music: Path, tmp_path: Path, run: Run) ->
     assert summary.listed == 4 and "music/train/s0: two songs of one id" in summary.listing.broken[0]
 
 
+def test_a_plan_that_may_not_be_read_costs_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read anything, so the system's answer is played."""
+    path = tmp_path / "plan.parquet"
+    path.touch()
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pyarrow.parquet.read_table", refused)
+    with pytest.raises(
+        TokenFileError, match=r"plan\.parquet: cannot be read .Permission denied.; check its permissions$"
+    ):
+        Plan(path, 2)
+
+
 def test_a_plan_that_was_changed_is_refused(music: Path, tmp_path: Path, run: Run) -> None:
     """It says for ever which song lies where: read wrongly, songs would be lost or doubled."""
     store = tmp_path / "store"

@@ -54,9 +54,10 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
     assert "duotok encode song.mp3" in run("--help").stdout
 
 
-def test_standard_output_on_a_full_disk_is_named() -> None:
+@pytest.mark.parametrize("words", [("recipes", "list"), ("--help",)])
+def test_standard_output_on_a_full_disk_is_named(words: tuple[str, ...]) -> None:
     with open("/dev/full", "wb") as full:
-        command = [sys.executable, "-c", DUOTOK, "recipes", "list"]
+        command = [sys.executable, "-c", DUOTOK, *words]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith("error: standard output: No space left on device; ")

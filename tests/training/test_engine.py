@@ -145,6 +145,26 @@ def test_what_a_kill_left_of_a_checkpoint_takes_no_room_for_ever(tmp_path: Path)
     assert not partial.exists() and latest(tmp_path).name == "checkpoint-00000030"
 
 
+def test_a_checkpoint_that_may_not_be_read_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else the run would go on from an older one. Root may read anything, so the system's answer is played."""
+    train(Toy(config()), tmp_path, stop_after=10)
+    train(Toy(config()), tmp_path, stop_after=20)
+    newest, before, read_text = latest(tmp_path), sorted(tmp_path.iterdir()), Path.read_text
+
+    def refused(path: Path, *words: object, **named: object) -> str:
+        if path == newest / "state.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_text(path, *words, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refused)
+        with pytest.raises(
+            ConfigError, match=r"state\.json: cannot be read .Permission denied.; check its permissions$"
+        ):
+            train(Toy(config()), tmp_path, stop_after=30)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path):
     train(Toy(config()), tmp_path, stop_after=10)
     state = latest(tmp_path) / "state.json"

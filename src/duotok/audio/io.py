@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from duotok.audio.opening import open_decoder
 from duotok.audio.resampling import Resampler
 from duotok.clock import SAMPLE_RATE
 from duotok.errors import AudioError
-from duotok.files import put, remove_left_over, temporary
+from duotok.files import SOUND_PARTIAL, hold, put, remove_left_over, temporary
 
 WRITE_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 _LOSSY = {".mp3": ("MP3", "MPEG_LAYER_III"), ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
@@ -179,6 +180,8 @@ class DiskFile:
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "wb")  # noqa: SIM115
+        if os.name != "nt":
+            hold(self._file)  # so that it is no left-over (`files.remove_left_over`)
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
@@ -264,16 +267,16 @@ class Writer:
             kind, subtype = _LOSSY[suffix]
         self._clips, self._rate = subtype != "FLOAT", rate
         self._over, self._peak = 0, 0.0
-        self._temporary = temporary(self.path)
+        self._temporary = temporary(self.path, SOUND_PARTIAL)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
                 raise AudioError(f"{path}: is a folder; give a file name")
-            remove_left_over(
-                self.path.parent
-            )  # sounds are large, and a song that ends for want of memory is tried again
             # Opened here, so that an error has the system's reason and not "System error."
             self._handle = DiskFile(self._temporary)
+            remove_left_over(
+                self._temporary
+            )  # sounds are large, and a song that ends for want of memory is tried again
             self._file: Any = soundfile.SoundFile(
                 self._handle, "w", samplerate=rate, channels=channels, format=kind, subtype=subtype
             )

@@ -62,6 +62,8 @@ class Plan:
             written = (table.schema.metadata or {}).get(DIGEST.encode())  # none in a store of an earlier DuoTok
             if table.column_names != [*COLUMNS] or (written is not None and written != _digest(table).encode()):
                 raise ValueError("not as it was written")
+        except PermissionError:
+            raise TokenFileError(f"{self.path}: cannot be read (Permission denied); check its permissions") from None
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise TokenFileError(f"{self.path}: damaged ({str(error).splitlines()[0]}); start another store") from None
         order = np.argsort(table["key"].to_numpy(), kind="stable")

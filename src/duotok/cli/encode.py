@@ -124,7 +124,8 @@ def encode(
         if out == files.STREAM:
             with files.to_stdout(SUFFIX) as place:
                 tasks = [EncodeTask("", jobs[0][0], {}, place, True, True, False, batch_size)]
-                _run(tasks, bool(inputs), stems, copies, opening, 1, as_json)
+                if _run(tasks, bool(inputs), stems, copies, opening, 1, as_json):
+                    raise typer.Exit(1)  # told; there is nothing to send
             return
         planned = files.targets(jobs, out, SUFFIX)
         for _, target in planned:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -187,6 +188,32 @@ class _Output(io.TextIOWrapper):
         with naming(STANDARD_OUTPUT):
             super().flush()
 
+    def close(self) -> None:
+        """Nothing: what it writes into belongs to the stream whose place it takes."""
+
+
+@contextlib.contextmanager
+def _named_output() -> Iterator[None]:
+    """`_Output` in place of standard output. That stays as it is, as others may have it: a log, or who called `main`."""
+    before = sys.stdout
+    if type(before) is not io.TextIOWrapper:
+        yield
+        return
+    named = _Output(
+        before.buffer,
+        before.encoding,
+        before.errors,
+        line_buffering=before.line_buffering,
+        write_through=before.write_through,
+    )
+    sys.stdout = named
+    try:
+        yield
+        named.flush()
+    finally:
+        if sys.stdout is named:
+            sys.stdout = before
+
 
 def main() -> None:
     """The entry point of the `duotok` script."""
@@ -195,13 +222,17 @@ def main() -> None:
             os.fstat(number)
         except OSError:  # closed: else the next file that is opened gets its number, and what libraries print
             os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:  # else `print` takes standard output for it, into which sound and tokens may go
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):  # file names may have characters that the terminal cannot show
             output.reconfigure(errors="backslashreplace")
-    if type(sys.stdout) is io.TextIOWrapper:
-        encoding, errors, by_line = sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering
-        sys.stdout = _Output(sys.stdout.detach(), encoding, errors, line_buffering=by_line)
-    app()
+    try:
+        with _named_output():
+            app()
+    except OSError as error:  # of the words of --help and --version, which come before any command
+        say(f"error: {of_system(error)}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -234,13 +234,15 @@ def load_module(path: Path, module: nn.Module, only: tuple[str, ...] = (), new: 
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """`state.json` of a checkpoint. Raises Damaged when it was changed since it was written."""
+    """`state.json` of a checkpoint. Raises Damaged when it was changed since it was written, ConfigError when it may not be read."""
     place = path / "state.json"
     try:
         names = {"format", "stage", "step", "processes", "scaler", "config"}
         state = _unsealed(place.read_text(encoding="utf-8"), names)
         if not names <= state.keys() or ("sha256" in state) != (state["format"] != UNSEALED):
             raise ValueError(f"format {state.get('format')}")
+    except PermissionError:  # not damaged, so that no run goes on from an older one
+        raise ConfigError(f"{place}: cannot be read (Permission denied); check its permissions") from None
     except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise Damaged(f"{place}: damaged ({reason}); {REMEDY}") from None

@@ -709,8 +709,8 @@ FAULTS = (
     Fault(
         "segments are not joined",
         "src/duotok/training/batches/latent_data.py",
-        "    for piece in joined(store, _ready(store, split, track)):",
-        "    for piece in ([index] for index in _ready(store, split, track)):",
+        "    for piece in joined(store, _ready(store, split, track, made_by)):",
+        "    for piece in ([index] for index in _ready(store, split, track, made_by)):",
         STAGE4,
     ),
     Fault(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.marked_sounds import write_marked_sounds
 
 from duotok.audio.io import write
 from duotok.audio.marks import mark_of
@@ -90,13 +91,7 @@ def test_a_folder_gives_its_songs_with_their_stems(tmp_path: Path) -> None:
 
 def test_sounds_that_duotok_wrote_are_no_songs_but_its_stems_are_stems(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp3")
-    for name, comment in (
-        ("a.vocals.wav", "duotok 0123 tiny 4567 vocals"), ("demo/mix.flac", "duotok demo"), ("b.vocals.wav", "duotok separated 01"),
-        ("b.accompaniment.wav", "duotok separated 01"), ("c.wav", "duotok separated 01"), ("d.wav", "sung by a friend"),
-        ("stems/x/e.vocals.wav", "duotok separated 02"), ("stems/x/e.accompaniment.wav", "duotok separated 02"), ("x/e.WAV", ""),
-        ("x/d.vocals.wav", "duotok separated 03"), ("x/d.accompaniment.wav", "duotok separated 03"), ("x/d.flac", ""),
-    ):  # fmt: skip
-        write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
+    write_marked_sounds(tmp_path)
     found, listing = listed(tmp_path)
     name = tmp_path.name
     assert set(found) == {f"{name}/{song}" for song in ("a", "b", "d", "x/d", "x/e")}

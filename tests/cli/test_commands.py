@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -54,13 +55,27 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
     assert "duotok encode song.mp3" in run("--help").stdout
 
 
-@pytest.mark.parametrize("words", [("recipes", "list"), ("--help",)])
-def test_standard_output_on_a_full_disk_is_named(words: tuple[str, ...]) -> None:
+PRINTS = "from duotok.cli.main import app\napp.command('prints')(lambda: print('printed'))\n"
+buffered = pytest.mark.parametrize("unbuffered", ["", "1"])
+
+
+@buffered
+@pytest.mark.parametrize("words", [("recipes", "list"), ("--help",), ("prints",)])
+def test_standard_output_on_a_full_disk_is_named(words: tuple[str, ...], unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:
-        command = [sys.executable, "-c", DUOTOK, *words]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        command = [sys.executable, "-c", PRINTS + DUOTOK, *words]
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith("error: standard output: No space left on device; ")
+
+
+@buffered
+def test_what_is_printed_without_a_flush_arrives(unbuffered: str) -> None:
+    command = [sys.executable, "-c", PRINTS + DUOTOK, "prints"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "printed\n", "")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.marked_sounds import write_marked_sounds
 
 from duotok.audio.io import write
 from duotok.corpora.base import Corpus, get, licence_class, lyrics_part
@@ -420,13 +421,7 @@ def test_sounds_that_duotok_wrote_are_no_songs_but_its_stems_are_stems(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(tmp_path / "a.mp3")
-    for name, comment in (
-        ("a.vocals.wav", "duotok 0123 tiny 4567 vocals"), ("demo/mix.flac", "duotok demo"), ("b.vocals.wav", "duotok separated 01"),
-        ("b.accompaniment.wav", "duotok separated 01"), ("c.wav", "duotok separated 01"), ("d.wav", "sung by a friend"),
-        ("stems/x/e.vocals.wav", "duotok separated 02"), ("stems/x/e.accompaniment.wav", "duotok separated 02"), ("x/e.WAV", ""),
-        ("x/d.vocals.wav", "duotok separated 03"), ("x/d.accompaniment.wav", "duotok separated 03"), ("x/d.flac", ""),
-    ):  # fmt: skip
-        write(tmp_path / name, torch.zeros(1, 100), 48_000, comment=comment)
+    write_marked_sounds(tmp_path)
     found = read("folder", tmp_path)
     assert {name: set(recording.audio) for name, recording in found.items()} == {
         "a": {"mix"}, "b": {"vocals", "accompaniment"}, "d": {"mix"}, "x/e": {"mix"}, "x/d": {"mix", "vocals", "accompaniment"}

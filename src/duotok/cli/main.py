@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -180,13 +180,24 @@ _register()
 class _Output(io.TextIOWrapper):
     """Standard output, which is named by its errors, as when it goes into a file on a full disk."""
 
+    failed = False
+
     def write(self, text: str) -> int:
-        with naming(STANDARD_OUTPUT):
+        with self._named():
             return super().write(text)
 
     def flush(self) -> None:
-        with naming(STANDARD_OUTPUT):
+        with self._named():
             super().flush()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            with naming(STANDARD_OUTPUT):
+                yield
+        except OSError:
+            self.failed = True
+            raise
 
     def close(self) -> None:
         """Nothing: what it writes into belongs to the stream whose place it takes."""
@@ -209,10 +220,22 @@ def _named_output() -> Iterator[None]:
     sys.stdout = named
     try:
         yield
-        named.flush()
     finally:
         if sys.stdout is named:
             sys.stdout = before
+            try:
+                if not named.failed:  # also before an exit: what it still holds would be lost with it
+                    named.flush()
+            finally:
+                if named.failed:
+                    _drop(before)
+
+
+def _drop(output: TextIO) -> None:
+    """What a stream holds that takes no more goes nowhere: the end of Python would try once more, and tell it in its own words."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output.fileno())
+    os.close(nowhere)
 
 
 def main() -> None:
@@ -230,6 +253,8 @@ def main() -> None:
     try:
         with _named_output():
             app()
+    except BrokenPipeError:  # who reads wants no more
+        sys.exit(1)
     except OSError as error:  # of the words of --help and --version, which come before any command
         say(f"error: {of_system(error)}")
         sys.exit(1)

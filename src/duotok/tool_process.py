@@ -61,7 +61,8 @@ class ToolProcess:
         self._buffer = b""
         try:
             self._process = subprocess.Popen(
-                list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=env,
+                list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+                env={**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"},  # or its last words are not there yet
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:

@@ -95,12 +95,22 @@ def test_batched_equals_single(autoencoder: Autoencoder):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"output": "vector"}, {"activation": "snake"}, {"low_bands": 12}, {"phase_bins": 40}, {"n_fft": 1920}]
+    "changes",
+    [
+        {"output": "vector"},
+        {"activation": "snake"},
+        {"low_bands": 12},
+        {"phase_bins": 40},
+        {"n_fft": 1920},
+        {"bass_latents": 5, "bass_bins": 9},
+    ],
 )
 def test_every_form_decodes_in_windows_and_learns(changes: dict[str, object]):
     """The same promises for each switch: exact lengths, windows equal to the whole, and a gradient in every weight."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(TINY.model_copy(update=changes))
+    if autoencoder.bass_decoder is not None:  # which says nothing before it has learned
+        torch.nn.init.normal_(autoencoder.bass_decoder.leave.weight, std=0.1)
     latents = torch.randn(1, 60, 64)
     reach = autoencoder.receptive_field
     whole, part = autoencoder.decode(latents), autoencoder.decode(latents[:, 20 - reach : 40 + reach])
@@ -196,3 +206,81 @@ def test_what_is_told_the_same_at_every_frame_comes_out_with_the_period_of_a_fra
     middle = sound[40 * 960 : 80 * 960].view(40, 960)
     assert float(sound.abs().max()) > 0
     torch.testing.assert_close(middle, middle[:1].expand_as(middle), atol=1e-5, rtol=1e-4)
+
+
+def with_basses(plain: Autoencoder, latents: int = 4, bins: int = 6) -> Autoencoder:
+    """The same weights, and new ones for basses; its latents are those of `plain` and `latents` more."""
+    shape = {"latent_dim": plain.config.latent_dim + latents, "bass_latents": latents, "bass_bins": bins}
+    whole = Autoencoder(plain.config.model_copy(update=shape)).eval()
+    found = whole.load_state_dict(plain.state_dict(), strict=False)
+    assert not found.unexpected_keys and all(key.startswith("bass_") for key in found.missing_keys)
+    return whole
+
+
+@torch.no_grad()
+def test_latents_for_basses_change_nothing_before_they_have_learned(autoencoder: Autoencoder):
+    whole, sound = with_basses(autoencoder), 0.1 * torch.randn(2, 1, 9600)
+    latents = autoencoder.encode(sound)
+    assert torch.equal(whole.encode(sound)[..., :64], latents)
+    torch.testing.assert_close(whole.decode(whole.encode(sound)), autoencoder.decode(latents))
+
+
+@torch.no_grad()
+def test_latents_for_basses_tell_the_lowest_bins_alone(autoencoder: Autoencoder):
+    whole = with_basses(autoencoder, bins=6)
+    torch.nn.init.normal_(whole.bass_decoder.leave.weight)
+    latents = torch.randn(1, 12, 68)
+    before = whole.spectrum(latents).abs()
+    latents[..., 64:] += 1.0
+    moved = (whole.spectrum(latents).abs().log() - before.log()).abs().amax((0, 1))
+    assert bool((moved[:6] > 1e-3).all()) and not moved[6:].any()
+    latents[..., :64] += 1.0  # and the others still tell the rest
+    assert bool(((whole.spectrum(latents).abs() - before).abs().amax((0, 1))[6:] > 0).all())
+
+
+@torch.no_grad()
+def test_latents_for_basses_hear_low_notes_alone(autoencoder: Autoencoder):
+    whole = with_basses(autoencoder, bins=6)  # bins of 50 Hz, and 8 more are heard
+    time = torch.arange(9600) / 48_000
+    for hertz, heard in ((150.0, True), (3000.0, False)):
+        quiet, loud = (
+            whole.encode(a * torch.sin(2 * torch.pi * hertz * time)[None, None])[:, 2:-2] for a in (0.1, 0.3)
+        )
+        assert bool(((loud - quiet)[..., 64:].abs() > 1e-2).any()) == heard
+        assert bool(((loud - quiet)[..., :64].abs() > 1e-2).any())
+
+
+@torch.no_grad()
+def test_a_latent_depends_on_no_sound_beyond_the_field_of_the_encoder():
+    """Of either part: here the window of the basses is the longest, and their blocks reach further."""
+    torch.manual_seed(0)
+    shape = {"latent_dim": 68, "bass_latents": 4, "bass_bins": 9, "n_fft": 9600, "encoder_blocks": (0, 0)}
+    autoencoder = Autoencoder(TINY.model_copy(update=shape)).eval()
+    sound = 0.1 * torch.randn(1, 1, 80 * 960)
+    changed = sound.clone()
+    changed[..., 40 * 960 : 41 * 960] *= -3.0
+    gap = (autoencoder.encode(sound) - autoencoder.encode(changed)).abs()[0].amax(1)
+    reach = autoencoder.encoder_field
+    assert gap[40] > 0 and not gap[: 40 - reach].any() and not gap[40 + reach + 1 :].any()
+    assert gap[40 - 8] > 0, "as far as its window and blocks"
+
+
+@torch.no_grad()
+def test_statistics_follow_what_learns(autoencoder: Autoencoder):
+    whole = with_basses(autoencoder)
+    whole.follow(torch.full((68,), 2.0), torch.full((68,), 3.0), 0.5)
+    raw = torch.randn(1, 5, 68)
+    torch.testing.assert_close(whole.standardised(raw), (raw - 1.0) / 2.0)
+    whole.to_latent.requires_grad_(False)
+    whole.follow(torch.full((68,), 5.0), torch.full((68,), 6.0), 1.0)
+    torch.testing.assert_close(whole.standardised(raw)[..., :64], (raw[..., :64] - 1.0) / 2.0)
+    torch.testing.assert_close(whole.standardised(raw)[..., 64:], (raw[..., 64:] - 5.0) / 6.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [({"bass_latents": 64}, "bass_latents 64"), ({"bass_latents": 4, "bass_bins": 962}, "bass_bins 962")],
+)
+def test_basses_that_cannot_be_are_named(values: dict[str, int], told: str):
+    with pytest.raises(ValueError, match=told):
+        AutoencoderConfig(**values)

@@ -266,3 +266,22 @@ def test_the_scale_of_code_vectors_does_not_matter_once_standardised() -> None:
         found.append(dit(noisy, t, vectors[None, :6]))
     torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-3)
     assert not torch.allclose(tiny()(noisy, t, (used * scale + shift)[None, :6]), found[0], atol=1e-2)
+
+
+@torch.no_grad()
+def test_a_dit_of_more_latents_says_of_the_first_what_the_smaller_one_said() -> None:
+    small, wide = tiny(), tiny(latent_dim=9)
+    wide.widen_from(small)
+    noisy, t, codes = torch.randn(2, 12, 9), torch.rand(2), torch.randn(2, 6, 4)
+    found = wide(noisy, t, codes)
+    torch.testing.assert_close(found[..., :6], small(noisy[..., :6], t, codes))
+    assert not found[..., 6:].any()
+    with pytest.raises(ValueError, match="9 latents cannot become one of 6"):
+        small.widen_from(wide)
+
+
+def test_latents_that_came_later_learn() -> None:
+    small, wide = tiny(), tiny(latent_dim=9)
+    wide.widen_from(small)
+    wide(torch.randn(2, 12, 9), torch.rand(2), torch.randn(2, 6, 4))[..., 6:].sum().backward()
+    assert bool(wide.leave.weight.grad[6:].any()) and wide.enter.weight.grad is not None

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from duotok.audio.features import POWER_FLOOR, PowerSpectrum, mel_filters
 from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.config import Config
+from duotok.renderer.basses import WIDTH, BassDecoder, BassEncoder
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.dit import depthwise
-from duotok.renderer.griffin_lim import phases_that_fit, without_faint
+from duotok.renderer.griffin_lim import FAINT, phases_that_fit, without_faint
 
 SPECTRAL_SAMPLES = LATENT_SAMPLES // 2
 """Samples of a spectral frame: 100 a second, two to a latent."""
@@ -42,6 +43,12 @@ class AutoencoderConfig(Config):
         ge=0,
         le=961,
         description="bins (25 Hz each) whose real and imaginary parts the encoder sees besides; 0 = magnitudes",
+    )
+    bass_latents: int = Field(
+        default=0, ge=0, description="of latent_dim, the last ones: they tell bass_bins alone; 0 = none"
+    )
+    bass_bins: int = Field(
+        default=32, gt=0, description="lowest bins of the inverse STFT (48,000 / n_fft Hz each) that bass_latents tell"
     )
     encoder_width: int = Field(default=192, gt=0)
     encoder_blocks: tuple[Blocks, Blocks] = Field(default=(3, 2), description="at 100 Hz, at 50 Hz")
@@ -75,6 +82,10 @@ class AutoencoderConfig(Config):
             )
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd")
+        if self.bass_latents >= self.latent_dim:
+            raise ValueError(f"bass_latents {self.bass_latents} must be fewer than latent_dim {self.latent_dim}")
+        if self.bass_latents and self.bass_bins > self.n_fft // 2 + 1:
+            raise ValueError(f"bass_bins {self.bass_bins}: n_fft {self.n_fft} has {self.n_fft // 2 + 1} bins")
         return self
 
     @property
@@ -184,16 +195,22 @@ class Autoencoder(LatentAutoencoder):
         self.encode_fine = nn.Sequential(*blocks(config.encoder_blocks[0], enc))
         self.pool = nn.Linear(2 * enc, enc)
         self.encode_coarse = nn.Sequential(*blocks(config.encoder_blocks[1], enc), nn.LayerNorm(enc))
-        self.to_latent = nn.Linear(enc, config.latent_dim)
-        self.register_buffer("mean", torch.zeros(config.latent_dim))
-        self.register_buffer("std", torch.ones(config.latent_dim))
-        self.from_latent = nn.Conv1d(config.latent_dim, dec, 3, padding=1)
+        self.own = config.latent_dim - config.bass_latents
+        self.to_latent = nn.Linear(enc, self.own)
+        self.register_buffer("mean", torch.zeros(self.own))
+        self.register_buffer("std", torch.ones(self.own))
+        self.from_latent = nn.Conv1d(self.own, dec, 3, padding=1)
         self.decode_coarse = nn.Sequential(*blocks(config.decoder_blocks[0], dec))
         self.unpool = nn.Linear(dec, 2 * dec)
         self.decode_fine = nn.Sequential(*blocks(config.decoder_blocks[1], dec), nn.LayerNorm(dec))
         self.bins = config.n_fft // 2 + 1
         self.to_spectrum = nn.Linear(dec, (2 if config.output == "angle" else 3) * self.bins)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.bass_encoder: BassEncoder | None = None
+        self.bass_decoder: BassDecoder | None = None
+        if config.bass_latents:
+            self.bass_encoder = BassEncoder(config.bass_bins, config.bass_latents, blocks(3, WIDTH), FAINT)
+            self.bass_decoder = BassDecoder(config.bass_bins, config.latent_dim, blocks(3, WIDTH))
 
     @property
     def channels(self) -> int:
@@ -208,49 +225,84 @@ class Autoencoder(LatentAutoencoder):
         """Latent frames on each side whose sound a latent can depend on."""
         fine, coarse = (self.config.kernel // 2 * blocks for blocks in self.config.encoder_blocks)
         longest = 4096 if self.config.low_bands else 2048  # samples of the longest window of SpectralFeatures
+        if self.config.bass_latents:
+            fine, coarse = max(fine, 2 * (self.config.kernel // 2)), max(coarse, self.config.kernel // 2)
+            longest = max(longest, self.config.n_fft)
         return coarse + -(-fine // 2) + -(-longest // (2 * LATENT_SAMPLES)) + 1
 
     @property
     def receptive_field(self) -> int:
         """Latent frames on each side that a decoded sample can depend on."""
         reach = self.config.kernel // 2
-        coarse = 1 + self.config.decoder_blocks[0] * reach
+        blocks = self.config.decoder_blocks
+        if self.config.bass_latents:
+            blocks = (max(blocks[0], 1), max(blocks[1], 2))
+        coarse = 1 + blocks[0] * reach
         overlap = self.config.n_fft // self.config.hop
-        fine = self.config.decoder_blocks[1] * reach + overlap + self.config.griffin_lim * (overlap - 1)
+        fine = blocks[1] * reach + overlap + self.config.griffin_lim * (overlap - 1)
         return coarse + -(-fine // 2) + 1
 
     def raw_latents(self, audio: Tensor) -> Tensor:
-        """`[batch, 1, samples]` (a multiple of 960) to latents before standardisation `[batch, latent_frames, 64]`."""
+        """`[batch, 1, samples]` (a multiple of 960) to latents before standardisation `[batch, latent_frames, latent_dim]`."""
         x = self.encode_fine(self.enter(self.features(audio[:, 0])))
         x = self.pool(x.reshape(x.shape[0], x.shape[1] // 2, -1))
         latents: Tensor = self.to_latent(self.encode_coarse(x))
-        return latents
+        if self.bass_encoder is None:
+            return latents
+        with torch.autocast(audio.device.type, enabled=False):
+            magnitude = self.analyse(audio[:, 0].float()).abs()
+        return torch.cat([latents, self.bass_encoder(magnitude)], dim=-1)
+
+    def standardised(self, raw: Tensor) -> Tensor:
+        """`raw_latents` with the mean and deviation of training taken off, in its shape."""
+        parts = [self] if self.bass_encoder is None else [self, self.bass_encoder]
+        mean, std = (torch.cat([getattr(part, name) for part in parts]) for name in ("mean", "std"))
+        return (raw - mean) / std
+
+    @torch.no_grad()
+    def follow(self, mean: Tensor, std: Tensor, rate: float) -> None:
+        """Move the statistics that `standardised` takes off towards `mean` and `std` `[latent_dim]`, those of frozen parts apart."""
+        parts = [(self, self.to_latent, slice(0, self.own))]
+        if self.bass_encoder is not None:
+            parts.append((self.bass_encoder, self.bass_encoder.leave, slice(self.own, None)))
+        for part, last, mine in parts:
+            if last.weight.requires_grad:
+                part.mean.lerp_(mean[mine], rate)
+                part.std.lerp_(std[mine].clamp_min(1e-3), rate)
 
     def encode(self, audio: Tensor) -> Tensor:
-        """`[batch, 1, samples]` to unit-variance latents `[batch, ceil(samples / 960), 64]`."""
+        """`[batch, 1, samples]` to unit-variance latents `[batch, ceil(samples / 960), latent_dim]`."""
         audio = F.pad(audio, (0, -audio.shape[-1] % LATENT_SAMPLES))
-        return (self.raw_latents(audio) - self.mean) / self.std
+        return self.standardised(self.raw_latents(audio))
 
     def encoder(self) -> list[nn.Module]:
         """The parts that make latents; the others turn them into sound."""
-        return [self.features, self.enter, self.encode_fine, self.pool, self.encode_coarse, self.to_latent]
+        parts = [self.features, self.enter, self.encode_fine, self.pool, self.encode_coarse, self.to_latent]
+        return parts if self.bass_encoder is None else [*parts, self.bass_encoder]
+
+    def basses(self) -> list[nn.Module]:
+        """The parts that bass_latents bring along."""
+        return [part for part in (self.bass_encoder, self.bass_decoder) if part is not None]
 
     def spectrum(self, latents: Tensor) -> Tensor:
         """Unit-variance latents to the complex STFT `[batch, spectral_frames, bins]`."""
-        x = self.from_latent(latents.transpose(1, 2)).transpose(1, 2)
+        x = self.from_latent(latents[..., : self.own].transpose(1, 2)).transpose(1, 2)
         x = self.unpool(self.decode_coarse(x))
         x = x.reshape(x.shape[0], 2 * latents.shape[1], -1)
         x = self.decode_fine(x)
         with torch.autocast(x.device.type, enabled=False):  # a phase in half precision is heard
             parts = self.to_spectrum(x.float()).chunk(2 if self.config.output == "angle" else 3, dim=-1)
-        magnitude = parts[0].clamp(max=8.0).exp()
+        level = parts[0]
+        if self.bass_decoder is not None:
+            level = level + F.pad(self.bass_decoder(latents), (0, self.bins - self.bass_decoder.bins))
+        magnitude = level.clamp(max=8.0).exp()
         if self.config.output == "angle":
             return torch.polar(magnitude, parts[1])
         size = torch.rsqrt(parts[1].square() + parts[2].square() + 1e-6)
         return torch.complex(magnitude * parts[1] * size, magnitude * parts[2] * size)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Unit-variance latents `[batch, latent_frames, 64]` to sound `[batch, 1, latent_frames * 960]`."""
+        """Unit-variance latents `[batch, latent_frames, latent_dim]` to sound `[batch, 1, latent_frames * 960]`."""
         return self.sound(self.spectrum(latents)).unsqueeze(1)
 
     def sound(self, spectrum: Tensor, iterations: int | None = None) -> Tensor:

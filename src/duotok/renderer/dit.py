@@ -231,6 +231,26 @@ class DiT(LatentDiffusion):
         self.condition.mean.copy_(vectors.float().mean(0))
         self.condition.scale.copy_(1 / vectors.float().std(0).clamp_min(1e-4))
 
+    @torch.no_grad()
+    def widen_from(self, other: DiT) -> None:
+        """Take the weights of a DiT whose latents are the first of ours; of the others the velocity is 0 at first.
+
+        What it says of the first ones is what `other` says, whatever the others are. Raises ValueError when it has more latents.
+        """
+        theirs, ours = other.config.latent_dim, self.config.latent_dim
+        if theirs > ours:
+            raise ValueError(f"a DiT of {theirs} latents cannot become one of {ours}")
+        state = other.state_dict()
+        for name, value in self.state_dict().items():
+            if name == "enter.weight":
+                value.zero_()
+                value[:, :theirs], value[:, ours:] = state[name][:, :theirs], state[name][:, theirs:]
+            elif name in ("leave.weight", "leave.bias"):
+                value.zero_()
+                value[:theirs] = state[name]
+            else:
+                value.copy_(state[name])
+
     def forward(
         self, noisy: Tensor, t: Tensor, condition: Tensor, lengths: Tensor | None = None, dropped: Tensor | None = None
     ) -> Tensor:

@@ -251,12 +251,59 @@ def test_magnitudes_alone_learn_without_fitting(store: ShardStore, trained: Path
     assert bool(made.autoencoder.to_spectrum.weight.grad.any())
 
 
+def basses(store: ShardStore, start: Path, **changes: object) -> AutoencoderStage:
+    """A stage that adds latents for basses to the run `start`, and learns these alone."""
+    before = AUTOENCODER.model
+    shape = {"latent_dim": before.latent_dim + 4, "bass_latents": 4, "bass_bins": 8, "griffin_lim": 1}
+    model = before.model_copy(update=shape)
+    return stage(store, start, "autoencoder", model=model, adversary=None, only_basses=True, **changes)
+
+
+def test_basses_are_added_to_a_trained_autoencoder_and_nothing_else_moves(
+    store: ShardStore, trained: Path, tmp_path: Path
+) -> None:
+    made = basses(store, trained, steps=3)
+    train(made, tmp_path)
+    old, new = AutoencoderStage(AUTOENCODER, store).autoencoder, made.autoencoder
+    load_module(latest(trained) / "autoencoder.safetensors", old)
+    before, after = old.state_dict(), new.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    fresh = basses(store, trained).autoencoder.state_dict()
+    added = [name for name in after if name not in before]
+    assert added and all(not torch.equal(after[n], fresh[n]) for n in added if not n.endswith("norm.bias"))
+    sound = 0.1 * torch.randn(1, 1, 9600, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(new.encode(sound)[..., : before["mean"].numel()], old.encode(sound))
+    again = stage(store, tmp_path, "autoencoder", model=made.config.model, adversary=None)
+    again.start()  # and its checkpoint is one as any
+    assert all(torch.equal(again.autoencoder.state_dict()[name], value) for name, value in after.items())
+
+
+def test_basses_learn_from_their_own_bins(store: ShardStore, trained: Path) -> None:
+    made = basses(store, trained, fit_iterations=2)
+    made.start()
+    batch = {**made.batch(0, [0, 1]), "seeds": made.seeds(0, [0, 1])}
+    made.autoencoder.sound = None  # would fail if it were called: magnitudes are enough
+    told = made.losses(batch, 0)
+    assert told.keys() == {"loss", "magnitude"}
+    told["loss"].backward()
+    for name, parameter in made.autoencoder.named_parameters():
+        assert name.startswith("bass_") == (parameter.grad is not None), name
+    true = made.autoencoder.analyse(batch["audio"])
+    for first, wrong in ((0, True), (8, False)):
+        louder = true.clone()
+        louder[..., first : first + 8] *= 3.0
+        assert bool(made.magnitude_error(louder, batch["audio"]) > 0) == wrong
+
+
 @pytest.mark.parametrize(("fits", "counts"), [(0, "magnitude"), (1, "mel")])
 def test_what_is_held_out_is_what_is_learned(store: ShardStore, trained: Path, fits: int, counts: str) -> None:
     shape = AUTOENCODER.model.model_copy(update={"griffin_lim": 1})
     made = stage(store, trained, model=shape, fit_iterations=fits, adversary=None)
     with torch.no_grad():
         found = made.held_out()
+        alone = basses(store, trained, fit_iterations=fits).held_out()
+    assert alone["loss"] == pytest.approx((alone["magnitude_vocals"] + alone["magnitude_accompaniment"]) / 2)
     tracks = ("vocals", "accompaniment")
     assert found.keys() == {f"{figure}_{t}" for figure in ("mel", "chroma", "magnitude") for t in tracks} | {"loss"}
     assert found["loss"] == pytest.approx(sum(found[f"{counts}_{t}"] for t in tracks) / 2)

@@ -492,6 +492,48 @@ def test_an_autoencoder_of_other_sizes_is_told_before_samples_are_stored(
     build_stage("autoencoder", config, ["start_from=autoencoder", "model.griffin_lim=2"], needs)
 
 
+BASSES = ["only_basses=true", "model.bass_latents=4", "model.bass_bins=8", "model.griffin_lim=1", "model.latent_dim=68"]
+
+
+def test_basses_are_added_to_a_run_and_renderers_of_the_old_latents_start_those_of_the_new(
+    renderers: Needs, tmp_path: Path
+) -> None:
+    config = write(tmp_path, "autoencoder", AUTOENCODER.model_dump(mode="json"))
+    needs = Needs(tmp_path / "runs", renderers.store)
+    start = f"start_from={renderers.runs / 'autoencoder'}"
+    for settings in (BASSES, [start, *BASSES[:1], *BASSES[2:]], [start, *(s for s in BASSES if "griffin" not in s)]):
+        with pytest.raises(ConfigError, match="only_basses: needs a run to add basses to"):
+            build_stage("autoencoder", config, settings, needs)
+    with pytest.raises(ConfigError, match=r"model.latent_dim = 64, but what .*autoencoder gives is 68 wide"):
+        build_stage("autoencoder", config, [start, *BASSES[:-1]], needs)
+    with pytest.raises(ConfigError, match=r"model.bass_latents = 4, but .*autoencoder has none; add them"):
+        build_stage("autoencoder", config, [start, *BASSES[1:]], needs)
+    with pytest.raises(ConfigError, match=r"model.decoder_width = 8, but .*autoencoder was trained with 16"):
+        build_stage("autoencoder", config, [start, *BASSES, "model.decoder_width=8"], needs)
+    train(build_stage("autoencoder", config, [start, *BASSES, "steps=2"], needs), needs.runs / "autoencoder")
+
+    on = build_stage("autoencoder", config, ["start_from=autoencoder", *BASSES, "steps=2"], needs)  # and goes on
+    on.start()
+    weights = load_file(best(needs.runs / "autoencoder") / "autoencoder.safetensors")
+    assert all(torch.equal(value, weights[name]) for name, value in on.autoencoder.state_dict().items())
+
+    before = renderers.runs / "stage4.vocals"
+    settings = ["dit.latent_dim=68", f"tokenizer_from={renderers.runs / 'stage3'}", f"start_from={before}"]
+    stage4 = write(tmp_path, "stage4", stage4_values())
+    made = build_stage("stage4", stage4, settings, needs)
+    made.start()
+    old = load_file(best(before) / "ema.safetensors")
+    assert made.parents["start_from"] == origin_of(best(before), "ema")
+    for module in (made.dit, made.ema):
+        state = module.state_dict()
+        assert torch.equal(state["leave.weight"][:64], old["leave.weight"]) and not state["leave.weight"][64:].any()
+        assert torch.equal(state["blocks.0.offsets"], old["blocks.0.offsets"])
+    train(made, needs.runs / "stage4.vocals")
+    back = [f"start_from={needs.runs / 'stage4.vocals'}"]
+    with pytest.raises(ConfigError, match=r"dit.latent_dim = 64, but .*stage4.vocals was trained with 68"):
+        build_stage("stage4", stage4, back, renderers)
+
+
 def test_adapt_learns_from_true_latents_with_noise_and_rendered_ones_without(renderers: Needs, tmp_path: Path) -> None:
     config = write(tmp_path, "adapt", adapt_values())
 

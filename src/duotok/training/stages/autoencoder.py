@@ -41,6 +41,8 @@ from duotok.training.stages.adversary import AdversaryConfig, Discriminators, ju
 SCALES = (64, 128, 256, 512, 1024, 2048, 4096)
 EVEN_FROM = 50.0  # Hz
 AUDIBLE = 0.01  # root mean square that a crop should have
+NEW = ("bass_encoder.", "bass_decoder.")
+"""Parts that may be missing in the weights that `only_basses` starts from."""
 AUTOENCODERS = ("autoencoder", "adversarial", "adapt")
 """The stages that train an autoencoder. The first makes latents; the later ones train its decoder alone, and keep them."""
 
@@ -70,6 +72,11 @@ class AutoencoderStageConfig(StageConfig):
         default=0.1,
         ge=0,
         description="stage autoencoder with start_from: weight of the squared distance to the latents as they were",
+    )
+    only_basses: bool = Field(
+        default=False,
+        description="stage autoencoder with start_from: only what model.bass_latents bring learns, on magnitudes; the rest of the "
+        "run stays as it is, and so do the latents before them",
     )
     mixture: dict[str, TrackComponent] = {
         "vocals": TrackComponent(weight=9, types=("vocals",), track="vocals", optional=True),
@@ -144,7 +151,12 @@ class AutoencoderStage(Stage):
         if not self.encoder_learns:
             self.freeze_encoder()
         self.before: Autoencoder | None = None
-        if self.encoder_learns and config.latents_kept and start is not None:
+        self.basses = self.encoder_learns and config.only_basses
+        if self.basses:
+            self.autoencoder.requires_grad_(False)
+            for part in self.autoencoder.basses():
+                part.requires_grad_(True)
+        elif self.encoder_learns and config.latents_kept and start is not None:
             self.needs_start = True
             self.before = Autoencoder(config.model).requires_grad_(False)
             load_module(best(start) / "autoencoder.safetensors", self.before)
@@ -165,7 +177,7 @@ class AutoencoderStage(Stage):
     def start(self) -> None:
         if self.start_run is not None:
             checkpoint = best(self.start_run)
-            load_module(checkpoint / "autoencoder.safetensors", self.autoencoder)
+            load_module(checkpoint / "autoencoder.safetensors", self.autoencoder, new=NEW if self.basses else ())
             self.made_from(START_FROM, origin_of(checkpoint, "autoencoder"))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -215,7 +227,7 @@ class AutoencoderStage(Stage):
             raw = self.autoencoder.raw_latents(audio[:, None]).float()
         if self.encoder_learns:
             self._follow(raw.detach(), step)
-        latents = (raw - self.autoencoder.mean) / self.autoencoder.std
+        latents = self.autoencoder.standardised(raw)
         # Soft bound: outliers bring nothing, and diffusion would have to reproduce them.
         bound = (latents.abs() - 4).clamp_min(0).square().mean()
         if self.before is not None:
@@ -239,7 +251,7 @@ class AutoencoderStage(Stage):
         if not self.autoencoder.config.griffin_lim:
             return self.reconstruction(self.autoencoder.sound(spectrum)[:, inside], audio[:, inside], step, bound)
         losses = {"loss": audio.new_zeros(()) if bound is None else bound}
-        if self.config.fit_iterations:
+        if self.config.fit_iterations and not self.basses:
             sound = self.autoencoder.sound(random_phases(spectrum, draws), self.config.fit_iterations)
             losses = self.reconstruction(sound[:, inside], audio[:, inside], step, bound)
         magnitude = self.magnitude_error(spectrum, audio, edge)
@@ -249,12 +261,14 @@ class AutoencoderStage(Stage):
     def magnitude_error(self, spectrum: Tensor, audio: Tensor, edge: int = 0) -> Tensor:
         """Mean |ln A - ln A'| of predicted and true magnitudes, octaves alike: `[batch, frames, bins]`, `[batch, samples]`.
 
-        Frames that are centred in the outer `edge` samples are left out.
+        Frames that are centred in the outer `edge` samples are left out. With `only_basses`, of their bins alone.
         """
         skip = edge // self.autoencoder.config.hop
         with torch.autocast(audio.device.type, enabled=False):
             true = self.autoencoder.analyse(audio).abs().clamp_min(FAINT)
             error = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs()[:, skip : spectrum.shape[1] - skip]
+            if self.basses:
+                return error[..., : self.autoencoder.config.bass_bins].mean()
             return (error * octave_weights(error.shape[-1]).to(error)).mean()
 
     def reconstruction(
@@ -281,9 +295,8 @@ class AutoencoderStage(Stage):
         count = raw.shape[0] * raw.shape[1] * world()
         mean = total(raw.sum((0, 1))) / count
         variance = total((raw - mean).square().sum((0, 1))) / max(1, count - 1)
-        rate = 0.01 if self.start_run is not None else max(0.01, 1.0 / (step + 1))
-        self.autoencoder.mean.lerp_(mean, rate)
-        self.autoencoder.std.lerp_(variance.sqrt().clamp_min(1e-3), rate)
+        anew = self.start_run is None or self.basses
+        self.autoencoder.follow(mean, variance.sqrt(), max(0.01, 1.0 / (step + 1)) if anew else 0.01)
 
     def _scales(self, step: int) -> list[int]:
         """Some of the scales, drawn anew at each step to keep it cheap."""
@@ -304,7 +317,7 @@ class AutoencoderStage(Stage):
                 result[f"magnitude_{track}"] = float(self.magnitude_error(spectrum, clips))
         if not result:
             return {}
-        learned = "mel" if self.config.fit_iterations or not fitted else "magnitude"
+        learned = "mel" if (self.config.fit_iterations and not self.basses) or not fitted else "magnitude"
         return result | {"loss": float(np.mean([result[f"{learned}_{track}"] for track in self.clips]))}
 
     def sample(self, folder: Path) -> None:

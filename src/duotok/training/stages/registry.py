@@ -65,8 +65,23 @@ def _autoencoder(config: Any, needs: Needs) -> Stage:
     from duotok.training.stages.loading import autoencoder_config
 
     start = needs.run(config, START_FROM) if config.start_from is not None else None
+    if config.only_basses and (start is None or not (config.model.bass_latents and config.model.griffin_lim)):
+        raise ConfigError(
+            "only_basses: needs a run to add basses to (--set start_from=RUN), latents for them (model.bass_latents) and a decoder whose "
+            "phases are fitted (model.griffin_lim)"
+        )
     if start is not None:
-        fixed = type(autoencoder_config(best(start))).model_fields.keys() - {"griffin_lim"}  # which has no weights
+        before = autoencoder_config(best(start))
+        fixed = type(before).model_fields.keys() - {"griffin_lim"}  # which has no weights
+        if config.only_basses and not before.bass_latents:
+            fixed -= {"bass_latents", "bass_bins", "latent_dim"}
+            _check_width(
+                "model.latent_dim", config.model.latent_dim, before.latent_dim + config.model.bass_latents, best(start)
+            )
+        elif config.model.bass_latents and not before.bass_latents:
+            raise ConfigError(
+                f"model.bass_latents = {config.model.bass_latents}, but {start} has none; add them with --set only_basses=true first"
+            )
         check_same_settings(config.model, "model", sorted(fixed), start)
     derive_samples(needs.store, workers=needs.workers)
     return AutoencoderStage(config, needs.store, "autoencoder", start)
@@ -186,7 +201,7 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.training.batches.latent_data import condition_vectors
     from duotok.training.checkpoint import Untrained, best
     from duotok.training.stages.loading import device_of, load_autoencoder, load_tokenizer
-    from duotok.training.stages.stage4 import Stage4
+    from duotok.training.stages.stage4 import Stage4, latents_of
 
     encoder = best(needs.run(config, "autoencoder_from"))
     autoencoder, weights, autoencoder_origin = opened(encoder, "autoencoder", load_autoencoder)
@@ -204,7 +219,8 @@ def _stage4(config: Any, needs: Needs) -> Stage:
         _check_width("dit.condition_dim", config.dit.condition_dim, vectors.shape[1], coder)
         start = needs.run(config, START_FROM) if config.start_from is not None else None
         if start is not None:
-            check_same_settings(config.dit, "dit", type(config.dit).model_fields, start)
+            check_same_settings(config.dit, "dit", type(config.dit).model_fields.keys() - {"latent_dim"}, start)
+            latents_of(start, config.dit)
     except Untrained:
         latents()  # they wait for the autoencoder alone
         raise

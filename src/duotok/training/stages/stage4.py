@@ -22,21 +22,23 @@ from torch import Tensor
 from duotok.audio.io import write
 from duotok.audio.marks import SAMPLE
 from duotok.clock import SAMPLE_RATE
-from duotok.config import Config
+from duotok.config import Config, parse
 from duotok.distributed import mean_divisor
+from duotok.errors import ConfigError
 from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.contract import LatentDecoder
 from duotok.renderer.diffusion import VelocityModel, diffusion_loss, masked_mean_square, stratified_times
-from duotok.renderer.dit import DiTConfig, guided
+from duotok.renderer.dit import DiT, DiTConfig, guided
 from duotok.renderer.kinds import AnyDiTConfig, make_dit
 from duotok.renderer.render import RenderPlan, decode_blocks
 from duotok.renderer.samplers import sample
+from duotok.renderer.stable_audio import StableAudioConfig
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentStretch, crop, latent_stretches, padding, stack
 from duotok.training.batches.sounds import torch_rng
 from duotok.training.checkpoint import best, load_module
-from duotok.training.earlier_runs import origin_of
+from duotok.training.earlier_runs import config_of, origin_of
 from duotok.training.logs import compare_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, Stage, StageConfig, to_device
 from duotok.training.stages.autoencoder import AUTOENCODERS
@@ -100,6 +102,19 @@ class RendererRuns(Config):
         return {t: NamedRun(f"renderer_from.{t}", getattr(self, t), (f"stage4.{t}",)) for t in TRACKS}
 
 
+def latents_of(run: Path, dit: DiTConfig | StableAudioConfig) -> int:
+    """Numbers in a latent of the renderer of `run`, from which one of `dit` is to start.
+
+    Raises ConfigError where it cannot: more numbers, or others in a published transformer.
+    """
+    latents = int(parse(type(dit), config_of(run).get("dit") or {}, str(run)).latent_dim)
+    if latents > dit.latent_dim or (latents < dit.latent_dim and not isinstance(dit, DiTConfig)):
+        raise ConfigError(
+            f"dit.latent_dim = {dit.latent_dim}, but {run} was trained with {latents}; set dit.latent_dim={latents}, or name another run"
+        )
+    return latents
+
+
 class Stage4(Stage):
     def __init__(
         self, config: Stage4Config, store: ShardStore, vectors: Tensor, autoencoder: LatentDecoder | None = None,
@@ -128,10 +143,20 @@ class Stage4(Stage):
         self.clips: Batch = stack([crop(stretch, start, config.crop_frames) for stretch, start in self.excerpts])
 
     def start(self) -> None:
-        """Start from the other track's renderer, if asked for; from then on the two share nothing."""
+        """Start from the other track's renderer, if asked for; from then on the two share nothing.
+
+        One of fewer latents is a start too: it knows the first ones (`bass_latents` come after them).
+        """
         if self.start_run is not None:
             checkpoint = best(self.start_run)
-            load_module(checkpoint / "ema.safetensors", self.dit)
+            latents = latents_of(self.start_run, self.config.dit)
+            if latents == self.config.dit.latent_dim:
+                load_module(checkpoint / "ema.safetensors", self.dit)
+            else:
+                assert isinstance(self.dit, DiT)
+                fewer = DiT(self.dit.config.model_copy(update={"latent_dim": latents}))
+                load_module(checkpoint / "ema.safetensors", fewer)
+                self.dit.widen_from(fewer)
             self.made_from(START_FROM, origin_of(checkpoint, "ema"))
             self.dit.standardise(self.vectors[self._codes_in_use()])
             self.ema.load_state_dict(self.dit.state_dict())

@@ -262,7 +262,7 @@ class Autoencoder(LatentAutoencoder):
     @torch.no_grad()
     def follow(self, mean: Tensor, std: Tensor, rate: float) -> None:
         """Move the statistics that `standardised` takes off towards `mean` and `std` `[latent_dim]`, those of frozen parts apart."""
-        parts = [(self, self.to_latent, slice(0, self.own))]
+        parts: list[tuple[Autoencoder | BassEncoder, nn.Linear, slice]] = [(self, self.to_latent, slice(0, self.own))]
         if self.bass_encoder is not None:
             parts.append((self.bass_encoder, self.bass_encoder.leave, slice(self.own, None)))
         for part, last, mine in parts:

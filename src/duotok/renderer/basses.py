@@ -64,4 +64,5 @@ class BassDecoder(nn.Module):
         x = self.unpool(self.coarse(self.enter(latents.transpose(1, 2)).transpose(1, 2)))
         x = self.fine(x.reshape(x.shape[0], 2 * latents.shape[1], -1))
         with torch.autocast(x.device.type, enabled=False):
-            return self.leave(x.float())
+            added: Tensor = self.leave(x.float())
+        return added

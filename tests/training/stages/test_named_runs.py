@@ -492,6 +492,40 @@ def test_an_autoencoder_of_other_sizes_is_told_before_samples_are_stored(
     build_stage("autoencoder", config, ["start_from=autoencoder", "model.griffin_lim=2"], needs)
 
 
+def test_codes_of_a_track_are_those_of_the_run_that_is_named_for_it(
+    needs: Needs, elsewhere: Needs, tmp_path: Path
+) -> None:
+    """Two runs from one stage 2, a track each; the third has the codes of both."""
+    values = stage3_config(freeze=True).model_dump(mode="json")
+    config, runs = write(tmp_path, "stage3", values), elsewhere.runs
+    start = f"start_from={needs.runs / 'stage2'}"
+    for name, seed in (("voices", 1), ("bands", 2)):
+        train(build_stage("stage3", config, [start, f"seed={seed}"], elsewhere), runs / name)
+    chosen = ["start_from=voices", "branch_from.accompaniment=bands"]
+    both = build_stage("stage3", config, chosen, elsewhere)
+    mine = both.tokenizer.state_dict()
+    voices, bands = (load_file(best(runs / name) / "tokenizer.safetensors") for name in ("voices", "bands"))
+    for name, value in mine.items():
+        assert torch.equal(value, (bands if name.startswith("branches.1.") else voices)[name]), name
+    assert any(not torch.equal(bands[name], voices[name]) for name in mine if name.startswith("branches.1."))
+    assert both.parents == {
+        "start_from": origin_of(best(runs / "voices"), "tokenizer"),
+        "branch_from.accompaniment": origin_of(best(runs / "bands"), "tokenizer"),
+    }
+    train(both, runs / "stage3")  # and trains on as any
+
+    with pytest.raises(ConfigError, match=r"branch_from.accompaniment: needs a start_from of stage 3"):
+        build_stage("stage3", config, [start, chosen[1]], elsewhere)
+    with pytest.raises(ConfigError, match=r"model.map_bias = False, but .*bands was trained with True"):
+        build_stage("stage3", config, [start, chosen[1], "model.map_bias=false"], elsewhere)
+    with pytest.raises(ConfigError, match=r"lost: no checkpoint there, and branch_from.vocals names it"):
+        build_stage("stage3", config, [chosen[0], "branch_from.vocals=lost"], elsewhere)
+    free = [start, "freeze=false", "seed=3"]
+    train(build_stage("stage3", config, free, elsewhere), runs / "free")
+    with pytest.raises(ConfigError, match=r"branch_from.vocals: .*free has another encoder than start_from"):
+        build_stage("stage3", config, [chosen[0], "branch_from.vocals=free"], elsewhere)
+
+
 BASSES = ["only_basses=true", "model.bass_latents=4", "model.bass_bins=8", "model.griffin_lim=1", "model.latent_dim=68"]
 
 

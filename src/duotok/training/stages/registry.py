@@ -191,9 +191,12 @@ def _stage3(config: Any, needs: Needs) -> Stage:
     from duotok.training.stages.stage3 import Stage3
 
     _check_start(config, needs, BOTTLENECK_SETTINGS, ("stage3", QUANTIZER_SETTINGS))
+    branches = {track: find_run(named, needs.runs) for track, named in config.branch_from.named().items()}
+    for run in branches.values():
+        check_same_settings(config.model, "model", QUANTIZER_SETTINGS, run)
     if config.store_features:
         derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)
-    return Stage3(config, needs.store, needs.run(config, START_FROM))
+    return Stage3(config, needs.store, needs.run(config, START_FROM), branches)
 
 
 def _stage4(config: Any, needs: Needs) -> Stage:

@@ -4,6 +4,7 @@ SimVQ and proj out, routed hard by the known track; upper blocks and heads train
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from duotok.config import Config
 from duotok.distributed import alone, rank, total
 from duotok.errors import ConfigError
 from duotok.model.losses import Stage3Weights, stage3_loss
@@ -25,11 +27,25 @@ from duotok.training.earlier_runs import origin_of
 from duotok.training.logs import show_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
 from duotok.training.stages.crop_stage import ADAPTED, BRANCHES, CropStage, CropStageConfig
+from duotok.training.stages.loading import load_tokenizer
 
 HELD_OUT_BATCHES = 12
+ENCODER_FROZEN = ("downsampling.", "lower_blocks.")
 COLLAPSE = 0.5
 """Share of the codes in use at the first report below which a codebook is told to collapse."""
 log = logging.getLogger(__name__)
+
+
+class BranchRuns(Config):
+    """The run of stage 3 that a track's codes are from, where it is another than `start_from`: in RUNS, or absolute."""
+
+    vocals: Path | None = None
+    accompaniment: Path | None = None
+
+    def named(self) -> dict[str, NamedRun]:
+        """By track, those that are given."""
+        runs = {track: getattr(self, track) for track in TRACKS}
+        return {t: NamedRun(f"branch_from.{t}", run, ("stage3",)) for t, run in runs.items() if run is not None}
 
 
 class Stage3Config(CropStageConfig):
@@ -43,6 +59,10 @@ class Stage3Config(CropStageConfig):
     start_from: Path = Field(
         default=Path("stage2"),
         description="run of stage 2 to start from, or one of stage 3 whose codes to go on from: in RUNS, or absolute",
+    )
+    branch_from: BranchRuns = Field(
+        default=BranchRuns(),
+        description="with a start_from of stage 3: the run whose codes a track takes, trained beside that one from the same stage 2",
     )
     freeze: bool = Field(default=True, description="keep downsampling and lower blocks as they are; false: ablation")
     upper_lr_scale: float = Field(
@@ -83,7 +103,7 @@ class Stage3Config(CropStageConfig):
         return self
 
     def earlier_runs(self) -> tuple[NamedRun, ...]:
-        return (NamedRun(START_FROM, self.start_from, ("stage2", "stage3")),)
+        return (NamedRun(START_FROM, self.start_from, ("stage2", "stage3")), *self.branch_from.named().values())
 
 
 class Stage3(CropStage):
@@ -91,8 +111,12 @@ class Stage3(CropStage):
     blocks = (Block,)
     of_frames = ("vq", "codebook", "commitment", "routing")
 
-    def __init__(self, config: Stage3Config, store: ShardStore, start: Path | None) -> None:
-        """start: the run of stage 2 or 3 to start from; None: new weights (dry runs, benchmarks)."""
+    def __init__(
+        self, config: Stage3Config, store: ShardStore, start: Path | None, branches: Mapping[str, Path] | None = None
+    ) -> None:
+        """start: the run of stage 2 or 3 to start from; None: new weights (dry runs, benchmarks). branches: by track, the runs that
+        `config.branch_from` names.
+        """
         self.config: Stage3Config = config
         torch.manual_seed(config.seed)
         self.tokenizer = Tokenizer(config.model)
@@ -103,6 +127,8 @@ class Stage3(CropStage):
             learned = (*ADAPTED, *BRANCHES) if self.goes_on else ADAPTED
             load_module(checkpoint / "tokenizer.safetensors", self.tokenizer, only=learned)
             self.made_from(START_FROM, origin_of(checkpoint, "tokenizer"))
+        for track, run in (branches or {}).items():
+            self._take_branch(track, run)
         if self.goes_on:
             self.tokenizer.train_only(3, config.freeze)
         else:
@@ -114,6 +140,21 @@ class Stage3(CropStage):
         self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
         self.first_use: dict[str, tuple[float, float]] = {}  # track -> frames, codes in use as a share
         self.collapsed: set[str] = set()
+
+    def _take_branch(self, track: str, run: Path) -> None:
+        """Projections and quantizer of a track from another run of stage 3, which must have the same frozen encoder."""
+        checkpoint = best(run)
+        if not self.goes_on:
+            raise ConfigError(f"branch_from.{track}: needs a start_from of stage 3, which the other codes are from")
+        other = load_tokenizer(checkpoint)
+        mine, theirs = self.tokenizer.state_dict(), other.state_dict()
+        if any(not torch.equal(mine[name], theirs[name]) for name in mine if name.startswith(ENCODER_FROZEN)):
+            raise ConfigError(
+                f"branch_from.{track}: {run} has another encoder than start_from, so its codes mean nothing here; train both from one run of stage 2"
+            )
+        index = TRACKS.index(track)
+        self.tokenizer.branches[index].load_state_dict(other.branches[index].state_dict())
+        self.made_from(f"branch_from.{track}", origin_of(checkpoint, "tokenizer"))
 
     def check(self, processes: int) -> None:
         fits = (self.config.fit_batches and not self.goes_on) or self.config.refit_at or self.config.refit_steps

@@ -285,7 +285,8 @@ def test_basses_learn_from_their_own_bins(store: ShardStore, trained: Path) -> N
     batch = {**made.batch(0, [0, 1]), "seeds": made.seeds(0, [0, 1])}
     made.autoencoder.sound = None  # would fail if it were called: magnitudes are enough
     told = made.losses(batch, 0)
-    assert told.keys() == {"loss", "magnitude"}
+    assert told.keys() == {"loss", "basses"}
+    torch.testing.assert_close(told["loss"], told["basses"], atol=1e-2, rtol=0)  # and the bound of the latents
     told["loss"].backward()
     for name, parameter in made.autoencoder.named_parameters():
         assert name.startswith("bass_") == (parameter.grad is not None), name
@@ -293,7 +294,48 @@ def test_basses_learn_from_their_own_bins(store: ShardStore, trained: Path) -> N
     for first, wrong in ((0, True), (8, False)):
         louder = true.clone()
         louder[..., first : first + 8] *= 3.0
-        assert bool(made.magnitude_error(louder, batch["audio"]) > 0) == wrong
+        assert bool(made.bass_error(louder, batch["audio"]) > 0) == wrong
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_basses_are_learned_with_all_the_rest_too(store: ShardStore, trained: Path, iterations: int) -> None:
+    """From nothing, or by a decoder that learns on: their error counts beside the others, which hardly hear them."""
+    shape = {
+        "latent_dim": AUTOENCODER.model.latent_dim + 4,
+        "bass_latents": 4,
+        "bass_bins": 8,
+        "griffin_lim": iterations,
+    }
+    model = AUTOENCODER.model.model_copy(update=shape)
+
+    def told(weight: float) -> dict[str, torch.Tensor]:
+        changes = {
+            "model": model,
+            "fit_iterations": 1,
+            "magnitude_weight": weight,
+            "latent_noise": 0.0,
+            "start_from": None,
+        }
+        made = AutoencoderStage(AUTOENCODER.model_copy(update=changes), store)
+        return made.losses({**made.batch(0, [0, 1]), "seeds": made.seeds(0, [0, 1])}, 0)
+
+    one, three = told(1.0), told(3.0)
+    added = one["basses"] + (one["magnitude"] if iterations else 0)
+    torch.testing.assert_close(three["loss"] - one["loss"], 2 * added, rtol=1e-3, atol=1e-4)
+    assert float(one["basses"]) > 0
+
+
+def test_a_wrong_note_is_worse_than_wrong_noise_between_notes(store: ShardStore, trained: Path) -> None:
+    made = basses(store, trained)
+    width = 48_000 / made.autoencoder.config.n_fft  # Hz of a bin
+    tone = 0.1 * torch.sin(2 * torch.pi * 5 * width * torch.arange(9_600) / 48_000)[None]
+    sound = tone + 1e-3 * torch.randn(1, 9_600, generator=torch.Generator().manual_seed(0))
+    true, costs = made.autoencoder.analyse(sound), {}
+    for place in (2, 5):
+        wrong = true.clone()
+        wrong[..., place] *= 3.0
+        costs[place] = float(made.bass_error(wrong, sound))
+    assert costs[5] > 2 * costs[2] > 0, "but what is between them counts too"
 
 
 @pytest.mark.parametrize(("fits", "counts"), [(0, "magnitude"), (1, "mel")])
@@ -303,7 +345,7 @@ def test_what_is_held_out_is_what_is_learned(store: ShardStore, trained: Path, f
     with torch.no_grad():
         found = made.held_out()
         alone = basses(store, trained, fit_iterations=fits).held_out()
-    assert alone["loss"] == pytest.approx((alone["magnitude_vocals"] + alone["magnitude_accompaniment"]) / 2)
+    assert alone["loss"] == pytest.approx((alone["basses_vocals"] + alone["basses_accompaniment"]) / 2)
     tracks = ("vocals", "accompaniment")
     assert found.keys() == {f"{figure}_{t}" for figure in ("mel", "chroma", "magnitude") for t in tracks} | {"loss"}
     assert found["loss"] == pytest.approx(sum(found[f"{counts}_{t}"] for t in tracks) / 2)

@@ -248,28 +248,46 @@ class AutoencoderStage(Stage):
         """
         inside = slice(edge, audio.shape[1] - edge)
         spectrum = self.autoencoder.spectrum(latents)
-        if not self.autoencoder.config.griffin_lim:
-            return self.reconstruction(self.autoencoder.sound(spectrum)[:, inside], audio[:, inside], step, bound)
         losses = {"loss": audio.new_zeros(()) if bound is None else bound}
-        if self.config.fit_iterations and not self.basses:
+        fitted = self.autoencoder.config.griffin_lim > 0
+        if not fitted:
+            losses = self.reconstruction(self.autoencoder.sound(spectrum)[:, inside], audio[:, inside], step, bound)
+        elif self.config.fit_iterations and not self.basses:
             sound = self.autoencoder.sound(random_phases(spectrum, draws), self.config.fit_iterations)
             losses = self.reconstruction(sound[:, inside], audio[:, inside], step, bound)
-        magnitude = self.magnitude_error(spectrum, audio, edge)
-        losses["loss"] = losses["loss"] + self.config.magnitude_weight * magnitude
-        return losses | {"magnitude": magnitude}
+        errors = {}
+        if fitted and not self.basses:
+            errors["magnitude"] = self.magnitude_error(spectrum, audio, edge)
+        if self.autoencoder.bass_decoder is not None:
+            errors["basses"] = self.bass_error(spectrum, audio, edge)
+        for error in errors.values():
+            losses["loss"] = losses["loss"] + self.config.magnitude_weight * error
+        return losses | errors
 
     def magnitude_error(self, spectrum: Tensor, audio: Tensor, edge: int = 0) -> Tensor:
         """Mean |ln A - ln A'| of predicted and true magnitudes, octaves alike: `[batch, frames, bins]`, `[batch, samples]`.
 
-        Frames that are centred in the outer `edge` samples are left out. With `only_basses`, of their bins alone.
+        Frames that are centred in the outer `edge` samples are left out.
         """
+        error, _ = self._magnitudes(spectrum, audio, edge)
+        return (error * octave_weights(error.shape[-1]).to(error)).mean()
+
+    def bass_error(self, spectrum: Tensor, audio: Tensor, edge: int = 0) -> Tensor:
+        """The same of the bins that `model.bass_latents` tell. Half of it counts loud partials more: they are the notes, and what lies
+        between them is most of the bins.
+        """
+        bins = self.autoencoder.config.bass_bins
+        error, true = self._magnitudes(spectrum[..., :bins], audio, edge)
+        loudness = true.sqrt()
+        return (error * (1 + loudness / loudness.mean(-1, keepdim=True)) / 2).mean()
+
+    def _magnitudes(self, spectrum: Tensor, audio: Tensor, edge: int) -> tuple[Tensor, Tensor]:
+        """|ln A - ln A'| and A, true magnitudes, of the lowest bins that `spectrum` has; at least FAINT."""
         skip = edge // self.autoencoder.config.hop
+        frames, bins = slice(skip, spectrum.shape[1] - skip), spectrum.shape[2]
         with torch.autocast(audio.device.type, enabled=False):
-            true = self.autoencoder.analyse(audio).abs().clamp_min(FAINT)
-            error = (spectrum.abs().clamp_min(FAINT).log() - true.log()).abs()[:, skip : spectrum.shape[1] - skip]
-            if self.basses:
-                return error[..., : self.autoencoder.config.bass_bins].mean()
-            return (error * octave_weights(error.shape[-1]).to(error)).mean()
+            true = self.autoencoder.analyse(audio)[:, frames, :bins].abs().clamp_min(FAINT)
+            return (spectrum[:, frames].abs().clamp_min(FAINT).log() - true.log()).abs(), true
 
     def reconstruction(
         self, estimate: Tensor, audio: Tensor, step: int, bound: Tensor | None = None
@@ -304,7 +322,8 @@ class AutoencoderStage(Stage):
         return [SCALES[i] for i in picks[: self.config.scales_per_step].tolist()]
 
     def held_out(self) -> dict[str, float]:
-        """Of each track mel distance, chroma correlation and, with fitted phases, the error of magnitudes; loss: what is learned."""
+        """Of each track mel distance, chroma correlation and, with fitted phases, the error of magnitudes; of basses, where they have
+        latents of their own; loss: what is learned."""
         fitted = self.autoencoder.config.griffin_lim > 0
         result: dict[str, float] = {}
         for track, clips in self.clips.items():
@@ -315,9 +334,11 @@ class AutoencoderStage(Stage):
             result[f"chroma_{track}"] = float(np.mean([chroma_correlation(e, c, SAMPLE_RATE) for e, c in pairs]))
             if fitted:
                 result[f"magnitude_{track}"] = float(self.magnitude_error(spectrum, clips))
+            if self.autoencoder.bass_decoder is not None:
+                result[f"basses_{track}"] = float(self.bass_error(spectrum, clips))
         if not result:
             return {}
-        learned = "mel" if (self.config.fit_iterations and not self.basses) or not fitted else "magnitude"
+        learned = "basses" if self.basses else "mel" if self.config.fit_iterations or not fitted else "magnitude"
         return result | {"loss": float(np.mean([result[f"{learned}_{track}"] for track in self.clips]))}
 
     def sample(self, folder: Path) -> None:

@@ -266,6 +266,21 @@ def test_a_latent_depends_on_no_sound_beyond_the_field_of_the_encoder():
 
 
 @torch.no_grad()
+def test_a_sample_depends_on_no_latents_beyond_the_field_of_the_decoder_for_basses():
+    torch.manual_seed(0)
+    shape = {"latent_dim": 68, "bass_latents": 4, "bass_bins": 9, "decoder_blocks": (0, 0)}
+    autoencoder = Autoencoder(TINY.model_copy(update=shape)).eval()
+    torch.nn.init.normal_(autoencoder.bass_decoder.leave.weight)
+    latents = torch.randn(1, 60, 68)
+    changed = latents.clone()
+    changed[:, 30] += 10.0
+    gap = (autoencoder.decode(latents) - autoencoder.decode(changed)).abs()[0, 0].view(60, 960).amax(1)
+    reach = autoencoder.receptive_field
+    assert not gap[: 30 - reach].any() and not gap[30 + reach + 1 :].any()
+    assert gap[30 - 6] > 0, "as far as its blocks"
+
+
+@torch.no_grad()
 def test_statistics_follow_what_learns(autoencoder: Autoencoder):
     whole = with_basses(autoencoder)
     whole.follow(torch.full((68,), 2.0), torch.full((68,), 3.0), 0.5)

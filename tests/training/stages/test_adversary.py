@@ -279,6 +279,19 @@ def test_basses_are_added_to_a_trained_autoencoder_and_nothing_else_moves(
     assert all(torch.equal(again.autoencoder.state_dict()[name], value) for name, value in after.items())
 
 
+def test_latents_for_basses_stay_where_the_decoder_alone_learns(
+    store: ShardStore, trained: Path, tmp_path: Path
+) -> None:
+    first = basses(store, trained, steps=2)
+    train(first, tmp_path / "basses")
+    made = stage(store, tmp_path / "basses", model=first.config.model, adversary=None, fit_iterations=1)
+    train(made, tmp_path / "decoder")
+    before = first.autoencoder.state_dict()
+    moved = {name for name, value in made.autoencoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("bass_decoder") for name in moved)
+    assert not any(name.startswith(("bass_encoder", "to_latent", "mean", "std")) for name in moved)
+
+
 def test_basses_learn_from_their_own_bins(store: ShardStore, trained: Path) -> None:
     made = basses(store, trained, fit_iterations=2)
     made.start()

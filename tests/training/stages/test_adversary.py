@@ -285,6 +285,9 @@ def test_latents_for_basses_stay_where_the_decoder_alone_learns(
     first = basses(store, trained, steps=2)
     train(first, tmp_path / "basses")
     made = stage(store, tmp_path / "basses", model=first.config.model, adversary=None, fit_iterations=1)
+    assert not any(p.requires_grad for p in made.autoencoder.bass_encoder.parameters()), (
+        "DDP waits for what asks for gradients"
+    )
     train(made, tmp_path / "decoder")
     before = first.autoencoder.state_dict()
     moved = {name for name, value in made.autoencoder.state_dict().items() if not torch.equal(value, before[name])}

@@ -219,6 +219,21 @@ def test_si_snr_joins_the_loss_by_its_weight(objective: Objective) -> None:
     assert loss(0.0) - loss(0.1) == pytest.approx(0.1 * float(term), rel=1e-4)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_numbers_of_a_latent_before_the_first_do_not_count(weight: float) -> None:
+    latents, noise, v = (torch.randn(2, 6, 5) for _ in range(3))
+    wrong = v.clone()
+    wrong[..., :3] = 100.0
+
+    def loss(v: Tensor, latents: Tensor, noise: Tensor, first: int) -> float:
+        settings = {"t": torch.tensor([0.2, 0.7]), "si_snr": weight, "first": first}
+        return float(diffusion_loss(lambda *_: v, latents, latents, noise=noise, **settings)[0])  # type: ignore[arg-type]
+
+    alone = loss(v[..., 3:], latents[..., 3:], noise[..., 3:], 0)
+    assert loss(wrong, latents, noise, 3) == pytest.approx(alone, rel=1e-5)
+    assert loss(wrong, latents, noise, 0) > 100 * abs(alone)
+
+
 def test_a_batch_without_padding_weighs_like_one_that_says_so() -> None:
     """Over processes some have padding and some have none: both must count latent frames."""
     latents, noise, t = torch.randn(2, 6, 3), torch.randn(2, 6, 3), torch.tensor([0.2, 0.7])

@@ -268,20 +268,63 @@ def test_the_scale_of_code_vectors_does_not_matter_once_standardised() -> None:
     assert not torch.allclose(tiny()(noisy, t, (used * scale + shift)[None, :6]), found[0], atol=1e-2)
 
 
+def with_basses(plain: DiT, latents: int = 3) -> DiT:
+    """The same weights, and new ones that tell `latents` more."""
+    shape = {"latent_dim": plain.config.latent_dim + latents, "bass_latents": latents}
+    whole = DiT(plain.config.model_copy(update=shape))
+    found = whole.load_state_dict(plain.state_dict(), strict=False)
+    assert not found.unexpected_keys and all(key.startswith("basses.") for key in found.missing_keys)
+    for parameter in whole.basses.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return whole
+
+
 @torch.no_grad()
-def test_a_dit_of_more_latents_says_of_the_first_what_the_smaller_one_said() -> None:
-    small, wide = tiny(), tiny(latent_dim=9)
-    wide.widen_from(small)
+def test_latents_for_basses_leave_the_others_as_they_were() -> None:
+    small = tiny()
+    wide = with_basses(small)
     noisy, t, codes = torch.randn(2, 12, 9), torch.rand(2), torch.randn(2, 6, 4)
     found = wide(noisy, t, codes)
     torch.testing.assert_close(found[..., :6], small(noisy[..., :6], t, codes))
-    assert not found[..., 6:].any()
-    with pytest.raises(ValueError, match="9 latents cannot become one of 6"):
-        small.widen_from(wide)
+    assert bool((found[..., 6:].abs() > 1e-3).any())
+    assert not DiT(wide.config)(noisy, t, codes)[..., 6:].any(), "nothing, before it has learned"
 
 
-def test_latents_that_came_later_learn() -> None:
-    small, wide = tiny(), tiny(latent_dim=9)
-    wide.widen_from(small)
-    wide(torch.randn(2, 12, 9), torch.rand(2), torch.randn(2, 6, 4))[..., 6:].sum().backward()
-    assert bool(wide.leave.weight.grad[6:].any()) and wide.enter.weight.grad is not None
+@torch.no_grad()
+def test_basses_hear_the_other_latents_codes_time_and_themselves() -> None:
+    wide = with_basses(tiny())
+    noisy, codes, t = torch.randn(1, 12, 9), torch.randn(1, 6, 4), torch.tensor([0.4])
+    plain = wide(noisy, t, codes)[..., 6:]
+    own, others = noisy.clone(), noisy.clone()
+    own[..., 6:] += 0.5
+    others[..., :6] += 0.5
+    for changed in (
+        wide(own, t, codes),
+        wide(others, t, codes),
+        wide(noisy, t + 0.4, codes),
+        wide(noisy, t, codes + 0.5),
+    ):
+        assert not torch.allclose(changed[..., 6:], plain, atol=1e-3)
+
+
+@torch.no_grad()
+def test_basses_of_an_item_depend_on_no_padding_and_on_nothing_beyond_the_field() -> None:
+    wide = with_basses(tiny(attention_window=2, blocks=1, bass_blocks=2))
+    noisy, t, codes = torch.randn(1, 60, 9), torch.rand(1), torch.randn(1, 30, 4)
+    whole = wide(noisy, t, codes)
+    padded = wide(
+        torch.cat([noisy, torch.randn(1, 8, 9)], 1), t, torch.cat([codes, torch.randn(1, 4, 4)], 1), torch.tensor([60])
+    )
+    torch.testing.assert_close(padded[:, :60], whole, atol=1e-5, rtol=1e-4)
+    assert not padded[:, 60:].any()
+    changed = noisy.clone()
+    changed[:, 30] += 5.0
+    gap = (wide(changed, t, codes) - whole).abs()[0].amax(1)
+    reach = wide.receptive_field
+    assert not (gap > 1e-5).nonzero().sub(30).abs().gt(reach).any()
+    assert bool((gap > 1e-6).nonzero().sub(30).abs().max() > tiny(attention_window=2, blocks=1).receptive_field)
+
+
+def test_basses_that_cannot_be_are_named() -> None:
+    with pytest.raises(ConfigError, match="bass_latents 64 must be fewer than latent_dim 64"):
+        parse(DiTConfig, {"bass_latents": 64}, "here")

@@ -121,21 +121,25 @@ def diffusion_loss(
     objective: Objective = "v",
     min_snr: float | None = None,
     si_snr: float = 0.0,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """The loss to minimise (a scalar) and the unweighted squared error of each item `[batch]`.
 
     latents, noise: `[batch, latent_frames, latent_dim]`; condition: `[batch, frames, condition_dim]`; lengths: real
     latent frames, padding counts nowhere; t: `[batch]`; min_snr: gamma of the min-SNR weighting, None for none;
     si_snr: weight of minus the SI-SNR (dB) of the clean latents that the velocity stands for; a term of the paper's
-    first version only (its equations 13-16, known second hand: docs/parameters.md, stage 4), hence 0.
+    first version only (its equations 13-16, known second hand: docs/parameters.md, stage 4), hence 0; first: numbers of a
+    latent before this one do not count.
     The mean is over the real latent frames of all processes.
     """
     noisy = add_noise(latents, noise, t, objective)
     v = model(noisy, t, condition, lengths)
-    each = masked_mean_square(v - velocity(latents, noise, t, objective), lengths)
+    each = masked_mean_square((v - velocity(latents, noise, t, objective))[..., first:], lengths)
     weighted = each if min_snr is None else each * min_snr_weight(t, min_snr, objective)
     if si_snr:
-        weighted = weighted - si_snr * signal_to_noise(clean(noisy, v, t, objective), latents, lengths)
+        weighted = weighted - si_snr * signal_to_noise(
+            clean(noisy, v, t, objective)[..., first:], latents[..., first:], lengths
+        )
     # Every real latent frame has the same weight, so that an item of mostly padding does not dominate.
     frames = torch.full_like(each, latents.shape[1]) if lengths is None else lengths.to(each.dtype)
     return (weighted * frames).sum() / mean_divisor(frames.sum()), each.detach()

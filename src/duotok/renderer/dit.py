@@ -30,6 +30,13 @@ class DiTConfig(Config):
 
     kind: Literal["duotok"] = "duotok"
     latent_dim: int = Field(default=64, gt=0)
+    bass_latents: int = Field(
+        default=0,
+        ge=0,
+        description="of latent_dim, the last ones, which an autoencoder has for basses: blocks of their own tell them, behind the others, "
+        "which do not see them; 0 = none",
+    )
+    bass_blocks: int = Field(default=3, gt=0, description="these blocks, 128 wide")
     latents_per_frame: Literal[1, 2] = Field(
         default=2,
         description="latent frames of a token frame (40 ms): 2, or 1 for an autoencoder of 25 latents a second",
@@ -66,6 +73,8 @@ class DiTConfig(Config):
         for name in ("condition_kernel", "conv_kernel"):
             if getattr(self, name) % 2 == 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be odd")
+        if self.bass_latents >= self.latent_dim:
+            raise ValueError(f"bass_latents {self.bass_latents} must be fewer than latent_dim {self.latent_dim}")
         if self.time_dim % 2:
             raise ValueError(f"time_dim {self.time_dim} must be even")
         if self.guidance != 1.0 and not self.unconditional:
@@ -80,7 +89,8 @@ class DiTConfig(Config):
         if self.attention_window is None:
             return None
         condition = self.latents_per_frame * (self.condition_kernel // 2) + 1
-        return self.blocks * (self.attention_window + self.conv_kernel // 2) + condition
+        blocks = self.blocks + (self.bass_blocks if self.bass_latents else 0)
+        return blocks * (self.attention_window + self.conv_kernel // 2) + condition
 
 
 # Counted against stable-audio-tools: 1024 x 24 x 16 with input concatenation has 404.5-406.6M (docs/parameters.md, stage 4).
@@ -200,6 +210,37 @@ class Block(nn.Module):
         return torch.addcmul(x, gate_f, self.feed_forward(h, valid))
 
 
+class BassHead(nn.Module):
+    """The velocity of the latents for basses, from what the other blocks have made of the rest: all of it can stay as it is.
+
+    Gates and output start at zero.
+    """
+
+    WIDTH, HEADS = 128, 4
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        shape = config.model_copy(update={"width": self.WIDTH, "heads": self.HEADS})
+        self.enter = nn.Linear(config.width + config.bass_latents + config.condition_width, self.WIDTH)
+        self.modulation = nn.Linear(config.time_dim, 6 * self.WIDTH)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(config.bass_blocks))
+        self.norm = nn.LayerNorm(self.WIDTH)
+        self.leave = nn.Linear(self.WIDTH, config.bass_latents)
+        for layer in (self.modulation, self.leave):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, time: Tensor, mask: Tensor | None, valid: Tensor | None) -> Tensor:
+        """x: hidden features, noisy latents for basses and condition, side by side `[batch, latent_frames, ...]`; time `[batch, time_dim]`."""
+        modulation = self.modulation(time).view(-1, 6, self.WIDTH)
+        x = self.enter(x)
+        tables = half_tables(x.shape[1], self.WIDTH // self.HEADS, x.device, stream_dtype(x)[1])
+        for block in self.blocks:
+            x = block(x, modulation, mask, valid, tables)
+        v: Tensor = self.leave(self.norm(x))
+        return v
+
+
 class DiT(LatentDiffusion):
     """Noisy latents, time and code vectors to the velocity. Gates and output start at zero, so a new DiT returns 0."""
 
@@ -212,13 +253,15 @@ class DiT(LatentDiffusion):
         self.time = TimeEmbedding(config.time_dim)
         self.modulation = nn.Linear(config.time_dim, 6 * width)
         self.condition = Condition(config)
-        self.enter = nn.Linear(config.latent_dim + config.condition_width, width)
+        self.own = config.latent_dim - config.bass_latents
+        self.enter = nn.Linear(self.own + config.condition_width, width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, config.latent_dim)
+        self.leave = nn.Linear(width, self.own)
         for layer in (self.modulation, self.leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.basses = BassHead(config) if config.bass_latents else None
 
     @property
     def receptive_field(self) -> int | None:
@@ -230,26 +273,6 @@ class DiT(LatentDiffusion):
         """Take mean and spread from the code vectors in use `[n, condition_dim]`: the condition gets unit variance."""
         self.condition.mean.copy_(vectors.float().mean(0))
         self.condition.scale.copy_(1 / vectors.float().std(0).clamp_min(1e-4))
-
-    @torch.no_grad()
-    def widen_from(self, other: DiT) -> None:
-        """Take the weights of a DiT whose latents are the first of ours; of the others the velocity is 0 at first.
-
-        What it says of the first ones is what `other` says, whatever the others are. Raises ValueError when it has more latents.
-        """
-        theirs, ours = other.config.latent_dim, self.config.latent_dim
-        if theirs > ours:
-            raise ValueError(f"a DiT of {theirs} latents cannot become one of {ours}")
-        state = other.state_dict()
-        for name, value in self.state_dict().items():
-            if name == "enter.weight":
-                value.zero_()
-                value[:, :theirs], value[:, ours:] = state[name][:, :theirs], state[name][:, theirs:]
-            elif name in ("leave.weight", "leave.bias"):
-                value.zero_()
-                value[:theirs] = state[name]
-            else:
-                value.copy_(state[name])
 
     def forward(
         self, noisy: Tensor, t: Tensor, condition: Tensor, lengths: Tensor | None = None, dropped: Tensor | None = None
@@ -268,13 +291,18 @@ class DiT(LatentDiffusion):
         valid = frame_mask(lengths, frames)
         token_valid = frame_mask(None if lengths is None else -(-lengths // per_frame), tokens)
         mask = attention_mask(frames, self.config.attention_window, valid, noisy.device)
-        modulation = self.modulation(self.time(t)).view(-1, 6, self.config.width)
+        time = self.time(t)
+        modulation = self.modulation(time).view(-1, 6, self.config.width)
         conditioned = self.condition(condition, token_valid, dropped)[:, :frames]
-        x = self.enter(torch.cat([noisy, conditioned], dim=-1))
+        x = self.enter(torch.cat([noisy[..., : self.own], conditioned], dim=-1))
         tables = half_tables(frames, self.config.width // self.config.heads, x.device, stream_dtype(x)[1])
         for block in self.blocks:
             x = block(x, modulation, mask, valid, tables)
-        v: Tensor = self.leave(self.norm(x))
+        hidden = self.norm(x)
+        v: Tensor = self.leave(hidden)
+        if self.basses is not None:
+            heard = torch.cat([hidden, noisy[..., self.own :], conditioned], dim=-1)
+            v = torch.cat([v, self.basses(heard, time, mask, valid)], dim=-1)
         return silence_padding(v, valid)
 
 

@@ -529,9 +529,7 @@ def test_codes_of_a_track_are_those_of_the_run_that_is_named_for_it(
 BASSES = ["only_basses=true", "model.bass_latents=4", "model.bass_bins=8", "model.griffin_lim=1", "model.latent_dim=68"]
 
 
-def test_basses_are_added_to_a_run_and_renderers_of_the_old_latents_start_those_of_the_new(
-    renderers: Needs, tmp_path: Path
-) -> None:
+def test_basses_are_added_to_an_autoencoder_and_to_its_renderers(renderers: Needs, tmp_path: Path) -> None:
     config = write(tmp_path, "autoencoder", AUTOENCODER.model_dump(mode="json"))
     needs = Needs(tmp_path / "runs", renderers.store)
     start = f"start_from={renderers.runs / 'autoencoder'}"
@@ -552,20 +550,27 @@ def test_basses_are_added_to_a_run_and_renderers_of_the_old_latents_start_those_
     assert all(torch.equal(value, weights[name]) for name, value in on.autoencoder.state_dict().items())
 
     before = renderers.runs / "stage4.vocals"
-    settings = ["dit.latent_dim=68", f"tokenizer_from={renderers.runs / 'stage3'}", f"start_from={before}"]
+    wide = ["dit.latent_dim=68", "dit.bass_latents=4", f"tokenizer_from={renderers.runs / 'stage3'}"]
+    settings = [*wide, f"start_from={before}", "only_basses=true"]
     stage4 = write(tmp_path, "stage4", stage4_values())
+    for wrong in (wide + settings[-1:], [wide[0], wide[2], *settings[-2:]]):
+        with pytest.raises(ConfigError, match="only_basses: needs a renderer to add basses to"):
+            build_stage("stage4", stage4, wrong, needs)
+    with pytest.raises(ConfigError, match=r"dit.bass_latents = 3, but the autoencoder of .*autoencoder has 4"):
+        build_stage("stage4", stage4, [*settings, "dit.bass_latents=3"], needs)
+    with pytest.raises(ConfigError, match=r"dit.bass_latents = 4, but .*stage4.vocals has none; add them"):
+        build_stage("stage4", stage4, [*settings, "only_basses=false", f"start_from={before}"], needs)
     made = build_stage("stage4", stage4, settings, needs)
-    made.start()
-    old = load_file(best(before) / "ema.safetensors")
-    assert made.parents["start_from"] == origin_of(best(before), "ema")
-    for module in (made.dit, made.ema):
-        state = module.state_dict()
-        assert torch.equal(state["leave.weight"][:64], old["leave.weight"]) and not state["leave.weight"][64:].any()
-        assert torch.equal(state["blocks.0.offsets"], old["blocks.0.offsets"])
     train(made, needs.runs / "stage4.vocals")
-    back = [f"start_from={needs.runs / 'stage4.vocals'}"]
-    with pytest.raises(ConfigError, match=r"dit.latent_dim = 64, but .*stage4.vocals was trained with 68"):
-        build_stage("stage4", stage4, back, renderers)
+    old, new = (load_file(best(run) / "ema.safetensors") for run in (before, needs.runs / "stage4.vocals"))
+    assert made.parents["start_from"] == origin_of(best(before), "ema")
+    assert all(torch.equal(new[name], value) for name, value in old.items()), "all that it renders besides stays"
+    assert new.keys() - old.keys() == {name for name in new if name.startswith("basses.")}
+    assert bool(new["basses.leave.weight"].any())
+    again = build_stage("stage4", stage4, [*wide, f"start_from={needs.runs / 'stage4.vocals'}"], needs)
+    again.start()  # and from there all of it may learn
+    assert torch.equal(again.dit.state_dict()["basses.leave.weight"], new["basses.leave.weight"])
+    assert all(p.requires_grad for p in again.dit.parameters())
 
 
 def test_adapt_learns_from_true_latents_with_noise_and_rendered_ones_without(renderers: Needs, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from duotok.shards.store import ShardStore
 from duotok.training.earlier_runs import (
     check_same_front_end,
     check_same_settings,
+    config_of,
     find_run,
     highpass_of,
     opened,
@@ -204,7 +205,7 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     from duotok.training.batches.latent_data import condition_vectors
     from duotok.training.checkpoint import Untrained, best
     from duotok.training.stages.loading import device_of, load_autoencoder, load_tokenizer
-    from duotok.training.stages.stage4 import Stage4, latents_of
+    from duotok.training.stages.stage4 import Stage4
 
     encoder = best(needs.run(config, "autoencoder_from"))
     autoencoder, weights, autoencoder_origin = opened(encoder, "autoencoder", load_autoencoder)
@@ -214,6 +215,15 @@ def _stage4(config: Any, needs: Needs) -> Stage:
             f"dit.latents_per_frame = {config.dit.latents_per_frame}, but the autoencoder of {encoder.parent} has "
             f"{autoencoder.latents_per_frame} for each token frame; set dit.latents_per_frame={autoencoder.latents_per_frame}"
         )
+    heard = _bass_latents(autoencoder.config)
+    if (told := _bass_latents(config.dit)) not in (0, heard):
+        raise ConfigError(
+            f"dit.bass_latents = {told}, but the autoencoder of {encoder.parent} has {heard}; set dit.bass_latents={heard}"
+        )
+    if config.only_basses and (config.start_from is None or not told):
+        raise ConfigError(
+            "only_basses: needs a renderer to add basses to (--set start_from=RUN) and latents for them (dit.bass_latents)"
+        )
     latents = functools.partial(compute_latents, needs.store, autoencoder, weights, device_of(config), needs.workers)
     try:  # what does not fit is told first: latents of a large corpus take hours
         coder = best(needs.run(config, "tokenizer_from"))
@@ -222,8 +232,14 @@ def _stage4(config: Any, needs: Needs) -> Stage:
         _check_width("dit.condition_dim", config.dit.condition_dim, vectors.shape[1], coder)
         start = needs.run(config, START_FROM) if config.start_from is not None else None
         if start is not None:
-            check_same_settings(config.dit, "dit", type(config.dit).model_fields.keys() - {"latent_dim"}, start)
-            latents_of(start, config.dit)
+            fixed = type(config.dit).model_fields.keys()
+            if told and not _bass_latents(config_of(start).get("dit") or {}):
+                if not config.only_basses:
+                    raise ConfigError(
+                        f"dit.bass_latents = {told}, but {start} has none; add them with --set only_basses=true first"
+                    )
+                fixed -= {"latent_dim", "bass_latents", "bass_blocks"}
+            check_same_settings(config.dit, "dit", fixed, start)
     except Untrained:
         latents()  # they wait for the autoencoder alone
         raise
@@ -235,6 +251,11 @@ def _stage4(config: Any, needs: Needs) -> Stage:
     stage.made_from("autoencoder_from", autoencoder_origin)
     stage.made_from("tokenizer_from", tokenizer_origin)
     return stage
+
+
+def _bass_latents(config: Any) -> int:
+    """Of an autoencoder or a renderer; 0 where it is a published one, or older than they are. config: its config, or a mapping of one."""
+    return int(config.get("bass_latents", 0) if isinstance(config, dict) else getattr(config, "bass_latents", 0))
 
 
 def _check_width(key: str, width: int, expected_width: int, checkpoint: Path) -> None:

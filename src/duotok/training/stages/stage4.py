@@ -22,9 +22,8 @@ from torch import Tensor
 from duotok.audio.io import write
 from duotok.audio.marks import SAMPLE
 from duotok.clock import SAMPLE_RATE
-from duotok.config import Config, parse
+from duotok.config import Config
 from duotok.distributed import mean_divisor
-from duotok.errors import ConfigError
 from duotok.evaluation.fidelity import mel_distance
 from duotok.renderer.contract import LatentDecoder
 from duotok.renderer.diffusion import VelocityModel, diffusion_loss, masked_mean_square, stratified_times
@@ -32,19 +31,20 @@ from duotok.renderer.dit import DiT, DiTConfig, guided
 from duotok.renderer.kinds import AnyDiTConfig, make_dit
 from duotok.renderer.render import RenderPlan, decode_blocks
 from duotok.renderer.samplers import sample
-from duotok.renderer.stable_audio import StableAudioConfig
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.latent_data import LatentStretch, crop, latent_stretches, padding, stack
 from duotok.training.batches.sounds import torch_rng
 from duotok.training.checkpoint import best, load_module
-from duotok.training.earlier_runs import config_of, origin_of
+from duotok.training.earlier_runs import origin_of
 from duotok.training.logs import compare_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, Stage, StageConfig, to_device
 from duotok.training.stages.autoencoder import AUTOENCODERS
 
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 HELD_OUT_CROPS = 8
+BASSES = ("basses.",)
+"""The part that may be missing in the weights that `only_basses` starts from."""
 ENOUGH_SOUND = 0.25  # share of a crop's frames that must contain sound, unless the crop is drawn as silence
 
 
@@ -80,6 +80,10 @@ class Stage4Config(StageConfig):
     start_from: Path | None = Field(
         default=None, description="run of stage 4, of either track, whose averaged weights to start from, likewise"
     )
+    only_basses: bool = Field(
+        default=False,
+        description="with start_from: only what dit.bass_latents bring learns; all that the run renders besides stays as it is",
+    )
 
     def earlier_runs(self) -> tuple[NamedRun, ...]:
         runs = [
@@ -100,19 +104,6 @@ class RendererRuns(Config):
     def named(self) -> dict[str, NamedRun]:
         """By track."""
         return {t: NamedRun(f"renderer_from.{t}", getattr(self, t), (f"stage4.{t}",)) for t in TRACKS}
-
-
-def latents_of(run: Path, dit: DiTConfig | StableAudioConfig) -> int:
-    """Numbers in a latent of the renderer of `run`, from which one of `dit` is to start.
-
-    Raises ConfigError where it cannot: more numbers, or others in a published transformer.
-    """
-    latents = int(parse(type(dit), config_of(run).get("dit") or {}, str(run)).latent_dim)
-    if latents > dit.latent_dim or (latents < dit.latent_dim and not isinstance(dit, DiTConfig)):
-        raise ConfigError(
-            f"dit.latent_dim = {dit.latent_dim}, but {run} was trained with {latents}; set dit.latent_dim={latents}, or name another run"
-        )
-    return latents
 
 
 class Stage4(Stage):
@@ -138,27 +129,24 @@ class Stage4(Stage):
         self.dit.standardise(used)
         self.spread = float(used.var(0).mean().sqrt())
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
+        self.first = 0  # of the numbers of a latent that are learned
+        if config.only_basses:
+            assert isinstance(self.dit, DiT) and self.dit.basses is not None
+            self.dit.requires_grad_(False)
+            self.dit.basses.requires_grad_(True)
+            self.first = self.dit.own
         self.modules = {"dit": self.dit, "ema": self.ema}
         self.excerpts = self._held_out_excerpts(latent_stretches(store, "validation", config.track, made_by))
         self.clips: Batch = stack([crop(stretch, start, config.crop_frames) for stretch, start in self.excerpts])
 
     def start(self) -> None:
-        """Start from the other track's renderer, if asked for; from then on the two share nothing.
-
-        One of fewer latents is a start too: it knows the first ones (`bass_latents` come after them).
-        """
+        """Start from the other track's renderer, if asked for; from then on the two share nothing."""
         if self.start_run is not None:
             checkpoint = best(self.start_run)
-            latents = latents_of(self.start_run, self.config.dit)
-            if latents == self.config.dit.latent_dim:
-                load_module(checkpoint / "ema.safetensors", self.dit)
-            else:
-                assert isinstance(self.dit, DiT)
-                fewer = DiT(self.dit.config.model_copy(update={"latent_dim": latents}))
-                load_module(checkpoint / "ema.safetensors", fewer)
-                self.dit.widen_from(fewer)
+            load_module(checkpoint / "ema.safetensors", self.dit, new=BASSES if self.config.only_basses else ())
             self.made_from(START_FROM, origin_of(checkpoint, "ema"))
-            self.dit.standardise(self.vectors[self._codes_in_use()])
+            if not self.config.only_basses:  # what stays has learned with the spread that it knows
+                self.dit.standardise(self.vectors[self._codes_in_use()])
             self.ema.load_state_dict(self.dit.state_dict())
 
     def _codes_in_use(self, at_most: int = 100_000) -> Tensor:
@@ -216,7 +204,7 @@ class Stage4(Stage):
             model = functools.partial(self.dit, dropped=dropped)
         loss, each = diffusion_loss(
             model, latents, condition, self._lengths(batch), t=t, noise=noise,
-            objective=self.config.dit.objective, min_snr=self.config.min_snr, si_snr=self.config.si_snr,
+            objective=self.config.dit.objective, min_snr=self.config.min_snr, si_snr=self.config.si_snr, first=self.first,
         )  # fmt: skip
         late = (t > 0.5).to(each.dtype)
         noisy = (each * late).sum() / mean_divisor(late.sum())
@@ -263,7 +251,8 @@ class Stage4(Stage):
         """`loss` of the average over a fixed grid of t (`loss_raw`: of the trained weights); `mse_N` after N steps.
 
         Latents have unit variance: an `mse_1` of 1 means that nothing was learned, and the gap from `mse_1` up to `mse_8`
-        is the detail added by sampling that the codes do not determine. With an autoencoder also `mel` and `mel_deviation`:
+        is the detail added by sampling that the codes do not determine. With `only_basses` all of their latents alone.
+        With an autoencoder also `mel` and `mel_deviation`:
         mean and standard deviation over the crops of the mel distance between their rendered sound and the recording.
         """
         latents, condition = self._fixed()["latents"], self._condition(self._fixed())
@@ -274,12 +263,15 @@ class Stage4(Stage):
             for value in HELD_OUT_TIMES:
                 t = torch.full((len(latents),), value, device=self.device)
                 loss, _ = diffusion_loss(
-                    model, latents, condition, lengths, t=t, noise=noise, objective=self.config.dit.objective
-                )
+                    model, latents, condition, lengths, t=t, noise=noise, objective=self.config.dit.objective,
+                    first=self.first,
+                )  # fmt: skip
                 values.append(float(loss))
             result[name] = float(np.mean(values))
         for steps in (1, 8):
-            result[f"mse_{steps}"] = float(masked_mean_square(self._sampled(steps) - latents, lengths).mean())
+            result[f"mse_{steps}"] = float(
+                masked_mean_square((self._sampled(steps) - latents)[..., self.first :], lengths).mean()
+            )
         return result | self._mel_distances()
 
     def _mel_distances(self) -> dict[str, float]:

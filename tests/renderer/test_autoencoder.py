@@ -5,7 +5,7 @@ import torch
 
 from duotok.config import parse
 from duotok.errors import ConfigError
-from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig, ConvNeXt, Snake
+from duotok.renderer.autoencoder import Autoencoder, AutoencoderConfig, ConvNeXt, Snake, first_phases
 
 TINY = AutoencoderConfig(
     encoder_width=16, encoder_blocks=(1, 1), decoder_width=16, decoder_blocks=(1, 1), n_fft=960, hop=480
@@ -103,6 +103,7 @@ def test_batched_equals_single(autoencoder: Autoencoder):
         {"phase_bins": 40},
         {"n_fft": 1920},
         {"bass_latents": 5, "bass_bins": 9},
+        {"output": "magnitude", "griffin_lim": 2},
     ],
 )
 def test_every_form_decodes_in_windows_and_learns(changes: dict[str, object]):
@@ -299,3 +300,32 @@ def test_statistics_follow_what_learns(autoencoder: Autoencoder):
 def test_basses_that_cannot_be_are_named(values: dict[str, int], told: str):
     with pytest.raises(ValueError, match=told):
         AutoencoderConfig(**values)
+
+
+@torch.no_grad()
+def test_magnitudes_are_the_same_without_phases():
+    torch.manual_seed(0)
+    whole = Autoencoder(TINY.model_copy(update={"output": "vector", "griffin_lim": 2, "n_fft": 1920})).eval()
+    silent, latents = whole.without_phases().eval(), torch.randn(2, 12, 64)
+    ratio = silent.spectrum(latents).abs() / whole.spectrum(latents).abs()
+    assert bool((ratio > 0.999).all()) and float((ratio < 1.01).float().mean()) > 0.99, (
+        "but where a vector had no direction"
+    )
+    assert silent.to_spectrum.out_features * 3 == whole.to_spectrum.out_features
+    sound = 0.1 * torch.randn(1, 1, 9600)
+    assert torch.equal(silent.encode(sound), whole.encode(sound))
+    fitted, begun = silent.sound(silent.spectrum(latents)), silent.sound(silent.spectrum(latents), 0)
+    assert bool((fitted - begun).abs().max() > 1e-3), "the phases are fitted"
+
+
+def test_phases_to_begin_with_spread_the_energy_of_a_frame():
+    """All alike (or linear) they would be a click in every frame."""
+    frame = torch.fft.irfft(torch.polar(torch.ones(1921), first_phases(1921)))
+    click = torch.fft.irfft(torch.ones(1921, dtype=torch.complex64))
+    assert float(frame.abs().max()) < 0.1 * float(click.abs().max())
+    assert torch.equal(first_phases(100), first_phases(100)) and float(first_phases(1921).max()) < 6.2832
+
+
+def test_no_phases_and_none_fitted_is_no_sound():
+    with pytest.raises(ValueError, match="output magnitude has no phases; set griffin_lim"):
+        AutoencoderConfig(output="magnitude")

@@ -8,6 +8,7 @@ Everything is convolutional: the receptive field is finite, so decoding in windo
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -59,8 +60,10 @@ class AutoencoderConfig(Config):
     activation: Literal["gelu", "snake"] = Field(
         default="gelu", description="snake: x + sin^2(a x) / a with a learned a (arXiv 2006.08195)"
     )
-    output: Literal["angle", "vector"] = Field(
-        default="angle", description="phase as an angle, or as the direction of a vector of two outputs"
+    output: Literal["angle", "vector", "magnitude"] = Field(
+        default="angle",
+        description="phase as an angle, as the direction of a vector of two outputs, or none: then griffin_lim fits them to the magnitudes "
+        "from a beginning that is the same for every sound",
     )
     n_fft: int = Field(default=1920, gt=0, description="window of the inverse STFT; a multiple of hop")
     hop: int = Field(default=SPECTRAL_SAMPLES, description="samples of a spectral frame; 480, and no other")
@@ -82,6 +85,8 @@ class AutoencoderConfig(Config):
             )
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd")
+        if self.output == "magnitude" and not self.griffin_lim:
+            raise ValueError("output magnitude has no phases; set griffin_lim, or output vector")
         if self.bass_latents >= self.latent_dim:
             raise ValueError(f"bass_latents {self.bass_latents} must be fewer than latent_dim {self.latent_dim}")
         if self.bass_latents and self.bass_bins > self.n_fft // 2 + 1:
@@ -92,6 +97,16 @@ class AutoencoderConfig(Config):
     def latents_per_frame(self) -> int:
         """Latent frames of a token frame."""
         return FRAME_SAMPLES // LATENT_SAMPLES
+
+
+OUTPUTS = {"angle": 2, "vector": 3, "magnitude": 1}
+"""Numbers that the decoder makes of each bin."""
+
+
+def first_phases(bins: int) -> Tensor:
+    """Phases for fits to begin with, the same in every frame `[bins]`: quadratic, so that the energy of a frame is spread over it."""
+    turns = 2.0 * torch.arange(bins, dtype=torch.float64).square() / bins
+    return (2 * math.pi * turns.frac()).float()
 
 
 class Snake(nn.Module):
@@ -181,6 +196,7 @@ class Autoencoder(LatentAutoencoder):
     mean: Tensor
     std: Tensor
     window: Tensor
+    first_phases: Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -204,7 +220,8 @@ class Autoencoder(LatentAutoencoder):
         self.unpool = nn.Linear(dec, 2 * dec)
         self.decode_fine = nn.Sequential(*blocks(config.decoder_blocks[1], dec), nn.LayerNorm(dec))
         self.bins = config.n_fft // 2 + 1
-        self.to_spectrum = nn.Linear(dec, (2 if config.output == "angle" else 3) * self.bins)
+        self.to_spectrum = nn.Linear(dec, OUTPUTS[config.output] * self.bins)
+        self.register_buffer("first_phases", first_phases(self.bins), persistent=False)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.bass_encoder: BassEncoder | None = None
         self.bass_decoder: BassDecoder | None = None
@@ -291,15 +308,27 @@ class Autoencoder(LatentAutoencoder):
         x = x.reshape(x.shape[0], 2 * latents.shape[1], -1)
         x = self.decode_fine(x)
         with torch.autocast(x.device.type, enabled=False):  # a phase in half precision is heard
-            parts = self.to_spectrum(x.float()).chunk(2 if self.config.output == "angle" else 3, dim=-1)
+            parts = self.to_spectrum(x.float()).chunk(OUTPUTS[self.config.output], dim=-1)
         level = parts[0]
         if self.bass_decoder is not None:
             level = level + F.pad(self.bass_decoder(latents), (0, self.bins - self.bass_decoder.bins))
         magnitude = level.clamp(max=8.0).exp()
+        if self.config.output == "magnitude":
+            return torch.polar(magnitude, self.first_phases.expand_as(magnitude))
         if self.config.output == "angle":
             return torch.polar(magnitude, parts[1])
         size = torch.rsqrt(parts[1].square() + parts[2].square() + 1e-6)
         return torch.complex(magnitude * parts[1] * size, magnitude * parts[2] * size)
+
+    @torch.no_grad()
+    def without_phases(self) -> Autoencoder:
+        """The same, with `output: magnitude`: where phases are fitted, those that are predicted are a beginning like any other."""
+        silent = Autoencoder(self.config.model_copy(update={"output": "magnitude"}))
+        state = self.state_dict()
+        for name in ("to_spectrum.weight", "to_spectrum.bias"):
+            state[name] = state[name][: self.bins]
+        silent.load_state_dict(state)
+        return silent
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unit-variance latents `[batch, latent_frames, latent_dim]` to sound `[batch, 1, latent_frames * 960]`."""

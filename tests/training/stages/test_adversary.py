@@ -295,6 +295,37 @@ def test_latents_for_basses_stay_where_the_decoder_alone_learns(
     assert not any(name.startswith(("bass_encoder", "to_latent", "mean", "std")) for name in moved)
 
 
+def test_statistics_of_latents_for_basses_begin_anew_once(store: ShardStore, trained: Path, tmp_path: Path) -> None:
+    """As they are new they are far from anything; where a run goes on with them they stay near what they were."""
+    train(basses(store, trained, steps=2), tmp_path)
+    raw = torch.full((1, 4, AUTOENCODER.model.latent_dim + 4), 50.0)
+    moved = {}
+    for run in (trained, tmp_path):
+        made = basses(store, run)
+        made.start()
+        before = made.autoencoder.bass_encoder.mean.clone()
+        made._follow(raw, 0)
+        moved[run] = float((made.autoencoder.bass_encoder.mean - before).abs().max())
+    assert moved[trained] > 40 and moved[tmp_path] < 1
+
+
+def test_a_decoder_may_leave_out_the_phases_that_it_predicted(store: ShardStore, tmp_path: Path) -> None:
+    shape = AUTOENCODER.model.model_copy(update={"output": "vector", "griffin_lim": 1})
+    first = AutoencoderStage(AUTOENCODER.model_copy(update={"model": shape, "steps": 2}), store)
+    train(first, tmp_path / "first")
+    silent = shape.model_copy(update={"output": "magnitude"})
+    made = stage(store, tmp_path / "first", model=silent, adversary=None, fit_iterations=1)
+    made.start()
+    latents = torch.randn(1, 10, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, before = (one.autoencoder.spectrum(latents).abs() for one in (made, first))
+    assert float(((found - before).abs() < 0.01 * found).float().mean()) > 0.99
+    train(made, tmp_path / "second")
+    again = stage(store, tmp_path / "second", model=silent, adversary=None)  # and goes on from there
+    again.start()
+    assert torch.equal(again.autoencoder.to_spectrum.weight, made.autoencoder.to_spectrum.weight)
+
+
 def test_basses_learn_from_their_own_bins(store: ShardStore, trained: Path) -> None:
     made = basses(store, trained, fit_iterations=2)
     made.start()

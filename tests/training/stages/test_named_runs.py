@@ -490,6 +490,15 @@ def test_an_autoencoder_of_other_sizes_is_told_before_samples_are_stored(
         build_stage("autoencoder", config, settings, there)
     assert not (tmp_path / "derived").exists()
     build_stage("autoencoder", config, ["start_from=autoencoder", "model.griffin_lim=2"], needs)
+    with pytest.raises(ConfigError, match=r"model.output = vector, but .*autoencoder was trained with angle"):
+        build_stage("autoencoder", config, ["start_from=autoencoder", "model.output=vector"], there)
+    phases = ["start_from=autoencoder", "model.griffin_lim=2", "model.output=magnitude"]
+    for name in ("autoencoder", "adversarial"):
+        made = build_stage(name, config, phases, needs)
+        assert made.autoencoder.config.output == "magnitude" and made.autoencoder.config.griffin_lim == 2
+        made.start()
+    plain = build_stage("adversarial", config, phases[:2], needs)
+    assert plain.autoencoder.config.output == "angle", "as the run has it, unless it is to be left out"
 
 
 def test_codes_of_a_track_are_those_of_the_run_that_is_named_for_it(

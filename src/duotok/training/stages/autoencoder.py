@@ -33,7 +33,7 @@ from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.batches.sounds import TrackComponent, TrackMixture, excerpts, span, torch_rng
 from duotok.training.checkpoint import best, load_module
-from duotok.training.earlier_runs import origin_of
+from duotok.training.earlier_runs import config_of, origin_of
 from duotok.training.logs import compare_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, Stage, StageConfig
 from duotok.training.stages.adversary import AdversaryConfig, Discriminators, judge
@@ -136,6 +136,26 @@ def octave_weights(bins: int) -> Tensor:
     return weights / weights.mean()
 
 
+def _model_of(run: Path) -> dict[str, Any]:
+    """`model` of the config of a run."""
+    model: dict[str, Any] = config_of(run).get("model") or {}
+    return model
+
+
+def load_start(checkpoint: Path, autoencoder: Autoencoder, new: tuple[str, ...] = ()) -> None:
+    """Load the autoencoder of a checkpoint to train on. Raises as `load_module`, which takes `new`.
+
+    With `output: magnitude` the phases that the checkpoint predicts are left out.
+    """
+    output = _model_of(checkpoint.parent).get("output", AutoencoderConfig().output)
+    if autoencoder.config.output != "magnitude" or output == "magnitude":
+        load_module(checkpoint / "autoencoder.safetensors", autoencoder, new=new)
+        return
+    whole = Autoencoder(autoencoder.config.model_copy(update={"output": output}))
+    load_module(checkpoint / "autoencoder.safetensors", whole, new=new)
+    autoencoder.load_state_dict(whole.without_phases().state_dict())
+
+
 class AutoencoderStage(Stage):
     def __init__(
         self, config: AutoencoderStageConfig, store: ShardStore, name: str = "autoencoder", start: Path | None = None
@@ -152,6 +172,8 @@ class AutoencoderStage(Stage):
             self.freeze_encoder()
         self.before: Autoencoder | None = None
         self.basses = self.encoder_learns and config.only_basses
+        # Latents for basses are new where the run before had none: only then do their statistics begin anew.
+        self.new_latents = self.basses and start is not None and not _model_of(start).get("bass_latents")
         if self.basses:
             self.autoencoder.requires_grad_(False)
             for part in self.autoencoder.basses():
@@ -159,7 +181,7 @@ class AutoencoderStage(Stage):
         elif self.encoder_learns and config.latents_kept and start is not None:
             self.needs_start = True
             self.before = Autoencoder(config.model).requires_grad_(False)
-            load_module(best(start) / "autoencoder.safetensors", self.before)
+            load_start(best(start), self.before)
             self.made_from(START_FROM, origin_of(best(start), "autoencoder"))
         self.discriminators: Discriminators | None = None
         if config.adversary is not None:
@@ -177,7 +199,7 @@ class AutoencoderStage(Stage):
     def start(self) -> None:
         if self.start_run is not None:
             checkpoint = best(self.start_run)
-            load_module(checkpoint / "autoencoder.safetensors", self.autoencoder, new=NEW if self.basses else ())
+            load_start(checkpoint, self.autoencoder, NEW if self.basses else ())
             self.made_from(START_FROM, origin_of(checkpoint, "autoencoder"))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -313,7 +335,7 @@ class AutoencoderStage(Stage):
         count = raw.shape[0] * raw.shape[1] * world()
         mean = total(raw.sum((0, 1))) / count
         variance = total((raw - mean).square().sum((0, 1))) / max(1, count - 1)
-        anew = self.start_run is None or self.basses
+        anew = self.start_run is None or self.new_latents
         self.autoencoder.follow(mean, variance.sqrt(), max(0.01, 1.0 / (step + 1)) if anew else 0.01)
 
     def _scales(self, step: int) -> list[int]:

@@ -74,6 +74,8 @@ def _autoencoder(config: Any, needs: Needs) -> Stage:
     if start is not None:
         before = autoencoder_config(best(start))
         fixed = type(before).model_fields.keys() - {"griffin_lim"}  # which has no weights
+        if config.model.output == "magnitude":  # fewer outputs of the same weights
+            fixed -= {"output"}
         if config.only_basses and not before.bass_latents:
             fixed -= {"bass_latents", "bass_bins", "latent_dim"}
             _check_width(
@@ -98,8 +100,10 @@ def _adversarial(config: Any, needs: Needs) -> Stage:
         raise ConfigError("adversarial: start_from names no run; name that of an autoencoder: --set start_from=RUN")
     derive_samples(needs.store, workers=needs.workers)
     start = needs.run(config, START_FROM)
-    # The sizes are those of the weights; the phases may be fitted anew, which needs none.
-    shape = autoencoder_config(best(start)).model_copy(update={"griffin_lim": config.model.griffin_lim})
+    # The sizes are those of the weights; the phases may be fitted anew, which needs none, and those predicted left out.
+    before = autoencoder_config(best(start))
+    output = "magnitude" if config.model.output == "magnitude" else before.output
+    shape = before.model_copy(update={"griffin_lim": config.model.griffin_lim, "output": output})
     return AutoencoderStage(config.model_copy(update={"model": shape}), needs.store, "adversarial", start)
 
 
@@ -293,8 +297,9 @@ def _adapt(config: Any, needs: Needs) -> Stage:
     sources = find_sources(config, needs.runs)
     origins = sources.origins()
     device = device_of(config)
-    fitted = autoencoder_config(sources.start).griffin_lim
-    shape = autoencoder_config(sources.autoencoder).model_copy(update={"griffin_lim": fitted})
+    start = autoencoder_config(sources.start)
+    phases = {"griffin_lim": start.griffin_lim, "output": start.output}
+    shape = autoencoder_config(sources.autoencoder).model_copy(update=phases)
     autoencoder = load_autoencoder(sources.autoencoder)
     latents = compute_latents(
         needs.store, autoencoder, stamp(sources.autoencoder, "autoencoder"), device, needs.workers

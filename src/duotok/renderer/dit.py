@@ -36,7 +36,7 @@ class DiTConfig(Config):
         description="of latent_dim, the last ones, which an autoencoder has for basses: blocks of their own tell them, behind the others, "
         "which do not see them; 0 = none",
     )
-    bass_blocks: int = Field(default=3, gt=0, description="these blocks, 128 wide")
+    bass_blocks: int = Field(default=2, gt=0, description="these blocks, 128 wide")
     latents_per_frame: Literal[1, 2] = Field(
         default=2,
         description="latent frames of a token frame (40 ms): 2, or 1 for an autoencoder of 25 latents a second",

@@ -238,10 +238,6 @@ def _stage4(config: Any, needs: Needs) -> Stage:
         if start is not None:
             fixed = type(config.dit).model_fields.keys()
             if told and not _bass_latents(config_of(start).get("dit") or {}):
-                if not config.only_basses:
-                    raise ConfigError(
-                        f"dit.bass_latents = {told}, but {start} has none; add them with --set only_basses=true first"
-                    )
                 fixed -= {"latent_dim", "bass_latents", "bass_blocks"}
             check_same_settings(config.dit, "dit", fixed, start)
     except Untrained:

@@ -44,7 +44,7 @@ from duotok.training.stages.autoencoder import AUTOENCODERS
 HELD_OUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 HELD_OUT_CROPS = 8
 BASSES = ("basses.",)
-"""The part that may be missing in the weights that `only_basses` starts from."""
+"""The part that may be missing in the weights that a run starts from."""
 ENOUGH_SOUND = 0.25  # share of a crop's frames that must contain sound, unless the crop is drawn as silence
 
 
@@ -143,7 +143,7 @@ class Stage4(Stage):
         """Start from the other track's renderer, if asked for; from then on the two share nothing."""
         if self.start_run is not None:
             checkpoint = best(self.start_run)
-            load_module(checkpoint / "ema.safetensors", self.dit, new=BASSES if self.config.only_basses else ())
+            load_module(checkpoint / "ema.safetensors", self.dit, new=BASSES)
             self.made_from(START_FROM, origin_of(checkpoint, "ema"))
             if not self.config.only_basses:  # what stays has learned with the spread that it knows
                 self.dit.standardise(self.vectors[self._codes_in_use()])

@@ -131,9 +131,12 @@ def test_the_script_that_trains_on_gives_each_run_the_sizes_of_the_bundle(
 def test_the_script_that_trains_on_can_begin_with_the_encoder_of_the_latents(
     tmp_path: Path, train_on: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    words = re.findall(r"^# +AUTOENCODER='(.*)' ADVERSARIAL='(.*)'$", (EXAMPLES / "train_on.sh").read_text(), re.M)
-    for stage, told in zip(("autoencoder", "adversarial"), words[0], strict=True):
-        load_config(config_class(stage), config_file(f"gpu/{stage}"), told.replace("--set ", "").split())
+    words = dict(re.findall(r"^# +([A-Z0-9]+)='(--set .*)'$", (EXAMPLES / "train_on.sh").read_text(), re.M))
+    assert words.keys() == {"AUTOENCODER", "ADVERSARIAL", "STAGE4"}
+    for stage, told in words.items():
+        load_config(
+            config_class(stage.lower()), config_file(f"gpu/{stage.lower()}"), told.replace("--set ", "").split()
+        )
     done = train_on(AUTOENCODER="--set fit_iterations=0")
     assert done.returncode == 0, done.stdout + done.stderr
     commands = commands_in(tmp_path)

@@ -326,6 +326,11 @@ def test_a_decoder_may_leave_out_the_phases_that_it_predicted(store: ShardStore,
     assert torch.equal(again.autoencoder.to_spectrum.weight, made.autoencoder.to_spectrum.weight)
 
 
+def test_basses_are_added_by_the_stage_that_makes_latents(store: ShardStore, trained: Path) -> None:
+    with pytest.raises(ConfigError, match="adversarial: only_basses is for the stage autoencoder"):
+        stage(store, trained, only_basses=True)
+
+
 def test_basses_learn_from_their_own_bins(store: ShardStore, trained: Path) -> None:
     made = basses(store, trained, fit_iterations=2)
     made.start()

@@ -24,6 +24,7 @@ from duotok.audio.io import write
 from duotok.audio.marks import SAMPLE
 from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.distributed import total, world
+from duotok.errors import ConfigError
 from duotok.evaluation.fidelity import mel_distance
 from duotok.evaluation.music import chroma_correlation
 from duotok.random import ItemRandom
@@ -174,6 +175,10 @@ class AutoencoderStage(Stage):
         self.basses = self.encoder_learns and config.only_basses
         # Latents for basses are new where the run before had none: only then do their statistics begin anew.
         self.new_latents = self.basses and start is not None and not _model_of(start).get("bass_latents")
+        if config.only_basses and not self.encoder_learns:
+            raise ConfigError(
+                f"{name}: only_basses is for the stage autoencoder; here the decoder learns, and latents stay"
+            )
         if self.basses:
             self.autoencoder.requires_grad_(False)
             for part in self.autoencoder.basses():

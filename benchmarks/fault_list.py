@@ -359,15 +359,15 @@ FAULTS = (
     Fault(
         "the renderer does not hear its condition",
         "src/duotok/renderer/dit.py",
-        "x = self.enter(torch.cat([noisy, conditioned], dim=-1))",
-        "x = self.enter(torch.cat([noisy, 0 * conditioned], dim=-1))",
+        "x = self.enter(torch.cat([noisy[..., : self.own], conditioned], dim=-1))",
+        "x = self.enter(torch.cat([noisy[..., : self.own], 0 * conditioned], dim=-1))",
         RENDERER,
     ),
     Fault(
         "the renderer does not know the time",
         "src/duotok/renderer/dit.py",
-        "modulation = self.modulation(self.time(t))",
-        "modulation = self.modulation(self.time(0 * t))",
+        "time = self.time(t)",
+        "time = self.time(0 * t)",
         RENDERER,
     ),
     Fault(
@@ -429,15 +429,15 @@ FAULTS = (
     Fault(
         "latents are not standardised",
         "src/duotok/renderer/autoencoder.py",
-        "return (self.raw_latents(audio) - self.mean) / self.std",
-        "return self.raw_latents(audio)",
+        "return (raw - mean) / std",
+        "return raw",
         RENDERER,
     ),
     Fault(
         "the magnitude of a spectrum is not exponential",
         "src/duotok/renderer/autoencoder.py",
-        "magnitude = parts[0].clamp(max=8.0).exp()",
-        "magnitude = parts[0].clamp(min=0.0, max=8.0)",
+        "magnitude = level.clamp(max=8.0).exp()",
+        "magnitude = level.clamp(min=0.0, max=8.0)",
         RENDERER,
     ),
     Fault(
@@ -646,8 +646,8 @@ FAULTS = (
     Fault(
         "stage 4 ignores si_snr",
         "src/duotok/training/stages/stage4.py",
-        "si_snr=self.config.si_snr,\n",
-        "si_snr=0.0,\n",
+        "si_snr=self.config.si_snr,",
+        "si_snr=0.0,",
         STAGE4,
     ),
     Fault(

@@ -359,8 +359,8 @@ FAULTS = (
     Fault(
         "the renderer does not hear its condition",
         "src/duotok/renderer/dit.py",
-        "x = self.enter(torch.cat([noisy[..., : self.own], conditioned], dim=-1))",
-        "x = self.enter(torch.cat([noisy[..., : self.own], 0 * conditioned], dim=-1))",
+        "x = self.enter(torch.cat([noisy[..., : self.main_latents], conditioned], dim=-1))",
+        "x = self.enter(torch.cat([noisy[..., : self.main_latents], 0 * conditioned], dim=-1))",
         RENDERER,
     ),
     Fault(

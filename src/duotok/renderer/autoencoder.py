@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from duotok.audio.features import POWER_FLOOR, PowerSpectrum, mel_filters
 from duotok.clock import FRAME_SAMPLES, LATENT_SAMPLES, SAMPLE_RATE
 from duotok.config import Config
-from duotok.renderer.basses import WIDTH, BassDecoder, BassEncoder
+from duotok.renderer.basses import DECODER_BLOCKS, ENCODER_BLOCKS, WIDTH, BassDecoder, BassEncoder
 from duotok.renderer.contract import LatentAutoencoder
 from duotok.renderer.dit import depthwise
-from duotok.renderer.griffin_lim import FAINT, phases_that_fit, without_faint
+from duotok.renderer.griffin_lim import phases_that_fit, without_faint
 
 SPECTRAL_SAMPLES = LATENT_SAMPLES // 2
 """Samples of a spectral frame: 100 a second, two to a latent."""
@@ -211,11 +211,11 @@ class Autoencoder(LatentAutoencoder):
         self.encode_fine = nn.Sequential(*blocks(config.encoder_blocks[0], enc))
         self.pool = nn.Linear(2 * enc, enc)
         self.encode_coarse = nn.Sequential(*blocks(config.encoder_blocks[1], enc), nn.LayerNorm(enc))
-        self.own = config.latent_dim - config.bass_latents
-        self.to_latent = nn.Linear(enc, self.own)
-        self.register_buffer("mean", torch.zeros(self.own))
-        self.register_buffer("std", torch.ones(self.own))
-        self.from_latent = nn.Conv1d(self.own, dec, 3, padding=1)
+        self.main_latents = config.latent_dim - config.bass_latents
+        self.to_latent = nn.Linear(enc, self.main_latents)
+        self.register_buffer("mean", torch.zeros(self.main_latents))
+        self.register_buffer("std", torch.ones(self.main_latents))
+        self.from_latent = nn.Conv1d(self.main_latents, dec, 3, padding=1)
         self.decode_coarse = nn.Sequential(*blocks(config.decoder_blocks[0], dec))
         self.unpool = nn.Linear(dec, 2 * dec)
         self.decode_fine = nn.Sequential(*blocks(config.decoder_blocks[1], dec), nn.LayerNorm(dec))
@@ -226,8 +226,8 @@ class Autoencoder(LatentAutoencoder):
         self.bass_encoder: BassEncoder | None = None
         self.bass_decoder: BassDecoder | None = None
         if config.bass_latents:
-            self.bass_encoder = BassEncoder(config.bass_bins, config.bass_latents, blocks(3, WIDTH), FAINT)
-            self.bass_decoder = BassDecoder(config.bass_bins, config.latent_dim, blocks(3, WIDTH))
+            self.bass_encoder = BassEncoder(config.bass_bins, config.bass_latents, blocks(sum(ENCODER_BLOCKS), WIDTH))
+            self.bass_decoder = BassDecoder(config.bass_bins, config.latent_dim, blocks(sum(DECODER_BLOCKS), WIDTH))
 
     @property
     def channels(self) -> int:
@@ -240,11 +240,12 @@ class Autoencoder(LatentAutoencoder):
     @property
     def encoder_field(self) -> int:
         """Latent frames on each side whose sound a latent can depend on."""
-        fine, coarse = (self.config.kernel // 2 * blocks for blocks in self.config.encoder_blocks)
+        blocks = self.config.encoder_blocks
         longest = 4096 if self.config.low_bands else 2048  # samples of the longest window of SpectralFeatures
         if self.config.bass_latents:
-            fine, coarse = max(fine, 2 * (self.config.kernel // 2)), max(coarse, self.config.kernel // 2)
+            blocks = (max(blocks[0], ENCODER_BLOCKS[0]), max(blocks[1], ENCODER_BLOCKS[1]))
             longest = max(longest, self.config.n_fft)
+        fine, coarse = (self.config.kernel // 2 * count for count in blocks)
         return coarse + -(-fine // 2) + -(-longest // (2 * LATENT_SAMPLES)) + 1
 
     @property
@@ -253,7 +254,7 @@ class Autoencoder(LatentAutoencoder):
         reach = self.config.kernel // 2
         blocks = self.config.decoder_blocks
         if self.config.bass_latents:
-            blocks = (max(blocks[0], 1), max(blocks[1], 2))
+            blocks = (max(blocks[0], DECODER_BLOCKS[0]), max(blocks[1], DECODER_BLOCKS[1]))
         coarse = 1 + blocks[0] * reach
         overlap = self.config.n_fft // self.config.hop
         fine = blocks[1] * reach + overlap + self.config.griffin_lim * (overlap - 1)
@@ -279,9 +280,11 @@ class Autoencoder(LatentAutoencoder):
     @torch.no_grad()
     def follow(self, mean: Tensor, std: Tensor, rate: float) -> None:
         """Move the statistics that `standardised` takes off towards `mean` and `std` `[latent_dim]`, those of frozen parts apart."""
-        parts: list[tuple[Autoencoder | BassEncoder, nn.Linear, slice]] = [(self, self.to_latent, slice(0, self.own))]
+        parts: list[tuple[Autoencoder | BassEncoder, nn.Linear, slice]] = [
+            (self, self.to_latent, slice(0, self.main_latents))
+        ]
         if self.bass_encoder is not None:
-            parts.append((self.bass_encoder, self.bass_encoder.leave, slice(self.own, None)))
+            parts.append((self.bass_encoder, self.bass_encoder.leave, slice(self.main_latents, None)))
         for part, last, mine in parts:
             if last.weight.requires_grad:
                 part.mean.lerp_(mean[mine], rate)
@@ -303,7 +306,7 @@ class Autoencoder(LatentAutoencoder):
 
     def spectrum(self, latents: Tensor) -> Tensor:
         """Unit-variance latents to the complex STFT `[batch, spectral_frames, bins]`."""
-        x = self.from_latent(latents[..., : self.own].transpose(1, 2)).transpose(1, 2)
+        x = self.from_latent(latents[..., : self.main_latents].transpose(1, 2)).transpose(1, 2)
         x = self.unpool(self.decode_coarse(x))
         x = x.reshape(x.shape[0], 2 * latents.shape[1], -1)
         x = self.decode_fine(x)

@@ -10,7 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from duotok.renderer.griffin_lim import FAINT
+
 WIDTH = 128
+ENCODER_BLOCKS = (2, 1)
+"""Residual blocks of `WIDTH` at 100 Hz, at 50 Hz."""
+DECODER_BLOCKS = (1, 2)
+"""At 50 Hz, at 100 Hz."""
 MARGIN = 8
 """Bins above the highest that the encoder sees besides: the other side of a partial at the edge."""
 
@@ -18,26 +24,26 @@ MARGIN = 8
 class BassEncoder(nn.Module):
     """Magnitudes of the lowest bins at 100 Hz to latents at 50 Hz that a buffer brings to unit variance.
 
-    blocks: residual blocks of `WIDTH`, two for 100 Hz and one for 50 Hz. bins: that are to be told.
+    bins: those to be told; blocks: as many as `ENCODER_BLOCKS` says.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, bins: int, latents: int, blocks: list[nn.Module], floor: float) -> None:
+    def __init__(self, bins: int, latents: int, blocks: list[nn.Module]) -> None:
         super().__init__()
-        self.seen, self.floor = bins + MARGIN, floor
+        self.seen = bins + MARGIN
         self.enter = nn.Linear(self.seen, WIDTH)
-        self.fine = nn.Sequential(*blocks[:2])
+        self.fine = nn.Sequential(*blocks[: ENCODER_BLOCKS[0]])
         self.pool = nn.Linear(2 * WIDTH, WIDTH)
-        self.coarse = nn.Sequential(*blocks[2:], nn.LayerNorm(WIDTH))
+        self.coarse = nn.Sequential(*blocks[ENCODER_BLOCKS[0] :], nn.LayerNorm(WIDTH))
         self.leave = nn.Linear(WIDTH, latents)
         self.register_buffer("mean", torch.zeros(latents))
         self.register_buffer("std", torch.ones(latents))
 
     def forward(self, magnitude: Tensor) -> Tensor:
         """`[batch, frames, bins of the spectrum]`, an even number of frames, to `[batch, frames / 2, latents]`, not standardised."""
-        x = self.fine(self.enter(magnitude[..., : self.seen].clamp_min(self.floor).log() / 4))
+        x = self.fine(self.enter(magnitude[..., : self.seen].clamp_min(FAINT).log() / 4))
         latents: Tensor = self.leave(self.coarse(self.pool(x.reshape(x.shape[0], x.shape[1] // 2, -1))))
         return latents
 
@@ -45,16 +51,16 @@ class BassEncoder(nn.Module):
 class BassDecoder(nn.Module):
     """All latents at 50 Hz to what is added to ln magnitudes of the lowest bins at 100 Hz: nothing, before it has learned.
 
-    blocks: residual blocks of `WIDTH`, one for 50 Hz and two for 100 Hz.
+    blocks: as many as `DECODER_BLOCKS` says.
     """
 
     def __init__(self, bins: int, latent_dim: int, blocks: list[nn.Module]) -> None:
         super().__init__()
         self.bins = bins
         self.enter = nn.Conv1d(latent_dim, WIDTH, 3, padding=1)
-        self.coarse = nn.Sequential(*blocks[:1])
+        self.coarse = nn.Sequential(*blocks[: DECODER_BLOCKS[0]])
         self.unpool = nn.Linear(WIDTH, 2 * WIDTH)
-        self.fine = nn.Sequential(*blocks[1:], nn.LayerNorm(WIDTH))
+        self.fine = nn.Sequential(*blocks[DECODER_BLOCKS[0] :], nn.LayerNorm(WIDTH))
         self.leave = nn.Linear(WIDTH, bins)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)

@@ -253,11 +253,11 @@ class DiT(LatentDiffusion):
         self.time = TimeEmbedding(config.time_dim)
         self.modulation = nn.Linear(config.time_dim, 6 * width)
         self.condition = Condition(config)
-        self.own = config.latent_dim - config.bass_latents
-        self.enter = nn.Linear(self.own + config.condition_width, width)
+        self.main_latents = config.latent_dim - config.bass_latents
+        self.enter = nn.Linear(self.main_latents + config.condition_width, width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, self.own)
+        self.leave = nn.Linear(width, self.main_latents)
         for layer in (self.modulation, self.leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -294,14 +294,14 @@ class DiT(LatentDiffusion):
         time = self.time(t)
         modulation = self.modulation(time).view(-1, 6, self.config.width)
         conditioned = self.condition(condition, token_valid, dropped)[:, :frames]
-        x = self.enter(torch.cat([noisy[..., : self.own], conditioned], dim=-1))
+        x = self.enter(torch.cat([noisy[..., : self.main_latents], conditioned], dim=-1))
         tables = half_tables(frames, self.config.width // self.config.heads, x.device, stream_dtype(x)[1])
         for block in self.blocks:
             x = block(x, modulation, mask, valid, tables)
         hidden = self.norm(x)
         v: Tensor = self.leave(hidden)
         if self.basses is not None:
-            heard = torch.cat([hidden, noisy[..., self.own :], conditioned], dim=-1)
+            heard = torch.cat([hidden, noisy[..., self.main_latents :], conditioned], dim=-1)
             v = torch.cat([v, self.basses(heard, time, mask, valid)], dim=-1)
         return silence_padding(v, valid)
 

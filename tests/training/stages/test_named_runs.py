@@ -497,12 +497,18 @@ def test_an_autoencoder_of_other_sizes_is_told_before_samples_are_stored(
         made = build_stage(name, config, phases, needs)
         assert made.autoencoder.config.output == "magnitude" and made.autoencoder.config.griffin_lim == 2
         made.start()
+    train(build_stage("autoencoder", config, [*phases, "steps=1"], needs), tmp_path / "silent")
+    there = Needs(tmp_path, needs.store)
+    with pytest.raises(ConfigError, match=r"griffin_lim = 0, but .*silent predicts no phases; set model.griffin_lim=2"):
+        build_stage("adversarial", config, ["start_from=silent"], there)
+    kept = build_stage("adversarial", config, ["start_from=silent", "model.griffin_lim=1"], there)
+    assert kept.autoencoder.config.output == "magnitude"
     plain = build_stage("adversarial", config, phases[:2], needs)
     assert plain.autoencoder.config.output == "angle", "as the run has it, unless it is to be left out"
 
 
 def test_codes_of_a_track_are_those_of_the_run_that_is_named_for_it(
-    needs: Needs, elsewhere: Needs, tmp_path: Path
+    needs: Needs, elsewhere: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs from one stage 2, a track each; the third has the codes of both."""
     values = stage3_config(freeze=True).model_dump(mode="json")
@@ -529,6 +535,14 @@ def test_codes_of_a_track_are_those_of_the_run_that_is_named_for_it(
         build_stage("stage3", config, [start, chosen[1], "model.map_bias=false"], elsewhere)
     with pytest.raises(ConfigError, match=r"lost: no checkpoint there, and branch_from.vocals names it"):
         build_stage("stage3", config, [chosen[0], "branch_from.vocals=lost"], elsewhere)
+    with monkeypatch.context() as other:
+        other.setattr("duotok.training.earlier_runs.highpass_of", lambda run: 5.0 * (run.name == "bands"))
+        with pytest.raises(ConfigError, match=r"crops.highpass_hz = 0, but .*bands learned behind 5 Hz"):
+            build_stage("stage3", config, [*chosen, "crops.highpass_hz=0"], elsewhere)
+    one = stage3_config(model=TOKENIZER.model_copy(update={"shared_codebook": True}), fit_batches=0)
+    train(Stage3(one, elsewhere.store, needs.runs / "stage2"), runs / "shared")
+    with pytest.raises(ConfigError, match=r"branch_from.vocals: with model.shared_codebook both tracks have one"):
+        Stage3(one, elsewhere.store, runs / "shared", {"vocals": runs / "shared"})
     free = [start, "freeze=false", "seed=3"]
     train(build_stage("stage3", config, free, elsewhere), runs / "free")
     with pytest.raises(ConfigError, match=r"branch_from.vocals: .*free has another encoder than start_from"):

@@ -103,6 +103,10 @@ def _adversarial(config: Any, needs: Needs) -> Stage:
     # The sizes are those of the weights; the phases may be fitted anew, which needs none, and those predicted left out.
     before = autoencoder_config(best(start))
     output = "magnitude" if config.model.output == "magnitude" else before.output
+    if output == "magnitude" and not config.model.griffin_lim:
+        raise ConfigError(
+            f"model.griffin_lim = 0, but {start} predicts no phases; set model.griffin_lim={before.griffin_lim or 8}"
+        )
     shape = before.model_copy(update={"griffin_lim": config.model.griffin_lim, "output": output})
     return AutoencoderStage(config.model_copy(update={"model": shape}), needs.store, "adversarial", start)
 
@@ -198,6 +202,7 @@ def _stage3(config: Any, needs: Needs) -> Stage:
     _check_start(config, needs, BOTTLENECK_SETTINGS, ("stage3", QUANTIZER_SETTINGS))
     branches = {track: find_run(named, needs.runs) for track, named in config.branch_from.named().items()}
     for run in branches.values():
+        check_same_front_end(config.crops.highpass_hz, run)
         check_same_settings(config.model, "model", QUANTIZER_SETTINGS, run)
     if config.store_features:
         derive_features(needs.store, workers=needs.workers, highpass_hz=config.crops.highpass_hz)

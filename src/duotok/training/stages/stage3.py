@@ -23,14 +23,15 @@ from duotok.shards.mixture import Component
 from duotok.shards.store import ShardStore
 from duotok.tracks import TRACKS
 from duotok.training.checkpoint import best, load_module, read_state
-from duotok.training.earlier_runs import origin_of
+from duotok.training.earlier_runs import opened, origin_of
 from duotok.training.logs import show_mels
 from duotok.training.stage import START_FROM, Batch, NamedRun, means_over, to_device
 from duotok.training.stages.crop_stage import ADAPTED, BRANCHES, CropStage, CropStageConfig
 from duotok.training.stages.loading import load_tokenizer
 
 HELD_OUT_BATCHES = 12
-ENCODER_FROZEN = ("downsampling.", "lower_blocks.")
+FROZEN = ("downsampling.", "lower_blocks.")
+"""What makes the features that codes are made of."""
 COLLAPSE = 0.5
 """Share of the codes in use at the first report below which a codebook is told to collapse."""
 log = logging.getLogger(__name__)
@@ -143,18 +144,19 @@ class Stage3(CropStage):
 
     def _take_branch(self, track: str, run: Path) -> None:
         """Projections and quantizer of a track from another run of stage 3, which must have the same frozen encoder."""
-        checkpoint = best(run)
         if not self.goes_on:
             raise ConfigError(f"branch_from.{track}: needs a start_from of stage 3, which the other codes are from")
-        other = load_tokenizer(checkpoint)
+        if self.config.model.shared_codebook:
+            raise ConfigError(f"branch_from.{track}: with model.shared_codebook both tracks have one codebook")
+        other, _, origin = opened(best(run), "tokenizer", load_tokenizer)
         mine, theirs = self.tokenizer.state_dict(), other.state_dict()
-        if any(not torch.equal(mine[name], theirs[name]) for name in mine if name.startswith(ENCODER_FROZEN)):
+        if any(not torch.equal(mine[name], theirs[name]) for name in mine if name.startswith(FROZEN)):
             raise ConfigError(
                 f"branch_from.{track}: {run} has another encoder than start_from, so its codes mean nothing here; train both from one run of stage 2"
             )
         index = TRACKS.index(track)
         self.tokenizer.branches[index].load_state_dict(other.branches[index].state_dict())
-        self.made_from(f"branch_from.{track}", origin_of(checkpoint, "tokenizer"))
+        self.made_from(f"branch_from.{track}", origin)
 
     def check(self, processes: int) -> None:
         fits = (self.config.fit_batches and not self.goes_on) or self.config.refit_at or self.config.refit_steps

@@ -134,7 +134,7 @@ class Stage4(Stage):
             assert isinstance(self.dit, DiT) and self.dit.basses is not None
             self.dit.requires_grad_(False)
             self.dit.basses.requires_grad_(True)
-            self.first = self.dit.own
+            self.first = self.dit.main_latents
         self.modules = {"dit": self.dit, "ema": self.ema}
         self.excerpts = self._held_out_excerpts(latent_stretches(store, "validation", config.track, made_by))
         self.clips: Batch = stack([crop(stretch, start, config.crop_frames) for stretch, start in self.excerpts])

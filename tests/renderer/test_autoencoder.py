@@ -252,6 +252,18 @@ def test_latents_for_basses_hear_low_notes_alone(autoencoder: Autoencoder):
 
 
 @torch.no_grad()
+def test_latents_for_basses_hear_a_little_above_the_bins_that_they_tell(autoencoder: Autoencoder):
+    """The other side of a partial at the edge."""
+    encoder = with_basses(autoencoder, bins=6).bass_encoder
+    heard = []
+    for place in range(20):
+        magnitude = torch.full((1, 8, 20), 0.1)
+        magnitude[..., place] = 1.0
+        heard.append(not torch.equal(encoder(magnitude), encoder(torch.full((1, 8, 20), 0.1))))
+    assert heard == [place < 6 + 8 for place in range(20)]
+
+
+@torch.no_grad()
 def test_a_latent_depends_on_no_sound_beyond_the_field_of_the_encoder():
     """Of either part: here the window of the basses is the longest, and their blocks reach further."""
     torch.manual_seed(0)

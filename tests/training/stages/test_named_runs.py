@@ -549,6 +549,44 @@ def test_codes_of_a_track_are_those_of_the_run_that_is_named_for_it(
         build_stage("stage3", config, [chosen[0], "branch_from.vocals=free"], elsewhere)
 
 
+def test_basses_alone_count_where_they_alone_learn(renderers: Needs, tmp_path: Path) -> None:
+    config = write(tmp_path, "autoencoder", AUTOENCODER.model_dump(mode="json"))
+    needs = Needs(tmp_path / "runs", renderers.store)
+    start = f"start_from={renderers.runs / 'autoencoder'}"
+    train(build_stage("autoencoder", config, [start, *BASSES, "steps=1"], needs), needs.runs / "autoencoder")
+    wide = ["dit.latent_dim=68", "dit.bass_latents=4", f"tokenizer_from={renderers.runs / 'stage3'}"]
+    settings = [*wide, f"start_from={renderers.runs / 'stage4.vocals'}"]
+    stage4 = write(tmp_path, "stage4", stage4_values())
+    changed = {}
+    for only in ("true", "false"):
+        made = build_stage("stage4", stage4, [*settings, f"only_basses={only}"], needs)
+        made.start()
+        batch = {**made.batch(0, [0, 1]), "seeds": made.seeds(0, [0, 1])}
+        told = []
+        for _ in range(2):  # before basses have learned their velocity is 0, whatever the others are
+            with torch.no_grad():
+                told.append({"train": float(made.losses(batch, 0)["loss"]), **made.held_out()})
+                made.dit.leave.bias += 3.0
+                made.ema.leave.bias += 3.0
+        changed[only] = {key for key in ("train", "loss", "mse_1", "mse_8") if abs(told[1][key] - told[0][key]) > 1e-4}
+    assert changed == {"true": set(), "false": {"train", "loss", "mse_1", "mse_8"}}
+
+
+def test_adapt_goes_on_without_phases_where_its_start_has_none(renderers: Needs, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(renderers.runs, runs, ignore=shutil.ignore_patterns("derived", "rendered"))
+    needs = Needs(runs, renderers.store)
+    config = write(tmp_path, "adversarial", AUTOENCODER.model_dump(mode="json"))
+    silent = ["start_from=autoencoder", "model.griffin_lim=1", "model.output=magnitude", "steps=1", "fit_iterations=1"]
+    train(build_stage("adversarial", config, silent, needs), runs / "silent")
+    adapt = write(tmp_path, "adapt", {**adapt_values(), "fit_iterations": 1})
+    made = build_stage("adapt", adapt, ["start_from=silent"], needs)
+    made.start()
+    weights = load_file(best(runs / "silent") / "autoencoder.safetensors")
+    assert made.autoencoder.config.output == "magnitude"
+    assert torch.equal(made.autoencoder.state_dict()["to_spectrum.weight"], weights["to_spectrum.weight"])
+
+
 BASSES = ["only_basses=true", "model.bass_latents=4", "model.bass_bins=8", "model.griffin_lim=1", "model.latent_dim=68"]
 
 
@@ -582,6 +620,7 @@ def test_basses_are_added_to_an_autoencoder_and_to_its_renderers(renderers: Need
     with pytest.raises(ConfigError, match=r"dit.bass_latents = 3, but the autoencoder of .*autoencoder has 4"):
         build_stage("stage4", stage4, [*settings, "dit.bass_latents=3"], needs)
     made = build_stage("stage4", stage4, settings, needs)
+    made._codes_in_use = lambda: torch.tensor([0, 1])  # other codes than those that the renderer learned with
     train(made, needs.runs / "stage4.vocals")
     old, new = (load_file(best(run) / "ema.safetensors") for run in (before, needs.runs / "stage4.vocals"))
     assert made.parents["start_from"] == origin_of(best(before), "ema")

@@ -43,7 +43,7 @@ from duotok.training.earlier_runs import (
     train_anew,
 )
 from duotok.training.stage import START_FROM, Batch, NamedRun
-from duotok.training.stages.autoencoder import AUTOENCODERS, AutoencoderStage, AutoencoderStageConfig, load_start
+from duotok.training.stages.autoencoder import AUTOENCODERS, AutoencoderStage, AutoencoderStageConfig
 from duotok.training.stages.loading import device_of, load_dit, load_render_settings, load_vectors, stage4_config
 from duotok.training.stages.stage4 import RendererRuns
 
@@ -272,7 +272,7 @@ class Adapt(AutoencoderStage):
     def start(self) -> None:
         """Start from the adversarially trained decoder and its discriminators, if there are any."""
         modules = ["autoencoder"]
-        load_start(self.source, self.autoencoder)
+        load_module(self.source / "autoencoder.safetensors", self.autoencoder)
         if self.discriminators is not None and self.judges.is_file():
             load_module(self.judges, self.discriminators)
             modules.append("discriminators")

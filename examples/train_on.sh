@@ -11,7 +11,7 @@
 # What the rest needs and fails ends all of it with exit code 1. Environment: PYTHON (python3), CONFIGS (gpu), the set of
 # recipes or a folder of such, WORKERS (14) processes that derive arrays, RESERVE (35) seconds for the bundle, and overrides
 # of each run: ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4. With AUTOENCODER the encoder of the latents learns on first, beside stage 2,
-# and its decoder and the renderers learn from it. Latents for basses (docs/renderer.md, "Basses"), less phases that nothing needs:
+# and its decoder and the renderers learn from it. Latents for basses (docs/experiments/basses-in-sound.md), less phases that nothing needs:
 #   AUTOENCODER='--set only_basses=true --set model.latent_dim=72 --set model.bass_latents=8 --set model.output=magnitude --set lr=2e-3'
 #   ADVERSARIAL='--set model.griffin_lim=8 --set model.output=magnitude --set batch_size=32 --set lr=3e-4 --set adversary.warmup=300'
 #   STAGE4='--set dit.latent_dim=72 --set dit.bass_latents=8 --set lr=6e-4 --set warmup=100'

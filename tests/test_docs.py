@@ -21,7 +21,8 @@ from duotok.config import RECIPES, recipe_names
 
 ROOT = SOURCE.parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *sorted(RECIPES.rglob("*.md"))]
+EXPERIMENTS = sorted((ROOT / "docs" / "experiments").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *EXPERIMENTS, *sorted(RECIPES.rglob("*.md"))]
 SETS = sorted({name.partition("/")[0] for name in recipe_names()} - {"lm"})
 """What the names of recipes begin with; `lm/` is a folder of modules, too."""
 MODULES = {"duotok": ROOT / "src", "benchmarks": ROOT}
@@ -213,7 +214,7 @@ def test_pages_that_the_code_names_exist() -> None:
         for folder in ("src", "benchmarks")
         for file in (ROOT / folder).rglob("*")
         if file.suffix in (".py", ".yaml", ".md")
-        for page in re.findall(r"docs/\w+\.md", file.read_text(encoding="utf-8"))
+        for page in re.findall(r"docs/[\w/-]+\.md", file.read_text(encoding="utf-8"))
     }
     assert sorted((page, file) for page, file in named if not (ROOT / page).is_file()) == []
 
@@ -229,6 +230,11 @@ def test_the_windows_that_the_page_of_tokens_tells_are_those_of_the_packaged_bun
 def test_the_index_has_every_page() -> None:
     linked = set(re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
     assert {path.name for path in DOCS} - {"index.md"} == linked
+
+
+def test_the_table_of_experiments_has_every_page_of_them() -> None:
+    linked = re.findall(r"\]\(([\w-]+\.md)\)", (EXPERIMENTS[0].parent / "README.md").read_text(encoding="utf-8"))
+    assert sorted(linked) == sorted({path.name for path in EXPERIMENTS} - {"README.md"})
 
 
 def test_every_command_is_on_the_page_of_commands() -> None:

@@ -1,7 +1,7 @@
 """Downsampling x4: normalised log-mel at 100 Hz to the 25 Hz token frames (figure of stage 1, unspecified there).
 
 Two residual convolution blocks of stride 2 and a linear layer, as in MusicFM (conv2d), in four variants that differ in cost
-(docs/model.md). Norms act inside a time step and padding is zeroed before each convolution, so an item of a padded batch
+(docs/experiments/front-ends.md). Norms act inside a time step and padding is zeroed before each convolution, so an item of a padded batch
 gives the same output as alone.
 """
 

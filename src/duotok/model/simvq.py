@@ -19,7 +19,7 @@ GROUP = 128
 
 FIT_SCALE = 0.85
 """A Gaussian cloud of codes works best a little narrower than the features: 32768 codes in 16 dimensions for 100,000
-frames are then used to 0.93 (0.83 at scale 1; even use would give 0.95) at less distortion (docs/model.md).
+frames are then used to 0.93 (0.83 at scale 1; even use would give 0.95) at less distortion (docs/experiments/codebook-start.md).
 """
 
 
@@ -134,7 +134,7 @@ def codes_from_means(z: Tensor, size: int, rounds: int, generator: torch.Generat
     """`size` codes as the means of the rows of `z [n, dim]` that are nearest to them: k-means, `rounds` times.
 
     Frames of one song resemble each other, so codes that are frames themselves fit the songs they come from; means of
-    several frames fit songs that were never seen (docs/model.md). Raises ValueError for fewer rows than codes.
+    several frames fit songs that were never seen (docs/experiments/codebook-noise.md). Raises ValueError for fewer rows than codes.
     """
     codes = codes_from_features(z, size, 1, generator)
     z = z.detach().float()
@@ -243,7 +243,7 @@ class Quantizer(nn.Module, ABC):
         """Start the codes at k-means of features `z [n, dim]`, n >= size, spread about their mean by `scale`.
 
         noise: variance of white noise on the features, relative to theirs. Codes then fill the room between the frames instead of
-        lying on them, and fit songs that were never seen almost as well as their own (docs/model.md); as the noise spreads
+        lying on them, and fit songs that were never seen almost as well as their own (docs/experiments/codebook-noise.md); as the noise spreads
         them too, they are drawn together by 1 / (1 + noise).
         """
         z = z.detach().float()

@@ -144,7 +144,7 @@ class SpectralFeatures(nn.Module):
     """ln mel power at 100 Hz: `[batch, samples]` to `[batch, frames, width]`.
 
     With `phase_bins` the phases of the low partials as well: from magnitudes alone a steady tone is the same frame again and
-    again, and a decoder that does the same at every frame makes the same 20 ms of it again and again (docs/renderer.md).
+    again, and a decoder that does the same at every frame makes the same 20 ms of it again and again (docs/experiments/pitch-and-phases.md).
     43 ms with 160 bands, twice 11 ms with 48, and if asked for 85 ms with `low_bands` bands up to 3 kHz, where 43 ms do
     not tell the harmonics of a low note apart.
     """

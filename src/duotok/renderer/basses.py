@@ -1,7 +1,7 @@
 """Latents for basses: the lowest bins of the decoder's spectrum, told by a small part of the autoencoder that knows nothing else.
 
 300 Hz and below are 24 of the 1,921 bins of an 80 ms window. A mean over bins or mel bands hardly hears them, so the rest of the
-autoencoder learns them last, and a bass plays wrong notes (docs/renderer.md, "Basses"). Here a few latents belong to these bins
+autoencoder learns them last, and a bass plays wrong notes (docs/experiments/basses-in-sound.md). Here a few latents belong to these bins
 alone: they can be added to an autoencoder that is trained already, and all that it tells stays as it is.
 """
 

@@ -1,7 +1,7 @@
 """Phases that fit their magnitudes: fast Griffin-Lim iterations (Perraudin, Balazs and Sondergaard 2013) at the end of a decoder.
 
 A convolutional decoder that is told the same at every frame answers with the same 20 ms again and again, so it cannot make the
-phases of a steady tone (docs/renderer.md, "Pitch"). Frames of a spectrum that overlap eightfold settle them among each other:
+phases of a steady tone (docs/experiments/pitch-and-phases.md). Frames of a spectrum that overlap eightfold settle them among each other:
 each iteration makes the sound, takes its spectrum, and keeps the phases but not the magnitudes of that.
 """
 

@@ -130,7 +130,7 @@ class MultiScaleMel(nn.Module):
 def octave_weights(bins: int) -> Tensor:
     """Weights of the bins of a spectrum from 0 to 24 kHz `[bins]`, 1 on average: above 50 Hz every octave counts about alike.
 
-    With equal weights the 1 % of the bins that lie below 300 Hz are learned last, and a bass plays wrong notes (docs/renderer.md).
+    With equal weights the 1 % of the bins that lie below 300 Hz are learned last, and a bass plays wrong notes (docs/experiments/basses-in-sound.md).
     """
     hertz = torch.linspace(0, SAMPLE_RATE / 2, bins)
     weights = 1 / (hertz + EVEN_FROM)

@@ -91,7 +91,7 @@ class Stage3Config(CropStageConfig):
         default=0.0,
         ge=0,
         description="means only: noise on the features of a fit, as a share of their variance; without it codes lie on the "
-        "training songs and are far from others (docs/model.md)",
+        "training songs and are far from others (docs/experiments/codebook-noise.md)",
     )
     fit_scale: float | None = Field(
         default=None, gt=0, description="spread of the codes; null = the quantizer's default"
@@ -243,7 +243,7 @@ class Stage3(CropStage):
             if fell and name not in self.collapsed and not rank():
                 log.warning(
                     "%s: codes in use fell from %.0f %% of the codebook to %.0f %%: the quantizer's loss draws the features together; "
-                    "lower it, as with --set weights.vq=%g (docs/model.md)",
+                    "lower it, as with --set weights.vq=%g (docs/experiments/bottleneck.md)",
                     name, 100 * first, 100 * use, self.config.weights.vq / 10,
                 )  # fmt: skip
                 self.collapsed.add(name)

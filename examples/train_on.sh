@@ -7,7 +7,7 @@
 # WORK: shards of `duotok data prepare` (--format opus makes them small enough for a narrow way). Everything is over, and OUT there,
 # SECONDS from now, unless the start of a run or one look at held-out songs takes longer than its share (on two busy cores they
 # do). Decoder and separator learn beside the rest; latents are derived beside stages 2 and 3. The bundle of 2026-11-27 was made
-# so, on an H100 (docs/kit.md). Sizes are those of BUNDLE, rates and batches those of a set of recipes.
+# so, on an H100 (docs/experiments/borrowed-gpu.md). Sizes are those of BUNDLE, rates and batches those of a set of recipes.
 # What the rest needs and fails ends all of it with exit code 1. Environment: PYTHON (python3), CONFIGS (gpu), the set of
 # recipes or a folder of such, WORKERS (14) processes that derive arrays, RESERVE (35) seconds for the bundle, and overrides
 # of each run: ADVERSARIAL, SEPARATOR, STAGE2, STAGE3, STAGE4. With AUTOENCODER the encoder of the latents learns on first, beside stage 2,

@@ -23,7 +23,7 @@ A folder that trains on a machine without network, and the way of its results ba
   python kit/run.py --collect results                                         there: newest checkpoints in pieces
   duotok kit join results --runs runs/mine                                    here: checked and joined
 
-docs/kit.md tells it all.
+All details: docs/kit.md.
 """
 
 app = typer.Typer(name="kit", help=HELP, no_args_is_help=True, rich_markup_mode=None)

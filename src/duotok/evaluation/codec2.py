@@ -22,7 +22,7 @@ MODES = ("3200", "2400", "1600", "1400", "1300", "1200", "700C")
 DELAY = {"700C": 0.030}
 USUAL_DELAY = 0.020
 """Seconds that Codec2 is late, by mode. Its waveform does not follow the original's, so nothing can be found by comparing the two:
-measured on envelopes of noise and voices (docs/codecs.md, Verified)."""
+measured on envelopes of noise and voices (docs/experiments/codecs-verified.md)."""
 TIMEOUT = 600.0
 
 

@@ -16,7 +16,7 @@ Tokenizers that DuoTok can be compared with, all behind one contract.
   duotok codecs describe wavtokenizer   how to get one and what its codes depend on
   duotok codecs check mini              its lengths, and which codes change when nothing should
 
-`--model` of `duotok pack` takes each of them. docs/codecs.md tells it all.
+`--model` of `duotok pack` takes each of them. All details: docs/codecs.md.
 """
 
 app = typer.Typer(name="codecs", help=HELP, no_args_is_help=True, rich_markup_mode=None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from duotok.model.config import TokenizerConfig
 from duotok.model.health import effective_rank, noise_detectability
 from duotok.model.noise import FrameNoise, channel_std, covariance_root
+from duotok.model.tokenizer import Tokenizer
 from duotok.random import ItemRandom
 
 
@@ -90,6 +92,31 @@ def test_the_linear_test_tells_diagonal_noise_from_flat_features_and_no_other() 
     drawn = {c: FrameNoise(covariance=c).draw(flat)[0] for c in ("diagonal", "full")}  # type: ignore[arg-type]
     assert noise_detectability(flat[0], drawn["diagonal"]) > 0.99
     assert noise_detectability(flat[0], drawn["full"]) < 0.53
+
+
+def test_noise_with_the_moments_of_the_features_hides_among_them_and_without_their_mean_it_does_not() -> None:
+    """Features of a trained bottleneck lie one to five deviations from 0: noise about 0 is told whatever its covariance."""
+    torch.manual_seed(0)
+    lengths = torch.tensor([3000, 1000])
+    x = torch.randn(2, 3000, 8) @ torch.randn(8, 8) + 9.0
+    x[1, 1000:] = 1e4  # padding, which must not move the mean
+    real = torch.cat([x[0], x[1, :1000]])
+    drawn = {}
+    for mean in ("zero", "features"):
+        noise = FrameNoise(probability=1.0, covariance="full", mean=mean).train()(x, lengths)  # type: ignore[arg-type]
+        drawn[mean] = torch.cat([noise[0], noise[1, :1000]])
+    assert noise_detectability(real, drawn["zero"]) > 0.99
+    assert noise_detectability(real, drawn["features"]) < 0.53
+    torch.testing.assert_close(drawn["features"].mean(0), real.mean(0), rtol=0.05, atol=0.2)
+    fixed = FrameNoise(probability=1.0, sigma=0.5, mean="features").train()(x[:1])
+    torch.testing.assert_close(fixed.mean((0, 1)), x[0].mean(0), rtol=0, atol=0.1)
+
+
+def test_the_config_decides_about_the_mean_of_the_noise() -> None:
+    config = TokenizerConfig.preset("tiny", noise_mean="features", noise_probability=1.0)
+    assert Tokenizer(config).noise.mean == "features" and Tokenizer(TokenizerConfig.preset("tiny")).noise.mean == "zero"
+    with pytest.raises(ValueError, match="what is added has mean 0"):
+        TokenizerConfig.preset("tiny", noise="additive", noise_mean="features")
 
 
 def test_effective_rank_counts_dimensions() -> None:

@@ -43,6 +43,9 @@ class TokenizerConfig(Config):
     noise_covariance: Literal["diagonal", "full"] = Field(
         default="diagonal", description="each channel's own spread, or the features' whole covariance"
     )
+    noise_mean: Literal["zero", "features"] = Field(
+        default="zero", description="of noise that replaces frames: 0, as equation 1 is read, or the features' own"
+    )
     bottleneck_norm: bool = Field(
         default=False, description="layer norm of the features in the bottleneck: every frame has the same energy"
     )
@@ -84,6 +87,8 @@ class TokenizerConfig(Config):
             raise ValueError(f"width {self.width} must be heads x an even number; heads is {self.heads}")
         if self.mask_head and sum(self.mask_bands) != self.mask_bins:
             raise ValueError(f"mask_bands sum to {sum(self.mask_bands)}, mask_bins is {self.mask_bins}")
+        if self.noise_mean == "features" and self.noise == "additive":
+            raise ValueError("noise_mean features is for noise that replaces frames; what is added has mean 0")
         if len(set(self.stems)) != len(self.stems) or not self.stems:
             raise ValueError(f"stems {self.stems} must be different names")
         if self.shared_codebook and self.routing == "soft":

@@ -3,7 +3,8 @@
 sigma is "estimated from feature statistics" (paper 3.2): here each channel's own standard deviation over the valid
 frames of the whole batch, detached, times `scale`. The later layers learn not to rely on any single frame. Where the
 channels are correlated such noise is far from the data and easily recognized; `covariance: full` draws it with the features'
-whole covariance instead.
+whole covariance instead. Its mean is 0, as the equation has only a sigma; features may lie far from there, and `mean: features` puts
+the noise where they are.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ def channel_std(x: Tensor, lengths: Tensor | None) -> Tensor:
 
     `x [batch, frames, channels]` to `[channels]`.
     """
+    return channel_moments(x, lengths)[1]
+
+
+def channel_moments(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Each channel's mean and standard deviation, as `channel_std`."""
     x = x.detach().float()
     mask = frame_mask(lengths, x.shape[1])
     real = x.new_ones(*x.shape[:2], 1) if mask is None else mask[..., None].to(x.dtype)
     # Mean first, then squared deviations: E[x^2] - E[x]^2 would lose precision where the mean is large.
     sums = total(torch.cat([(x * real).sum((0, 1)), real.sum()[None]]))
     count = sums[-1].clamp_min(1.0)
-    squares = ((x - sums[:-1] / count) * real).square().sum((0, 1))
-    return (total(squares) / count).sqrt()
+    mean = sums[:-1] / count
+    squares = ((x - mean) * real).square().sum((0, 1))
+    return mean, (total(squares) / count).sqrt()
 
 
 def covariance_root(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -62,10 +69,11 @@ class FrameNoise(nn.Module):
         scale: float = 1.0,
         sigma: float | None = None,
         covariance: Literal["diagonal", "full"] = "diagonal",
+        mean: Literal["zero", "features"] = "zero",
     ) -> None:
         super().__init__()
         self.kind, self.probability, self.scale, self.sigma = kind, probability, scale, sigma
-        self.covariance = covariance
+        self.covariance, self.mean = covariance, mean
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, random: Random = None) -> Tensor:
         """`x [batch, frames, channels]` to the same; unchanged in eval mode. `random` makes the draw repeatable."""
@@ -78,6 +86,10 @@ class FrameNoise(nn.Module):
 
     def draw(self, x: Tensor, lengths: Tensor | None = None, random: Random = None) -> Tensor:
         """Noise for every frame of `x [batch, frames, channels]`."""
+        noise = self._centred(x, lengths, random)
+        return noise if self.mean == "zero" else noise + channel_moments(x, lengths)[0]
+
+    def _centred(self, x: Tensor, lengths: Tensor | None, random: Random) -> Tensor:
         unit = normal(random, tuple(x.shape), lengths, x.device)
         if self.sigma is not None:
             return unit * self.sigma

@@ -71,7 +71,12 @@ class Tokenizer(nn.Module):
         self.lower_blocks = blocks(config.lower_blocks)
         self.projection_in = ProjectionIn(config.width, config.code_dim, config.bottleneck_norm)
         self.noise = FrameNoise(
-            config.noise, config.noise_probability, config.noise_scale, config.noise_sigma, config.noise_covariance
+            config.noise,
+            config.noise_probability,
+            config.noise_scale,
+            config.noise_sigma,
+            config.noise_covariance,
+            config.noise_mean,
         )
         self.projection_out = nn.Linear(config.code_dim, config.width)
         self.branches = nn.ModuleList(Branch(config, i) for i in range(1 if config.shared_codebook else len(TRACKS)))

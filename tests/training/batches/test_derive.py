@@ -122,6 +122,29 @@ def test_mixes_without_masks_can_be_left_out(needs: Needs, tmp_path: Path):
     assert all(stage.batch(step, range(4))["masks_items"].all() for step in range(6))
 
 
+def test_the_teacher_works_on_no_mix_that_the_stage_never_draws(
+    needs: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its seconds went to any mixes of the store: where a mixture wants some of them alone, few or none of its crops had masks."""
+    monkeypatch.setattr("duotok.training.stages.registry._teacher", lambda *_: (Recorder(), "recorder", None))
+    monkeypatch.setattr(
+        "duotok.training.batches.derive.teacher_masks",
+        lambda _, sound, grid: torch.full((4, sound.shape[-1] // 480, 128), 0.5).half(),
+    )
+    for corpus in ("index", "songs"):
+        own = Needs(needs.runs, ShardStore(needs.store.ranges.url, tmp_path / corpus))
+        mixture = {"mix": {"types": ["mix"], "corpora": [corpus]}, "vocals": {"types": ["vocals"], "optional": True}}
+        values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 1000.0, "mixture": mixture}
+        stage = build_stage("stage2", write(tmp_path, corpus, values), [], own)
+        mixes = own.store.select("train", "validation", types=("mix",), needs=("mix",))
+        separated = {own.store.segments[i].segment.corpus for i in mixes if own.store.has(i, "mix", "masks")}
+        assert separated == {corpus}
+        drawn = [stage.batch(step, range(4)) for step in range(4)]
+        assert all(
+            masked for b in drawn for masked, kind in zip(b["masks_items"], b["types"], strict=True) if kind == "mix"
+        )
+
+
 class Recorder:
     """A separator that only tells where it is moved to."""
 

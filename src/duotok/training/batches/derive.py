@@ -46,17 +46,18 @@ def grid_of(bins: int) -> Grid:
 
 def compute_masks(
     store: ShardStore, teacher: ChunkedSeparator, bins: int, seconds: float, made_by: str,
-    device: torch.device | None = None, workers: int = 1,
+    device: torch.device | None = None, workers: int = 1, among: Sequence[int] | None = None,
 ) -> str:  # fmt: skip
-    """Masks (of so many bins) of mixes with singing, `seconds` in all, spread over the recordings of both splits.
-
-    They are made by `workers` processes that share the device.
+    """Masks (of so many bins) of the mixes `among` these segments (None: of all), `seconds` in all, spread over the recordings of both
+    splits. They are made by `workers` processes that share the device.
 
     Returns the `made_by` by which batches tell them from those of another teacher, which other shards may hold. Raises
     ConfigError for a number of bins that no grid has.
     """
     grid = grid_of(bins)
     songs = store.select("train", "validation", types=("mix",), needs=("mix",))
+    if among is not None:
+        songs = sorted({*songs} & {*among})
     chosen, remaining = [], seconds
     for index in sorted(songs, key=lambda i: _hash_order(store, i)):
         if remaining <= 0:

@@ -72,6 +72,16 @@ class CropStageConfig(StageConfig):
                 raise ValueError(f"model.{name} {found} must be {given}, as many as the front end gives; leave it out")
         return self
 
+    def heard_as_mixes(self, store: ShardStore) -> list[int]:
+        """Segments that the mixture may draw as mixes, of both splits, whether a teacher has made their masks or not yet."""
+        found: set[int] = set()
+        for name, component in self.mixture.items():
+            if component.weight and (not component.types or "mix" in component.types):
+                any_masks = component.model_copy(update={"masks": False, "optional": True, "types": ("mix",)})
+                for split in ("train", "validation"):
+                    found.update(any_masks.find(store, split, name).tolist())
+        return sorted(found)
+
     def batches(
         self, store: ShardStore, split: Split, masks: bool = False, masks_made_by: str | None = None
     ) -> CropBatches:

@@ -52,7 +52,11 @@ class Stage2Config(CropStageConfig):
     teacher_weights: Path | None = Field(
         default=None, description="of the teacher, as `duotok data separate` wants them"
     )
-    mask_seconds: float = Field(default=2400.0, ge=0, description="how much sound the teacher separates; 0 = no masks")
+    mask_seconds: float = Field(
+        default=2400.0,
+        ge=0,
+        description="how much sound the teacher separates, of the mixes that the mixture draws; 0 = no masks",
+    )
 
     def earlier_runs(self) -> tuple[NamedRun, ...]:
         start = NamedRun(START_FROM, self.start_from, ("stage1", "stage2"))

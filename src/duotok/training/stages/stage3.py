@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from duotok.clock import MEL_PER_FRAME
 from duotok.config import Config
 from duotok.distributed import alone, rank, total
 from duotok.errors import ConfigError
@@ -139,6 +140,7 @@ class Stage3(CropStage):
         self.check_words(config)
         self.refitted: int | None = 0  # how many entries of refit_at are done; None: not known
         self.used = {name: torch.zeros(config.model.codebook_size) for name in TRACKS}
+        self.errors: dict[str, list[Tensor]] = {name: [] for name in TRACKS}  # of the mel head, of each held-out crop
         self.first_use: dict[str, tuple[float, float]] = {}  # track -> frames, codes in use as a share
         self.collapsed: set[str] = set()
 
@@ -223,7 +225,15 @@ class Stage3(CropStage):
             of_track = codes[batch["track"] == index].flatten()
             counts = torch.bincount(of_track[of_track >= 0], minlength=self.config.model.codebook_size)
             self.used[name] = self.used[name].to(counts.device) + counts
+        if not self.tokenizer.training and "mel" in heads:
+            self._judge(heads["mel"], batch)
         return stage3_loss(heads, vq, batch, batch["lengths"], self.config.weights)
+
+    def _judge(self, drawn: Tensor, batch: Batch) -> None:
+        """Note each crop's mean error of the mel, by track."""
+        gaps = (drawn.float() - batch["mel"].float()).abs().mean(2)
+        for gap, length, track in zip(gaps, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):
+            self.errors[TRACKS[track]].append(gap[: MEL_PER_FRAME * length].mean())
 
     def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         with torch.set_grad_enabled(not self.config.freeze and torch.is_grad_enabled()):
@@ -261,12 +271,22 @@ class Stage3(CropStage):
         return figures
 
     def held_out(self) -> dict[str, float]:
+        """Losses, distinct codes, and of each track the error of the mel head: `mel_TRACK` and `mel_TRACK_deviation`, mean and deviation
+        over crops, which is what the paper's Table 9 most likely has."""
         for counts in self.used.values():
             counts.zero_()
+        for errors in self.errors.values():
+            errors.clear()
         losses = means_over(self, self.held_out_crops.batch, HELD_OUT_BATCHES)
         with alone():  # every process counted the same whole batches
             figures = self.uses()
-        return losses | {name: value for name, value in figures.items() if name.startswith("distinct")}
+        losses |= {name: value for name, value in figures.items() if name.startswith("distinct")}
+        for name, errors in self.errors.items():
+            if errors:
+                of_crops = torch.stack(errors).double()
+                losses[f"mel_{name}"] = float(of_crops.mean())
+                losses[f"mel_{name}_deviation"] = float(of_crops.std(correction=0))
+        return losses
 
     def sample(self, folder: Path) -> None:
         """Pictures of the true mel of held-out crops and of the mel head's prediction from tokens."""

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-
 _lock = threading.Lock()
 _inside: list[str] = []
 """What the process allows, once for each thread that is inside: the setting is the process's."""

@@ -62,6 +62,10 @@ class Unreadable(Exception):
 
 
 _stderr_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child would have the lock closed for good, and no stderr
+    os.register_at_fork(
+        before=_stderr_lock.acquire, after_in_parent=_stderr_lock.release, after_in_child=_stderr_lock.release
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import temporary_folder, text_of
 from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
+from duotok.nn.own_terms import making_parts, on_own_terms
 from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
 from duotok.renderer.render import RenderSettings, stream_track
 from duotok.separation.bs_roformer import BSRoFormer
@@ -82,15 +83,20 @@ class DuoTok:
         self._values = config.model_dump(mode="json") if values is None else values
         self._parts: dict[str, nn.Module] = {}
         self._hash = ""
-        self._card: Callable[[], str] = lambda: ""
+        self._card: Callable[[], str] = str
         self._separator: StemSeparator | None = None
         self._identity: tuple[StemSeparator, SourceFile] | None = None
-        self.mel = LogMel(config.codec.mel_mean, config.codec.mel_std).to(self.device)
+        with making_parts():
+            self.mel = LogMel(config.codec.mel_mean, config.codec.mel_std).to(self.device)
 
     def __repr__(self) -> str:
         entries = " and ".join(f"{size:,}" for size in dict.fromkeys(self.codebook_sizes))
         does = "encodes and decodes" if self.config.renders else "encodes"
         return f"DuoTok({self.model_id!r}: {' and '.join(TRACKS)}, {FRAME_RATE:g} tokens a second of {entries}, {does}, on {self.device})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes. Weights packed into 8 bits cannot be copied; they are packed again when they are needed."""
+        return {**self.__dict__, "_encoder": None}
 
     @classmethod
     def from_pretrained(
@@ -110,7 +116,7 @@ class DuoTok:
         """
         bundle = Bundle(find_bundle(name, revision, local_files_only))
         model = cls(bundle.config, bundle.load, bundle.values, device, precision)
-        model._card = lambda: bundle.card
+        model._card = partial(getattr, bundle, "card")
         return model
 
     @classmethod
@@ -119,7 +125,7 @@ class DuoTok:
         missing = [part for part in config.parts if part not in modules]
         if missing:
             raise BundleError(f"model '{config.name}': these parts were not given: {', '.join(missing)}")
-        return cls(config, lambda part: modules[part])
+        return cls(config, dict(modules).__getitem__)
 
     def save_pretrained(self, folder: str | Path, card: str = "", storage: Storage = "float32") -> Path:
         """Write a bundle folder. storage: number format of its matrices; card: text of README.md, by default the opened bundle's.
@@ -154,7 +160,8 @@ class DuoTok:
 
     def _part(self, name: str) -> nn.Module:
         if name not in self._parts:
-            self._parts[name] = self._load(name).eval().to(self.device)
+            with making_parts():
+                self._parts[name] = self._load(name).eval().to(self.device)
         return self._parts[name]
 
     @property
@@ -165,7 +172,8 @@ class DuoTok:
     def encoder(self) -> Tokenizer:
         """The tokenizer that encodes: in 8 bits if `precision` is "int8"."""
         if self._encoder is None:
-            self._encoder = int8_encoder(self.tokenizer) if self.precision == "int8" else self.tokenizer
+            with making_parts():
+                self._encoder = int8_encoder(self.tokenizer) if self.precision == "int8" else self.tokenizer
         return self._encoder
 
     @property
@@ -180,7 +188,8 @@ class DuoTok:
     def separator(self) -> StemSeparator | None:
         """The separator that splits a mix; None when the bundle has no separator and none was set."""
         if self._separator is None and self.config.separator is not None:
-            self._separator = MiniSeparator(cast(BSRoFormer, self._part("separator")))
+            with making_parts():
+                self._separator = MiniSeparator(cast(BSRoFormer, self._part("separator")))
         return self._separator
 
     @separator.setter
@@ -238,6 +247,7 @@ class DuoTok:
 
     # -- sound to tokens ---------------------------------------------------------------------------------------------
 
+    @on_own_terms
     def encode(
         self,
         audio: Source | None = None,
@@ -308,6 +318,7 @@ class DuoTok:
                 precision=self.precision,
             )
 
+    @on_own_terms
     def encode_spool(
         self,
         spool: Spool,
@@ -335,7 +346,8 @@ class DuoTok:
         )
         return codes, gain_db
 
-    @torch.inference_mode()
+    @on_own_terms
+    @torch.no_grad()
     def encode_mel(self, mel: Tensor, routes: Tensor) -> Tensor:
         """Codes `[batch, frames]` of mel frames `[batch, frames, bins]`, on the CPU; routes: int64 `[batch]`, the track of each."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -363,7 +375,7 @@ class DuoTok:
         limit = self.config.codec.max_gain_db
         return round(min(limit, max(-limit, self.config.codec.loudness - loudness)), 2)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _encode_windows(
         self,
         spool: Spool,
@@ -403,6 +415,7 @@ class DuoTok:
 
     # -- sound to its stems ------------------------------------------------------------------------------------------
 
+    @on_own_terms
     def separate_blocks(self, audio: Source, rate: int = SAMPLE_RATE) -> Iterator[dict[str, Tensor]]:
         """Vocals and accompaniment of a song as sound: blocks `[2, samples]` at 48 kHz, in bounded memory.
 
@@ -414,6 +427,7 @@ class DuoTok:
 
     # -- tokens to sound ---------------------------------------------------------------------------------------------
 
+    @on_own_terms
     def dual(self, tokens: Mapping[str, Tensor]) -> DualTokens:
         """Tokens of this model as `DualTokens`, from any mapping from tracks to integers `[1, frames]`.
 
@@ -468,6 +482,7 @@ class DuoTok:
         )
         return chosen.changed(**changes)
 
+    @on_own_terms
     def decode_blocks(
         self,
         tokens: Mapping[str, Tensor],
@@ -484,6 +499,7 @@ class DuoTok:
         for blocks in self.decode_tracks(tokens, tracks, settings, progress=progress, **changes):
             yield torch.stack(list(blocks.values())).sum(0)
 
+    @on_own_terms
     def decode_tracks(
         self,
         tokens: Mapping[str, Tensor],
@@ -557,19 +573,22 @@ class DuoTok:
 
     # -- what the tokens stand for -----------------------------------------------------------------------------------
 
-    @torch.inference_mode()
+    @on_own_terms
+    @torch.no_grad()
     def code_vectors(self, tokens: DualTokens, track: str) -> Tensor:
         """The condition of a track's renderer `[frames, condition_dim]`: code vectors or proj out, by `DiTConfig.condition`."""
         kind = self.dit(_check_track(track)).config.condition
         return self.tokenizer.condition(tokens[track].to(self.device), track, kind)[0]
 
-    @torch.inference_mode()
+    @on_own_terms
+    @torch.no_grad()
     def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Post-quantization vectors of each track after its proj out: `{track: [frames, width]}`."""
         dual = self.dual(tokens)
         return {track: self.tokenizer.embeddings(dual[track].to(self.device), track)[0].cpu() for track in TRACKS}
 
-    @torch.inference_mode()
+    @on_own_terms
+    @torch.no_grad()
     def silence(self, track: str) -> Tensor:
         """What digital silence encodes to away from its edges: int64 `[1]`."""
         frames = self.config.codec.plan.window
@@ -578,7 +597,8 @@ class DuoTok:
         codes = self.encoder.encode(self.mel(sound.to(self.device), margins=True), route)[0].cpu()
         return codes[frames // 2][None]
 
-    @torch.inference_mode()
+    @on_own_terms
+    @torch.no_grad()
     def codebook_vectors(self) -> dict[str, list[Tensor]]:
         """The vectors of all codes of each track, one table `[codes, code_dim]` a codebook."""
         every = torch.arange(self.config.tokenizer.codebook_size, device=self.device)[None]

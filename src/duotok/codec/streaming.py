@@ -27,6 +27,7 @@ from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, 
 from duotok.codec.contract import Stream, check_codes, check_gain
 from duotok.codec.spool import BLOCK_SECONDS, MONO_FRAME, AudioSource, StemSeparator, tracks_of
 from duotok.errors import AudioError, ConfigError
+from duotok.nn.own_terms import callers_terms, each, on_own_terms
 from duotok.renderer.arriving import arriving_track, look_ahead
 from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
 from duotok.renderer.render import RenderSettings
@@ -91,7 +92,7 @@ class _Arriving(AudioSource):
         held: list[Tensor] = []
         layout: Layout | None = None
         end = object()
-        for block in itertools.chain(self._arriving, [end]):
+        for block in itertools.chain(each(callers_terms, self._arriving), [end]):
             if block is not end:
                 if 0 in tuple(getattr(block, "shape", ())):  # nothing came this time
                     continue
@@ -135,6 +136,7 @@ class TrackEncoder:
         self._first = 0
         """The sample at 24 kHz that the buffers begin with."""
 
+    @on_own_terms
     def push(self, vocals: Tensor, accompaniment: Tensor) -> Iterator[Piece]:
         """Take the next `[2, samples]` of both at 48 kHz, filtered as `AudioSource` does; yields the codes that no later sound can
         change. Raises ConfigError once the song has ended."""
@@ -148,6 +150,7 @@ class TrackEncoder:
         self._take([block.mean(0, keepdim=True).numpy().T for block in pair], last=False)
         yield from self._sure()
 
+    @on_own_terms
     def finish(self) -> Iterator[Piece]:
         """The song has ended: yields all codes that are left. Raises AudioError when no sound came, ConfigError when it had ended before."""
         self._check_open()
@@ -186,7 +189,7 @@ class TrackEncoder:
                 self._sound = [sound[earliest - self._first :] for sound in self._sound]
                 self._first = earliest
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _encode(self, window: EncoderWindow) -> Piece:
         assert self.gain_db is not None
         margin, gain = self.model.mel.margin, 10 ** (self.gain_db / 20)
@@ -223,6 +226,7 @@ class DuoTokStream:
         """The state of a song whose two tracks are pushed."""
         return TrackEncoder(self.model, self.plan, gain_db)
 
+    @on_own_terms
     def encode(
         self,
         mix: Iterable[Any] | None = None,
@@ -258,6 +262,7 @@ class DuoTokStream:
                 yield from encoder.push(*pair)
         yield from encoder.finish()
 
+    @on_own_terms
     def decode(
         self,
         pieces: Iterable[Mapping[str, Tensor]],
@@ -303,7 +308,7 @@ class DuoTokStream:
     def _vectors(self, pieces: Iterable[Mapping[str, Tensor]], track: str) -> Iterator[Tensor]:
         kind = self.model.dit(track).config.condition
         for piece in pieces:
-            with torch.inference_mode():  # over before the piece is handed on: the caller may want gradients
+            with torch.no_grad():  # over before the piece is handed on: the caller may want gradients
                 vectors = self.model.tokenizer.condition(piece[track].long().to(self.model.device), track, kind)[0]
             yield vectors
 
@@ -314,7 +319,7 @@ class DuoTokStream:
                 f"{type(pieces).__name__} is no row of pieces; give an iterable of tokens, such as [tokens]"
             )
         streams = {stream.name: stream for stream in self.model.streams}
-        for piece in pieces:
+        for piece in each(callers_terms, pieces):
             if not isinstance(piece, Mapping):
                 raise ConfigError(f"{type(piece).__name__} is no piece of tokens; give a mapping from tracks to codes")
             frames = {name: check_codes(self.model, streams[name], piece[name], 0) for name in names if name in piece}

@@ -142,7 +142,7 @@ class TransformersCodec:
 
     # -- sound to tokens ---------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(
         self,
         audio: Source | None = None,
@@ -198,7 +198,7 @@ class TransformersCodec:
 
     # -- tokens to sound ---------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, tokens: Mapping[str, Tensor], track: str = "mix") -> Tensor:
         """Sound `[channels, samples]` at `sample_rate` of one stream; "mix", unless it is a stream, is the sum of all.
 
@@ -245,7 +245,7 @@ class TransformersCodec:
             )
         return scales[0].float()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The quantizer's output for the codes of each stream, before the decoder: float32 `[frames, width]`."""
         check_tokens(self, tokens)
@@ -254,7 +254,7 @@ class TransformersCodec:
             for track in self.tracks
         }
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def codebook_vectors(self) -> dict[str, list[Tensor]]:
         """The vector of each code in the quantizer's sum, minus that of code 0: `[codes, width]` for each codebook."""
         size = self.shape.codebook_size

@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+_lock = threading.Lock()
+_inside: list[str] = []
+"""What the process allows, once for each thread that is inside: the setting is the process's."""
+
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """True float32 inside: no autocast, and neither TF32 nor (CPUs with AMX) bfloat16 in products even where the process allows them."""
     with torch.autocast(device.type, enabled=False):
-        allowed = torch.get_float32_matmul_precision()
+        with _lock:
+            allowed = _inside[0] if _inside else torch.get_float32_matmul_precision()
+            if allowed != "highest":
+                _inside.append(allowed)
+                torch.set_float32_matmul_precision("highest")
         if allowed == "highest":
             yield
             return
-        torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
-            torch.set_float32_matmul_precision(allowed)
+            with _lock:
+                _inside.pop()
+                if not _inside:  # the last thread to leave
+                    torch.set_float32_matmul_precision(allowed)
+
+
+def _only_here() -> None:
+    """In the child of a fork: other threads, and what they were inside of, stayed behind."""
+    if _inside:
+        torch.set_float32_matmul_precision(_inside[0])
+        _inside.clear()
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_only_here)
 
 
 def stream_dtype(x: Tensor) -> tuple[torch.dtype, torch.dtype]:

@@ -188,7 +188,7 @@ def blended(parts: Iterable[tuple[Tensor, bool]], crossfade: int) -> Iterator[Te
     for current, last in parts:
         if waiting is not None:
             size = min(len(waiting), len(current))
-            weight = (torch.arange(size, device=current.device) + 0.5)[:, None] / max(1, size)
+            weight = (torch.arange(size, device=current.device, dtype=torch.float32) + 0.5)[:, None] / max(1, size)
             mixed = (1 - weight) * waiting[:size] + weight * current[:size]
             current = torch.cat([mixed, current[size:]])
         ready = len(current) if last else len(current) - crossfade

@@ -52,7 +52,7 @@ class DemucsSeparator(ChunkedSeparator):
         rate = int(self.network.samplerate)
         chunk = min(int(part.segment * rate) for part in self.network.models)
         covered = chunk - int((1 - overlap) * chunk)
-        rise = torch.arange(1, covered + 1) / (covered + 1)
+        rise = torch.arange(1, covered + 1, dtype=torch.float32) / (covered + 1)
         draw = random.Random(0)
         super().__init__(
             tuple(self.network.sources),

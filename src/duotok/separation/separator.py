@@ -52,7 +52,7 @@ class MiniSeparator(ChunkedSeparator):
         overlap = round(overlap_seconds * rate / hop) * hop
         if not 0 <= overlap <= chunk // 2:
             raise ConfigError(f"separator: overlap {overlap_seconds} s is not between 0 and half of {chunk_seconds} s")
-        rise = (torch.arange(overlap) + 0.5) / max(overlap, 1)
+        rise = (torch.arange(overlap, dtype=torch.float32) + 0.5) / max(overlap, 1)
         super().__init__(model.config.stems, stems, chunk, rise, rate=rate, sample_rate=rate)
         self.model = model.eval()
 

@@ -31,7 +31,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
             yield
         finally:
             with _lock:
-                _inside.pop()
+                if _inside:  # empty in a child that was forked inside
+                    _inside.pop()
                 if not _inside:  # the last thread to leave
                     torch.set_float32_matmul_precision(allowed)
 

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,19 +98,37 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path):
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
-def test_told_to_end_it_saves_and_goes_on_as_uninterrupted(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("number", "raised", "words"),
+    [
+        (signal.SIGTERM, DuoTokError, r"told to end \(SIGTERM\), saved at step 13; the same command"),
+        (signal.SIGINT, KeyboardInterrupt, r"told: interrupted, saved at step 13; the same command"),
+    ],
+)
+def test_told_to_end_it_saves_and_goes_on_as_uninterrupted(
+    tmp_path: Path, number: signal.Signals, raised: type[BaseException], words: str, interruptible: None
+):
+    """One process need not wait for the next look at the loss, on which several agree."""
     train(Toy(config()), tmp_path / "whole")
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     values = config(check_every=5, log_every=100)
-    with pytest.raises(DuoTokError, match=r"told to end \(SIGTERM\), saved at step 15; the same command"):
-        train(Toy(values, killed_at=12, number=signal.SIGTERM), tmp_path / "told")
-    assert latest(tmp_path / "told").name == "checkpoint-00000015"
-    assert signal.getsignal(signal.SIGTERM) == before
+    with pytest.raises(raised, match=words):
+        train(Toy(values, killed_at=12, number=number), tmp_path / "told")
+    assert latest(tmp_path / "told").name == "checkpoint-00000013"
+    assert signal.getsignal(number) == before
     train(Toy(values), tmp_path / "told")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "told"))
 
 
-def test_every_signal_is_only_noted(tmp_path: Path):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a suite that runs in the background hands down that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_every_sigterm_is_only_noted():
     with Leaving() as leaving:
         assert not leaving.asked
         for _ in range(2):  # SLURM sends one, torchrun another
@@ -118,10 +136,37 @@ def test_every_signal_is_only_noted(tmp_path: Path):
             assert leaving.asked
 
 
-def test_loader_workers_let_the_trainer_end_well(tmp_path: Path):
+def test_the_second_ctrl_c_stops_at_once(
+    interruptible: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    now = 100.0
+    monkeypatch.setattr("duotok.training.leaving.time.monotonic", lambda: now)
+    with Leaving() as leaving, leaving.after_a_step():
+        for _ in range(2):  # of the terminal and of a launcher
+            os.kill(os.getpid(), signal.SIGINT)
+        assert leaving.asked and capfd.readouterr().err.count("press it again to stop at once") == 1
+        now = 102.0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_where_there_is_no_step_to_lose_stops_at_once(interruptible: None):
+    with Leaving(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(interruptible: None):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Leaving() as leaving, leaving.after_a_step():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not leaving.asked
+
+
+def test_loader_workers_let_the_trainer_end_well(interruptible: None):
     def signalled(worker: int) -> None:
         deaf(worker)
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
 
     loader = DataLoader(
         [1, 2, 3], batch_size=None, num_workers=1, worker_init_fn=signalled, multiprocessing_context="fork"

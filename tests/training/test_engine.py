@@ -3,8 +3,10 @@
 import errno
 import itertools
 import json
+import math
 import os
 import random
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ from duotok.training.leaving import Leaving, deaf
 from duotok.training.processes import join
 from duotok.training.saving import generator_state, restore_generators
 from duotok.training.stage import Batch, Stage, StageConfig
+from duotok.training.watch import stop
 
 HERE = Path(__file__)
 
@@ -256,6 +259,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
     told = json.loads((tmp_path / "stopped-00000015.json").read_text())
     assert told["ids"] == [[f"15.{item}" for item in range(16)]]
     assert told["losses"]["loss"] == "nan"
+
+
+def test_a_full_disk_does_not_hide_why_a_run_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, data: object, encoding: str = "") -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    told = "stopped at step 15: the loss is nan; .*; stopped-00000015.json .*not written .No space left on device., the last"
+    norms = {"net.0": 1.0}
+    assert re.search(told, str(stop(tmp_path, 15, "the loss is nan", 1e-3, {"loss": math.nan}, norms, [])))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient of a group with a limit of its own"])

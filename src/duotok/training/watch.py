@@ -11,6 +11,7 @@ from typing import Any
 
 from duotok.distributed import rank
 from duotok.errors import DuoTokError
+from duotok.files import write_bytes
 from duotok.training.stage import Batch
 
 SEEN = 50
@@ -61,10 +62,12 @@ def stop(
         "gradient_norms": {name: _number(value) for name, value in norms.items()},
         "ids": [part.get("ids", []) for part in parts],
     }
-    path.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return DuoTokError(
-        f"{run}: stopped at step {step}: {problem}; {hint}; ids of the batch in {path.name}, the last checkpoint is kept"
-    )
+    told = f"ids of the batch in {path.name}"
+    try:
+        write_bytes(path, json.dumps(facts, indent=1).encode())
+    except OSError as error:  # as on a full disk; what stopped the run matters more
+        told = f"{path.name} with the ids of the batch not written ({error.strerror or error})"
+    return DuoTokError(f"{run}: stopped at step {step}: {problem}; {hint}; {told}, the last checkpoint is kept")
 
 
 def _number(value: float) -> float | str:

@@ -206,7 +206,7 @@ class DerivedArrays:
         checked = self._checked.setdefault((stored.shard, track, name, opened.sha256), set())
         rows = self._all_rows(index, opened)
         if index not in checked and index in opened.crc32:
-            if zlib.crc32(rows) != opened.crc32[index]:
+            if zlib.crc32(rows.data) != opened.crc32[index]:
                 raise CorpusError(
                     f"{self.path(stored.shard, track, name)}: not as it was written (the rows of {stored.segment.key}); "
                     "delete it, and it is derived again"

@@ -28,8 +28,8 @@ from duotok.training.logs import Log, Sums
 from duotok.training.parts import Batches, shares_of
 from duotok.training.processes import Trained, join, shard
 from duotok.training.saving import load_checkpoint, remove_unfinished, save_checkpoint
-from duotok.training.stage import Batch, Stage, StageConfig, evaluate, to_device
-from duotok.training.watch import Watch, stop
+from duotok.training.stage import Batch, Stage, evaluate, to_device
+from duotok.training.watch import Watch, out_of_memory, stop
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -69,7 +69,7 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
             running = Run(stage, run, accelerator, stop_after, leaving)
             return running.go()
         except torch.OutOfMemoryError:
-            raise _out_of_memory(run, stage.config, running.at if running else None) from None
+            raise out_of_memory(run, stage.config, running.at if running else None) from None
         except RuntimeError as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -77,21 +77,6 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
             raise ConfigError(
                 f"compile: torch.compile cannot compile {stage.name} here ({reason}); --set compile=false"
             ) from None
-
-
-def _out_of_memory(run: Path, config: StageConfig, step: int | None) -> DuoTokError:
-    """Wherever it happened: forward and backward, AdamW's moments in the first step, held-out figures, weights on their way."""
-    values = config.model_dump()
-    crops = {key: value for key, value in values.items() if key.startswith("crop_") or key == "seconds"}
-    crops |= {"crops.frames": values["crops"]["frames"]} if "crops" in values else {}
-    shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
-    at = "" if step is None else f" at step {step}"
-    saved = every_checkpoint(run)
-    remains = f"{saved[-1].name} is kept" if saved else "there is no checkpoint yet"
-    return DuoTokError(
-        f"{run}: the GPU is out of memory{at}; raise accumulate ({config.accumulate}), lower batch_size "
-        f"({config.batch_size}){shorter}, or --set device=cpu; {remains}"
-    )
 
 
 def _check_songs(stage: Stage, run: Path) -> None:

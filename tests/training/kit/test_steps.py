@@ -84,6 +84,9 @@ class Here:
     def ended(self, name: str = "") -> bool:
         return True
 
+    def wait(self) -> None:
+        pass
+
     def check(self, name: str) -> float:
         assert self.done.exit_code == 0, f"{name}: {self.done.output}"
         return 0.0

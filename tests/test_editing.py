@@ -60,6 +60,8 @@ def test_tracks_of_two_songs_meet_where_they_are_told_to(shift: int) -> None:
     at = torch.arange(made.n_frames)
     assert torch.equal(made.vocals, at + max(0, -shift)) and torch.equal(made.accompaniment, at + 6000 + max(0, shift))
     assert made.n_frames == min(40 - max(0, -shift), 35 - max(0, shift))
+    told = f"vocals {abs(shift)} frames {'later' if shift > 0 else 'earlier'}"
+    assert made.sources["edit 1"].name.endswith(told if shift else "accompaniment of b.mp3")
 
 
 def test_splice_and_mute_change_what_they_name_and_nothing_else() -> None:

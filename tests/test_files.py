@@ -405,3 +405,26 @@ def test_left_overs_are_told_by_the_clock_of_their_file_system(tmp_path: Path) -
         os.utime(path, (9_000, 9_000))
     files.remove_left_over(here)
     assert other.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY"])
+def test_a_npy_is_read_or_refused_whatever_it_holds(tmp_path: Path, data: bytes) -> None:
+    """numpy tells of a damaged header by errors of Python's parser, and of an empty file by EOFError."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(3))
+    whole = path.read_bytes()
+    path.write_bytes(data)
+    with pytest.raises(ValueError):
+        files.read_npy(path)
+    refused = 0
+    for bit in range(8 * 128):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            files.read_npy(path, mapped=bit % 2 == 0)
+        except ValueError:
+            refused += 1
+    assert refused > 300
+    path.write_bytes(whole)
+    assert files.read_npy(path).tolist() == [0, 1, 2]

@@ -107,7 +107,7 @@ def combine(vocals: DualTokens, accompaniment: DualTokens, shift: int = 0) -> Du
         _samples(accompaniment, accompaniment_start, accompaniment_start + frames),
     )
     description = f"combine: vocals of {_name(vocals)}, accompaniment of {_name(accompaniment)}"
-    description += f", vocals {shift} frames later" if shift else ""
+    description += f", vocals {abs(shift)} frames {'later' if shift > 0 else 'earlier'}" if shift else ""
     return _edited(vocals, codes, samples, description, [vocals, accompaniment])
 
 

@@ -15,9 +15,12 @@ import tempfile
 import uuid
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from duotok.errors import FULL, DuoTokError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PACKAGE = Path(__file__).parent
 """The folder of this package, with the bundles, recipes and songs that come with it."""
@@ -268,6 +271,19 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically. Raises OSError."""
     with writing(path) as partial:
         partial.write_bytes(data)
+
+
+def read_npy(path: Path, mapped: bool = False) -> np.ndarray:
+    """The array of a .npy. Raises OSError or ValueError whatever the file holds: numpy lets its parser's errors through as they come."""
+    import numpy as np
+
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError("no .npy, or a damaged one") from error
+    return array
 
 
 def sweep(path: Path) -> None:

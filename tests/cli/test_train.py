@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,26 @@ def test_train_and_go_on_and_plot(stage1: Path, prepared: Path, tmp_path: Path) 
     assert files(tmp_path) | files(prepared) == now
     drawn = run("plot", runs / "stage1", "-o", tmp_path / "curves.png")
     assert drawn.exit_code == 0 and (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    stage1: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seed: int, step: int) -> None:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("duotok.training.engine.seed_step", interrupted)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a suite in the background hands down that it is ignored
+    try:
+        done = run("train", "stage1", "-c", stage1, "--data", prepared, "--runs", tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    told = f"{tmp_path / 'stage1'}: interrupted, saved at step 2; the same command goes on from there"
+    assert done.exit_code == 130 and done.stderr.splitlines()[-1] == told
+    assert (tmp_path / "stage1" / "checkpoint-00000002").is_dir()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

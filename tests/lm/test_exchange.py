@@ -171,8 +171,14 @@ def test_the_commands(tmp_path: Path) -> None:
     assert tokens.model_hash == CODEC.hash and tokens.vocals.tolist() == song.tokens["vocals"][0].tolist()
     code, told = run("import", tmp_path / "out", "-o", tmp_path / "again.parquet", "--json")
     assert code == 0 and json.loads(told)["songs"] == 72
+    empty = tmp_path / "empty.npy"
+    empty.touch()
     for wrong, message in (
         ((*words, tmp_path / "song.duotok"), "--force replaces it"),
+        (
+            ("import", empty, "--layout", tmp_path / "out" / "layout.json", "-o", tmp_path / "x.duotok"),
+            "empty.npy: cannot be read (no array of numbers)",
+        ),
         ((*words, tmp_path / "song.npy"), "name it song.duotok"),
         (
             ("import", path, "--layout", tmp_path / "out" / "layout.json", "-o", tmp_path / "x.duotok"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,26 @@ def test_the_card_has_the_whole_command() -> None:
     told = mini_bundle.command_of(arguments().parse_args(words)).split(" ", 3)
     assert told[:3] == ["python", "-m", "duotok.recipes.mini_bundle"]
     assert told[3] == "--audio 'a b' --audio c --runs r --songs 4 --set all.seed=2 --prepared"
+
+
+def test_interrupted_it_waits_for_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+import signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), Path(sys.argv[1], "saved").touch(), sys.exit(1)))
+Path(sys.argv[1], "began").touch()
+time.sleep(60)
+"""
+    sleep = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        for _ in range(6000):
+            if (tmp_path / "began").exists():
+                raise KeyboardInterrupt
+            sleep(0.01)
+
+    monkeypatch.setattr(Runner, "command", lambda self, name: [sys.executable, "-c", code, str(tmp_path)])
+    monkeypatch.setattr(mini_bundle.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner(runs=tmp_path).run(["samples"])
+    assert (tmp_path / "saved").exists()

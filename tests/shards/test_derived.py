@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import random
+import re
 import resource
 import shutil
 from pathlib import Path
 from typing import IO
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tests.shards.shard_maker import make_shards, segment, small_songs
 
 from duotok.files import hold
 from duotok.records import CorpusError
+from duotok.seals import seal
 from duotok.shards.derived import KINDS
 from duotok.shards.deriving import derive, derive_many
 from duotok.shards.store import ShardStore
@@ -288,6 +291,50 @@ def test_stored_samples_stand_for_the_flac(store: ShardStore, folder: Path) -> N
         for track in store.tracks(index):
             for channels in (1, 2):
                 assert store.audio(index, track, 3, 5, channels).equal(plain.audio(index, track, 3, 5, channels))
+
+
+def test_a_changed_bit_is_never_read(store: ShardStore, tmp_path: Path) -> None:
+    """Whatever bit of a .npy has changed, a crop is what was derived or an error, also far from what is asked for in the segment."""
+    function = Numbered(store)
+    derive(store, "codes", function, tracks=("mix",), made_by="a")
+    path = next((tmp_path / "derived").rglob("mix.codes.npy"))
+    whole, header = path.read_bytes(), path.read_bytes().index(b"\n") + 1
+    index = store.derived.index.shards[f"{path.parent.name}.tar"][0]
+    rows = function(index, "mix")
+    bits = [8 * place + bit for place in range(header) for bit in range(8)]
+    bits += [8 * header + bit for bit in random.Random(0).sample(range(32 * rows.size), 60)]
+    for bit in bits:
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        again = ShardStore(store.ranges.url, tmp_path / "derived")
+        try:
+            read = again.rows(index, "mix", "codes", 2, 3)
+        except CorpusError as error:
+            assert re.search(r"mix\.codes\.npy: .*; delete it", str(error))
+            continue
+        assert bit < 8 * header and np.array_equal(read, rows[2:5])
+
+
+def test_what_is_kept_is_not_read_and_one_segment_costs_no_other(
+    store: ShardStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    sums: list[int] = []
+    monkeypatch.setattr("duotok.shards.derived.zlib.crc32", lambda rows: sums.append(len(rows)) or crc32(rows))
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    index = int(store.select(needs=("mix",))[0])
+    for start in range(5):
+        store.rows(index, "mix", "codes", start, 2)
+    assert sums == [store.segments[index].segment.frames]
+
+
+def test_arrays_of_an_earlier_duotok_are_read_as_they_are(store: ShardStore, tmp_path: Path) -> None:
+    derive(store, "codes", Numbered(store), tracks=("mix",), made_by="a")
+    for place in (tmp_path / "derived").rglob("mix.codes.json"):
+        stamp = json.loads(place.read_text())
+        place.write_text(json.dumps(seal({key: value for key, value in stamp.items() if key not in ("crc32", "seal")})))
+    check(ShardStore(store.ranges.url, tmp_path / "derived"), Numbered(store), ("mix",))
 
 
 @pytest.mark.parametrize("maps", [1, 64])

@@ -3,11 +3,13 @@
 import errno
 import itertools
 import json
+import math
 import os
 import random
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from duotok.training.leaving import Leaving, deaf
 from duotok.training.processes import join
 from duotok.training.saving import generator_state, restore_generators
 from duotok.training.stage import Batch, Stage, StageConfig
+from duotok.training.watch import stop
 
 HERE = Path(__file__)
 
@@ -98,19 +101,37 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path):
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
-def test_told_to_end_it_saves_and_goes_on_as_uninterrupted(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("number", "raised", "words"),
+    [
+        (signal.SIGTERM, DuoTokError, r"told to end \(SIGTERM\), saved at step 13; the same command"),
+        (signal.SIGINT, KeyboardInterrupt, r"told: interrupted, saved at step 13; the same command"),
+    ],
+)
+def test_told_to_end_it_saves_and_goes_on_as_uninterrupted(
+    tmp_path: Path, number: signal.Signals, raised: type[BaseException], words: str, interruptible: None
+):
+    """One process need not wait for the next look at the loss, on which several agree."""
     train(Toy(config()), tmp_path / "whole")
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     values = config(check_every=5, log_every=100)
-    with pytest.raises(DuoTokError, match=r"told to end \(SIGTERM\), saved at step 15; the same command"):
-        train(Toy(values, killed_at=12, number=signal.SIGTERM), tmp_path / "told")
-    assert latest(tmp_path / "told").name == "checkpoint-00000015"
-    assert signal.getsignal(signal.SIGTERM) == before
+    with pytest.raises(raised, match=words):
+        train(Toy(values, killed_at=12, number=number), tmp_path / "told")
+    assert latest(tmp_path / "told").name == "checkpoint-00000013"
+    assert signal.getsignal(number) == before
     train(Toy(values), tmp_path / "told")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "told"))
 
 
-def test_every_signal_is_only_noted(tmp_path: Path):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a suite that runs in the background hands down that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_every_sigterm_is_only_noted():
     with Leaving() as leaving:
         assert not leaving.asked
         for _ in range(2):  # SLURM sends one, torchrun another
@@ -118,10 +139,37 @@ def test_every_signal_is_only_noted(tmp_path: Path):
             assert leaving.asked
 
 
-def test_loader_workers_let_the_trainer_end_well(tmp_path: Path):
+def test_the_second_ctrl_c_stops_at_once(
+    interruptible: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    now = 100.0
+    monkeypatch.setattr("duotok.training.leaving.time.monotonic", lambda: now)
+    with Leaving() as leaving, leaving.after_a_step():
+        for _ in range(2):  # of the terminal and of a launcher
+            os.kill(os.getpid(), signal.SIGINT)
+        assert leaving.asked and capfd.readouterr().err.count("press it again to stop at once") == 1
+        now = 102.0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_where_there_is_no_step_to_lose_stops_at_once(interruptible: None):
+    with Leaving(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(interruptible: None):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Leaving() as leaving, leaving.after_a_step():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not leaving.asked
+
+
+def test_loader_workers_let_the_trainer_end_well(interruptible: None):
     def signalled(worker: int) -> None:
         deaf(worker)
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
 
     loader = DataLoader(
         [1, 2, 3], batch_size=None, num_workers=1, worker_init_fn=signalled, multiprocessing_context="fork"
@@ -211,6 +259,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
     told = json.loads((tmp_path / "stopped-00000015.json").read_text())
     assert told["ids"] == [[f"15.{item}" for item in range(16)]]
     assert told["losses"]["loss"] == "nan"
+
+
+def test_a_full_disk_does_not_hide_why_a_run_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, data: object, encoding: str = "") -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    told = "stopped at step 15: the loss is nan; .*; stopped-00000015.json .*not written .No space left on device., the last"
+    norms = {"net.0": 1.0}
+    assert re.search(told, str(stop(tmp_path, 15, "the loss is nan", 1e-3, {"loss": math.nan}, norms, [])))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient of a group with a limit of its own"])

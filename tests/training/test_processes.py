@@ -31,13 +31,15 @@ class Unequal(Stage):
 
     name = "unequal"
 
-    def __init__(self, config: StageConfig, killed_at: int | None = None) -> None:
+    def __init__(
+        self, config: StageConfig, killed_at: int | None = None, number: signal.Signals = signal.SIGKILL
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.net = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 1))
         self.modules = {"net": self.net}
         self.blocks = (nn.Linear,)
-        self.killed_at = killed_at
+        self.killed_at, self.number = killed_at, number
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
         random = ItemRandom(self.seeds(step, items))
@@ -47,7 +49,7 @@ class Unequal(Stage):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         if step == self.killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
         noise = self.draws(batch).normal(10, 4, lengths=batch["lengths"])
         error = (self.net(batch["x"] + 0.1 * noise) - batch["y"]).square()[..., 0]
         valid = torch.arange(10, device=error.device) < batch["lengths"][:, None]
@@ -122,6 +124,15 @@ def test_two_killed_processes_resume_to_the_bit(double: Path, tmp_path: Path):
     assert losses(double) == losses(tmp_path)
 
 
+def test_ctrl_c_in_one_process_ends_both_with_one_checkpoint(double: Path, tmp_path: Path):
+    for process in start(HERE, str(tmp_path), "interrupted"):
+        said, _ = process.communicate()
+        assert process.returncode == 130, said
+    assert latest(tmp_path).name == "checkpoint-00000013"
+    finish(start(HERE, str(tmp_path), "none"))
+    assert losses(double) == losses(tmp_path)
+
+
 def test_one_process_goes_on_from_the_checkpoint_of_two(single: Path, double: Path, tmp_path: Path):
     run = Path(shutil.copytree(double, tmp_path / "run"))
     for path in run.glob("checkpoint-*"):
@@ -191,6 +202,13 @@ if __name__ == "__main__":
         leave()
         assert not torch.distributed.is_initialized()
         sys.exit()
+    if sharding == "interrupted":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        mine = 12 if os.environ["RANK"] == "1" else None
+        try:
+            train(Unequal(config(), mine, signal.SIGINT), Path(folder))
+        except KeyboardInterrupt:
+            sys.exit(130)
     if sharding == "launched":
         torch.distributed.init_process_group("gloo")
         train(Unequal(config(steps=2)), Path(folder))

@@ -89,8 +89,8 @@ class CommandGroup(TyperGroup):
             if not extra:
                 raise
             say(f"error: this needs {error.name}, which is not installed: pip install 'duotok[{extra}]'")
-        except KeyboardInterrupt:
-            say("interrupted; what was finished is kept")
+        except KeyboardInterrupt as interrupt:
+            say(str(interrupt) or "interrupted; what was finished is kept")
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(1)
 

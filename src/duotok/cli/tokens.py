@@ -113,9 +113,9 @@ def import_(
 
 def _sequence(source: Path, layout: Layout, out: Path) -> int:
     """Write one sequence as a token file; returns its frames. Raises DuoTokError for a codec without token files."""
-    import numpy as np
 
     from duotok.errors import DuoTokError, TokenFileError
+    from duotok.files import read_npy
     from duotok.tokens import SUFFIX, DualTokens
     from duotok.tracks import TRACKS
 
@@ -127,7 +127,7 @@ def _sequence(source: Path, layout: Layout, out: Path) -> int:
             f"{source}: {codec} has other streams than a DuoTok bundle, and no {SUFFIX} files; import the whole export"
         )
     try:
-        ids = np.load(source, allow_pickle=False)
+        ids = read_npy(source)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "no array of numbers"
         raise TokenFileError(f"{source}: cannot be read ({reason}); write it with numpy.save") from None

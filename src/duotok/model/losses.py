@@ -157,7 +157,6 @@ def _head_losses(
     mel_octaves: float,
 ) -> dict[str, Tensor]:
     losses: dict[str, Tensor] = {}
-    shares: Mapping[str, float] = targets.get("shares", {})  # type: ignore[assignment]
     bands = {}
     if mel_octaves and "mel" in heads:
         octaves = octave_widths(ANALYSIS_RATE, heads["mel"].shape[2]).to(heads["mel"].device)
@@ -169,6 +168,12 @@ def _head_losses(
             losses[name] = ctc(heads[name], targets["text"], targets["text_lengths"], lengths)
         else:
             losses[name] = masked_l1(heads[name], targets[name], lengths, targets.get(f"{name}_items"), bands.get(name))
+    return _in_shares(losses, targets)
+
+
+def _in_shares(losses: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Losses of a batch that is a part of one (`Stage.counts`), each times its share; as they are where the batch is whole."""
+    shares: Mapping[str, float] = targets.get("shares", {})  # type: ignore[assignment]
     return {name: value * shares.get(name, 1.0) for name, value in losses.items()}
 
 
@@ -193,8 +198,7 @@ def stage2_loss(
     weights = weights or Stage2Weights()
     losses = _head_losses(heads, targets, lengths, ("mel", "chroma", "masks", "text"), weights.mel_octaves)
     if weights.latent_norm:
-        shares: Mapping[str, float] = targets.get("shares", {})  # type: ignore[assignment]
-        losses["latent_norm"] = mean_square(heads["z"], lengths) * shares.get("latent_norm", 1.0)
+        losses |= _in_shares({"latent_norm": mean_square(heads["z"], lengths)}, targets)
     if weights.decorrelation:
         losses["decorrelation"] = covariance_gap(heads["z"], lengths)
     return _weighted(losses, weights)
@@ -209,8 +213,7 @@ def stage3_loss(
 ) -> dict[str, Tensor]:
     """Equation 5: `loss` and its parts; `vq` as Tokenizer.stage3 returns it, targets as in stage2_loss."""
     weights = weights or Stage3Weights()
-    shares: Mapping[str, float] = targets.get("shares", {})  # type: ignore[assignment]
-    vq = {name: value * shares.get(name, 1.0) for name, value in vq.items()}
+    vq = _in_shares(vq, targets)
     losses = {"vq": vq["vq"], **_head_losses(heads, targets, lengths, ("mel", "chroma", "text"), weights.mel_octaves)}
     # The quantizer's other values (codebook, commitment, routing) are reported, not minimised.
     return _weighted(losses, weights) | {name: value for name, value in vq.items() if name != "vq"}

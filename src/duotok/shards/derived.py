@@ -2,14 +2,16 @@
 
     DERIVED/SHARD/TRACK.NAME.npy     rows of the shard's segments, concatenated, memory-mapped
     DERIVED/SHARD/TRACK.NAME.json    which segments of the shard, made by what, from which shard, with which sound of neighbours;
-                                     sha256 of the .npy; sealed
-A .npy without its .json does not count. `deriving.py` computes them. Opening one checks its length; `damaged` reads all of them.
+                                     sha256 of the .npy, crc32 of the rows of each segment; sealed
+A .npy without its .json does not count. `deriving.py` computes them. Opening one checks its length; the rows of a segment are checked when
+a process first asks for some of them, so nothing is read that is not needed; `damaged` reads all of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from duotok.clock import FRAME_SAMPLES
-from duotok.files import sha256
+from duotok.files import read_npy, sha256
 from duotok.records import CorpusError
 from duotok.seals import is_sealed, read_json
 from duotok.shards.index import SegmentIndex
@@ -47,7 +49,8 @@ def possible_rows(name: str) -> tuple[int, ...]:
 @dataclass(frozen=True)
 class _Open:
     """A mapped array; per_frame: rows of a token frame; `starts`: segment index -> first row; sha256: None in those of an earlier DuoTok;
-    contexts: segment index -> a hash of the sound that its rows were made from, where that is not its own alone (None: it is, or not known)."""
+    contexts: segment index -> a hash of the sound that its rows were made from, where that is not its own alone (None: it is, or not known);
+    crc32: segment index -> of its rows (empty in those of an earlier DuoTok)."""
 
     array: np.ndarray
     per_frame: int
@@ -55,6 +58,7 @@ class _Open:
     made_by: str
     sha256: str | None
     contexts: dict[int, str | None]
+    crc32: dict[int, int]
 
     def goes_on_from(self, earlier: _Open) -> bool:
         """Whether this is the same array, or the same rows with those of more segments, as when another selection grew."""
@@ -70,6 +74,7 @@ class DerivedArrays:
         self.index, self.folder, self.writable = index, folder, writable
         self._maps: OrderedDict[tuple[str, str, str], _Open] = OrderedDict()
         self._first: dict[tuple[str, str, str], _Open] = {}  # without arrays: what each was when it was opened first
+        self._checked: dict[tuple[str, str, str, str | None], set[int]] = {}  # segments whose rows were found whole
         self.identity = functools.cache(index.identity)
 
     def path(self, shard: str, track: str, name: str) -> Path:
@@ -80,6 +85,7 @@ class DerivedArrays:
         """Close all maps, because files were replaced."""
         self._maps.clear()
         self._first.clear()
+        self._checked.clear()
 
     def open(self, shard: str, track: str, name: str) -> _Open | None:
         """The array of a shard; None when there is none, or when it belongs to other contents of the shard.
@@ -111,12 +117,14 @@ class DerivedArrays:
                 raise ValueError(f"{path.with_suffix('.json').name} is not as it was written")
             if stamp["shard"] != self.identity(shard):
                 return None
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = read_npy(path, mapped=True)
             indices = self.index.shards[shard][stamp["segments"]]
             frames = self.index.frames[indices]
             total, possible = int(frames.sum()), possible_rows(name)
             if total == 0 or len(array) not in [per_frame * total for per_frame in possible]:
                 raise ValueError(f"{len(array)} rows instead of {' or '.join(str(p * total) for p in possible)}")
+            if "crc32" in stamp and array.dtype != np.dtype(KINDS[name][1]):  # the same bytes, read in another order
+                raise ValueError(f"numbers of type {array.dtype.str}")
         except FileNotFoundError:
             return None
         except PermissionError:
@@ -127,7 +135,8 @@ class DerivedArrays:
         starts = per_frame * (np.cumsum(frames) - frames)
         places = dict(zip(indices.tolist(), starts.tolist(), strict=True))
         contexts = dict(zip(places, stamp.get("contexts") or [None] * len(places), strict=True))
-        return _Open(array, per_frame, places, str(stamp["made_by"]), stamp.get("sha256"), contexts)
+        crc32 = dict(zip(places, stamp["crc32"], strict=True)) if "crc32" in stamp else {}
+        return _Open(array, per_frame, places, str(stamp["made_by"]), stamp.get("sha256"), contexts, crc32)
 
     def damaged(self) -> list[str]:
         """Read all arrays and compare their hashes: a line for each that is not as it was written."""
@@ -147,7 +156,7 @@ class DerivedArrays:
     def kept(
         self, shard: str, track: str, name: str, made_by: str, contexts: Mapping[int, str | None] | None = None
     ) -> dict[int, np.ndarray]:
-        """Segment -> rows that exist and were made by `made_by`, from the sound of `contexts` where both are known."""
+        """Segment -> rows that exist and were made by `made_by`, from the sound of `contexts` where both are known. Nothing of them is read."""
         opened = self.open(shard, track, name)
         if opened is None or opened.made_by != made_by:
             return {}
@@ -155,7 +164,7 @@ class DerivedArrays:
         stale = {
             i for i, before in opened.contexts.items() if None not in (before, now.get(i)) and before != now.get(i)
         }
-        return {index: self.rows(index, track, name) for index in opened.starts if index not in stale}
+        return {index: self._all_rows(index, opened) for index in opened.starts if index not in stale}
 
     def contexts(self, shard: str, track: str, name: str) -> dict[int, str | None]:
         """Segment -> the hash of the sound that its rows were made from, as `derive` was told it; None where it was not."""
@@ -188,11 +197,23 @@ class DerivedArrays:
         return self._opened(index, track, name).per_frame
 
     def rows(self, index: int, track: str, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when they are missing."""
+        """Rows `start` to `start + count` (None: all) of a segment, not copied. Raises CorpusError when they are missing or damaged."""
         stored, opened = self.index.segments[index], self._opened(index, track, name)
         total = stored.segment.frames * opened.per_frame
         count = total - start if count is None else count
         if start < 0 or count < 0 or start + count > total:
             raise ValueError(f"{stored.segment.key}: rows {start} to {start + count} of {total}")
-        first = opened.starts[index] + start
-        return opened.array[first : first + count]
+        checked = self._checked.setdefault((stored.shard, track, name, opened.sha256), set())
+        rows = self._all_rows(index, opened)
+        if index not in checked and index in opened.crc32:
+            if zlib.crc32(rows.data) != opened.crc32[index]:
+                raise CorpusError(
+                    f"{self.path(stored.shard, track, name)}: not as it was written (the rows of {stored.segment.key}); "
+                    "delete it, and it is derived again"
+                )
+            checked.add(index)
+        return rows[start : start + count]
+
+    def _all_rows(self, index: int, opened: _Open) -> np.ndarray:
+        first = opened.starts[index]
+        return opened.array[first : first + int(self.index.frames[index]) * opened.per_frame]

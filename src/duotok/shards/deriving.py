@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -171,6 +172,7 @@ class _Output:
         self.per_frame = 0
         self.file: IO[bytes] | None = None
         self.digest = hashlib.sha256()
+        self.crc32: list[int] = []
 
     def __enter__(self) -> _Output:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +215,9 @@ class _Output:
                 f"{self.path}: {list(rows.shape)} rows for {key} instead of {[expected, *self.shape]}; "
                 "delete the file if its width has changed"
             )
-        self._write(np.ascontiguousarray(rows.astype(dtype, casting="same_kind", copy=False)).data)
+        data = np.ascontiguousarray(rows.astype(dtype, casting="same_kind", copy=False)).data
+        self.crc32.append(zlib.crc32(data))
+        self._write(data)
 
     def _write(self, data: bytes | memoryview) -> None:
         assert self.file is not None
@@ -232,6 +236,7 @@ class _Output:
             "shard": self.derived.identity(self.shard),
             "segments": [positions[index] for index in self.indices],
             "sha256": self.digest.hexdigest(),
+            "crc32": self.crc32,
         }
         if any(self.contexts.values()):
             stamp["contexts"] = [self.contexts[index] for index in self.indices]

@@ -28,8 +28,8 @@ from duotok.training.logs import Log, Sums
 from duotok.training.parts import Batches, shares_of
 from duotok.training.processes import Trained, join, shard
 from duotok.training.saving import load_checkpoint, remove_unfinished, save_checkpoint
-from duotok.training.stage import Batch, Stage, StageConfig, evaluate, to_device
-from duotok.training.watch import Watch, stop
+from duotok.training.stage import Batch, Stage, evaluate, to_device
+from duotok.training.watch import Watch, out_of_memory, stop
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,8 +55,9 @@ def only_one(run: Path) -> Iterator[None]:
 def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, float]:
     """Train `stage` in folder `run`, going on from its newest checkpoint. Returns the last held-out losses.
 
-    stop_after: stop (with a checkpoint) once that many steps are done in all. On SIGTERM, to any of its processes, a run writes a
-    checkpoint after its next look at the loss (`check_every`) and raises DuoTokError.
+    stop_after: stop (with a checkpoint) once that many steps are done in all. On SIGTERM or Ctrl-C, to any of its processes, a run
+    writes a checkpoint, one process after the step, several after their next look at the loss (`check_every`), and raises DuoTokError
+    or KeyboardInterrupt. A second Ctrl-C stops at once.
     """
     if stage.config.threads:
         torch.set_num_threads(stage.config.threads)
@@ -68,7 +69,7 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
             running = Run(stage, run, accelerator, stop_after, leaving)
             return running.go()
         except torch.OutOfMemoryError:
-            raise _out_of_memory(run, stage.config, running.at if running else None) from None
+            raise out_of_memory(run, stage.config, running.at if running else None) from None
         except RuntimeError as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -76,21 +77,6 @@ def train(stage: Stage, run: Path, stop_after: int | None = None) -> dict[str, f
             raise ConfigError(
                 f"compile: torch.compile cannot compile {stage.name} here ({reason}); --set compile=false"
             ) from None
-
-
-def _out_of_memory(run: Path, config: StageConfig, step: int | None) -> DuoTokError:
-    """Wherever it happened: forward and backward, AdamW's moments in the first step, held-out figures, weights on their way."""
-    values = config.model_dump()
-    crops = {key: value for key, value in values.items() if key.startswith("crop_") or key == "seconds"}
-    crops |= {"crops.frames": values["crops"]["frames"]} if "crops" in values else {}
-    shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
-    at = "" if step is None else f" at step {step}"
-    saved = every_checkpoint(run)
-    remains = f"{saved[-1].name} is kept" if saved else "there is no checkpoint yet"
-    return DuoTokError(
-        f"{run}: the GPU is out of memory{at}; raise accumulate ({config.accumulate}), lower batch_size "
-        f"({config.batch_size}){shorter}, or --set device=cpu; {remains}"
-    )
 
 
 def _check_songs(stage: Stage, run: Path) -> None:
@@ -186,7 +172,8 @@ class Run:
             if not self.first:
                 with self._gathered():
                     stage.start()
-            return self._steps()
+            with self.leaving.after_a_step():
+                return self._steps()
         finally:
             if self.log is not None:
                 self.log.close()
@@ -223,7 +210,8 @@ class Run:
             norm = self._clip()
             leaving = False
             saving = ending or budget.due(done, config.save_every) or budget.due(done, config.held_out_every)
-            if done % config.check_every == 0 or logging or saving:  # what is saved has been looked at
+            asked = self.leaving.asked and world() == 1  # several agree on it in a look
+            if done % config.check_every == 0 or logging or saving or asked:  # what is saved has been looked at
                 leaving = self._check(watch, step, lr, losses, norm, parts) and not ending
             self.optimizer.step()
             stage.after_step(step)
@@ -332,23 +320,27 @@ class Run:
     def _check(
         self, watch: Watch, step: int, lr: float, losses: dict[str, Tensor], norms: Tensor, parts: list[Batch]
     ) -> bool:
-        """Stop a run that goes wrong. Returns whether any process was asked to end."""
+        """Stop a run that goes wrong. Returns whether any process was told to end; then all of them are."""
         value = losses["loss"].float()
-        loss, asked = total(torch.stack([value, value.new_tensor(float(self.leaving.asked))])).tolist()
+        told = value.new_tensor([float(self.leaving.terminated), float(self.leaving.interrupted)])
+        loss, terminated, interrupted = total(torch.cat([value.reshape(1), told])).tolist()
+        self.leaving.terminated |= terminated > 0
+        self.leaving.interrupted |= interrupted > 0
         loss /= world()
         norm = float(norms.max()) if self.config.precision != "fp16" else 0.0  # the scaler skips steps that overflow
         problem = watch.problem(loss, norm)
         if problem:
             values = {name: float(value) for name, value in losses.items()}
             raise stop(self.run, step, problem, lr, values, self._norms(), parts)
-        return bool(asked > 0)
+        return bool(terminated or interrupted)
 
     def _leave(self, done: int) -> None:
-        """Write a checkpoint and nothing else, since there may be seconds left. Raises DuoTokError."""
+        """Write a checkpoint and nothing else, since there may be seconds left. Raises DuoTokError, or KeyboardInterrupt."""
         self._save(done, False, {})
-        raise DuoTokError(
-            f"{self.run}: told to end (SIGTERM), saved at step {done}; the same command goes on from there"
-        )
+        then = f"saved at step {done}; the same command goes on from there"
+        if self.leaving.interrupted:
+            raise KeyboardInterrupt(f"{self.run}: interrupted, {then}")
+        raise DuoTokError(f"{self.run}: told to end (SIGTERM), {then}")
 
     def _compare(self, done: int, held_out: dict[str, float]) -> bool:
         """Log the held-out figures. Returns whether they are the best so far."""

@@ -1,4 +1,4 @@
-"""Stops a run that has diverged, and saves what is needed to find the cause."""
+"""Why a run stops by itself: it has diverged, with what is needed to find the cause, or the memory is too small."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 from duotok.distributed import rank
 from duotok.errors import DuoTokError
-from duotok.training.stage import Batch
+from duotok.files import write_bytes
+from duotok.training.checkpoint import every_checkpoint
+from duotok.training.stage import Batch, StageConfig
 
 SEEN = 50
 PATIENCE = 5
@@ -61,9 +63,26 @@ def stop(
         "gradient_norms": {name: _number(value) for name, value in norms.items()},
         "ids": [part.get("ids", []) for part in parts],
     }
-    path.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    told = f"ids of the batch in {path.name}"
+    try:
+        write_bytes(path, json.dumps(facts, indent=1).encode())
+    except OSError as error:  # as on a full disk; what stopped the run matters more
+        told = f"{path.name} with the ids of the batch not written ({error.strerror or error})"
+    return DuoTokError(f"{run}: stopped at step {step}: {problem}; {hint}; {told}, the last checkpoint is kept")
+
+
+def out_of_memory(run: Path, config: StageConfig, step: int | None) -> DuoTokError:
+    """Wherever it happened: forward and backward, AdamW's moments in the first step, held-out figures, weights on their way."""
+    values = config.model_dump()
+    crops = {key: value for key, value in values.items() if key.startswith("crop_") or key == "seconds"}
+    crops |= {"crops.frames": values["crops"]["frames"]} if "crops" in values else {}
+    shorter = " or shorten " + ", ".join(f"{key} ({value})" for key, value in crops.items()) if crops else ""
+    at = "" if step is None else f" at step {step}"
+    saved = every_checkpoint(run)
+    remains = f"{saved[-1].name} is kept" if saved else "there is no checkpoint yet"
     return DuoTokError(
-        f"{run}: stopped at step {step}: {problem}; {hint}; ids of the batch in {path.name}, the last checkpoint is kept"
+        f"{run}: the GPU is out of memory{at}; raise accumulate ({config.accumulate}), lower batch_size "
+        f"({config.batch_size}){shorter}, or --set device=cpu; {remains}"
     )
 
 

@@ -84,6 +84,9 @@ class Here:
     def ended(self, name: str = "") -> bool:
         return True
 
+    def wait(self) -> None:
+        pass
+
     def check(self, name: str) -> float:
         assert self.done.exit_code == 0, f"{name}: {self.done.output}"
         return 0.0
@@ -601,6 +604,51 @@ def test_a_command_that_fails_says_why_in_one_line(tmp_path: Path, capfd: pytest
     lines = capfd.readouterr().out.splitlines()
     assert sorted(lines) == ["stage1: error: no space"] * 2 + ["stage1: so far"] * 2 + ["stage1: the end"] * 2
     assert log.read_text().count("no space") == 2
+
+
+SAVES = """
+import signal, sys, time
+from pathlib import Path
+
+def save(*_):
+    time.sleep(0.3)
+    Path(sys.argv[1], "saved").touch()
+    sys.exit(1)
+
+signal.signal(signal.SIGTERM, save)
+Path(sys.argv[1], "began").touch()
+time.sleep(60)
+"""
+"""A trainer that needs a moment to end well."""
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_interrupted_it_waits_for_the_checkpoint_and_interrupted_again_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], parallel: bool, again: bool
+) -> None:
+    sleep = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        for _ in range(6000):
+            if (tmp_path / "began").exists():
+                raise KeyboardInterrupt
+            sleep(0.01)
+
+    def interrupted_again(process: object) -> None:
+        raise KeyboardInterrupt
+
+    child = trainers.Child([sys.executable, "-c", SAVES, str(tmp_path)], os.environ, tmp_path / "log")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(trainers.time, "sleep", interrupted)
+        if again:
+            patched.setattr(trainers.subprocess.Popen, "wait", interrupted_again)
+        if parallel:
+            trainers.side_by_side([training("stage1")], 2, lambda t: child, lambda t: None, lambda t, c: None)
+        else:
+            child.wait()
+    assert child.process.wait(60) == (-signal.SIGKILL if again else 1)
+    assert (tmp_path / "saved").exists() != again and capfd.readouterr().err.count("Ctrl-C") == 1
 
 
 def test_what_a_run_waits_for() -> None:

@@ -37,7 +37,7 @@ from duotok.training.kit.plan import (
 )
 from duotok.training.kit.start import MANIFEST, read
 from duotok.training.kit.status import say
-from duotok.training.kit.trainers import POLL, Child, kill_with_parent, side_by_side
+from duotok.training.kit.trainers import Child, end_well, kill_with_parent, side_by_side
 
 LIST_MISSING = """
 import importlib.metadata, json, platform, sys
@@ -196,7 +196,11 @@ class KitWork:
         """Run `duotok ...` or `python ...` in the kit's environment."""
         words = [self._fill_places(word) for word in command[1:]]
         words = ["-m", "duotok", *words] if command[0] == "duotok" else words
-        return subprocess.run([str(self.python), *words], env=self.environment, preexec_fn=kill_with_parent).returncode
+        process = subprocess.Popen([str(self.python), *words], env=self.environment, preexec_fn=kill_with_parent)
+        try:
+            return process.wait()
+        finally:
+            end_well([process])
 
     def songs(self) -> None:
         """Generate songs into OUT/songs."""
@@ -228,8 +232,7 @@ class KitWork:
         for training in trainings:
             if not self._trained(training):
                 child = self._start_training(training)
-                while not child.ended():
-                    time.sleep(POLL)
+                child.wait()
                 self._finish_training(training, child)
 
     def _task_hash(self, training: Training) -> str:
@@ -273,8 +276,7 @@ class KitWork:
     def _command(self, step: str, task_hash: str, *words: str) -> None:
         """Run `duotok WORDS`; its output is shown and kept in OUT/logs. Raises KitError when it fails."""
         child = self._start(step, words)
-        while not child.ended():
-            time.sleep(POLL)
+        child.wait()
         self._finish(step, task_hash, child)
 
     def _start(self, step: str, words: Sequence[str], processes: int = 1) -> Child:

@@ -47,6 +47,15 @@ class Child:
             self.reader.close()
         return over
 
+    def wait(self) -> None:
+        """Show its output until it has ended."""
+        try:
+            while not self.ended():
+                time.sleep(POLL)
+        except BaseException:
+            end_well([self.process])
+            raise
+
     def check(self, name: str) -> float:
         """Seconds that it took. Raises KitError when it failed."""
         if self.process.returncode:
@@ -60,6 +69,23 @@ def kill_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def end_well(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Tell commands to end and wait until they have: a trainer writes a checkpoint first. Ctrl-C meanwhile kills them."""
+    running = [process for process in processes if process.poll() is None]
+    if not running:
+        return
+    print("waits until what is under way has ended well; press Ctrl-C to stop it at once", file=sys.stderr, flush=True)
+    try:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in running:
+            process.kill()
+        raise
 
 
 def waits_for(training: Training, among: Iterable[str]) -> set[str]:
@@ -105,8 +131,7 @@ def side_by_side(
                 raise KitError("; ".join(failed))
             time.sleep(POLL)
     finally:
-        for _, child, _ in running.values():
-            child.process.terminate()
+        end_well([child.process for _, child, _ in running.values()])
 
 
 def _ready(waiting: Sequence[Training], running: Collection[str]) -> list[Training]:

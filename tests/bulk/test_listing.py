@@ -38,6 +38,6 @@ def test_an_identity_in_two_splits_is_named(tmp_path: Path) -> None:
 
     assert not noted(("a", "x", "train"), ("b", "x", "train"), ("c", "y", "test"), ("a", "x", "test"))
     (note,) = noted(("a", "x", "train"), ("c", "x", "train"), ("e", "x", "test"), ("d", "z", "validation"))
-    assert note.startswith("1 identities with songs in several splits (x)")
+    assert note.startswith("1 identity with songs in several splits (x)")
     (note,) = noted(*((f"{k}{s}", f"who {k}", s) for k in range(9) for s in ("train", "test")))
     assert note.startswith("9 identities") and "who 0, who 1, who 2, who 3, who 4, ...)" in note

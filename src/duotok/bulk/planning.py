@@ -123,19 +123,18 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
 def _note_cut(path: Path, identities: NDArray[np.uint64], splits: NDArray[np.int64], listing: Listing) -> None:
     """Note identities with songs in several splits. identities: keys, one a row of the listing; splits: numbers, -1 for a row that is
     left out."""
-    _, numbers = np.unique(identities, return_inverse=True)
+    _, firsts, numbers = np.unique(identities, return_index=True, return_inverse=True)
     lowest, highest = np.full(numbers.max() + 1, len(SPLITS)), np.full(numbers.max() + 1, -1)
     np.minimum.at(lowest, numbers[splits >= 0], splits[splits >= 0])
     np.maximum.at(highest, numbers, splits)
     cut = np.flatnonzero(lowest < highest)
     if len(cut):
-        names = (
-            _column(path, "identity").take([int(np.argmax(numbers == number)) for number in cut[:SHOWN]]).to_pylist()
-        )
+        names = _column(path, "identity").take(np.sort(firsts[cut])[:SHOWN]).to_pylist()
         names += ["..."] if len(cut) > SHOWN else []
+        count = f"{len(cut)} {'identities' if len(cut) > 1 else 'identity'}"
         listing.notes.append(
-            f"{len(cut)} identities with songs in several splits ({', '.join(names)}), so what is held out is no other music than what is "
-            "learned; give all songs of each the same split, in a new store where these are in one already"
+            f"{count} with songs in several splits ({', '.join(names)}), so what is held out is no other music than what is learned; give "
+            "all songs of each the same split, in a new store where these are in one already"
         )
 
 

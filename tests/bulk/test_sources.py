@@ -23,7 +23,7 @@ from duotok.audio.marks import mark_of
 from duotok.bulk import places
 from duotok.bulk.listing import Listing
 from duotok.bulk.places import Place, fetched
-from duotok.bulk.sources import SongEntry, songs
+from duotok.bulk.sources import SongEntry, Splitting, songs
 from duotok.errors import AudioError
 from duotok.records import CorpusError
 from duotok.shards import ranges
@@ -281,7 +281,10 @@ def test_names_keep_sources_apart_and_may_say_the_split(tmp_path: Path) -> None:
         touch(tmp_path / place / "music", "x.mp3")
     test, _ = listed(touch(tmp_path / "test", "x.mp3", "train/y.mp3"))
     assert {id: entry.split for id, entry in test.items()} == {"test/x": "test", "test/train/y": "test"}
-    assert list(listed(f"one={tmp_path}/a/music", f"two={tmp_path}/b/music", split="test")[0]) == ["one/x", "two/x"]
+    assert list(listed(f"one={tmp_path}/a/music", f"two={tmp_path}/b/music", splitting=Splitting("test"))[0]) == [
+        "one/x",
+        "two/x",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -441,3 +444,47 @@ def test_what_a_web_server_answers_is_told(
     ):
         pass
     assert count[0] == asked
+
+
+def test_what_a_list_has_besides_is_named(tmp_path: Path) -> None:
+    """A name with a capital letter costs stems, splits and captions: whoever wrote it is told."""
+    touch(tmp_path, "a.wav")
+    for ending, separator in ((".csv", ","), (".tsv", "\t")):
+        rows = [["path", "Split", " vocals", "caption"], ["a.wav", "test", "v.wav", "slow"]]
+        (tmp_path / f"l{ending}").write_text("".join(separator.join(row) + "\n" for row in rows))
+    pq.write_table(
+        pa.table({"path": ["a.wav"], "Split": ["test"], " vocals": ["v.wav"], "caption": ["slow"]}),
+        tmp_path / "l.parquet",
+    )
+    for ending in (".csv", ".tsv", ".parquet"):
+        found, listing = listed(tmp_path / f"l{ending}")
+        assert len(found) == 1 and not listing.broken
+        assert len(listing.notes) == 1 and "columns Split, ' vocals', caption not read" in listing.notes[0]
+    (tmp_path / "plain.csv").write_text("path,id\na.wav,a\n")
+    (tmp_path / "empty.csv").write_text("")
+    assert not listed(tmp_path / "plain.csv")[1].notes and not listed(tmp_path / "empty.csv")[1].notes
+
+
+def test_no_split_cuts_a_folder_where_folders_are_identities(tmp_path: Path) -> None:
+    """One split for all songs of a folder, whether they come from a folder, a tar or a list; what sources say goes before."""
+    names = [f"band{b}/s{s}.wav" for b in range(40) for s in range(3)]
+    music = touch(tmp_path / "music", *names, "test/t.wav")
+    with tarfile.open(tmp_path / "songs.tar", "w") as tar:
+        for name in names:
+            tar.add(music / name, name)
+    (tmp_path / "l.csv").write_text(
+        "path,identity\n" + "".join(f"music/{name},\n" for name in names) + "music/test/t.wav,someone\n"
+    )
+    for source in (music, tmp_path / "songs.tar", tmp_path / "l.csv"):
+        splits: dict[str, set[str]] = {}
+        found = listed(source, splitting=Splitting(identity="folder"))[0]
+        for entry in found.values():
+            splits.setdefault(entry.identity, set()).add(entry.split)
+        bands = {identity for identity in splits if "band" in identity}
+        assert len(bands) == 40 and all(len(splits[band]) == 1 for band in bands)
+        assert len(set.union(*(splits[band] for band in bands))) > 1
+        alone = [e for e in listed(source)[0].values() if "band" in e.id]
+        assert len({e.identity for e in alone}) == len(alone) == 120
+    assert found["l/music/test/t"].identity == "someone"
+    assert listed(music, splitting=Splitting(identity="folder"))[0]["music/test/t"].split == "test"
+    assert {e.split for e in listed(music, splitting=Splitting("validation"))[0].values()} == {"validation"}

@@ -169,6 +169,10 @@ def test_the_commands(tmp_path: Path) -> None:
     assert code == 0, told
     tokens = DualTokens.load(tmp_path / "song.duotok")
     assert tokens.model_hash == CODEC.hash and tokens.vocals.tolist() == song.tokens["vocals"][0].tolist()
+    assert "left out" not in told
+    np.save(tmp_path / "two.npy", np.tile(layout.lay_out(song.tokens), 2))
+    code, told = run("import", tmp_path / "two.npy", *words[2:], tmp_path / "two.duotok")
+    assert code == 0 and f"2 x {song.frames} frames; {2 * song.frames + 1} numbers behind the end are left out" in told
     code, told = run("import", tmp_path / "out", "-o", tmp_path / "again.parquet", "--json")
     assert code == 0 and json.loads(told)["songs"] == 72
     empty = tmp_path / "empty.npy"

@@ -128,3 +128,21 @@ def test_rows_of_another_codec() -> None:
 def test_impossible_layouts(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Layout(**{"codec": EQUAL, **values})  # type: ignore[arg-type]
+
+
+def test_what_stands_behind_the_end_is_counted() -> None:
+    """A model that writes on after EOS, or ends one codebook before the other, has written codes that `read_back` leaves out; one that
+    was cut in its last steps, or pads, has not."""
+    for layout in (Layout(EQUAL, "interleaved"), Layout(EQUAL, "interleaved", 9, True), Layout(EQUAL, "delayed")):
+        ids = layout.lay_out(codes(EQUAL, 5))
+        pads = np.broadcast_to(ids[:1] * 0 + (17 if layout.kind == "delayed" else layout.pad), (3, *ids.shape[1:]))
+        for whole in (ids, ids[1:], ids[:-1], ids[:-2], ids[:-3], np.concatenate([ids, pads])):
+            assert layout.behind_the_end(whole) == 0, (layout, len(whole))
+        again = np.concatenate([ids, ids])
+        assert layout.read_back(again)["vocals"].shape[1] == 5 and layout.behind_the_end(again) >= 10
+    early = Layout(EQUAL, "delayed").lay_out(codes(EQUAL, 5))
+    early[2, 0] = 16
+    assert (
+        Layout(EQUAL, "delayed").behind_the_end(early) == 2 + 3
+    )  # two frames of one codebook are left, three of the other
+    assert Layout(EQUAL, "parallel").behind_the_end(Layout(EQUAL, "parallel").lay_out(codes(EQUAL, 5))) == 0

@@ -108,6 +108,24 @@ def test_a_stream_has_every_song_once_and_another_order_each_epoch(store: TokenS
     assert orders[0] == orders[1] != orders[2] and orders[0] != sorted(orders[0])
 
 
+def test_only_the_songs_that_are_wanted_come(store: TokenStore) -> None:
+    """Whole shards without any among them; with `shortest`, by number and as a stream that goes on, and each with its own tokens."""
+    wanted = ["s1", "s7", "s8", "s11"]
+    dataset = TokenSongs(store, only=wanted.__contains__)
+    assert [dataset[k]["id"] for k in range(len(dataset))] == wanted
+    assert all(
+        (dataset[k]["tokens"]["vocals"].numpy() == SONGS[int(id[1:])].tokens["vocals"]).all()
+        for k, id in enumerate(wanted)
+    )
+    assert len(TokenSongs(store, shortest=SONGS[7].frames, only=wanted.__contains__)) == 3
+    stream = TokenStream(store, only=wanted.__contains__, batch_size=2)
+    first = [s["id"] for batch in stream.loader() for s in batch]
+    later = [s["id"] for batch in stream.at(StreamState(taken=1)).loader() for s in batch]
+    assert sorted(first) == sorted(wanted) and later == first[1:] and len(stream) == 4
+    with pytest.raises(ConfigError, match=r"0 train songs for 1 processes.*that `only` takes"):
+        TokenStream(store, only=lambda id: False)
+
+
 def test_ranks_share_an_epoch(folder: Path) -> None:
     store = TokenStore(folder)
     parts = [[s["id"] for s in TokenStream(store, rank=rank, world=3)] for rank in range(3)]

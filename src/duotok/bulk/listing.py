@@ -20,6 +20,8 @@ class Listing:
     """The first sounds that DuoTok wrote. They are named, as a song could have such a mark."""
     broken: list[str] = field(default_factory=list)
     """Sources that could be listed in part only, each in a line."""
+    notes: list[str] = field(default_factory=list)
+    """What stands in the sources and does not fit what somebody may want of them, each in a line; nothing of it is a failure."""
 
     def leave_out_written(self, root: str, paths: Collection[str]) -> None:
         """paths: below `root`."""

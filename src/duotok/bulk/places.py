@@ -77,6 +77,14 @@ def _is_name_with_colons(uri: str) -> bool:
     )  # fmt: skip
 
 
+def opened_file(uri: str) -> Any:
+    """A file or URL, open for reading bytes. Raises OSError and CorpusError."""
+    if not is_remote(uri):
+        return open(uri, "rb")
+    system, path = opened(uri)
+    return patiently(lambda: system.open(path, "rb"))
+
+
 def opened(uri: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it. Raises CorpusError for a URL that cannot be opened."""
     try:

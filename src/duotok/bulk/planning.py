@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from duotok.bulk.plan import Plan, key_of, sealed
 from duotok.bulk.sources import SongEntry
 from duotok.files import writing
 from duotok.records import SPLITS
+
+if TYPE_CHECKING:
+    import pyarrow
 
 ROWS = 10_000
 SHOWN = 5
@@ -72,11 +75,13 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
          ("problem", pa.string())]
     )  # fmt: skip
     keys: list[NDArray[np.uint64]] = []
+    identities: list[NDArray[np.uint64]] = []
     splits: list[NDArray[np.int64]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path.absolute(), schema, compression="zstd") as writer:
         for batch in _batches(entries, ROWS):
             keys.append(np.array([key_of(_utf8(entry.id)) for entry in batch], np.uint64))
+            identities.append(np.array([key_of(_utf8(entry.identity)) for entry in batch], np.uint64))
             splits.append(np.array([SPLITS.index(entry.split) for entry in batch], np.int64))
             columns = {
                 "id": [_utf8(e.id) for e in batch], "split": splits[-1].astype(np.uint8), "identity": [_utf8(e.identity) for e in batch],
@@ -110,7 +115,27 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
             f"{_some_of(path, some)}: {SPLITS[before]} in the store, where a song keeps its first split, and {SPLITS[now]} in the sources; "
             "make another store if that is to change"
         )
+    if firsts.any():
+        _note_cut(path, np.concatenate(identities), np.where(firsts, shards >> 32, -1), listing)
     return songs
+
+
+def _note_cut(path: Path, identities: NDArray[np.uint64], splits: NDArray[np.int64], listing: Listing) -> None:
+    """Note identities with songs in several splits. identities: keys, one a row of the listing; splits: numbers, -1 for a row that is
+    left out."""
+    _, firsts, numbers = np.unique(identities, return_index=True, return_inverse=True)
+    lowest, highest = np.full(numbers.max() + 1, len(SPLITS)), np.full(numbers.max() + 1, -1)
+    np.minimum.at(lowest, numbers[splits >= 0], splits[splits >= 0])
+    np.maximum.at(highest, numbers, splits)
+    cut = np.flatnonzero(lowest < highest)
+    if len(cut):
+        names = _column(path, "identity").take(np.sort(firsts[cut])[:SHOWN]).to_pylist()
+        names += ["..."] if len(cut) > SHOWN else []
+        count = f"{len(cut)} {'identities' if len(cut) > 1 else 'identity'}"
+        listing.notes.append(
+            f"{count} with songs in several splits ({', '.join(names)}), so what is held out is no other music than what is learned; give "
+            "all songs of each the same split, in a new store where these are in one already"
+        )
 
 
 def knows(plan: Plan, id: str) -> bool:
@@ -144,8 +169,13 @@ def _extend(path: Path, keys: NDArray[np.uint64], shards: NDArray[np.int64], pla
 
 def _some_of(path: Path, chosen: NDArray[np.bool_]) -> str:
     """The ids of some rows of a listing, and how many more there are."""
-    import pyarrow.parquet as pq
-
-    ids = pq.read_table(path.absolute(), columns=["id"])["id"].take(np.flatnonzero(chosen)[:SHOWN]).to_pylist()
+    ids = _column(path, "id").take(np.flatnonzero(chosen)[:SHOWN]).to_pylist()
     more = f" and {int(chosen.sum()) - len(ids)} more" if chosen.sum() > len(ids) else ""
     return f"{', '.join(ids)}{more}"
+
+
+def _column(path: Path, name: str) -> pyarrow.ChunkedArray:
+    """A column of a listing."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path.absolute(), columns=[name])[name]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from duotok.bulk.engines import Result, Times
 from duotok.bulk.listing import Listing
+from duotok.bulk.sources import IdentityOf, Splitting
 from duotok.bulk.verifying import Compared
 from duotok.errors import ConfigError
 from duotok.records import Split
@@ -16,7 +17,7 @@ SHARD_SONGS = 1000
 
 @dataclass(frozen=True)
 class Settings:
-    """split: of all songs, None as the sources say; retry: failed songs again; shard_songs: songs of a shard, of songs that are
+    """split, identity: as of `Splitting`; retry: failed songs again; shard_songs: songs of a shard, of songs that are
     new to the store; verify: so many songs are encoded once more in the end, alone, and compared."""
 
     split: Split | None = None
@@ -24,6 +25,7 @@ class Settings:
     shard_songs: int = SHARD_SONGS
     verify: int = 0
     seed: int = 0
+    identity: IdentityOf = "song"
 
     def __post_init__(self) -> None:
         """Raises ConfigError."""
@@ -31,6 +33,10 @@ class Settings:
             raise ConfigError(
                 f"shard_songs = {self.shard_songs}, verify = {self.verify}: at least one song in a shard, and none or more to verify"
             )
+
+    @property
+    def splitting(self) -> Splitting:
+        return Splitting(self.split, self.identity)
 
 
 @dataclass

@@ -6,7 +6,6 @@ whose names say that they are tracks of a song (`duotok.corpora.stem_names`) are
 
 from __future__ import annotations
 
-import codecs
 import csv
 import itertools
 import os
@@ -16,12 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from duotok.audio.finding import AUDIO_SUFFIXES
 from duotok.audio.marks import mark_of
 from duotok.bulk.listing import Listing
-from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, stated
+from duotok.bulk.lists import COLUMNS, LISTS, ROLES, rows_of
+from duotok.bulk.places import Place, described, ending_of, fingerprint, is_remote, opened, opened_file, stated
 from duotok.corpora.base import split_by_identity
 from duotok.corpora.folder import TITLE_WORDS
 from duotok.corpora.stem_names import TRACKS as STEM_WORDS
@@ -31,12 +31,10 @@ from duotok.records import SPLITS, CorpusError, Split
 from duotok.shards.ranges import patiently
 from duotok.tracks import TRACKS
 
-LISTS = (".txt", ".m3u", ".m3u8", ".csv", ".tsv", ".parquet")
-ROLES = ("mix", *TRACKS)
-ROWS = 10_000
 SHOWN = 5
 """Wrong rows of a list that are named one by one."""
-"""Rows of a Parquet list that are read at a time."""
+IdentityOf = Literal["song", "folder"]
+IDENTITIES: tuple[IdentityOf, ...] = ("song", "folder")
 
 
 @dataclass(frozen=True)
@@ -57,18 +55,34 @@ Known = Callable[[str], bool]
 """Whether the store knows the id of a song."""
 
 
+@dataclass(frozen=True)
+class Splitting:
+    """split: of all songs, None as the sources say; identity: what no split may cut where the sources do not say: each song, or all
+    that lies in one folder."""
+
+    split: Split | None = None
+    identity: IdentityOf = "song"
+
+    def identity_of(self, id: str) -> str:
+        """Of a song of which the sources do not tell it."""
+        return id.rpartition("/")[0] or id if self.identity == "folder" else id
+
+
 def songs(
-    sources: Iterable[str], listing: Listing, split: Split | None = None, known: Known = lambda id: False
+    sources: Iterable[str],
+    listing: Listing,
+    splitting: Splitting | None = None,
+    known: Known = lambda id: False,
 ) -> Iterator[SongEntry]:
     """All songs of the sources in the order of the sources and of their names.
 
-    A source is FOLDER, LIST, TAR, a sound file, or a URL of one; NAME=SOURCE gives its ids another beginning. split: of all
-    of them; otherwise the first folder of that name says it, or the list, or a hash of the song's identity. known: songs of a local
+    A source is FOLDER, LIST, TAR, a sound file, or a URL of one; NAME=SOURCE gives its ids another beginning. splitting: the split of
+    all of them; otherwise the first folder of that name says it, or the list, or a hash of the song's identity. known: songs of a local
     folder that the store knows are not read to see whether DuoTok wrote them. Raises CorpusError for a source that is not there.
     """
     for text in sources:
         name, uri = _named(text)
-        yield from _source(name, uri, listing, split, known)
+        yield from _source(name, uri, listing, splitting or Splitting(), known)
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -86,7 +100,7 @@ def _named(text: str) -> tuple[str, str]:
     return (stem if known and not os.path.isdir(text) else last) or "root", text
 
 
-def _source(name: str, uri: str, listing: Listing, split: Split | None, known: Known) -> Iterator[SongEntry]:
+def _source(name: str, uri: str, listing: Listing, splitting: Splitting, known: Known) -> Iterator[SongEntry]:
     ending = ending_of(uri)
     try:
         if is_remote(uri):
@@ -99,13 +113,15 @@ def _source(name: str, uri: str, listing: Listing, split: Split | None, known: K
     except OSError as error:
         raise CorpusError(f"{uri}: cannot be listed ({_reason(error)}); check the name and your access") from None
     if folder:
-        yield from _tree(name, uri, listing, split, known)
+        yield from _tree(name, uri, listing, splitting, known)
     elif ending in LISTS:
-        yield from _list(name, uri, ending, listing, split)
+        yield from _list(name, uri, ending, listing, splitting)
     elif ending == ".tar":
-        yield from _tar(name, uri, mark, listing, split)
+        yield from _tar(name, uri, mark, listing, splitting)
     else:
-        yield _entry(name, name, {"mix": Place(uri if is_remote(uri) else os.path.abspath(uri))}, {"mix": mark}, split)
+        yield _entry(
+            name, name, {"mix": Place(uri if is_remote(uri) else os.path.abspath(uri))}, {"mix": mark}, splitting
+        )
 
 
 def _reason(error: BaseException) -> str:
@@ -113,12 +129,18 @@ def _reason(error: BaseException) -> str:
 
 
 def _entry(
-    id: str, below: str, sources: dict[str, Place], marks: dict[str, str], split: Split | None, identity: str = ""
+    id: str,
+    below: str,
+    sources: dict[str, Place],
+    marks: dict[str, str],
+    splitting: Splitting,
+    identity: str = "",
+    split: Split | None = None,
 ) -> SongEntry:
-    """below: the id below its source; a source or first folder of that name says the split."""
+    """below: the id below its source; a source or first folder of that name says the split. identity, split: as a list says."""
     folders = [path.split("/", 1)[0] for path in (id, below) if "/" in path]
-    first = split or next((name for folder in folders for name in SPLITS if folder == name), None)
-    identity = identity or id
+    first = splitting.split or split or next((name for folder in folders for name in SPLITS if folder == name), None)
+    identity = identity or splitting.identity_of(id)
     problem = ""
     if "mix" not in sources and not set(TRACKS) <= sources.keys():
         problem = f"only {' and '.join(sources) or 'no track'} of this song; give the mix as well, or both tracks"
@@ -164,7 +186,7 @@ def _songs_of(sounds: Sequence[str]) -> dict[str, tuple[str, str]]:
     return result
 
 
-def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, splitting: Splitting) -> Iterator[SongEntry]:
     """Songs of the files of one folder or tar, sorted by name. Keeps nothing of a file but its path."""
     sounds = []
     for below in paths:
@@ -193,10 +215,10 @@ def _joined(name: str, paths: Iterable[str], look: Look, listing: Listing, split
         for key, files in parts:
             found = {role: look(below) for role, below in files.items()}
             sources, marks = ({role: pair[k] for role, pair in found.items()} for k in (0, 1))
-            yield _entry(f"{name}/{key}", key, sources, marks, split)  # type: ignore[arg-type]
+            yield _entry(f"{name}/{key}", key, sources, marks, splitting)  # type: ignore[arg-type]
 
 
-def _tree(name: str, uri: str, listing: Listing, split: Split | None, known: Known) -> Iterator[SongEntry]:
+def _tree(name: str, uri: str, listing: Listing, splitting: Splitting, known: Known) -> Iterator[SongEntry]:
     """Folder by folder, each sorted; a hidden file or folder is no song."""
     root = uri.rstrip("/") or "/"
     waiting, remote, stems = [""], is_remote(root), Stems(Path(root))
@@ -212,7 +234,7 @@ def _tree(name: str, uri: str, listing: Listing, split: Split | None, known: Kno
                 raise CorpusError(f"{root}: cannot be listed ({_reason(error)}); check your access") from None
             listing.broken.append(f"{root}/{below}: cannot be listed ({_reason(error)})")
             continue
-        yield from _joined(name, *files, listing, split)
+        yield from _joined(name, *files, listing, splitting)
         waiting.extend(sorted(folders, key=os.fsencode, reverse=True))
 
 
@@ -271,12 +293,12 @@ def _remote_folder(root: str, below: str) -> tuple[list[str], Files]:
     return folders, (list(marks), lambda below: (Place(f"{root}/{below}"), marks[below]))
 
 
-def _tar(name: str, uri: str, mark: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+def _tar(name: str, uri: str, mark: str, listing: Listing, splitting: Splitting) -> Iterator[SongEntry]:
     """A WebDataset tar: `KEY.mp3`, or `KEY.vocals.flac` and `KEY.accompaniment.flac`. A tar that is cut gives what is before the cut."""
     members: dict[str, Place] = {}
     where = uri if is_remote(uri) else os.path.abspath(uri)
     try:
-        with _opened_file(uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with opened_file(uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 below, target = (
@@ -302,29 +324,27 @@ def _tar(name: str, uri: str, mark: str, listing: Listing, split: Split | None) 
         place = members[below]
         return place, f"{mark} {place.offset} {place.size}" if mark else ""
 
-    yield from _joined(name, list(members), look, listing, split)
-
-
-def _opened_file(uri: str) -> Any:
-    if not is_remote(uri):
-        return open(uri, "rb")
-    system, path = opened(uri)
-    return patiently(lambda: system.open(path, "rb"))
+    yield from _joined(name, list(members), look, listing, splitting)
 
 
 # -- lists ---------------------------------------------------------------------------------------------------------------
 
 
-def _list(name: str, uri: str, ending: str, listing: Listing, split: Split | None) -> Iterator[SongEntry]:
+def _list(name: str, uri: str, ending: str, listing: Listing, splitting: Splitting) -> Iterator[SongEntry]:
     """A path or URL a line, or columns `path` (or `mix`), `vocals`, `accompaniment`, `id`, `split`, `identity`; paths are relative
     to the list. A row that is no song is named, and the rest is taken."""
     base = uri.rsplit("/", 1)[0] if is_remote(uri) else os.path.dirname(os.path.abspath(uri))
-    reader = {".csv": _table_rows, ".tsv": _table_rows, ".parquet": _parquet_rows}.get(ending, _line_rows)
     wrong = 0
     try:
-        for number, row in enumerate(reader(uri)):
+        rows, unread = rows_of(uri, ending)
+        if unread:
+            listing.notes.append(
+                f"{uri}: column{'s' if unread[1:] else ''} {', '.join(unread)} not read, and not in the store; a list may have "
+                f"{', '.join(COLUMNS)}: of anything else keep the list, and join it to the tokens by id"
+            )
+        for number, row in enumerate(rows):
             try:
-                entry = _list_entry(name, base, row, f"{uri}, row {number + 1}", split)
+                entry = _list_entry(name, base, row, f"{uri}, row {number + 1}", splitting)
             except ConfigError as error:
                 wrong += 1
                 if wrong <= SHOWN:
@@ -337,7 +357,7 @@ def _list(name: str, uri: str, ending: str, listing: Listing, split: Split | Non
         listing.broken.append(f"{uri}: {wrong - SHOWN} more rows like these")
 
 
-def _list_entry(name: str, base: str, row: dict[str, Any], where: str, split: Split | None) -> SongEntry:
+def _list_entry(name: str, base: str, row: dict[str, Any], where: str, splitting: Splitting) -> SongEntry:
     texts = {name: "" if value is None else str(value) for name, value in row.items()}  # ids may be numbers, and 0
     given = {role: texts.get(role, "") for role in ROLES}
     given["mix"] = given["mix"] or texts.get("path", "")
@@ -355,7 +375,7 @@ def _list_entry(name: str, base: str, row: dict[str, Any], where: str, split: Sp
         raise ConfigError(f"{where}: split '{stated_split}' is unknown; there are {', '.join(SPLITS)}")
     marks = {role: _mark(place.uri) for role, place in sources.items()}
     id = below if texts.get("id") else f"{name}/{below}"
-    return _entry(id, below, sources, marks, split or stated_split or None, texts.get("identity", ""))
+    return _entry(id, below, sources, marks, splitting, texts.get("identity", ""), stated_split or None)
 
 
 def _mark(uri: str) -> str:
@@ -364,31 +384,3 @@ def _mark(uri: str) -> str:
         return "" if is_remote(uri) else fingerprint(uri)
     except (OSError, ValueError):  # of a name with a null byte
         return ""  # it is named when its turn comes
-
-
-def _lines(uri: str) -> Iterator[str]:
-    with _opened_file(uri) as file:
-        for number, line in enumerate(file):
-            yield os.fsdecode(line if number else line.removeprefix(codecs.BOM_UTF8))  # spreadsheets write it
-
-
-def _line_rows(uri: str) -> Iterator[dict[str, Any]]:
-    for line in _lines(uri):
-        text = line.strip()
-        if text and not text.startswith("#"):
-            yield {"path": text}
-
-
-def _table_rows(uri: str) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(_lines(uri), delimiter="\t" if uri.lower().endswith(".tsv") else ",")
-
-
-def _parquet_rows(uri: str) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with _opened_file(uri) as file:
-        table = pq.ParquetFile(file)
-        wanted = {"path", "id", "split", "identity", *ROLES}
-        columns = [column for column in table.schema_arrow.names if column in wanted]
-        for batch in table.iter_batches(ROWS, columns=columns):
-            yield from batch.to_pylist()

@@ -55,7 +55,7 @@ def tokenize(
         scratch.mkdir()
         summary = Summary()
         plan = Plan(folder / PLAN, settings.shard_songs)
-        entries = songs(sources, summary.listing, settings.split, functools.partial(knows, plan))
+        entries = songs(sources, summary.listing, settings.splitting, functools.partial(knows, plan))
         found = listed(scratch / "listing.parquet", entries, plan, summary.listing)
         if not len(found):
             raise DuoTokError(_no_songs(sources, summary.listing))
@@ -123,7 +123,7 @@ def preview(
     with temporary_folder() as own:
         plan = Plan(folder / PLAN, settings.shard_songs)
         before, plan.path = len(plan), own / PLAN
-        entries = songs(sources, listing, settings.split, functools.partial(knows, plan))
+        entries = songs(sources, listing, settings.splitting, functools.partial(knows, plan))
         found = listed(own / "listing.parquet", entries, plan, listing)
         new = len(Plan(plan.path, settings.shard_songs)) if plan.path.exists() else 0
     if not len(found):
@@ -134,6 +134,7 @@ def preview(
         "in the store": before,
         "left out": dict(listing.left_out),
         "broken": listing.broken,
+        "notes": listing.notes,
     }
 
 

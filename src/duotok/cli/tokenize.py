@@ -30,6 +30,7 @@ def tokenize(
     engine: Annotated[str, typer.Option(help="local, or ray.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster, as auto or ray://host:10001; none starts one here.")] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test for all songs.")] = None,
+    identity: Annotated[str, typer.Option(help="What no split may cut, where a list does not say: song, or folder for all in one.")] = "song",
     shard_songs: Annotated[int, typer.Option(min=1, help="Songs of a shard, of songs that are new.")] = 1000,
     retry: Annotated[bool, typer.Option("--retry", help="Try songs that failed once more.")] = False,
     verify: Annotated[int, typer.Option(min=0, help="In the end encode so many songs again, alone, and compare.")] = 0,
@@ -43,7 +44,8 @@ def tokenize(
     a changed file is encoded anew. What fails is named in STORE/failures.jsonl, the rest is done, and the exit code is 1.
 
     Files named SONG.vocals.EXT and SONG.accompaniment.EXT (or one of them and SONG.EXT) are given stems: nothing is separated
-    then. Folders named train, validation and test say the split; otherwise the song's name decides it.
+    then. Folders named train, validation and test say the split; otherwise the song's name decides it, or with --identity folder that of
+    its folder (an album, an artist), which no split cuts then.
 
     \b
       duotok tokenize music/ -o tokens
@@ -52,13 +54,16 @@ def tokenize(
       duotok tokenize gs://bucket/songs.tar -o tokens --engine ray --address auto --device cuda/2 --workers 8
     """
     from duotok.bulk.settings import Settings
+    from duotok.bulk.sources import IDENTITIES
     from duotok.bulk.tokenizing import preview
     from duotok.lm.token_store import STORE
     from duotok.records import SPLITS
 
     if split is not None and split not in SPLITS:
         raise ConfigError(f"--split {split} is unknown; there are {', '.join(SPLITS)}")
-    settings = Settings(split, retry, shard_songs, verify)  # type: ignore[arg-type]
+    if identity not in IDENTITIES:
+        raise ConfigError(f"--identity {identity} is unknown; there are {', '.join(IDENTITIES)}")
+    settings = Settings(split, retry, shard_songs, verify, identity=identity)  # type: ignore[arg-type]
     if dry_run:
         codec = open_model(model, "cpu", precision=precision) if (out / STORE).exists() else None
         _say_preview(preview(sources, out, settings, codec), as_json)
@@ -73,6 +78,8 @@ def _say_preview(facts: dict[str, Any], as_json: bool) -> None:
     """Raises Exit where a run would end with 1 before it encodes."""
     for line in facts["broken"]:
         say(f"error: {line}")
+    for line in facts["notes"]:
+        say(f"note: {line}")
     if as_json:
         put_json(facts)
     else:
@@ -129,6 +136,8 @@ def _report(summary: Summary, out: Path, as_json: bool) -> None:
 
     for line in summary.listing.broken:
         say(f"error: {line}")
+    for line in summary.listing.notes:
+        say(f"note: {line}")
     for one in summary.verified:
         say(
             f"{'verified' if one.equal else 'error'}: {one.id}: {one.error or f'{one.differing} of {one.tokens} tokens differ'}"
@@ -144,6 +153,7 @@ def _report(summary: Summary, out: Path, as_json: bool) -> None:
         more = {
             "left out": dict(summary.listing.left_out),
             "broken": summary.listing.broken,
+            "notes": summary.listing.notes,
             "times": asdict(summary.times),
         }
         put_json(facts | more | {"verified": [asdict(one) for one in summary.verified]})

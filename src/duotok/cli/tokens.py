@@ -105,15 +105,19 @@ def import_(
         facts = {"output": str(out), "songs": import_tokens(source, out)}
         message = f"{out}: {facts['songs']} songs"
     else:
-        frames = _sequence(source, read_layout(layout)[0], out)
-        facts = {"output": str(out), "frames": frames}
-        message = f"{out}: 2 x {frames} frames"
+        frames, left = _sequence(source, read_layout(layout)[0], out)
+        facts = {"output": str(out), "frames": frames, "left_out": left}
+        message = f"{out}: 2 x {frames} frames" + (
+            f"; {left} numbers behind the end are left out, cut the sequence there to import them" if left else ""
+        )
     put_json(facts) if as_json else say(message)
 
 
-def _sequence(source: Path, layout: Layout, out: Path) -> int:
-    """Write one sequence as a token file; returns its frames. Raises DuoTokError for a codec without token files."""
+def _sequence(source: Path, layout: Layout, out: Path) -> tuple[int, int]:
+    """Write one sequence as a token file; returns its frames, and the numbers behind its end that are left out.
 
+    Raises DuoTokError for a codec without token files.
+    """
     from duotok.errors import DuoTokError, TokenFileError
     from duotok.files import read_npy
     from duotok.tokens import SUFFIX, DualTokens
@@ -138,4 +142,4 @@ def _sequence(source: Path, layout: Layout, out: Path) -> int:
         source=source.name,
     )  # fmt: skip
     tokens.save(out)
-    return tokens.n_frames
+    return tokens.n_frames, layout.behind_the_end(ids)

@@ -178,6 +178,20 @@ class Layout:
             streams.setdefault(column.stream, []).append(rows[:, k].astype(np.int32))
         return {stream: np.stack(codes) for stream, codes in streams.items()}
 
+    def behind_the_end(self, ids: NDArray[np.integer[Any]]) -> int:
+        """Numbers behind the end of a sequence that `read_back` takes, other than EOS and PAD: it leaves them out."""
+        if self.kind == "parallel":
+            return 0
+        if self.kind == "interleaved":
+            ids = _trimmed_start(ids, (self.pad, self.bos))
+            ends = np.flatnonzero(np.isin(ids, (self.pad, self.eos)))
+            return int((~np.isin(ids[ends[0] :], (self.pad, self.eos))).sum()) if len(ends) else 0
+        columns = [(ids[delay:, k], size) for k, (delay, size) in enumerate(zip(self.late, self.sizes, strict=True))]
+        first = min((int(np.argmax(codes >= size)) for codes, size in columns if (codes >= size).any()), default=None)
+        if first is None or first > min(len(codes) for codes, _ in columns):  # a codebook that comes late was cut short
+            return 0
+        return sum(int((codes[first:] < size).sum()) for codes, size in columns)
+
     def _flat(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         ids = _trimmed(ids, (self.pad, self.bos), (self.pad, self.eos))
         whole = len(ids) // len(self.sizes)
@@ -203,12 +217,14 @@ class Layout:
 
 def _trimmed(ids: NDArray[np.int64], before: Sequence[int], after: Sequence[int]) -> NDArray[np.int64]:
     """Without the numbers of `before` at the beginning; up to the first of `after` behind them."""
-    first = 0
-    while first < len(ids) and int(ids[first]) in before:
-        first += 1
-    ids = ids[first:]
+    ids = _trimmed_start(ids, before)
     ends = np.flatnonzero(np.isin(ids, after))
     return ids[: ends[0]] if len(ends) else ids
+
+
+def _trimmed_start(ids: NDArray[Any], before: Sequence[int]) -> NDArray[Any]:
+    others = np.flatnonzero(~np.isin(ids, before))
+    return ids[others[0] :] if len(others) else ids[:0]
 
 
 HOW = {

@@ -6,7 +6,7 @@ training loop keeps; a stream has none of its own. The same songs in the same or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,10 +50,13 @@ def _sample(song: TokenizedSong | LazySong, start: int, frames: int | None) -> S
 
 
 class TokenSongs(Dataset[Sample]):
-    """Songs of a split by number, in the order of the store. shortest: frames; shorter songs are left out."""
+    """Songs of a split by number, in the order of the store. shortest: frames; shorter songs are left out; only: whether a song of this id is
+    taken."""
 
-    def __init__(self, store: TokenStore, split: Split = "train", shortest: int = 0) -> None:
-        self.songs = LazySongs(store, split, shortest)
+    def __init__(
+        self, store: TokenStore, split: Split = "train", shortest: int = 0, only: Callable[[str], bool] | None = None
+    ) -> None:
+        self.songs = LazySongs(store, split, shortest, only)
 
     def __len__(self) -> int:
         return len(self.songs)
@@ -66,7 +69,8 @@ class TokenSongs(Dataset[Sample]):
 class TokenStream(IterableDataset[Sample]):
     """One epoch of a split from `state` on, shuffled: shards in random order, and the songs of a few shards among each other.
 
-    frames: pieces of so many, from a random place of each song (None: whole songs); shortest: shorter songs are left out. rank, world:
+    frames: pieces of so many, from a random place of each song (None: whole songs); shortest: shorter songs are left out; only:
+    whether a song of this id is taken. rank, world:
     this process and how many there are; each gets every `world`-th song, all equally many. batch_size: that of the loader, on which
     the order depends when it has workers: `loader` makes one that has it. Iterating does not change a stream: `at` gives it another
     state.
@@ -79,6 +83,7 @@ class TokenStream(IterableDataset[Sample]):
         *,
         frames: int | None = None,
         shortest: int = 1,
+        only: Callable[[str], bool] | None = None,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -97,11 +102,11 @@ class TokenStream(IterableDataset[Sample]):
         self.batch_size, self.shards_at_once = batch_size, shards_at_once
         # Shared: workers that outlive an epoch see `at` too.
         self._numbers: torch.Tensor = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self.songs = LazySongs(store, split, shortest)
+        self.songs = LazySongs(store, split, shortest, only)
         if len(self.songs) < world:
             raise ConfigError(
-                f"{store.path}: {len(self.songs)} {split} songs for {world} processes, of at least {shortest} frames; tokenize more, or "
-                "lower shortest"
+                f"{store.path}: {len(self.songs)} {split} songs for {world} processes, of at least {shortest} frames"
+                f"{' that `only` takes' if only else ''}; tokenize more, or lower shortest"
             )
         self.state = state or StreamState()
         self._shards = self.songs.shard_of(np.arange(len(self.songs)))
@@ -115,7 +120,7 @@ class TokenStream(IterableDataset[Sample]):
     def state(self, state: StreamState) -> None:
         if state.epoch < 0 or not 0 <= state.taken < len(self):  # nothing would come, and the epoch never end
             raise ConfigError(
-                f"{state}: this stream has {len(self)} songs an epoch; a state is of one store, as many processes and one shortest; begin "
+                f"{state}: this stream has {len(self)} songs an epoch; a state is of one store, as many processes, one shortest and only; begin "
                 f"with StreamState({max(0, state.epoch)})"
             )
         self._numbers[:] = torch.tensor([state.epoch, state.taken])

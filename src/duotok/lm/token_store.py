@@ -16,7 +16,7 @@ import hashlib
 import io
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
@@ -254,8 +254,10 @@ class LazySong:
 class LazySongs(Sequence[Any]):
     """Songs of a split, in the order of the store; 12 bytes each in memory. frames: their lengths."""
 
-    def __init__(self, store: TokenStore, split: Split, shortest: int = 0) -> None:
-        """shortest: frames; shorter songs are left out."""
+    def __init__(
+        self, store: TokenStore, split: Split, shortest: int = 0, only: Callable[[str], bool] | None = None
+    ) -> None:
+        """shortest: frames; shorter songs are left out. only: whether a song of this id is taken; the ids of all shards are read for it."""
         self.store, self.split, self.shards = store, split, store.of(split)
         if not self.shards:
             available = ", ".join(f"{count} {name}" for name, (count, _) in store.counts.items())
@@ -263,7 +265,11 @@ class LazySongs(Sequence[Any]):
         every = np.array([shard.split == split for shard in store.shards])
         frames = store.lengths[np.repeat(every, [shard.songs for shard in store.shards])]
         self._ends = np.cumsum([shard.songs for shard in self.shards])
-        self._numbers = np.flatnonzero(frames >= shortest)
+        taken = frames >= shortest
+        if only is not None:
+            ids = (id for shard in self.shards for _, _, id in store.shard(shard).index())
+            taken &= np.fromiter(map(only, ids), bool, len(frames))
+        self._numbers = np.flatnonzero(taken)
         self.frames: NDArray[np.int32] = frames[self._numbers]
 
     def __len__(self) -> int:

@@ -249,8 +249,12 @@ def test_what_is_missing_or_not_readable_is_named_with_its_remedy(folder: Path, 
         TokenFileError, match=r"tokens: this kind of URL cannot be opened .*; install what it needs, or check"
     ):
         TokenStore("nothing://bucket/tokens")
-    with pytest.raises(TokenFileError, match="copy: a folder, and no packed tokens; name a file of duotok pack"):
+    with pytest.raises(
+        TokenFileError, match=r"copy: a store of duotok tokenize, .*; `duotok tokens export .*copy -o EXPORT` and"
+    ):
         TokenCorpus(copy)
+    with pytest.raises(TokenFileError, match="a folder, and no packed tokens; name a file of duotok pack"):
+        TokenCorpus(tmp_path)
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(folder: Path, tmp_path: Path) -> None:

@@ -123,6 +123,10 @@ def _schema(identity: CodecIdentity) -> pyarrow.Schema:
     return pa.schema([*fixed, *numbers, *((column.name, pa.list_(pa.int32())) for column in identity.columns)])
 
 
+STORE_FILE = "store.json"
+"""In the folder of a store of token shards (`token_store.py`)."""
+
+
 class TokenCorpus:
     """A packed corpus. Opening it reads the small columns; tokens are read split by split, on first use.
 
@@ -134,6 +138,11 @@ class TokenCorpus:
         """data: the bytes of the file, where they are at hand; `path` is a name then."""
         pa, pq = _arrow()
         self.path = Path(path)
+        if data is None and (self.path / STORE_FILE).is_file():
+            raise TokenFileError(
+                f"{path}: a store of duotok tokenize, where one file of packed tokens is needed; `duotok tokens export {path} -o EXPORT` and "
+                "`duotok tokens import EXPORT -o TOKENS.parquet` make one of it"
+            )
         if data is None and self.path.is_dir():
             raise TokenFileError(f"{path}: a folder, and no packed tokens; name a file of duotok pack")
         try:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from duotok.errors import TokenFileError
-from duotok.lm.corpus import TokenCorpus
+from duotok.lm.corpus import STORE_FILE, TokenCorpus
 from duotok.lm.song import TokenizedSong
 from duotok.lm.start import Vectors
 from duotok.lm.streams import CodecIdentity
@@ -36,7 +36,7 @@ from duotok.seals import is_sealed, read_json
 from duotok.shards.ranges import Ranges
 
 FORMAT = 1
-STORE, MANIFEST, VECTORS, LENGTHS = "store.json", "manifest.json", "vectors.safetensors", "lengths.npy"
+STORE, MANIFEST, VECTORS, LENGTHS = STORE_FILE, "manifest.json", "vectors.safetensors", "lengths.npy"
 REMEDY = "run duotok tokenize again, or copy the store again"
 MISSING = "run duotok tokenize again, copy it again, or open the store again if a run has replaced it"
 SHARD_REMEDY = "remove the file and run duotok tokenize again, or copy it again"

@@ -288,6 +288,8 @@ def test_mini_sizes() -> None:
         assert 10e6 < parameters(DiT(config("mini/stage4.yaml").dit)) < 11e6
         assert 15e6 < parameters(Autoencoder(config("mini/autoencoder.yaml").model)) < 18e6
     assert config("mini/stage1.yaml").bestrq.whitening == "full"
+    autoencoder, dit = config("mini/autoencoder.yaml").model, config("mini/stage4.yaml").dit
+    assert (autoencoder.latent_dim, autoencoder.bass_latents) == (dit.latent_dim, dit.bass_latents) == (72, 8)
     for name in FILES:
         if name.startswith("mini/"):
             assert config(name).threads == 1

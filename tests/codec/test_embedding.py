@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.nn.test_own_terms import SURROUNDINGS
+from tests.nn.test_torch_settings import SURROUNDINGS
 from tests.tiny import song, tiny_bundle
 
 from duotok.codec.duotok import DuoTok

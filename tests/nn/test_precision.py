@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 import pytest
@@ -53,3 +54,18 @@ def test_a_child_has_what_the_process_allows() -> None:
     other.join(30)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert torch.get_float32_matmul_precision() == "high"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_was_made_inside_leaves_it_like_its_parent() -> None:
+    child = -1
+    try:
+        with full_precision(CPU):
+            child = os.fork()
+        allowed = torch.get_float32_matmul_precision()
+    finally:
+        if child == 0:
+            os._exit(0 if sys.exception() is None and allowed == "high" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert allowed == "high"

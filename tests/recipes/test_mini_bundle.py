@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from tests.slow_to_end import ctrl_c_when_it_has_begun, slow_to_end
 
 from duotok.audio.io import write
 from duotok.corpora.index import COLUMNS
@@ -167,23 +166,8 @@ def test_the_card_has_the_whole_command() -> None:
 
 
 def test_interrupted_it_waits_for_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = """
-import signal, sys, time
-from pathlib import Path
-signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), Path(sys.argv[1], "saved").touch(), sys.exit(1)))
-Path(sys.argv[1], "began").touch()
-time.sleep(60)
-"""
-    sleep = time.sleep
-
-    def interrupted(seconds: float) -> None:
-        for _ in range(6000):
-            if (tmp_path / "began").exists():
-                raise KeyboardInterrupt
-            sleep(0.01)
-
-    monkeypatch.setattr(Runner, "command", lambda self, name: [sys.executable, "-c", code, str(tmp_path)])
-    monkeypatch.setattr(mini_bundle.time, "sleep", interrupted)
+    monkeypatch.setattr(Runner, "command", lambda self, name: slow_to_end(tmp_path))
+    monkeypatch.setattr(mini_bundle.time, "sleep", ctrl_c_when_it_has_begun(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         runner(runs=tmp_path).run(["samples"])
     assert (tmp_path / "saved").exists()

@@ -116,11 +116,13 @@ def listed(path: Path, entries: Iterable[SongEntry], plan: Plan, listing: Listin
             "make another store if that is to change"
         )
     if firsts.any():
-        _note_cut(path, np.concatenate(identities), np.where(firsts, shards >> 32, -1), listing)
+        _note_split_identities(path, np.concatenate(identities), np.where(firsts, shards >> 32, -1), listing)
     return songs
 
 
-def _note_cut(path: Path, identities: NDArray[np.uint64], splits: NDArray[np.int64], listing: Listing) -> None:
+def _note_split_identities(
+    path: Path, identities: NDArray[np.uint64], splits: NDArray[np.int64], listing: Listing
+) -> None:
     """Note identities with songs in several splits. identities: keys, one a row of the listing; splits: numbers, -1 for a row that is
     left out."""
     _, firsts, numbers = np.unique(identities, return_index=True, return_inverse=True)

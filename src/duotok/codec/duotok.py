@@ -30,7 +30,7 @@ from duotok.errors import AudioError, BundleError, ConfigError
 from duotok.files import temporary_folder, text_of
 from duotok.model.int8 import check_int8, int8_encoder
 from duotok.model.tokenizer import Tokenizer
-from duotok.nn.own_terms import making_parts, on_own_terms
+from duotok.nn.torch_settings import building_modules, with_own_settings
 from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
 from duotok.renderer.render import RenderSettings, stream_track
 from duotok.separation.bs_roformer import BSRoFormer
@@ -86,7 +86,7 @@ class DuoTok:
         self._card: Callable[[], str] = str
         self._separator: StemSeparator | None = None
         self._identity: tuple[StemSeparator, SourceFile] | None = None
-        with making_parts():
+        with building_modules():
             self.mel = LogMel(config.codec.mel_mean, config.codec.mel_std).to(self.device)
 
     def __repr__(self) -> str:
@@ -160,7 +160,7 @@ class DuoTok:
 
     def _part(self, name: str) -> nn.Module:
         if name not in self._parts:
-            with making_parts():
+            with building_modules():
                 self._parts[name] = self._load(name).eval().to(self.device)
         return self._parts[name]
 
@@ -172,7 +172,7 @@ class DuoTok:
     def encoder(self) -> Tokenizer:
         """The tokenizer that encodes: in 8 bits if `precision` is "int8"."""
         if self._encoder is None:
-            with making_parts():
+            with building_modules():
                 self._encoder = int8_encoder(self.tokenizer) if self.precision == "int8" else self.tokenizer
         return self._encoder
 
@@ -188,7 +188,7 @@ class DuoTok:
     def separator(self) -> StemSeparator | None:
         """The separator that splits a mix; None when the bundle has no separator and none was set."""
         if self._separator is None and self.config.separator is not None:
-            with making_parts():
+            with building_modules():
                 self._separator = MiniSeparator(cast(BSRoFormer, self._part("separator")))
         return self._separator
 
@@ -247,7 +247,7 @@ class DuoTok:
 
     # -- sound to tokens ---------------------------------------------------------------------------------------------
 
-    @on_own_terms
+    @with_own_settings
     def encode(
         self,
         audio: Source | None = None,
@@ -318,7 +318,7 @@ class DuoTok:
                 precision=self.precision,
             )
 
-    @on_own_terms
+    @with_own_settings
     def encode_spool(
         self,
         spool: Spool,
@@ -346,7 +346,7 @@ class DuoTok:
         )
         return codes, gain_db
 
-    @on_own_terms
+    @with_own_settings
     @torch.no_grad()
     def encode_mel(self, mel: Tensor, routes: Tensor) -> Tensor:
         """Codes `[batch, frames]` of mel frames `[batch, frames, bins]`, on the CPU; routes: int64 `[batch]`, the track of each."""
@@ -415,7 +415,7 @@ class DuoTok:
 
     # -- sound to its stems ------------------------------------------------------------------------------------------
 
-    @on_own_terms
+    @with_own_settings
     def separate_blocks(self, audio: Source, rate: int = SAMPLE_RATE) -> Iterator[dict[str, Tensor]]:
         """Vocals and accompaniment of a song as sound: blocks `[2, samples]` at 48 kHz, in bounded memory.
 
@@ -427,7 +427,7 @@ class DuoTok:
 
     # -- tokens to sound ---------------------------------------------------------------------------------------------
 
-    @on_own_terms
+    @with_own_settings
     def dual(self, tokens: Mapping[str, Tensor]) -> DualTokens:
         """Tokens of this model as `DualTokens`, from any mapping from tracks to integers `[1, frames]`.
 
@@ -482,7 +482,7 @@ class DuoTok:
         )
         return chosen.changed(**changes)
 
-    @on_own_terms
+    @with_own_settings
     def decode_blocks(
         self,
         tokens: Mapping[str, Tensor],
@@ -499,7 +499,7 @@ class DuoTok:
         for blocks in self.decode_tracks(tokens, tracks, settings, progress=progress, **changes):
             yield torch.stack(list(blocks.values())).sum(0)
 
-    @on_own_terms
+    @with_own_settings
     def decode_tracks(
         self,
         tokens: Mapping[str, Tensor],
@@ -573,21 +573,21 @@ class DuoTok:
 
     # -- what the tokens stand for -----------------------------------------------------------------------------------
 
-    @on_own_terms
+    @with_own_settings
     @torch.no_grad()
     def code_vectors(self, tokens: DualTokens, track: str) -> Tensor:
         """The condition of a track's renderer `[frames, condition_dim]`: code vectors or proj out, by `DiTConfig.condition`."""
         kind = self.dit(_check_track(track)).config.condition
         return self.tokenizer.condition(tokens[track].to(self.device), track, kind)[0]
 
-    @on_own_terms
+    @with_own_settings
     @torch.no_grad()
     def embeddings(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Post-quantization vectors of each track after its proj out: `{track: [frames, width]}`."""
         dual = self.dual(tokens)
         return {track: self.tokenizer.embeddings(dual[track].to(self.device), track)[0].cpu() for track in TRACKS}
 
-    @on_own_terms
+    @with_own_settings
     @torch.no_grad()
     def silence(self, track: str) -> Tensor:
         """What digital silence encodes to away from its edges: int64 `[1]`."""
@@ -597,7 +597,7 @@ class DuoTok:
         codes = self.encoder.encode(self.mel(sound.to(self.device), margins=True), route)[0].cpu()
         return codes[frames // 2][None]
 
-    @on_own_terms
+    @with_own_settings
     @torch.no_grad()
     def codebook_vectors(self) -> dict[str, list[Tensor]]:
         """The vectors of all codes of each track, one table `[codes, code_dim]` a codebook."""

@@ -27,7 +27,7 @@ from duotok.clock import ANALYSIS_RATE, FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, 
 from duotok.codec.contract import Stream, check_codes, check_gain
 from duotok.codec.spool import BLOCK_SECONDS, MONO_FRAME, AudioSource, StemSeparator, tracks_of
 from duotok.errors import AudioError, ConfigError
-from duotok.nn.own_terms import callers_terms, each, on_own_terms
+from duotok.nn.torch_settings import callers_settings, each, with_own_settings
 from duotok.renderer.arriving import arriving_track, look_ahead
 from duotok.renderer.contract import LatentAutoencoder, LatentDiffusion
 from duotok.renderer.render import RenderSettings
@@ -92,7 +92,7 @@ class _Arriving(AudioSource):
         held: list[Tensor] = []
         layout: Layout | None = None
         end = object()
-        for block in itertools.chain(each(callers_terms, self._arriving), [end]):
+        for block in itertools.chain(each(callers_settings, self._arriving), [end]):
             if block is not end:
                 if 0 in tuple(getattr(block, "shape", ())):  # nothing came this time
                     continue
@@ -136,7 +136,7 @@ class TrackEncoder:
         self._first = 0
         """The sample at 24 kHz that the buffers begin with."""
 
-    @on_own_terms
+    @with_own_settings
     def push(self, vocals: Tensor, accompaniment: Tensor) -> Iterator[Piece]:
         """Take the next `[2, samples]` of both at 48 kHz, filtered as `AudioSource` does; yields the codes that no later sound can
         change. Raises ConfigError once the song has ended."""
@@ -150,7 +150,7 @@ class TrackEncoder:
         self._take([block.mean(0, keepdim=True).numpy().T for block in pair], last=False)
         yield from self._sure()
 
-    @on_own_terms
+    @with_own_settings
     def finish(self) -> Iterator[Piece]:
         """The song has ended: yields all codes that are left. Raises AudioError when no sound came, ConfigError when it had ended before."""
         self._check_open()
@@ -226,7 +226,7 @@ class DuoTokStream:
         """The state of a song whose two tracks are pushed."""
         return TrackEncoder(self.model, self.plan, gain_db)
 
-    @on_own_terms
+    @with_own_settings
     def encode(
         self,
         mix: Iterable[Any] | None = None,
@@ -262,7 +262,7 @@ class DuoTokStream:
                 yield from encoder.push(*pair)
         yield from encoder.finish()
 
-    @on_own_terms
+    @with_own_settings
     def decode(
         self,
         pieces: Iterable[Mapping[str, Tensor]],
@@ -319,7 +319,7 @@ class DuoTokStream:
                 f"{type(pieces).__name__} is no row of pieces; give an iterable of tokens, such as [tokens]"
             )
         streams = {stream.name: stream for stream in self.model.streams}
-        for piece in each(callers_terms, pieces):
+        for piece in each(callers_settings, pieces):
             if not isinstance(piece, Mapping):
                 raise ConfigError(f"{type(piece).__name__} is no piece of tokens; give a mapping from tracks to codes")
             frames = {name: check_codes(self.model, streams[name], piece[name], 0) for name in names if name in piece}

@@ -43,7 +43,7 @@ from duotok.data.segments import SegmentConfig
 from duotok.errors import ConfigError, DuoTokError, of_system
 from duotok.shards.store import ShardStore
 from duotok.training.assemble import assemble
-from duotok.training.kit.trainers import end_well
+from duotok.training.kit.trainers import end_and_wait
 from duotok.training.stages.registry import config_class
 
 INTERRUPTED = 130
@@ -327,7 +327,7 @@ class Runner:
                     break
                 time.sleep(0.2)
         finally:
-            end_well([process for process, _ in running.values()])
+            end_and_wait([process for process, _ in running.values()])
         if failed:
             raise DuoTokError(
                 f"{self.runs}: {', '.join(failed)} failed; fix it and run the same command again: it goes on"

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from tests.slow_to_end import ctrl_c_when_it_has_begun, slow_to_end
 from tests.training.kit.wheel_maker import make_wheel
 from tests.training.small import stage1_config, stage2_config
 from typer.testing import CliRunner
@@ -606,41 +607,17 @@ def test_a_command_that_fails_says_why_in_one_line(tmp_path: Path, capfd: pytest
     assert log.read_text().count("no space") == 2
 
 
-SAVES = """
-import signal, sys, time
-from pathlib import Path
-
-def save(*_):
-    time.sleep(0.3)
-    Path(sys.argv[1], "saved").touch()
-    sys.exit(1)
-
-signal.signal(signal.SIGTERM, save)
-Path(sys.argv[1], "began").touch()
-time.sleep(60)
-"""
-"""A trainer that needs a moment to end well."""
-
-
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("parallel", [False, True])
 def test_interrupted_it_waits_for_the_checkpoint_and_interrupted_again_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], parallel: bool, again: bool
 ) -> None:
-    sleep = time.sleep
-
-    def interrupted(seconds: float) -> None:
-        for _ in range(6000):
-            if (tmp_path / "began").exists():
-                raise KeyboardInterrupt
-            sleep(0.01)
-
     def interrupted_again(process: object) -> None:
         raise KeyboardInterrupt
 
-    child = trainers.Child([sys.executable, "-c", SAVES, str(tmp_path)], os.environ, tmp_path / "log")
+    child = trainers.Child(slow_to_end(tmp_path), os.environ, tmp_path / "log")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(trainers.time, "sleep", interrupted)
+        patched.setattr(trainers.time, "sleep", ctrl_c_when_it_has_begun(tmp_path))
         if again:
             patched.setattr(trainers.subprocess.Popen, "wait", interrupted_again)
         if parallel:

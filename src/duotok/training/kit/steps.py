@@ -37,7 +37,7 @@ from duotok.training.kit.plan import (
 )
 from duotok.training.kit.start import MANIFEST, read
 from duotok.training.kit.status import say
-from duotok.training.kit.trainers import Child, end_well, kill_with_parent, side_by_side
+from duotok.training.kit.trainers import Child, end_and_wait, kill_with_parent, side_by_side
 
 LIST_MISSING = """
 import importlib.metadata, json, platform, sys
@@ -200,7 +200,7 @@ class KitWork:
         try:
             return process.wait()
         finally:
-            end_well([process])
+            end_and_wait([process])
 
     def songs(self) -> None:
         """Generate songs into OUT/songs."""

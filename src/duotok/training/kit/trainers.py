@@ -53,7 +53,7 @@ class Child:
             while not self.ended():
                 time.sleep(POLL)
         except BaseException:
-            end_well([self.process])
+            end_and_wait([self.process])
             raise
 
     def check(self, name: str) -> float:
@@ -71,7 +71,7 @@ def kill_with_parent() -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def end_well(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def end_and_wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Tell commands to end and wait until they have: a trainer writes a checkpoint first. Ctrl-C meanwhile kills them."""
     running = [process for process in processes if process.poll() is None]
     if not running:
@@ -131,7 +131,7 @@ def side_by_side(
                 raise KitError("; ".join(failed))
             time.sleep(POLL)
     finally:
-        end_well([child.process for _, child, _ in running.values()])
+        end_and_wait([child.process for _, child, _ in running.values()])
 
 
 def _ready(waiting: Sequence[Training], running: Collection[str]) -> list[Training]:

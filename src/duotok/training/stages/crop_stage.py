@@ -72,7 +72,7 @@ class CropStageConfig(StageConfig):
                 raise ValueError(f"model.{name} {found} must be {given}, as many as the front end gives; leave it out")
         return self
 
-    def heard_as_mixes(self, store: ShardStore) -> list[int]:
+    def drawn_as_mixes(self, store: ShardStore) -> list[int]:
         """Segments that the mixture may draw as mixes, of both splits, whether a teacher has made their masks or not yet."""
         found: set[int] = set()
         for name, component in self.mixture.items():

@@ -145,7 +145,7 @@ def _stage2(config: Any, needs: Needs) -> Stage:
     if teacher is not None:
         masks_made_by = compute_masks(
             needs.store, teacher, config.model.mask_bins, config.mask_seconds, made_by, device_of(config), needs.workers,
-            config.heard_as_mixes(needs.store),
+            config.drawn_as_mixes(needs.store),
         )  # fmt: skip
     stage = Stage2(config, needs.store, needs.run(config, START_FROM), masks_made_by)
     if teacher_origin is not None:

@@ -226,10 +226,10 @@ class Stage3(CropStage):
             counts = torch.bincount(of_track[of_track >= 0], minlength=self.config.model.codebook_size)
             self.used[name] = self.used[name].to(counts.device) + counts
         if not self.tokenizer.training and "mel" in heads:
-            self._judge(heads["mel"], batch)
+            self._note_mel_errors(heads["mel"], batch)
         return stage3_loss(heads, vq, batch, batch["lengths"], self.config.weights)
 
-    def _judge(self, drawn: Tensor, batch: Batch) -> None:
+    def _note_mel_errors(self, drawn: Tensor, batch: Batch) -> None:
         """Note each crop's mean error of the mel, by track."""
         gaps = (drawn.float() - batch["mel"].float()).abs().mean(2)
         for gap, length, track in zip(gaps, batch["lengths"].tolist(), batch["track"].tolist(), strict=True):

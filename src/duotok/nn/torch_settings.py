@@ -72,9 +72,9 @@ class _OwnDraws(TorchFunctionMode):
 
 
 @contextmanager
-def own_terms() -> Iterator[None]:
+def own_settings() -> Iterator[None]:
     """Inside, tensors are float32 and on the CPU unless the code says otherwise, and no autocast is on."""
-    if getattr(_here, "terms", None) is not None:
+    if getattr(_here, "outer", None) is not None:
         yield
         return
     device, casts = torch.get_default_device(), [kind for kind in KINDS if torch.is_autocast_enabled(kind)]
@@ -84,8 +84,8 @@ def own_terms() -> Iterator[None]:
         return
     mode = _Float32() if foreign else None
     with ExitStack() as stack:
-        stack.callback(setattr, _here, "terms", None)
-        _here.terms = device, [(kind, torch.get_autocast_dtype(kind)) for kind in casts], mode
+        stack.callback(setattr, _here, "outer", None)
+        _here.outer = device, [(kind, torch.get_autocast_dtype(kind)) for kind in casts], mode
         if mode is not None:
             stack.enter_context(mode)
         if device.type != "cpu":
@@ -96,14 +96,14 @@ def own_terms() -> Iterator[None]:
 
 
 @contextmanager
-def callers_terms() -> Iterator[None]:
-    """Inside `own_terms`: what the caller had set, for code of the caller's that is called back."""
-    terms = getattr(_here, "terms", None)
-    if terms is None:
+def callers_settings() -> Iterator[None]:
+    """Inside `own_settings`: what the caller had set, for code of the caller's that is called back."""
+    outer = getattr(_here, "outer", None)
+    if outer is None:
         yield
         return
-    device, casts, mode = terms
-    _here.terms = None
+    device, casts, mode = outer
+    _here.outer = None
     try:
         with ExitStack() as stack:
             if mode is not None:
@@ -114,42 +114,42 @@ def callers_terms() -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, dtype))
             yield
     finally:
-        _here.terms = terms
+        _here.outer = outer
 
 
 @contextmanager
-def making_parts() -> Iterator[None]:
-    """For making modules whose weights are then read: besides `own_terms`, the process's random numbers are left alone, and the
+def building_modules() -> Iterator[None]:
+    """For making modules whose weights are then read: besides `own_settings`, the process's random numbers are left alone, and the
     weights can serve a training, even where the caller is in inference mode."""
-    with own_terms(), torch.inference_mode(False), _OwnDraws():
+    with own_settings(), torch.inference_mode(False), _OwnDraws():
         yield
 
 
-def each(terms: Callable[[], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """The same items, each of them made within `terms()`; what is done between them is not."""
+def each(settings: Callable[[], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """The same items, each of them made within `settings()`; what is done between them is not."""
     iterator, end = iter(items), object()
     while True:
-        with terms():
+        with settings():
             item = next(iterator, end)
         if item is end:
             return
         yield item
 
 
-def on_own_terms(function: F) -> F:
-    """A function, or one that yields, that runs within `own_terms`."""
+def with_own_settings(function: F) -> F:
+    """A function, or one that yields, that runs within `own_settings`."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         def stepwise(*args: Any, **kwargs: Any) -> Iterator[Any]:
             with closing(function(*args, **kwargs)) as items:
-                yield from each(own_terms, items)
+                yield from each(own_settings, items)
 
         return cast(F, stepwise)
 
     @functools.wraps(function)
     def whole(*args: Any, **kwargs: Any) -> Any:
-        with own_terms():
+        with own_settings():
             return function(*args, **kwargs)
 
     return cast(F, whole)

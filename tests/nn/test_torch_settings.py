@@ -1,4 +1,4 @@
-"""Code on its own terms computes what it would alone, and leaves what its caller has set as it was."""
+"""Code with settings of its own computes what it would alone, and leaves what its caller has set as it was."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from duotok.nn.own_terms import callers_terms, each, making_parts, on_own_terms, own_terms
+from duotok.nn.torch_settings import building_modules, callers_settings, each, own_settings, with_own_settings
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def settings() -> tuple[object, ...]:
 
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_tensors_and_products_are_float32_on_the_cpu(name: str) -> None:
-    with SURROUNDINGS[name](), own_terms():
+    with SURROUNDINGS[name](), own_settings():
         made = [
             torch.zeros(2),
             torch.ones(2),
@@ -67,9 +67,9 @@ def test_what_the_caller_set_holds_between_items_and_in_what_is_called_back(name
             seen.append(settings())
             yield number
 
-    @on_own_terms
+    @with_own_settings
     def doubled() -> Iterator[Tensor]:
-        for number in each(callers_terms, blocks()):
+        for number in each(callers_settings, blocks()):
             yield torch.ones(2) * number
 
     with SURROUNDINGS[name]():
@@ -81,17 +81,17 @@ def test_what_the_caller_set_holds_between_items_and_in_what_is_called_back(name
     assert seen == [before] * 5
 
 
-def test_an_error_inside_ends_the_own_terms() -> None:
+def test_an_error_inside_ends_the_own_settings() -> None:
     with default_dtype(torch.float64):
         before = settings()
-        with pytest.raises(KeyboardInterrupt), own_terms():
+        with pytest.raises(KeyboardInterrupt), own_settings():
             raise KeyboardInterrupt
         assert settings() == before
 
 
-def test_making_parts_draws_no_random_number_of_the_process_and_they_can_be_trained() -> None:
+def test_building_modules_draws_no_random_number_of_the_process_and_they_can_be_trained() -> None:
     state = torch.get_rng_state()
-    with torch.inference_mode(), making_parts():
+    with torch.inference_mode(), building_modules():
         layers = [nn.Linear(3, 3), nn.Conv1d(3, 3, 1), nn.Embedding(3, 3)]
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(p.is_inference() for layer in layers for p in layer.parameters())

@@ -6,13 +6,14 @@ import copy
 import multiprocessing
 import pickle
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.nn.test_torch_settings import SURROUNDINGS
+from tests.nn.test_torch_settings import SURROUNDINGS, settings
 from tests.tiny import song, tiny_bundle
 
 from duotok.codec.duotok import DuoTok
@@ -47,6 +48,29 @@ def test_what_the_caller_set_in_torch_changes_nothing(bundle: Path, name: str, o
     assert again == tokens
     for what, value in found.items():
         assert other[what].dtype == value.dtype and torch.equal(other[what], value), what
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_what_the_caller_set_holds_in_what_a_stream_takes_from_it(model: DuoTok, name: str) -> None:
+    """A language model that makes the pieces runs in its own settings, also while the stream decodes."""
+    pieces, stream = list(model.stream().encode([song(1.0)], gain_db=0.0)), model.stream()
+    seen = []
+
+    def written() -> Iterator[object]:
+        for piece in pieces:
+            seen.append(settings())
+            yield piece
+
+    def arriving() -> Iterator[torch.Tensor]:
+        seen.append(settings())
+        yield audio
+
+    audio = song(1.0)
+    with SURROUNDINGS[name]():
+        before = settings()
+        list(stream.decode(written(), gain_db=0.0))
+        list(stream.encode(arriving(), gain_db=0.0))
+    assert len(seen) > 1 and set(seen) == {before}
 
 
 def test_no_random_number_of_the_process_is_drawn(bundle: Path) -> None:

@@ -133,7 +133,11 @@ def test_the_teacher_works_on_no_mix_that_the_stage_never_draws(
     )
     for corpus in ("index", "songs"):
         own = Needs(needs.runs, ShardStore(needs.store.ranges.url, tmp_path / corpus))
-        mixture = {"mix": {"types": ["mix"], "corpora": [corpus]}, "vocals": {"types": ["vocals"], "optional": True}}
+        mixture = {
+            "mix": {"types": ["mix"], "corpora": [corpus], "masks": True},
+            "vocals": {"types": ["vocals"], "optional": True},
+            "switched off": {"types": ["mix"], "weight": 0},
+        }
         values = {**COMMON, "model": TOKENIZER.model_dump(mode="json"), "mask_seconds": 1000.0, "mixture": mixture}
         stage = build_stage("stage2", write(tmp_path, corpus, values), [], own)
         mixes = own.store.select("train", "validation", types=("mix",), needs=("mix",))
